@@ -1,0 +1,137 @@
+//! Names of things on the network: node ids, beacon ids and public keys.
+//!
+//! Values only; what a key or an id is allowed to do is decided in `proto`.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// Id of a node of the overlay; 0 is never valid (SPEC §1).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct NodeId(NonZeroU32);
+
+impl NodeId {
+    /// Makes an id from its number; `None` for 0.
+    #[must_use]
+    pub const fn new(number: u32) -> Option<Self> {
+        match NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The number that goes on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a text is not a node id.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a node id: expected a whole number from 1 to 4294967295")]
+pub struct InvalidNodeId(String);
+
+impl FromStr for NodeId {
+    type Err = InvalidNodeId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // `parse` alone would take "+7" and "007" as other spellings of the same node.
+        let canonical = !text.starts_with(['+', '0']);
+        text.parse()
+            .ok()
+            .filter(|_| canonical)
+            .and_then(Self::new)
+            .ok_or_else(|| InvalidNodeId(text.to_owned()))
+    }
+}
+
+/// Id of a beacon in the registry and in gossip; 0 means standalone (SPEC §7).
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BeaconId(pub u32);
+
+impl fmt::Display for BeaconId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An Ed25519 public key as its 32 raw bytes; not checked to be a point of the curve.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+/// Why a text is not a public key.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPublicKey {
+    /// The text is not standard base64 with padding.
+    #[error("a public key is 32 bytes in standard base64, and this is not base64")]
+    NotBase64,
+    /// The text decodes to another number of bytes than 32.
+    #[error("a public key is 32 bytes in standard base64, and this has {0}")]
+    WrongLength(usize),
+}
+
+impl FromStr for PublicKey {
+    type Err = InvalidPublicKey;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // 64 bytes hold what any text up to 85 characters can decode to; longer ones are refused unread.
+        let mut bytes = [0; 64];
+        if text.len() > 85 {
+            return Err(InvalidPublicKey::WrongLength(text.len() / 4 * 3));
+        }
+        let length =
+            STANDARD.decode_slice(text, &mut bytes).map_err(|_| InvalidPublicKey::NotBase64)?;
+        let bytes = bytes.get(..length).unwrap_or_default();
+        bytes.try_into().map(Self).map_err(|_| InvalidPublicKey::WrongLength(bytes.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_id_has_one_spelling() {
+        assert_eq!("7".parse(), Ok(NodeId::new(7).unwrap()));
+        for text in ["0", "+7", "07", "-1", "4294967296", "", " 7", "seven"] {
+            assert!(text.parse::<NodeId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn public_key_round_trips_through_base64() {
+        let text = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
+        assert_eq!(text.parse::<PublicKey>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn public_key_of_another_length_is_refused() {
+        assert_eq!("AAAA".parse::<PublicKey>(), Err(InvalidPublicKey::WrongLength(3)));
+        assert_eq!("?".parse::<PublicKey>(), Err(InvalidPublicKey::NotBase64));
+        assert!("A".repeat(1_000).parse::<PublicKey>().is_err());
+        assert!("A".repeat(88).parse::<PublicKey>().is_err());
+    }
+}

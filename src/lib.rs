@@ -1,0 +1,32 @@
+//! `beacon-relay` carries packets between peers that cannot reach each other.
+//!
+//! # Layout
+//!
+//! A packet comes in through `wss` or `udp`, is routed by `relay`, and leaves through
+//! an outbox of `peers` or a socket of `net`. Each module uses only the floors below
+//! its own:
+//!
+//! - floor 7: [`cli`], the subcommands;
+//! - floor 6: [`server`], which binds, wires, runs and drains;
+//! - floor 5: [`admin`], HTTP for operators;
+//! - floor 4: [`wss`] and [`udp`], the ways in;
+//! - floor 3: [`relay`], which routes a batch of packets and carries it out;
+//! - floor 2: [`peers`], [`directory`] and [`client`];
+//! - floor 1: [`net`], [`config`] and [`metrics`];
+//! - floor 0: [`proto`] (decisions without IO), [`wire`] (bytes and values) and [`ids`].
+
+pub mod admin;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod directory;
+pub mod ids;
+pub mod metrics;
+pub mod net;
+pub mod peers;
+pub mod proto;
+pub mod relay;
+pub mod server;
+pub mod udp;
+pub mod wire;
+pub mod wss;

@@ -1,0 +1,3 @@
+//! The `beacon-relay` program.
+
+fn main() {}

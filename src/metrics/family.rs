@@ -1,0 +1,134 @@
+//! The Prometheus side: turns numbers into metric families at the moment of a scrape.
+
+use std::fmt;
+
+use parking_lot::Mutex;
+use prometheus::proto::{self, MetricFamily, MetricType};
+use prometheus::{Encoder as _, TextEncoder};
+
+use super::{Counter, Gauge, Labelled, Word};
+
+type Source = Box<dyn Fn(&mut Vec<MetricFamily>) + Send + Sync>;
+
+/// Everything that a scrape shows: functions that append their families.
+#[derive(Default)]
+pub struct Registry {
+    sources: Mutex<Vec<Source>>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("sources", &self.sources.lock().len()).finish()
+    }
+}
+
+impl Registry {
+    /// Adds a function that appends families; it runs at each scrape.
+    pub fn add(&self, source: impl Fn(&mut Vec<MetricFamily>) + Send + Sync + 'static) {
+        self.sources.lock().push(Box::new(source));
+    }
+
+    /// The text of a scrape, current at this moment.
+    ///
+    /// # Errors
+    /// A family without samples, which is a mistake of ours.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        let mut families = Vec::new();
+        for source in &*self.sources.lock() {
+            source(&mut families);
+        }
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// A counter without labels.
+#[must_use]
+pub fn counter(name: &str, help: &str, counter: &Counter) -> MetricFamily {
+    counts(name, help, &[], [(&[] as &[&str], counter.value())])
+}
+
+/// A gauge without labels.
+#[must_use]
+pub fn gauge(name: &str, help: &str, gauge: &Gauge) -> MetricFamily {
+    #[allow(clippy::cast_precision_loss)] // gauges here stay far below 2^53
+    gauge_value(name, help, gauge.value() as f64)
+}
+
+/// A gauge without labels, of a value read elsewhere.
+#[must_use]
+pub fn gauge_value(name: &str, help: &str, value: f64) -> MetricFamily {
+    gauge_values(name, help, &[], [(&[] as &[&str], value)])
+}
+
+/// Counters that differ in one label.
+#[must_use]
+pub fn labelled<W: Word>(
+    name: &str,
+    help: &str,
+    label: &str,
+    counters: &Labelled<W>,
+) -> MetricFamily {
+    let samples: Vec<_> = counters.iter().map(|(word, value)| ([word], value)).collect();
+    counts(name, help, &[label], samples.iter().map(|(words, value)| (words.as_slice(), *value)))
+}
+
+/// Counters that differ in any number of labels.
+#[must_use]
+pub fn counts<'a>(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    samples: impl IntoIterator<Item = (&'a [&'a str], u64)>,
+) -> MetricFamily {
+    let metrics = samples.into_iter().map(|(words, value)| {
+        let mut counter = proto::Counter::default();
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        counter.set_value(value as f64);
+        let mut metric = metric(labels, words);
+        metric.set_counter(counter);
+        metric
+    });
+    family(name, help, MetricType::COUNTER, metrics.collect())
+}
+
+/// Gauges that differ in any number of labels.
+#[must_use]
+pub fn gauge_values<'a>(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    samples: impl IntoIterator<Item = (&'a [&'a str], f64)>,
+) -> MetricFamily {
+    let metrics = samples.into_iter().map(|(words, value)| {
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value);
+        let mut metric = metric(labels, words);
+        metric.set_gauge(gauge);
+        metric
+    });
+    family(name, help, MetricType::GAUGE, metrics.collect())
+}
+
+fn metric(labels: &[&str], words: &[&str]) -> proto::Metric {
+    let pairs = labels.iter().zip(words).map(|(label, word)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*label).to_owned());
+        pair.set_value((*word).to_owned());
+        pair
+    });
+    let mut metric = proto::Metric::default();
+    metric.set_label(pairs.collect());
+    metric
+}
+
+fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<proto::Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}

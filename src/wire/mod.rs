@@ -1,0 +1,6 @@
+//! Bytes on the wire and the values they stand for: no state, no IO, no decisions.
+
+pub mod auth;
+pub mod beacon;
+pub mod registry;
+pub mod websocket;
