@@ -1,0 +1,192 @@
+//! Finds the frames in a buffer, unmasks them in place and reassembles fragments.
+
+use std::ops::Range;
+
+use super::{CloseCode, Header, Opcode, Role, apply_mask};
+
+/// How a peer broke the framing rules.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A reserved bit is set, and no extension was negotiated.
+    #[error("reserved bits are set")]
+    ReservedBits,
+    /// An opcode that RFC 6455 does not define.
+    #[error("unknown opcode {0:#x}")]
+    Opcode(u8),
+    /// A control frame that is fragmented or longer than 125 bytes.
+    #[error("a control frame is fragmented or too long")]
+    ControlFrame,
+    /// A length whose highest bit is set.
+    #[error("a length beyond 63 bits")]
+    Length,
+    /// A client's frame without a mask, or a server's with one.
+    #[error("wrong masking")]
+    Masking,
+    /// A continuation without a beginning, or a new message within another.
+    #[error("fragments out of order")]
+    Fragments,
+    /// A message longer than the limit.
+    #[error("a message over the limit")]
+    TooLarge,
+    /// A text message that is not UTF-8.
+    #[error("a text message is not UTF-8")]
+    InvalidText,
+    /// A Close frame with a payload of one byte, a code out of range, or a broken reason.
+    #[error("a broken close frame")]
+    CloseFrame,
+}
+
+impl Violation {
+    /// The code that the connection is closed with (SPEC §3.8).
+    #[must_use]
+    pub const fn close_code(self) -> CloseCode {
+        match self {
+            Self::TooLarge => CloseCode::TooLarge,
+            Self::InvalidText => CloseCode::InvalidText,
+            Self::ReservedBits
+            | Self::Opcode(_)
+            | Self::ControlFrame
+            | Self::Length
+            | Self::Masking
+            | Self::Fragments
+            | Self::CloseFrame => CloseCode::Protocol,
+        }
+    }
+}
+
+/// What the decoder found; ranges are positions in the caller's buffer, unmasked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Message {
+    /// A binary message that came in one frame.
+    Binary(Range<usize>),
+    /// A text message that came in one frame.
+    Text(Range<usize>),
+    /// A binary message that came in fragments.
+    FragmentedBinary(Vec<u8>),
+    /// A text message that came in fragments.
+    FragmentedText(Vec<u8>),
+    /// A fragment was taken in; its message is not whole.
+    Fragment,
+    /// A ping.
+    Ping(Range<usize>),
+    /// A pong.
+    Pong(Range<usize>),
+    /// The peer's end, with its code where it gave one.
+    Close(Option<u16>),
+}
+
+/// The state between frames: only the fragments of a message that is not whole.
+#[derive(Debug)]
+pub struct Decoder {
+    role: Role,
+    max_message: usize,
+    fragments: Option<Box<Fragments>>,
+}
+
+#[derive(Debug)]
+struct Fragments {
+    text: bool,
+    bytes: Vec<u8>,
+}
+
+impl Decoder {
+    /// A decoder for this end, which takes messages of at most `max_message` bytes.
+    #[must_use]
+    pub const fn new(role: Role, max_message: usize) -> Self {
+        Self { role, max_message, fragments: None }
+    }
+
+    /// Changes the longest message that is taken from now on, in bytes.
+    pub const fn limit_messages(&mut self, max_message: usize) {
+        self.max_message = max_message;
+    }
+
+    /// Takes the next frame from `buffer[*at..]` and moves `at` behind it.
+    ///
+    /// `None` means that the frame at `at` is not whole yet: the caller reads more.
+    ///
+    /// # Errors
+    /// A violation ends the connection: the decoder must not be used afterwards.
+    pub fn next(
+        &mut self,
+        buffer: &mut [u8],
+        at: &mut usize,
+    ) -> Result<Option<Message>, Violation> {
+        let bytes = buffer.get(*at..).unwrap_or_default();
+        let Some(header) = Header::decode(bytes)? else { return Ok(None) };
+        if header.mask.is_some() != (self.role == Role::Server) {
+            return Err(Violation::Masking);
+        }
+        // The announced length is judged before the payload is there: nothing waits or grows
+        // for a message that would be refused.
+        let before = self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len());
+        let length = usize::try_from(header.length).map_err(|_| Violation::TooLarge)?;
+        if !header.opcode.is_control() && length.saturating_add(before) > self.max_message {
+            return Err(Violation::TooLarge);
+        }
+        let start = *at + header.size;
+        let Some(payload) = buffer.get_mut(start..start + length) else { return Ok(None) };
+        if let Some(mask) = header.mask {
+            apply_mask(payload, mask);
+        }
+        *at = start + length;
+        self.message(header, payload, start..start + length).map(Some)
+    }
+
+    fn message(
+        &mut self,
+        header: Header,
+        payload: &[u8],
+        range: Range<usize>,
+    ) -> Result<Message, Violation> {
+        match header.opcode {
+            Opcode::Ping => Ok(Message::Ping(range)),
+            Opcode::Pong => Ok(Message::Pong(range)),
+            Opcode::Close => close_code(payload).map(Message::Close),
+            Opcode::Continuation => self.continuation(header.fin, payload),
+            Opcode::Binary | Opcode::Text if self.fragments.is_some() => Err(Violation::Fragments),
+            Opcode::Binary | Opcode::Text if !header.fin => {
+                let text = header.opcode == Opcode::Text;
+                self.fragments = Some(Box::new(Fragments { text, bytes: payload.to_vec() }));
+                Ok(Message::Fragment)
+            }
+            Opcode::Binary => Ok(Message::Binary(range)),
+            Opcode::Text => {
+                std::str::from_utf8(payload).map_err(|_| Violation::InvalidText)?;
+                Ok(Message::Text(range))
+            }
+        }
+    }
+
+    fn continuation(&mut self, fin: bool, payload: &[u8]) -> Result<Message, Violation> {
+        let fragments = self.fragments.as_mut().ok_or(Violation::Fragments)?;
+        fragments.bytes.extend_from_slice(payload);
+        if !fin {
+            return Ok(Message::Fragment);
+        }
+        let Fragments { text, bytes } = *self.fragments.take().ok_or(Violation::Fragments)?;
+        if !text {
+            return Ok(Message::FragmentedBinary(bytes));
+        }
+        std::str::from_utf8(&bytes).map_err(|_| Violation::InvalidText)?;
+        Ok(Message::FragmentedText(bytes))
+    }
+}
+
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else {
+        return if payload.is_empty() { Ok(None) } else { Err(Violation::CloseFrame) };
+    };
+    let code = u16::from_be_bytes(*code);
+    // RFC 6455 §7.4: 1004 to 1006 and 1015 never go over the wire, below 1000 and 1016 to
+    // 2999 are not assigned.
+    let valid = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if !valid || std::str::from_utf8(reason).is_err() {
+        return Err(Violation::CloseFrame);
+    }
+    Ok(Some(code))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Frame headers (RFC 6455 §5.2).
+
+use super::{MAX_CONTROL, Violation};
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Opcode {
+    /// More of the message that began before.
+    Continuation = 0x0,
+    /// A message of UTF-8 text.
+    Text = 0x1,
+    /// A message of bytes.
+    Binary = 0x2,
+    /// The end of the connection.
+    Close = 0x8,
+    /// Asks for a pong with the same payload.
+    Ping = 0x9,
+    /// Answers a ping.
+    Pong = 0xa,
+}
+
+impl Opcode {
+    /// Whether the frame is about the connection rather than a message.
+    #[must_use]
+    pub const fn is_control(self) -> bool {
+        self as u8 & 0x8 != 0
+    }
+
+    const fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0x0 => Self::Continuation,
+            0x1 => Self::Text,
+            0x2 => Self::Binary,
+            0x8 => Self::Close,
+            0x9 => Self::Ping,
+            0xa => Self::Pong,
+            _ => return None,
+        })
+    }
+}
+
+/// A decoded frame header.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Header {
+    /// Whether the frame ends its message.
+    pub fin: bool,
+    /// What the frame is.
+    pub opcode: Opcode,
+    /// The key that the payload is masked with.
+    pub mask: Option<[u8; 4]>,
+    /// Length of the payload that follows, in bytes.
+    pub length: u64,
+    /// Length of the header itself, in bytes.
+    pub size: usize,
+}
+
+impl Header {
+    /// Reads a header from the front of `bytes`; `None` while it is not whole.
+    ///
+    /// # Errors
+    /// Reserved bits, an unknown opcode, a control frame that is fragmented or too long, a
+    /// length beyond 63 bits.
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, Violation> {
+        let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
+        if first & 0x70 != 0 {
+            return Err(Violation::ReservedBits);
+        }
+        let opcode = Opcode::from_bits(first & 0x0f).ok_or(Violation::Opcode(first & 0x0f))?;
+        let fin = first & 0x80 != 0;
+        let short = second & 0x7f;
+        if opcode.is_control() && (!fin || usize::from(short) > MAX_CONTROL) {
+            return Err(Violation::ControlFrame);
+        }
+        let (length, rest) = match short {
+            126 => {
+                let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
+                (u64::from(u16::from_be_bytes(*length)), rest)
+            }
+            127 => {
+                let Some((length, rest)) = rest.split_first_chunk() else { return Ok(None) };
+                (u64::from_be_bytes(*length), rest)
+            }
+            short => (u64::from(short), rest),
+        };
+        if length > i64::MAX.unsigned_abs() {
+            return Err(Violation::Length);
+        }
+        let (mask, rest) = if second & 0x80 == 0 {
+            (None, rest)
+        } else {
+            let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
+            (Some(*mask), rest)
+        };
+        Ok(Some(Self { fin, opcode, mask, length, size: bytes.len() - rest.len() }))
+    }
+}
+
+/// The header of a whole unmasked message of `length` bytes: the bytes, and how many count.
+#[must_use]
+pub fn frame_header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
+    let mut header = [0; 10];
+    header[0] = 0x80 | opcode as u8;
+    if let Ok(short @ 0..=125) = u8::try_from(length) {
+        header[1] = short;
+        (header, 2)
+    } else if let Ok(medium) = u16::try_from(length) {
+        header[1] = 126;
+        header[2..4].copy_from_slice(&medium.to_be_bytes());
+        (header, 4)
+    } else {
+        header[1] = 127;
+        header[2..10].copy_from_slice(&(length as u64).to_be_bytes());
+        (header, 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_round_trips_at_each_length_form() {
+        for (length, size) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let (bytes, used) = frame_header(Opcode::Binary, length);
+            assert_eq!(used, size);
+            let header = Header::decode(&bytes[..used]).unwrap().unwrap();
+            assert_eq!((header.length, header.size), (length as u64, size));
+            assert_eq!((header.fin, header.opcode, header.mask), (true, Opcode::Binary, None));
+            for cut in 0..used {
+                assert_eq!(Header::decode(&bytes[..cut]), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn broken_headers_are_named() {
+        assert_eq!(Header::decode(&[0xc2, 0x00]), Err(Violation::ReservedBits));
+        assert_eq!(Header::decode(&[0x83, 0x00]), Err(Violation::Opcode(3)));
+        assert_eq!(Header::decode(&[0x09, 0x00]), Err(Violation::ControlFrame));
+        assert_eq!(Header::decode(&[0x89, 0x7e, 0, 126]), Err(Violation::ControlFrame));
+        assert_eq!(
+            Header::decode(&[0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+            Err(Violation::Length)
+        );
+    }
+}
