@@ -1,6 +1,7 @@
 //! The Prometheus side: turns numbers into metric families at the moment of a scrape.
 
 use std::fmt;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::proto::{self, MetricFamily, MetricType};
@@ -110,6 +111,32 @@ pub fn gauge_values<'a>(
         metric
     });
     family(name, help, MetricType::GAUGE, metrics.collect())
+}
+
+/// A histogram of durations in seconds; `counts` has one entry more than `bounds`.
+#[must_use]
+pub fn histogram(
+    name: &str,
+    help: &str,
+    bounds: &[Duration],
+    counts: &[u64],
+    sum: Duration,
+) -> MetricFamily {
+    let mut cumulative = 0;
+    let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
+        cumulative += count;
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound.as_secs_f64());
+        bucket.set_cumulative_count(cumulative);
+        bucket
+    });
+    let mut histogram = proto::Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(counts.iter().sum());
+    histogram.set_sample_sum(sum.as_secs_f64());
+    let mut metric = proto::Metric::default();
+    metric.set_histogram(histogram);
+    family(name, help, MetricType::HISTOGRAM, vec![metric])
 }
 
 fn metric(labels: &[&str], words: &[&str]) -> proto::Metric {

@@ -5,6 +5,10 @@
 
 mod cold;
 pub mod family;
+mod histogram;
+mod traffic;
 
 pub use cold::{Counter, Gauge, Labelled, Word};
 pub use family::Registry;
+pub use histogram::{Buckets, Histogram};
+pub use traffic::{Drop, EndpointEvent, Handled, Origin, Shard, Traffic, Transport};

@@ -1,1 +1,7 @@
-//! (being written)
+//! Sockets without policy: streams, listeners, datagrams, TLS.
+
+pub mod listener;
+mod stream;
+pub mod udp;
+
+pub use stream::Stream;

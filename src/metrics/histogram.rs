@@ -1,0 +1,46 @@
+//! Histograms of durations, with fixed bounds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus::proto::MetricFamily;
+
+use super::family;
+
+/// Upper bounds of the buckets, ascending; what is longer than the last counts in `+Inf`.
+pub type Buckets = &'static [Duration];
+
+/// Counts durations by bucket; an observation is two additions.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: Buckets,
+    counts: Box<[AtomicU64]>,
+    sum_ns: AtomicU64,
+}
+
+impl Histogram {
+    /// A histogram with these upper bounds.
+    #[must_use]
+    pub fn new(bounds: Buckets) -> Self {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Self { bounds, counts, sum_ns: AtomicU64::new(0) }
+    }
+
+    /// Counts one duration.
+    pub fn observe(&self, duration: Duration) {
+        let bucket = self.bounds.partition_point(|bound| *bound < duration);
+        if let Some(count) = self.counts.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// The family for a scrape, in seconds.
+    #[must_use]
+    pub fn family(&self, name: &str, help: &str) -> MetricFamily {
+        let counts: Vec<u64> = self.counts.iter().map(|c| c.load(Ordering::Relaxed)).collect();
+        let sum = Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed));
+        family::histogram(name, help, self.bounds, &counts, sum)
+    }
+}

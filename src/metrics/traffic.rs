@@ -1,0 +1,445 @@
+//! The accounts of packets: what came in, what went out, what was dropped and why.
+//!
+//! Each thread counts in a shard of its own, so that no packet waits for another
+//! thread's cache line; a scrape sums the shards. At rest
+//! `in = out + dropped + handled + queued`, and the tests hold it to that.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use prometheus::proto::MetricFamily;
+
+use super::family::{counts, gauge_value};
+use super::{Histogram, Word};
+use crate::words;
+
+words! {
+    /// Where a packet came from or went to.
+    pub enum Transport {
+        /// A peer over WebSocket.
+        Wss => "wss",
+        /// A node over UDP.
+        Udp => "udp",
+        /// A beacon of the fleet.
+        Beacon => "beacon",
+        /// Another relay of the cluster.
+        Cluster => "cluster",
+    }
+}
+
+words! {
+    /// Why a packet was not passed on.
+    pub enum Drop {
+        /// A packet without a byte.
+        Empty => "empty",
+        /// A type byte that is not in the specification.
+        UnknownType => "unknown_type",
+        /// A packet shorter than its fixed part.
+        Truncated => "truncated",
+        /// Node id 0.
+        ZeroId => "zero_id",
+        /// A type that only beacons send.
+        NotForRelay => "not_for_relay",
+        /// A packet over WSS whose sender is not the authenticated node.
+        SenderMismatch => "sender_mismatch",
+        /// A packet over UDP in the name of a node that has a WSS session.
+        SenderIsWss => "sender_is_wss",
+        /// A packet that does not come from the sender's own endpoint.
+        SenderNotObserved => "sender_not_observed",
+        /// Over the packets a second of its source.
+        RateLimited => "rate_limited",
+        /// Over the bytes a second of its source.
+        ByteLimited => "byte_limited",
+        /// Nobody here or at a beacon has the destination.
+        UnknownDestination => "unknown_destination",
+        /// A packet from a beacon for a node of another beacon.
+        BeaconLoop => "beacon_loop",
+        /// The oldest of a full outbox.
+        OutboxFull => "outbox_full",
+        /// The arrival of a sender that holds most of a full outbox.
+        OutboxShare => "outbox_share",
+        /// Waited in an outbox beyond its age.
+        OutboxAged => "outbox_aged",
+        /// The peer's session ended before the packet left.
+        PeerGone => "peer_gone",
+        /// A frame that a replaced session still sent.
+        SessionReplaced => "session_replaced",
+        /// Longer than a datagram can be.
+        TooLargeForUdp => "too_large_for_udp",
+        /// The UDP socket's send buffer is full.
+        UdpSocketFull => "udp_socket_full",
+        /// The kernel refused a datagram.
+        UdpSendFailed => "udp_send_failed",
+        /// Over the cap towards an address that has been silent for two minutes.
+        QuietEndpoint => "quiet_endpoint",
+        /// A claim from an address that no endpoint may have.
+        ForbiddenEndpoint => "forbidden_endpoint",
+        /// A claim over UDP for a node that has, or just had, a WSS session.
+        ClaimOfWssNode => "claim_of_wss_node",
+        /// The endpoint table is full and nobody in it gives way.
+        EndpointsFull => "endpoints_full",
+        /// A Discover over WSS for another node.
+        DiscoverForOther => "discover_for_other",
+        /// A packet that has no meaning over WSS.
+        NotOverWss => "not_over_wss",
+        /// Over the punches a second of the relay.
+        PunchRateLimited => "punch_rate_limited",
+        /// Over the punches a second of the source address.
+        PunchSourceLimited => "punch_source_limited",
+        /// The target of a punch has no endpoint here.
+        PunchUnknownTarget => "punch_unknown_target",
+        /// A punch without a grant where one is required.
+        PunchWithoutGrant => "punch_without_grant",
+        /// A punch whose grant has expired.
+        GrantExpired => "grant_expired",
+        /// A punch whose grant the target did not sign.
+        GrantInvalid => "grant_invalid",
+        /// No room to verify another grant.
+        GrantQueueFull => "grant_queue_full",
+        /// A Sync from an address that is no known beacon.
+        SyncFromStranger => "sync_from_stranger",
+        /// A Sync too soon after the last from the same beacon, or from one beacon too many.
+        SyncLimited => "sync_limited",
+    }
+}
+
+words! {
+    /// What a packet that is not passed on was good for.
+    pub enum Handled {
+        /// A Discover was answered.
+        Discover => "discover",
+        /// A punch was arranged.
+        Punch => "punch",
+        /// A beacon's nodes were taken in.
+        Sync => "sync",
+    }
+}
+
+words! {
+    /// What happened to the endpoints of UDP nodes.
+    pub enum EndpointEvent {
+        /// A node got its first endpoint.
+        Registered => "registered",
+        /// A node's endpoint moved.
+        Moved => "moved",
+        /// A move came too soon after the last: answered, not followed.
+        MoveLimited => "move_limited",
+        /// A key that is none, or contradicts the known one, was ignored.
+        KeyIgnored => "key_ignored",
+        /// An endpoint gave way to a new one.
+        Evicted => "evicted",
+        /// An endpoint was silent for too long.
+        Expired => "expired",
+    }
+}
+
+/// Whether a packet is on its way from a peer, or made here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// Relayed for somebody.
+    Relayed,
+    /// A reply, a punch command or gossip of our own.
+    Ours,
+}
+
+const SHARDS: usize = 16;
+const TRANSPORTS: usize = Transport::ALL.len();
+const DROPS: usize = Drop::ALL.len();
+const HANDLED: usize = Handled::ALL.len();
+const EVENTS: usize = EndpointEvent::ALL.len();
+
+/// The counters of one thread.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Shard {
+    packets_in: [AtomicU64; TRANSPORTS],
+    bytes_in: [AtomicU64; TRANSPORTS],
+    packets_out: [AtomicU64; TRANSPORTS],
+    bytes_out: [AtomicU64; TRANSPORTS],
+    ours_out: [AtomicU64; TRANSPORTS],
+    ours_dropped: AtomicU64,
+    bridged: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
+    dropped: [AtomicU64; DROPS],
+    handled: [AtomicU64; HANDLED],
+    endpoint_events: [AtomicU64; EVENTS],
+    queued: AtomicU64,
+    unqueued: AtomicU64,
+    kernel_dropped: AtomicU64,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            packets_in: zeros(),
+            bytes_in: zeros(),
+            packets_out: zeros(),
+            bytes_out: zeros(),
+            ours_out: zeros(),
+            ours_dropped: AtomicU64::new(0),
+            bridged: std::array::from_fn(|_| zeros()),
+            dropped: zeros(),
+            handled: zeros(),
+            endpoint_events: zeros(),
+            queued: AtomicU64::new(0),
+            unqueued: AtomicU64::new(0),
+            kernel_dropped: AtomicU64::new(0),
+        }
+    }
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    if amount > 0 {
+        counter.fetch_add(amount, Ordering::Relaxed);
+    }
+}
+
+#[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+impl Shard {
+    /// Packets that came in, and their bytes.
+    pub fn came_in(&self, from: Transport, packets: u64, bytes: u64) {
+        add(&self.packets_in[from.index()], packets);
+        add(&self.bytes_in[from.index()], bytes);
+    }
+
+    /// Packets that the kernel took whole, and their bytes.
+    pub fn went_out(&self, to: Transport, origin: Origin, packets: u64, bytes: u64) {
+        match origin {
+            Origin::Relayed => add(&self.packets_out[to.index()], packets),
+            Origin::Ours => add(&self.ours_out[to.index()], packets),
+        }
+        add(&self.bytes_out[to.index()], bytes);
+    }
+
+    /// Packets that a route was found for.
+    pub fn bridged(&self, from: Transport, to: Transport, packets: u64) {
+        add(&self.bridged[from.index()][to.index()], packets);
+    }
+
+    /// Packets of peers that ended here.
+    pub fn dropped(&self, reason: Drop, packets: u64) {
+        add(&self.dropped[reason.index()], packets);
+    }
+
+    /// Packets of our own that never left.
+    pub fn ours_dropped(&self, packets: u64) {
+        add(&self.ours_dropped, packets);
+    }
+
+    /// Packets that this relay itself was meant by.
+    pub fn handled(&self, what: Handled, packets: u64) {
+        add(&self.handled[what.index()], packets);
+    }
+
+    /// Something that happened to the endpoint of a node.
+    pub fn endpoint(&self, event: EndpointEvent, times: u64) {
+        add(&self.endpoint_events[event.index()], times);
+    }
+
+    /// Relayed packets that entered an outbox.
+    pub fn queued(&self, packets: u64) {
+        add(&self.queued, packets);
+    }
+
+    /// Relayed packets that left an outbox, for the kernel or for nowhere.
+    pub fn unqueued(&self, packets: u64) {
+        add(&self.unqueued, packets);
+    }
+
+    /// Datagrams that the kernel dropped before we could read them (SO_RXQ_OVFL).
+    pub fn kernel_dropped(&self, packets: u64) {
+        add(&self.kernel_dropped, packets);
+    }
+}
+
+/// All accounts of packets.
+#[derive(Debug)]
+pub struct Traffic {
+    shards: Box<[Shard]>,
+    /// How long records waited in an outbox: one observation for each batch that left.
+    pub outbox_delay: Histogram,
+}
+
+/// 100 µs is a batch, 2 s the default age at which records are dropped.
+const OUTBOX_DELAY: super::Buckets = &[
+    std::time::Duration::from_micros(100),
+    std::time::Duration::from_millis(1),
+    std::time::Duration::from_millis(5),
+    std::time::Duration::from_millis(20),
+    std::time::Duration::from_millis(100),
+    std::time::Duration::from_millis(500),
+    std::time::Duration::from_secs(1),
+    std::time::Duration::from_secs(2),
+    std::time::Duration::from_secs(5),
+];
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            outbox_delay: Histogram::new(OUTBOX_DELAY),
+        }
+    }
+}
+
+impl Traffic {
+    /// The shard of the calling thread.
+    #[must_use]
+    #[allow(clippy::indexing_slicing)] // taken modulo the number of shards
+    pub fn shard(&self) -> &Shard {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        &self.shards[SHARD.get()]
+    }
+
+    fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
+    }
+
+    /// Packets that came in over `from`.
+    #[must_use]
+    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+    pub fn packets_in(&self, from: Transport) -> u64 {
+        self.sum(|shard| &shard.packets_in[from.index()])
+    }
+
+    /// Packets that left over `to`: those relayed, and those of our own.
+    #[must_use]
+    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+    pub fn packets_out(&self, to: Transport) -> (u64, u64) {
+        let i = to.index();
+        (self.sum(|shard| &shard.packets_out[i]), self.sum(|shard| &shard.ours_out[i]))
+    }
+
+    /// Packets dropped for `reason`.
+    #[must_use]
+    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+    pub fn packets_dropped(&self, reason: Drop) -> u64 {
+        self.sum(|shard| &shard.dropped[reason.index()])
+    }
+
+    /// Relayed packets that wait in outboxes at this moment.
+    #[must_use]
+    pub fn packets_queued(&self) -> u64 {
+        // Read in this order, a packet that leaves between the two counts as still queued.
+        let unqueued = self.sum(|shard| &shard.unqueued);
+        self.sum(|shard| &shard.queued).saturating_sub(unqueued)
+    }
+
+    /// Appends the families for a scrape.
+    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        let by = |name: &str, help: &str, counter: fn(&Shard) -> &[AtomicU64; TRANSPORTS]| {
+            labelled::<Transport>(name, help, "transport", |i| self.sum(|s| &counter(s)[i]))
+        };
+        families.push(by(
+            "pilot_beacon_packets_in_total",
+            "Packets received, by where they came from.",
+            |s| &s.packets_in,
+        ));
+        families.push(by("pilot_beacon_bytes_in_total", "Bytes of the packets received.", |s| {
+            &s.bytes_in
+        }));
+        families.push(by(
+            "pilot_beacon_packets_out_total",
+            "Relayed packets that the kernel took whole.",
+            |s| &s.packets_out,
+        ));
+        families.push(by(
+            "pilot_beacon_bytes_out_total",
+            "Bytes of all packets that the kernel took.",
+            |s| &s.bytes_out,
+        ));
+        families.push(by(
+            "pilot_beacon_packets_originated_total",
+            "Packets of our own that left: replies, punch commands, gossip.",
+            |s| &s.ours_out,
+        ));
+        families.push(labelled::<Drop>(
+            "pilot_beacon_packets_dropped_total",
+            "Packets that were not passed on, by reason.",
+            "reason",
+            |i| self.sum(|s| &s.dropped[i]),
+        ));
+        families.push(labelled::<Handled>(
+            "pilot_beacon_packets_handled_total",
+            "Packets that were meant for the relay itself.",
+            "kind",
+            |i| self.sum(|s| &s.handled[i]),
+        ));
+        families.push(labelled::<EndpointEvent>(
+            "pilot_beacon_endpoint_events_total",
+            "What happened to the endpoints of UDP nodes.",
+            "event",
+            |i| self.sum(|s| &s.endpoint_events[i]),
+        ));
+        families.push(self.bridges());
+        let single =
+            |name: &str, help: &str, value| counts(name, help, &[], [(&[] as &[&str], value)]);
+        families.push(single(
+            "pilot_beacon_packets_originated_dropped_total",
+            "Packets of our own that never left.",
+            self.sum(|s| &s.ours_dropped),
+        ));
+        families.push(single(
+            "pilot_beacon_udp_kernel_dropped_total",
+            "Datagrams that the kernel dropped before the relay read them.",
+            self.sum(|s| &s.kernel_dropped),
+        ));
+        let wss = Transport::Wss.index();
+        families.push(single(
+            "pilot_beacon_wss_frames_in_total",
+            "Binary frames received after authentication.",
+            self.sum(|s| &s.packets_in[wss]),
+        ));
+        let (relayed, ours) = self.packets_out(Transport::Wss);
+        families.push(single(
+            "pilot_beacon_wss_frames_out_total",
+            "Binary frames sent after authentication.",
+            relayed + ours,
+        ));
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        let queued = self.packets_queued() as f64;
+        families.push(gauge_value(
+            "pilot_beacon_packets_queued",
+            "Relayed packets that wait in outboxes.",
+            queued,
+        ));
+        families.push(self.outbox_delay.family(
+            "pilot_beacon_outbox_delay_seconds",
+            "How long the oldest record of a batch waited in its outbox before the kernel took it.",
+        ));
+    }
+
+    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+    fn bridges(&self) -> MetricFamily {
+        let mut samples = Vec::new();
+        for from in Transport::ALL {
+            for to in Transport::ALL {
+                let sum = self.sum(|shard| &shard.bridged[from.index()][to.index()]);
+                samples.push(([from.word(), to.word()], sum));
+            }
+        }
+        counts(
+            "pilot_beacon_relay_bridge_total",
+            "Packets that a route was found for, by where they came from and go to.",
+            &["src_transport", "dst_transport"],
+            samples.iter().map(|(words, sum)| (words.as_slice(), *sum)),
+        )
+    }
+}
+
+fn labelled<W: Word>(
+    name: &str,
+    help: &str,
+    label: &str,
+    sum: impl Fn(usize) -> u64,
+) -> MetricFamily {
+    let samples: Vec<_> = W::ALL.iter().map(|word| ([word.word()], sum(word.index()))).collect();
+    counts(name, help, &[label], samples.iter().map(|(words, sum)| (words.as_slice(), *sum)))
+}

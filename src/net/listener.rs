@@ -1,0 +1,112 @@
+//! Listening sockets for streams, TCP or Unix.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Unsent bytes that the kernel may hold for one peer, in bytes.
+///
+/// The kernel is part of the queue: without this a reader that never reads hides 4 MB of
+/// stale packets there, and a few hundred such readers use up the machine's TCP memory.
+/// 65_536 = one flush.
+const NOTSENT_LOWAT: u32 = 65_536;
+
+/// Connections that the kernel completes before we accept them.
+const BACKLOG: i32 = 4_096;
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket; the file is removed when the listener goes.
+    Unix(UnixListener, SocketFile),
+}
+
+/// An accepted connection.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP, from this address.
+    Tcp(TcpStream, SocketAddr),
+    /// Over a Unix socket, by a process of this machine.
+    Unix(UnixStream),
+}
+
+/// Removes the file of a Unix socket when dropped.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it, which is what we want.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Listens on a TCP address; port 0 takes a free one. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// What the kernel says, `AddrInUse` among it.
+    pub fn tcp(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into()).map(Self::Tcp)
+    }
+
+    /// Listens on a Unix socket, which the owner and the group may connect to.
+    ///
+    /// A file that a process which is gone left behind is replaced.
+    ///
+    /// # Errors
+    /// What the kernel says; `AddrInUse` when somebody listens there.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        if std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        let file = SocketFile(path.to_owned());
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        Ok(Self::Unix(listener, file))
+    }
+
+    /// The address that was bound, with its real port; `None` for a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    /// What the kernel says; after `EMFILE` the caller should wait before the next call.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, remote) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+                Ok(Accepted::Tcp(stream, remote))
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Ok(Accepted::Unix(stream))
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Datagram sockets that receive and send in batches.
+//!
+//! What is particular to Linux sits in [`sys`], behind [`Datagrams`]; [`portable`] does the
+//! same with one call a datagram, and the tests run both.
+
+mod portable;
+#[cfg(target_os = "linux")]
+mod sys;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub use portable::PortableSocket;
+#[cfg(target_os = "linux")]
+pub use sys::BatchSocket;
+
+/// Most datagrams that one call receives.
+///
+/// 64 = what a read of 64 KiB over WSS holds at 1,000 bytes a packet; more only adds to the
+/// time that the first of them waits.
+pub const BATCH: usize = 64;
+
+/// Room for one datagram, in bytes: the longest UDP payload over IPv6 without jumbograms.
+const SLOT: usize = 65_536;
+
+/// Longest packet that is sent in a run with segmentation, in bytes.
+///
+/// 1_452 = 1_500 (Ethernet) - 40 (IPv6 header) - 8 (UDP header); longer packets need IP
+/// fragmentation, which the kernel does not do for segments.
+pub const MAX_SEGMENT: usize = 1_452;
+
+/// Most bytes of one run: the longest UDP payload over IPv4.
+pub const MAX_RUN: usize = 65_507;
+
+/// Most packets of one run, as Linux allows it (UDP_MAX_SEGMENTS).
+pub const MAX_RUN_PACKETS: usize = 64;
+
+/// How long a receive waits before it gives its thread a chance to stop.
+const RECEIVE_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Size that both buffers of a socket are asked to have, in bytes.
+///
+/// 4 MiB hold 3,000 packets of 1,200 bytes: 100 ms of 30,000 packets a second.
+pub const BUFFER_SIZE: usize = 4 << 20;
+
+/// Datagrams as they were received.
+#[derive(Debug)]
+pub struct Received {
+    buffer: Vec<u8>,
+    datagrams: Vec<Datagram>,
+    /// Datagrams that the kernel has dropped since the socket was opened, for want of room.
+    pub kernel_dropped: u32,
+}
+
+/// One received datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram {
+    /// Where it came from; an IPv4-mapped address is given as IPv4.
+    pub from: SocketAddr,
+    /// The address of ours that it was sent to, where the socket is bound to all of them.
+    pub to: Option<IpAddr>,
+    start: usize,
+    length: usize,
+}
+
+impl Received {
+    /// Room for one batch: 4 MiB, of which the kernel touches only what it fills.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            buffer: vec![0; BATCH * SLOT],
+            datagrams: Vec::with_capacity(BATCH),
+            kernel_dropped: 0,
+        }
+    }
+
+    /// The datagrams of the last call, in the order in which they came, with their bytes.
+    pub fn iter(&self) -> impl Iterator<Item = (&Datagram, &[u8])> {
+        self.datagrams.iter().map(|datagram| (datagram, self.bytes(datagram)))
+    }
+
+    fn bytes(&self, datagram: &Datagram) -> &[u8] {
+        self.buffer.get(datagram.start..datagram.start + datagram.length).unwrap_or_default()
+    }
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Packets of equal size to one destination, the last of which may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Where the packets go.
+    pub to: SocketAddr,
+    /// Our address that they leave from; the kernel's choice where there is none.
+    pub from: Option<IpAddr>,
+    /// The packets, one behind the other.
+    pub bytes: &'a [u8],
+    /// The size of each packet but the last, in bytes; at least 1 unless `bytes` is empty.
+    pub segment: usize,
+}
+
+impl Run<'_> {
+    /// How many packets the run holds.
+    #[must_use]
+    pub fn packets(&self) -> usize {
+        self.bytes.len().div_ceil(self.segment.max(1)).max(1)
+    }
+}
+
+/// A UDP socket that receives and sends in batches.
+pub trait Datagrams: Send + Sync + 'static {
+    /// Waits for datagrams and takes all that are there, [`BATCH`] at most; none after a
+    /// while without any.
+    ///
+    /// # Errors
+    /// What the kernel says of the socket, not of a datagram.
+    fn receive(&self, received: &mut Received) -> io::Result<()>;
+
+    /// Sends runs without waiting; `sent` is told of each run, or of each packet of a run that
+    /// had to be sent singly, how many packets it is about and what became of them.
+    fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>));
+
+    /// The address that the socket is bound to.
+    fn address(&self) -> SocketAddr;
+}
+
+/// Why the kernel did not take a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SendError {
+    /// The socket's send buffer is full.
+    Full,
+    /// Anything else: no route, a firewall, an address of another family.
+    Refused,
+}
+
+impl From<&io::Error> for SendError {
+    fn from(error: &io::Error) -> Self {
+        // ENOBUFS is what a full queue of the network device looks like.
+        let no_buffers = error.raw_os_error() == Some(libc::ENOBUFS);
+        if error.kind() == io::ErrorKind::WouldBlock || no_buffers {
+            Self::Full
+        } else {
+            Self::Refused
+        }
+    }
+}
+
+/// Opens one UDP socket that shares its port with others (SO_REUSEPORT).
+///
+/// An IPv6 wildcard takes IPv4 as well. The receive waits at most 100 ms.
+///
+/// # Errors
+/// What the kernel says, `AddrInUse` among it.
+pub fn open(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_port(true)?;
+    // The kernel gives what it is allowed to; `buffer_sizes` says what that was.
+    let _ = socket.set_recv_buffer_size(BUFFER_SIZE);
+    let _ = socket.set_send_buffer_size(BUFFER_SIZE);
+    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// The sizes that the kernel gave the receive and the send buffer, in bytes of payload.
+///
+/// # Errors
+/// What the kernel says.
+pub fn buffer_sizes(socket: &Socket) -> io::Result<(usize, usize)> {
+    // Linux reports twice what it was asked for: the other half is its own bookkeeping.
+    Ok((socket.recv_buffer_size()? / 2, socket.send_buffer_size()? / 2))
+}
+
+/// The address with an IPv4-mapped IPv6 address turned into IPv4.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// The address as a socket of the family of `local` wants it.
+fn for_family(address: SocketAddr, local: SocketAddr) -> SocketAddr {
+    match (address, local) {
+        (SocketAddr::V4(v4), SocketAddr::V6(_)) => {
+            SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+        }
+        (address, _) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests;

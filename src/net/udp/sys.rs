@@ -1,0 +1,363 @@
+//! Batches on Linux: recvmmsg, and sendmmsg with segmentation (UDP_SEGMENT).
+//!
+//! The only unsafe code of the packet path. It hands the kernel pointers into arrays that
+//! live on this stack frame or in the caller's buffers for the whole call, and reads back
+//! only the lengths that the kernel reports. quinn-udp, which does much the same, sets DF,
+//! and packets of 4.2 KB from older daemons then fail on a link of 1,500 bytes.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::ptr;
+
+use socket2::{SockAddr, Socket};
+
+use super::{BATCH, Datagram, Datagrams, Received, Run, SLOT, SendError, canonical, for_family};
+
+/// Room for the control messages of one datagram: a packet-info, and a segment size or a
+/// drop counter. 128 > CMSG_SPACE(20) + CMSG_SPACE(4) on every platform.
+const CONTROL: usize = 128;
+
+/// Control messages want the alignment of `cmsghdr`.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Control([u8; CONTROL]);
+
+/// A UDP socket that receives and sends in batches.
+#[derive(Debug)]
+pub struct BatchSocket {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl BatchSocket {
+    /// Takes over a socket of [`super::open`], and has the kernel tell which of our addresses
+    /// a datagram came to and how many it dropped. Never sets DF.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new(socket: Socket) -> io::Result<Self> {
+        let bound = socket.local_addr()?;
+        let address = bound.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        let set = |level, name, value| set_option(&socket, level, name, value);
+        set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
+        set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+        if address.is_ipv6() {
+            set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+        }
+        if address.ip().is_unspecified() {
+            if address.is_ipv6() {
+                set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+            } else {
+                set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+            }
+        }
+        Ok(Self { socket, address })
+    }
+
+    /// Sends the packets of one run with a call each: the way when segmentation failed.
+    fn send_singly(&self, run: &Run<'_>, sent: &mut dyn FnMut(usize, Result<(), SendError>)) {
+        for packet in run.bytes.chunks(run.segment.max(1)) {
+            let single = Run { bytes: packet, segment: packet.len(), ..*run };
+            let mut result = Ok(());
+            self.send_batch(&[single], &mut |_, outcome| {
+                result = outcome.map_err(|error| SendError::from(&error));
+            });
+            sent(1, result);
+        }
+    }
+
+    /// One sendmmsg for at most [`BATCH`] runs, repeated behind each run that failed.
+    fn send_batch(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, io::Result<()>)) {
+        let mut names: [MaybeUninit<SockAddr>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
+        let mut vectors: [MaybeUninit<libc::iovec>; BATCH] =
+            [const { MaybeUninit::uninit() }; BATCH];
+        let mut controls: [MaybeUninit<Control>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
+        let mut messages: [MaybeUninit<libc::mmsghdr>; BATCH] =
+            [const { MaybeUninit::uninit() }; BATCH];
+        let runs = runs.get(..BATCH).unwrap_or(runs);
+        let slots = names.iter_mut().zip(&mut vectors).zip(&mut controls).zip(&mut messages);
+        for (run, (((name, vector), control), message)) in runs.iter().zip(slots) {
+            let name = name.write(for_family(run.to, self.address).into());
+            let vector = vector.write(libc::iovec {
+                iov_base: run.bytes.as_ptr().cast_mut().cast(),
+                iov_len: run.bytes.len(),
+            });
+            // SAFETY: msghdr is plain data, for which zeros are a valid value.
+            let mut header: libc::msghdr = unsafe { mem::zeroed() };
+            header.msg_name = name.as_ptr().cast_mut().cast();
+            header.msg_namelen = name.len();
+            header.msg_iov = vector;
+            header.msg_iovlen = 1;
+            let control = control.write(Control([0; CONTROL]));
+            write_control(&mut header, control, run, self.address.is_ipv6());
+            message.write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+        }
+        let mut done = 0;
+        while done < runs.len() {
+            let rest = runs.len() - done;
+            // SAFETY: the messages from `done` to `runs.len()` were written above, and all that
+            // they point to (names, vectors, controls, the runs' bytes) outlives this call. The
+            // kernel only reads through the pointers of a send, but for `msg_len`, which is
+            // part of `messages`.
+            let count = unsafe {
+                libc::sendmmsg(
+                    self.socket.as_raw_fd(),
+                    messages.as_mut_ptr().add(done).cast(),
+                    u32::try_from(rest).expect("a batch is at most 64"),
+                    libc::MSG_DONTWAIT,
+                )
+            };
+            match usize::try_from(count) {
+                Ok(count) => {
+                    (done..done + count).for_each(|index| sent(index, Ok(())));
+                    done += count;
+                }
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        sent(done, Err(error));
+                        done += 1;
+                    }
+                }
+            }
+        }
+        // The names were written, so they have to be dropped; `SockAddr` owns nothing, and this
+        // keeps it so if that changes.
+        for name in names.iter_mut().take(runs.len()) {
+            // SAFETY: the first `runs.len()` names were written above and nobody reads them again.
+            unsafe { name.assume_init_drop() };
+        }
+    }
+}
+
+impl Datagrams for BatchSocket {
+    fn receive(&self, received: &mut Received) -> io::Result<()> {
+        received.datagrams.clear();
+        let mut names: [MaybeUninit<libc::sockaddr_storage>; BATCH] =
+            [const { MaybeUninit::uninit() }; BATCH];
+        let mut controls: [MaybeUninit<Control>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
+        let mut vectors: [MaybeUninit<libc::iovec>; BATCH] =
+            [const { MaybeUninit::uninit() }; BATCH];
+        let mut messages: [MaybeUninit<libc::mmsghdr>; BATCH] =
+            [const { MaybeUninit::uninit() }; BATCH];
+        let (buffers, _) = received.buffer.as_chunks_mut::<SLOT>();
+        let slots = names.iter_mut().zip(&mut controls).zip(&mut vectors).zip(&mut messages);
+        for (buffer, (((name, control), vector), message)) in buffers.iter_mut().zip(slots) {
+            let vector =
+                vector.write(libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: SLOT });
+            // SAFETY: msghdr is plain data, for which zeros are a valid value.
+            let mut header: libc::msghdr = unsafe { mem::zeroed() };
+            header.msg_name = name.as_mut_ptr().cast();
+            header.msg_namelen = socklen(size_of::<libc::sockaddr_storage>());
+            header.msg_iov = vector;
+            header.msg_iovlen = 1;
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = CONTROL;
+            message.write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+        }
+        // SAFETY: all `BATCH` messages were written above (`Received` has as many slots), and
+        // what they point to lives until the results are read below.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.socket.as_raw_fd(),
+                messages.as_mut_ptr().cast(),
+                u32::try_from(BATCH).expect("a batch is at most 64"),
+                libc::MSG_WAITFORONE,
+                ptr::null_mut(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                // The timeout, a signal, or an ICMP error about a datagram sent earlier.
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionRefused => Ok(()),
+                _ => Err(error),
+            };
+        };
+        for (index, (message, name)) in messages.iter().zip(&names).take(count).enumerate() {
+            // SAFETY: the kernel filled the first `count` messages, which were written before.
+            let message = unsafe { message.assume_init_ref() };
+            // SAFETY: the kernel wrote an address of `msg_namelen` bytes into this name.
+            let Some(from) = (unsafe { read_address(name, message.msg_hdr.msg_namelen) }) else {
+                continue;
+            };
+            // SAFETY: the header is as the kernel left it, its control buffer is alive.
+            let to = unsafe { read_control(&message.msg_hdr, &mut received.kernel_dropped) };
+            received.datagrams.push(Datagram {
+                from: canonical(from),
+                to,
+                start: index * SLOT,
+                length: (message.msg_len as usize).min(SLOT),
+            });
+        }
+        Ok(())
+    }
+
+    fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>)) {
+        let mut before = 0;
+        for batch in runs.chunks(BATCH) {
+            self.send_batch(batch, &mut |index, result| {
+                let Some(run) = batch.get(index) else { return };
+                let packets = run.packets();
+                match result {
+                    Ok(()) => sent(before + index, packets, Ok(())),
+                    // A device without checksum offload, or a link whose MTU is smaller than
+                    // the segments, refuses the run; its packets may still pass.
+                    Err(error) if packets > 1 && refuses_segments(&error) => {
+                        self.send_singly(run, &mut |n, result| sent(before + index, n, result));
+                    }
+                    Err(error) => sent(before + index, packets, Err(SendError::from(&error))),
+                }
+            });
+            before += batch.len();
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn refuses_segments(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
+}
+
+fn socklen(length: usize) -> libc::socklen_t {
+    libc::socklen_t::try_from(length).expect("lengths of addresses and options are small")
+}
+
+fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the kernel reads `size_of::<i32>()` bytes from `value`, which is alive.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast(),
+            socklen(size_of::<i32>()),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Asks for our source address and for segmentation, where the run wants them.
+fn write_control(header: &mut libc::msghdr, control: &mut Control, run: &Run<'_>, ipv6: bool) {
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL;
+    // SAFETY: the control buffer is zeroed, aligned and longer than the messages written into
+    // it (see CONTROL), so CMSG_FIRSTHDR and CMSG_NXTHDR stay inside it and are not null.
+    unsafe {
+        let mut used = 0;
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        match run.from {
+            Some(from) if ipv6 => {
+                let from = match from {
+                    IpAddr::V4(from) => from.to_ipv6_mapped(),
+                    IpAddr::V6(from) => from,
+                };
+                let mut info: libc::in6_pktinfo = mem::zeroed();
+                info.ipi6_addr.s6_addr = from.octets();
+                used += write_message(message, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
+                message = libc::CMSG_NXTHDR(header, message);
+            }
+            Some(IpAddr::V4(from)) => {
+                let mut info: libc::in_pktinfo = mem::zeroed();
+                info.ipi_spec_dst.s_addr = u32::from_ne_bytes(from.octets());
+                used += write_message(message, libc::IPPROTO_IP, libc::IP_PKTINFO, info);
+                message = libc::CMSG_NXTHDR(header, message);
+            }
+            Some(IpAddr::V6(_)) | None => {}
+        }
+        if run.segment < run.bytes.len() {
+            let segment = u16::try_from(run.segment).unwrap_or(u16::MAX);
+            used += write_message(message, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
+        }
+        header.msg_controllen = used;
+        if used == 0 {
+            header.msg_control = ptr::null_mut();
+        }
+    }
+}
+
+/// Writes one control message and returns the room that it takes.
+///
+/// # Safety
+/// `message` points to zeroed room for `CMSG_SPACE(size_of::<T>())` bytes.
+unsafe fn write_message<T>(message: *mut libc::cmsghdr, level: i32, kind: i32, data: T) -> usize {
+    let length = socklen(size_of::<T>());
+    // SAFETY: the caller gives the room; CMSG_DATA is inside it, and may be unaligned for T.
+    unsafe {
+        (*message).cmsg_level = level;
+        (*message).cmsg_type = kind;
+        (*message).cmsg_len = libc::CMSG_LEN(length) as usize;
+        ptr::write_unaligned(libc::CMSG_DATA(message).cast(), data);
+        libc::CMSG_SPACE(length) as usize
+    }
+}
+
+/// Reads the address that the kernel wrote for a received datagram.
+///
+/// # Safety
+/// The kernel wrote `length` bytes of an address into `name`.
+unsafe fn read_address(
+    name: &MaybeUninit<libc::sockaddr_storage>,
+    length: libc::socklen_t,
+) -> Option<SocketAddr> {
+    let name = name.as_ptr();
+    // SAFETY: each family is read only where the kernel wrote at least its length.
+    unsafe {
+        if (length as usize) < size_of::<libc::sa_family_t>() {
+            return None;
+        }
+        match i32::from(*name.cast::<libc::sa_family_t>()) {
+            libc::AF_INET if length as usize >= size_of::<libc::sockaddr_in>() => {
+                let address = &*name.cast::<libc::sockaddr_in>();
+                let ip = Ipv4Addr::from(address.sin_addr.s_addr.to_ne_bytes());
+                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin_port)))
+            }
+            libc::AF_INET6 if length as usize >= size_of::<libc::sockaddr_in6>() => {
+                let address = &*name.cast::<libc::sockaddr_in6>();
+                let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin6_port)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads which address of ours a datagram came to, and the kernel's drop counter.
+///
+/// # Safety
+/// `header` is as recvmmsg left it, and its control buffer is alive.
+unsafe fn read_control(header: &libc::msghdr, kernel_dropped: &mut u32) -> Option<IpAddr> {
+    let mut to = None;
+    // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR walk only what the kernel filled; the data of each
+    // kind is read with the type that the kernel writes for it.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while !message.is_null() {
+            let data = libc::CMSG_DATA(message);
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
+                    to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());
+                    to = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)).to_canonical());
+                }
+                (libc::SOL_SOCKET, libc::SO_RXQ_OVFL) => {
+                    *kernel_dropped = ptr::read_unaligned(data.cast());
+                }
+                _ => {}
+            }
+            message = libc::CMSG_NXTHDR(header, message);
+        }
+    }
+    to
+}

@@ -1,0 +1,112 @@
+//! Both sockets do the same: batches, sizes, source addresses, errors.
+
+use super::*;
+
+fn sockets(address: &str) -> Vec<Box<dyn Datagrams>> {
+    let open = || open(address.parse().unwrap()).unwrap();
+    vec![
+        Box::new(PortableSocket::new(open()).unwrap()),
+        #[cfg(target_os = "linux")]
+        Box::new(BatchSocket::new(open()).unwrap()),
+    ]
+}
+
+fn receive(socket: &dyn Datagrams, count: usize) -> Vec<(SocketAddr, Option<IpAddr>, Vec<u8>)> {
+    let mut received = Received::new();
+    let mut found = Vec::new();
+    for _ in 0..50 {
+        socket.receive(&mut received).unwrap();
+        found.extend(received.iter().map(|(d, bytes)| (d.from, d.to, bytes.to_vec())));
+        if found.len() >= count {
+            break;
+        }
+    }
+    assert_eq!(found.len(), count);
+    found
+}
+
+fn loopback(address: SocketAddr) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], address.port()))
+}
+
+#[test]
+fn runs_arrive_packet_by_packet_in_order() {
+    for sender in sockets("[::]:0") {
+        for receiver in sockets("[::]:0") {
+            let bytes: Vec<u8> = (0..2_500u32).map(|i| (i / 1_000) as u8).collect();
+            let to = loopback(receiver.address());
+            let run = Run { to, from: None, bytes: &bytes, segment: 1_000 };
+            let small = Run { to, from: None, bytes: b"last", segment: 4 };
+            let empty = Run { to, from: None, bytes: b"", segment: 0 };
+            let mut packets = [0; 3];
+            sender.send(&[run, small, empty], &mut |index, count, result| {
+                assert_eq!(result, Ok(()));
+                packets[index] += count;
+            });
+            assert_eq!(packets, [3, 1, 1]);
+            let found = receive(&*receiver, 5);
+            let lengths: Vec<_> = found.iter().map(|(.., bytes)| bytes.len()).collect();
+            assert_eq!(lengths, [1_000, 1_000, 500, 4, 0]);
+            assert_eq!(found[2].2[0], 2);
+            assert!(found.iter().all(|(from, ..)| *from == loopback(sender.address())));
+        }
+    }
+}
+
+#[test]
+fn largest_datagram_passes_and_a_larger_one_is_refused_alone() {
+    for sender in sockets("127.0.0.1:0") {
+        let receiver = &sockets("127.0.0.1:0")[0];
+        let bytes = vec![7; MAX_RUN + 1];
+        let to = receiver.address();
+        let run = |length: usize| Run { to, from: None, bytes: &bytes[..length], segment: length };
+        let mut results = Vec::new();
+        let runs = [run(MAX_RUN + 1), run(MAX_RUN), run(1)];
+        sender.send(&runs, &mut |index, _, result| results.push((index, result.is_ok())));
+        assert_eq!(results, [(0, false), (1, true), (2, true)]);
+        let found = receive(&**receiver, 2);
+        assert_eq!(found[0].2.len(), MAX_RUN);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn reply_leaves_from_the_address_that_was_asked() {
+    for (bind, asked) in [("[::]:0", "127.0.0.5"), ("0.0.0.0:0", "127.0.0.6"), ("[::]:0", "::1")] {
+        let socket = BatchSocket::new(open(bind.parse().unwrap()).unwrap()).unwrap();
+        let asked: IpAddr = asked.parse().unwrap();
+        let client = std::net::UdpSocket::bind(match asked {
+            IpAddr::V4(_) => "127.0.0.1:0",
+            IpAddr::V6(_) => "[::1]:0",
+        })
+        .unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client.send_to(b"?", (asked, socket.address().port())).unwrap();
+        let (from, to, _) = receive(&socket, 1).remove(0);
+        assert_eq!(to, Some(asked));
+        let reply = vec![1; 2_000];
+        let run = Run { to: from, from: to, bytes: &reply, segment: 1_000 };
+        socket.send(&[run], &mut |_, count, result| assert_eq!((count, result), (2, Ok(()))));
+        for _ in 0..2 {
+            let mut buffer = [0; 2_000];
+            let (length, source) = client.recv_from(&mut buffer).unwrap();
+            assert_eq!((length, source.ip()), (1_000, asked));
+        }
+    }
+}
+
+#[test]
+fn receive_gives_up_after_a_while_without_a_datagram() {
+    for socket in sockets("127.0.0.1:0") {
+        let mut received = Received::new();
+        socket.receive(&mut received).unwrap();
+        assert_eq!(received.iter().count(), 0);
+    }
+}
+
+#[test]
+fn buffers_are_as_large_as_the_kernel_allows() {
+    let socket = open("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (receive, send) = buffer_sizes(&socket).unwrap();
+    assert!(receive > 100_000 && send > 100_000, "{receive} {send}");
+}
