@@ -1,1 +1,7 @@
-//! (being written)
+//! Decisions without IO: every input, the time among it, is an argument.
+
+pub mod endpoint;
+pub mod gossip;
+pub mod limit;
+pub mod login;
+pub mod route;

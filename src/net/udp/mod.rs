@@ -8,7 +8,7 @@ mod portable;
 mod sys;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -184,7 +184,21 @@ pub fn buffer_sizes(socket: &Socket) -> io::Result<(usize, usize)> {
 /// The address with an IPv4-mapped IPv6 address turned into IPv4.
 #[must_use]
 pub fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match address {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            // The scope of a link-local address is part of it, the flow label is not.
+            None => SocketAddrV6::new(*v6.ip(), v6.port(), 0, v6.scope_id()).into(),
+        },
+        SocketAddr::V4(_) => address,
+    }
+}
+
+/// Whether an address is one of this machine's own.
+#[must_use]
+pub fn is_local(ip: IpAddr) -> bool {
+    // The kernel lets nobody bind to an address that is not here.
+    std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// The address as a socket of the family of `local` wants it.

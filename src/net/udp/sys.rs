@@ -8,7 +8,7 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 use std::ptr;
 
@@ -323,7 +323,8 @@ unsafe fn read_address(
             libc::AF_INET6 if length as usize >= size_of::<libc::sockaddr_in6>() => {
                 let address = &*name.cast::<libc::sockaddr_in6>();
                 let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin6_port)))
+                let port = u16::from_be(address.sin6_port);
+                Some(SocketAddrV6::new(ip, port, 0, address.sin6_scope_id).into())
             }
             _ => None,
         }
