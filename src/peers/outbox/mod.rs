@@ -1,0 +1,323 @@
+//! The bounded queue in front of one peer's socket.
+//!
+//! Records wait in `pending`, whole and framed. A flush takes the oldest chunk of them in
+//! flight; what is in flight goes out whole or ends with the session, since its first bytes
+//! may be at the peer. Overflow and age drop only from `pending`, the oldest first.
+//! Control frames have a lane of their own and go before records.
+
+mod chunk;
+mod heavy;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use chunk::{Chunk, RECORD_COST, RUN_COST, Run};
+use heavy::Heavy;
+
+use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
+use crate::wire::websocket::Opcode;
+
+pub use heavy::SourceTag;
+
+/// Bytes that control frames may take: a challenge of the longest kind (400), or two pings
+/// and two pongs of 127 and a close.
+const CONTROL_ROOM: usize = 640;
+
+/// Pongs stop here, so that a peer that floods pings and reads nothing cannot keep a close
+/// out.
+const PONG_ROOM: usize = 254;
+
+/// The bounds of an outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Framed bytes and their bookkeeping, in bytes, pending and in flight together.
+    pub bytes: usize,
+    /// How long a record may be pending.
+    pub age: Duration,
+}
+
+/// A packet for a peer, in two parts: it is copied only into the outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// What the relay puts in front.
+    pub head: &'a [u8],
+    /// What it carries.
+    pub body: &'a [u8],
+}
+
+/// The queue of one session; its bytes go out in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    control: Vec<u8>,
+    pending: VecDeque<Box<Chunk>>,
+    in_flight: Option<InFlight>,
+    /// What `pending` and `in_flight` cost.
+    held: usize,
+    heavy: Heavy,
+    runs: u64,
+    /// Somebody is in the system call with what is in flight.
+    pub(super) flushing: bool,
+    /// The kernel took less than it was given: only the peer's own task goes on.
+    pub(super) blocked: bool,
+    pub(super) closed: bool,
+}
+
+/// What a flush took.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    chunk: Box<Chunk>,
+    written: usize,
+    /// When the kernel last took a byte of it.
+    pub(super) progress: Instant,
+}
+
+impl InFlight {
+    /// The bytes that are left to write.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.chunk.bytes().get(self.written..).unwrap_or_default()
+    }
+
+    /// Counts written bytes; true when nothing is left.
+    pub(super) fn wrote(&mut self, bytes: usize, now: Instant) -> bool {
+        self.written += bytes;
+        self.progress = now;
+        self.rest().is_empty()
+    }
+}
+
+impl Outbox {
+    pub(super) const fn new() -> Self {
+        Self {
+            control: Vec::new(),
+            pending: VecDeque::new(),
+            in_flight: None,
+            held: 0,
+            heavy: Heavy::new(),
+            runs: 0,
+            flushing: false,
+            blocked: false,
+            closed: false,
+        }
+    }
+
+    /// Queues records of one source; what does not fit is dropped and counted.
+    pub(super) fn push<'a>(
+        &mut self,
+        records: impl Iterator<Item = Record<'a>>,
+        source: SourceTag,
+        origin: Origin,
+        framing: Opcode,
+        limits: &Limits,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        self.expire(limits.age, now, shard);
+        let mut queued = 0;
+        for record in records {
+            if self.push_one(record, source, origin, framing, limits, now, shard) {
+                queued += 1;
+            }
+        }
+        if origin == Origin::Relayed {
+            shard.queued(queued);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one step of `push`
+    fn push_one(
+        &mut self,
+        record: Record<'_>,
+        source: SourceTag,
+        origin: Origin,
+        framing: Opcode,
+        limits: &Limits,
+        now: Instant,
+        shard: &Shard,
+    ) -> bool {
+        let reject = |reason| match origin {
+            Origin::Relayed => shard.dropped(reason, 1),
+            Origin::Ours => shard.ours_dropped(1),
+        };
+        if self.closed {
+            reject(Drop::PeerGone);
+            return false;
+        }
+        // 4 = the header of every frame but the shortest and the longest.
+        let framed = record.head.len() + record.body.len() + 4;
+        while self.held + framed + RECORD_COST + RUN_COST > limits.bytes {
+            // A source that fills the outbox makes room only at its own cost.
+            let oldest = self.oldest_source();
+            let spares = oldest != Some(source) && self.heavy.holds_most(source, self.held);
+            if oldest.is_none() || spares {
+                reject(if spares { Drop::OutboxShare } else { Drop::OutboxFull });
+                return false;
+            }
+            self.drop_oldest(Drop::OutboxFull, shard);
+        }
+        if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
+            self.pending.push_back(Chunk::lend());
+        }
+        let Some(chunk) = self.pending.back_mut() else { return false };
+        let before = chunk.cost();
+        if chunk.begins_run(source, origin, now) {
+            self.runs += 1;
+            let number = self.runs;
+            chunk.push_run(Run { source, number, origin, arrived: now, records: 0, bytes: 0 });
+        }
+        chunk.push(framing, record.head, record.body);
+        let cost = chunk.cost() - before;
+        self.held += cost;
+        self.heavy.came(source, self.runs, cost);
+        true
+    }
+
+    /// Queues a control frame; false where its lane is full.
+    pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
+        let room = if opcode == Opcode::Pong { PONG_ROOM } else { CONTROL_ROOM };
+        let (header, used) = crate::wire::websocket::frame_header(opcode, payload.len());
+        if self.closed || self.control.len() + used + payload.len() > room {
+            return false;
+        }
+        self.control.extend_from_slice(header.get(..used).unwrap_or_default());
+        self.control.extend_from_slice(payload);
+        true
+    }
+
+    /// Takes what is next to write, unless somebody else has it; the caller puts it back with
+    /// [`Self::put_back`] or ends it with [`Self::finish`].
+    pub(super) fn take(
+        &mut self,
+        limits: &Limits,
+        now: Instant,
+        shard: &Shard,
+    ) -> Option<InFlight> {
+        if self.flushing || self.blocked || self.closed {
+            return None;
+        }
+        let next = self.in_flight.take().or_else(|| {
+            if !self.control.is_empty() {
+                let mut chunk = Chunk::lend();
+                chunk.push_control(&self.control);
+                self.held += chunk.cost();
+                self.control.clear();
+                return Some(InFlight { chunk, written: 0, progress: now });
+            }
+            self.expire(limits.age, now, shard);
+            let chunk = self.pending.pop_front()?;
+            Some(InFlight { chunk, written: 0, progress: now })
+        })?;
+        self.flushing = true;
+        Some(next)
+    }
+
+    /// Puts back what the kernel did not take whole, and leaves the rest to the peer's task.
+    pub(super) fn put_back(&mut self, rest: InFlight, traffic: &Traffic) {
+        self.flushing = false;
+        if self.closed {
+            // The session ended while we were in the system call, and waited for this.
+            self.held = self.held.saturating_sub(rest.chunk.cost());
+            lose(&rest.chunk, traffic.shard());
+            return;
+        }
+        self.blocked = true;
+        self.in_flight = Some(rest);
+    }
+
+    /// Accounts for what the kernel took whole.
+    pub(super) fn finish(&mut self, done: InFlight, now: Instant, traffic: &Traffic) {
+        self.flushing = false;
+        let shard = traffic.shard();
+        for run in done.chunk.runs() {
+            let records = u64::from(run.records);
+            shard.went_out(Transport::Wss, run.origin, records, run.bytes as u64);
+            if run.origin == Origin::Relayed {
+                shard.unqueued(records);
+            }
+            self.heavy.left(run.source, run.number, run.bytes + run.records as usize * RECORD_COST);
+        }
+        if let Some(run) = done.chunk.runs().first() {
+            traffic.outbox_delay.observe(now.saturating_duration_since(run.arrived));
+        }
+        self.held = self.held.saturating_sub(done.chunk.cost());
+        done.chunk.give_back();
+    }
+
+    /// Ends the queue: all that waits is lost, and nothing enters from here on.
+    pub(super) fn close(&mut self, traffic: &Traffic) {
+        self.closed = true;
+        self.control = Vec::new();
+        let shard = traffic.shard();
+        let in_flight = self.in_flight.take().map(|in_flight| in_flight.chunk);
+        for chunk in in_flight.into_iter().chain(self.pending.drain(..)) {
+            self.held = self.held.saturating_sub(chunk.cost());
+            lose(&chunk, shard);
+            chunk.give_back();
+        }
+        self.pending.shrink_to_fit();
+    }
+
+    /// Since when what is in flight has made no progress.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        self.in_flight.as_ref().map(|in_flight| in_flight.progress)
+    }
+
+    /// Whether a flush would find something to write.
+    pub(super) fn has_work(&self) -> bool {
+        self.in_flight.is_some() || !self.control.is_empty() || !self.pending.is_empty()
+    }
+
+    /// What waits, in bytes with its bookkeeping.
+    #[cfg(test)]
+    pub(super) const fn held(&self) -> usize {
+        self.held
+    }
+
+    fn oldest_source(&self) -> Option<SourceTag> {
+        self.pending.front().and_then(|chunk| chunk.oldest()).map(|run| run.source)
+    }
+
+    fn expire(&mut self, age: Duration, now: Instant, shard: &Shard) {
+        while let Some(run) = self.pending.front().and_then(|chunk| chunk.oldest())
+            && now.saturating_duration_since(run.arrived) > age
+        {
+            self.drop_oldest(Drop::OutboxAged, shard);
+        }
+    }
+
+    fn drop_oldest(&mut self, reason: Drop, shard: &Shard) {
+        let Some(chunk) = self.pending.front_mut() else { return };
+        let Some(run) = chunk.oldest() else { return };
+        let (source, number, origin) = (run.source, run.number, run.origin);
+        let Some((bytes, overhead)) = chunk.drop_oldest() else { return };
+        self.held = self.held.saturating_sub(bytes + overhead);
+        self.heavy.left(source, number, bytes + overhead);
+        match origin {
+            Origin::Relayed => {
+                shard.dropped(reason, 1);
+                shard.unqueued(1);
+            }
+            Origin::Ours => shard.ours_dropped(1),
+        }
+        if chunk.is_empty()
+            && let Some(chunk) = self.pending.pop_front()
+        {
+            chunk.give_back();
+        }
+    }
+}
+
+fn lose(chunk: &Chunk, shard: &Shard) {
+    for run in chunk.runs() {
+        let records = u64::from(run.records);
+        match run.origin {
+            Origin::Relayed => {
+                shard.dropped(Drop::PeerGone, records);
+                shard.unqueued(records);
+            }
+            Origin::Ours => shard.ours_dropped(records),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

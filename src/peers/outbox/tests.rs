@@ -1,0 +1,197 @@
+//! Bounds, drops and accounts of an outbox, against a model where a list will do.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2) };
+
+struct Bench {
+    outbox: Outbox,
+    traffic: Traffic,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { outbox: Outbox::new(), traffic: Traffic::default(), now: Instant::now() }
+    }
+
+    fn push(&mut self, source: u64, body: &[u8]) {
+        let record = Record { head: b"h", body };
+        self.outbox.push(
+            std::iter::once(record),
+            SourceTag(source),
+            Origin::Relayed,
+            Opcode::Binary,
+            &LIMITS,
+            self.now,
+            self.traffic.shard(),
+        );
+    }
+
+    fn flush(&mut self) -> Vec<u8> {
+        let mut written = Vec::new();
+        while let Some(mut taken) = self.outbox.take(&LIMITS, self.now, self.traffic.shard()) {
+            written.extend_from_slice(taken.rest());
+            let length = taken.rest().len();
+            assert!(taken.wrote(length, self.now));
+            self.outbox.finish(taken, self.now, &self.traffic);
+        }
+        written
+    }
+
+    fn dropped(&self, reason: Drop) -> u64 {
+        self.traffic.packets_dropped(reason)
+    }
+
+    fn sent(&self) -> u64 {
+        self.traffic.packets_out(Transport::Wss).0
+    }
+}
+
+/// The first byte of each frame's body, behind the head.
+fn firsts(mut bytes: &[u8]) -> Vec<u8> {
+    let mut firsts = Vec::new();
+    while !bytes.is_empty() {
+        let header = crate::wire::websocket::Header::decode(bytes).unwrap().unwrap();
+        let end = header.size + usize::try_from(header.length).unwrap();
+        firsts.push(bytes[header.size + 1]);
+        bytes = &bytes[end..];
+    }
+    firsts
+}
+
+#[test]
+fn records_leave_in_the_order_in_which_they_came() {
+    let mut bench = Bench::new();
+    for n in 0..200u8 {
+        bench.push(u64::from(n % 3), &[n; 300]);
+    }
+    assert_eq!(firsts(&bench.flush()), (0..200).collect::<Vec<u8>>());
+    assert_eq!((bench.outbox.held(), bench.sent(), bench.traffic.packets_queued()), (0, 200, 0));
+}
+
+#[test]
+fn full_outbox_drops_its_oldest_record_first() {
+    let mut bench = Bench::new();
+    for n in 0..200u8 {
+        bench.push(1, &[n; 1_000]);
+    }
+    assert!(bench.outbox.held() <= LIMITS.bytes);
+    let left = firsts(&bench.flush());
+    assert_eq!(*left.last().unwrap(), 199);
+    assert_eq!(bench.dropped(Drop::OutboxFull), 200 - left.len() as u64);
+    assert!((90..=100).contains(&left.len()), "{}", left.len());
+}
+
+#[test]
+fn source_that_fills_the_outbox_loses_its_own_packets_and_not_the_others() {
+    let mut bench = Bench::new();
+    for n in 0..10 {
+        bench.push(2, &[222 + n; 1_000]);
+        for _ in 0..100 {
+            bench.push(1, &[1; 1_000]);
+        }
+        let left = firsts(&bench.flush());
+        assert_eq!(left[0], 222 + n);
+        assert!(left.len() > 90);
+    }
+    assert!(bench.dropped(Drop::OutboxShare) > 0);
+}
+
+#[test]
+fn record_that_waited_too_long_is_dropped_with_its_reason() {
+    let mut bench = Bench::new();
+    bench.push(1, b"old");
+    bench.now += LIMITS.age + Duration::from_millis(1);
+    bench.push(1, b"new");
+    assert_eq!(firsts(&bench.flush()), [b'n']);
+    assert_eq!(bench.dropped(Drop::OutboxAged), 1);
+}
+
+#[test]
+fn what_is_in_flight_is_never_dropped() {
+    let mut bench = Bench::new();
+    bench.push(1, &[1; 50_000]);
+    let mut taken = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard()).unwrap();
+    assert!(bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard()).is_none(), "one flusher");
+    assert!(!taken.wrote(10, bench.now));
+    bench.outbox.put_back(taken, &bench.traffic);
+    bench.now += 10 * LIMITS.age;
+    for n in 0..10 {
+        bench.push(1, &[n; 20_000]);
+    }
+    assert!(bench.outbox.held() <= LIMITS.bytes);
+    bench.outbox.blocked = false;
+    let rest = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard()).unwrap();
+    assert_eq!(rest.rest().len(), 50_000 + 1 + 4 - 10);
+}
+
+#[test]
+fn control_frames_go_before_records_and_pongs_leave_room_for_a_close() {
+    let mut bench = Bench::new();
+    bench.push(1, b"record");
+    while bench.outbox.push_control(Opcode::Pong, &[0; 100]) {}
+    assert!(bench.outbox.push_control(Opcode::Close, &[3, 232]));
+    let written = bench.flush();
+    assert_eq!(written[0], 0x8a);
+    assert_eq!(&written[204..208], [0x88, 2, 3, 232]);
+    assert!(written.ends_with(b"record"));
+}
+
+#[test]
+fn closed_outbox_counts_what_it_held_and_takes_nothing() {
+    let mut bench = Bench::new();
+    bench.push(1, b"one");
+    bench.push(1, b"two");
+    bench.outbox.close(&bench.traffic);
+    bench.push(1, b"three");
+    assert_eq!(bench.dropped(Drop::PeerGone), 3);
+    assert_eq!((bench.outbox.held(), bench.traffic.packets_queued()), (0, 0));
+    assert!(bench.flush().is_empty());
+}
+
+#[test]
+fn record_longer_than_the_outbox_is_dropped_alone() {
+    let mut bench = Bench::new();
+    bench.push(1, &[1; 200_000]);
+    bench.push(1, b"short");
+    assert_eq!(firsts(&bench.flush()), [b's']);
+    assert_eq!(bench.dropped(Drop::OutboxFull), 1);
+}
+
+proptest! {
+    #[test]
+    fn every_record_is_accounted_for(
+        steps in proptest::collection::vec((0u64..5, 0usize..40_000, 0u8..10, 0u64..900), 1..200),
+    ) {
+        let mut bench = Bench::new();
+        let pushed = steps.len() as u64;
+        for (source, length, action, ms) in steps {
+            bench.now += Duration::from_millis(ms);
+            bench.push(source, &vec![0; length]);
+            prop_assert!(bench.outbox.held() <= LIMITS.bytes);
+            match action {
+                0..=2 => { bench.flush(); }
+                3 => {
+                    if let Some(mut taken) = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard()) {
+                        taken.wrote(1, bench.now);
+                        bench.outbox.put_back(taken, &bench.traffic);
+                        bench.outbox.blocked = false;
+                    }
+                }
+                _ => {}
+            }
+            let dropped: u64 = [Drop::OutboxFull, Drop::OutboxShare, Drop::OutboxAged]
+                .iter().map(|reason| bench.dropped(*reason)).sum();
+            let so_far = bench.sent() + dropped + bench.traffic.packets_queued();
+            prop_assert!(so_far <= pushed);
+        }
+        bench.outbox.close(&bench.traffic);
+        let dropped: u64 = [Drop::OutboxFull, Drop::OutboxShare, Drop::OutboxAged, Drop::PeerGone]
+            .iter().map(|reason| bench.dropped(*reason)).sum();
+        prop_assert_eq!(bench.sent() + dropped, pushed);
+        prop_assert_eq!(bench.outbox.held(), 0);
+    }
+}

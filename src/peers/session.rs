@@ -1,0 +1,250 @@
+//! One connection of a peer, as everybody else sees it: something to push records to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::outbox::{Limits, Outbox, Record, SourceTag};
+use super::{Id, Principal};
+use crate::metrics::{Origin, Traffic};
+use crate::net::Stream;
+use crate::proto::limit;
+use crate::wire::websocket::Opcode;
+
+/// Chunks that one call of [`Session::flush`] writes at most: who keeps a peer's queue full
+/// shall not keep another's thread busy with it.
+const FLUSH_ROUNDS: usize = 4;
+
+/// Why a session ends; the first reason stays.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum End {
+    /// The peer said bye, closed, or went away.
+    PeerLeft = 1,
+    /// A newer session of the same peer took its place.
+    Replaced,
+    /// The relay shuts down.
+    ShuttingDown,
+    /// The key that the peer proved to have is no longer its own.
+    KeyWithdrawn,
+    /// The peer broke the framing rules; the door knows how.
+    Violation,
+    /// Nothing was heard for too long, or a ping was not answered.
+    Idle,
+    /// The kernel took nothing of what was in flight for too long.
+    WriteTimeout,
+    /// The door's own code failed.
+    Failed,
+}
+
+impl End {
+    const ALL: [Self; 8] = [
+        Self::PeerLeft,
+        Self::Replaced,
+        Self::ShuttingDown,
+        Self::KeyWithdrawn,
+        Self::Violation,
+        Self::Idle,
+        Self::WriteTimeout,
+        Self::Failed,
+    ];
+}
+
+/// A peer's connection: who it is, its stream, and the outbox in front of that.
+#[derive(Debug)]
+pub struct Session<I> {
+    /// Who the peer has proved to be.
+    pub principal: Principal<I>,
+    /// The address that the peer is seen at.
+    pub observed: std::net::SocketAddr,
+    /// When the session began.
+    pub since: Instant,
+    /// Whether deliveries name their destination (0x09 instead of 0x06).
+    pub names_destination: AtomicBool,
+    /// What the peer may send in a second; only its own task takes from it.
+    pub inbound: Mutex<limit::Source>,
+    generation: u64,
+    stream: Box<dyn Stream>,
+    framing: Opcode,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    outbox: Mutex<Outbox>,
+    task: AtomicWaker,
+    end: AtomicU8,
+}
+
+impl<I: Id> Session<I> {
+    /// A session that nobody can find yet.
+    ///
+    /// `generation` tells the sessions of one peer apart: see [`super::Table::generation`].
+    #[must_use]
+    pub fn new(
+        principal: Principal<I>,
+        generation: u64,
+        stream: Box<dyn Stream>,
+        observed: std::net::SocketAddr,
+        framing: Opcode,
+        limits: Limits,
+        traffic: Arc<Traffic>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            principal,
+            observed,
+            since: now,
+            names_destination: AtomicBool::new(false),
+            inbound: Mutex::default(),
+            generation,
+            stream,
+            framing,
+            limits,
+            traffic,
+            outbox: Mutex::new(Outbox::new()),
+            task: AtomicWaker::new(),
+            end: AtomicU8::new(0),
+        }
+    }
+
+    /// The peer's id.
+    #[must_use]
+    pub const fn id(&self) -> I {
+        self.principal.name
+    }
+
+    /// The number that no other session of this table has.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Queues records of one source. They leave with the next [`Self::flush`], or are counted
+    /// with the reason why not.
+    pub fn push<'a>(
+        &self,
+        records: impl Iterator<Item = Record<'a>>,
+        source: SourceTag,
+        origin: Origin,
+        now: Instant,
+    ) {
+        let shard = self.traffic.shard();
+        self.outbox.lock().push(records, source, origin, self.framing, &self.limits, now, shard);
+    }
+
+    /// Queues a control frame, or the text of a login; false where that lane is full.
+    pub fn push_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
+        self.outbox.lock().push_control(opcode, payload)
+    }
+
+    /// Writes what the kernel takes without waiting. Anybody may call it; whoever filled an
+    /// outbox does so once at the end of its batch. What is left wakes the peer's own task.
+    ///
+    /// No lock is held in the system call: a flag admits one flusher, and who comes in
+    /// between leaves its records to that one.
+    pub fn flush(&self, now: Instant) {
+        for _ in 0..FLUSH_ROUNDS {
+            let taken = self.outbox.lock().take(&self.limits, now, self.traffic.shard());
+            let Some(mut taken) = taken else { return };
+            match self.stream.try_write(taken.rest()) {
+                Ok(written) if taken.wrote(written, now) => {
+                    let mut outbox = self.outbox.lock();
+                    outbox.finish(taken, now, &self.traffic);
+                    if !outbox.has_work() {
+                        return;
+                    }
+                }
+                Ok(_) => {
+                    self.outbox.lock().put_back(taken, &self.traffic);
+                    break;
+                }
+                Err(error) => {
+                    self.outbox.lock().put_back(taken, &self.traffic);
+                    if error.kind() != std::io::ErrorKind::WouldBlock {
+                        self.end(End::PeerLeft);
+                    }
+                    break;
+                }
+            }
+        }
+        self.task.wake();
+    }
+
+    /// Asks the peer's own task to end the session.
+    pub fn end(&self, reason: End) {
+        let first = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
+        if first.is_ok() {
+            self.task.wake();
+        }
+    }
+
+    /// Why the session is to end, once it is.
+    #[must_use]
+    pub fn ending(&self) -> Option<End> {
+        let end = self.end.load(Ordering::Acquire);
+        End::ALL.into_iter().find(|reason| *reason as u8 == end)
+    }
+
+    /// Whether records still reach the peer through this session.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.end.load(Ordering::Acquire) == 0
+    }
+
+    /// The stream, for the peer's own task.
+    #[must_use]
+    pub fn stream(&self) -> &dyn Stream {
+        &*self.stream
+    }
+
+    /// Waits, in the peer's own task, until there is something to write that the kernel may
+    /// take, and writes it. Pending while nothing is to be done.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        loop {
+            let mut outbox = self.outbox.lock();
+            if outbox.flushing || outbox.closed || !outbox.has_work() {
+                return Poll::Pending;
+            }
+            let blocked = outbox.blocked;
+            drop(outbox);
+            if blocked {
+                match self.stream.poll_writable(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(())) => self.outbox.lock().blocked = false,
+                    Poll::Ready(Err(_)) => {
+                        self.end(End::PeerLeft);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            outbox = self.outbox.lock();
+            let work = !outbox.blocked && outbox.has_work();
+            drop(outbox);
+            if work {
+                self.flush(Instant::now());
+                return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Since when the kernel has taken nothing of what is in flight.
+    #[must_use]
+    pub fn stuck_since(&self) -> Option<Instant> {
+        self.outbox.lock().stuck_since()
+    }
+
+    /// Whether everything that was queued has left.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        let outbox = self.outbox.lock();
+        outbox.closed || !(outbox.flushing || outbox.has_work())
+    }
+
+    /// Ends the outbox: what it holds is counted as lost, and what comes is refused.
+    pub fn close_outbox(&self) {
+        self.outbox.lock().close(&self.traffic);
+    }
+}

@@ -1,0 +1,515 @@
+//! The sharded table: for each id its session, its endpoint and the beacon that serves it.
+
+use std::hash::BuildHasher as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+use super::endpoints::{Endpoint, EndpointView, Newcomers};
+use super::{End, Id, Session};
+use crate::ids::PublicKey;
+use crate::proto::endpoint::{self, Claim, FORGET_AFTER, HOLD_AFTER_SESSION, Known};
+use crate::proto::route::{self, Way, Ways};
+
+/// More than any machine has cores, so that two of them rarely want the same lock.
+const SHARDS: usize = 128;
+
+type Shard<I> = RwLock<HashMap<I, Entry<I>, RandomState>>;
+
+#[derive(Debug)]
+struct Entry<I> {
+    session: Option<Arc<Session<I>>>,
+    session_ended: Option<Instant>,
+    endpoint: Option<Box<Endpoint>>,
+    beacon: Option<SocketAddr>,
+}
+
+impl<I> Default for Entry<I> {
+    fn default() -> Self {
+        Self { session: None, session_ended: None, endpoint: None, beacon: None }
+    }
+}
+
+impl<I> Entry<I> {
+    fn is_empty(&self) -> bool {
+        self.session.is_none()
+            && self.session_ended.is_none()
+            && self.endpoint.is_none()
+            && self.beacon.is_none()
+    }
+
+    fn known(&self) -> Known {
+        Known {
+            endpoint: self.endpoint.as_ref().map(|endpoint| (endpoint.address, endpoint.moved)),
+            has_session: self.session.is_some(),
+            session_ended: self.session_ended,
+        }
+    }
+}
+
+/// Where a packet for an id goes.
+#[derive(Clone, Debug)]
+pub enum Destination<I> {
+    /// To the outbox of this session.
+    Session(Arc<Session<I>>),
+    /// To this endpoint.
+    Endpoint(EndpointView),
+    /// To the beacon at this address.
+    Beacon(SocketAddr),
+    /// Only in a circle.
+    Loop,
+    /// Nobody has the id.
+    Unknown,
+}
+
+/// What is known of the id that a packet over UDP names as its sender.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SenderView {
+    /// It has a session here, so the packet is a forgery.
+    pub has_session: bool,
+    /// The packet came from the id's own endpoint.
+    pub is_endpoint: bool,
+}
+
+/// What became of a claim of an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Claimed {
+    /// The judgement; `None` where the table is full.
+    pub claim: Option<Claim>,
+    /// Another endpoint gave way.
+    pub evicted: bool,
+    /// The key that the node showed first.
+    pub key: Option<PublicKey>,
+}
+
+/// What happens when the id of a new session has a session already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Takeover {
+    /// The last one wins.
+    Always,
+    /// The last one wins if it has proved the same credential.
+    SameCredential,
+    /// The first one stays.
+    Refuse,
+}
+
+/// Why a session was not taken into the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refused {
+    /// There are as many sessions as there may be.
+    #[error("the table is full")]
+    Full,
+    /// The id has a session that may not be taken over.
+    #[error("the id has a session already")]
+    Taken,
+}
+
+/// All that are reachable here, by id.
+#[derive(Debug)]
+pub struct Table<I> {
+    shards: Box<[Shard<I>]>,
+    hasher: RandomState,
+    began: Instant,
+    max_sessions: usize,
+    max_endpoints: usize,
+    sessions: AtomicUsize,
+    endpoints: AtomicUsize,
+    learnt: AtomicUsize,
+    generations: AtomicU64,
+    newcomers: Mutex<Newcomers<I>>,
+}
+
+impl<I: Id> Table<I> {
+    /// An empty table with room for so many sessions and UDP endpoints.
+    #[must_use]
+    pub fn new(max_sessions: usize, max_endpoints: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::default(),
+            began: Instant::now(),
+            max_sessions,
+            max_endpoints,
+            sessions: AtomicUsize::new(0),
+            endpoints: AtomicUsize::new(0),
+            learnt: AtomicUsize::new(0),
+            generations: AtomicU64::new(0),
+            newcomers: Mutex::new(Newcomers::new()),
+        }
+    }
+
+    #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
+    fn shard(&self, id: I) -> &Shard<I> {
+        // The map takes its bits from the top and the bottom of the hash, the shard from between.
+        &self.shards[(self.hasher.hash_one(id) >> 32) as usize % SHARDS]
+    }
+
+    fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
+    /// A number for a new session; later sessions have higher ones.
+    pub fn generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many ids have a session.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// How many ids have a UDP endpoint.
+    #[must_use]
+    pub fn endpoint_count(&self) -> usize {
+        self.endpoints.load(Ordering::Relaxed)
+    }
+
+    /// How many ids are known from beacons.
+    #[must_use]
+    pub fn learnt_count(&self) -> usize {
+        self.learnt.load(Ordering::Relaxed)
+    }
+
+    /// Whether no further session fits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.session_count() >= self.max_sessions
+    }
+
+    /// Publishes a session: from here on packets reach it. The acceptance must be in its
+    /// outbox by now, so that nothing precedes it.
+    ///
+    /// # Errors
+    /// The table is full, or the id's session may not be taken over.
+    pub fn register(
+        self: &Arc<Self>,
+        session: Arc<Session<I>>,
+        takeover: Takeover,
+    ) -> Result<Registration<I>, Refused> {
+        let id = session.id();
+        let mut shard = self.shard(id).write();
+        let existing = shard.get(&id).and_then(|entry| entry.session.as_ref());
+        match (existing, takeover) {
+            (Some(_), Takeover::Refuse) => return Err(Refused::Taken),
+            (Some(existing), Takeover::SameCredential)
+                if existing.principal.credential != session.principal.credential =>
+            {
+                return Err(Refused::Taken);
+            }
+            // Of two logins that finished out of order, the later one stays.
+            (Some(existing), _) if existing.generation() > session.generation() => {
+                return Err(Refused::Taken);
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                let max = self.max_sessions;
+                let room = |count| (count < max).then_some(count + 1);
+                self.sessions
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+                    .map_err(|_| Refused::Full)?;
+            }
+        }
+        let entry = shard.entry(id).or_default();
+        let replaced = entry.session.replace(Arc::clone(&session));
+        entry.session_ended = None;
+        // Within the lock: nobody sees both, and the old one's reader stops relaying.
+        if let Some(replaced) = &replaced {
+            replaced.end(End::Replaced);
+        }
+        drop(shard);
+        Ok(Registration { table: Arc::clone(self), session, replaced: replaced.is_some() })
+    }
+
+    fn unregister(&self, session: &Session<I>, now: Instant) {
+        let id = session.id();
+        let mut shard = self.shard(id).write();
+        let Some(entry) = shard.get_mut(&id) else { return };
+        let is_this = |current: &Arc<Session<I>>| current.generation() == session.generation();
+        if entry.session.as_ref().is_some_and(is_this) {
+            entry.session = None;
+            entry.session_ended = Some(now);
+            self.sessions.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The session of an id.
+    #[must_use]
+    pub fn session(&self, id: I) -> Option<Arc<Session<I>>> {
+        self.shard(id).read().get(&id).and_then(|entry| entry.session.clone())
+    }
+
+    /// The UDP endpoint of an id.
+    #[must_use]
+    pub fn endpoint(&self, id: I, now: Instant) -> Option<EndpointView> {
+        let shard = self.shard(id).read();
+        shard.get(&id)?.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)))
+    }
+
+    /// The way to an id for a packet that came from such a neighbour.
+    #[must_use]
+    pub fn route(&self, id: I, from: route::From, now: Instant) -> Destination<I> {
+        let shard = self.shard(id).read();
+        let Some(entry) = shard.get(&id) else { return Destination::Unknown };
+        let ways = Ways {
+            session: entry.session.is_some(),
+            endpoint: entry.endpoint.is_some(),
+            beacon: entry.beacon.is_some(),
+        };
+        let found = match route::choose(from, ways) {
+            Way::Session => entry.session.clone().map(Destination::Session),
+            Way::Endpoint => {
+                let view = entry.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)));
+                view.map(Destination::Endpoint)
+            }
+            Way::Beacon => entry.beacon.map(Destination::Beacon),
+            Way::Loop => Some(Destination::Loop),
+            Way::Unknown => None,
+        };
+        found.unwrap_or(Destination::Unknown)
+    }
+
+    /// What is known of the sender that a packet over UDP names. A packet from the sender's
+    /// own endpoint is a sign of life.
+    #[must_use]
+    pub fn sender(&self, id: I, from: SocketAddr, now: Instant) -> SenderView {
+        let shard = self.shard(id).read();
+        let Some(entry) = shard.get(&id) else {
+            return SenderView { has_session: false, is_endpoint: false };
+        };
+        let own = entry.endpoint.as_ref().filter(|endpoint| endpoint.address == from);
+        if let Some(endpoint) = own {
+            endpoint.heard(self.uptime(now), false);
+        }
+        SenderView { has_session: entry.session.is_some(), is_endpoint: own.is_some() }
+    }
+
+    /// Judges a node's claim of an endpoint, and follows it where it holds.
+    ///
+    /// `is_known` says that the directory knows the id: such a node is admitted even where
+    /// the table is full. A heartbeat from the known endpoint takes a read lock only.
+    pub fn claim(
+        &self,
+        id: I,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        extended: bool,
+        is_known: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Claimed {
+        let uptime = self.uptime(now);
+        let shard = self.shard(id).read();
+        let known = shard.get(&id).map(Entry::known).unwrap_or_default();
+        let claim = endpoint::judge(&known, from, now);
+        let endpoint = shard.get(&id).and_then(|entry| entry.endpoint.as_ref());
+        let key = endpoint.and_then(|endpoint| endpoint.key);
+        match claim {
+            Claim::Refresh => {
+                let first = endpoint.is_some_and(|endpoint| {
+                    endpoint.heard(uptime, extended);
+                    endpoint.repeat()
+                });
+                drop(shard);
+                if first {
+                    self.newcomers.lock().remove(id);
+                }
+                return Claimed { claim: Some(claim), evicted: false, key };
+            }
+            Claim::Keep | Claim::HeldBySession => {
+                return Claimed { claim: Some(claim), evicted: false, key };
+            }
+            Claim::Register | Claim::Move => drop(shard),
+        }
+        let evicted = claim == Claim::Register && self.endpoint_count() >= self.max_endpoints;
+        if evicted && !self.make_room(is_known, uptime) {
+            return Claimed { claim: None, evicted: false, key: None };
+        }
+        self.settle(id, from, local, extended, evicted, now)
+    }
+
+    /// Registers or moves an endpoint, judged again under the lock.
+    fn settle(
+        &self,
+        id: I,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        extended: bool,
+        evicted: bool,
+        now: Instant,
+    ) -> Claimed {
+        let mut shard = self.shard(id).write();
+        let known = shard.get(&id).map(Entry::known).unwrap_or_default();
+        let claim = endpoint::judge(&known, from, now);
+        let mut key = None;
+        if matches!(claim, Claim::Register | Claim::Move) {
+            let entry = shard.entry(id).or_default();
+            let mut endpoint = Endpoint::new(from, local, now);
+            endpoint.heard(self.uptime(now), extended);
+            match &entry.endpoint {
+                Some(before) => {
+                    // The key stays while the node is known, wherever it moves.
+                    endpoint.key = before.key;
+                    key = before.key;
+                    endpoint.heard(self.uptime(now), before.view(Duration::ZERO).names_destination);
+                    if before.is_repeated() {
+                        endpoint.repeat();
+                    }
+                }
+                None => {
+                    self.endpoints.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            let newcomer = !endpoint.is_repeated();
+            entry.endpoint = Some(Box::new(endpoint));
+            drop(shard);
+            if newcomer {
+                self.newcomers.lock().add(id, from.ip());
+            }
+        }
+        Claimed { claim: Some(claim), evicted, key }
+    }
+
+    /// Evicts one endpoint; false where nobody gives way.
+    fn make_room(&self, is_known: impl FnOnce() -> bool, uptime: Duration) -> bool {
+        let newcomer = self.newcomers.lock().pop();
+        if let Some(newcomer) = newcomer {
+            return self.forget_endpoint(newcomer, |_| true);
+        }
+        if !is_known() {
+            return false;
+        }
+        // All have come back at least once: the longest silent of one shard goes.
+        let start = self.generations.load(Ordering::Relaxed) as usize;
+        let shards = self.shards.iter().cycle().skip(start % SHARDS).take(SHARDS);
+        let silent = shards.filter_map(|shard| {
+            let shard = shard.read();
+            let endpoints =
+                shard.iter().filter_map(|(id, entry)| Some((*id, entry.endpoint.as_ref()?)));
+            let oldest = endpoints.max_by_key(|(_, endpoint)| endpoint.silence(uptime));
+            oldest.map(|(id, _)| id)
+        });
+        let Some(oldest) = { silent }.next() else { return false };
+        self.forget_endpoint(oldest, |_| true)
+    }
+
+    fn forget_endpoint(&self, id: I, really: impl FnOnce(&Endpoint) -> bool) -> bool {
+        let mut shard = self.shard(id).write();
+        let Some(entry) = shard.get_mut(&id) else { return false };
+        if !entry.endpoint.as_deref().is_some_and(really) {
+            return false;
+        }
+        entry.endpoint = None;
+        self.endpoints.fetch_sub(1, Ordering::Relaxed);
+        if entry.is_empty() {
+            shard.remove(&id);
+        }
+        true
+    }
+
+    /// Keeps the first key that a node showed itself.
+    pub fn keep_key(&self, id: I, key: PublicKey) {
+        if let Some(entry) = self.shard(id).write().get_mut(&id)
+            && let Some(endpoint) = &mut entry.endpoint
+        {
+            endpoint.key.get_or_insert(key);
+        }
+    }
+
+    /// Notes that a beacon serves these ids.
+    pub fn learn(&self, ids: &[I], beacon: SocketAddr) {
+        for id in ids {
+            let mut shard = self.shard(*id).write();
+            if shard.entry(*id).or_default().beacon.replace(beacon).is_none() {
+                self.learnt.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Forgets that a beacon serves these ids, unless another has said so since.
+    pub fn unlearn(&self, ids: &[I], beacon: SocketAddr) {
+        for id in ids {
+            let mut shard = self.shard(*id).write();
+            let Some(entry) = shard.get_mut(id) else { continue };
+            if entry.beacon == Some(beacon) {
+                entry.beacon = None;
+                self.learnt.fetch_sub(1, Ordering::Relaxed);
+                if entry.is_empty() {
+                    shard.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Forgets endpoints that were silent for too long, and sessions that ended long ago;
+    /// returns how many endpoints went.
+    pub fn sweep(&self, now: Instant) -> u64 {
+        let uptime = self.uptime(now);
+        let mut expired = Vec::new();
+        for shard in &self.shards {
+            shard.write().retain(|id, entry| {
+                let silent = |endpoint: &Box<Endpoint>| endpoint.silence(uptime) > FORGET_AFTER;
+                if entry.endpoint.as_ref().is_some_and(silent) {
+                    entry.endpoint = None;
+                    expired.push(*id);
+                }
+                if entry.session_ended.is_some_and(|ended| now >= ended + HOLD_AFTER_SESSION) {
+                    entry.session_ended = None;
+                }
+                !entry.is_empty()
+            });
+        }
+        self.endpoints.fetch_sub(expired.len(), Ordering::Relaxed);
+        let mut newcomers = self.newcomers.lock();
+        expired.iter().for_each(|id| newcomers.remove(*id));
+        expired.len() as u64
+    }
+
+    /// All ids that are served here: those with a session first, then those over UDP.
+    #[must_use]
+    pub fn served(&self) -> Vec<I> {
+        let (mut sessions, mut endpoints) = (Vec::new(), Vec::new());
+        for shard in &self.shards {
+            for (id, entry) in &*shard.read() {
+                if entry.session.is_some() {
+                    sessions.push(*id);
+                } else if entry.endpoint.is_some() {
+                    endpoints.push(*id);
+                }
+            }
+        }
+        sessions.append(&mut endpoints);
+        sessions
+    }
+
+    /// All sessions at this moment.
+    #[must_use]
+    pub fn all_sessions(&self) -> Vec<Arc<Session<I>>> {
+        let of = |shard: &Shard<I>| -> Vec<_> {
+            shard.read().values().filter_map(|entry| entry.session.clone()).collect()
+        };
+        self.shards.iter().flat_map(of).collect()
+    }
+}
+
+/// Keeps a session in the table; dropping it takes out that session and no other.
+#[derive(Debug)]
+pub struct Registration<I: Id> {
+    table: Arc<Table<I>>,
+    session: Arc<Session<I>>,
+    /// Whether an older session of the same id had to go.
+    pub replaced: bool,
+}
+
+impl<I: Id> Drop for Registration<I> {
+    fn drop(&mut self) {
+        self.table.unregister(&self.session, Instant::now());
+        self.session.close_outbox();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Registration, replacement, claims, eviction and gossip in the table.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use super::*;
+use crate::ids::NodeId;
+use crate::metrics::{Origin, Traffic};
+use crate::net::Stream;
+use crate::peers::{Limits, Principal, Realm, Record, SourceTag};
+use crate::wire::websocket::Opcode;
+
+#[derive(Debug)]
+struct Closed;
+
+impl Stream for Closed {
+    fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn shutdown_write(&self) {}
+}
+
+fn id(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn at(host: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, host], port))
+}
+
+fn session(table: &Table<NodeId>, number: u32, key: u8) -> Arc<Session<NodeId>> {
+    let principal =
+        Principal { realm: Realm::Node, name: id(number), credential: PublicKey([key; 32]) };
+    let limits = Limits { bytes: 100_000, age: Duration::from_secs(2) };
+    Arc::new(Session::new(
+        principal,
+        table.generation(),
+        Box::new(Closed),
+        at(1, 1),
+        Opcode::Binary,
+        limits,
+        Arc::new(Traffic::default()),
+        Instant::now(),
+    ))
+}
+
+fn table(sessions: usize, endpoints: usize) -> Arc<Table<NodeId>> {
+    Arc::new(Table::new(sessions, endpoints))
+}
+
+fn claim(table: &Table<NodeId>, number: u32, from: SocketAddr, now: Instant) -> Option<Claim> {
+    table.claim(id(number), from, None, false, || false, now).claim
+}
+
+#[test]
+fn late_cleanup_of_a_replaced_session_never_touches_its_successor() {
+    let table = table(10, 10);
+    let first = session(&table, 1, 1);
+    let first_registration = table.register(first.clone(), Takeover::Always).unwrap();
+    let second = session(&table, 1, 1);
+    let second_registration = table.register(second.clone(), Takeover::Always).unwrap();
+    assert!(second_registration.replaced);
+    assert_eq!(first.ending(), Some(End::Replaced));
+    assert_eq!(table.session_count(), 1);
+
+    drop(first_registration);
+    assert_eq!(table.session(id(1)).unwrap().generation(), second.generation());
+    drop(second_registration);
+    assert!(table.session(id(1)).is_none());
+    assert_eq!(table.session_count(), 0);
+}
+
+#[test]
+fn login_that_finishes_late_does_not_replace_a_newer_one() {
+    let table = table(10, 10);
+    let older = session(&table, 1, 1);
+    let newer = session(&table, 1, 1);
+    let _registration = table.register(newer, Takeover::Always).unwrap();
+    assert_eq!(table.register(older, Takeover::Always).unwrap_err(), Refused::Taken);
+}
+
+#[test]
+fn takeover_rules_hold() {
+    let table = table(10, 10);
+    let _first = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
+    let refused = |key, takeover| table.register(session(&table, 1, key), takeover).unwrap_err();
+    assert_eq!(refused(1, Takeover::Refuse), Refused::Taken);
+    assert_eq!(refused(2, Takeover::SameCredential), Refused::Taken);
+    assert!(table.register(session(&table, 1, 1), Takeover::SameCredential).is_ok());
+}
+
+#[test]
+fn full_table_takes_a_replacement_and_nobody_new() {
+    let table = table(1, 10);
+    let _first = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
+    assert!(table.is_full());
+    assert_eq!(table.register(session(&table, 2, 1), Takeover::Always).unwrap_err(), Refused::Full);
+    assert!(table.register(session(&table, 1, 1), Takeover::Always).is_ok());
+}
+
+#[test]
+fn ended_session_counts_what_it_held_as_peer_gone() {
+    let table = table(1, 10);
+    let session = session(&table, 1, 1);
+    let registration = table.register(session.clone(), Takeover::Always).unwrap();
+    let record = Record { head: b"", body: b"x" };
+    session.push(std::iter::once(record), SourceTag(1), Origin::Relayed, Instant::now());
+    session.flush(Instant::now());
+    assert!(session.stuck_since().is_some());
+    drop(registration);
+    assert!(session.is_drained() && session.stuck_since().is_none());
+}
+
+#[test]
+fn session_goes_before_endpoint_and_claims_wait_after_it() {
+    let table = table(10, 10);
+    let now = Instant::now();
+    assert_eq!(claim(&table, 1, at(1, 1), now), Some(Claim::Register));
+    let registration = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
+    let route = |now| table.route(id(1), route::From::Peer, now);
+    assert!(matches!(route(now), Destination::Session(_)));
+    assert_eq!(claim(&table, 1, at(1, 1), now), Some(Claim::HeldBySession));
+    assert!(table.sender(id(1), at(1, 1), now).has_session);
+
+    drop(registration);
+    let later = Instant::now();
+    assert!(matches!(route(later), Destination::Endpoint(view) if view.address == at(1, 1)));
+    assert_eq!(claim(&table, 1, at(2, 1), later), Some(Claim::HeldBySession));
+    let free = later + HOLD_AFTER_SESSION + Duration::from_secs(1);
+    assert_eq!(claim(&table, 1, at(2, 1), free), Some(Claim::Move));
+}
+
+#[test]
+fn silent_endpoint_is_forgotten_after_ten_minutes() {
+    let table = table(10, 10);
+    let t0 = Instant::now();
+    claim(&table, 1, at(1, 1), t0);
+    claim(&table, 2, at(1, 2), t0 + Duration::from_secs(60));
+    assert_eq!(table.sweep(t0 + FORGET_AFTER), 0);
+    assert!(table.endpoint(id(1), t0 + FORGET_AFTER).unwrap().quiet);
+    assert_eq!(table.sweep(t0 + FORGET_AFTER + Duration::from_secs(1)), 1);
+    assert_eq!((table.endpoint_count(), table.served()), (1, vec![id(2)]));
+}
+
+#[test]
+fn full_endpoint_table_evicts_newcomers_of_the_largest_prefix() {
+    let table = table(10, 4);
+    let now = Instant::now();
+    claim(&table, 1, SocketAddr::from(([198, 51, 100, 1], 1)), now);
+    for n in 2..=4u8 {
+        claim(&table, n.into(), at(n, 1), now);
+    }
+    claim(&table, 2, at(2, 1), now); // came back: stays
+    let claimed = table.claim(id(5), at(5, 1), None, false, || false, now);
+    assert_eq!((claimed.claim, claimed.evicted), (Some(Claim::Register), true));
+    assert_eq!(table.endpoint_count(), 4);
+    assert!(table.endpoint(id(3), now).is_none());
+    assert!([1, 2, 4, 5].iter().all(|n| table.endpoint(id(*n), now).is_some()));
+}
+
+#[test]
+fn full_endpoint_table_of_regulars_admits_only_nodes_of_the_directory() {
+    let table = table(10, 2);
+    let now = Instant::now();
+    for n in 1..=2u8 {
+        claim(&table, n.into(), at(n, 1), now);
+        claim(&table, n.into(), at(n, 1), now);
+    }
+    assert_eq!(claim(&table, 3, at(3, 1), now), None);
+    let admitted = table.claim(id(4), at(4, 1), None, false, || true, now);
+    assert_eq!((admitted.claim, table.endpoint_count()), (Some(Claim::Register), 2));
+}
+
+#[test]
+fn first_key_and_extended_deliveries_stay_when_the_endpoint_moves() {
+    let table = table(10, 10);
+    let t0 = Instant::now();
+    table.claim(id(1), at(1, 1), None, true, || false, t0);
+    table.keep_key(id(1), PublicKey([1; 32]));
+    table.keep_key(id(1), PublicKey([2; 32]));
+    let later = t0 + Duration::from_secs(31);
+    assert_eq!(claim(&table, 1, at(2, 1), later), Some(Claim::Move));
+    let view = table.endpoint(id(1), later).unwrap();
+    assert_eq!(view.key, Some(PublicKey([1; 32])));
+    assert!(view.names_destination);
+}
+
+#[test]
+fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
+    let table = table(10, 10);
+    let now = Instant::now();
+    table.learn(&[id(1), id(2)], at(9, 1));
+    table.learn(&[id(2)], at(9, 2));
+    table.unlearn(&[id(1), id(2)], at(9, 1));
+    assert_eq!(table.learnt_count(), 1);
+    let route = |number, from| table.route(id(number), from, now);
+    assert!(matches!(route(2, route::From::Peer), Destination::Beacon(a) if a == at(9, 2)));
+    assert!(matches!(route(2, route::From::Beacon), Destination::Loop));
+    assert!(matches!(route(1, route::From::Peer), Destination::Unknown));
+    claim(&table, 2, at(3, 3), now);
+    assert!(matches!(route(2, route::From::Beacon), Destination::Endpoint(_)));
+}
