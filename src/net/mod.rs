@@ -2,6 +2,7 @@
 
 pub mod listener;
 mod stream;
+pub mod tls;
 pub mod udp;
 
 pub use stream::Stream;
