@@ -120,8 +120,21 @@ impl Target {
         if authority.as_str().contains('@') {
             return Err(InvalidUrl::Credentials);
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
         let host = authority.host();
+        // `port_u16` would take a port that is no number for none.
+        let port = match authority.as_str().strip_prefix(host).unwrap_or_default() {
+            "" => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            port => {
+                let port = port.strip_prefix(':').ok_or(InvalidUrl::Form)?;
+                port.parse().map_err(|_| InvalidUrl::Form)?
+            }
+        };
         let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host = match address {
             Some(address) => address.parse::<Ipv6Addr>().map_err(|_| InvalidUrl::Host)?.to_string(),
@@ -265,6 +278,8 @@ mod tests {
             ("wss://me:secret@relay.test", InvalidUrl::Credentials),
             ("wss://[relay]", InvalidUrl::Host),
             ("wss://relay.test:99999", InvalidUrl::Form),
+            ("wss://relay.test:", InvalidUrl::Form),
+            ("wss://[::1]8443", InvalidUrl::Form),
             ("wss://", InvalidUrl::Form),
             ("", InvalidUrl::Form),
         ] {

@@ -173,7 +173,7 @@ impl Client {
     /// # Errors
     /// The session ended before, for another reason.
     pub async fn bye(self) -> Result<(), SessionError> {
-        let (sender, mut receiver) = self.split();
+        let (mut sender, mut receiver) = self.split();
         sender.bye().await;
         while receiver.recv().await?.is_some() {}
         Ok(())
@@ -254,7 +254,7 @@ impl Sender {
 
     /// Queues the graceful end behind all that was sent. [`Receiver::recv`] returns `None`
     /// when it is done; on a [`Reconnecting`] that is not connected, that waits for a session.
-    pub async fn bye(self) {
+    pub async fn bye(&mut self) {
         // Over already: there is nobody to say it to.
         let _ = self.queue(Outgoing::Bye).await;
     }
