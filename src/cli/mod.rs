@@ -1,1 +1,3 @@
-//! (being written)
+//! The subcommands.
+
+pub mod demo;
