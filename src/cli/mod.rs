@@ -1,3 +1,4 @@
 //! The subcommands.
 
+pub mod connect;
 pub mod demo;
