@@ -280,7 +280,7 @@ async fn relay_that_does_not_answer_pings_is_given_up() {
 async fn answered_pings_keep_a_session_and_full_queues_do_not_end_it() {
     let relay = Relay::start(u32::MAX).await;
     let mut options = options(&relay.url, 1);
-    options.timeouts = Timeouts { ping_interval: SHORT / 4, pong: SHORT, ..options.timeouts };
+    options.timeouts = Timeouts { ping_interval: SHORT, pong: 3 * SHORT, ..options.timeouts };
     let mut client = Client::connect(&options).await.unwrap();
     // More than the queue of deliveries holds, so that nothing is read for a while.
     for _ in 0..2 * beacon_relay::client::QUEUE {
@@ -288,7 +288,7 @@ async fn answered_pings_keep_a_session_and_full_queues_do_not_end_it() {
     }
     let (mut sender, mut receiver) = client.split();
     // The time itself is the condition: longer than a ping may stay unanswered.
-    tokio::time::sleep(3 * SHORT).await;
+    tokio::time::sleep(6 * SHORT).await;
     for _ in 0..2 * beacon_relay::client::QUEUE {
         receiver.recv().await.unwrap().unwrap();
     }
