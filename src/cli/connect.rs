@@ -35,7 +35,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What `connect` is told.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// wss://host[:port][/path] or ws://…; the path is /v1/compat if there is none
+    /// `wss://host[:port][/path]` or `ws://…`; the path is /v1/compat if there is none
     pub url: String,
     /// This node's id
     #[arg(long, value_name = "N")]
