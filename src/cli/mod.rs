@@ -1,1 +1,4 @@
-//! (being written)
+//! The subcommands.
+
+pub mod connect;
+pub mod demo;

@@ -1,0 +1,289 @@
+//! From a URL to a session: TCP, TLS for `wss://`, the upgrade, the login.
+
+use std::io;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Error as WsError};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use super::login::{self, LoginError};
+use super::options::Options;
+use crate::net::tls::{TlsError, Trust, client_config};
+use crate::wire::beacon::MAX_WSS_PACKET;
+
+/// The path that the relay serves.
+const PATH: &str = "/v1/compat";
+
+const SUBPROTOCOL: HeaderValue = HeaderValue::from_static("pilot.v1");
+
+/// Bytes that the socket buffers in each direction before it goes to the kernel.
+pub(super) const BUFFER: usize = 32 * 1_024;
+
+/// The byte stream below the WebSocket: TCP or TLS.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// What can be prepared once for all redials: the checked URL and the TLS configuration.
+pub(super) struct Dialer {
+    target: Target,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Dialer {
+    pub(super) fn new(options: &Options) -> Result<Self, ConnectError> {
+        let target = Target::parse(&options.url)?;
+        let tls = if target.tls { Some(tls(&target.host, &options.trust)?) } else { None };
+        Ok(Self { target, tls })
+    }
+
+    /// Dials and logs in.
+    pub(super) async fn dial(&self, options: &Options) -> Result<Socket, ConnectError> {
+        let limit = options.timeouts.connect;
+        let late = |_| ConnectError::Timeout { step: "connecting", limit };
+        let mut socket = timeout(limit, self.upgrade()).await.map_err(late)??;
+
+        let limit = options.timeouts.login;
+        let late = |_| ConnectError::Timeout { step: "the login", limit };
+        let login = login::login(&mut socket, options, &self.target.host);
+        timeout(limit, login).await.map_err(late)??;
+        Ok(socket)
+    }
+
+    async fn upgrade(&self) -> Result<Socket, ConnectError> {
+        let Target { host, port, uri, .. } = &self.target;
+        let unreachable =
+            |source| ConnectError::Unreachable { authority: self.authority(), source };
+        let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
+        // A packet must not wait for the acknowledgement of the one before it.
+        tcp.set_nodelay(true).map_err(unreachable)?;
+        let stream: Box<dyn Stream> = match &self.tls {
+            Some((connector, name)) => {
+                let connecting = connector.connect(name.clone(), tcp);
+                Box::new(connecting.await.map_err(|source| ConnectError::Handshake { source })?)
+            }
+            None => Box::new(tcp),
+        };
+        let mut request = uri.into_client_request().map_err(ConnectError::upgrade)?;
+        request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(BUFFER)
+            .write_buffer_size(BUFFER)
+            .max_write_buffer_size(4 * MAX_WSS_PACKET)
+            .max_message_size(Some(MAX_WSS_PACKET))
+            .max_frame_size(Some(MAX_WSS_PACKET));
+        let upgraded = client_async_with_config(request, stream, Some(config)).await;
+        upgraded.map(|(socket, _response)| socket).map_err(ConnectError::upgrade)
+    }
+
+    fn authority(&self) -> String {
+        self.target.uri.authority().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+fn tls(host: &str, trust: &Trust) -> Result<(TlsConnector, ServerName<'static>), ConnectError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| InvalidUrl::Host)?;
+    Ok((TlsConnector::from(client_config(trust)?), name))
+}
+
+/// A URL, taken apart.
+#[derive(Debug)]
+struct Target {
+    tls: bool,
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    uri: Uri,
+}
+
+impl Target {
+    fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let url = if url.contains("://") { url.to_owned() } else { format!("wss://{url}") };
+        let mut uri: Uri = url.parse().map_err(|_| InvalidUrl::Form)?;
+        let tls = match uri.scheme_str() {
+            Some("wss") => true,
+            Some("ws") => false,
+            _ => return Err(InvalidUrl::Scheme),
+        };
+        let authority = uri.authority().ok_or(InvalidUrl::Host)?;
+        if authority.as_str().contains('@') {
+            return Err(InvalidUrl::Credentials);
+        }
+        let host = authority.host();
+        // `port_u16` would take a port that is no number for none.
+        let port = match authority.as_str().strip_prefix(host).unwrap_or_default() {
+            "" => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            port => {
+                let port = port.strip_prefix(':').ok_or(InvalidUrl::Form)?;
+                port.parse().map_err(|_| InvalidUrl::Form)?
+            }
+        };
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = match address {
+            Some(address) => address.parse::<Ipv6Addr>().map_err(|_| InvalidUrl::Host)?.to_string(),
+            None if host.is_empty() => return Err(InvalidUrl::Host),
+            None => host.to_owned(),
+        };
+        if uri.path_and_query().is_none_or(|path| path == "/") {
+            let mut parts = uri.into_parts();
+            parts.path_and_query = PATH.parse().ok();
+            uri = Uri::from_parts(parts).map_err(|_| InvalidUrl::Form)?;
+        }
+        Ok(Self { tls, host, port, uri })
+    }
+}
+
+/// Why a text is not the URL of a relay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidUrl {
+    /// Not a URL.
+    #[error("not of the form wss://host[:port][/path]")]
+    Form,
+    /// Another scheme than `ws` and `wss`.
+    #[error("the scheme must be wss or ws")]
+    Scheme,
+    /// No host, or one that cannot be a name in a certificate.
+    #[error("the host is no name or address")]
+    Host,
+    /// A user name or password: relays know nodes by their keys.
+    #[error("a relay takes no user name or password")]
+    Credentials,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL is of no use.
+    #[error("the URL is of no use: {0}")]
+    Url(#[from] InvalidUrl),
+    /// The certificate authorities are of no use.
+    #[error("cannot prepare TLS: {0}")]
+    Trust(#[from] TlsError),
+    /// The name does not resolve, or nobody answers there.
+    #[error("cannot reach {authority}: {source}")]
+    Unreachable {
+        /// Host and port as in the URL.
+        authority: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The TLS handshake failed.
+    #[error("the TLS handshake failed: {source}")]
+    Handshake {
+        /// What TLS or the system said.
+        source: io::Error,
+    },
+    /// The server answered the upgrade with something else.
+    #[error("the server refused the upgrade with HTTP status {status}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The server's answer to the upgrade is none.
+    #[error("the upgrade to a WebSocket failed: {source}")]
+    Upgrade {
+        /// What was wrong.
+        source: Box<tungstenite::Error>,
+    },
+    /// The relay took too long.
+    #[error("{step} took longer than {limit:?}")]
+    Timeout {
+        /// What took too long.
+        step: &'static str,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The relay did not let us in, or must not be answered.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl ConnectError {
+    fn upgrade(error: WsError) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "one answer for all broken upgrades")]
+        match error {
+            WsError::Http(response) => Self::Status { status: response.status().as_u16() },
+            other => Self::Upgrade { source: Box::new(other) },
+        }
+    }
+
+    /// Whether a person has to change something before it can work, here or at the relay.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        match self {
+            Self::Url(_) | Self::Trust(_) => true,
+            // Too many upgrades, or a relay that is full or starting, pass by themselves.
+            Self::Status { status } => !matches!(status, 429 | 500..),
+            Self::Login(error) => error.needs_attention(),
+            Self::Handshake { source } => {
+                source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+            }
+            Self::Unreachable { .. } | Self::Upgrade { .. } | Self::Timeout { .. } => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_without_a_path_gets_the_relays() {
+        for (url, expected) in [
+            ("wss://relay.test", "wss://relay.test/v1/compat"),
+            ("ws://relay.test:8443/", "ws://relay.test:8443/v1/compat"),
+            ("relay.test:8443", "wss://relay.test:8443/v1/compat"),
+            ("wss://relay.test/other?x=1", "wss://relay.test/other?x=1"),
+        ] {
+            assert_eq!(Target::parse(url).unwrap().uri.to_string(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn host_and_port_are_what_is_dialled() {
+        for (url, tls, host, port) in [
+            ("wss://relay.test", true, "relay.test", 443),
+            ("ws://relay.test", false, "relay.test", 80),
+            ("ws://[::1]:8443/v1/compat", false, "::1", 8443),
+            ("192.0.2.7", true, "192.0.2.7", 443),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.tls, target.host.as_str(), target.port), (tls, host, port), "{url}");
+        }
+    }
+
+    #[test]
+    fn useless_urls_are_refused_with_the_reason() {
+        for (url, reason) in [
+            ("https://relay.test", InvalidUrl::Scheme),
+            ("wss://me:secret@relay.test", InvalidUrl::Credentials),
+            ("wss://[relay]", InvalidUrl::Host),
+            ("wss://relay.test:99999", InvalidUrl::Form),
+            ("wss://relay.test:", InvalidUrl::Form),
+            ("wss://[::1]8443", InvalidUrl::Form),
+            ("wss://", InvalidUrl::Form),
+            ("", InvalidUrl::Form),
+        ] {
+            assert_eq!(Target::parse(url).unwrap_err(), reason, "{url}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a client is told: where to dial, as whom, whom to trust, how long to wait.
+
+use std::fmt;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+
+use crate::ids::NodeId;
+use crate::net::tls::Trust;
+
+/// Where and how to connect.
+#[derive(Clone)]
+pub struct Options {
+    /// `wss://host[:port][/path]` or `ws://…`; without a scheme `wss`, without a path `/v1/compat`.
+    pub url: String,
+    /// Who the node is.
+    pub node: NodeId,
+    /// The node's key; the relay's directory holds the public half.
+    pub key: SigningKey,
+    /// Which certificates are good for `wss://`.
+    pub trust: Trust,
+    /// The relay's public name, where it is not the host of the URL.
+    pub relay_name: Option<String>,
+    /// Refuses to log in to a relay that does not name itself in its challenge.
+    ///
+    /// Such a relay could be passing on the challenge of another one, and take the
+    /// session there that the answer opens.
+    pub require_relay_name: bool,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+}
+
+impl Options {
+    /// Options with the platform's certificate authorities and the fleet's times.
+    #[must_use]
+    pub fn new(url: impl Into<String>, node: NodeId, key: SigningKey) -> Self {
+        Self {
+            url: url.into(),
+            node,
+            key,
+            trust: Trust::System,
+            relay_name: None,
+            require_relay_name: false,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, node, key: _, trust, relay_name, require_relay_name, timeouts } = self;
+        f.debug_struct("Options")
+            .field("url", url)
+            .field("node", node)
+            .field("trust", trust)
+            .field("relay_name", relay_name)
+            .field("require_relay_name", require_relay_name)
+            .field("timeouts", timeouts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a client waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timeouts {
+    /// For the name, TCP, TLS and the upgrade together.
+    pub connect: Duration,
+    /// From the upgrade to the acceptance; the relay waits 10 s for our reply by default.
+    pub login: Duration,
+    /// Between two pings.
+    pub ping_interval: Duration,
+    /// From a ping to a sign of life.
+    pub pong: Duration,
+    /// For the socket to take what is queued.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let ten = Duration::from_secs(10);
+        let ping_interval = Duration::from_secs(30);
+        Self { connect: ten, login: ten, ping_interval, pong: ten, write: ten }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_is_not_in_the_debug_form() {
+        let key = SigningKey::from_bytes(&[0xa5; 32]);
+        let public = key.verifying_key();
+        let options = Options::new("wss://relay.test", NodeId::new(7).unwrap(), key);
+        let text = format!("{options:?}");
+        assert!(!text.contains("165") && !text.to_lowercase().contains("a5a5"), "{text}");
+        assert!(!text.contains(&format!("{public:?}")), "{text}");
+    }
+}
