@@ -62,8 +62,8 @@ words! {
         OutboxAged => "outbox_aged",
         /// The peer's session ended before the packet left.
         PeerGone => "peer_gone",
-        /// A frame that a replaced session still sent.
-        SessionReplaced => "session_replaced",
+        /// A frame that a session sent after it was replaced or ended.
+        SessionEnded => "session_ended",
         /// Longer than a datagram can be.
         TooLargeForUdp => "too_large_for_udp",
         /// The UDP socket's send buffer is full.

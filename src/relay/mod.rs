@@ -1,1 +1,144 @@
-//! (being written)
+//! Routes a batch of packets and carries it out.
+//!
+//! Ways in hand over a whole read batch. Runs of packets for the same destination are
+//! looked up once and queued under one lock; whatever was filled is flushed once, at the
+//! end. Discover, punch and Sync packets are meant for the relay and answered here.
+
+mod beacons;
+mod departures;
+mod discover;
+mod frames;
+mod punch;
+mod routing;
+mod udp;
+mod wss;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::directory::Directory;
+use crate::ids::{BeaconId, NodeId};
+use crate::metrics::{Drop, Traffic};
+use crate::net::udp::Datagrams;
+use crate::peers::Table;
+use crate::proto::endpoint::QUIET_RATE;
+use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
+use crate::wire::beacon::DecodeError;
+
+pub use beacons::Beacons;
+pub use frames::Frames;
+pub use punch::{GrantQueue, PunchRules};
+pub use udp::Worker;
+
+/// A node's session here.
+pub type Session = crate::peers::Session<NodeId>;
+
+/// Quiet endpoints that have a bucket at a time: those that a flood can keep busy.
+const QUIET_PLACES: usize = 4_096;
+
+/// What the relay is told to do.
+#[derive(Debug)]
+pub struct Rules {
+    /// What a node may send in a second.
+    pub source: SourceRates,
+    /// What a listed beacon may send in a second.
+    pub beacon: SourceRates,
+    /// Whether a packet over UDP must come from its sender's own endpoint.
+    pub observed_senders_only: bool,
+    /// Whether loopback addresses can be endpoints: the relay is bound there.
+    pub loopback: bool,
+    /// Addresses of the relay itself, as others see them.
+    pub own: Vec<SocketAddr>,
+    /// Our id in gossip.
+    pub beacon_id: BeaconId,
+    /// Who may ask for a punch.
+    pub punch: PunchRules,
+}
+
+/// The router with all that it needs.
+pub struct Relay {
+    table: Arc<Table<NodeId>>,
+    traffic: Arc<Traffic>,
+    directory: Directory,
+    sockets: Vec<Arc<dyn Datagrams>>,
+    rules: Rules,
+    beacons: Beacons,
+    punches: punch::Punches,
+    quiet: Mutex<Places<Bucket>>,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// A router over these sockets, of which there is at least one; each is also received
+    /// from by a [`Worker`].
+    #[must_use]
+    pub fn new(
+        table: Arc<Table<NodeId>>,
+        traffic: Arc<Traffic>,
+        directory: Directory,
+        sockets: Vec<Arc<dyn Datagrams>>,
+        rules: Rules,
+        beacons: Beacons,
+    ) -> (Arc<Self>, GrantQueue) {
+        let (punches, grants) = punch::Punches::new();
+        let quiet = Mutex::new(Places::new(QUIET_PLACES));
+        let relay =
+            Self { table, traffic, directory, sockets, rules, beacons, punches, quiet };
+        (Arc::new(relay), grants)
+    }
+
+    /// The beacons that this relay knows.
+    #[must_use]
+    pub const fn beacons(&self) -> &Beacons {
+        &self.beacons
+    }
+
+    /// Forgets endpoints and beacons that were silent for too long.
+    pub fn sweep(&self, now: std::time::Instant) {
+        let expired = self.table.sweep(now);
+        self.traffic.shard().endpoint(crate::metrics::EndpointEvent::Expired, expired);
+        self.beacons.expire(&self.table, now);
+    }
+
+    /// The socket that sends for a session: always the same one, so that flows keep their
+    /// order.
+    fn socket_of(&self, generation: u64) -> &dyn Datagrams {
+        let count = self.sockets.len().max(1) as u64;
+        #[allow(clippy::cast_possible_truncation)] // below the number of sockets
+        let index = (generation % count) as usize;
+        &**self.sockets.get(index).expect("a relay has at least one socket")
+    }
+
+    /// Takes from the cap towards an endpoint that has been silent for two heartbeats.
+    fn may_disturb(&self, endpoint: SocketAddr, now: std::time::Instant) -> bool {
+        self.quiet.lock().of(&endpoint, now).take(Rate::per_second(QUIET_RATE), 1, now)
+    }
+}
+
+/// The reason that a packet which cannot be decoded is counted under.
+const fn decode_reason(error: DecodeError) -> Drop {
+    match error {
+        DecodeError::Empty => Drop::Empty,
+        DecodeError::UnknownType(_) => Drop::UnknownType,
+        DecodeError::Truncated { .. } | DecodeError::AddressLength(_) => Drop::Truncated,
+        DecodeError::ZeroId => Drop::ZeroId,
+    }
+}
+
+/// The reason that a packet over its source's rate is counted under.
+const fn limit_reason(exceeded: Exceeded) -> Drop {
+    match exceeded {
+        Exceeded::Packets => Drop::RateLimited,
+        Exceeded::Bytes => Drop::ByteLimited,
+    }
+}
+
+#[cfg(test)]
+mod tests;

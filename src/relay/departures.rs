@@ -1,0 +1,216 @@
+//! What a batch has to carry out at its end: outboxes to flush and datagrams to send.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Session;
+use crate::metrics::{Drop, Origin, Shard, Transport};
+use crate::net::udp::{
+    BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError,
+};
+use crate::wire::beacon::MAX_UDP_PACKET;
+
+/// Longest packet that is made here for one node: a DiscoverReply or PunchCommand with an
+/// IPv6 address, 1 + 1 + 16 + 2 bytes.
+const HEAD: usize = 20;
+
+/// Bytes that are gathered before they are sent: four runs of the largest kind.
+const GATHER: usize = 4 * MAX_RUN;
+
+/// A datagram that waits for the end of its batch.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    transport: Transport,
+    origin: Origin,
+    head: [u8; HEAD],
+    head_length: u8,
+    /// Which packet of the batch the rest is taken from, and from which byte on.
+    body: Option<(u32, u8)>,
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) to: SocketAddr,
+    /// Our address that it must leave from.
+    pub(super) from: Option<IpAddr>,
+    pub(super) transport: Transport,
+}
+
+/// Everything that leaves at the end of a batch. Its buffers are kept from batch to batch.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    sessions: Vec<Arc<Session>>,
+    items: Vec<Item>,
+    order: Vec<u32>,
+    gathered: Vec<u8>,
+    planned: Vec<Planned>,
+}
+
+/// A run whose bytes are gathered: they begin where the run before ends.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    item: u32,
+    packets: usize,
+    bytes: usize,
+    segment: usize,
+}
+
+thread_local! {
+    static DEPARTURES: RefCell<Departures> = RefCell::default();
+}
+
+impl Departures {
+    /// Lends this thread's departures, which are empty.
+    pub(super) fn lend<R>(with: impl FnOnce(&mut Self) -> R) -> R {
+        // Taken out meanwhile, so that a flush that comes back here finds another one.
+        let mut departures = DEPARTURES.take();
+        let result = with(&mut departures);
+        DEPARTURES.set(departures);
+        result
+    }
+
+    /// Has a session's outbox flushed at the end.
+    pub(super) fn flush_later(&mut self, session: &Arc<Session>) {
+        // A flush of an empty outbox is cheap, so only the usual repetition is left out.
+        if !self.sessions.last().is_some_and(|last| Arc::ptr_eq(last, session)) {
+            self.sessions.push(Arc::clone(session));
+        }
+    }
+
+    /// Has a packet sent that is `head` and, of packet `index` of the batch, all from byte
+    /// `skip` on. `length` is that of the whole.
+    pub(super) fn relay(&mut self, target: Target, head: &[u8], index: usize, skip: u8, length: usize, shard: &Shard) {
+        if length > MAX_UDP_PACKET {
+            return shard.dropped(Drop::TooLargeForUdp, 1);
+        }
+        let index = u32::try_from(index).expect("a batch holds fewer packets than bytes");
+        self.push(target, Origin::Relayed, head, Some((index, skip)));
+    }
+
+    /// Has a packet of our own sent, of 20 bytes at most.
+    pub(super) fn send(&mut self, target: Target, packet: &[u8]) {
+        self.push(target, Origin::Ours, packet, None);
+    }
+
+    fn push(&mut self, target: Target, origin: Origin, packet: &[u8], body: Option<(u32, u8)>) {
+        let Target { to, from, transport } = target;
+        let mut head = [0; HEAD];
+        let length = packet.len().min(HEAD);
+        debug_assert_eq!(length, packet.len(), "no head is longer");
+        head.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
+        let head_length = u8::try_from(length).expect("20 at most");
+        self.items.push(Item { to, from, transport, origin, head, head_length, body });
+    }
+
+    /// Carries everything out; `packet` finds a packet of the batch.
+    pub(super) fn depart<'a>(
+        &mut self,
+        socket: &dyn Datagrams,
+        packet: impl Fn(usize) -> &'a [u8],
+        now: Instant,
+        shard: &Shard,
+    ) {
+        for session in self.sessions.drain(..) {
+            session.flush(now);
+        }
+        if self.items.is_empty() {
+            return;
+        }
+        self.group();
+        for position in 0..self.order.len() {
+            let Some(index) = self.order.get(position) else { continue };
+            let Some(item) = self.items.get(*index as usize).copied() else { continue };
+            let body = item.body.map_or(&[] as &[u8], |(body, skip)| {
+                packet(body as usize).get(usize::from(skip)..).unwrap_or_default()
+            });
+            if self.gathered.len() + HEAD + body.len() > GATHER {
+                self.send_gathered(socket, shard);
+            }
+            self.gather(*index, &item, body);
+        }
+        self.send_gathered(socket, shard);
+        self.items.clear();
+    }
+
+    /// Brings packets for one destination together, each flow in its order.
+    fn group(&mut self) {
+        self.order.clear();
+        self.order.extend(0..u32::try_from(self.items.len()).expect("fewer packets than bytes"));
+        let first = self.items.first().map(|item| item.to);
+        if self.items.iter().all(|item| Some(item.to) == first) {
+            return;
+        }
+        let items = &self.items;
+        // Not `sort_by_key`, which is stable but allocates; the position keeps the order.
+        self.order.sort_unstable_by_key(|index| (items.get(*index as usize).map(|item| item.to), *index));
+    }
+
+    fn gather(&mut self, index: u32, item: &Item, body: &[u8]) {
+        let length = usize::from(item.head_length) + body.len();
+        let joins = |run: &&mut Planned| {
+            let Some(first) = self.items.get(run.item as usize) else { return false };
+            (first.to, first.from, first.transport, first.origin)
+                == (item.to, item.from, item.transport, item.origin)
+                && run.segment <= MAX_SEGMENT
+                && length <= run.segment
+                && length > 0
+                // A shorter packet ends its run.
+                && run.bytes == run.packets * run.segment
+                && run.packets < MAX_RUN_PACKETS
+                && run.bytes + length <= MAX_RUN
+        };
+        match self.planned.last_mut().filter(joins) {
+            Some(run) => {
+                run.packets += 1;
+                run.bytes += length;
+            }
+            None => self.planned.push(Planned {
+                item: index,
+                packets: 1,
+                bytes: length,
+                segment: length,
+            }),
+        }
+        let head = item.head.get(..usize::from(item.head_length)).unwrap_or_default();
+        self.gathered.extend_from_slice(head);
+        self.gathered.extend_from_slice(body);
+    }
+
+    fn send_gathered(&mut self, socket: &dyn Datagrams, shard: &Shard) {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut rest = &*self.gathered;
+        for planned in self.planned.chunks(BATCH) {
+            let mut runs = [Run { to: nowhere, from: None, bytes: &[], segment: 0 }; BATCH];
+            for (run, planned) in runs.iter_mut().zip(planned) {
+                let (bytes, after) = rest.split_at_checked(planned.bytes).unwrap_or_default();
+                rest = after;
+                if let Some(item) = self.items.get(planned.item as usize) {
+                    *run = Run { to: item.to, from: item.from, bytes, segment: planned.segment };
+                }
+            }
+            let runs = runs.get(..planned.len()).unwrap_or_default();
+            socket.send(runs, &mut |index, packets, result| {
+                let Some(planned) = planned.get(index) else { return };
+                let Some(item) = self.items.get(planned.item as usize) else { return };
+                let bytes = planned.bytes * packets / planned.packets.max(1);
+                count(shard, item, packets as u64, bytes as u64, result);
+            });
+        }
+        self.planned.clear();
+        self.gathered.clear();
+    }
+}
+
+fn count(shard: &Shard, item: &Item, packets: u64, bytes: u64, result: Result<(), SendError>) {
+    match (result, item.origin) {
+        (Ok(()), origin) => shard.went_out(item.transport, origin, packets, bytes),
+        (Err(_), Origin::Ours) => shard.ours_dropped(packets),
+        (Err(SendError::Full), Origin::Relayed) => shard.dropped(Drop::UdpSocketFull, packets),
+        (Err(SendError::Refused), Origin::Relayed) => shard.dropped(Drop::UdpSendFailed, packets),
+    }
+}

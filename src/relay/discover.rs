@@ -1,0 +1,105 @@
+//! Discover over UDP: a node asks for its address and thereby keeps its endpoint (SPEC §6).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use ed25519_dalek::VerifyingKey;
+
+use super::departures::Departures;
+use super::udp::{Worker, back_to};
+use super::Relay;
+use crate::ids::{NodeId, PublicKey};
+use crate::metrics::{Drop, EndpointEvent, Handled, Shard};
+use crate::net::udp::{Datagram, is_local};
+use crate::proto::endpoint::{self, Claim};
+use crate::wire::beacon::{self, Discover};
+
+impl Relay {
+    pub(super) fn discover(
+        &self,
+        worker: &Worker,
+        discover: &Discover<'_>,
+        datagram: &Datagram,
+        out: &mut Departures,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        let node = discover.node;
+        let claim = self.claim(worker, node, datagram, discover.extended, now, shard);
+        let known_key = match claim {
+            Ok(key) => key,
+            Err(reason) => return shard.dropped(reason, 1),
+        };
+        if let Some(key) = discover.key {
+            self.offer_key(node, PublicKey(*key), known_key, shard);
+        }
+        let mut reply = Vec::with_capacity(20);
+        beacon::encode_discover_reply(datagram.from, &mut reply);
+        out.send(back_to(datagram), &reply);
+        shard.handled(Handled::Discover, 1);
+    }
+
+    /// Follows a node's claim to be reached where its packet came from; the key that it has
+    /// shown before, where it has.
+    pub(super) fn claim(
+        &self,
+        worker: &Worker,
+        node: NodeId,
+        datagram: &Datagram,
+        extended: bool,
+        now: Instant,
+        shard: &Shard,
+    ) -> Result<Option<PublicKey>, Drop> {
+        if !self.may_be_endpoint(worker, datagram) {
+            return Err(Drop::ForbiddenEndpoint);
+        }
+        let in_directory = || self.directory.known(node).is_some();
+        let claimed =
+            self.table.claim(node, datagram.from, datagram.to, extended, in_directory, now);
+        if claimed.evicted {
+            shard.endpoint(EndpointEvent::Evicted, 1);
+        }
+        match claimed.claim {
+            None => return Err(Drop::EndpointsFull),
+            Some(Claim::HeldBySession) => return Err(Drop::ClaimOfWssNode),
+            Some(Claim::Register) => shard.endpoint(EndpointEvent::Registered, 1),
+            Some(Claim::Move) => shard.endpoint(EndpointEvent::Moved, 1),
+            Some(Claim::Keep) => shard.endpoint(EndpointEvent::MoveLimited, 1),
+            Some(Claim::Refresh) => {}
+        }
+        Ok(claimed.key)
+    }
+
+    fn may_be_endpoint(&self, worker: &Worker, datagram: &Datagram) -> bool {
+        let from = datagram.from;
+        endpoint::is_possible(from, self.rules.loopback)
+            && !self.beacons.is_listed(from)
+            && !self.is_own(worker, from, datagram)
+    }
+
+    /// Whether an address is the relay's own: such an endpoint would make it talk to itself.
+    fn is_own(&self, worker: &Worker, from: SocketAddr, datagram: &Datagram) -> bool {
+        let bound = worker.address();
+        self.rules.own.contains(&from)
+            || from.port() == bound.port()
+                && (datagram.to == Some(from.ip())
+                    || from.ip() == bound.ip()
+                    // Asks the kernel, which only a packet from our own port number gets.
+                    || bound.ip().is_unspecified() && is_local(from.ip()))
+    }
+
+    /// Keeps the first usable key that a node shows, unless the directory has another.
+    fn offer_key(&self, node: NodeId, key: PublicKey, shown: Option<PublicKey>, shard: &Shard) {
+        match self.directory.known(node).or(shown) {
+            Some(known) if known == key => {
+                if shown.is_none() {
+                    self.table.keep_key(node, key);
+                }
+            }
+            None if VerifyingKey::from_bytes(&key.0).is_ok_and(|key| !key.is_weak()) => {
+                self.table.keep_key(node, key);
+            }
+            Some(_) | None => shard.endpoint(EndpointEvent::KeyIgnored, 1),
+        }
+    }
+}

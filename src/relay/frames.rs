@@ -1,0 +1,42 @@
+//! A batch of packets that lie in one buffer.
+
+use std::ops::Range;
+
+/// Packets of one batch, in the order in which they came.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames<'a> {
+    buffer: &'a [u8],
+    ranges: &'a [Range<usize>],
+}
+
+impl<'a> Frames<'a> {
+    /// Packets at these places of a buffer.
+    #[must_use]
+    pub const fn new(buffer: &'a [u8], ranges: &'a [Range<usize>]) -> Self {
+        Self { buffer, ranges }
+    }
+
+    /// How many packets there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// The bytes of one packet; empty beyond the last.
+    #[must_use]
+    pub fn packet(&self, index: usize) -> &'a [u8] {
+        self.ranges.get(index).and_then(|range| self.buffer.get(range.clone())).unwrap_or_default()
+    }
+
+    /// The packets.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let buffer = self.buffer;
+        self.ranges.iter().map(move |range| buffer.get(range.clone()).unwrap_or_default())
+    }
+}

@@ -1,0 +1,90 @@
+//! Finds the way of a run of packets and puts them on it.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Relay;
+use super::departures::{Departures, Target};
+use crate::ids::NodeId;
+use crate::metrics::{Drop, Origin, Shard, Transport};
+use crate::peers::{Destination, Record, SourceTag};
+use crate::proto::route::From;
+use crate::wire::beacon::{DELIVER_HEADER, RELAY_HEADER, deliver_dest_header, deliver_header};
+
+/// Relay packets that follow each other in a batch from one source, of one sender, for one
+/// destination.
+#[derive(Clone, Debug)]
+pub(super) struct Flow {
+    pub(super) transport: Transport,
+    pub(super) source: SourceTag,
+    pub(super) sender: NodeId,
+    pub(super) dest: NodeId,
+    /// The positions of the packets in the batch.
+    pub(super) packets: Range<usize>,
+}
+
+impl Relay {
+    /// Looks the destination up once and hands it the packets of a flow.
+    pub(super) fn route<'a>(
+        &self,
+        flow: &Flow,
+        packet: impl Fn(usize) -> &'a [u8],
+        out: &mut Departures,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        let count = flow.packets.len() as u64;
+        let from = match flow.transport {
+            Transport::Beacon => From::Beacon,
+            Transport::Wss | Transport::Udp | Transport::Cluster => From::Peer,
+        };
+        let payload = |index| packet(index).get(RELAY_HEADER..).unwrap_or_default();
+        match self.table.route(flow.dest, from, now) {
+            Destination::Session(session) => {
+                let with_dest = deliver_dest_header(flow.sender, flow.dest);
+                let without = deliver_header(flow.sender);
+                let head: &[u8] = if session.names_destination.load(Ordering::Relaxed) {
+                    &with_dest
+                } else {
+                    &without
+                };
+                let records =
+                    flow.packets.clone().map(|index| Record { head, body: payload(index) });
+                session.push(records, flow.source, Origin::Relayed, now);
+                shard.bridged(flow.transport, Transport::Wss, count);
+                out.flush_later(&session);
+            }
+            Destination::Endpoint(endpoint) => {
+                let with_dest = deliver_dest_header(flow.sender, flow.dest);
+                let without = deliver_header(flow.sender);
+                let head: &[u8] = if endpoint.names_destination { &with_dest } else { &without };
+                let target = Target {
+                    to: endpoint.address,
+                    from: endpoint.local,
+                    transport: Transport::Udp,
+                };
+                let skip = u8::try_from(RELAY_HEADER).expect("9 bytes");
+                for index in flow.packets.clone() {
+                    if endpoint.quiet && !self.may_disturb(endpoint.address, now) {
+                        shard.dropped(Drop::QuietEndpoint, 1);
+                        continue;
+                    }
+                    let length = head.len() + payload(index).len();
+                    out.relay(target, head, index, skip, length, shard);
+                }
+                debug_assert!(head.len() >= DELIVER_HEADER);
+                shard.bridged(flow.transport, Transport::Udp, count);
+            }
+            Destination::Beacon(address) => {
+                let target = Target { to: address, from: None, transport: Transport::Beacon };
+                for index in flow.packets.clone() {
+                    out.relay(target, &[], index, 0, packet(index).len(), shard);
+                }
+                shard.bridged(flow.transport, Transport::Beacon, count);
+            }
+            Destination::Loop => shard.dropped(Drop::BeaconLoop, count),
+            Destination::Unknown => shard.dropped(Drop::UnknownDestination, count),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Packets that came over UDP, from nodes and from beacons.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::departures::{Departures, Target};
+use super::routing::Flow;
+use super::{Relay, decode_reason, limit_reason};
+use crate::ids::NodeId;
+use crate::metrics::{Drop, Shard, Transport};
+use crate::net::udp::{Datagram, Datagrams, Received};
+use crate::peers::SourceTag;
+use crate::proto::limit::{Places, Source};
+use crate::wire::beacon::{self, Packet};
+
+/// Sources that have buckets at a time, for each thread: as many as 32,768 addresses that
+/// all send at once; a source beyond that begins with a full bucket.
+const SOURCES: usize = 32_768;
+
+/// What one receiving thread owns: its socket and the buckets of the flows that the kernel
+/// gives to that socket.
+pub struct Worker {
+    socket: Arc<dyn Datagrams>,
+    sources: Places<Source>,
+    kernel_dropped: u32,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("address", &self.socket.address()).finish_non_exhaustive()
+    }
+}
+
+/// Where packets come from, as far as it decides about them.
+#[derive(Clone, Copy)]
+struct From {
+    address: SocketAddr,
+    transport: Transport,
+}
+
+impl Relay {
+    /// One worker for each socket.
+    pub fn workers(&self) -> impl Iterator<Item = Worker> + '_ {
+        self.sockets.iter().map(|socket| Worker {
+            socket: Arc::clone(socket),
+            sources: Places::new(SOURCES),
+            kernel_dropped: 0,
+        })
+    }
+
+    /// Receives one batch on the worker's socket, waiting 100 ms at most for it, and routes
+    /// it.
+    ///
+    /// # Errors
+    /// What the kernel says of the socket.
+    pub fn receive(&self, worker: &mut Worker, received: &mut Received) -> std::io::Result<()> {
+        worker.socket.receive(received)?;
+        self.from_datagrams(worker, received, Instant::now());
+        Ok(())
+    }
+
+    fn from_datagrams(&self, worker: &mut Worker, received: &Received, now: Instant) {
+        let shard = self.traffic.shard();
+        let lost = received.kernel_dropped.wrapping_sub(worker.kernel_dropped);
+        worker.kernel_dropped = received.kernel_dropped;
+        shard.kernel_dropped(lost.into());
+        Departures::lend(|out| {
+            let mut flow: Option<(SocketAddr, Flow)> = None;
+            for (index, (datagram, packet)) in received.iter().enumerate() {
+                let from = From {
+                    address: datagram.from,
+                    transport: if self.beacons.is_beacon(datagram.from) {
+                        Transport::Beacon
+                    } else {
+                        Transport::Udp
+                    },
+                };
+                shard.came_in(from.transport, 1, packet.len() as u64);
+                let relay = match beacon::decode(packet) {
+                    Ok(Packet::Relay(relay)) => relay,
+                    Ok(other) => {
+                        self.for_relay(worker, &other, datagram, out, now, shard);
+                        continue;
+                    }
+                    Err(error) => {
+                        shard.dropped(decode_reason(error), 1);
+                        continue;
+                    }
+                };
+                if let Err(reason) = self.admit_source(worker, from, packet.len(), now) {
+                    shard.dropped(reason, 1);
+                    continue;
+                }
+                match &mut flow {
+                    Some((address, flow))
+                        if *address == from.address
+                            && (flow.sender, flow.dest) == (relay.sender, relay.dest)
+                            && flow.packets.end == index =>
+                    {
+                        flow.packets.end = index + 1;
+                    }
+                    _ => {
+                        let next = Flow {
+                            transport: from.transport,
+                            source: source_tag(from.address),
+                            sender: relay.sender,
+                            dest: relay.dest,
+                            packets: index..index + 1,
+                        };
+                        if let Some((address, flow)) = flow.replace((from.address, next)) {
+                            self.route_checked(address, &flow, received, out, now, shard);
+                        }
+                    }
+                }
+            }
+            if let Some((address, flow)) = flow {
+                self.route_checked(address, &flow, received, out, now, shard);
+            }
+            out.depart(&*worker.socket, |index| received.packet(index), now, shard);
+        });
+    }
+
+    fn admit_source(&self, worker: &mut Worker, from: From, bytes: usize, now: Instant) -> Result<(), Drop> {
+        let listed = from.transport == Transport::Beacon && self.beacons.is_listed(from.address);
+        let rates = if listed { &self.rules.beacon } else { &self.rules.source };
+        worker.sources.of(&from.address, now).take(rates, bytes, now).map_err(limit_reason)
+    }
+
+    /// Routes a flow after one look at its sender: the claim is not proved over UDP.
+    fn route_checked(
+        &self,
+        address: SocketAddr,
+        flow: &Flow,
+        received: &Received,
+        out: &mut Departures,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        let count = flow.packets.len() as u64;
+        let sender = self.table.sender(flow.sender, address, now);
+        if sender.has_session {
+            return shard.dropped(Drop::SenderIsWss, count);
+        }
+        let observed = sender.is_endpoint || flow.transport == Transport::Beacon;
+        if self.rules.observed_senders_only && !observed {
+            return shard.dropped(Drop::SenderNotObserved, count);
+        }
+        self.route(flow, |index| received.packet(index), out, now, shard);
+    }
+
+    /// Packets that are meant for the relay itself.
+    fn for_relay(
+        &self,
+        worker: &Worker,
+        packet: &Packet<'_>,
+        datagram: &Datagram,
+        out: &mut Departures,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        match packet {
+            Packet::Discover(discover) => self.discover(worker, discover, datagram, out, now, shard),
+            Packet::PunchRequest(request) => {
+                self.punch(worker, request, datagram, out, now, shard);
+            }
+            Packet::Sync(sync) => self.beacons.sync(sync, datagram.from, &self.table, now, shard),
+            Packet::DiscoverReply(_) | Packet::PunchCommand(_) | Packet::Deliver(_) | Packet::Relay(_) => {
+                shard.dropped(Drop::NotForRelay, 1);
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// The address that the worker's socket is bound to.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.socket.address()
+    }
+}
+
+/// The answer to a datagram goes back where it came from, from the address it came to.
+pub(super) const fn back_to(datagram: &Datagram) -> Target {
+    Target { to: datagram.from, from: datagram.to, transport: Transport::Udp }
+}
+
+/// Tells sources apart within an outbox: the address, not the sender that it claims, or one
+/// address could pass for many.
+fn source_tag(address: SocketAddr) -> SourceTag {
+    use std::hash::BuildHasher as _;
+    static HASHER: std::sync::LazyLock<foldhash::fast::RandomState> =
+        std::sync::LazyLock::new(foldhash::fast::RandomState::default);
+    SourceTag(HASHER.hash_one(address))
+}
+
+/// Two nodes whose endpoints a punch is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    pub(super) requester: NodeId,
+    pub(super) target: NodeId,
+}

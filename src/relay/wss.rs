@@ -1,0 +1,127 @@
+//! Packets that an authenticated peer sent over its WebSocket session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::departures::Departures;
+use super::routing::Flow;
+use super::{Frames, Relay, Session, decode_reason, limit_reason};
+use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
+use crate::peers::{Record, SourceTag};
+use crate::proto::limit::Source;
+use crate::wire::beacon::{self, Discover, Packet};
+
+impl Relay {
+    /// Routes the packets that one read brought. Waits for nobody.
+    ///
+    /// A peer is who it proved to be: packets with another sender are dropped. What a
+    /// session sends after it was replaced is not relayed.
+    pub fn from_session(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
+        let shard = self.traffic.shard();
+        let bytes = frames.iter().map(<[u8]>::len).sum::<usize>();
+        shard.came_in(Transport::Wss, frames.len() as u64, bytes as u64);
+        if !session.is_open() {
+            return shard.dropped(Drop::SessionEnded, frames.len() as u64);
+        }
+        Departures::lend(|out| {
+            let mut inbound = session.inbound.lock();
+            let mut flow: Option<Flow> = None;
+            for (index, packet) in frames.iter().enumerate() {
+                let dest = match beacon::decode(packet) {
+                    Ok(Packet::Relay(relay)) => {
+                        self.admit(session, &relay, packet.len(), &mut inbound, now)
+                    }
+                    Ok(Packet::Discover(discover)) => {
+                        self.discover_over_session(session, &discover, out, now, shard);
+                        continue;
+                    }
+                    Ok(other) => Err(reason_over_session(&other)),
+                    Err(error) => Err(decode_reason(error)),
+                };
+                let dest = match dest {
+                    Ok(dest) => dest,
+                    Err(reason) => {
+                        shard.dropped(reason, 1);
+                        continue;
+                    }
+                };
+                match &mut flow {
+                    Some(flow) if flow.dest == dest && flow.packets.end == index => {
+                        flow.packets.end = index + 1;
+                    }
+                    _ => {
+                        let next = Flow {
+                            transport: Transport::Wss,
+                            source: SourceTag(session.generation()),
+                            sender: session.id(),
+                            dest,
+                            packets: index..index + 1,
+                        };
+                        if let Some(flow) = flow.replace(next) {
+                            self.route(&flow, |i| frames.packet(i), out, now, shard);
+                        }
+                    }
+                }
+            }
+            drop(inbound);
+            if let Some(flow) = flow {
+                self.route(&flow, |i| frames.packet(i), out, now, shard);
+            }
+            let socket = self.socket_of(session.generation());
+            out.depart(socket, |i| frames.packet(i), now, shard);
+        });
+    }
+
+    fn admit(
+        &self,
+        session: &Session,
+        relay: &beacon::Relay<'_>,
+        bytes: usize,
+        inbound: &mut Source,
+        now: Instant,
+    ) -> Result<crate::ids::NodeId, Drop> {
+        if relay.sender != session.id() {
+            return Err(Drop::SenderMismatch);
+        }
+        inbound.take(&self.rules.source, bytes, now).map_err(limit_reason)?;
+        Ok(relay.dest)
+    }
+
+    /// Answers a Discover on the connection that it came over; the node stays a WSS node.
+    fn discover_over_session(
+        &self,
+        session: &Arc<Session>,
+        discover: &Discover<'_>,
+        out: &mut Departures,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        if discover.node != session.id() {
+            return shard.dropped(Drop::DiscoverForOther, 1);
+        }
+        if discover.extended {
+            session.names_destination.store(true, Ordering::Relaxed);
+        }
+        let mut reply = Vec::with_capacity(20);
+        beacon::encode_discover_reply(session.observed, &mut reply);
+        let record = Record { head: &reply, body: &[] };
+        let source = SourceTag(session.generation());
+        session.push(std::iter::once(record), source, Origin::Ours, now);
+        out.flush_later(session);
+        shard.handled(Handled::Discover, 1);
+    }
+}
+
+const fn reason_over_session(packet: &Packet<'_>) -> Drop {
+    match packet {
+        // A punch needs a UDP endpoint, which a WSS node has not; a Sync is the word of a
+        // beacon, which speaks UDP.
+        Packet::PunchRequest(_) | Packet::Sync(_) => Drop::NotOverWss,
+        Packet::DiscoverReply(_)
+        | Packet::PunchCommand(_)
+        | Packet::Deliver(_)
+        | Packet::Discover(_)
+        | Packet::Relay(_) => Drop::NotForRelay,
+    }
+}
