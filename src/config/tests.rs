@@ -207,6 +207,25 @@ fn registry_flags_mean_nothing_without_a_registry() {
 }
 
 #[test]
+fn authorities_are_a_pem_file_with_a_certificate() {
+    let file = NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let flags = &["--registry", "r:9000", "--registry-ca", path];
+    let pem = rcgen::generate_simple_self_signed(["r".to_owned()]).unwrap().cert.pem();
+    fs::write(&file, &pem).unwrap();
+    let registry = with_flags(flags).unwrap().registry.unwrap();
+    assert_eq!(registry.tls, Some(RegistryTrust::CaFile(path.into())));
+
+    let broken = pem.replace("MII", "???");
+    assert_ne!(broken, pem);
+    for (text, reason) in [("nothing", "no certificate"), (&broken, "not a PEM file")] {
+        fs::write(&file, text).unwrap();
+        let error = with_flags(flags).unwrap_err();
+        assert!(error.is_about_a_file() && error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
 fn token_is_read_trimmed_hidden_and_warned_about() {
     use std::os::unix::fs::PermissionsExt as _;
     let file = NamedTempFile::new().unwrap();
