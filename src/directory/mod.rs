@@ -1,1 +1,252 @@
-//! (being written)
+//! The directory of public keys: which key a node must prove to have.
+//!
+//! Keys come from a file, from the registry, or from both, the file first; without either
+//! from the embedded directory, a file in the state directory that [`enroll`] writes.
+//! What a key is good for is not decided here.
+
+mod changes;
+mod embedded;
+mod file;
+mod keys;
+mod list;
+mod registry;
+mod watch;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use self::changes::Changes;
+pub use self::embedded::{EnrollError, Enrolled, enroll};
+use self::file::{Absent, KeyFile};
+pub use self::file::{Reload, ReloadError};
+pub use self::keys::Keys;
+pub use self::list::FileError;
+use self::registry::{Connection, Registry};
+pub use self::registry::{RegistryError, RegistrySettings};
+use crate::ids::{BeaconId, NodeId, PublicKey};
+use crate::metrics::{Labelled, family};
+use crate::net::tls::TlsError;
+pub use crate::wire::registry::BeaconEntry;
+
+/// Where keys come from.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A key file: a JSON object of node id to base64 key.
+    pub keys: Option<PathBuf>,
+    /// A registry to ask for the nodes that the key file does not have.
+    pub registry: Option<RegistrySettings>,
+    /// Where the embedded directory is, which is used when there is neither of the others.
+    pub state_dir: PathBuf,
+}
+
+/// What the directory says of a node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Lookup {
+    /// The node has this key.
+    Key(PublicKey),
+    /// There is no such node.
+    Unknown,
+    /// The registry does not answer, or not sensibly, and its last answer is too old.
+    Unavailable,
+}
+
+/// Whose key may have changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// This node's, which may have none any more.
+    Node(NodeId),
+    /// Any node's: there were too many changes to name them.
+    Any,
+}
+
+/// Why the directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The key file, or the embedded directory, cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The registry's address is not `host:port`.
+    #[error("`{0}` is not the address of a registry: expected host:port")]
+    RegistryAddress(String),
+    /// There is no TLS for the registry.
+    #[error("no TLS for the registry: {0}")]
+    Tls(#[from] TlsError),
+}
+
+crate::words! {
+    /// Where the answer to a lookup came from, or why there was no key.
+    enum Outcome {
+        File => "file",
+        Cached => "cached",
+        Stale => "stale",
+        Asked => "asked",
+        Unknown => "unknown",
+        Unavailable => "unavailable",
+    }
+}
+
+/// A handle on the directory; clones share it.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
+    file: Option<KeyFile>,
+    registry: Option<Arc<Registry>>,
+    // Taken by the first `run`.
+    connection: Mutex<Option<Connection>>,
+    changes: Arc<Changes>,
+    lookups: Labelled<Outcome>,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory")
+            .field("file", &self.0.file.is_some())
+            .field("registry", &self.0.registry.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// Reads the files; blocks, and neither starts a task nor uses the network.
+    ///
+    /// # Errors
+    /// A file that cannot be used, with its place; a registry that cannot be dialled as
+    /// its settings say.
+    pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        let Settings { keys, registry, state_dir } = settings;
+        let file = match (keys, &registry) {
+            (Some(path), _) => Some(KeyFile::open(path, Absent::Error)?),
+            (None, Some(_)) => None,
+            (None, None) => Some(KeyFile::open(embedded::path(&state_dir), Absent::Empty)?),
+        };
+        let changes = Arc::<Changes>::default();
+        let (registry, connection) = match registry {
+            Some(settings) => {
+                let (registry, connection) = Registry::open(settings, changes.clone())?;
+                (Some(registry), Some(connection))
+            }
+            None => (None, None),
+        };
+        let (connection, lookups) = (Mutex::new(connection), Labelled::default());
+        Ok(Self(Arc::new(Inner { file, registry, connection, changes, lookups })))
+    }
+
+    /// Watches the key file and keeps the connection to the registry, until `shutdown`.
+    ///
+    /// To be spawned once; lookups that need the registry wait for it.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let connection = self.0.connection.lock().take();
+        let connected = async {
+            if let Some(connection) = connection {
+                connection.run().await;
+            }
+        };
+        let both = async { tokio::join!(self.watch(), connected) };
+        let _ended = shutdown.run_until_cancelled(both).await;
+    }
+
+    async fn watch(&self) {
+        if self.0.file.is_none() {
+            return;
+        }
+        let mut ticks = interval(watch::POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let inner = self.0.clone();
+            let polled = spawn_blocking(move || {
+                if let Some(file) = &inner.file {
+                    file.poll(Instant::now(), &inner.changes);
+                }
+            });
+            // A panic in there has been printed, and the next tick looks again.
+            let _panicked = polled.await;
+        }
+    }
+
+    /// Asks for a node's key: the file, then what is remembered of the registry, then the
+    /// registry itself. Takes 3 s at most.
+    pub async fn lookup(&self, node: NodeId) -> Lookup {
+        let in_file = self.0.file.as_ref().and_then(|file| file.find(node));
+        let (lookup, outcome) = match (in_file, &self.0.registry) {
+            (Some(key), _) => (Lookup::Key(key), Outcome::File),
+            (None, Some(registry)) => registry.lookup(node).await,
+            (None, None) => (Lookup::Unknown, Outcome::Unknown),
+        };
+        self.0.lookups.of(outcome).increment();
+        lookup
+    }
+
+    /// The node's key where it is at hand: never waits, never asks the registry.
+    #[must_use]
+    pub fn known(&self, node: NodeId) -> Option<PublicKey> {
+        let in_file = self.0.file.as_ref().and_then(|file| file.find(node));
+        in_file.or_else(|| self.0.registry.as_ref()?.known(node))
+    }
+
+    /// Reads the key file now; blocks. Without a key file nothing changes.
+    ///
+    /// # Errors
+    /// A broken file, or one that lost more than half of at least 16 keys: the keys stay.
+    pub fn reload(&self) -> Result<Reload, ReloadError> {
+        match &self.0.file {
+            Some(file) => file.reload(&self.0.changes),
+            None => Ok(Reload::default()),
+        }
+    }
+
+    /// Waits for the next change of a key; for one caller at a time. At most 4,096 nodes
+    /// are remembered, beyond that they become one [`Change::Any`]; a change is never lost.
+    pub async fn next_change(&self) -> Change {
+        self.0.changes.next().await
+    }
+
+    /// Tells the registry that a beacon is reachable at `address`, a `host:port`.
+    ///
+    /// # Errors
+    /// No registry, no answer within 3 s, or a refusal.
+    pub async fn register_beacon(&self, id: BeaconId, address: &str) -> Result<(), RegistryError> {
+        self.registry()?.register_beacon(id, address).await
+    }
+
+    /// The beacons that are registered.
+    ///
+    /// # Errors
+    /// No registry, no answer within 3 s, or a refusal.
+    pub async fn beacons(&self) -> Result<Vec<BeaconEntry>, RegistryError> {
+        self.registry()?.beacons().await
+    }
+
+    fn registry(&self) -> Result<&Registry, RegistryError> {
+        self.0.registry.as_deref().ok_or(RegistryError::NoRegistry)
+    }
+
+    /// Appends the directory's families to a scrape.
+    pub fn metrics(&self, families: &mut Vec<MetricFamily>) {
+        families.push(family::labelled(
+            "pilot_beacon_directory_lookups_total",
+            "Lookups of a node's key, by where the answer came from or why there is none.",
+            "outcome",
+            &self.0.lookups,
+        ));
+        if let Some(file) = &self.0.file {
+            file.metrics(families);
+        }
+        if let Some(registry) = &self.0.registry {
+            registry.metrics(families);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
