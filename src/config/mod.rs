@@ -61,7 +61,7 @@ settings! {
         "Files" {
             /// Folder of what the relay keeps [default: where systemd or the platform says]
             state_dir: PathBuf ["DIR"];
-            /// JSON file of public keys, {"<node id>":"<base64 key>"}; watched
+            /// JSON file of public keys, from node id to base64 key; watched
             keys: Option<PathBuf> ["FILE"];
         }
         "Listeners" {
