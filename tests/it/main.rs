@@ -1,1 +1,4 @@
 //! Tests of the whole.
+#![allow(clippy::unwrap_used)]
+
+mod config;
