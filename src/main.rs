@@ -1,3 +1,7 @@
 //! The `beacon-relay` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    beacon_relay::cli::run(std::env::args_os())
+}

@@ -1,4 +1,133 @@
-//! The subcommands.
+//! The subcommands: what the program is asked, and how it ends.
 
+mod check;
 pub mod connect;
 pub mod demo;
+mod enroll;
+mod exit;
+mod keygen;
+mod logging;
+mod output;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+pub use exit::Exit;
+pub use logging::{LogControl, start as start_logging};
+pub use serve::serve;
+
+use crate::config::{Config, Flags, Layers, Surroundings};
+
+/// Carries packets between peers that cannot reach each other.
+#[derive(Debug, Parser)]
+#[command(name = "beacon-relay", version, term_width = 0, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay
+    Serve(Flags),
+    /// Check the settings of `serve`, and print what they come to as TOML
+    CheckConfig(Flags),
+    /// Make a new Ed25519 key
+    Keygen(keygen::Keygen),
+    /// Add a node's public key to the directory in the state folder
+    Enroll(enroll::Enroll),
+}
+
+/// Does what the arguments ask, the first of which is the program's name.
+///
+/// Whatever goes wrong is one line on stderr, and an exit code of [`Exit`].
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match parse(arguments).and_then(dispatch) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => {
+            // Nobody is left to tell that stderr is closed.
+            let _ = writeln!(io::stderr(), "beacon-relay: {exit}");
+            exit.code().into()
+        }
+    }
+}
+
+/// The command to carry out; `None` where the arguments asked for help or the version.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Command>, Exit> {
+    let error = match Cli::try_parse_from(arguments) {
+        Ok(cli) => return Ok(Some(cli.command)),
+        Err(error) => error,
+    };
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        output::print(&text)?;
+        return Ok(None);
+    }
+    Err(Exit::Usage(one_line(&text)))
+}
+
+/// What clap says over several lines, without its title and its advice to read the help.
+fn one_line(text: &str) -> String {
+    let is_advice = |text: &str| text.starts_with("Usage:") || text.starts_with("For more");
+    let paragraphs: Vec<_> = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|paragraph| !is_advice(paragraph))
+        .collect();
+    let line = paragraphs.join("; ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+fn dispatch(command: Option<Command>) -> Result<(), Exit> {
+    match command {
+        None => Ok(()),
+        Some(Command::Serve(flags)) => serve(configuration(flags)?.1),
+        Some(Command::CheckConfig(flags)) => {
+            let (layers, config) = configuration(flags)?;
+            check::check(&layers, &config)
+        }
+        Some(Command::Keygen(keygen)) => keygen.run(),
+        Some(Command::Enroll(enroll)) => enroll.run(),
+    }
+}
+
+fn configuration(flags: Flags) -> Result<(Layers, Config), Exit> {
+    let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
+    let config = Config::new(&layers)?;
+    Ok((layers, config))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_clap_refuses_is_one_line() {
+        for (arguments, part) in [
+            (&["serve", "--idle-timout", "1s"] as &[_], "--idle-timeout"),
+            (&["serve", "--keys"], "--keys <FILE>"),
+            (&["serve", "--keys", "a", "--keys", "b"], "--keys <FILE>"),
+            (&["enroll"], "<NODE_ID> <KEY>"),
+            (&["enroll", "0", "AAAA"], "`0` is not a node id"),
+            (&["sreve"], "serve"),
+            (&[], "subcommand"),
+        ] {
+            let arguments = ["beacon-relay"].iter().chain(arguments).map(OsString::from);
+            let Err(Exit::Usage(line)) = parse(arguments) else { panic!("{part}") };
+            assert!(line.contains(part) && !line.contains('\n'), "{line}");
+            assert!(!line.contains("Usage") && !line.starts_with("error"), "{line}");
+        }
+    }
+}

@@ -1,1 +1,191 @@
-//! (being written)
+//! Every setting of the relay, and the checks that come before the first bind.
+//!
+//! A setting is declared once, in [`Config`] or, for the registry, in `registry`; its
+//! flag, its key in the file and its environment variable come from there. Text is
+//! collected by [`Layers`] and read by the types of `value`.
+
+mod error;
+mod file;
+mod flags;
+mod layers;
+mod registry;
+mod surroundings;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::{Error, Invalid, Origin, Place};
+pub use flags::Flags;
+pub use layers::Layers;
+use registry::RegistryFlags;
+pub use registry::{Registry, RegistryTrust, Secret, Warning};
+pub use surroundings::{Surroundings, create_state_dir};
+use table::{Setting, settings};
+pub use value::{
+    Fingerprint, HostPort, IpNet, LogFilter, LogFormat, PunchAllow, RelayName, UdpSenderCheck,
+    WebOrigin, WssBind,
+};
+
+use crate::ids::BeaconId;
+
+/// Shortest time that can be written, other than none.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Longest time that a setting takes, far below what a clock can add without overflow.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Smallest bound of an outbox, in bytes.
+///
+/// 131_072 is the next power of two above 65_546 = 65_536 (largest frame) + 10 (its
+/// header), so that one largest frame waits while another is in flight, all but 20 bytes.
+const LEAST_OUTBOX_BYTES: usize = 131_072;
+
+/// Largest bound of an outbox, in bytes: 1 GiB.
+const MOST_OUTBOX_BYTES: usize = 1_073_741_824;
+
+/// Most bytes a second that can be asked for: 1 TB.
+const MOST_RELAY_BYTES: u64 = 1_000_000_000_000;
+
+/// Most nodes that the endpoint table can be made for.
+const MOST_NODES: usize = 10_000_000;
+
+settings! {
+    /// Everything that the relay can be told, checked.
+    #[derive(Clone, Debug, Eq, PartialEq)]
+    pub struct Config {
+        "Files" {
+            /// Folder of what the relay keeps [default: where systemd or the platform says]
+            state_dir: PathBuf ["DIR"];
+            /// JSON file of public keys, from node id to base64 key; watched
+            keys: Option<PathBuf> ["FILE"];
+        }
+        "Listeners" {
+            /// For WebSocket peers, behind a TLS proxy: IP:PORT or unix:/PATH
+            wss_bind: WssBind ["ADDRESS"] or "127.0.0.1:8443";
+            /// For the datagrams of nodes and beacons
+            ///
+            /// The default needs IPv6; see `udp_bind_default`.
+            udp_bind: SocketAddr ["IP:PORT"] or "[::]:9001";
+            /// For operators: metrics and health
+            admin_bind: SocketAddr ["IP:PORT"] or "127.0.0.1:9464";
+            /// Allow a --wss-bind that others than this machine can reach
+            public_plaintext: bool ["BOOL"] or "false";
+            /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]
+            trusted_proxies as "trusted_proxy": Vec<IpNet> ["IP[/N]"];
+            /// Origins of web pages that may connect; none otherwise
+            allow_origins as "allow_origin": Vec<WebOrigin> ["ORIGIN"];
+        }
+        "Login" {
+            /// Public host name of this relay, for logins that no other can pass on
+            relay_name: Option<RelayName> ["NAME"];
+            /// Refuse logins of earlier generations: 1 to 3; 3 needs --relay-name
+            min_auth_generation: u8 ["N"] or "1" in 1..=3;
+            /// Time from a connection to its login
+            auth_timeout: Duration ["TIME"] or "10s" in MOMENT..=DAY;
+            /// Most WebSocket peers [default: descriptor limit less 256, at most 50000]
+            max_peers: usize ["N"];
+            /// Upgrades a second for each client address; 0 is no limit
+            upgrade_rate: u32 ["N"] or "10";
+            /// Upgrades that a client address may make at once
+            upgrade_burst: u32 ["N"] or "100" in 1..=u32::MAX;
+        }
+        "Sessions" {
+            /// End a session after this time without any frame
+            idle_timeout: Duration ["TIME"] or "90s" in MOMENT..=DAY;
+            /// Time between pings to a peer
+            ping_interval: Duration ["TIME"] or "30s" in MOMENT..=DAY;
+            /// Time for a peer to answer a ping
+            pong_timeout: Duration ["TIME"] or "10s" in MOMENT..=DAY;
+            /// Time for a peer to take what is written to it
+            write_timeout: Duration ["TIME"] or "5s" in MOMENT..=DAY;
+            /// Time over which peers are closed at the end
+            drain_time: Duration ["TIME"] or "5s" in Duration::ZERO..=DAY;
+            /// Most bytes that wait for a peer, 131072 or more; then the oldest go
+            outbox_bytes: usize ["BYTES"] or "262144" in LEAST_OUTBOX_BYTES..=MOST_OUTBOX_BYTES;
+            /// Longest time that a packet waits for a peer
+            outbox_age: Duration ["TIME"] or "2s" in MOMENT..=DAY;
+        }
+        "Nodes" {
+            /// Most UDP nodes whose endpoints are kept
+            max_nodes: usize ["N"] or "500000" in 1..=MOST_NODES;
+            /// Relayed packets a second for each source; 0 is no limit
+            relay_rate: u32 ["N"] or "4000";
+            /// Relayed bytes a second for each source; 0 is no limit
+            relay_bytes: u64 ["BYTES"] or "0" in 0..=MOST_RELAY_BYTES;
+            /// Drop packets that are not from their sender's endpoint: off or observed
+            udp_sender_check: UdpSenderCheck ["CHECK"] or "off";
+            /// Punches a second, of all nodes together; 0 is no limit
+            punch_rate: u32 ["N"] or "10";
+            /// Addresses whose punches pass the limits, or *
+            punch_allow: PunchAllow ["IP[/N]"];
+            /// Drop punches without a grant by their target
+            require_punch_grant: bool ["BOOL"] or "false";
+        }
+        "Beacons" {
+            /// Number of this beacon; 0 stands alone
+            beacon_id: BeaconId ["N"] or "0";
+            /// Beacons to exchange nodes with
+            peers: Vec<HostPort> ["HOST:PORT"];
+            /// Address for the registry to hand out as this beacon's
+            advertise_addr: Option<HostPort> ["HOST:PORT"];
+            /// Believe gossip from beacons that nobody listed
+            open_gossip: bool ["BOOL"] or "false";
+        }
+        "Log" {
+            /// Level, or levels of parts, as in info,beacon_relay::udp=debug
+            log_level: LogFilter ["FILTER"] or "info";
+            /// Form of a line: text or json
+            log_format: LogFormat ["FORMAT"] or "text";
+        }
+    }
+    made of several {
+        /// The registry, where there is one.
+        registry: Option<Registry> = Registry::read;
+        /// Whether nobody chose `udp_bind`, so that a machine without IPv6 may use 0.0.0.0.
+        udp_bind_default: bool = |layers: &Layers| Ok::<_, Error>(layers.is_default("udp_bind"));
+        /// What is worth a line in the log.
+        warnings: Vec<Warning> = Warning::all;
+    }
+}
+
+impl Config {
+    /// Checks what was said, and reads the small files that it names.
+    ///
+    /// # Errors
+    /// The first setting that is wrong, alone or beside the others.
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let config = Self::read(layers)?;
+        match config.contradiction(layers.most_peers()) {
+            Some((key, reason)) => Err(layers.refuse(key, reason)),
+            None => Ok(config),
+        }
+    }
+
+    /// The first setting that the others, or the machine, do not allow; and why.
+    fn contradiction(&self, most_peers: usize) -> Option<(&'static str, String)> {
+        let is_registering = self.registry.is_some() && self.beacon_id != BeaconId(0);
+        if self.max_peers == 0 || self.max_peers > most_peers {
+            let limit = "the descriptor limit (ulimit -n) less 256";
+            Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
+        } else if !self.wss_bind.is_local() && !self.public_plaintext {
+            let danger = "it is open to others than this machine, without TLS";
+            Some(("wss_bind", format!("{danger}; bind to loopback, or add --public-plaintext")))
+        } else if self.min_auth_generation == 3 && self.relay_name.is_none() {
+            Some(("min_auth_generation", "generation 3 needs --relay-name as well".to_owned()))
+        } else if is_registering && self.advertise_addr.is_none() {
+            Some(("beacon_id", "to register, it needs --advertise-addr as well".to_owned()))
+        } else {
+            None
+        }
+    }
+}
+
+/// Every setting, in the order of the help.
+fn all_settings() -> impl Iterator<Item = &'static Setting> {
+    Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS)
+}

@@ -1,0 +1,65 @@
+//! How the program ends when it could not do what it was asked, as sysexits(3) has it.
+
+use std::io;
+
+use crate::config;
+
+/// Why the program ends; shown as one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Exit {
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// A setting, or what a file contains, is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// An address cannot be bound to, most often because another program has it.
+    #[error("--{setting} = \"{address}\": {error}; choose another address, or stop who has it")]
+    Bind {
+        /// The flag, without its dashes.
+        setting: &'static str,
+        /// The address.
+        address: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Anything else.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
+}
+
+impl Exit {
+    /// The exit code: 64 (EX_USAGE), 69 (EX_UNAVAILABLE), 78 (EX_CONFIG), or else 1.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 64,
+            Self::Config(error) => {
+                if error.is_about_a_file() {
+                    78
+                } else {
+                    64
+                }
+            }
+            Self::Bind { .. } => 69,
+            Self::Failed(_) => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_in_use_is_named_and_exits_69() {
+        let error = io::ErrorKind::AddrInUse.into();
+        let exit = Exit::Bind { setting: "wss-bind", address: "127.0.0.1:1".to_owned(), error };
+        assert_eq!(exit.code(), 69);
+        assert!(
+            exit.to_string().starts_with("--wss-bind = \"127.0.0.1:1\": address in use"),
+            "{exit}"
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! The settings as flags of the command line, made from the table.
+
+use clap::error::Error;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+
+use super::all_settings;
+use super::table::Setting;
+use super::value::Kind;
+
+/// What holds for all flags.
+const AFTER_HELP: &str = "\
+Each flag is also an environment variable, such as BEACON_RELAY_UDP_BIND for --udp-bind.
+Flags beat the environment, which beats the file. Write times as 500ms, 10s, 2m or 1h,
+and lists with commas or by repeating the flag.";
+
+/// What the command line says about settings, as text.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The configuration file.
+    pub(super) config: Option<String>,
+    /// The keys that were given, each with its texts.
+    pub(super) given: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Flags {
+    /// Only `--state-dir`, for commands that need no other setting.
+    #[must_use]
+    pub fn state_dir(folder: Option<String>) -> Self {
+        let given = folder.map(|folder| ("state_dir", vec![folder]));
+        Self { config: None, given: given.into_iter().collect() }
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        let mut flags = Self::default();
+        flags.update_from_arg_matches(matches)?;
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.config = matches.get_one("config").cloned();
+        self.given = all_settings()
+            .filter_map(|setting| {
+                let texts = matches.get_many::<String>(setting.key)?;
+                Some((setting.key, texts.cloned().collect()))
+            })
+            .collect();
+        Ok(())
+    }
+}
+
+impl clap::Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .help("TOML file with these settings, with underscores for dashes")
+            .help_heading("Files");
+        command.arg(config).args(all_settings().map(flag)).after_help(AFTER_HELP)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn flag(setting: &'static Setting) -> Arg {
+    let help = match (setting.kind, setting.default) {
+        (Kind::Text | Kind::Number | Kind::List, Some(default)) => {
+            format!("{} [default: {default}]", setting.help)
+        }
+        (Kind::Switch, _) | (_, None) => setting.help.to_owned(),
+    };
+    let arg = Arg::new(setting.key)
+        .long(setting.key.replace('_', "-"))
+        .value_name(setting.value_name)
+        .help(help)
+        .help_heading(setting.heading)
+        // So that the type of the setting explains what is wrong with -1.
+        .allow_negative_numbers(true);
+    match setting.kind {
+        Kind::Text | Kind::Number => arg.action(ArgAction::Set),
+        Kind::List => arg.action(ArgAction::Append),
+        Kind::Switch => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
+    }
+}

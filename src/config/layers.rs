@@ -1,0 +1,178 @@
+//! Who said what: defaults, then the file, then the environment, then the command line.
+//!
+//! Everything is still text here; the types of the settings read it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::error::variable;
+use super::surroundings::DEFAULT_MAX_PEERS;
+use super::table::Setting;
+use super::value::{Kind, Ordered, Value, WssBind, split};
+use super::{Error, Flags, Invalid, IpNet, Origin, Place, Surroundings, all_settings, file};
+
+/// The effective text of every setting, with its origin.
+///
+/// Displayed, it is a configuration file that says the same; secrets are only named in
+/// it, by their files.
+#[derive(Clone, Debug)]
+pub struct Layers {
+    given: BTreeMap<&'static str, Given>,
+    most_peers: usize,
+}
+
+/// What was said last about one setting.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) items: Vec<String>,
+    pub(super) origin: Origin,
+}
+
+impl Layers {
+    /// Puts the layers on top of each other, reading the configuration file if one is named.
+    ///
+    /// # Errors
+    /// The file cannot be read or has an unknown key, or a variable is not UTF-8.
+    pub fn collect(flags: Flags, surroundings: &Surroundings) -> Result<Self, Error> {
+        let most_peers = surroundings.most_peers();
+        let mut layers = Self { given: BTreeMap::new(), most_peers };
+        for setting in all_settings() {
+            if let Some(default) = setting.default {
+                layers.set(setting.key, vec![default.to_owned()], Origin::Default);
+            }
+        }
+        let max_peers = most_peers.min(DEFAULT_MAX_PEERS);
+        layers.set("max_peers", vec![max_peers.to_string()], Origin::Default);
+        if let Some(folder) = surroundings.default_state_dir() {
+            layers.set("state_dir", vec![folder], Origin::Default);
+        }
+
+        let file_from_environment = surroundings.variable("config")?;
+        let origin = if flags.config.is_some() { Origin::Flag } else { Origin::Environment };
+        if let Some(path) = flags.config.or(file_from_environment) {
+            layers.given.extend(file::read(path.as_ref(), origin)?);
+        }
+        for setting in all_settings() {
+            if let Some(text) = surroundings.variable(setting.key)? {
+                layers.set(setting.key, vec![text], Origin::Environment);
+            }
+        }
+        for (key, items) in flags.given {
+            layers.set(key, items, Origin::Flag);
+        }
+
+        // Only programs on this machine reach a local listener: its proxy is among them.
+        let is_local = layers.read("wss_bind").is_ok_and(|bind: WssBind| bind.is_local());
+        if is_local && !layers.given.contains_key("trusted_proxy") {
+            let loopback = IpNet::LOOPBACK.map(|net| net.to_string());
+            layers.set("trusted_proxy", loopback.into(), Origin::Default);
+        }
+        Ok(layers)
+    }
+
+    /// The state folder, for commands that need no other setting.
+    ///
+    /// # Errors
+    /// It is empty, or has no default on this machine.
+    pub fn state_dir(&self) -> Result<PathBuf, Error> {
+        self.read("state_dir")
+    }
+
+    /// Reads one setting.
+    pub(super) fn read<T: Value>(&self, key: &str) -> Result<T, Error> {
+        T::read(self.items(key)).map_err(|Invalid(reason)| self.refuse(key, reason))
+    }
+
+    /// Refuses a value outside of its range.
+    pub(super) fn check_range<T: Ordered>(
+        &self,
+        key: &str,
+        value: &T,
+        range: &RangeInclusive<T>,
+    ) -> Result<(), Error> {
+        if range.contains(value) {
+            return Ok(());
+        }
+        let (least, most) = (range.start().shown(), range.end().shown());
+        Err(self.refuse(key, format!("out of range; write a value from {least} to {most}")))
+    }
+
+    /// Whether nobody said anything about the setting.
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        self.given.get(key).is_none_or(|given| given.origin == Origin::Default)
+    }
+
+    /// Most peers that the descriptor limit allows.
+    pub(super) const fn most_peers(&self) -> usize {
+        self.most_peers
+    }
+
+    /// The error that the setting's value is wrong.
+    pub(super) fn refuse(&self, key: &str, reason: impl Into<String>) -> Error {
+        Error::Setting {
+            place: self.place(key),
+            value: self.items(key).join(","),
+            reason: reason.into(),
+        }
+    }
+
+    /// The error that the file which the setting names is wrong.
+    #[must_use]
+    pub fn refuse_file(&self, key: &str, path: &Path, reason: impl Into<String>) -> Error {
+        Error::File { place: self.place(key), path: path.to_owned(), reason: reason.into() }
+    }
+
+    /// The setting, as whoever said it last spelt it.
+    pub(super) fn place(&self, key: &str) -> Place {
+        let origin = self.given.get(key).map_or(Origin::Default, |given| given.origin.clone());
+        Place { key: key.to_owned(), origin }
+    }
+
+    fn items(&self, key: &str) -> &[String] {
+        self.given.get(key).map_or(&[], |given| &given.items)
+    }
+
+    fn set(&mut self, key: &'static str, items: Vec<String>, origin: Origin) {
+        self.given.insert(key, Given { items, origin });
+    }
+
+    /// The setting's value as TOML; `None` where it has none.
+    fn toml(&self, setting: &Setting) -> Option<toml::Value> {
+        let items = self.items(setting.key);
+        let text = items.first().map(String::as_str);
+        Some(match setting.kind {
+            Kind::List => split(items).collect::<Vec<_>>().into(),
+            Kind::Switch => bool::read(items).ok()?.into(),
+            Kind::Number => text?.parse::<i64>().ok()?.into(),
+            Kind::Text => text?.into(),
+        })
+    }
+}
+
+impl fmt::Display for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut heading = "";
+        for setting in all_settings() {
+            if setting.heading != heading {
+                let gap = if heading.is_empty() { "" } else { "\n" };
+                heading = setting.heading;
+                writeln!(f, "{gap}# {heading}")?;
+            }
+            let key = setting.key;
+            match (self.toml(setting), &self.place(key).origin) {
+                (None, _) => writeln!(f, "# {key} is not set")?,
+                (Some(value), Origin::Default) => writeln!(f, "{key} = {value}")?,
+                (Some(value), Origin::Flag) => writeln!(f, "{key} = {value} # by a flag")?,
+                (Some(value), Origin::Environment) => {
+                    writeln!(f, "{key} = {value} # by {}", variable(key))?;
+                }
+                (Some(value), Origin::File { path, line }) => {
+                    writeln!(f, "{key} = {value} # by {}, line {line}", path.display())?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! The registry's settings, put together: where it is, whom to believe, and the token.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::file::contents;
+use super::table::settings;
+use super::{Error, Fingerprint, HostPort, Layers, Place};
+
+settings! {
+    /// What the registry's flags say, each for itself.
+    #[derive(Debug)]
+    pub(super) struct RegistryFlags {
+        "Registry" {
+            /// Registry to ask for public keys, and to register this beacon with
+            registry: Option<HostPort> ["HOST:PORT"];
+            /// Speak TLS to the registry, trusting what the system trusts
+            registry_tls: bool ["BOOL"] or "false";
+            /// Speak TLS to the registry, trusting the CAs of this PEM file
+            registry_ca: Option<PathBuf> ["FILE"];
+            /// Speak TLS to the registry, trusting the certificate with this SHA-256
+            registry_fingerprint: Option<Fingerprint> ["HEX"];
+            /// File with the admin token that the registry asks of beacons
+            registry_admin_token_file: Option<PathBuf> ["FILE"];
+        }
+    }
+}
+
+/// The registry to ask.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Registry {
+    /// Where it is.
+    pub address: HostPort,
+    /// Whom to believe that it is the registry; `None` is plain TCP.
+    pub tls: Option<RegistryTrust>,
+    /// What it asks of beacons that register.
+    pub admin_token: Option<Secret>,
+}
+
+/// Which certificate the registry must show.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RegistryTrust {
+    /// One that the system's authorities have signed.
+    System,
+    /// One that an authority in this PEM file has signed.
+    CaFile(PathBuf),
+    /// The one with this fingerprint.
+    Fingerprint(Fingerprint),
+}
+
+impl Registry {
+    /// Reads the registry's settings, and the files that they name.
+    pub(super) fn read(layers: &Layers) -> Result<Option<Self>, Error> {
+        let flags = RegistryFlags::read(layers)?;
+        let Some(address) = flags.registry else {
+            let alone = [
+                ("registry_tls", flags.registry_tls),
+                ("registry_ca", flags.registry_ca.is_some()),
+                ("registry_fingerprint", flags.registry_fingerprint.is_some()),
+                ("registry_admin_token_file", flags.registry_admin_token_file.is_some()),
+            ];
+            return match alone.into_iter().find(|(_, is_given)| *is_given) {
+                Some((key, _)) => Err(layers.refuse(key, "needs --registry as well")),
+                None => Ok(None),
+            };
+        };
+        let tls = match (flags.registry_ca, flags.registry_fingerprint) {
+            (Some(_), Some(_)) => {
+                let reason = "cannot be combined with --registry-ca; choose one";
+                return Err(layers.refuse("registry_fingerprint", reason));
+            }
+            (Some(path), None) => {
+                check_ca(&path).map_err(|e| layers.refuse_file("registry_ca", &path, e))?;
+                Some(RegistryTrust::CaFile(path))
+            }
+            (None, Some(fingerprint)) => Some(RegistryTrust::Fingerprint(fingerprint)),
+            (None, None) => flags.registry_tls.then_some(RegistryTrust::System),
+        };
+        let key = "registry_admin_token_file";
+        let token =
+            |path: PathBuf| Secret::read(&path).map_err(|e| layers.refuse_file(key, &path, e));
+        let admin_token = flags.registry_admin_token_file.map(token).transpose()?;
+        Ok(Some(Self { address, tls, admin_token }))
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for the wire alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads a file that holds nothing else.
+    fn read(path: &Path) -> Result<Self, String> {
+        let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+        match text.trim() {
+            "" => Err("the file is empty".to_owned()),
+            text => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Refuses a file without a certificate, which would fail only at the first look-up.
+fn check_ca(path: &Path) -> Result<(), String> {
+    let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut certificates = 0;
+    for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+        certificate.map_err(|error| format!("not a PEM file: {error}"))?;
+        certificates += 1;
+    }
+    if certificates == 0 { Err("no certificate in it".to_owned()) } else { Ok(()) }
+}
+
+/// What is allowed, but worth a line in the log.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Every user of the machine can read the token.
+    #[error("{place} = {path:?}: every user of this machine can read the token; chmod 600 it")]
+    ReadableToken {
+        /// Who named the file.
+        place: Place,
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Warning {
+    /// All that there is to say.
+    pub(super) fn all(layers: &Layers) -> Result<Vec<Self>, Error> {
+        const READABLE_BY_OTHERS: u32 = 0o004;
+        let key = "registry_admin_token_file";
+        let path: Option<PathBuf> = layers.read(key)?;
+        let readable = path.filter(|path| {
+            fs::metadata(path).is_ok_and(|file| file.permissions().mode() & READABLE_BY_OTHERS != 0)
+        });
+        Ok(readable
+            .map(|path| Self::ReadableToken { place: layers.place(key), path })
+            .into_iter()
+            .collect())
+    }
+}

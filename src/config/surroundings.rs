@@ -1,0 +1,157 @@
+//! What a default depends on: the environment, the user and the descriptor limit.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use super::error::variable;
+use super::{Error, Origin, Place};
+
+/// Most peers by default, whatever the machine allows.
+pub(super) const DEFAULT_MAX_PEERS: usize = 50_000;
+
+/// Descriptors that are not for peers.
+///
+/// 256 = 128 (connections that have not logged in) + 64 (UDP sockets, one a core)
+///     + 32 (operators' connections) + 32 (registry, files, runtime).
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// The process and its machine, as far as settings depend on them.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The environment variables.
+    pub variables: HashMap<OsString, OsString>,
+    /// Whether the user is root.
+    pub is_root: bool,
+    /// How many descriptors the process may have open.
+    pub descriptors: u64,
+}
+
+impl Surroundings {
+    /// Those of this process, as they are.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        Self {
+            variables: std::env::vars_os().collect(),
+            is_root: geteuid().is_root(),
+            descriptors: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The variable of the setting `key`, if it is set.
+    ///
+    /// Others that begin with `BEACON_RELAY_` are not refused: container platforms set
+    /// such variables for a service of that name.
+    pub(super) fn variable(&self, key: &str) -> Result<Option<String>, Error> {
+        let Some(value) = self.variables.get(OsStr::new(&variable(key))) else {
+            return Ok(None);
+        };
+        value.to_str().map(|text| Some(text.to_owned())).ok_or_else(|| Error::Setting {
+            place: Place { key: key.to_owned(), origin: Origin::Environment },
+            value: value.to_string_lossy().into_owned(),
+            reason: "not UTF-8".to_owned(),
+        })
+    }
+
+    /// The folder that systemd gives, or where the platform keeps state.
+    pub(super) fn default_state_dir(&self) -> Option<String> {
+        let folder = |name: &str| {
+            let text = self.variables.get(OsStr::new(name))?.to_str()?;
+            text.starts_with('/').then_some(text)
+        };
+        if let Some(folders) = folder("STATE_DIRECTORY") {
+            return folders.split(':').next().map(str::to_owned);
+        }
+        if self.is_root {
+            return Some("/var/lib/beacon-relay".to_owned());
+        }
+        folder("XDG_STATE_HOME")
+            .map(|home| format!("{home}/beacon-relay"))
+            .or_else(|| Some(format!("{}/.local/state/beacon-relay", folder("HOME")?)))
+    }
+
+    /// Most peers that the descriptor limit allows; 0 where it is too small for any.
+    pub(super) fn most_peers(&self) -> usize {
+        let descriptors = self.descriptors.saturating_sub(RESERVED_DESCRIPTORS);
+        usize::try_from(descriptors).unwrap_or(usize::MAX)
+    }
+}
+
+/// Creates the state folder, readable by its owner alone, unless it is there.
+///
+/// # Errors
+/// The system refuses, or something else has the name.
+pub fn create_state_dir(folder: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| Error::File {
+        place: Place::flag("state_dir"),
+        path: folder.to_owned(),
+        reason: format!("the folder cannot be created: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Surroundings { variables, is_root: false, descriptors: 1_024 }
+    }
+
+    #[test]
+    fn state_folder_is_where_the_platform_keeps_state() {
+        let home = ("HOME", "/home/a");
+        let xdg = ("XDG_STATE_HOME", "/state");
+        let systemd = ("STATE_DIRECTORY", "/var/lib/one:/var/lib/two");
+        for (variables, folder) in [
+            (&[home, xdg, systemd] as &[_], Some("/var/lib/one")),
+            (&[home, xdg], Some("/state/beacon-relay")),
+            (&[home, ("XDG_STATE_HOME", "relative")], Some("/home/a/.local/state/beacon-relay")),
+            (&[home, ("XDG_STATE_HOME", "")], Some("/home/a/.local/state/beacon-relay")),
+            (&[], None),
+        ] {
+            assert_eq!(surroundings(variables).default_state_dir().as_deref(), folder);
+        }
+    }
+
+    #[test]
+    fn state_folder_of_root_is_in_var_unless_systemd_gives_one() {
+        let root = |variables| Surroundings { is_root: true, ..surroundings(variables) };
+        let plain = root(&[("HOME", "/root")]).default_state_dir();
+        assert_eq!(plain.as_deref(), Some("/var/lib/beacon-relay"));
+        let systemd = root(&[("STATE_DIRECTORY", "/var/lib/one")]).default_state_dir();
+        assert_eq!(systemd.as_deref(), Some("/var/lib/one"));
+    }
+
+    #[test]
+    fn peers_get_the_descriptors_that_are_not_reserved() {
+        for (descriptors, peers) in [(1_024, 768), (256, 0), (100, 0), (u64::MAX, usize::MAX - 256)]
+        {
+            let surroundings = Surroundings { descriptors, ..surroundings(&[]) };
+            assert_eq!(surroundings.most_peers(), peers);
+        }
+    }
+
+    #[test]
+    fn created_state_folder_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/b");
+        create_state_dir(&folder).unwrap();
+        create_state_dir(&folder).unwrap();
+        let mode = folder.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn state_folder_cannot_be_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = create_state_dir(file.path()).unwrap_err();
+        assert!(error.is_about_a_file());
+        assert!(error.to_string().starts_with("--state-dir = "), "{error}");
+    }
+}

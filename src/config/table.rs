@@ -1,0 +1,99 @@
+//! How settings are declared: once, with their type, their default and their help.
+
+use super::value::Kind;
+
+/// What the command line, the file and the environment need to know about a setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// The key of the file; the flag has dashes for its underscores.
+    pub(super) key: &'static str,
+    /// How it is written.
+    pub(super) kind: Kind,
+    /// The default, as an operator would write it; `None` where there is none, or
+    /// where it depends on the machine.
+    pub(super) default: Option<&'static str>,
+    /// What stands for the value in the help.
+    pub(super) value_name: &'static str,
+    /// One line of help.
+    pub(super) help: &'static str,
+    /// The part of the help that it stands in.
+    pub(super) heading: &'static str,
+}
+
+/// Declares a struct of settings: its fields, its `SETTINGS`, and how it is read.
+///
+/// A setting is `field: Type ["VALUE"] or "default" in range;`, where the default and the
+/// range may be left out, and `field as "key"` gives a key that is not the field's name.
+/// The first line of its doc is its help. What is `made of` several settings follows.
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident {
+            $($heading:literal {
+                $(
+                    #[doc = $help:literal]
+                    $(#[doc = $doc:literal])*
+                    $field:ident $(as $key:literal)?: $type:ty [$value_name:literal]
+                        $(or $default:literal)? $(in $range:expr)?;
+                )*
+            })*
+        }
+        $(made of several {
+            $($(#[doc = $made_doc:literal])* $made:ident: $made_type:ty = $make:expr;)*
+        })?
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[doc = $help] $(#[doc = $doc])* pub $field: $type,)*)*
+            $($($(#[doc = $made_doc])* pub $made: $made_type,)*)?
+        }
+
+        impl $name {
+            pub(in crate::config) const SETTINGS: &'static [$crate::config::table::Setting] = &[$($(
+                $crate::config::table::Setting {
+                    key: $crate::config::table::key!($field $($key)?),
+                    kind: <$type as $crate::config::value::Value>::KIND,
+                    default: $crate::config::table::option!($($default)?),
+                    value_name: $value_name,
+                    help: $help.trim_ascii(),
+                    heading: $heading,
+                },
+            )*)*];
+
+            /// Reads all its settings; the first that is wrong is the error.
+            pub(in crate::config) fn read(
+                layers: &$crate::config::Layers,
+            ) -> Result<Self, $crate::config::Error> {
+                Ok(Self {
+                    $($($field: {
+                        let key = $crate::config::table::key!($field $($key)?);
+                        let value: $type = layers.read(key)?;
+                        $(layers.check_range(key, &value, &$range)?;)?
+                        value
+                    },)*)*
+                    $($($made: $make(layers)?,)*)?
+                })
+            }
+        }
+    };
+}
+
+macro_rules! key {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $key:literal) => {
+        $key
+    };
+}
+
+macro_rules! option {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+
+pub(super) use {key, option, settings};

@@ -1,0 +1,288 @@
+//! The settings together: who wins, what contradicts what, and what is printed.
+
+use std::collections::HashMap;
+use std::fs;
+
+use clap::{Args as _, FromArgMatches as _};
+use tempfile::NamedTempFile;
+
+use super::*;
+
+/// What an operator says, in all three ways.
+#[derive(Default)]
+struct Said<'a> {
+    file: &'a str,
+    variables: &'a [(&'a str, &'a str)],
+    flags: &'a [&'a str],
+}
+
+impl Said<'_> {
+    fn layers(&self) -> Result<Layers, Error> {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), self.file).unwrap();
+        let config = ["serve", "--config", file.path().to_str().unwrap()];
+        let arguments = config.iter().chain(self.flags);
+        let matches = Flags::augment_args(clap::Command::new("serve")).get_matches_from(arguments);
+        let flags = Flags::from_arg_matches(&matches).unwrap();
+
+        let home = ("HOME", "/home/a");
+        let variables = self.variables.iter().chain([&home]);
+        let variables: HashMap<_, _> =
+            variables.map(|(name, value)| (name.into(), value.into())).collect();
+        let surroundings = Surroundings { variables, is_root: false, descriptors: 1_024 };
+        Layers::collect(flags, &surroundings)
+    }
+
+    fn config(&self) -> Result<Config, Error> {
+        Config::new(&self.layers()?)
+    }
+}
+
+fn with_flags(flags: &[&str]) -> Result<Config, Error> {
+    Said { flags, ..Said::default() }.config()
+}
+
+fn refusal(flags: &[&str]) -> String {
+    let error = with_flags(flags).unwrap_err();
+    assert!(!error.is_about_a_file(), "{error}");
+    error.to_string()
+}
+
+#[test]
+fn defaults_are_a_valid_configuration() {
+    let config = with_flags(&[]).unwrap();
+    assert_eq!(config.state_dir, PathBuf::from("/home/a/.local/state/beacon-relay"));
+    assert_eq!(config.wss_bind, WssBind::Tcp("127.0.0.1:8443".parse().unwrap()));
+    assert_eq!(config.udp_bind, "[::]:9001".parse().unwrap());
+    assert!(config.udp_bind_default);
+    assert_eq!(config.admin_bind, "127.0.0.1:9464".parse().unwrap());
+    assert_eq!(config.beacon_id, BeaconId(0));
+    assert_eq!(config.idle_timeout, Duration::from_secs(90));
+    assert_eq!(config.max_peers, 1_024 - 256);
+    assert_eq!(config.max_nodes, 500_000);
+    assert_eq!((config.upgrade_rate, config.upgrade_burst), (10, 100));
+    assert_eq!((config.relay_rate, config.relay_bytes), (4_000, 0));
+    assert_eq!((config.outbox_bytes, config.outbox_age), (262_144, Duration::from_secs(2)));
+    assert_eq!(config.punch_allow, PunchAllow::List(vec![]));
+    assert_eq!((config.keys, config.registry, config.relay_name), (None, None, None));
+    assert!(!config.public_plaintext && !config.open_gossip && !config.require_punch_grant);
+}
+
+#[test]
+fn file_beats_default_and_environment_beats_file_and_flag_beats_environment() {
+    let file = "max_nodes = 1\nrelay_rate = 1\npunch_rate = 1";
+    let variables = &[("BEACON_RELAY_RELAY_RATE", "2"), ("BEACON_RELAY_PUNCH_RATE", "2")] as &[_];
+    let config = Said { file, variables, flags: &["--punch-rate", "3"] }.config().unwrap();
+    assert_eq!((config.max_nodes, config.relay_rate, config.punch_rate), (1, 2, 3));
+    assert_eq!(config.upgrade_rate, 10);
+}
+
+#[test]
+fn list_of_a_higher_layer_replaces_the_lower_one() {
+    let file = "peers = [\"a:1\", \"b:2\"]";
+    let said = Said { file, flags: &["--peers", "c:3", "--peers", "d:4,e:5"], ..Said::default() };
+    let peers: Vec<_> = said.config().unwrap().peers.iter().map(HostPort::to_string).collect();
+    assert_eq!(peers, ["c:3", "d:4", "e:5"]);
+    let said = Said { file, flags: &["--peers="], ..Said::default() };
+    assert_eq!(said.config().unwrap().peers, []);
+}
+
+#[test]
+fn switch_is_true_alone_and_can_be_turned_off() {
+    assert!(with_flags(&["--open-gossip"]).unwrap().open_gossip);
+    assert!(!with_flags(&["--open-gossip=false"]).unwrap().open_gossip);
+    let variables = &[("BEACON_RELAY_OPEN_GOSSIP", "1")] as &[_];
+    assert!(Said { variables, ..Said::default() }.config().unwrap().open_gossip);
+}
+
+#[test]
+fn variables_of_other_names_are_nobodys_settings() {
+    let variables = &[("BEACON_RELAY_PORT", "tcp://10.0.0.1:9001")] as &[_];
+    assert!(Said { variables, ..Said::default() }.config().is_ok());
+}
+
+#[test]
+fn error_names_the_place_that_won() {
+    let file = "\noutbox_age = \"2\"";
+    let error = Said { file, ..Said::default() }.config().unwrap_err();
+    assert!(error.is_about_a_file());
+    let reason = "not a duration; write a number and a unit, such as 2s";
+    assert!(error.to_string().ends_with(&format!(": line 2: outbox_age = \"2\": {reason}")));
+
+    let variables = &[("BEACON_RELAY_OUTBOX_AGE", "3")] as &[_];
+    let error = Said { file, variables, flags: &[] }.config().unwrap_err();
+    assert!(error.to_string().starts_with("BEACON_RELAY_OUTBOX_AGE = \"3\": "), "{error}");
+
+    let error = Said { file, variables, flags: &["--outbox-age", "4"] }.config().unwrap_err();
+    assert!(error.to_string().starts_with("--outbox-age = \"4\": "), "{error}");
+}
+
+#[test]
+fn every_combination_of_ping_pong_and_idle_times_is_allowed() {
+    let flags = &["--ping-interval", "1h", "--pong-timeout", "2h", "--idle-timeout", "1ms"];
+    assert!(with_flags(flags).is_ok());
+}
+
+#[test]
+fn explicit_udp_bind_is_told_from_the_default() {
+    let config = with_flags(&["--udp-bind", ":9001"]).unwrap();
+    assert_eq!(config.udp_bind, "[::]:9001".parse().unwrap());
+    assert!(!config.udp_bind_default);
+}
+
+#[test]
+fn public_listener_needs_a_flag_and_trusts_no_proxy_by_itself() {
+    let refused = refusal(&["--wss-bind", ":8443"]);
+    assert!(refused.starts_with("--wss-bind = \":8443\": "), "{refused}");
+    let config = with_flags(&["--wss-bind", ":8443", "--public-plaintext"]).unwrap();
+    assert_eq!(config.trusted_proxies, []);
+}
+
+#[test]
+fn local_listener_trusts_loopback_unless_told_otherwise() {
+    assert_eq!(with_flags(&[]).unwrap().trusted_proxies, IpNet::LOOPBACK);
+    let unix = with_flags(&["--wss-bind", "unix:/run/relay.sock"]).unwrap();
+    assert_eq!(unix.trusted_proxies, IpNet::LOOPBACK);
+    let given = with_flags(&["--trusted-proxy", "10.0.0.0/8"]).unwrap();
+    assert_eq!(given.trusted_proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(with_flags(&["--trusted-proxy="]).unwrap().trusted_proxies, []);
+}
+
+#[test]
+fn peers_beyond_the_descriptor_limit_are_refused_with_it() {
+    assert_eq!(with_flags(&["--max-peers", "768"]).unwrap().max_peers, 768);
+    let refused = refusal(&["--max-peers", "769"]);
+    assert!(refused.starts_with("--max-peers = \"769\": "), "{refused}");
+    assert!(refused.contains("1 to 768"), "{refused}");
+}
+
+#[test]
+fn third_generation_needs_a_name() {
+    assert!(refusal(&["--min-auth-generation", "3"]).contains("--relay-name"));
+    assert!(with_flags(&["--min-auth-generation", "3", "--relay-name", "a.example"]).is_ok());
+}
+
+#[test]
+fn registering_beacon_needs_an_address() {
+    let flags = &["--beacon-id", "7", "--registry", "r:9000"];
+    assert!(refusal(flags).starts_with("--beacon-id = \"7\": "));
+    assert!(with_flags(&["--beacon-id", "7"]).is_ok());
+    assert!(
+        with_flags(&["--advertise-addr", "b:9001", "--beacon-id", "7", "--registry", "r:9"])
+            .is_ok()
+    );
+}
+
+#[test]
+fn registry_is_believed_as_its_flags_say() {
+    let hex = "ab".repeat(32);
+    for (flags, tls) in [
+        (&[] as &[_], None),
+        (&["--registry-tls"], Some(RegistryTrust::System)),
+        (
+            &["--registry-fingerprint", &hex],
+            Some(RegistryTrust::Fingerprint(Fingerprint([0xab; 32]))),
+        ),
+    ] {
+        let flags: Vec<_> = ["--registry", "r:9000"].iter().chain(flags).copied().collect();
+        let registry = with_flags(&flags).unwrap().registry.unwrap();
+        assert_eq!((registry.address.to_string().as_str(), registry.tls), ("r:9000", tls));
+    }
+}
+
+#[test]
+fn registry_flags_mean_nothing_without_a_registry() {
+    let hex = "ab".repeat(32);
+    for flags in [
+        &["--registry-tls"] as &[_],
+        &["--registry-ca", "/ca.pem"],
+        &["--registry-fingerprint", &hex],
+        &["--registry-admin-token-file", "/token"],
+    ] {
+        let refused = refusal(flags);
+        assert!(refused.ends_with("needs --registry as well"), "{refused}");
+    }
+    let both = &["--registry", "r:1", "--registry-ca", "/c", "--registry-fingerprint", &hex];
+    assert!(refusal(both).contains("cannot be combined"));
+}
+
+#[test]
+fn authorities_are_a_pem_file_with_a_certificate() {
+    let file = NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let flags = &["--registry", "r:9000", "--registry-ca", path];
+    let pem = rcgen::generate_simple_self_signed(["r".to_owned()]).unwrap().cert.pem();
+    fs::write(&file, &pem).unwrap();
+    let registry = with_flags(flags).unwrap().registry.unwrap();
+    assert_eq!(registry.tls, Some(RegistryTrust::CaFile(path.into())));
+
+    let broken = pem.replace("MII", "???");
+    assert_ne!(broken, pem);
+    for (text, reason) in [("nothing", "no certificate"), (&broken, "not a PEM file")] {
+        fs::write(&file, text).unwrap();
+        let error = with_flags(flags).unwrap_err();
+        assert!(error.is_about_a_file() && error.to_string().contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn token_is_read_trimmed_hidden_and_warned_about() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), "  hunter2\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let flags = &["--registry", "r:9000", "--registry-admin-token-file", path];
+
+    let said = Said { flags, ..Said::default() };
+    let config = said.config().unwrap();
+    let token = config.registry.as_ref().unwrap().admin_token.as_ref().unwrap();
+    assert_eq!(token.expose(), "hunter2");
+    assert_eq!(config.warnings, []);
+    assert!(!format!("{config:?} {}", said.layers().unwrap()).contains("hunter2"));
+
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(said.config().unwrap().warnings.len(), 1);
+
+    fs::write(file.path(), " \n").unwrap();
+    let error = said.config().unwrap_err();
+    assert!(error.is_about_a_file());
+    assert!(error.to_string().ends_with("the file is empty"), "{error}");
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_says_the_same() {
+    let flags = &[
+        "--relay-bytes=5000000000",
+        "--peers=a:1,[::1]:2",
+        "--open-gossip=1",
+        "--punch-allow=*",
+        "--registry=r:9000",
+        "--registry-tls",
+        "--wss-bind=unix:/run/a b.sock",
+        "--idle-timeout=2m",
+        "--log-level=info,beacon_relay::udp=debug",
+        "--relay-name=Relay.example",
+        "--trusted-proxy=",
+        "--udp-bind=:9001",
+        "--keys=/etc/\"keys\".json",
+    ];
+    let said = Said { flags, ..Said::default() };
+    let printed = said.layers().unwrap().to_string();
+    let again = Said { file: &printed, ..Said::default() };
+    assert_eq!(again.config().unwrap(), said.config().unwrap(), "{printed}");
+}
+
+#[test]
+fn flags_have_the_names_that_operators_were_told() {
+    let told = "state-dir wss-bind udp-bind admin-bind keys registry registry-tls registry-ca \
+        registry-fingerprint registry-admin-token-file beacon-id peers advertise-addr open-gossip \
+        auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
+        max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
+        outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
+        punch-allow udp-sender-check public-plaintext log-level log-format";
+    let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
+    let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();
+    told.sort();
+    flags.sort();
+    assert_eq!(flags, told);
+}

@@ -1,0 +1,121 @@
+//! Settings that are one of a few words, and what to log.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::Invalid;
+
+/// Whether a UDP packet must come from the endpoint of the sender that it claims.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum UdpSenderCheck {
+    /// It need not: deployed nodes that change their port go on being heard.
+    Off,
+    /// It must: what comes from elsewhere is dropped.
+    Observed,
+}
+
+impl FromStr for UdpSenderCheck {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "off" => Ok(Self::Off),
+            "observed" => Ok(Self::Observed),
+            _ => Err("neither off nor observed".into()),
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// For a person at a console.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("neither text nor json".into()),
+        }
+    }
+}
+
+/// What to log: a level, or levels for parts, such as `info,beacon_relay::udp=debug`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter for a subscriber.
+    #[must_use]
+    pub fn to_filter(&self) -> EnvFilter {
+        EnvFilter::try_new(&self.0).expect("a LogFilter is only made of what EnvFilter takes")
+    }
+}
+
+impl fmt::Display for LogFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        // EnvFilter takes a lone word for the name of a part, so that a misspelt level
+        // would silence everything without an error.
+        let is_misspelt = |word: &&str| {
+            let is_level = !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+            !is_level && !word.contains(['=', '[', ']', '{', '}'])
+        };
+        if let Some(word) = text.split(',').map(str::trim).find(is_misspelt) {
+            return Err(format!(
+                "`{word}` is no level; write error, warn, info, debug, trace or off, or part=level"
+            )
+            .into());
+        }
+        match EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("not a log filter: {error}").into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filter_is_a_level_or_levels_for_parts() {
+        for text in ["info", "WARN", "off", "info,beacon_relay::udp=debug", "[session]=trace"] {
+            let filter: LogFilter = text.parse().unwrap();
+            assert!(!filter.to_filter().to_string().is_empty());
+            assert_eq!(filter.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn misspelt_level_is_refused() {
+        for text in ["inof", "", "info,", "beacon_relay=loud", "beacon_relay"] {
+            assert!(text.parse::<LogFilter>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn words_are_exact() {
+        assert_eq!("json".parse(), Ok(LogFormat::Json));
+        assert!("JSON".parse::<LogFormat>().is_err());
+        assert_eq!("observed".parse(), Ok(UdpSenderCheck::Observed));
+        assert!("on".parse::<UdpSenderCheck>().is_err());
+    }
+}

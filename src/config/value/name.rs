@@ -1,0 +1,143 @@
+//! Names: the relay's own, a browser's origin, and a certificate by its fingerprint.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Invalid;
+
+/// Longest host name, in bytes (RFC 1035 §2.3.4).
+const MAX_HOST_NAME: usize = 253;
+
+/// Whether `text` can be a host name or an IPv4 address.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    text.len() <= MAX_HOST_NAME && text.split('.').all(is_label)
+}
+
+/// The public name of this relay, which third-generation logins sign; in lower case.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RelayName(String);
+
+impl RelayName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RelayName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        // A colon would also make the signed text `compat_auth:…` ambiguous.
+        if !is_host_name(text) {
+            return Err(
+                "not a host name; write it without scheme and port, as in relay.example.net".into(),
+            );
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+}
+
+/// An `Origin` that browsers may send, such as `https://app.example.net`; in lower case.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WebOrigin(String);
+
+impl WebOrigin {
+    /// The origin.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for WebOrigin {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+            let is_host = |b: u8| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b);
+            let is_scheme = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+            !scheme.is_empty()
+                && scheme.bytes().all(is_scheme)
+                && !host.is_empty()
+                && host.bytes().all(is_host)
+        });
+        if is_origin {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err("not an origin; write scheme://host without a path, such as https://app.example.net"
+                .into())
+        }
+    }
+}
+
+/// The SHA-256 of a certificate in its DER form.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|c| *c != ':')
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        let digits = digits.ok_or("not a SHA-256 fingerprint: only hex digits and colons")?;
+        let bytes: Vec<u8> = digits
+            .chunks_exact(2)
+            .map(|pair| pair.iter().fold(0, |byte, d| byte << 4 | d))
+            .collect();
+        let whole = digits.len() == 64;
+        bytes.try_into().ok().filter(|_| whole).map(Self).ok_or_else(|| {
+            format!("not a SHA-256 fingerprint: 64 hex digits, and this has {}", digits.len())
+                .into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relay_name_is_lower_case() {
+        assert_eq!("Relay.Example.NET".parse::<RelayName>().unwrap().as_str(), "relay.example.net");
+        let too_long = format!("{}.net", "a.".repeat(125));
+        for text in ["", "a b", "a:1", "https://a", "a..b", ".", "ä.example", too_long.as_str()] {
+            assert!(text.parse::<RelayName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn origin_is_scheme_and_host() {
+        for text in ["https://app.example.net", "http://[::1]:3000", "pilot-app://host"] {
+            assert_eq!(text.parse::<WebOrigin>().unwrap().as_str(), text);
+        }
+        for text in ["", "*", "app.example.net", "https://", "https://a/", "https://a b", "://a"] {
+            assert!(text.parse::<WebOrigin>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn fingerprint_is_read_with_and_without_colons() {
+        let plain = "00ff".repeat(16);
+        let fingerprint: Fingerprint = plain.parse().unwrap();
+        assert_eq!(fingerprint.to_string(), plain);
+        assert_eq!(format!("00:FF{}", ":00:ff".repeat(15)).parse(), Ok(fingerprint));
+        for text in ["", "00ff", &plain[1..], &format!("{plain}0"), &plain.replace('f', "g")] {
+            assert!(text.parse::<Fingerprint>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What an operator sees of a bad setting: one line that names the key, the value and
+//! the reason, and the exit code of whoever is to blame.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const USAGE: i32 = 64;
+const CONFIG: i32 = 78;
+
+/// One bad value for each setting, with a part of the reason.
+const BAD: [(&str, &str, &str); 39] = [
+    ("state_dir", "", "write a path"),
+    ("keys", "/nonexistent/keys.json", "No such file"),
+    ("wss_bind", "localhost:8443", "not IP:PORT"),
+    ("udp_bind", "9001", "not IP:PORT"),
+    ("admin_bind", "127.0.0.1:99999", "not IP:PORT"),
+    ("public_plaintext", "maybe", "neither true nor false"),
+    ("trusted_proxy", "10.1.0.0/8", "write 10.0.0.0/8"),
+    ("allow_origin", "app.example.net", "not an origin"),
+    ("relay_name", "relay.example.net:443", "not a host name"),
+    ("min_auth_generation", "4", "from 1 to 3"),
+    ("auth_timeout", "0s", "from 1ms to 24h"),
+    ("max_peers", "4000000000", "descriptor limit"),
+    ("upgrade_rate", "-1", "not a whole number"),
+    ("upgrade_burst", "0", "from 1 to"),
+    ("idle_timeout", "0s", "from 1ms to 24h"),
+    ("ping_interval", "30", "such as 30s"),
+    ("pong_timeout", "ten", "not a duration"),
+    ("write_timeout", "0ms", "from 1ms to 24h"),
+    ("drain_time", "25h", "from 0s to 24h"),
+    ("outbox_bytes", "65536", "from 131072"),
+    ("outbox_age", "2", "such as 2s"),
+    ("max_nodes", "0", "from 1 to 10000000"),
+    ("relay_rate", "4k", "not a whole number"),
+    ("relay_bytes", "1.5", "not a whole number"),
+    ("udp_sender_check", "on", "neither off nor observed"),
+    ("punch_rate", "many", "not a whole number"),
+    ("punch_allow", "*,192.0.2.1", "`*` is not an address"),
+    ("require_punch_grant", "2", "neither true nor false"),
+    ("beacon_id", "4294967296", "not a whole number"),
+    ("peers", "a:9001,b", "`b` is not HOST:PORT"),
+    ("advertise_addr", "::1:9001", "needs brackets"),
+    ("open_gossip", "yes", "neither true nor false"),
+    ("log_level", "inof", "`inof` is no level"),
+    ("log_format", "xml", "neither text nor json"),
+    ("registry", "registry.example.net", "the port is missing"),
+    ("registry_tls", "true", "needs --registry as well"),
+    ("registry_ca", "/nonexistent/ca.pem", "needs --registry as well"),
+    ("registry_fingerprint", "00ff", "64 hex digits, and this has 4"),
+    ("registry_admin_token_file", "/nonexistent/token", "needs --registry as well"),
+];
+
+/// The program, without anything of the environment of the tests.
+fn relay(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    command.args(arguments).env_clear().env("HOME", "/nonexistent").env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// The single line on stderr of a run that must fail with `code`.
+fn refused(command: &mut Command, code: i32) -> String {
+    let output = command.output().unwrap();
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{command:?}: {line}");
+    assert_eq!(line.lines().count(), 1, "{command:?}: {line}");
+    assert!(!line.contains("panicked"), "{command:?}: {line}");
+    assert!(output.stdout.is_empty(), "{command:?}");
+    line
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn write(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// 78 where the file that a flag names is to blame, whoever gave the flag.
+fn code_of(key: &str) -> i32 {
+    if key == "keys" { CONFIG } else { USAGE }
+}
+
+#[test]
+fn each_bad_flag_is_one_line_with_key_value_and_reason() {
+    for (key, value, reason) in BAD {
+        let flag = format!("--{}", key.replace('_', "-"));
+        let line = refused(&mut relay(&["check-config", &format!("{flag}={value}")]), code_of(key));
+        assert!(line.contains(&format!("{flag} = \"{value}\": ")), "{line}");
+        assert!(line.contains(reason), "{line}");
+    }
+}
+
+#[test]
+fn each_bad_variable_is_one_line_with_key_value_and_reason() {
+    for (key, value, reason) in BAD {
+        let name = format!("BEACON_RELAY_{}", key.to_uppercase());
+        let line = refused(relay(&["check-config"]).env(&name, value), code_of(key));
+        assert!(line.contains(reason), "{line}");
+        assert!(line.contains(&format!("{name} = \"{value}\": ")), "{line}");
+    }
+}
+
+#[test]
+fn each_bad_value_of_the_file_is_one_line_with_its_number() {
+    let folder = TempDir::new().unwrap();
+    for (key, value, reason) in BAD {
+        let file = write(&folder, "relay.toml", &format!("# a comment\n{key} = \"{value}\"\n"));
+        let line = refused(&mut relay(&["check-config", "--config", &file]), CONFIG);
+        assert!(line.contains(reason), "{line}");
+        assert!(line.contains(&format!("{file}: line 2: {key} = \"{value}\": ")), "{line}");
+    }
+}
+
+#[test]
+fn every_flag_of_the_help_has_a_bad_value_here() {
+    let help = stdout(&relay(&["serve", "--help"]).output().unwrap());
+    let flags = help.lines().filter_map(|line| line.trim().strip_prefix("--"));
+    let flags: Vec<_> = flags
+        .filter_map(|line| line.split([' ', '[']).next())
+        .map(|flag| flag.replace('-', "_"))
+        .filter(|flag| flag != "config")
+        .collect();
+    assert_eq!(flags.len(), BAD.len());
+    for flag in flags {
+        assert!(BAD.iter().any(|(key, ..)| *key == flag), "{flag}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused() {
+    let hex = "ab".repeat(32);
+    for (flags, part) in [
+        (&["--wss-bind=0.0.0.0:8443"] as &[_], "--wss-bind = \"0.0.0.0:8443\": "),
+        (&["--min-auth-generation=3"], "--relay-name"),
+        (&["--beacon-id=7", "--registry=r:9000"], "--advertise-addr"),
+        (
+            &["--registry=r:9", "--registry-ca=/c", "--registry-fingerprint", &hex],
+            "cannot be combined",
+        ),
+    ] {
+        let line = refused(relay(&["check-config"]).args(flags), USAGE);
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn bad_file_that_a_flag_names_exits_78() {
+    let folder = TempDir::new().unwrap();
+    let empty = write(&folder, "empty", "\n");
+    let broken = write(&folder, "keys.json", "{\"7\": 7}");
+    let missing = folder.path().join("missing");
+    let missing = missing.to_str().unwrap();
+    let registry = "--registry=r:9000";
+    for (flag, path, more) in [
+        ("--registry-ca", &*empty, &[registry] as &[_]),
+        ("--registry-ca", missing, &[registry]),
+        ("--registry-admin-token-file", &empty, &[registry]),
+        ("--registry-admin-token-file", missing, &[registry]),
+        ("--keys", &broken, &[]),
+        ("--config", missing, &[]),
+        ("--config", folder.path().to_str().unwrap(), &[]),
+        ("--state-dir", &empty, &[]),
+    ] {
+        let line = refused(relay(&["check-config", flag, path]).args(more), CONFIG);
+        assert!(line.contains(&format!("{flag} = \"{path}\": ")), "{line}");
+    }
+}
+
+#[test]
+fn configuration_file_is_refused_with_the_line() {
+    let folder = TempDir::new().unwrap();
+    for (text, part) in [
+        ("idle_timout = \"90s\"", "did you mean idle_timeout?"),
+        ("idle_timeout = 90", "such as 90s"),
+        ("idle_timeout = \"90s", "line 1"),
+        ("idle_timeout = [\"1s\", \"2s\"]", "not a list"),
+        ("[listener]\nwss_bind = \":1\"", "listener"),
+    ] {
+        let file = write(&folder, "relay.toml", text);
+        let line = refused(&mut relay(&["check-config", "--config", &file]), CONFIG);
+        assert!(line.contains(&format!("{file}: line 1: ")) && line.contains(part), "{line}");
+        refused(relay(&["check-config"]).env("BEACON_RELAY_CONFIG", &file), CONFIG);
+    }
+}
+
+#[test]
+fn misused_command_line_is_one_line_and_exits_64() {
+    for (arguments, part) in [
+        (&[] as &[_], "subcommand"),
+        (&["sreve"], "sreve"),
+        (&["serve", "--idle-timout=1s"], "--idle-timeout"),
+        (&["serve", "-c", "x"], "-c"),
+        (&["check-config", "--keys"], "--keys"),
+        (&["check-config", "--max-peers=1", "--max-peers=2"], "--max-peers"),
+        (&["enroll", "0", "AAAA"], "`0` is not a node id"),
+        (&["enroll", "7", "AAAA"], "32 bytes"),
+    ] {
+        let line = refused(&mut relay(arguments), USAGE);
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn help_and_version_exit_0() {
+    for arguments in
+        [&["--help"] as &[_], &["serve", "--help"], &["--version"], &["help", "keygen"]]
+    {
+        assert!(stdout(&relay(arguments).output().unwrap()).len() > 10);
+    }
+}
+
+#[test]
+fn valid_configuration_is_printed_as_a_file_that_is_valid() {
+    let folder = TempDir::new().unwrap();
+    let keys = write(&folder, "keys.json", "{}");
+    let flags = ["check-config", "--keys", &keys, "--peers=a:9001,b:9001", "--udp-bind=:9001"];
+    let printed = stdout(&relay(&flags).output().unwrap());
+    assert!(printed.contains("configuration is valid"), "{printed}");
+    assert!(printed.contains("peers = [\"a:9001\", \"b:9001\"] # by a flag\n"), "{printed}");
+
+    let file = write(&folder, "relay.toml", &printed);
+    let again = stdout(&relay(&["check-config", "--config", &file]).output().unwrap());
+    let without_origins = |text: &str| {
+        let values = text.lines().map(|line| line.split(" # by").next().unwrap().to_owned());
+        values.collect::<Vec<_>>()
+    };
+    assert_eq!(without_origins(&printed), without_origins(&again));
+}
+
+#[test]
+fn readable_token_is_a_warning_and_never_printed() {
+    let folder = TempDir::new().unwrap();
+    let token = write(&folder, "token", "hunter2\n");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    let flags = ["check-config", "--registry=r:9000", "--registry-admin-token-file", &token];
+    let output = relay(&flags).output().unwrap();
+    let warning = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(warning.contains(&token) && warning.contains("chmod 600"), "{warning}");
+    assert!(!warning.contains("hunter2") && !stdout(&output).contains("hunter2"));
+}
+
+#[test]
+fn reader_that_goes_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = relay(&["check-config"]).stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn new_key_is_its_owners_alone_and_replaces_none() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("node.key");
+    let out = ["keygen", "--out", file.to_str().unwrap()];
+    let public = stdout(&relay(&out).output().unwrap());
+    assert!(public.trim().parse::<beacon_relay::ids::PublicKey>().is_ok(), "{public}");
+    let seed = fs::read_to_string(&file).unwrap();
+    assert_eq!(seed.trim().len(), 44);
+    assert_ne!(seed, public);
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+
+    let line = refused(&mut relay(&out), 1);
+    assert!(line.contains("exists") && line.contains(file.to_str().unwrap()), "{line}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), seed);
+}
+
+#[test]
+fn new_key_without_a_file_is_printed_as_json() {
+    let keys = stdout(&relay(&["keygen"]).output().unwrap());
+    let keys: serde_json::Value = serde_json::from_str(&keys).unwrap();
+    assert_eq!(keys["seed"].as_str().unwrap().len(), 44);
+    assert_eq!(keys["public_key"].as_str().unwrap().len(), 44);
+}
+
+#[test]
+fn enrolled_node_is_in_the_state_folder_that_serve_would_use() {
+    const KEY: &str = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
+    const OTHER: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("state");
+    let folder = folder.to_str().unwrap();
+    for (key, done) in [(KEY, "added"), (KEY, "already"), (OTHER, "instead")] {
+        let said =
+            stdout(&relay(&["enroll", "4242", key, "--state-dir", folder]).output().unwrap());
+        assert!(said.contains("4242") && said.contains(done) && said.contains(folder), "{said}");
+    }
+    let said = relay(&["enroll", "4242", OTHER]).env("STATE_DIRECTORY", folder).output().unwrap();
+    assert!(stdout(&said).contains("already"));
+    assert_eq!(Path::new(folder).metadata().unwrap().permissions().mode() & 0o777, 0o700);
+}
