@@ -15,8 +15,8 @@ use std::hash::Hash;
 use crate::ids::{NodeId, PublicKey};
 
 pub use endpoints::{Endpoint, EndpointView};
-pub use outbox::{Limits, Record, SourceTag};
-pub use session::{End, Session};
+pub use outbox::{Arrival, Limits, Record, SourceTag};
+pub use session::{End, Link, Session};
 pub use table::{Claimed, Destination, Refused, Registration, SenderView, Table, Takeover};
 
 /// What names a peer: a node id here; other doors have longer ones.

@@ -8,9 +8,9 @@ use std::time::Instant;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::outbox::{Limits, Outbox, Record, SourceTag};
+use super::outbox::{Arrival, Limits, Outbox, Record};
 use super::{Id, Principal};
-use crate::metrics::{Origin, Traffic};
+use crate::metrics::Traffic;
 use crate::net::Stream;
 use crate::proto::limit;
 use crate::wire::websocket::Opcode;
@@ -54,6 +54,19 @@ impl End {
     ];
 }
 
+/// What a session sends through.
+#[derive(Debug)]
+pub struct Link {
+    /// The byte stream.
+    pub stream: Box<dyn Stream>,
+    /// How records are laid out: as binary or as text messages.
+    pub framing: Opcode,
+    /// The bounds of the outbox.
+    pub limits: Limits,
+    /// Where packets are accounted for.
+    pub traffic: Arc<Traffic>,
+}
+
 /// A peer's connection: who it is, its stream, and the outbox in front of that.
 #[derive(Debug)]
 pub struct Session<I> {
@@ -68,10 +81,7 @@ pub struct Session<I> {
     /// What the peer may send in a second; only its own task takes from it.
     pub inbound: Mutex<limit::Source>,
     generation: u64,
-    stream: Box<dyn Stream>,
-    framing: Opcode,
-    limits: Limits,
-    traffic: Arc<Traffic>,
+    link: Link,
     outbox: Mutex<Outbox>,
     task: AtomicWaker,
     end: AtomicU8,
@@ -85,11 +95,8 @@ impl<I: Id> Session<I> {
     pub fn new(
         principal: Principal<I>,
         generation: u64,
-        stream: Box<dyn Stream>,
         observed: std::net::SocketAddr,
-        framing: Opcode,
-        limits: Limits,
-        traffic: Arc<Traffic>,
+        link: Link,
         now: Instant,
     ) -> Self {
         Self {
@@ -99,10 +106,7 @@ impl<I: Id> Session<I> {
             names_destination: AtomicBool::new(false),
             inbound: Mutex::default(),
             generation,
-            stream,
-            framing,
-            limits,
-            traffic,
+            link,
             outbox: Mutex::new(Outbox::new()),
             task: AtomicWaker::new(),
             end: AtomicU8::new(0),
@@ -123,15 +127,9 @@ impl<I: Id> Session<I> {
 
     /// Queues records of one source. They leave with the next [`Self::flush`], or are counted
     /// with the reason why not.
-    pub fn push<'a>(
-        &self,
-        records: impl Iterator<Item = Record<'a>>,
-        source: SourceTag,
-        origin: Origin,
-        now: Instant,
-    ) {
-        let shard = self.traffic.shard();
-        self.outbox.lock().push(records, source, origin, self.framing, &self.limits, now, shard);
+    pub fn push<'a>(&self, records: impl Iterator<Item = Record<'a>>, arrival: &Arrival) {
+        let Link { framing, limits, traffic, .. } = &self.link;
+        self.outbox.lock().push(records, arrival, *framing, limits, traffic.shard());
     }
 
     /// Queues a control frame, or the text of a login; false where that lane is full.
@@ -146,22 +144,22 @@ impl<I: Id> Session<I> {
     /// between leaves its records to that one.
     pub fn flush(&self, now: Instant) {
         for _ in 0..FLUSH_ROUNDS {
-            let taken = self.outbox.lock().take(&self.limits, now, self.traffic.shard());
+            let taken = self.outbox.lock().take(&self.link.limits, now, self.link.traffic.shard());
             let Some(mut taken) = taken else { return };
-            match self.stream.try_write(taken.rest()) {
+            match self.link.stream.try_write(taken.rest()) {
                 Ok(written) if taken.wrote(written, now) => {
                     let mut outbox = self.outbox.lock();
-                    outbox.finish(taken, now, &self.traffic);
+                    outbox.finish(taken, now, &self.link.traffic);
                     if !outbox.has_work() {
                         return;
                     }
                 }
                 Ok(_) => {
-                    self.outbox.lock().put_back(taken, &self.traffic);
+                    self.outbox.lock().put_back(taken, &self.link.traffic);
                     break;
                 }
                 Err(error) => {
-                    self.outbox.lock().put_back(taken, &self.traffic);
+                    self.outbox.lock().put_back(taken, &self.link.traffic);
                     if error.kind() != std::io::ErrorKind::WouldBlock {
                         self.end(End::PeerLeft);
                     }
@@ -196,7 +194,7 @@ impl<I: Id> Session<I> {
     /// The stream, for the peer's own task.
     #[must_use]
     pub fn stream(&self) -> &dyn Stream {
-        &*self.stream
+        &*self.link.stream
     }
 
     /// Waits, in the peer's own task, until there is something to write that the kernel may
@@ -211,7 +209,7 @@ impl<I: Id> Session<I> {
             let blocked = outbox.blocked;
             drop(outbox);
             if blocked {
-                match self.stream.poll_writable(cx) {
+                match self.link.stream.poll_writable(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => self.outbox.lock().blocked = false,
                     Poll::Ready(Err(_)) => {
@@ -243,8 +241,17 @@ impl<I: Id> Session<I> {
         outbox.closed || !(outbox.flushing || outbox.has_work())
     }
 
+    /// Sends what the kernel takes at once, gives up the rest of the records, and queues a
+    /// Close frame behind what is in flight.
+    pub fn close_with(&self, payload: &[u8], now: Instant) {
+        self.flush(now);
+        let mut outbox = self.outbox.lock();
+        outbox.end_records(&self.link.traffic);
+        outbox.push_control(Opcode::Close, payload);
+    }
+
     /// Ends the outbox: what it holds is counted as lost, and what comes is refused.
     pub fn close_outbox(&self) {
-        self.outbox.lock().close(&self.traffic);
+        self.outbox.lock().close(&self.link.traffic);
     }
 }

@@ -1,5 +1,6 @@
 //! Decisions without IO: every input, the time among it, is an argument.
 
+pub mod crowd;
 pub mod endpoint;
 pub mod gossip;
 pub mod limit;

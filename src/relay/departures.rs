@@ -7,9 +7,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::metrics::{Drop, Origin, Shard, Transport};
-use crate::net::udp::{
-    BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError,
-};
+use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
 use crate::wire::beacon::MAX_UDP_PACKET;
 
 /// Longest packet that is made here for one node: a DiscoverReply or PunchCommand with an
@@ -84,7 +82,15 @@ impl Departures {
 
     /// Has a packet sent that is `head` and, of packet `index` of the batch, all from byte
     /// `skip` on. `length` is that of the whole.
-    pub(super) fn relay(&mut self, target: Target, head: &[u8], index: usize, skip: u8, length: usize, shard: &Shard) {
+    pub(super) fn relay(
+        &mut self,
+        target: Target,
+        head: &[u8],
+        index: usize,
+        skip: u8,
+        length: usize,
+        shard: &Shard,
+    ) {
         if length > MAX_UDP_PACKET {
             return shard.dropped(Drop::TooLargeForUdp, 1);
         }
@@ -123,15 +129,15 @@ impl Departures {
         }
         self.group();
         for position in 0..self.order.len() {
-            let Some(index) = self.order.get(position) else { continue };
-            let Some(item) = self.items.get(*index as usize).copied() else { continue };
+            let Some(index) = self.order.get(position).copied() else { continue };
+            let Some(item) = self.items.get(index as usize).copied() else { continue };
             let body = item.body.map_or(&[] as &[u8], |(body, skip)| {
                 packet(body as usize).get(usize::from(skip)..).unwrap_or_default()
             });
             if self.gathered.len() + HEAD + body.len() > GATHER {
                 self.send_gathered(socket, shard);
             }
-            self.gather(*index, &item, body);
+            self.gather(index, &item, body);
         }
         self.send_gathered(socket, shard);
         self.items.clear();
@@ -147,7 +153,8 @@ impl Departures {
         }
         let items = &self.items;
         // Not `sort_by_key`, which is stable but allocates; the position keeps the order.
-        self.order.sort_unstable_by_key(|index| (items.get(*index as usize).map(|item| item.to), *index));
+        self.order
+            .sort_unstable_by_key(|index| (items.get(*index as usize).map(|item| item.to), *index));
     }
 
     fn gather(&mut self, index: u32, item: &Item, body: &[u8]) {

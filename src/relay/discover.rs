@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use ed25519_dalek::VerifyingKey;
 
+use super::Relay;
 use super::departures::Departures;
 use super::udp::{Worker, back_to};
-use super::Relay;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard};
 use crate::net::udp::{Datagram, is_local};

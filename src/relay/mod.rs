@@ -7,7 +7,6 @@
 mod beacons;
 mod departures;
 mod discover;
-mod frames;
 mod punch;
 mod routing;
 mod udp;
@@ -28,7 +27,6 @@ use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
 use crate::wire::beacon::DecodeError;
 
 pub use beacons::Beacons;
-pub use frames::Frames;
 pub use punch::{GrantQueue, PunchRules};
 pub use udp::Worker;
 
@@ -89,8 +87,7 @@ impl Relay {
     ) -> (Arc<Self>, GrantQueue) {
         let (punches, grants) = punch::Punches::new();
         let quiet = Mutex::new(Places::new(QUIET_PLACES));
-        let relay =
-            Self { table, traffic, directory, sockets, rules, beacons, punches, quiet };
+        let relay = Self { table, traffic, directory, sockets, rules, beacons, punches, quiet };
         (Arc::new(relay), grants)
     }
 

@@ -8,7 +8,7 @@ use super::Relay;
 use super::departures::{Departures, Target};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport};
-use crate::peers::{Destination, Record, SourceTag};
+use crate::peers::{Arrival, Destination, Record, SourceTag};
 use crate::proto::route::From;
 use crate::wire::beacon::{DELIVER_HEADER, RELAY_HEADER, deliver_dest_header, deliver_header};
 
@@ -51,7 +51,8 @@ impl Relay {
                 };
                 let records =
                     flow.packets.clone().map(|index| Record { head, body: payload(index) });
-                session.push(records, flow.source, Origin::Relayed, now);
+                let arrival = Arrival { source: flow.source, origin: Origin::Relayed, at: now };
+                session.push(records, &arrival);
                 shard.bridged(flow.transport, Transport::Wss, count);
                 out.flush_later(&session);
             }

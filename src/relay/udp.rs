@@ -7,7 +7,6 @@ use std::time::Instant;
 use super::departures::{Departures, Target};
 use super::routing::Flow;
 use super::{Relay, decode_reason, limit_reason};
-use crate::ids::NodeId;
 use crate::metrics::{Drop, Shard, Transport};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::SourceTag;
@@ -121,7 +120,13 @@ impl Relay {
         });
     }
 
-    fn admit_source(&self, worker: &mut Worker, from: From, bytes: usize, now: Instant) -> Result<(), Drop> {
+    fn admit_source(
+        &self,
+        worker: &mut Worker,
+        from: From,
+        bytes: usize,
+        now: Instant,
+    ) -> Result<(), Drop> {
         let listed = from.transport == Transport::Beacon && self.beacons.is_listed(from.address);
         let rates = if listed { &self.rules.beacon } else { &self.rules.source };
         worker.sources.of(&from.address, now).take(rates, bytes, now).map_err(limit_reason)
@@ -160,12 +165,17 @@ impl Relay {
         shard: &Shard,
     ) {
         match packet {
-            Packet::Discover(discover) => self.discover(worker, discover, datagram, out, now, shard),
+            Packet::Discover(discover) => {
+                self.discover(worker, discover, datagram, out, now, shard)
+            }
             Packet::PunchRequest(request) => {
                 self.punch(worker, request, datagram, out, now, shard);
             }
             Packet::Sync(sync) => self.beacons.sync(sync, datagram.from, &self.table, now, shard),
-            Packet::DiscoverReply(_) | Packet::PunchCommand(_) | Packet::Deliver(_) | Packet::Relay(_) => {
+            Packet::DiscoverReply(_)
+            | Packet::PunchCommand(_)
+            | Packet::Deliver(_)
+            | Packet::Relay(_) => {
                 shard.dropped(Drop::NotForRelay, 1);
             }
         }
@@ -191,11 +201,4 @@ fn source_tag(address: SocketAddr) -> SourceTag {
     static HASHER: std::sync::LazyLock<foldhash::fast::RandomState> =
         std::sync::LazyLock::new(foldhash::fast::RandomState::default);
     SourceTag(HASHER.hash_one(address))
-}
-
-/// Two nodes whose endpoints a punch is about.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pair {
-    pub(super) requester: NodeId,
-    pub(super) target: NodeId,
 }

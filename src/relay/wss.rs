@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::departures::Departures;
 use super::routing::Flow;
-use super::{Frames, Relay, Session, decode_reason, limit_reason};
+use super::{Relay, Session, decode_reason, limit_reason};
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
-use crate::peers::{Record, SourceTag};
+use crate::peers::{Arrival, Record, SourceTag};
 use crate::proto::limit::Source;
+use crate::wire::Frames;
 use crate::wire::beacon::{self, Discover, Packet};
 
 impl Relay {
@@ -107,7 +108,7 @@ impl Relay {
         beacon::encode_discover_reply(session.observed, &mut reply);
         let record = Record { head: &reply, body: &[] };
         let source = SourceTag(session.generation());
-        session.push(std::iter::once(record), source, Origin::Ours, now);
+        session.push(std::iter::once(record), &Arrival { source, origin: Origin::Ours, at: now });
         out.flush_later(session);
         shard.handled(Handled::Discover, 1);
     }

@@ -2,5 +2,8 @@
 
 pub mod auth;
 pub mod beacon;
+mod frames;
 pub mod registry;
 pub mod websocket;
+
+pub use frames::Frames;

@@ -92,6 +92,17 @@ pub enum PunchAllow {
     List(Vec<IpNet>),
 }
 
+impl PunchAllow {
+    /// Whether an address passes the limits.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::List(networks) => networks.iter().any(|network| network.contains(ip)),
+        }
+    }
+}
+
 impl Value for PunchAllow {
     const KIND: Kind = Kind::List;
 

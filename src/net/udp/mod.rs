@@ -82,6 +82,12 @@ impl Received {
         self.datagrams.iter().map(|datagram| (datagram, self.bytes(datagram)))
     }
 
+    /// The bytes of one datagram of the last call; empty beyond the last.
+    #[must_use]
+    pub fn packet(&self, index: usize) -> &[u8] {
+        self.datagrams.get(index).map_or(&[], |datagram| self.bytes(datagram))
+    }
+
     fn bytes(&self, datagram: &Datagram) -> &[u8] {
         self.buffer.get(datagram.start..datagram.start + datagram.length).unwrap_or_default()
     }

@@ -45,6 +45,17 @@ pub struct Record<'a> {
     pub body: &'a [u8],
 }
 
+/// What records that are pushed together have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Where they came from.
+    pub source: SourceTag,
+    /// Whether they are relayed or made here.
+    pub origin: Origin,
+    /// When their batch came.
+    pub at: Instant,
+}
+
 /// The queue of one session; its bytes go out in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -59,6 +70,8 @@ pub(super) struct Outbox {
     pub(super) flushing: bool,
     /// The kernel took less than it was given: only the peer's own task goes on.
     pub(super) blocked: bool,
+    /// The session ends: what is in flight and control frames still leave.
+    ending: bool,
     pub(super) closed: bool,
 }
 
@@ -96,6 +109,7 @@ impl Outbox {
             runs: 0,
             flushing: false,
             blocked: false,
+            ending: false,
             closed: false,
         }
     }
@@ -104,41 +118,37 @@ impl Outbox {
     pub(super) fn push<'a>(
         &mut self,
         records: impl Iterator<Item = Record<'a>>,
-        source: SourceTag,
-        origin: Origin,
+        arrival: &Arrival,
         framing: Opcode,
         limits: &Limits,
-        now: Instant,
         shard: &Shard,
     ) {
-        self.expire(limits.age, now, shard);
+        self.expire(limits.age, arrival.at, shard);
         let mut queued = 0;
         for record in records {
-            if self.push_one(record, source, origin, framing, limits, now, shard) {
+            if self.push_one(record, arrival, framing, limits, shard) {
                 queued += 1;
             }
         }
-        if origin == Origin::Relayed {
+        if arrival.origin == Origin::Relayed {
             shard.queued(queued);
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // one step of `push`
     fn push_one(
         &mut self,
         record: Record<'_>,
-        source: SourceTag,
-        origin: Origin,
+        arrival: &Arrival,
         framing: Opcode,
         limits: &Limits,
-        now: Instant,
         shard: &Shard,
     ) -> bool {
+        let Arrival { source, origin, at } = *arrival;
         let reject = |reason| match origin {
             Origin::Relayed => shard.dropped(reason, 1),
             Origin::Ours => shard.ours_dropped(1),
         };
-        if self.closed {
+        if self.ending || self.closed {
             reject(Drop::PeerGone);
             return false;
         }
@@ -159,10 +169,10 @@ impl Outbox {
         }
         let Some(chunk) = self.pending.back_mut() else { return false };
         let before = chunk.cost();
-        if chunk.begins_run(source, origin, now) {
+        if chunk.begins_run(source, origin, at) {
             self.runs += 1;
             let number = self.runs;
-            chunk.push_run(Run { source, number, origin, arrived: now, records: 0, bytes: 0 });
+            chunk.push_run(Run { source, number, origin, arrived: at, records: 0, bytes: 0 });
         }
         chunk.push(framing, record.head, record.body);
         let cost = chunk.cost() - before;
@@ -242,18 +252,28 @@ impl Outbox {
         done.chunk.give_back();
     }
 
-    /// Ends the queue: all that waits is lost, and nothing enters from here on.
-    pub(super) fn close(&mut self, traffic: &Traffic) {
-        self.closed = true;
-        self.control = Vec::new();
-        let shard = traffic.shard();
-        let in_flight = self.in_flight.take().map(|in_flight| in_flight.chunk);
-        for chunk in in_flight.into_iter().chain(self.pending.drain(..)) {
+    /// Refuses records from here on and gives up those that are pending; what is in flight
+    /// still leaves whole, and control frames behind it.
+    pub(super) fn end_records(&mut self, traffic: &Traffic) {
+        self.ending = true;
+        for chunk in self.pending.drain(..) {
             self.held = self.held.saturating_sub(chunk.cost());
-            lose(&chunk, shard);
+            lose(&chunk, traffic.shard());
             chunk.give_back();
         }
-        self.pending.shrink_to_fit();
+    }
+
+    /// Ends the queue: all that waits is lost, and nothing enters from here on.
+    pub(super) fn close(&mut self, traffic: &Traffic) {
+        self.end_records(traffic);
+        self.closed = true;
+        self.control = Vec::new();
+        self.pending = VecDeque::new();
+        if let Some(InFlight { chunk, .. }) = self.in_flight.take() {
+            self.held = self.held.saturating_sub(chunk.cost());
+            lose(&chunk, traffic.shard());
+            chunk.give_back();
+        }
     }
 
     /// Since when what is in flight has made no progress.

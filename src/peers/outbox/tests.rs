@@ -21,11 +21,9 @@ impl Bench {
         let record = Record { head: b"h", body };
         self.outbox.push(
             std::iter::once(record),
-            SourceTag(source),
-            Origin::Relayed,
+            &Arrival { source: SourceTag(source), origin: Origin::Relayed, at: self.now },
             Opcode::Binary,
             &LIMITS,
-            self.now,
             self.traffic.shard(),
         );
     }

@@ -10,9 +10,10 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
-use super::endpoints::{Endpoint, EndpointView, Newcomers};
+use super::endpoints::{Endpoint, EndpointView};
 use super::{End, Id, Session};
 use crate::ids::PublicKey;
+use crate::proto::crowd::Crowd;
 use crate::proto::endpoint::{self, Claim, FORGET_AFTER, HOLD_AFTER_SESSION, Known};
 use crate::proto::route::{self, Way, Ways};
 
@@ -121,7 +122,9 @@ pub struct Table<I> {
     endpoints: AtomicUsize,
     learnt: AtomicUsize,
     generations: AtomicU64,
-    newcomers: Mutex<Newcomers<I>>,
+    evictions: AtomicUsize,
+    /// Endpoints that never came back: a full table drops these first.
+    newcomers: Mutex<Crowd<I>>,
 }
 
 impl<I: Id> Table<I> {
@@ -138,7 +141,8 @@ impl<I: Id> Table<I> {
             endpoints: AtomicUsize::new(0),
             learnt: AtomicUsize::new(0),
             generations: AtomicU64::new(0),
-            newcomers: Mutex::new(Newcomers::new()),
+            evictions: AtomicUsize::new(0),
+            newcomers: Mutex::new(Crowd::new()),
         }
     }
 
@@ -377,32 +381,30 @@ impl<I: Id> Table<I> {
     fn make_room(&self, is_known: impl FnOnce() -> bool, uptime: Duration) -> bool {
         let newcomer = self.newcomers.lock().pop();
         if let Some(newcomer) = newcomer {
-            return self.forget_endpoint(newcomer, |_| true);
+            return self.forget_endpoint(newcomer);
         }
         if !is_known() {
             return false;
         }
         // All have come back at least once: the longest silent of one shard goes.
-        let start = self.generations.load(Ordering::Relaxed) as usize;
-        let shards = self.shards.iter().cycle().skip(start % SHARDS).take(SHARDS);
-        let silent = shards.filter_map(|shard| {
+        let turn = self.evictions.fetch_add(1, Ordering::Relaxed);
+        let shards = self.shards.iter().cycle().skip(turn % SHARDS).take(SHARDS);
+        let mut longest_silent = shards.filter_map(|shard| {
             let shard = shard.read();
             let endpoints =
                 shard.iter().filter_map(|(id, entry)| Some((*id, entry.endpoint.as_ref()?)));
             let oldest = endpoints.max_by_key(|(_, endpoint)| endpoint.silence(uptime));
             oldest.map(|(id, _)| id)
         });
-        let Some(oldest) = { silent }.next() else { return false };
-        self.forget_endpoint(oldest, |_| true)
+        longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest))
     }
 
-    fn forget_endpoint(&self, id: I, really: impl FnOnce(&Endpoint) -> bool) -> bool {
+    fn forget_endpoint(&self, id: I) -> bool {
         let mut shard = self.shard(id).write();
         let Some(entry) = shard.get_mut(&id) else { return false };
-        if !entry.endpoint.as_deref().is_some_and(really) {
+        if entry.endpoint.take().is_none() {
             return false;
         }
-        entry.endpoint = None;
         self.endpoints.fetch_sub(1, Ordering::Relaxed);
         if entry.is_empty() {
             shard.remove(&id);
@@ -451,8 +453,8 @@ impl<I: Id> Table<I> {
         let mut expired = Vec::new();
         for shard in &self.shards {
             shard.write().retain(|id, entry| {
-                let silent = |endpoint: &Box<Endpoint>| endpoint.silence(uptime) > FORGET_AFTER;
-                if entry.endpoint.as_ref().is_some_and(silent) {
+                let silent = |endpoint: &Endpoint| endpoint.silence(uptime) > FORGET_AFTER;
+                if entry.endpoint.as_deref().is_some_and(silent) {
                     entry.endpoint = None;
                     expired.push(*id);
                 }

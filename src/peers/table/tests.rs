@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 
 use super::*;
 use crate::ids::NodeId;
-use crate::metrics::{Origin, Traffic};
+use crate::metrics::Origin;
 use crate::net::Stream;
-use crate::peers::{Limits, Principal, Realm, Record, SourceTag};
+use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record, SourceTag};
 use crate::wire::websocket::Opcode;
 
 #[derive(Debug)]
@@ -44,11 +44,8 @@ fn session(table: &Table<NodeId>, number: u32, key: u8) -> Arc<Session<NodeId>> 
     Arc::new(Session::new(
         principal,
         table.generation(),
-        Box::new(Closed),
         at(1, 1),
-        Opcode::Binary,
-        limits,
-        Arc::new(Traffic::default()),
+        Link { stream: Box::new(Closed), framing: Opcode::Binary, limits, traffic: Arc::default() },
         Instant::now(),
     ))
 }
@@ -113,7 +110,8 @@ fn ended_session_counts_what_it_held_as_peer_gone() {
     let session = session(&table, 1, 1);
     let registration = table.register(session.clone(), Takeover::Always).unwrap();
     let record = Record { head: b"", body: b"x" };
-    session.push(std::iter::once(record), SourceTag(1), Origin::Relayed, Instant::now());
+    let arrival = Arrival { source: SourceTag(1), origin: Origin::Relayed, at: Instant::now() };
+    session.push(std::iter::once(record), &arrival);
     session.flush(Instant::now());
     assert!(session.stuck_since().is_some());
     drop(registration);

@@ -213,30 +213,30 @@ fn decode_deliver(body: &[u8], with_dest: bool) -> Result<Deliver<'_>, DecodeErr
 fn decode_sync(body: &[u8]) -> Result<Sync<'_>, DecodeError> {
     let (&[b0, b1, b2, b3, c0, c1], rest) = fixed(body)?;
     let length = usize::from(u16::from_be_bytes([c0, c1])) * 4;
-    let ids = rest.get(..length).ok_or(truncated(6 + length, body))?;
+    let ids = rest.get(..length).ok_or_else(|| truncated(6 + length, body))?;
     Ok(Sync { beacon: BeaconId(u32::from_be_bytes([b0, b1, b2, b3])), ids })
 }
 
 fn decode_address(body: &[u8]) -> Result<SocketAddr, DecodeError> {
-    let (&length, rest) = body.split_first().ok_or(truncated(1, body))?;
+    let (&length, rest) = body.split_first().ok_or_else(|| truncated(1, body))?;
     let need = 3 + usize::from(length);
     let (ip, port): (IpAddr, _) = match length {
         4 => {
-            let (ip, rest) = rest.split_first_chunk::<4>().ok_or(truncated(need, body))?;
+            let (ip, rest) = rest.split_first_chunk::<4>().ok_or_else(|| truncated(need, body))?;
             ((*ip).into(), rest)
         }
         16 => {
-            let (ip, rest) = rest.split_first_chunk::<16>().ok_or(truncated(need, body))?;
+            let (ip, rest) = rest.split_first_chunk::<16>().ok_or_else(|| truncated(need, body))?;
             ((*ip).into(), rest)
         }
         other => return Err(DecodeError::AddressLength(other)),
     };
-    let port = port.first_chunk::<2>().ok_or(truncated(need, body))?;
+    let port = port.first_chunk::<2>().ok_or_else(|| truncated(need, body))?;
     Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
 fn fixed<const N: usize>(body: &[u8]) -> Result<(&[u8; N], &[u8]), DecodeError> {
-    body.split_first_chunk().ok_or(truncated(N, body))
+    body.split_first_chunk().ok_or_else(|| truncated(N, body))
 }
 
 fn truncated(need: usize, body: &[u8]) -> DecodeError {

@@ -1,0 +1,211 @@
+//! Punches: two nodes are told each other's address (SPEC §2.3, §2.4, §6.7).
+//!
+//! Rates and expiry are judged first; signatures are verified by a task of their own, never
+//! on a receiving thread.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Relay;
+use super::departures::{Departures, Target};
+use super::udp::Worker;
+use crate::config::PunchAllow;
+use crate::directory::Lookup;
+use crate::ids::NodeId;
+use crate::metrics::{Drop, Handled, Shard, Transport};
+use crate::net::udp::Datagram;
+use crate::peers::EndpointView;
+use crate::proto::limit::{Bucket, Places, Rate};
+use crate::proto::login::grant_holds;
+use crate::wire::beacon::{Grant, PunchRequest, encode_punch_command};
+
+/// Punches a second of one source address (SPEC §6.7).
+const SOURCE_RATE: Rate = Rate::per_second(1);
+
+/// Source addresses that have a bucket at a time.
+const SOURCES: usize = 16_384;
+
+/// Grants that wait for their verification: 8 ms of work at 32 µs each.
+const QUEUE: usize = 256;
+
+/// Grants whose target's key is being looked up at a time.
+const LOOKUPS: usize = 64;
+
+/// Who may ask for a punch.
+#[derive(Debug)]
+pub struct PunchRules {
+    /// Punches in all, grants apart.
+    pub rate: Rate,
+    /// Addresses that pass both limits.
+    pub allow: PunchAllow,
+    /// Whether a punch needs its target's grant.
+    pub require_grant: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Punches {
+    all: Mutex<Bucket>,
+    sources: Mutex<Places<Bucket>>,
+    grants: mpsc::Sender<Pending>,
+}
+
+/// A punch whose grant is to be verified.
+#[derive(Debug)]
+struct Pending {
+    request: PunchRequest,
+    grant: Grant,
+    allowed: bool,
+}
+
+/// The grants that wait for verification; run by [`Relay::verify_grants`].
+#[derive(Debug)]
+pub struct GrantQueue(mpsc::Receiver<Pending>);
+
+impl Punches {
+    pub(super) fn new() -> (Self, GrantQueue) {
+        let (grants, queue) = mpsc::channel(QUEUE);
+        let all = Mutex::default();
+        (Self { all, sources: Mutex::new(Places::new(SOURCES)), grants }, GrantQueue(queue))
+    }
+}
+
+/// The two sides of a punch.
+struct Sides {
+    requester: EndpointView,
+    target: EndpointView,
+}
+
+impl Relay {
+    pub(super) fn punch(
+        &self,
+        worker: &Worker,
+        request: &PunchRequest,
+        datagram: &Datagram,
+        out: &mut Departures,
+        now: Instant,
+        shard: &Shard,
+    ) {
+        match self.judge_punch(worker, request, datagram, now, shard) {
+            Ok(Some(sides)) => self.arrange(&sides, out, now, shard),
+            Ok(None) => {}
+            Err(reason) => shard.dropped(reason, 1),
+        }
+    }
+
+    /// Both sides, where the punch may take place now; `None` where that takes a signature.
+    fn judge_punch(
+        &self,
+        worker: &Worker,
+        request: &PunchRequest,
+        datagram: &Datagram,
+        now: Instant,
+        shard: &Shard,
+    ) -> Result<Option<Sides>, Drop> {
+        let source = datagram.from.ip();
+        let allowed = self.rules.punch.allow.contains(source);
+        if !allowed && !self.take_from_source(source, now) {
+            return Err(Drop::PunchSourceLimited);
+        }
+        self.claim(worker, request.requester, datagram, false, now, shard)?;
+        let sides = self.sides(request.requester, request.target, now)?;
+        match request.grant {
+            Some(grant) if grant.expiry <= unix_seconds() => Err(Drop::GrantExpired),
+            Some(grant) => {
+                let pending = Pending { request: *request, grant, allowed };
+                self.punches.grants.try_send(pending).map_err(|_| Drop::GrantQueueFull)?;
+                Ok(None)
+            }
+            None if self.rules.punch.require_grant => Err(Drop::PunchWithoutGrant),
+            None => self.take_from_all(allowed, now).map(|()| Some(sides)),
+        }
+    }
+
+    fn take_from_source(&self, source: IpAddr, now: Instant) -> bool {
+        self.punches.sources.lock().of(&source, now).take(SOURCE_RATE, 1, now)
+    }
+
+    fn take_from_all(&self, allowed: bool, now: Instant) -> Result<(), Drop> {
+        if allowed || self.punches.all.lock().take(self.rules.punch.rate, 1, now) {
+            Ok(())
+        } else {
+            Err(Drop::PunchRateLimited)
+        }
+    }
+
+    fn sides(&self, requester: NodeId, target: NodeId, now: Instant) -> Result<Sides, Drop> {
+        let find = |node| self.table.endpoint(node, now).ok_or(Drop::PunchUnknownTarget);
+        Ok(Sides { requester: find(requester)?, target: find(target)? })
+    }
+
+    /// Sends each side the other's address.
+    fn arrange(&self, sides: &Sides, out: &mut Departures, now: Instant, shard: &Shard) {
+        let Sides { requester, target } = sides;
+        if target.quiet && !self.may_disturb(target.address, now) {
+            return shard.dropped(Drop::QuietEndpoint, 1);
+        }
+        for (side, towards) in [(requester, target.address), (target, requester.address)] {
+            out.send(side_of(side), &command(towards));
+        }
+        shard.handled(Handled::Punch, 1);
+    }
+
+    /// Verifies the grants of punches, and arranges those that hold, until the relay goes.
+    pub async fn verify_grants(self: Arc<Self>, mut queue: GrantQueue) {
+        let mut lookups = JoinSet::new();
+        while let Some(pending) = queue.0.recv().await {
+            while lookups.try_join_next().is_some() {}
+            if lookups.len() >= LOOKUPS {
+                lookups.join_next().await;
+            }
+            let relay = Arc::clone(&self);
+            lookups.spawn(async move { relay.verify(pending).await });
+        }
+    }
+
+    async fn verify(&self, pending: Pending) {
+        let Pending { request: PunchRequest { requester, target, .. }, grant, allowed } = pending;
+        let known = self.directory.lookup(target).await;
+        let now = Instant::now();
+        let shard = self.traffic.shard();
+        let sides = match self.sides(requester, target, now) {
+            Ok(sides) => sides,
+            Err(reason) => return shard.dropped(reason, 1),
+        };
+        let key = match known {
+            Lookup::Key(key) => Some(key),
+            Lookup::Unknown | Lookup::Unavailable => sides.target.key,
+        };
+        let verdict = match key {
+            Some(key) if grant_holds(requester, target, &grant, &key) => Ok(()),
+            // Without a key nobody can tell: the grant counts for nothing, for or against.
+            None if !self.rules.punch.require_grant => self.take_from_all(allowed, now),
+            Some(_) | None => Err(Drop::GrantInvalid),
+        };
+        match verdict {
+            Ok(()) => Departures::lend(|out| {
+                self.arrange(&sides, out, now, shard);
+                out.depart(self.socket_of(0), |_| &[], now, shard);
+            }),
+            Err(reason) => shard.dropped(reason, 1),
+        }
+    }
+}
+
+fn side_of(endpoint: &EndpointView) -> Target {
+    Target { to: endpoint.address, from: endpoint.local, transport: Transport::Udp }
+}
+
+fn command(towards: SocketAddr) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(20);
+    encode_punch_command(towards, &mut packet);
+    packet
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
