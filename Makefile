@@ -27,7 +27,7 @@ test: setup ## Every check there is: unit, integration (real Caddy and Prometheu
 	$(CARGO) test --release --locked
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
-	$(CARGO) test --release --locked --test it -- --ignored --test-threads=1 soak_
+	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check
