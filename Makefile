@@ -1,0 +1,44 @@
+# The one entry point: people and CI call the same targets. `make help` lists them.
+#
+# Everything builds in the release profile, so that lint, tests, documents and the binary
+# share build scripts, macros and (all but lint and documents) the compiled dependencies.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET_DIR)/release/beacon-relay
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test soak lint docs deny clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what the tests need and this machine lacks (Debian packages, rustfmt, clippy)
+	@scripts/setup
+
+build: ## Build the binary, target/release/beacon-relay
+	$(CARGO) build --release --locked
+
+run: build ## Build, then show the relay at work; ONCE=1 ends after the table
+	$(BINARY) demo
+
+test: setup ## Every check there is: unit, integration (real Caddy and Prometheus) and doc tests
+	$(CARGO) test --release --locked
+
+soak: setup ## The long runs: every ignored test whose name begins with soak_
+	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
+
+lint: ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+
+docs: ## Build the documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --document-private-items
+
+deny: ## Licences, bans, sources, advisories (installs cargo-deny, needs the network; not in .ci/run)
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --locked check
+
+clean: ## Remove what was built
+	$(CARGO) clean

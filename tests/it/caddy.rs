@@ -1,0 +1,287 @@
+//! The real Caddy with deploy/Caddyfile in front of the relay, on loopback, with Caddy's
+//! own CA: what passes, what does not, and whose address the relay sees.
+
+use std::fs;
+use std::io::{self, Read, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Instant;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::{Domain, Socket, Type};
+use tempfile::TempDir;
+
+use crate::harness::{Node, PATIENCE, Program, Relay, look_until, read_response, write_directory};
+
+/// Where the client of a test comes from: not the address that Caddy comes from.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+
+/// What a client claims about itself; nobody may believe it.
+const FORGED: &str = "203.0.113.7";
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: pilot.v1\r\n";
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// Caddy, ready to serve `https://localhost:PORT`.
+struct Caddy {
+    program: Program,
+    address: SocketAddr,
+    ca: PathBuf,
+    _storage: TempDir,
+}
+
+impl Caddy {
+    fn start(upstream: SocketAddr) -> Self {
+        let storage = tempfile::tempdir().unwrap();
+        let ca = storage.path().join("caddy/pki/authorities/local/root.crt");
+        let end = Instant::now() + PATIENCE;
+        // Caddy cannot say which port the system chose for it, so one is chosen for it; should
+        // somebody else take that meanwhile, another one is tried.
+        let started = look_until(end, || {
+            let address =
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+            let program = Self::run(upstream, address, storage.path());
+            let line = program
+                .wait_for_line_of(&["serving initial configuration", "address already in use"]);
+            line.contains("serving").then_some((program, address))
+        });
+        let (program, address) = started.expect("no port is free");
+        let caddy = Self { program, address, ca, _storage: storage };
+        // It listens before it has its certificate.
+        let shaken = look_until(end, || caddy.dial().ok());
+        assert!(shaken.is_some(), "no TLS with Caddy:\n{}", caddy.program.log());
+        caddy
+    }
+
+    fn run(upstream: SocketAddr, address: SocketAddr, storage: &Path) -> Program {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/Caddyfile");
+        let mut command = Command::new("caddy");
+        command
+            .args(["run", "--adapter", "caddyfile", "--config"])
+            .arg(file)
+            .env("RELAY_HOST", "localhost")
+            .env("RELAY_TLS", "internal")
+            .env("RELAY_LISTEN", address.ip().to_string())
+            .env("RELAY_HTTPS_PORT", address.port().to_string())
+            .env("RELAY_UPSTREAM", upstream.to_string())
+            .env("RELAY_CADDY_ADMIN", "off")
+            .env("XDG_DATA_HOME", storage)
+            .env("XDG_CONFIG_HOME", storage);
+        Program::start(&mut command)
+    }
+
+    fn url(&self) -> String {
+        format!("wss://localhost:{}/v1/compat", self.address.port())
+    }
+
+    /// A TLS connection from [`CLIENT`] that trusts nobody but Caddy's CA.
+    fn dial(&self) -> io::Result<Tls> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((CLIENT, 0)).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        let mut socket = TcpStream::from(socket);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        Ok(StreamOwned::new(connection, socket))
+    }
+
+    /// Sends a request that claims to come from [`FORGED`].
+    fn request(&self, path: &str, headers: &str) -> Tls {
+        let mut tls = self.dial().unwrap();
+        let host = format!("localhost:{}", self.address.port());
+        write!(
+            tls,
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {FORGED}\r\n{headers}\r\n"
+        )
+        .unwrap();
+        tls
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        read_response(&mut self.request(path, "Connection: close\r\n"))
+    }
+}
+
+/// Stands where the relay does, answers 200 to everything, and hands out the request heads.
+fn recorder() -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heads, received) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = read_head(&mut stream);
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            if heads.send(head).is_err() || stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    });
+    (address, received)
+}
+
+/// Reads up to the empty line, and not a byte further.
+fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[test]
+fn only_the_two_public_paths_get_through_caddy() {
+    let (upstream, heads) = recorder();
+    let caddy = Caddy::start(upstream);
+
+    for path in
+        ["/", "/metrics", "/healthz", "/readyz", "/v1", "/v1/compat/", "/v1/compat/../../metrics"]
+    {
+        assert_eq!(caddy.get(path).0, 404, "{path}");
+    }
+    assert_eq!(heads.try_recv().ok(), None, "a request for another path reached the upstream");
+
+    for path in ["/health", "/v1/compat"] {
+        assert_eq!(caddy.get(path).0, 200, "{path}");
+        let head = heads.recv_timeout(PATIENCE).unwrap();
+        assert!(head.starts_with(&format!("GET {path} HTTP/1.1\r\n")), "{head}");
+    }
+}
+
+#[test]
+fn caddy_replaces_the_forwarded_address_that_a_client_claims() {
+    let (upstream, heads) = recorder();
+    let caddy = Caddy::start(upstream);
+
+    caddy.get("/health");
+
+    let head = heads.recv_timeout(PATIENCE).unwrap();
+    assert!(head.contains(&format!("X-Forwarded-For: {CLIENT}\r\n")), "{head}");
+    assert!(!head.contains(FORGED), "{head}");
+}
+
+#[test]
+fn file_arrives_byte_for_byte_through_caddy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sender, receiver) = (Node::new(1), Node::new(2));
+    let keys = write_directory(folder.path(), &[&sender, &receiver]);
+    let relay = Relay::start(["--keys".as_ref(), keys.as_os_str()]);
+    let caddy = Caddy::start(relay.wss);
+    // Less than an outbox, so that a slow reader cannot make the relay drop a part of it; not
+    // a whole number of packets, and no two packets alike.
+    let file: Vec<u8> =
+        (0..150_001_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let path = folder.path().join("file");
+    fs::write(&path, &file).unwrap();
+
+    let receiving = Program::start(
+        receiver.connect(&caddy.url(), folder.path()).arg("--ca").arg(&caddy.ca).arg("--raw"),
+    );
+    receiving.wait_for_line("connected to");
+    let mut sending = Program::start(
+        sender
+            .connect(&caddy.url(), folder.path())
+            .arg("--ca")
+            .arg(&caddy.ca)
+            .args(["--to", "2", "--file"])
+            .arg(&path),
+    );
+    sending.wait_for_success();
+
+    let arrived = receiving.wait_for_stdout(file.len());
+    assert!(arrived == file, "{} bytes arrived, and not those that were sent", arrived.len());
+    relay.wait_for_metric("pilot_beacon_wss_active", 1.0);
+    assert!(relay.metric("pilot_beacon_wss_frames_in_total") >= 126.0);
+}
+
+#[test]
+fn relay_behind_caddy_sees_the_client_and_refuses_it_through_the_proxy() {
+    let relay = Relay::start([] as [&str; 0]);
+    let caddy = Caddy::start(relay.wss);
+
+    let mut tls = caddy.request("/v1/compat", UPGRADE);
+    let head = read_head(&mut tls);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.to_ascii_lowercase().contains("sec-websocket-protocol: pilot.v1\r\n"), "{head}");
+    let (opcode, challenge) = read_frame(&mut tls);
+    assert_eq!(opcode, 0x81);
+    assert!(challenge.starts_with(br#"{"type":"auth_challenge","#), "{challenge:?}");
+
+    // Nobody's key: refused with 1008, in the client's name.
+    let signature = "A".repeat(86);
+    let key = "A".repeat(43);
+    let reply = format!(
+        r#"{{"type":"auth_reply","node_id":7,"public_key":"{key}=","sig":"{signature}=="}}"#
+    );
+    tls.write_all(&masked_text(&reply)).unwrap();
+    assert_eq!(
+        read_frame(&mut tls),
+        (0x88, [&1008_u16.to_be_bytes()[..], b"auth failed"].concat())
+    );
+
+    let line = relay.wait_for_line(&format!("remote_addr={CLIENT}"));
+    let log = relay.log();
+    assert!(!log.contains(FORGED), "{log}");
+    assert!(!log.contains("remote_addr=127.0.0.1"), "the proxy's address beside {line}:\n{log}");
+}
+
+#[test]
+fn metrics_are_not_reachable_from_outside() {
+    let relay = Relay::start([] as [&str; 0]);
+    let caddy = Caddy::start(relay.wss);
+
+    assert_eq!(caddy.get("/health").0, 200);
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(caddy.get(path).0, 404, "{path} through Caddy");
+        let (status, body) = crate::harness::http_get(relay.wss, path);
+        assert_eq!(status, 404, "{path} at the public listener: {body}");
+    }
+    assert!(relay.metrics().contains("pilot_beacon_wss_active 0"));
+}
+
+/// Reads one unmasked frame of less than 65,536 bytes: its first byte and its payload.
+fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).unwrap();
+    let length = if head[1] == 126 {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        usize::from(u16::from_be_bytes(length))
+    } else {
+        usize::from(head[1])
+    };
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).unwrap();
+    (head[0], payload)
+}
+
+/// A whole text message as a client sends it, with a mask of zeros.
+fn masked_text(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).unwrap();
+    assert!(length > 125, "shorter messages have another header");
+    let [high, low] = length.to_be_bytes();
+    [&[0x81, 0x80 | 126, high, low, 0, 0, 0, 0], text.as_bytes()].concat()
+}
