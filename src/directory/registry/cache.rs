@@ -12,8 +12,8 @@ use crate::ids::{NodeId, PublicKey};
 /// Most keys that are remembered.
 pub(super) const MAX_KEYS: u32 = 1_000_000;
 
-/// Most unknown nodes that are remembered: at the rate at which 1,000 strangers may log in,
-/// about what comes in within [`UNKNOWN`].
+/// Most unknown nodes that are remembered, apart from the keys, so that strangers push no
+/// key out: 6,500 new ones a second within [`UNKNOWN`].
 const MAX_UNKNOWN: u32 = 65_536;
 
 /// Parts with a lock each, so that the growth of one stops few readers, and for a few

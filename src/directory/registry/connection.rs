@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 use super::dial::{Stream, Target};
 use super::{Call, DEADLINE, Failure, MAX_REQUESTS, Problem, Registry, Request};
 use crate::ids::InvalidPublicKey;
-use crate::wire::registry::{self as wire, DecodeError, Mode, PREAMBLE, Response, take_message};
+use crate::wire::registry::{self as wire, DecodeError, Mode, PREAMBLE, Response};
 
 /// How long a registry may be silent before we take it that it has no binary mode.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -145,7 +145,7 @@ impl Connection {
                     if let Some(error) = closed {
                         return self.closed(error, received.is_empty());
                     }
-                    while let Some(message) = take_message(&mut received)? {
+                    while let Some(message) = self.take_message(&mut received)? {
                         self.take_response(&message)?;
                     }
                 }
@@ -188,21 +188,36 @@ impl Connection {
         out.len() > before
     }
 
-    fn closed(&self, error: String, between_messages: bool) -> Result<(), Problem> {
+    fn closed(&mut self, error: String, between_messages: bool) -> Result<(), Problem> {
         if self.sent.is_empty() && between_messages {
             return Ok(());
+        }
+        if !between_messages {
+            self.give_up_first();
         }
         let silent = !self.answered && between_messages;
         Err(Problem { failure: Failure::Closed, error, silent })
     }
 
     fn overdue(&mut self, limit: Duration, between_messages: bool) -> Problem {
-        let silent = !self.answered && between_messages;
         if limit == DEADLINE {
-            // The one that was waited for is not worth another connection.
-            self.sent.pop_front();
+            self.give_up_first();
         }
+        let silent = !self.answered && between_messages;
         Problem { failure: Failure::Timeout, error: format!("no answer within {limit:?}"), silent }
+    }
+
+    /// Drops the request whose answer went wrong, so that it does not cost the next
+    /// connection as well.
+    fn give_up_first(&mut self) {
+        self.sent.pop_front();
+    }
+
+    fn take_message(&mut self, received: &mut BytesMut) -> Result<Option<Bytes>, Problem> {
+        wire::take_message(received).map_err(|error| {
+            self.give_up_first();
+            error.into()
+        })
     }
 
     fn take_response(&mut self, message: &[u8]) -> Result<(), Problem> {

@@ -1,1 +1,0 @@
-//! The client against a registry over real TCP.

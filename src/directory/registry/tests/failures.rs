@@ -1,0 +1,213 @@
+//! A registry that is down, slow or lying.
+
+use super::*;
+
+#[tokio::test]
+async fn registry_that_is_down_fails_closed_at_once_and_cached_keys_go_on() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(7).await, key(1));
+    let address = fake.address;
+    drop(fake);
+
+    // The connection that broke first, then those that are refused.
+    assert_eq!(fixture.lookup(8).await, Lookup::Unavailable);
+    let before = Instant::now();
+    assert_eq!(fixture.lookup(9).await, Lookup::Unavailable);
+    assert!(before.elapsed() < SOON, "nobody waits for what is known to be down");
+    assert_eq!(fixture.lookup(7).await, key(1));
+    assert_eq!(fixture.metric("pilot_beacon_registry_up"), 0.0);
+    assert!(fixture.failures("connect") >= 1.0);
+    assert_eq!(fixture.directory.beacons().await, Err(RegistryError::Unavailable));
+
+    let again = Fixture::new(address);
+    assert_eq!(again.lookup(7).await, Lookup::Unavailable);
+}
+
+#[tokio::test]
+async fn registry_that_answers_again_is_used_again() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Close).await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(7).await, Lookup::Unavailable);
+    assert_eq!(fixture.metric("pilot_beacon_registry_up"), 0.0);
+    assert_eq!(fixture.failures("closed"), 1.0, "the trial of binary mode is no failure");
+    fake.answer_with(|_| Reply::Key(1));
+    fixture.recovered(7, key(1)).await;
+    assert_eq!(fixture.metric("pilot_beacon_registry_up"), 1.0);
+    let last = fake.events().pop();
+    assert_eq!(last, Some(Event::Lookup(7, true)), "binary mode is tried again");
+}
+
+#[tokio::test]
+async fn connection_that_was_closed_while_idle_is_made_again_without_a_failure() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+    let fixture = Fixture::new(fake.address);
+    let raw = Reply::RawThenClose(fake_answer(7, 32));
+    fake.answer_with(move |_| raw.clone());
+    assert_eq!(fixture.lookup(7).await, key(1));
+    fake.answer_with(|_| Reply::Key(2));
+    until(|| fake.events().contains(&Event::Ended)).await;
+    assert_eq!(fixture.lookup(8).await, key(2));
+    assert_eq!((fake.connections(), fixture.failures("closed")), (2, 0.0));
+}
+
+#[tokio::test]
+async fn slow_registry_is_given_up_after_3_seconds() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(1).await, key(1));
+    fake.answer_with(|_| Reply::Silence);
+    let lookup = fixture.start_lookup(7);
+    until(|| fake.lookups(7) == 1).await;
+    skip(DEADLINE).await;
+    assert_eq!(lookup.await.unwrap(), Lookup::Unavailable);
+    fake.answer_with(|_| Reply::Key(2));
+    fixture.recovered(8, key(2)).await;
+    assert_eq!(fixture.failures("timeout"), 1.0);
+}
+
+#[tokio::test]
+async fn slow_registry_delays_only_those_who_need_it() {
+    let fake = Fake::start(Modes::Both, None, |node| match node {
+        1 => Reply::Key(1),
+        _ => Reply::After(SECOND * 2, 2),
+    })
+    .await;
+    let registry =
+        RegistrySettings { address: fake.address.to_string(), tls: None, admin_token: None };
+    let in_file = PublicKey([9; 32]);
+    let fixture = Fixture::with(registry, Some(&format!("{{\"9\": \"{in_file}\"}}")));
+    assert_eq!(fixture.lookup(1).await, key(1));
+    let slow = fixture.start_lookup(2);
+    until(|| fake.lookups(2) == 1).await;
+    let before = Instant::now();
+    assert_eq!(fixture.lookup(1).await, key(1));
+    assert_eq!(fixture.lookup(9).await, Lookup::Key(in_file));
+    assert_eq!(fixture.known(9), Some(in_file));
+    assert!(before.elapsed() < SOON);
+    assert!(!slow.is_finished());
+    skip(SECOND * 2).await;
+    assert_eq!(slow.await.unwrap(), key(2));
+    assert_eq!(fake.lookups(9), 0, "the file has it");
+}
+
+#[tokio::test]
+async fn lookups_in_flight_are_bounded() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(1).await, key(1));
+    fake.answer_with(|_| Reply::After(SECOND * 2, 2));
+    let last = 1_000 + u32::try_from(MAX_LOOKUPS).unwrap();
+    let lookups: Vec<_> = (1_001..=last).map(|number| fixture.start_lookup(number)).collect();
+    until(|| fake.lookups(last) == 1).await;
+    let before = Instant::now();
+    assert_eq!(fixture.lookup(7).await, Lookup::Unavailable);
+    assert!(before.elapsed() < SOON);
+    assert_eq!((fixture.failures("busy"), fake.lookups(7)), (1.0, 0));
+    skip(SECOND * 2).await;
+    for lookup in lookups {
+        assert_eq!(lookup.await.unwrap(), key(2));
+    }
+}
+
+#[tokio::test]
+async fn key_serves_24_hours_without_the_registry_and_no_longer() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(7).await, key(1));
+    drop(fake);
+    skip(24 * 60 * MINUTE - SECOND * 10).await;
+    assert_eq!(fixture.lookup(7).await, key(1));
+    assert_eq!(fixture.known(7), Some(PublicKey([1; 32])));
+    skip(SECOND * 10).await;
+    assert_eq!(fixture.lookup(7).await, Lookup::Unavailable);
+    assert_eq!(fixture.known(7), None);
+}
+
+/// A binary answer about `node` with a key of `length` ones.
+fn fake_answer(node: u32, length: u8) -> Vec<u8> {
+    let mut body = vec![0x82];
+    body.extend(node.to_be_bytes());
+    body.extend([0, 0, 0, 0, 0, 0, 0, length]);
+    body.resize(body.len() + usize::from(length), 1);
+    [&u32::try_from(body.len()).unwrap().to_be_bytes(), body.as_slice()].concat()
+}
+
+#[tokio::test]
+async fn lies_are_counted_by_reason_and_cached_keys_go_on() {
+    let cut = fake_answer(7, 32)[..20].to_vec();
+    let mut unasked = fake_answer(7, 32);
+    unasked.extend(fake_answer(8, 32));
+    let lies = [
+        ("wrong_key_length", Reply::Raw(fake_answer(7, 31))),
+        ("wrong_key_length", Reply::Raw(fake_answer(7, 0))),
+        ("message_too_long", Reply::Raw(vec![0x7f, 0xff, 0xff, 0xff, 0x82])),
+        ("closed", Reply::RawThenClose(cut)),
+        ("wrong_node", Reply::KeyOf(6, 1)),
+        ("malformed", Reply::Raw(vec![0, 0, 0, 2, 0x82, 0])),
+        ("malformed", Reply::Raw(b"\0\0\0\x1e\0{\"type\":\"beacon_register_ok\"}".to_vec())),
+        ("malformed", Reply::Raw(vec![0, 0, 0, 0])),
+    ];
+    for (reason, lie) in lies {
+        // Both as the first answer of all and after a good one.
+        for primed in [false, true] {
+            let said = lie.clone();
+            let fake = Fake::start(Modes::Both, None, move |node| match node {
+                7 => said.clone(),
+                _ => Reply::Key(1),
+            })
+            .await;
+            let fixture = Fixture::new(fake.address);
+            if primed {
+                assert_eq!(fixture.lookup(1).await, key(1));
+            }
+            assert_eq!(fixture.lookup(7).await, Lookup::Unavailable, "{lie:?}");
+            assert_eq!(fixture.known(7), None, "{lie:?}");
+            assert_eq!(fixture.known(6), None, "{lie:?}");
+            assert_eq!(fixture.failures(reason), 1.0, "{lie:?}");
+            if primed {
+                assert_eq!(fixture.lookup(1).await, key(1), "{lie:?}");
+            }
+            fixture.recovered(8, key(1)).await;
+            assert!(fake.connections() >= 2, "{lie:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn response_that_nobody_asked_for_ends_the_connection() {
+    let fake = Fake::start(Modes::Both, None, |_| {
+        Reply::Raw([fake_answer(7, 32), fake_answer(8, 32)].concat())
+    })
+    .await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(7).await, key(1));
+    until(|| fixture.failures("malformed") == 1.0).await;
+    assert_eq!(fixture.known(8), None);
+}
+
+#[tokio::test]
+async fn lie_about_one_node_costs_the_others_in_the_pipe_only_a_moment() {
+    let fake = Fake::start(Modes::Both, None, |node| match node {
+        7 => Reply::KeyOf(6, 1),
+        _ => Reply::Key(1),
+    })
+    .await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(1).await, key(1));
+    let answers = tokio::join!(fixture.lookup(2), fixture.lookup(7), fixture.lookup(3));
+    assert_eq!(answers, (key(1), Lookup::Unavailable, key(1)));
+}
+
+#[tokio::test]
+async fn refusal_is_no_answer_and_leaves_the_connection() {
+    let fake = Fake::start(Modes::Both, None, |node| match node {
+        7 => Reply::Error("rate limited"),
+        _ => Reply::Key(1),
+    })
+    .await;
+    let fixture = Fixture::new(fake.address);
+    assert_eq!(fixture.lookup(7).await, Lookup::Unavailable);
+    assert_eq!(fixture.lookup(8).await, key(1));
+    assert_eq!((fake.connections(), fixture.failures("refused")), (1, 1.0));
+}
