@@ -151,6 +151,10 @@ impl<I: Id> Session<I> {
                     let mut outbox = self.outbox.lock();
                     outbox.finish(taken, now, &self.link.traffic);
                     if !outbox.has_work() {
+                        if outbox.is_ending() {
+                            // The peer's own task waits for the last byte.
+                            break;
+                        }
                         return;
                     }
                 }

@@ -113,6 +113,14 @@ pub enum Generation {
     Third = 3,
 }
 
+impl Generation {
+    /// The number that replies and settings name it by.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 /// A daemon's answer to the challenge, not verified yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reply {

@@ -281,6 +281,11 @@ impl Outbox {
         self.in_flight.as_ref().map(|in_flight| in_flight.progress)
     }
 
+    /// Whether the session is saying goodbye.
+    pub(super) const fn is_ending(&self) -> bool {
+        self.ending
+    }
+
     /// Whether a flush would find something to write.
     pub(super) fn has_work(&self) -> bool {
         self.in_flight.is_some() || !self.control.is_empty() || !self.pending.is_empty()

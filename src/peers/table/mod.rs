@@ -506,9 +506,17 @@ pub struct Registration<I: Id> {
     pub replaced: bool,
 }
 
+impl<I: Id> Registration<I> {
+    /// Takes the session out of the table: nobody finds it from here on, while it may still
+    /// say goodbye.
+    pub fn withdraw(&self) {
+        self.table.unregister(&self.session, Instant::now());
+    }
+}
+
 impl<I: Id> Drop for Registration<I> {
     fn drop(&mut self) {
-        self.table.unregister(&self.session, Instant::now());
+        self.withdraw();
         self.session.close_outbox();
     }
 }

@@ -1,0 +1,117 @@
+//! Who a client is, behind proxies (SPEC §3.4).
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use hyper::HeaderMap;
+
+use crate::config::IpNet;
+
+/// The header that proxies name the client in.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// A client's address, as far as it can be believed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Client {
+    /// The address; the port is 0 where only a proxy knows it.
+    pub(super) address: SocketAddr,
+    /// A trusted proxy passed the request on without saying for whom.
+    pub(super) unnamed: bool,
+}
+
+/// Finds the client of a request that came from `remote`: the rightmost forwarded address
+/// that is no trusted proxy, believed only if `remote` is one.
+pub(super) fn find(remote: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
+    let is_proxy = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
+    let direct = Client { address: crate::net::udp::canonical(remote), unnamed: false };
+    if !is_proxy(direct.address.ip()) {
+        return direct;
+    }
+    let hops = headers.get_all(FORWARDED_FOR).iter().rev();
+    let hops = hops.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    let mut nearest = None;
+    for hop in hops {
+        // What stands to the left of an unreadable address may be the client's own words.
+        let Some(address) = parse(hop.trim()) else { break };
+        nearest = Some(address);
+        if !is_proxy(address.ip()) {
+            break;
+        }
+    }
+    match nearest {
+        Some(address) => Client { address, unnamed: false },
+        None => Client { unnamed: true, ..direct },
+    }
+}
+
+/// An address with or without a port, as proxies write them.
+fn parse(text: &str) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let ip = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip.to_canonical(), 0));
+    ip.or_else(|_| text.parse().map(crate::net::udp::canonical)).ok()
+}
+
+/// What limits for a client are counted by: an IPv4 address, or an IPv6 /64, which is what
+/// one customer of a provider has.
+pub(super) fn limit_key(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        ip @ IpAddr::V4(_) => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(remote: &str, forwarded: &[&str]) -> (String, bool) {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(FORWARDED_FOR, value.parse().unwrap());
+        }
+        let trusted = ["127.0.0.0/8", "10.0.0.0/8", "::1"].map(|text| text.parse().unwrap());
+        let client = find(remote.parse().unwrap(), &headers, &trusted);
+        (client.address.to_string(), client.unnamed)
+    }
+
+    #[test]
+    fn spec_3_4_only_a_trusted_proxy_is_believed() {
+        let spoofed = &["203.0.113.9"];
+        assert_eq!(client("198.51.100.1:5", spoofed), ("198.51.100.1:5".to_owned(), false));
+        assert_eq!(client("127.0.0.1:5", spoofed), ("203.0.113.9:0".to_owned(), false));
+        assert_eq!(client("[::ffff:127.0.0.1]:5", spoofed).0, "203.0.113.9:0");
+    }
+
+    #[test]
+    fn spec_3_4_rightmost_address_that_is_no_proxy_counts() {
+        let cases: [(&[&str], &str); 7] = [
+            (&["1.1.1.1, 203.0.113.9"], "203.0.113.9:0"),
+            (&["1.1.1.1, 203.0.113.9, 10.1.1.1"], "203.0.113.9:0"),
+            (&["1.1.1.1", "203.0.113.9 , 10.1.1.1"], "203.0.113.9:0"),
+            (&["203.0.113.9:4711"], "203.0.113.9:4711"),
+            (&["[2001:db8::1]:4711"], "[2001:db8::1]:4711"),
+            (&["[2001:db8::1]"], "[2001:db8::1]:0"),
+            (&["10.2.2.2, 10.1.1.1"], "10.2.2.2:0"),
+        ];
+        for (forwarded, address) in cases {
+            assert_eq!(client("127.0.0.1:5", forwarded), (address.to_owned(), false));
+        }
+    }
+
+    #[test]
+    fn proxy_that_names_nobody_is_noticed() {
+        assert_eq!(client("127.0.0.1:5", &[]), ("127.0.0.1:5".to_owned(), true));
+        assert_eq!(client("127.0.0.1:5", &["1.1.1.1, garbage"]).1, true);
+        assert_eq!(client("127.0.0.1:5", &["garbage, 10.1.1.1"]).0, "10.1.1.1:0");
+    }
+
+    #[test]
+    fn limits_count_an_ipv6_customer_as_one() {
+        let key = |text: &str| limit_key(text.parse().unwrap());
+        assert_eq!(key("2001:db8:1:2:3::4"), key("2001:db8:1:2:ffff::1"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+    }
+}

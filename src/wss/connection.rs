@@ -1,0 +1,272 @@
+//! One connection: accepted, upgraded, logged in, served, closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::gate::Place;
+use super::login::{self, Conversation, Failed};
+use super::session::Driver;
+use super::upgrade::{self, Upgraded};
+use super::{Door, FrameSink, Outcome, Session};
+use crate::net::Stream;
+use crate::net::listener::{Accepted, Listener};
+use crate::peers::{End, Link, Principal, Realm, Refused, Registration, Takeover};
+use crate::wire::auth::AUTH_OK;
+use crate::wire::websocket::{CloseCode, Decoder, Opcode};
+
+/// Wait after a connection could not be accepted, for want of descriptors most often.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// A client over a Unix socket whose proxy does not name it.
+const UNIX_CLIENT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// Time for a client that lost its place, or its login, to take the close frame.
+const CLOSE_TIME: Duration = Duration::from_millis(500);
+
+/// Accepts connections until `accepting` ends, and serves them until they or `ending` end.
+pub(super) async fn accept<S: FrameSink>(
+    listener: Listener,
+    door: Arc<Door<S>>,
+    accepting: CancellationToken,
+    ending: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = accepting.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                door.note_end(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => {
+                let connection = Arc::clone(&door).connection(accepted);
+                connections.spawn(connection);
+            }
+            Err(error) => {
+                door.counters.accept_errors.increment();
+                debug!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    drop(listener);
+    let served = async {
+        while let Some(ended) = connections.join_next().await {
+            door.note_end(ended);
+        }
+    };
+    // What is left when `ending` comes is aborted with the set.
+    let _ended = ending.run_until_cancelled(served).await;
+}
+
+/// A connection that has logged in.
+struct LoggedIn {
+    session: Arc<Session>,
+    registration: Registration<crate::ids::NodeId>,
+    decoder: Decoder,
+    early: Vec<u8>,
+}
+
+impl<S: FrameSink> Door<S> {
+    fn note_end(&self, ended: Result<(), tokio::task::JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.counters.panics.increment();
+            warn!("a connection ended by a panic: this is a bug of the relay");
+        }
+    }
+
+    async fn connection(self: Arc<Self>, accepted: Accepted) {
+        let began = Instant::now();
+        // Boxed, so that what only the login needs is given back while the session lives.
+        let logged_in = match accepted {
+            Accepted::Tcp(stream, remote) => Box::pin(self.log_in(stream, remote, began)).await,
+            Accepted::Unix(stream) => Box::pin(self.log_in(stream, UNIX_CLIENT, began)).await,
+        };
+        let Some(LoggedIn { session, registration, decoder, early }) = logged_in else { return };
+        let guard = Alive::new(&self, &session);
+        let mut driver =
+            Driver::new(Arc::clone(&session), &self.sink, self.settings.timing, decoder, early);
+        let end = driver.run().await;
+        // First nobody finds the session any more, then the peer hears of it.
+        registration.withdraw();
+        driver.close(end).await;
+        guard.ended(end);
+        drop(registration);
+    }
+
+    async fn log_in<T>(&self, stream: T, remote: SocketAddr, began: Instant) -> Option<LoggedIn>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Stream,
+    {
+        let place = self.gate.enter(remote.ip());
+        let deadline = (began + self.settings.timing.auth_timeout).into();
+        let upgraded = tokio::select! {
+            upgraded = timeout_at(deadline, upgrade::upgrade(stream, remote, &self.gate)) => upgraded,
+            () = place.evicted() => {
+                self.count(Outcome::CrowdedOut);
+                return None;
+            }
+        };
+        let Upgraded { stream, early, client } = match upgraded {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(outcome)) => {
+                if let Some(outcome) = outcome {
+                    debug!(remote_addr = %remote, outcome = ?outcome, "refused a connection");
+                    self.count(outcome);
+                }
+                return None;
+            }
+            Err(_) => {
+                self.count(Outcome::AuthTimeout);
+                return None;
+            }
+        };
+        place.belongs_to(client.address.ip());
+        let stream: Box<dyn Stream> = Box::new(stream);
+        let failed = match self.authenticate(&*stream, &early, &place, deadline).await {
+            Ok(accepted) => match self.admit(stream, client.address, &accepted, began) {
+                Ok((session, registration)) => {
+                    let login::Accepted { early, decoder, .. } = accepted;
+                    return Some(LoggedIn { session, registration, decoder, early });
+                }
+                Err((session, refused)) => {
+                    self.turn_away(&session, refused).await;
+                    return None;
+                }
+            },
+            Err(failed) => failed,
+        };
+        self.count(failed.outcome);
+        if let Some(reason) = failed.refusal {
+            self.counters.refusals.of(reason).increment();
+        }
+        debug!(
+            remote_addr = %client.address,
+            node = failed.node.map(tracing::field::display),
+            outcome = ?failed.outcome,
+            reason = failed.refusal.map(tracing::field::debug),
+            "refused a login"
+        );
+        if let Some((code, reason)) = failed.close {
+            let close = login::close(&*stream, code, reason);
+            let _expired = tokio::time::timeout(CLOSE_TIME, close).await;
+        }
+        None
+    }
+
+    /// The login, within the one deadline that began when the connection was accepted.
+    async fn authenticate(
+        &self,
+        stream: &dyn Stream,
+        early: &[u8],
+        place: &Place,
+        deadline: tokio::time::Instant,
+    ) -> Result<login::Accepted, Failed> {
+        let conversation = Conversation::new(stream, early);
+        tokio::select! {
+            outcome = timeout_at(deadline, conversation.log_in(&self.settings, &*self.keys)) => {
+                let close = Some((CloseCode::Policy, "auth timeout"));
+                outcome.unwrap_or_else(|_| Err(Failed::new(Outcome::AuthTimeout, close)))
+            }
+            () = place.evicted() => {
+                let close = Some((CloseCode::TryAgain, "too many logins"));
+                Err(Failed::new(Outcome::CrowdedOut, close))
+            }
+        }
+    }
+
+    /// Makes a session of an accepted login: its acceptance is queued, the session
+    /// published, and only then flushed, so that nothing precedes the acceptance.
+    fn admit(
+        &self,
+        stream: Box<dyn Stream>,
+        client: SocketAddr,
+        accepted: &login::Accepted,
+        began: Instant,
+    ) -> Result<(Arc<Session>, Registration<crate::ids::NodeId>), (Arc<Session>, Refused)> {
+        let login::Accepted { reply, generation, .. } = accepted;
+        let now = Instant::now();
+        let principal =
+            Principal { realm: Realm::Node, name: reply.node, credential: reply.public_key };
+        let link = Link {
+            stream,
+            framing: Opcode::Binary,
+            limits: self.settings.outbox,
+            traffic: Arc::clone(&self.traffic),
+        };
+        let session = Arc::new(Session::new(principal, self.table.generation(), client, link, now));
+        session.push_control(Opcode::Text, AUTH_OK.as_bytes());
+        let registration = match self.table.register(Arc::clone(&session), Takeover::Always) {
+            Ok(registration) => registration,
+            Err(refused) => return Err((session, refused)),
+        };
+        // Counted before the peer can know of it.
+        self.count(Outcome::AuthOk);
+        self.counters.login_time.observe(now.saturating_duration_since(began));
+        let node = reply.node;
+        debug!(%node, remote_addr = %client, generation = generation.number(), "peer connected");
+        if registration.replaced {
+            self.counters.replacements.increment();
+            info!(%node, "a newer session of the same node replaced the one before");
+        }
+        session.flush(now);
+        Ok((session, registration))
+    }
+
+    /// Closes a session that found no place in the table.
+    async fn turn_away(&self, session: &Session, refused: Refused) {
+        let (outcome, code, reason) = match refused {
+            Refused::Full => (Outcome::AtCapacity, CloseCode::TryAgain, "at capacity"),
+            Refused::Taken => (Outcome::Gone, CloseCode::Normal, "replaced"),
+        };
+        self.count(outcome);
+        let close = login::close(session.stream(), code, reason);
+        let _expired = tokio::time::timeout(CLOSE_TIME, close).await;
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.counters.connections.of(outcome).increment();
+    }
+}
+
+/// Counts a session while it lives, and its end even where that is a panic.
+struct Alive<'a, S> {
+    door: &'a Door<S>,
+    session: &'a Session,
+    end: End,
+}
+
+impl<'a, S> Alive<'a, S> {
+    fn new(door: &'a Door<S>, session: &'a Session) -> Self {
+        door.sessions.add(1);
+        Self { door, session, end: End::Failed }
+    }
+
+    fn ended(mut self, end: End) {
+        self.end = end;
+    }
+}
+
+impl<S> Drop for Alive<'_, S> {
+    fn drop(&mut self) {
+        self.door.sessions.add(-1);
+        self.door.counters.ended.of(self.end.into()).increment();
+        debug!(
+            node = %self.session.id(),
+            reason = ?self.end,
+            seconds = self.session.since.elapsed().as_secs(),
+            "peer disconnected"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! Who may come in at all: limits for clients, capacity, and the crowd that has not logged
+//! in.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Counters;
+use super::client_address::limit_key;
+use crate::config::IpNet;
+use crate::ids::NodeId;
+use crate::peers::Table;
+use crate::proto::crowd::Crowd;
+use crate::proto::limit::{Bucket, Places, Rate};
+
+/// Client addresses that have a bucket at a time.
+const CLIENTS: usize = 16_384;
+
+/// What a request has to pass before it becomes a WebSocket.
+#[derive(Debug)]
+pub struct Gate {
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) allow_origins: Vec<String>,
+    upgrades: Rate,
+    clients: Mutex<Places<Bucket>>,
+    table: Arc<Table<NodeId>>,
+    counters: Arc<Counters>,
+    draining: AtomicBool,
+    warned: AtomicBool,
+    waiting: Mutex<Waiting>,
+    next: AtomicU64,
+    max_waiting: usize,
+}
+
+/// Connections that have not logged in.
+#[derive(Debug, Default)]
+struct Waiting {
+    crowd: Crowd<u64>,
+    evictions: HashMap<u64, Arc<Notify>, RandomState>,
+}
+
+impl Gate {
+    pub(super) fn new(
+        settings: &super::Settings,
+        table: Arc<Table<NodeId>>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let rate = Rate::per_second(settings.upgrade_rate.into());
+        Self {
+            trusted_proxies: settings.trusted_proxies.clone(),
+            allow_origins: settings.allow_origins.clone(),
+            upgrades: rate.with_burst(settings.upgrade_burst.into()),
+            clients: Mutex::new(Places::new(CLIENTS)),
+            table,
+            counters,
+            draining: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            next: AtomicU64::new(0),
+            max_waiting: settings.max_waiting,
+        }
+    }
+
+    /// Takes no new peer from here on.
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.table.is_full()
+    }
+
+    /// Whether a client may upgrade once more.
+    pub(super) fn admits(&self, ip: IpAddr, now: Instant) -> bool {
+        self.clients.lock().of(&limit_key(ip), now).take(self.upgrades, 1, now)
+    }
+
+    /// Counts a request of a trusted proxy that names no client, and warns of it once.
+    pub(super) fn note_unnamed(&self) {
+        self.counters.not_forwarded.increment();
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a trusted proxy passes requests on without X-Forwarded-For: limits for clients \
+                 count all of them as one; have the proxy set the header"
+            );
+        }
+    }
+
+    /// Lets a connection wait for its login; the oldest of the busiest network gives way
+    /// where too many do.
+    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> Place {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let evicted = Arc::new(Notify::new());
+        let mut waiting = self.waiting.lock();
+        if waiting.crowd.len() >= self.max_waiting
+            && let Some(oldest) = waiting.crowd.pop()
+            && let Some(evicted) = waiting.evictions.remove(&oldest)
+        {
+            evicted.notify_one();
+        }
+        waiting.crowd.add(number, ip);
+        waiting.evictions.insert(number, Arc::clone(&evicted));
+        drop(waiting);
+        Place { gate: Arc::clone(self), number, evicted }
+    }
+
+    /// How many connections have not logged in.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.lock().crowd.len()
+    }
+}
+
+/// A connection's place among those that have not logged in; dropping it makes room.
+#[derive(Debug)]
+pub(super) struct Place {
+    gate: Arc<Gate>,
+    number: u64,
+    evicted: Arc<Notify>,
+}
+
+impl Place {
+    /// Counts the connection among those of its client, once that is known.
+    pub(super) fn belongs_to(&self, ip: IpAddr) {
+        let mut waiting = self.gate.waiting.lock();
+        if waiting.evictions.contains_key(&self.number) {
+            waiting.crowd.add(self.number, ip);
+        }
+    }
+
+    /// Waits until the connection has to give way.
+    pub(super) async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.gate.waiting.lock();
+        waiting.crowd.remove(self.number);
+        waiting.evictions.remove(&self.number);
+    }
+}

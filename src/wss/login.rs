@@ -1,0 +1,223 @@
+//! The login: challenge, reply, verdict (SPEC §4), on a connection that has no session yet.
+
+use std::future::poll_fn;
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use getrandom::SysRng;
+use rand_core::TryRng as _;
+use tokio::time::{Instant, sleep_until};
+
+use super::counters::RefusalReason;
+use super::{Outcome, Settings};
+use crate::directory::{Keys, Lookup};
+use crate::net::Stream;
+use crate::proto::login::{self, Refusal};
+use crate::wire::auth::{Challenge, Generation, MAX_REPLY, Nonce, Reply};
+use crate::wire::websocket::{
+    CloseCode, Decoder, MAX_HEADER, Message, Opcode, Role, Violation, close_payload, frame_header,
+};
+
+/// From a reply to its refusal: longer than any look-up at hand, so that an unknown node and
+/// a wrong signature look alike (SPEC §4.4).
+const REFUSAL_DELAY: Duration = Duration::from_millis(250);
+
+/// Bytes that a login may read at a time: the longest reply, and a control frame before it.
+const BUFFER: usize = MAX_REPLY + MAX_HEADER + 256;
+
+/// How a login that did not succeed ended; the close code that the client is sent.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) outcome: Outcome,
+    pub(super) refusal: Option<RefusalReason>,
+    pub(super) close: Option<(CloseCode, &'static str)>,
+    pub(super) node: Option<crate::ids::NodeId>,
+}
+
+impl Failed {
+    pub(super) const fn new(outcome: Outcome, close: Option<(CloseCode, &'static str)>) -> Self {
+        Self { outcome, refusal: None, close, node: None }
+    }
+
+    const fn gone() -> Self {
+        Self::new(Outcome::Gone, None)
+    }
+
+    const fn refused(outcome: Outcome, refusal: Option<RefusalReason>) -> Self {
+        Self { outcome, refusal, close: Some((CloseCode::Policy, "auth failed")), node: None }
+    }
+}
+
+impl From<Violation> for Failed {
+    fn from(violation: Violation) -> Self {
+        Self::new(Outcome::Violation, Some((violation.close_code(), "protocol violation")))
+    }
+}
+
+/// A login that succeeded.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) reply: Reply,
+    pub(super) generation: Generation,
+    /// What the client sent behind its reply.
+    pub(super) early: Vec<u8>,
+    pub(super) decoder: Decoder,
+}
+
+/// A connection during its login: small buffers, and no queue.
+pub(super) struct Conversation<'a> {
+    stream: &'a dyn Stream,
+    decoder: Decoder,
+    /// Bytes that were read and not taken yet.
+    read: Vec<u8>,
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn new(stream: &'a dyn Stream, early: &[u8]) -> Self {
+        Self { stream, decoder: Decoder::new(Role::Server, MAX_REPLY), read: early.to_vec() }
+    }
+
+    /// Challenges the client and judges its reply.
+    pub(super) async fn log_in(
+        mut self,
+        settings: &Settings,
+        keys: &dyn Keys,
+    ) -> Result<Accepted, Failed> {
+        let challenge = challenge(settings.relay_name.clone());
+        self.send(Opcode::Text, challenge.encode().as_bytes()).await?;
+        let reply = self.reply().await?;
+        let replied = Instant::now();
+        match judge(&challenge, &reply, settings.min_generation, keys).await {
+            Ok((reply, generation)) => {
+                self.decoder.limit_messages(super::MAX_MESSAGE);
+                Ok(Accepted { reply, generation, early: self.read, decoder: self.decoder })
+            }
+            Err(failed) => {
+                // The client may go on talking meanwhile; nobody listens.
+                sleep_until(replied + REFUSAL_DELAY).await;
+                Err(failed)
+            }
+        }
+    }
+
+    async fn reply(&mut self) -> Result<Vec<u8>, Failed> {
+        loop {
+            let mut at = 0;
+            while let Some(message) = self.decoder.next(&mut self.read, &mut at)? {
+                match message {
+                    Message::Text(range) => {
+                        let reply = self.read.get(range).unwrap_or_default().to_vec();
+                        self.read.drain(..at);
+                        return Ok(reply);
+                    }
+                    Message::FragmentedText(reply) => {
+                        self.read.drain(..at);
+                        return Ok(reply);
+                    }
+                    Message::Ping(range) => {
+                        let payload = self.read.get(range).unwrap_or_default().to_vec();
+                        self.send(Opcode::Pong, &payload).await?;
+                    }
+                    Message::Close(_) => return Err(Failed::gone()),
+                    // Packets before the login are nobody's.
+                    Message::Binary(_) | Message::FragmentedBinary(_) => {
+                        let malformed = Some(RefusalReason::Malformed);
+                        return Err(Failed::refused(Outcome::AuthFail, malformed));
+                    }
+                    Message::Fragment | Message::Pong(_) => {}
+                }
+            }
+            self.read.drain(..at);
+            self.read_more().await?;
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), Failed> {
+        let before = self.read.len();
+        loop {
+            self.read.resize(BUFFER.max(before + 1), 0);
+            let room = self.read.get_mut(before..).unwrap_or_default();
+            match self.stream.try_read(room) {
+                Ok(0) => return Err(Failed::gone()),
+                Ok(read) => {
+                    self.read.truncate(before + read);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.read.truncate(before);
+                    let readable = poll_fn(|cx| self.stream.poll_readable(cx));
+                    readable.await.map_err(|_| Failed::gone())?;
+                }
+                Err(_) => return Err(Failed::gone()),
+            }
+        }
+    }
+
+    async fn send(&self, opcode: Opcode, payload: &[u8]) -> Result<(), Failed> {
+        send(self.stream, opcode, payload).await.map_err(|_| Failed::gone())
+    }
+}
+
+/// Sends one frame on a connection without a session.
+pub(super) async fn send(stream: &dyn Stream, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+    let (header, used) = frame_header(opcode, payload.len());
+    let mut frame = header.get(..used).unwrap_or_default().to_vec();
+    frame.extend_from_slice(payload);
+    let mut rest = &*frame;
+    while !rest.is_empty() {
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| stream.poll_writable(cx)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sends a close frame and the end of the stream.
+pub(super) async fn close(stream: &dyn Stream, code: CloseCode, reason: &str) {
+    // A client that is gone needs no close frame.
+    let _ = send(stream, Opcode::Close, &close_payload(code, reason)).await;
+    stream.shutdown_write();
+}
+
+fn challenge(relay: Option<String>) -> Challenge {
+    let mut nonce = [0; 32];
+    SysRng.try_fill_bytes(&mut nonce).expect("the system has randomness once it has booted");
+    Challenge { nonce: Nonce(nonce).to_string(), ts: unix_seconds(), relay }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+async fn judge(
+    challenge: &Challenge,
+    reply: &[u8],
+    min_generation: Generation,
+    keys: &dyn Keys,
+) -> Result<(Reply, Generation), Failed> {
+    let refused = |reason| Failed::refused(Outcome::AuthFail, Some(reason));
+    let reply = Reply::decode(reply).map_err(|_| refused(RefusalReason::Malformed))?;
+    let named = |failed: Failed| Failed { node: Some(reply.node), ..failed };
+    let key = match keys.lookup(reply.node).await {
+        Lookup::Key(key) => key,
+        Lookup::Unknown => return Err(named(refused(RefusalReason::UnknownNode))),
+        Lookup::Unavailable => return Err(named(Failed::refused(Outcome::Unavailable, None))),
+    };
+    match login::check(challenge, &reply, &key, min_generation, unix_seconds()) {
+        Ok(generation) => Ok((reply, generation)),
+        Err(refusal) => Err(named(refused(reason(refusal)))),
+    }
+}
+
+const fn reason(refusal: Refusal) -> RefusalReason {
+    match refusal {
+        Refusal::Stale => RefusalReason::Stale,
+        Refusal::OtherKey => RefusalReason::OtherKey,
+        Refusal::UnusableKey => RefusalReason::UnusableKey,
+        Refusal::Signature => RefusalReason::Signature,
+    }
+}

@@ -1,0 +1,295 @@
+//! One session, from its acceptance to its close: reads batches, answers pings, keeps the
+//! time, and writes what others could not.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::{Sleep, sleep_until, timeout};
+
+use super::{FrameSink, MAX_MESSAGE, Session, Timing};
+use crate::peers::End;
+use crate::wire::Frames;
+use crate::wire::auth::Control;
+use crate::wire::websocket::{
+    CloseCode, Decoder, MAX_HEADER, Message, Opcode, Violation, close_payload,
+};
+
+/// Bytes that one read takes at most.
+const READ: usize = 65_536;
+
+/// Room for a frame that is not whole, and a read behind it.
+const BUFFER: usize = MAX_MESSAGE + MAX_HEADER + READ;
+
+/// Time for the close frame to leave and for the peer to close its side.
+const CLOSE_GRACE: Duration = Duration::from_millis(800);
+
+/// A thread's read buffer, lent to the session that reads.
+#[derive(Default)]
+struct Lent {
+    bytes: Vec<u8>,
+    frames: Vec<Range<usize>>,
+}
+
+thread_local! {
+    static LENT: RefCell<Lent> = RefCell::default();
+}
+
+/// What a session's own task keeps.
+pub(super) struct Driver<'a, S> {
+    session: Arc<Session>,
+    sink: &'a S,
+    timing: Timing,
+    decoder: Decoder,
+    /// The beginning of a frame that is not whole.
+    carry: Vec<u8>,
+    last_heard: Instant,
+    next_ping: Instant,
+    pong_due: Option<Instant>,
+    violation: Option<Violation>,
+    /// The code of the peer's close frame, which is answered with the same.
+    peer_code: Option<u16>,
+}
+
+/// What the task woke up for.
+enum Event {
+    Readable,
+    Timer,
+    Ending(End),
+}
+
+impl<'a, S: FrameSink> Driver<'a, S> {
+    pub(super) fn new(
+        session: Arc<Session>,
+        sink: &'a S,
+        timing: Timing,
+        decoder: Decoder,
+        early: Vec<u8>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            session,
+            sink,
+            timing,
+            decoder,
+            carry: early,
+            last_heard: now,
+            next_ping: now + timing.ping_interval,
+            pong_due: None,
+            violation: None,
+            peer_code: None,
+        }
+    }
+
+    /// Runs until the session is to end; [`Self::close`] comes next.
+    pub(super) async fn run(&mut self) -> End {
+        if !self.carry.is_empty() {
+            self.take_early();
+        }
+        let mut timer = std::pin::pin!(sleep_until(self.next_deadline().into()));
+        loop {
+            match poll_fn(|cx| self.poll_event(cx, timer.as_mut())).await {
+                Event::Readable => self.read(),
+                Event::Timer => {
+                    self.keep_time(Instant::now());
+                    timer.as_mut().reset(self.next_deadline().into());
+                }
+                Event::Ending(end) => return end,
+            }
+        }
+    }
+
+    fn poll_event(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Event> {
+        // Until nothing is to be written, or the kernel takes no more.
+        while self.session.poll_flush(cx).is_ready() {}
+        if let Some(end) = self.session.ending() {
+            return Poll::Ready(Event::Ending(end));
+        }
+        if let Some(stuck) = self.session.stuck_since() {
+            let due = tokio::time::Instant::from(stuck + self.timing.write_timeout);
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+        }
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Event::Timer);
+        }
+        match self.session.stream().poll_readable(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Event::Readable),
+            Poll::Ready(Err(_)) => Poll::Ready(Event::Ending(End::PeerLeft)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The next moment at which silence means something. Life only moves the moments away,
+    /// so the timer is not touched for each packet.
+    fn next_deadline(&self) -> Instant {
+        let idle = self.last_heard + self.timing.idle_timeout;
+        let ping = self.pong_due.unwrap_or(self.next_ping);
+        let stuck = self.session.stuck_since().map(|since| since + self.timing.write_timeout);
+        [Some(idle), Some(ping), stuck].into_iter().flatten().min().unwrap_or(idle)
+    }
+
+    fn keep_time(&mut self, now: Instant) {
+        let stuck = |since: Instant| now >= since + self.timing.write_timeout;
+        if self.session.stuck_since().is_some_and(stuck) {
+            return self.session.end(End::WriteTimeout);
+        }
+        if now >= self.last_heard + self.timing.idle_timeout
+            || self.pong_due.is_some_and(|due| now >= due)
+        {
+            return self.session.end(End::Idle);
+        }
+        if self.pong_due.is_none() && now >= self.next_ping {
+            self.session.push_control(Opcode::Ping, b"");
+            self.session.flush(now);
+            self.pong_due = Some(now + self.timing.pong_timeout);
+            self.next_ping = now + self.timing.ping_interval;
+            // An idle session owns no buffer.
+            self.carry.shrink_to_fit();
+        }
+    }
+
+    /// Reads what is there, once, and hands over the packets in it.
+    fn read(&mut self) {
+        let mut lent = LENT.take();
+        lent.bytes.resize(BUFFER, 0);
+        let carried = self.carry.len();
+        if let Some(front) = lent.bytes.get_mut(..carried) {
+            front.copy_from_slice(&self.carry);
+        }
+        let room = lent.bytes.get_mut(carried..carried + READ).unwrap_or_default();
+        match self.session.stream().try_read(room) {
+            Ok(0) => self.session.end(End::PeerLeft),
+            Ok(read) => {
+                self.carry.clear();
+                self.take(&mut lent, carried + read);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => self.session.end(End::PeerLeft),
+        }
+        LENT.set(lent);
+    }
+
+    /// Takes the bytes that came before the session began.
+    fn take_early(&mut self) {
+        let mut lent = LENT.take();
+        lent.bytes.resize(BUFFER, 0);
+        let early = std::mem::take(&mut self.carry);
+        if let Some(front) = lent.bytes.get_mut(..early.len()) {
+            front.copy_from_slice(&early);
+            self.take(&mut lent, early.len());
+        }
+        LENT.set(lent);
+    }
+
+    /// Decodes the first `filled` bytes, hands the packets over in one batch, and carries
+    /// the rest.
+    fn take(&mut self, lent: &mut Lent, filled: usize) {
+        let now = Instant::now();
+        self.last_heard = now;
+        let Lent { bytes, frames } = lent;
+        let Some(bytes) = bytes.get_mut(..filled) else { return };
+        frames.clear();
+        let mut at = 0;
+        let (mut answered, mut bye) = (false, false);
+        loop {
+            match self.decoder.next(bytes, &mut at) {
+                Ok(Some(Message::Binary(range))) => frames.push(range),
+                Ok(Some(Message::FragmentedBinary(packet))) => {
+                    self.hand_over(bytes, frames, now);
+                    let whole = 0..packet.len();
+                    self.hand_over(&packet, &mut vec![whole], now);
+                }
+                Ok(Some(Message::Ping(range))) => {
+                    let payload = bytes.get(range).unwrap_or_default();
+                    answered |= self.session.push_control(Opcode::Pong, payload);
+                }
+                Ok(Some(Message::Pong(_))) => self.pong_due = None,
+                Ok(Some(Message::Text(range))) => {
+                    bye = Control::decode(bytes.get(range).unwrap_or_default()) == Control::Bye;
+                }
+                Ok(Some(Message::FragmentedText(text))) => {
+                    bye = Control::decode(&text) == Control::Bye;
+                }
+                Ok(Some(Message::Fragment)) => {}
+                Ok(Some(Message::Close(code))) => {
+                    self.peer_code = code;
+                    bye = true;
+                }
+                Ok(None) => break,
+                Err(violation) => {
+                    self.violation = Some(violation);
+                    self.hand_over(bytes, frames, now);
+                    return self.session.end(End::Violation);
+                }
+            }
+            if bye {
+                self.hand_over(bytes, frames, now);
+                return self.session.end(End::PeerLeft);
+            }
+        }
+        self.hand_over(bytes, frames, now);
+        if answered {
+            self.session.flush(now);
+        }
+        self.carry.extend_from_slice(bytes.get(at..).unwrap_or_default());
+    }
+
+    fn hand_over(&self, bytes: &[u8], frames: &mut Vec<Range<usize>>, now: Instant) {
+        if !frames.is_empty() {
+            self.sink.frames(&self.session, Frames::new(bytes, frames), now);
+            frames.clear();
+        }
+    }
+
+    /// Says goodbye as far as the peer still listens, within 0.8 s.
+    pub(super) async fn close(self, end: End) {
+        let payload = match (end, self.violation, self.peer_code) {
+            (End::PeerLeft, _, Some(code)) => code.to_be_bytes().to_vec(),
+            (End::PeerLeft, ..) => close_payload(CloseCode::Normal, "bye"),
+            (End::Replaced, ..) => close_payload(CloseCode::Normal, "replaced"),
+            (End::ShuttingDown, ..) => close_payload(CloseCode::GoingAway, "shutting down"),
+            (End::KeyWithdrawn, ..) => close_payload(CloseCode::Policy, "key withdrawn"),
+            (End::Violation, Some(violation), _) => {
+                close_payload(violation.close_code(), "protocol violation")
+            }
+            (End::Violation, None, _) => close_payload(CloseCode::Protocol, "protocol violation"),
+            (End::Idle, ..) => close_payload(CloseCode::Policy, "idle"),
+            (End::WriteTimeout, ..) => close_payload(CloseCode::Policy, "too slow"),
+            (End::Failed, ..) => close_payload(CloseCode::Internal, "internal error"),
+        };
+        self.session.close_with(&payload, Instant::now());
+        // A peer that reads nothing is left to itself: the stream ends when it is dropped.
+        let _expired = timeout(CLOSE_GRACE, self.farewell()).await;
+    }
+
+    async fn farewell(&self) {
+        poll_fn(|cx| {
+            while self.session.poll_flush(cx).is_ready() {}
+            if self.session.is_drained() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let stream = self.session.stream();
+        stream.shutdown_write();
+        // Unread bytes would turn our end into a reset, which can overtake the close frame.
+        let mut discarded = [0; 1_024];
+        loop {
+            match stream.try_read(&mut discarded) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}

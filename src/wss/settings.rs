@@ -1,0 +1,78 @@
+//! What the WebSocket door is told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::IpNet;
+use crate::peers::Limits;
+use crate::wire::auth::Generation;
+
+/// The times of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// From an accepted connection to its accepted login.
+    pub auth_timeout: Duration,
+    /// Without any frame of the peer.
+    pub idle_timeout: Duration,
+    /// Between pings to the peer.
+    pub ping_interval: Duration,
+    /// For the answer to a ping.
+    pub pong_timeout: Duration,
+    /// For the kernel to take a byte of what is in flight.
+    pub write_timeout: Duration,
+}
+
+/// Everything that the door is told; [`Settings::new`] has the defaults of SPEC §9.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where [`super::Server::start`] listens.
+    pub bind: SocketAddr,
+    /// The times of a session.
+    pub timing: Timing,
+    /// Most peers.
+    pub max_peers: usize,
+    /// Most connections that have not logged in.
+    pub max_waiting: usize,
+    /// Upgrades a second for each client address; 0 is no limit.
+    pub upgrade_rate: u32,
+    /// Upgrades that a client address may make at once.
+    pub upgrade_burst: u32,
+    /// Proxies whose X-Forwarded-For counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that may connect.
+    pub allow_origins: Vec<String>,
+    /// The public name, which offers the third generation of logins.
+    pub relay_name: Option<String>,
+    /// The earliest generation of logins that is accepted.
+    pub min_generation: Generation,
+    /// The bounds of each peer's outbox.
+    pub outbox: Limits,
+}
+
+impl Settings {
+    /// The defaults, listening on `bind`; proxies on loopback are trusted if that is where
+    /// it listens.
+    #[must_use]
+    pub fn new(bind: SocketAddr) -> Self {
+        let loopback = ["127.0.0.0/8", "::1"].iter().filter_map(|network| network.parse().ok());
+        Self {
+            bind,
+            timing: Timing {
+                auth_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(90),
+                ping_interval: Duration::from_secs(30),
+                pong_timeout: Duration::from_secs(10),
+                write_timeout: Duration::from_secs(5),
+            },
+            max_peers: 50_000,
+            max_waiting: 1_024,
+            upgrade_rate: 10,
+            upgrade_burst: 100,
+            trusted_proxies: if bind.ip().is_loopback() { loopback.collect() } else { Vec::new() },
+            allow_origins: Vec::new(),
+            relay_name: None,
+            min_generation: Generation::First,
+            outbox: Limits { bytes: 262_144, age: Duration::from_secs(2) },
+        }
+    }
+}

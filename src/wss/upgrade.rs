@@ -1,0 +1,161 @@
+//! HTTP before the WebSocket: which requests become one, and what the others are told
+//! (SPEC §3.1 to §3.3).
+
+use std::convert::Infallible;
+use std::future::ready;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use super::client_address::{self, Client};
+use super::{Gate, Outcome};
+
+/// The path of the WebSocket.
+const PATH: &str = "/v1/compat";
+
+/// The path that a proxy or a load balancer asks whether the listener answers.
+const HEALTH: &str = "/health";
+
+/// The subprotocol that daemons offer.
+const SUBPROTOCOL: &str = "pilot.v1";
+
+/// Most bytes of request line and headers (SPEC §3.6): hyper's least, several times what
+/// a daemon behind a proxy sends.
+const MAX_HEADERS: usize = 8_192;
+
+/// A connection that is a WebSocket from here on.
+pub(super) struct Upgraded<T> {
+    pub(super) stream: T,
+    /// What the client sent behind its request.
+    pub(super) early: Bytes,
+    pub(super) client: Client,
+}
+
+/// Why a connection did not become a WebSocket; `None` for a health check.
+pub(super) type NotUpgraded = Option<Outcome>;
+
+/// Answers the one request of a connection.
+pub(super) async fn upgrade<T>(
+    stream: T,
+    remote: SocketAddr,
+    gate: &Gate,
+) -> Result<Upgraded<T>, NotUpgraded>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    // What the service decided: it is called once, since connections are not kept alive.
+    let decided: Mutex<Option<Result<Client, NotUpgraded>>> = Mutex::new(None);
+    let service = service_fn(|request| {
+        let (response, decision) = answer(&request, remote, gate);
+        *decided.lock() = Some(decision);
+        ready(Ok::<_, Infallible>(response))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let parts = match connection.without_shutdown().await {
+        Ok(parts) => parts,
+        Err(error) if error.is_parse() => return Err(Some(Outcome::BadRequest)),
+        Err(_) => return Err(Some(Outcome::Gone)),
+    };
+    let client = decided.lock().take().unwrap_or(Err(Some(Outcome::Gone)))?;
+    Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, client })
+}
+
+type Answer = (Response<Full<Bytes>>, Result<Client, NotUpgraded>);
+
+fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answer {
+    let refuse = |status, text: &'static str, outcome| (plain(status, text), Err(outcome));
+    let path = request.uri().path();
+    if path == HEALTH && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return refuse(StatusCode::OK, "ok\n", None);
+    }
+    if path != PATH {
+        return refuse(StatusCode::NOT_FOUND, "not found\n", Some(Outcome::NotFound));
+    }
+    let client = client_address::find(remote, request.headers(), &gate.trusted_proxies);
+    if client.unnamed {
+        gate.note_unnamed();
+    }
+    if gate.is_draining() {
+        let text = "the relay is stopping\n";
+        let (mut response, decision) =
+            refuse(StatusCode::SERVICE_UNAVAILABLE, text, Some(Outcome::Draining));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return (response, decision);
+    }
+    if !gate.admits(client.address.ip(), Instant::now()) {
+        let text = "too many upgrades from this address\n";
+        let (mut response, decision) =
+            refuse(StatusCode::TOO_MANY_REQUESTS, text, Some(Outcome::RateLimited));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        return (response, decision);
+    }
+    if gate.is_full() {
+        let text = "the relay has as many peers as it takes\n";
+        let (mut response, decision) =
+            refuse(StatusCode::SERVICE_UNAVAILABLE, text, Some(Outcome::AtCapacity));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        return (response, decision);
+    }
+    if !origin_is_allowed(request, &gate.allow_origins) {
+        let text = "this origin may not connect\n";
+        return refuse(StatusCode::FORBIDDEN, text, Some(Outcome::OriginRefused));
+    }
+    match create_response_with_body(request, Full::default) {
+        Ok(mut response) => {
+            if offers_subprotocol(request) {
+                let headers = response.headers_mut();
+                headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+            }
+            (response, Ok(client))
+        }
+        Err(_) => {
+            let text = "this path is a WebSocket of version 13\n";
+            let (mut response, decision) =
+                refuse(StatusCode::UPGRADE_REQUIRED, text, Some(Outcome::BadUpgrade));
+            let headers = response.headers_mut();
+            headers.insert("upgrade", HeaderValue::from_static("websocket"));
+            headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
+            (response, decision)
+        }
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+}
+
+/// Daemons send no Origin; a page's must be listed, one of the overlay's own, or the page's
+/// own host.
+fn origin_is_allowed(request: &Request<Incoming>, allowed: &[String]) -> bool {
+    let Some(origin) = request.headers().get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let own = origin.split_once("://").is_some_and(|(_, authority)| {
+        host.is_some_and(|host| !host.is_empty() && authority.eq_ignore_ascii_case(host))
+    });
+    own || origin.starts_with("pilot://")
+        || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+}
+
+fn offers_subprotocol(request: &Request<Incoming>) -> bool {
+    let offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    offers
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|offer| offer.trim() == SUBPROTOCOL)
+}
