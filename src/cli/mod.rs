@@ -35,6 +35,10 @@ struct Cli {
 enum Command {
     /// Run the relay
     Serve(Flags),
+    /// Show a relay at work: carry a file between peers in all four cells
+    Demo(demo::Demo),
+    /// Be a node at the terminal, connected to a relay
+    Connect(connect::Args),
     /// Check the settings of `serve`, and print what they come to as TOML
     CheckConfig(Flags),
     /// Make a new Ed25519 key
@@ -87,6 +91,10 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
     match command {
         None => Ok(()),
         Some(Command::Serve(flags)) => serve(configuration(flags)?.1),
+        Some(Command::Demo(demo)) => demo.run(),
+        Some(Command::Connect(arguments)) => {
+            Ok(serve::runtime()?.block_on(connect::run(arguments))?)
+        }
         Some(Command::CheckConfig(flags)) => {
             let (layers, config) = configuration(flags)?;
             check::check(&layers, &config)

@@ -1,21 +1,111 @@
-//! `serve`: runs the relay.
+//! `serve`: runs the relay until it is told to stop.
 
-use anyhow::anyhow;
-use tracing::warn;
+use anyhow::{Context as _, anyhow};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
 
 use super::{Exit, logging};
-use crate::config::{Config, create_state_dir};
+use crate::config::{Config, Error, Place};
+use crate::server::{BindError, Server, StartError};
 
 /// Runs the relay until it is told to stop.
 ///
 /// # Errors
-/// It could not start, or had to stop.
-#[expect(clippy::needless_pass_by_value, reason = "the server is going to own it")]
+/// It could not start, or was told to stop at once.
 pub fn serve(config: Config) -> Result<(), Exit> {
     let _log = logging::start(&config.log_level, config.log_format)?;
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
     }
-    create_state_dir(&config.state_dir)?;
-    Err(anyhow!("the server is not wired").into())
+    runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let server = start(config).await?;
+        run(server, &mut signals).await
+    })
+}
+
+/// The runtime of all tasks, a thread a core.
+pub(super) fn runtime() -> Result<Runtime, Exit> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?)
+}
+
+/// Starts the relay; what is in the way is named by its setting.
+pub(super) async fn start(config: Config) -> Result<Server, Exit> {
+    let keys = config.keys.clone();
+    let state_dir = config.state_dir.clone();
+    let file = |key: &str, path, reason| {
+        Exit::Config(Error::File { place: Place::flag(key), path, reason })
+    };
+    Server::start(config).await.map_err(|error| match error {
+        StartError::Bind(BindError { setting, address, error }) => {
+            Exit::Bind { setting, address, error }
+        }
+        StartError::Directory(error) => match keys {
+            Some(path) => file("keys", path, error.to_string()),
+            None => file("state_dir", state_dir, error.to_string()),
+        },
+        StartError::StateDir { path, reason } => file("state_dir", path, reason),
+        StartError::Thread(error) => Exit::Failed(error.into()),
+    })
+}
+
+/// Serves until a signal, then drains; a second signal ends it at once.
+async fn run(server: Server, signals: &mut Signals) -> Result<(), Exit> {
+    loop {
+        match signals.next().await {
+            Told::Reload => {
+                if let Err(error) = server.reload().await {
+                    error!(%error, "not reloaded: everything stays as it was");
+                }
+            }
+            Told::Stop => break,
+        }
+    }
+    let drained = server.shutdown();
+    tokio::select! {
+        () = drained => Ok(()),
+        () = signals.stop() => {
+            info!("stopped without draining to the end, by a second signal");
+            Err(anyhow!("stopped at once by a second signal").into())
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    Reload,
+    Stop,
+}
+
+/// The signals that the relay listens to.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, Exit> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
+        }
+    }
+
+    /// Waits until the process is told to stop.
+    pub(super) async fn stop(&mut self) {
+        while matches!(self.next().await, Told::Reload) {}
+    }
 }

@@ -29,6 +29,17 @@ impl Flags {
         let given = folder.map(|folder| ("state_dir", vec![folder]));
         Self { config: None, given: given.into_iter().collect() }
     }
+
+    /// Whether the flag of the setting `key` was given.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.given.iter().any(|(given, _)| *given == key)
+    }
+
+    /// Adds the flag of the setting `key`.
+    pub fn add(&mut self, key: &'static str, text: String) {
+        self.given.push((key, vec![text]));
+    }
 }
 
 impl FromArgMatches for Flags {

@@ -97,10 +97,14 @@ impl Relay {
         &self.beacons
     }
 
-    /// Forgets endpoints and beacons that were silent for too long.
+    /// Forgets the endpoints that were silent for too long.
     pub fn sweep(&self, now: std::time::Instant) {
         let expired = self.table.sweep(now);
         self.traffic.shard().endpoint(crate::metrics::EndpointEvent::Expired, expired);
+    }
+
+    /// Forgets what beacons that were silent for too long have published.
+    pub fn expire_beacons(&self, now: std::time::Instant) {
         self.beacons.expire(&self.table, now);
     }
 

@@ -1,1 +1,252 @@
-//! (being written)
+//! Binds, wires, runs and drains: everything that a relay is made of, in one value.
+
+mod background;
+mod bind;
+mod exporters;
+mod settings;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::{self, Phase};
+use crate::config::Config;
+use crate::directory::{Directory, OpenError, Reload, ReloadError};
+use crate::ids::NodeId;
+use crate::metrics::{Counter, Traffic};
+use crate::peers::Table;
+use crate::relay::{Beacons, Relay};
+use crate::wire::Frames;
+use crate::wss::{self, FrameSink, Session};
+
+pub use bind::BindError;
+
+/// Gives the frames of sessions to the router.
+struct ToRelay(Arc<Relay>);
+
+impl FrameSink for ToRelay {
+    fn frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
+        self.0.from_session(session, frames, now);
+    }
+}
+
+/// Why the relay did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address cannot be bound to.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The key file, or the trust in the registry, cannot be used.
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+    /// The state folder cannot be made.
+    #[error("state_dir = {path:?}: {reason}")]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The system has no room for a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Server {
+    wss: Arc<wss::Server<ToRelay>>,
+    udp_address: SocketAddr,
+    admin_address: SocketAddr,
+    threads: Option<crate::udp::Threads>,
+    directory: Directory,
+    phase: watch::Sender<Phase>,
+    stopping: CancellationToken,
+    tasks: JoinSet<()>,
+    drain_time: Duration,
+    reloads: Arc<Reloads>,
+}
+
+/// Reloads that an operator asked for.
+#[derive(Debug, Default)]
+struct Reloads {
+    ok: Counter,
+    failed: Counter,
+}
+
+impl std::fmt::Debug for ToRelay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ToRelay").finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Reads the files, binds the addresses and starts everything.
+    ///
+    /// # Errors
+    /// What is in the way; nothing runs then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let since = Instant::now();
+        let (phase, watched) = watch::channel(Phase::Starting);
+        create_state_dir(&config)?;
+        let files = settings::directory(&config);
+        let directory =
+            spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
+        let sockets = bind::udp(&config)?;
+        let listener = bind::wss(&config.wss_bind)?;
+        let (admin, admin_address) = bind::admin(config.admin_bind)?;
+        let udp_address = sockets.first().expect("at least one was opened").address();
+
+        let traffic = Arc::<Traffic>::default();
+        let table = Arc::new(Table::<NodeId>::new(config.max_peers, config.max_nodes));
+        let rules = settings::rules(&config, udp_address);
+        let beacons = Beacons::new(config.open_gossip);
+        let (relay, grants) = Relay::new(
+            Arc::clone(&table),
+            Arc::clone(&traffic),
+            directory.clone(),
+            sockets,
+            rules,
+            beacons,
+        );
+        let threads = crate::udp::Threads::start(&relay).map_err(StartError::Thread)?;
+        let wss = Arc::new(wss::Server::serve(
+            listener,
+            settings::wss(&config),
+            Arc::new(directory.clone()),
+            ToRelay(Arc::clone(&relay)),
+            Arc::clone(&table),
+            Arc::clone(&traffic),
+        ));
+
+        let stopping = CancellationToken::new();
+        let reloads = Arc::<Reloads>::default();
+        let registry = exporters::all(&exporters::Parts {
+            traffic: &traffic,
+            table: &table,
+            relay: &relay,
+            directory: &directory,
+            wss: &wss,
+            threads: &threads,
+            reloads: &reloads,
+        });
+        let pages = admin::Sources {
+            registry,
+            phase: watched,
+            status: exporters::status(&traffic, &table, &relay),
+            since,
+        };
+        let mut tasks = JoinSet::new();
+        let until = stopping.clone();
+        tasks.spawn(async move {
+            let stopped = until.cancelled_owned();
+            if let Err(error) = admin::serve(admin, pages, stopped).await {
+                warn!(%error, "the operators' listener has ended");
+            }
+        });
+        tasks.spawn(directory.clone().run(stopping.clone()));
+        background::start(&mut tasks, &stopping, &config, &relay, &table, &directory, grants);
+
+        phase.send_replace(Phase::Running);
+        let server = Self {
+            wss,
+            udp_address,
+            admin_address,
+            threads: Some(threads),
+            directory,
+            phase,
+            stopping,
+            tasks,
+            drain_time: config.drain_time,
+            reloads,
+        };
+        server.announce(&config);
+        Ok(server)
+    }
+
+    fn announce(&self, config: &Config) {
+        let wss = match self.wss_addr() {
+            Some(address) => address.to_string(),
+            None => config.wss_bind.to_string(),
+        };
+        let (udp, admin) = (self.udp_address, self.admin_address);
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            %wss,
+            %udp,
+            %admin,
+            max_peers = config.max_peers,
+            "listening"
+        );
+    }
+
+    /// The address of the WebSocket listener; `None` where that is a Unix socket.
+    #[must_use]
+    pub fn wss_addr(&self) -> Option<SocketAddr> {
+        self.wss.addr()
+    }
+
+    /// The address of the UDP sockets.
+    #[must_use]
+    pub const fn udp_addr(&self) -> SocketAddr {
+        self.udp_address
+    }
+
+    /// The address of the operators' listener.
+    #[must_use]
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Reads the key file again. Nobody is disconnected but nodes whose own key went.
+    ///
+    /// # Errors
+    /// A file that cannot be used; the keys stay as they were.
+    pub async fn reload(&self) -> Result<Reload, ReloadError> {
+        let directory = self.directory.clone();
+        let result =
+            spawn_blocking(move || directory.reload()).await.expect("a reload does not panic");
+        match &result {
+            Ok(reload) => {
+                self.reloads.ok.increment();
+                info!(
+                    added = reload.added,
+                    removed = reload.removed,
+                    changed = reload.changed,
+                    "reloaded"
+                );
+            }
+            Err(_) => self.reloads.failed.increment(),
+        }
+        result
+    }
+
+    /// Sends the peers away over the drain time and ends everything, at most 1 s later.
+    pub async fn shutdown(mut self) {
+        info!(peers = self.wss.peer_count(), "draining");
+        self.phase.send_replace(Phase::Draining);
+        self.wss.drain(self.drain_time).await;
+        if let Some(threads) = self.threads.take() {
+            let stopped = spawn_blocking(|| threads.stop()).await;
+            debug_assert!(stopped.is_ok(), "joining threads does not panic");
+        }
+        self.phase.send_replace(Phase::Stopped);
+        self.stopping.cancel();
+        self.tasks.shutdown().await;
+        info!("stopped");
+    }
+}
+
+fn create_state_dir(config: &Config) -> Result<(), StartError> {
+    crate::config::create_state_dir(&config.state_dir).map_err(|error| StartError::StateDir {
+        path: config.state_dir.clone(),
+        reason: error.to_string(),
+    })
+}

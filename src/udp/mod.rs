@@ -1,1 +1,170 @@
-//! (being written)
+//! The UDP door: one socket and one thread a core, run to completion.
+//!
+//! Each thread receives a batch, has it routed, and sends what came of it, on the same
+//! socket. The kernel spreads the flows over the sockets, and keeps each on one.
+
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use prometheus::proto::MetricFamily;
+use tracing::{error, warn};
+
+use crate::metrics::{Counter, family};
+use crate::net::udp::{self, BUFFER_SIZE, Datagrams, Received};
+use crate::relay::{Relay, Worker};
+
+/// Wait after the kernel refused to receive at all.
+const ERROR_BACKOFF: Duration = Duration::from_millis(50);
+
+#[cfg(target_os = "linux")]
+type Socket = udp::BatchSocket;
+#[cfg(not(target_os = "linux"))]
+type Socket = udp::PortableSocket;
+
+/// Opens `count` sockets on one address; port 0 takes a free one for all of them.
+///
+/// # Errors
+/// What the kernel says; `AddrInUse` also where only another program's sockets would share
+/// the port with ours, and take a part of its packets.
+pub fn open(address: SocketAddr, count: usize) -> io::Result<Vec<Arc<dyn Datagrams>>> {
+    // A socket that shares its port binds beside any other that does; one that does not,
+    // only where nobody is.
+    let alone = std::net::UdpSocket::bind(address)?;
+    let address = alone.local_addr()?;
+    drop(alone);
+    let mut sockets: Vec<Arc<dyn Datagrams>> = Vec::with_capacity(count);
+    for _ in 0..count.max(1) {
+        let socket = udp::open(address)?;
+        if sockets.is_empty() {
+            warn_of_small_buffers(&socket)?;
+        }
+        sockets.push(Arc::new(Socket::new(socket)?));
+    }
+    Ok(sockets)
+}
+
+fn warn_of_small_buffers(socket: &socket2::Socket) -> io::Result<()> {
+    let (receive, send) = udp::buffer_sizes(socket)?;
+    for (given, setting) in [(receive, "net.core.rmem_max"), (send, "net.core.wmem_max")] {
+        if given < BUFFER_SIZE {
+            warn!(
+                bytes = given,
+                wanted = BUFFER_SIZE,
+                "the kernel gives UDP sockets small buffers, which drop bursts; \
+                 set: sysctl -w {setting}={BUFFER_SIZE}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The receiving threads; dropping them stops them.
+#[derive(Debug)]
+pub struct Threads {
+    stop: Arc<AtomicBool>,
+    counters: Arc<Counters>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    receive_errors: Counter,
+    panics: Counter,
+}
+
+impl Threads {
+    /// Starts a thread for each of the relay's sockets.
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub fn start(relay: &Arc<Relay>) -> io::Result<Self> {
+        let (stop, counters) = (Arc::<AtomicBool>::default(), Arc::<Counters>::default());
+        let mut started = Self { stop, counters, threads: Vec::new() };
+        for (worker, number) in relay.workers().zip(0..) {
+            let (relay, stop) = (Arc::clone(relay), Arc::clone(&started.stop));
+            let counters = Arc::clone(&started.counters);
+            let thread = thread::Builder::new().name(format!("udp-{number}"));
+            started.threads.push(thread.spawn(move || receive(&relay, worker, &stop, &counters))?);
+        }
+        Ok(started)
+    }
+
+    /// Appends the door's families to a scrape.
+    pub fn exporter(&self) -> impl Fn(&mut Vec<MetricFamily>) + use<> {
+        let counters = Arc::clone(&self.counters);
+        move |families| {
+            families.push(family::counter(
+                "pilot_beacon_udp_receive_errors_total",
+                "Times that the kernel refused to receive.",
+                &counters.receive_errors,
+            ));
+            families.push(family::counter(
+                "pilot_beacon_udp_panics_total",
+                "Panics that ended the handling of one batch.",
+                &counters.panics,
+            ));
+        }
+    }
+
+    /// Stops the threads and waits for them: 100 ms at most, the time of a receive.
+    pub fn stop(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A panic that ended a thread was printed when it happened.
+            let _panicked: Result<(), Box<dyn Any + Send>> = thread.join();
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn receive(relay: &Relay, mut worker: Worker, stop: &AtomicBool, counters: &Counters) {
+    let mut received = Received::new();
+    while !stop.load(Ordering::Relaxed) {
+        // A packet that brings us down once must not end the thread, or its flows would be
+        // lost with it.
+        let batch = AssertUnwindSafe(|| relay.receive(&mut worker, &mut received));
+        match catch_unwind(batch) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                counters.receive_errors.increment();
+                warn!(%error, "cannot receive on a UDP socket");
+                thread::sleep(ERROR_BACKOFF);
+            }
+            Err(_) => {
+                counters.panics.increment();
+                error!("the handling of a UDP batch panicked: this is a bug of the relay");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_of_another_program_is_not_shared() {
+        let other = udp::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = other.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!(open(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn all_sockets_have_the_same_port() {
+        let sockets = open("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let ports: Vec<_> = sockets.iter().map(|socket| socket.address().port()).collect();
+        assert_ne!(ports[0], 0);
+        assert_eq!(ports, vec![ports[0]; 3]);
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -53,7 +53,7 @@ pub(super) async fn upgrade<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    // What the service decided: it is called once, since connections are not kept alive.
+    // What the service decided: it is called once, since every answer ends the HTTP.
     let decided: Mutex<Option<Result<Client, NotUpgraded>>> = Mutex::new(None);
     let service = service_fn(|request| {
         let (response, decision) = answer(&request, remote, gate);
@@ -61,7 +61,6 @@ where
         ready(Ok::<_, Infallible>(response))
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .keep_alive(false)
         .max_buf_size(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let parts = match connection.without_shutdown().await {
@@ -136,6 +135,8 @@ fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answe
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
+    // One request a connection: an idle one would hold a place among those that log in.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

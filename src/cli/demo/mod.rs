@@ -6,6 +6,7 @@
 
 mod carry;
 mod peer;
+mod run;
 mod state;
 mod transfer;
 
@@ -20,6 +21,7 @@ use clap::builder::FalseyValueParser;
 
 pub use carry::{Cell, Nodes, Row, carry};
 pub use peer::{Node, Transport};
+pub use run::Demo;
 pub use state::TemporaryState;
 
 /// Time for one cell; the default file takes about 1.5 s.

@@ -1,0 +1,97 @@
+//! Starts the relay that the demo shows, in this process, and keeps it up.
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, anyhow};
+
+use super::{Addresses, Args, Nodes, TemporaryState, show};
+use crate::cli::serve::{self, Signals};
+use crate::cli::{Exit, logging};
+use crate::config::{Config, Flags, Layers, Surroundings};
+use crate::directory;
+use crate::server::Server;
+
+/// The demo, with the settings of the relay that it starts.
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    #[command(flatten)]
+    demo: Args,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Demo {
+    /// Shows the relay at work; then it stays up until it is told to stop.
+    ///
+    /// # Errors
+    /// The relay could not start, or a copy of the file was not whole.
+    pub fn run(self) -> Result<(), Exit> {
+        let Self { demo, mut flags } = self;
+        let mut temporary = None;
+        if !flags.has("trusted_proxy") {
+            // The demo's own peers come without a proxy.
+            flags.add("trusted_proxy", String::new());
+        }
+        if !flags.has("state_dir") {
+            let state = TemporaryState::create().context("cannot make a temporary folder")?;
+            flags.add("state_dir", state.path().display().to_string());
+            temporary = Some(state);
+        }
+        let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
+        let config = Config::new(&layers)?;
+        if config.keys.is_some() || config.registry.is_some() {
+            let reason = "the demo enrols its own nodes: leave --keys and --registry out";
+            return Err(Exit::Usage(reason.to_owned()));
+        }
+        let _log = logging::start(&config.log_level, config.log_format)?;
+        let nodes = Nodes::generate().context("no randomness for the nodes' keys")?;
+        crate::config::create_state_dir(&config.state_dir)?;
+        for node in nodes.iter() {
+            directory::enroll(&config.state_dir, node.id, node.public_key())
+                .context("cannot enrol the demo's nodes")?;
+        }
+        let whole = serve::runtime()?.block_on(present(&demo, config, &nodes));
+        drop(temporary);
+        if whole? { Ok(()) } else { Err(anyhow!("not every copy of the file is whole").into()) }
+    }
+}
+
+async fn present(demo: &Args, config: Config, nodes: &Nodes) -> Result<bool, Exit> {
+    let mut signals = Signals::new()?;
+    let server = serve::start(config).await?;
+    let addresses = addresses(&server)?;
+    let mut out = io::stdout();
+    let whole = tokio::select! {
+        shown = show(demo, &addresses, nodes, &mut out) => shown?,
+        () = signals.stop() => return Ok(true),
+    };
+    if !demo.once {
+        writeln!(out, "The relay stays up; end it with Ctrl-C.").context("cannot write")?;
+        signals.stop().await;
+    }
+    server.shutdown().await;
+    Ok(whole)
+}
+
+fn addresses(server: &Server) -> Result<Addresses, Exit> {
+    let wss = server.wss_addr().ok_or_else(|| {
+        Exit::Usage("the demo needs a TCP address: leave --wss-bind unix:… out".to_owned())
+    })?;
+    Ok(Addresses {
+        wss_url: format!("ws://{}", reachable(wss)),
+        udp: reachable(server.udp_addr()),
+        admin: reachable(server.admin_addr()),
+    })
+}
+
+/// The address as a program on this machine dials it.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        // A wildcard takes IPv4 as well, and not every machine has an IPv6 loopback.
+        IpAddr::V6(ip) if ip == Ipv6Addr::UNSPECIFIED => Ipv4Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

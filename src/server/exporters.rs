@@ -1,0 +1,89 @@
+//! Gathers what a scrape and the status page show.
+
+use std::sync::Arc;
+
+use super::{Reloads, ToRelay};
+use crate::admin::Status;
+use crate::directory::Directory;
+use crate::ids::NodeId;
+use crate::metrics::{Registry, Traffic, family};
+use crate::peers::Table;
+use crate::relay::Relay;
+use crate::udp::Threads;
+use crate::wss;
+
+pub(super) struct Parts<'a> {
+    pub(super) traffic: &'a Arc<Traffic>,
+    pub(super) table: &'a Arc<Table<NodeId>>,
+    pub(super) relay: &'a Arc<Relay>,
+    pub(super) directory: &'a Directory,
+    pub(super) wss: &'a wss::Server<ToRelay>,
+    pub(super) threads: &'a Threads,
+    pub(super) reloads: &'a Arc<Reloads>,
+}
+
+pub(super) fn all(parts: &Parts<'_>) -> Registry {
+    let registry = Registry::default();
+    let traffic = Arc::clone(parts.traffic);
+    registry.add(move |families| traffic.families(families));
+    registry.add(parts.wss.exporter());
+    registry.add(parts.threads.exporter());
+    let directory = parts.directory.clone();
+    registry.add(move |families| directory.metrics(families));
+    let (table, relay) = (Arc::clone(parts.table), Arc::clone(parts.relay));
+    registry.add(move |families| {
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        let gauge =
+            |name: &str, help: &str, value: usize| family::gauge_value(name, help, value as f64);
+        families.extend([
+            gauge("pilot_beacon_udp_nodes", "Nodes with a UDP endpoint.", table.endpoint_count()),
+            gauge(
+                "pilot_beacon_learnt_nodes",
+                "Nodes that other beacons serve.",
+                table.learnt_count(),
+            ),
+            gauge(
+                "pilot_beacon_gossip_sources",
+                "Beacons that have published nodes.",
+                relay.beacons().sources(),
+            ),
+        ]);
+    });
+    let reloads = Arc::clone(parts.reloads);
+    registry.add(move |families| {
+        let samples =
+            [(&["ok"] as &[&str], reloads.ok.value()), (&["failed"], reloads.failed.value())];
+        families.push(family::counts(
+            "pilot_beacon_reloads_total",
+            "Reloads that an operator asked for.",
+            &["result"],
+            samples,
+        ));
+    });
+    registry.add(|families| {
+        families.push(family::gauge_values(
+            "pilot_beacon_build_info",
+            "The version that runs, as a label.",
+            &["version"],
+            [(&[env!("CARGO_PKG_VERSION")] as &[&str], 1.0)],
+        ));
+    });
+    let process = prometheus::process_collector::ProcessCollector::for_self();
+    registry.add(move |families| families.extend(prometheus::core::Collector::collect(&process)));
+    registry
+}
+
+pub(super) fn status(
+    traffic: &Arc<Traffic>,
+    table: &Arc<Table<NodeId>>,
+    relay: &Arc<Relay>,
+) -> Box<dyn Fn() -> Status + Send + Sync> {
+    let (traffic, table, relay) = (Arc::clone(traffic), Arc::clone(table), Arc::clone(relay));
+    Box::new(move || Status {
+        wss_peers: table.session_count(),
+        udp_nodes: table.endpoint_count(),
+        learnt_nodes: table.learnt_count(),
+        beacons: relay.beacons().sources(),
+        packets_queued: traffic.packets_queued(),
+    })
+}

@@ -1,0 +1,91 @@
+//! Turns the configuration into what each part is told.
+
+use std::net::SocketAddr;
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::config::{Config, RegistryTrust, UdpSenderCheck};
+use crate::directory::{self, RegistrySettings};
+use crate::net::tls::Trust;
+use crate::peers::Limits;
+use crate::proto::limit::{Rate, SourceRates};
+use crate::relay::{PunchRules, Rules};
+use crate::wire::auth::Generation;
+use crate::wss;
+
+/// Times that a listed beacon may send what a node may: it relays for many.
+const BEACON_SHARE: u64 = 25;
+
+/// Most connections that have not logged in, whatever the machine allows.
+const MAX_WAITING: u64 = 1_024;
+
+pub(super) fn directory(config: &Config) -> directory::Settings {
+    directory::Settings {
+        keys: config.keys.clone(),
+        registry: config.registry.as_ref().map(|registry| RegistrySettings {
+            address: registry.address.to_string(),
+            tls: registry.tls.as_ref().map(|trust| match trust {
+                RegistryTrust::System => Trust::System,
+                RegistryTrust::CaFile(path) => Trust::CaFile(path.clone()),
+                RegistryTrust::Fingerprint(fingerprint) => Trust::Fingerprint(fingerprint.0),
+            }),
+            admin_token: registry.admin_token.as_ref().map(|token| token.expose().to_owned()),
+        }),
+        state_dir: config.state_dir.clone(),
+    }
+}
+
+pub(super) fn wss(config: &Config) -> wss::Settings {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    wss::Settings {
+        timing: wss::Timing {
+            auth_timeout: config.auth_timeout,
+            idle_timeout: config.idle_timeout,
+            ping_interval: config.ping_interval,
+            pong_timeout: config.pong_timeout,
+            write_timeout: config.write_timeout,
+        },
+        max_peers: config.max_peers,
+        max_waiting: max_waiting(),
+        upgrade_rate: config.upgrade_rate,
+        upgrade_burst: config.upgrade_burst,
+        trusted_proxies: config.trusted_proxies.clone(),
+        allow_origins: config.allow_origins.iter().map(|o| o.as_str().to_owned()).collect(),
+        relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
+        min_generation: match config.min_auth_generation {
+            3 => Generation::Third,
+            2 => Generation::Second,
+            _ => Generation::First,
+        },
+        outbox: Limits { bytes: config.outbox_bytes, age: config.outbox_age },
+        // The listener is bound by the server; the rest is said above.
+        ..wss::Settings::new(nowhere)
+    }
+}
+
+/// An eighth of the descriptors, 1,024 at most.
+fn max_waiting() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from((descriptors / 8).clamp(16, MAX_WAITING)).expect("1,024 at most")
+}
+
+pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
+    let rates = |times: u64| SourceRates {
+        packets: Rate::per_second(u64::from(config.relay_rate) * times),
+        bytes: Rate::per_second(config.relay_bytes.saturating_mul(times)),
+    };
+    let advertised = config.advertise_addr.as_ref().and_then(|addr| addr.to_string().parse().ok());
+    Rules {
+        source: rates(1),
+        beacon: rates(BEACON_SHARE),
+        observed_senders_only: config.udp_sender_check == UdpSenderCheck::Observed,
+        loopback: bound.ip().is_loopback() || bound.ip().is_unspecified(),
+        own: advertised.into_iter().collect(),
+        beacon_id: config.beacon_id,
+        punch: PunchRules {
+            rate: Rate::per_second(config.punch_rate.into()),
+            allow: config.punch_allow.clone(),
+            require_grant: config.require_punch_grant,
+        },
+    }
+}
