@@ -53,14 +53,9 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
 
 /// Serves until a signal, then drains; a second signal ends it at once.
 async fn run(server: Server, signals: &mut Signals) -> Result<(), Exit> {
-    loop {
-        match signals.next().await {
-            Told::Reload => {
-                if let Err(error) = server.reload().await {
-                    error!(%error, "not reloaded: everything stays as it was");
-                }
-            }
-            Told::Stop => break,
+    while let Told::Reload = signals.next().await {
+        if let Err(error) = server.reload().await {
+            error!(%error, "not reloaded: everything stays as it was");
         }
     }
     let drained = server.shutdown();

@@ -55,11 +55,11 @@ impl Relay {
     /// What the kernel says of the socket.
     pub fn receive(&self, worker: &mut Worker, received: &mut Received) -> std::io::Result<()> {
         worker.socket.receive(received)?;
-        self.from_datagrams(worker, received, Instant::now());
+        self.route_datagrams(worker, received, Instant::now());
         Ok(())
     }
 
-    fn from_datagrams(&self, worker: &mut Worker, received: &Received, now: Instant) {
+    fn route_datagrams(&self, worker: &mut Worker, received: &Received, now: Instant) {
         let shard = self.traffic.shard();
         let lost = received.kernel_dropped.wrapping_sub(worker.kernel_dropped);
         worker.kernel_dropped = received.kernel_dropped;

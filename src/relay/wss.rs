@@ -18,7 +18,7 @@ impl Relay {
     ///
     /// A peer is who it proved to be: packets with another sender are dropped. What a
     /// session sends after it was replaced is not relayed.
-    pub fn from_session(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
+    pub fn route_frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
         let shard = self.traffic.shard();
         let bytes = frames.iter().map(<[u8]>::len).sum::<usize>();
         shard.came_in(Transport::Wss, frames.len() as u64, bytes as u64);

@@ -32,7 +32,7 @@ struct ToRelay(Arc<Relay>);
 
 impl FrameSink for ToRelay {
     fn frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
-        self.0.from_session(session, frames, now);
+        self.0.route_frames(session, frames, now);
     }
 }
 

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn proxy_that_names_nobody_is_noticed() {
         assert_eq!(client("127.0.0.1:5", &[]), ("127.0.0.1:5".to_owned(), true));
-        assert_eq!(client("127.0.0.1:5", &["1.1.1.1, garbage"]).1, true);
+        assert!(client("127.0.0.1:5", &["1.1.1.1, garbage"]).1);
         assert_eq!(client("127.0.0.1:5", &["garbage, 10.1.1.1"]).0, "10.1.1.1:0");
     }
 

@@ -15,6 +15,7 @@ use super::login::{self, Conversation, Failed};
 use super::session::Driver;
 use super::upgrade::{self, Upgraded};
 use super::{Door, FrameSink, Outcome, Session};
+use crate::ids::NodeId;
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
 use crate::peers::{End, Link, Principal, Realm, Refused, Registration, Takeover};
@@ -70,10 +71,13 @@ pub(super) async fn accept<S: FrameSink>(
     let _ended = ending.run_until_cancelled(served).await;
 }
 
+/// A session that is in the table.
+type Admitted = (Arc<Session>, Registration<NodeId>);
+
 /// A connection that has logged in.
 struct LoggedIn {
     session: Arc<Session>,
-    registration: Registration<crate::ids::NodeId>,
+    registration: Registration<NodeId>,
     decoder: Decoder,
     early: Vec<u8>,
 }
@@ -194,7 +198,7 @@ impl<S: FrameSink> Door<S> {
         client: SocketAddr,
         accepted: &login::Accepted,
         began: Instant,
-    ) -> Result<(Arc<Session>, Registration<crate::ids::NodeId>), (Arc<Session>, Refused)> {
+    ) -> Result<Admitted, (Arc<Session>, Refused)> {
         let login::Accepted { reply, generation, .. } = accepted;
         let now = Instant::now();
         let principal =

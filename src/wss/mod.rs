@@ -205,13 +205,7 @@ impl<S: FrameSink> Server<S> {
         }
     }
 
-    /// Appends the door's families to a scrape.
-    pub fn families(&self, families: &mut Vec<prometheus::proto::MetricFamily>) {
-        self.door.families(families);
-    }
-
     /// A function that appends the door's families, for a registry that outlives this value.
-    #[must_use]
     pub fn exporter(&self) -> impl Fn(&mut Vec<prometheus::proto::MetricFamily>) + use<S> {
         let door = Arc::clone(&self.door);
         move |families| door.families(families)

@@ -7,6 +7,7 @@ mod portable;
 #[cfg(target_os = "linux")]
 mod sys;
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl Run<'_> {
 }
 
 /// A UDP socket that receives and sends in batches.
-pub trait Datagrams: Send + Sync + 'static {
+pub trait Datagrams: fmt::Debug + Send + Sync + 'static {
     /// Waits for datagrams and takes all that are there, [`BATCH`] at most; none after a
     /// while without any.
     ///
@@ -205,6 +206,18 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
 pub fn is_local(ip: IpAddr) -> bool {
     // The kernel lets nobody bind to an address that is not here.
     std::net::UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Whether a failed receive says nothing of the socket: the timeout, a signal, or an ICMP
+/// error about a datagram that was sent earlier.
+fn passes(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// The address as a socket of the family of `local` wants it.

@@ -36,14 +36,8 @@ impl Datagrams for PortableSocket {
                 received.datagrams.push(Datagram { from, to: None, start: 0, length });
                 Ok(())
             }
-            Err(error) => match error.kind() {
-                // The timeout, a signal, or an ICMP error about a datagram sent earlier.
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::TimedOut
-                | io::ErrorKind::Interrupted
-                | io::ErrorKind::ConnectionRefused => Ok(()),
-                _ => Err(error),
-            },
+            Err(error) if super::passes(&error) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -171,13 +171,7 @@ impl Datagrams for BatchSocket {
         };
         let Ok(count) = usize::try_from(count) else {
             let error = io::Error::last_os_error();
-            return match error.kind() {
-                // The timeout, a signal, or an ICMP error about a datagram sent earlier.
-                io::ErrorKind::WouldBlock
-                | io::ErrorKind::Interrupted
-                | io::ErrorKind::ConnectionRefused => Ok(()),
-                _ => Err(error),
-            };
+            return if super::passes(&error) { Ok(()) } else { Err(error) };
         };
         for (index, (message, name)) in messages.iter().zip(&names).take(count).enumerate() {
             // SAFETY: the kernel filled the first `count` messages, which were written before.

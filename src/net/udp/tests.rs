@@ -33,7 +33,7 @@ fn loopback(address: SocketAddr) -> SocketAddr {
 fn runs_arrive_packet_by_packet_in_order() {
     for sender in sockets("[::]:0") {
         for receiver in sockets("[::]:0") {
-            let bytes: Vec<u8> = (0..2_500u32).map(|i| (i / 1_000) as u8).collect();
+            let bytes: Vec<u8> = [[0; 1_000], [1; 1_000], [2; 1_000]].concat()[..2_500].to_vec();
             let to = loopback(receiver.address());
             let run = Run { to, from: None, bytes: &bytes, segment: 1_000 };
             let small = Run { to, from: None, bytes: b"last", segment: 4 };

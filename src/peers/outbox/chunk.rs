@@ -19,6 +19,8 @@ pub(super) const RUN_COST: usize = size_of::<Run>();
 const SPARE: usize = 16;
 
 thread_local! {
+    // Boxed as in the outboxes, so that lending one moves a pointer.
+    #[allow(clippy::vec_box)]
     static SPARES: RefCell<Vec<Box<Chunk>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -181,10 +181,12 @@ proptest! {
         let mut decoder = server();
         let mut found = Vec::new();
         while let Some(message) = decoder.next(&mut bytes, &mut at).unwrap() {
-            match message {
-                Message::Binary(range) => found.push((2, bytes[range].to_vec())),
-                Message::Ping(range) => found.push((9, bytes[range].to_vec())),
-                other => prop_assert!(false, "{:?}", other),
+            if let Message::Binary(range) = message {
+                found.push((2, bytes[range].to_vec()));
+            } else if let Message::Ping(range) = message {
+                found.push((9, bytes[range].to_vec()));
+            } else {
+                prop_assert!(false, "{:?}", message);
             }
         }
         prop_assert_eq!(found, expected);
@@ -199,7 +201,7 @@ proptest! {
             prop_assert_eq!(decoder.next(&mut whole[..end].to_vec(), &mut at), Ok(None));
             prop_assert_eq!(at, 0);
         }
-        let mut buffer = whole.clone();
+        let mut buffer = whole;
         let found = decoder.next(&mut buffer, &mut 0);
         let Ok(Some(Message::Binary(range))) = found else { panic!("{found:?}") };
         prop_assert_eq!(&buffer[range], &payload[..]);
