@@ -153,8 +153,11 @@ pub(crate) struct Relay {
     program: Program,
     /// The public listener.
     pub(crate) wss: SocketAddr,
+    /// The UDP sockets.
+    pub(crate) udp: SocketAddr,
     /// The admin listener.
     pub(crate) admin: SocketAddr,
+    keys: Option<TempDir>,
     _state: TempDir,
 }
 
@@ -176,8 +179,42 @@ impl Relay {
                 words.find_map(|word| word.strip_prefix(field)?.strip_prefix('=')?.parse().ok())
             })
         };
-        let (wss, admin) = (address("wss"), address("admin"));
-        Self { program, wss, admin, _state: state }
+        let (wss, udp, admin) = (address("wss"), address("udp"), address("admin"));
+        Self { program, wss, udp, admin, keys: None, _state: state }
+    }
+
+    /// Starts a relay whose key file has these nodes.
+    pub(crate) fn with_nodes(nodes: &[&Node], arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = write_directory(folder.path(), nodes);
+        let keys = keys.to_str().unwrap();
+        let mut relay = Self::start([&["--keys", keys], arguments].concat());
+        // The key file is watched, so it lives as long as the relay.
+        relay.keys = Some(folder);
+        relay
+    }
+
+    /// The folder of the key file that [`Self::with_nodes`] wrote.
+    pub(crate) fn keys(&self) -> &Path {
+        self.keys.as_ref().unwrap().path()
+    }
+
+    /// Sends the relay a signal by its own id, as `kill -NAME` does.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.program.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Waits for the relay's own end; its exit code.
+    pub(crate) fn wait_for_end(&mut self) -> i32 {
+        let child = &mut self.program.child;
+        let status = look_until(Instant::now() + PATIENCE, || child.try_wait().unwrap());
+        status.expect("the relay ends").code().expect("the relay is not killed")
+    }
+
+    /// The relay's process id, to look it up in /proc.
+    pub(crate) fn id(&self) -> u32 {
+        self.program.child.id()
     }
 
     /// Waits until the log has a line that contains `needle`; returns that line.
@@ -219,7 +256,8 @@ impl Relay {
 pub(crate) struct Node {
     /// Its id.
     pub(crate) id: u32,
-    key: SigningKey,
+    /// Its key.
+    pub(crate) key: SigningKey,
 }
 
 impl Node {

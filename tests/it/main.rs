@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod caddy;
+mod cells;
 mod client;
 mod config;
 mod harness;
+mod peer;
 mod prometheus;

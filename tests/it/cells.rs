@@ -1,0 +1,106 @@
+//! Packets in all four cells, byte for byte, and their accounts.
+
+use std::time::Duration;
+
+use crate::harness::{Node, Relay};
+use crate::peer::{Peer, UdpNode};
+
+#[test]
+fn packet_passes_in_all_four_cells_and_is_accounted_for() {
+    let (a, b) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
+    let (udp_c, udp_d) = (UdpNode::register(relay.udp, 21), UdpNode::register(relay.udp, 22));
+
+    wss_a.relay(11, 12, b"wss to wss");
+    assert_eq!(wss_b.delivery(), (11, b"wss to wss".to_vec()));
+    wss_a.relay(11, 21, b"wss to udp");
+    assert_eq!(udp_c.delivery(), (11, b"wss to udp".to_vec()));
+    udp_c.relay(11, b"udp to wss");
+    assert_eq!(wss_a.delivery(), (21, b"udp to wss".to_vec()));
+    udp_c.relay(22, b"udp to udp");
+    assert_eq!(udp_d.delivery(), (21, b"udp to udp".to_vec()));
+    wss_a.relay(11, 99, b"nobody has 99");
+    relay
+        .wait_for_metric("pilot_beacon_packets_dropped_total{reason=\"unknown_destination\"}", 1.0);
+
+    for (from, to) in [("wss", "wss"), ("wss", "udp"), ("udp", "wss"), ("udp", "udp")] {
+        let name = format!(
+            "pilot_beacon_relay_bridge_total{{src_transport=\"{from}\",dst_transport=\"{to}\"}}"
+        );
+        assert_eq!(relay.metric(&name), 1.0, "{name}");
+    }
+    assert_balance(&relay);
+}
+
+/// At rest, every packet that came in is accounted for.
+pub(crate) fn assert_balance(relay: &Relay) {
+    let text = relay.metrics();
+    let sum = |name: &str| -> f64 {
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    let came = sum("pilot_beacon_packets_in_total");
+    let went = sum("pilot_beacon_packets_out_total");
+    let dropped = sum("pilot_beacon_packets_dropped_total");
+    let handled = sum("pilot_beacon_packets_handled_total");
+    let queued = sum("pilot_beacon_packets_queued");
+    assert_eq!(
+        came,
+        went + dropped + handled + queued,
+        "in {came} = out {went} + dropped {dropped} + handled {handled} + queued {queued}\n{text}"
+    );
+}
+
+#[test]
+fn largest_packets_pass_and_larger_ones_are_dropped_with_a_reason() {
+    let (a, b) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
+    let udp = UdpNode::register(relay.udp, 21);
+
+    let largest = vec![7; 65_527];
+    wss_a.relay(11, 12, &largest);
+    assert!(wss_b.delivery() == (11, largest.clone()));
+    wss_a.relay(11, 21, &largest);
+    relay.wait_for_metric("pilot_beacon_packets_dropped_total{reason=\"too_large_for_udp\"}", 1.0);
+    wss_a.relay(11, 21, &largest[..65_502]);
+    assert!(udp.delivery() == (11, largest[..65_502].to_vec()));
+    udp.relay(12, &largest[..65_498]);
+    assert!(wss_b.delivery() == (21, largest[..65_498].to_vec()));
+    wss_a.relay(11, 12, b"");
+    assert_eq!(wss_b.delivery(), (11, Vec::new()));
+    assert!(udp.is_silent(Duration::from_millis(50)));
+    assert_balance(&relay);
+}
+
+#[test]
+fn flow_keeps_its_order_in_every_cell() {
+    let (a, b) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&a, &b], &["--relay-rate", "0"]);
+    let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
+    let udp = UdpNode::register(relay.udp, 21);
+    for round in 0..50u32 {
+        for n in 0..20u32 {
+            let number = (round * 20 + n).to_be_bytes();
+            wss_a.relay(11, 12, &number);
+            wss_a.relay(11, 21, &[&number[..], &[0; 100][..(n as usize) * 5]].concat());
+            udp.relay(12, &number);
+        }
+        // Read as it comes: what a test cannot take in time is not the relay's to keep.
+        let (mut of_a, mut of_udp) = (round * 20, round * 20);
+        for _ in 0..40 {
+            let (sender, number) = wss_b.delivery();
+            let next = if sender == 11 { &mut of_a } else { &mut of_udp };
+            assert_eq!(number, next.to_be_bytes());
+            *next += 1;
+        }
+        for n in 0..20u32 {
+            let (_, payload) = udp.delivery();
+            assert_eq!(payload[..4], (round * 20 + n).to_be_bytes());
+        }
+    }
+    assert_balance(&relay);
+}

@@ -1,0 +1,265 @@
+//! Raw peers for the tests, written from the specification and not with the project's own
+//! client: one over WebSocket, byte by byte, and one over UDP.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::Signer as _;
+
+use crate::harness::{Node, PATIENCE};
+
+/// The mask of every frame: any will do, and a fixed one repeats.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// A frame as it came: its opcode and payload.
+pub(crate) type Frame = (u8, Vec<u8>);
+
+/// One WebSocket connection, before or after its login.
+pub(crate) struct Peer {
+    pub(crate) stream: TcpStream,
+}
+
+impl Peer {
+    /// Upgrades, and logs in with the text of the current generation.
+    pub(crate) fn log_in(wss: SocketAddr, node: &Node) -> Self {
+        let mut peer = Self::upgrade(wss);
+        let challenge = peer.challenge();
+        let text = format!("compat_auth:{}:{}:{}", node.id, challenge["ts"], nonce(&challenge));
+        peer.reply(node, &text, None);
+        let (opcode, payload) = peer.read().unwrap();
+        assert_eq!(opcode, 1, "{}", String::from_utf8_lossy(&payload));
+        assert_eq!(payload, br#"{"type":"auth_ok"}"#);
+        peer
+    }
+
+    /// Upgrades as a daemon does.
+    pub(crate) fn upgrade(wss: SocketAddr) -> Self {
+        let (peer, status) = Self::request(wss, "");
+        assert_eq!(status, 101);
+        peer
+    }
+
+    /// Asks for an upgrade with further headers, each ended by CRLF; the status that came.
+    pub(crate) fn request(wss: SocketAddr, headers: &str) -> (Self, u16) {
+        let mut stream = TcpStream::connect(wss).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = format!(
+            "GET /v1/compat HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: pilot.v1\r\n{headers}\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        if status == 101 {
+            let head = head.to_ascii_lowercase();
+            assert!(head.contains("sec-websocket-protocol: pilot.v1"), "{head}");
+            assert!(head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        }
+        (Self { stream }, status)
+    }
+
+    /// Reads the challenge.
+    pub(crate) fn challenge(&mut self) -> serde_json::Value {
+        let (opcode, payload) = self.read().unwrap();
+        assert_eq!(opcode, 1);
+        let challenge: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        assert_eq!(challenge["type"], "auth_challenge");
+        assert_eq!(nonce(&challenge).len(), 64);
+        challenge
+    }
+
+    /// Answers the challenge by signing `text`.
+    pub(crate) fn reply(&mut self, node: &Node, text: &str, generation: Option<u8>) {
+        let mut reply = serde_json::json!({
+            "type": "auth_reply",
+            "node_id": node.id,
+            "public_key": STANDARD.encode(node.key.verifying_key().to_bytes()),
+            "sig": STANDARD.encode(node.key.sign(text.as_bytes()).to_bytes()),
+        });
+        if let Some(generation) = generation {
+            reply["gen"] = generation.into();
+        }
+        self.send(1, reply.to_string().as_bytes());
+    }
+
+    /// Sends one masked frame.
+    pub(crate) fn send(&mut self, opcode: u8, payload: &[u8]) {
+        let frame = frame(0x80 | opcode, payload);
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// Sends a Relay packet.
+    pub(crate) fn relay(&mut self, sender: u32, dest: u32, payload: &[u8]) {
+        self.send(2, &relay(sender, dest, payload));
+    }
+
+    /// Reads one frame; `None` at the end of the connection.
+    pub(crate) fn read(&mut self) -> Option<Frame> {
+        let mut header = [0; 2];
+        if let Err(error) = self.stream.read_exact(&mut header) {
+            let ended = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+            assert!(ended.contains(&error.kind()), "{error}");
+            return None;
+        }
+        assert_eq!(header[0] & 0x80, 0x80, "the relay sends whole messages");
+        assert_eq!(header[1] & 0x80, 0, "the relay does not mask");
+        let length = match header[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.stream.read_exact(&mut length).unwrap();
+                u16::from_be_bytes(length).into()
+            }
+            127 => {
+                let mut length = [0; 8];
+                self.stream.read_exact(&mut length).unwrap();
+                usize::try_from(u64::from_be_bytes(length)).unwrap()
+            }
+            short => short.into(),
+        };
+        let mut payload = vec![0; length];
+        self.stream.read_exact(&mut payload).unwrap();
+        Some((header[0] & 0x0f, payload))
+    }
+
+    /// Reads up to the close frame: its code and reason; answers it.
+    pub(crate) fn read_close(&mut self) -> (u16, String) {
+        loop {
+            let (opcode, payload) = self.read().expect("a close frame comes first");
+            if opcode == 8 {
+                let (code, reason) = payload.split_first_chunk::<2>().unwrap();
+                let _gone = self.stream.write_all(&frame(0x88, code));
+                let reason = String::from_utf8(reason.to_vec()).unwrap();
+                return (u16::from_be_bytes(*code), reason);
+            }
+        }
+    }
+
+    /// Reads the next delivery (0x06): its sender and payload.
+    pub(crate) fn delivery(&mut self) -> (u32, Vec<u8>) {
+        loop {
+            let (opcode, packet) = self.read().expect("a delivery comes");
+            if opcode == 2 {
+                return delivery(&packet);
+            }
+        }
+    }
+
+    /// Whether nothing comes for a while.
+    pub(crate) fn is_silent(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let result = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+/// The nonce of a challenge.
+pub(crate) fn nonce(challenge: &serde_json::Value) -> &str {
+    challenge["nonce"].as_str().unwrap()
+}
+
+/// A masked frame with this first byte.
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    if let Ok(short @ 0..=125) = u8::try_from(payload.len()) {
+        frame.push(0x80 | short);
+    } else if let Ok(medium) = u16::try_from(payload.len()) {
+        frame.push(0x80 | 126);
+        frame.extend_from_slice(&medium.to_be_bytes());
+    } else {
+        frame.push(0x80 | 127);
+        frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+    }
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+/// A Relay packet (0x05).
+pub(crate) fn relay(sender: u32, dest: u32, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x05];
+    packet.extend_from_slice(&sender.to_be_bytes());
+    packet.extend_from_slice(&dest.to_be_bytes());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+fn delivery(packet: &[u8]) -> (u32, Vec<u8>) {
+    assert_eq!(packet[0], 0x06, "{packet:?}");
+    (u32::from_be_bytes(packet[1..5].try_into().unwrap()), packet[5..].to_vec())
+}
+
+/// A node over UDP.
+pub(crate) struct UdpNode {
+    pub(crate) id: u32,
+    pub(crate) socket: UdpSocket,
+    relay: SocketAddr,
+}
+
+impl UdpNode {
+    /// A socket that the relay does not know.
+    pub(crate) fn silent(relay: SocketAddr, id: u32) -> Self {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { id, socket, relay }
+    }
+
+    /// A node that the relay has answered.
+    pub(crate) fn register(relay: SocketAddr, id: u32) -> Self {
+        let node = Self::silent(relay, id);
+        node.discover();
+        let reply = node.receive();
+        assert_eq!(reply[..2], [0x02, 4], "{reply:?}");
+        node
+    }
+
+    /// Sends a Discover in its own name.
+    pub(crate) fn discover(&self) {
+        let mut packet = vec![0x01];
+        packet.extend_from_slice(&self.id.to_be_bytes());
+        self.send(&packet);
+    }
+
+    /// Sends any bytes to the relay.
+    pub(crate) fn send(&self, packet: &[u8]) {
+        self.socket.send_to(packet, self.relay).unwrap();
+    }
+
+    /// Sends a Relay packet.
+    pub(crate) fn relay(&self, dest: u32, payload: &[u8]) {
+        self.send(&relay(self.id, dest, payload));
+    }
+
+    /// Receives one datagram.
+    pub(crate) fn receive(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 65_536];
+        let length = self.socket.recv(&mut buffer).expect("a datagram comes");
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// Receives a delivery (0x06): its sender and payload.
+    pub(crate) fn delivery(&self) -> (u32, Vec<u8>) {
+        delivery(&self.receive())
+    }
+
+    /// Whether nothing comes for a while.
+    pub(crate) fn is_silent(&self, time: Duration) -> bool {
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        let result = self.socket.recv(&mut [0; 2_048]);
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+}
