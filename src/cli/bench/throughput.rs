@@ -34,7 +34,7 @@ pub(super) struct Load {
 }
 
 /// What was measured.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Figures {
     /// Packets delivered a second.
     pub(super) packets_per_second: f64,
@@ -97,6 +97,11 @@ impl Window {
 pub(super) fn run(kind: Kind, load: &Load) -> anyhow::Result<Figures> {
     let nodes: Vec<_> = (1..=2 * load.pairs).map(Node::new).collect();
     let server = Subject::start(kind, &nodes, &[])?;
+    measure(&server, &nodes, load)
+}
+
+/// Runs the load, whose nodes the server knows, beside whatever else the server has to do.
+pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::Result<Figures> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut windows = Vec::new();
     let mut ends: Vec<Closer> = Vec::new();
@@ -105,8 +110,8 @@ pub(super) fn run(kind: Kind, load: &Load) -> anyhow::Result<Figures> {
         let [from, to] = pair else { continue };
         let window = Arc::new(Window::new(load.window));
         let (way_in, way_out) = load.cell.ways();
-        let receiver = End::open(way_out, &server, to)?;
-        let sender = End::open(way_in, &server, from)?;
+        let receiver = End::open(way_out, server, to)?;
+        let sender = End::open(way_in, server, from)?;
         ends.extend([receiver.closer()?, sender.closer()?]);
         let mut packet = Vec::new();
         encode_relay(from.id, to.id, &vec![0xa5; load.size], &mut packet);
@@ -115,7 +120,9 @@ pub(super) fn run(kind: Kind, load: &Load) -> anyhow::Result<Figures> {
             let seed = u64::from(from.id.number());
             let udp = server.udp;
             threads.push(thread::spawn(move || match end {
-                (receiver, None) => receiver.receive(&window, &stop),
+                (receiver, None) => {
+                    receiver.receive_batches(&stop, |packets| window.give(packets), &mut |_| {});
+                }
                 (sender, Some(packet)) => sender.send(udp, &packet, &window, &stop, seed),
             }));
         }
@@ -133,7 +140,6 @@ pub(super) fn run(kind: Kind, load: &Load) -> anyhow::Result<Figures> {
     let lost = count(|w| &w.lost) - lost_before;
     stop.store(true, Ordering::Relaxed);
     ends.iter().for_each(Closer::close);
-    drop(server);
     for thread in threads {
         // A peer that failed has delivered less, which is what is measured.
         let _failed = thread.join();
@@ -151,19 +157,19 @@ pub(super) fn run(kind: Kind, load: &Load) -> anyhow::Result<Figures> {
 }
 
 /// One side of a pair.
-enum End {
+pub(super) enum End {
     Wss(TcpStream),
     Udp(BatchSocket),
 }
 
 /// Ends the waiting of one side.
-enum Closer {
+pub(super) enum Closer {
     Wss(TcpStream),
     Udp,
 }
 
 impl Closer {
-    fn close(&self) {
+    pub(super) fn close(&self) {
         if let Self::Wss(stream) = self {
             // The server may have closed it before.
             let _closed = stream.shutdown(std::net::Shutdown::Both);
@@ -172,14 +178,14 @@ impl Closer {
 }
 
 impl End {
-    fn open(way: Way, server: &Subject, node: &Node) -> anyhow::Result<Self> {
+    pub(super) fn open(way: Way, server: &Subject, node: &Node) -> anyhow::Result<Self> {
         Ok(match way {
             Way::Wss => Self::Wss(log_in(server.wss, node)?),
             Way::Udp => Self::Udp(register(server.udp, node.id)?),
         })
     }
 
-    fn closer(&self) -> anyhow::Result<Closer> {
+    pub(super) fn closer(&self) -> anyhow::Result<Closer> {
         Ok(match self {
             Self::Wss(stream) => Closer::Wss(stream.try_clone()?),
             // Its waits are short.
@@ -187,19 +193,37 @@ impl End {
         })
     }
 
-    fn receive(self, window: &Window, stop: &AtomicBool) {
+    /// Receives until it is closed or told to stop, and tells of each packet.
+    pub(super) fn receive(self, stop: &AtomicBool, mut each: impl FnMut(&[u8])) {
+        self.receive_batches(stop, |_| {}, &mut each);
+    }
+
+    fn receive_batches(
+        self,
+        stop: &AtomicBool,
+        mut batch: impl FnMut(u64),
+        each: &mut impl FnMut(&[u8]),
+    ) {
         match self {
             Self::Wss(stream) => {
                 let mut reader = FrameReader::new();
-                let mut frames = 0;
-                while let Ok(1..) = reader.read(&stream, |_| frames += 1) {
-                    window.give(std::mem::take(&mut frames));
+                loop {
+                    let mut frames = 0;
+                    let read = reader.read(&stream, |packet| {
+                        frames += 1;
+                        each(packet);
+                    });
+                    match read {
+                        Ok(1..) => batch(frames),
+                        Ok(0) | Err(_) => return,
+                    }
                 }
             }
             Self::Udp(socket) => {
                 let mut received = Received::new();
                 while !stop.load(Ordering::Relaxed) && socket.receive(&mut received).is_ok() {
-                    window.give(received.iter().count() as u64);
+                    received.iter().for_each(|(_, packet)| each(packet));
+                    batch(received.iter().count() as u64);
                 }
             }
         }
