@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::calls::{self, Call};
+
 /// A connected stream that any thread may write to without waiting, while its owner's task
 /// waits for readiness.
 ///
@@ -40,10 +42,12 @@ macro_rules! stream {
     ($kind:ty) => {
         impl Stream for $kind {
             fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                calls::count(Call::Read);
                 Self::try_read(self, buffer)
             }
 
             fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+                calls::count(Call::Write);
                 Self::try_write(self, bytes)
             }
 

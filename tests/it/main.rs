@@ -6,5 +6,6 @@ mod cells;
 mod client;
 mod config;
 mod harness;
+mod idle;
 mod peer;
 mod prometheus;

@@ -185,7 +185,7 @@ impl Connection {
             let packet = filled.get(range).unwrap_or_default();
             let Ok(Packet::Relay(relay)) = beacon::decode(packet) else { continue };
             let dest = relay.dest.number();
-            if !self.place.as_ref().is_some_and(|(known, _)| *known == dest) {
+            if self.place.as_ref().is_none_or(|(known, _)| *known != dest) {
                 self.place = places.read().get(&dest).map(|place| (dest, place.clone()));
             }
             let head = deliver_header(relay.sender);

@@ -74,9 +74,12 @@ impl Window {
     /// Takes at most `most` places, waiting for one.
     fn take(&self, most: u64) -> u64 {
         let mut free = self.free.lock();
-        if *free == 0 && self.freed.wait_for(&mut free, LOST_AFTER).timed_out() && *free == 0 {
-            self.lost.fetch_add(self.size, Ordering::Relaxed);
-            *free = self.size;
+        let end = Instant::now() + LOST_AFTER;
+        while *free == 0 {
+            if self.freed.wait_until(&mut free, end).timed_out() {
+                self.lost.fetch_add(self.size, Ordering::Relaxed);
+                *free = self.size;
+            }
         }
         let taken = (*free).min(most);
         *free -= taken;
