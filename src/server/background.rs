@@ -19,7 +19,7 @@ use crate::proto::gossip::SYNC_INTERVAL;
 use crate::relay::{GrantQueue, Relay};
 use crate::wss::Session;
 
-/// How often beacons are registered, listed and resolved (SPEC §8.4).
+/// How often beacons are registered, listed and resolved (SPEC §8.3).
 const BEACON_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often silent gossip sources are looked for: several times in their 90 s.
