@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{Exit, logging};
 use crate::config::{Config, Error, Place};
@@ -46,7 +46,7 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
             Some(path) => file("keys", path, error.to_string()),
             None => file("state_dir", state_dir, error.to_string()),
         },
-        StartError::StateDir { path, reason } => file("state_dir", path, reason),
+        StartError::StateDir(error) => Exit::Config(error),
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }
@@ -55,7 +55,7 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
 async fn run(server: Server, signals: &mut Signals) -> Result<(), Exit> {
     while let Told::Reload = signals.next().await {
         if let Err(error) = server.reload().await {
-            error!(%error, "not reloaded: everything stays as it was");
+            warn!(%error, "not reloaded: everything stays as it was");
         }
     }
     let drained = server.shutdown();
