@@ -3,10 +3,11 @@
 use anyhow::{Context as _, anyhow};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{Exit, logging};
-use crate::config::{Config, Error, Place};
+use crate::config::{Config, Error, Place, Registry, RegistryTrust};
+use crate::directory::OpenError;
 use crate::server::{BindError, Server, StartError};
 
 /// Runs the relay until it is told to stop.
@@ -35,6 +36,7 @@ pub(super) fn runtime() -> Result<Runtime, Exit> {
 pub(super) async fn start(config: Config) -> Result<Server, Exit> {
     let keys = config.keys.clone();
     let state_dir = config.state_dir.clone();
+    let registry = config.registry.clone();
     let file = |key: &str, path, reason| {
         Exit::Config(Error::File { place: Place::flag(key), path, reason })
     };
@@ -42,11 +44,17 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
         StartError::Bind(BindError { setting, address, error }) => {
             Exit::Bind { setting, address, error }
         }
-        StartError::Directory(error) => match keys {
+        StartError::Directory(OpenError::File(error)) => match keys {
             Some(path) => file("keys", path, error.to_string()),
             None => file("state_dir", state_dir, error.to_string()),
         },
-        StartError::StateDir { path, reason } => file("state_dir", path, reason),
+        StartError::Directory(error) => match registry {
+            Some(Registry { tls: Some(RegistryTrust::CaFile(path)), .. }) => {
+                file("registry_ca", path, error.to_string())
+            }
+            Some(_) | None => Exit::Failed(error.into()),
+        },
+        StartError::StateDir(error) => Exit::Config(error),
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }
@@ -55,7 +63,7 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
 async fn run(server: Server, signals: &mut Signals) -> Result<(), Exit> {
     while let Told::Reload = signals.next().await {
         if let Err(error) = server.reload().await {
-            error!(%error, "not reloaded: everything stays as it was");
+            warn!(%error, "not reloaded: everything stays as it was");
         }
     }
     let drained = server.shutdown();

@@ -29,7 +29,7 @@ const HEALTH: &str = "/health";
 /// The subprotocol that daemons offer.
 const SUBPROTOCOL: &str = "pilot.v1";
 
-/// Most bytes of request line and headers (SPEC §3.6): hyper's least, several times what
+/// Most bytes of request line and headers (SPEC §3.1): hyper's least, several times what
 /// a daemon behind a proxy sends.
 const MAX_HEADERS: usize = 8_192;
 
