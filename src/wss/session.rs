@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::{FrameSink, MAX_MESSAGE, Session, Timing};
@@ -280,6 +281,8 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         // Unread bytes would turn our end into a reset, which can overtake the close frame.
         let mut discarded = [0; 1_024];
         loop {
+            // A peer that never stops talking must not keep the grace from ending.
+            consume_budget().await;
             match stream.try_read(&mut discarded) {
                 Ok(0) => return,
                 Ok(_) => {}
