@@ -19,11 +19,15 @@ pub fn serve(config: Config) -> Result<(), Exit> {
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
     }
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = start(config).await?;
         run(server, &mut signals).await
-    })
+    });
+    // A look-up of a name or a read of a file that hangs must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The runtime of all tasks, a thread a core.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::{FrameSink, MAX_MESSAGE, Session, Timing};
@@ -130,9 +131,12 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     /// so the timer is not touched for each packet.
     fn next_deadline(&self) -> Instant {
         let idle = self.last_heard + self.timing.idle_timeout;
-        let ping = self.pong_due.unwrap_or(self.next_ping);
         let stuck = self.session.stuck_since().map(|since| since + self.timing.write_timeout);
-        [Some(idle), Some(ping), stuck].into_iter().flatten().min().unwrap_or(idle)
+        [Some(idle), Some(self.next_ping), self.pong_due, stuck]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(idle)
     }
 
     fn keep_time(&mut self, now: Instant) {
@@ -145,11 +149,14 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         {
             return self.session.end(End::Idle);
         }
-        if self.pong_due.is_none() && now >= self.next_ping {
-            self.session.push_control(Opcode::Ping, b"");
-            self.session.flush(now);
-            self.pong_due = Some(now + self.timing.pong_timeout);
+        if now >= self.next_ping {
             self.next_ping = now + self.timing.ping_interval;
+            // One that is not answered yet stands for this one.
+            if self.pong_due.is_none() {
+                self.session.push_control(Opcode::Ping, b"");
+                self.session.flush(now);
+                self.pong_due = Some(now + self.timing.pong_timeout);
+            }
             // An idle session owns no buffer.
             self.carry.shrink_to_fit();
         }
@@ -280,6 +287,8 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         // Unread bytes would turn our end into a reset, which can overtake the close frame.
         let mut discarded = [0; 1_024];
         loop {
+            // A peer that never stops talking must not keep the grace from ending.
+            consume_budget().await;
             match stream.try_read(&mut discarded) {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -291,5 +300,60 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::ids::{NodeId, PublicKey};
+    use crate::peers::{Limits, Link, Principal, Realm};
+    use crate::wire::websocket::Role;
+
+    struct Nobody;
+
+    impl FrameSink for Nobody {
+        fn frames(&self, _: &Arc<Session>, _: Frames<'_>, _: Instant) {}
+    }
+
+    fn driver(timing: Timing) -> (Driver<'static, Nobody>, UnixStream) {
+        let (stream, peer) = UnixStream::pair().unwrap();
+        let link = Link {
+            stream: Box::new(stream),
+            framing: Opcode::Binary,
+            limits: Limits { bytes: 100_000, age: Duration::from_secs(2) },
+            traffic: Arc::default(),
+        };
+        let name = NodeId::new(1).unwrap();
+        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
+        let observed = ([192, 0, 2, 1], 1).into();
+        let session = Session::new(principal, 1, observed, link, Instant::now());
+        let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
+        (Driver::new(Arc::new(session), &Nobody, timing, decoder, Vec::new()), peer)
+    }
+
+    #[tokio::test]
+    async fn pings_keep_their_interval_when_a_pong_may_take_longer() {
+        let second = Duration::from_secs(1);
+        let (mut driver, _peer) = driver(Timing {
+            auth_timeout: 10 * second,
+            idle_timeout: 90 * second,
+            ping_interval: second,
+            pong_timeout: 10 * second,
+            write_timeout: 5 * second,
+        });
+        let first = driver.next_deadline();
+        driver.keep_time(first);
+        assert_eq!(driver.pong_due, Some(first + 10 * second));
+        assert_eq!(driver.next_deadline(), first + second);
+
+        driver.keep_time(first + second);
+        assert_eq!(driver.pong_due, Some(first + 10 * second), "one ping at a time");
+        assert_eq!(driver.next_deadline(), first + 2 * second);
+        driver.pong_due = None;
+        driver.keep_time(first + 2 * second);
+        assert_eq!(driver.pong_due, Some(first + 12 * second));
     }
 }

@@ -465,8 +465,8 @@ impl<I: Id> Table<I> {
             });
         }
         self.endpoints.fetch_sub(expired.len(), Ordering::Relaxed);
-        let mut newcomers = self.newcomers.lock();
-        expired.iter().for_each(|id| newcomers.remove(*id));
+        // One by one: 500,000 at once would keep the receiving threads waiting.
+        expired.iter().for_each(|id| self.newcomers.lock().remove(*id));
         expired.len() as u64
     }
 
