@@ -53,6 +53,7 @@ pub(super) fn start(
         configured: config.peers.clone(),
         advertised: config.advertise_addr.clone(),
         registering: config.registry.is_some() && config.beacon_id != BeaconId(0),
+        registered: Vec::new(),
         complained: false,
     };
     spawn(Box::pin(beacons.keep()));
@@ -93,6 +94,8 @@ struct BeaconList {
     configured: Vec<HostPort>,
     advertised: Option<HostPort>,
     registering: bool,
+    /// What the registry said last.
+    registered: Vec<String>,
     complained: bool,
 }
 
@@ -107,26 +110,24 @@ impl BeaconList {
     }
 
     async fn refresh(&mut self) {
-        let mut names: Vec<String> = self.configured.iter().map(HostPort::to_string).collect();
         if self.registering {
             match self.register().await {
-                Ok(mut registered) => {
-                    names.append(&mut registered);
+                Ok(registered) => {
+                    self.registered = registered;
                     if std::mem::take(&mut self.complained) {
                         info!("registered as a beacon again");
                     }
                 }
                 Err(error) => {
-                    // The beacons that were listed stay so until the registry answers.
                     if !std::mem::replace(&mut self.complained, true) {
                         warn!(%error, "cannot register as a beacon: trying again every 30 s");
                     }
-                    return;
                 }
             }
         }
+        let configured = self.configured.iter().map(HostPort::to_string);
         let mut addresses = Vec::new();
-        for name in names {
+        for name in configured.chain(self.registered.iter().cloned()) {
             match lookup_host(&name).await {
                 Ok(found) => addresses.extend(found),
                 Err(error) => debug!(server = %name, %error, "cannot resolve a beacon"),
