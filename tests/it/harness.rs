@@ -162,15 +162,25 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts `beacon-relay serve` with these further arguments and waits until it listens.
+    /// Starts `beacon-relay serve` with these further arguments and waits until it listens:
+    /// on loopback, where the arguments do not say otherwise.
     pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), arguments)
+    }
+
+    /// Starts a relay by this command, which becomes the relay with the arguments added.
+    pub(crate) fn start_by<A: AsRef<OsStr>>(
+        mut command: Command,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
         command.arg("serve").arg("--state-dir").arg(state.path());
-        for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
-            command.args([bind, "127.0.0.1:0"]);
-        }
         command.args(["--log-level", "debug", "--log-format", "text"]).args(arguments);
+        for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
+            if command.get_args().all(|argument| argument != bind) {
+                command.args([bind, "127.0.0.1:0"]);
+            }
+        }
         let program = Program::start(&mut command);
         let address = |field: &str| {
             program.wait(&program.stderr, field, |log| {
@@ -225,6 +235,11 @@ impl Relay {
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.program.log()
+    }
+
+    /// How many packets were dropped for this reason.
+    pub(crate) fn dropped(&self, reason: &str) -> f64 {
+        self.metric(&format!("pilot_beacon_packets_dropped_total{{reason=\"{reason}\"}}"))
     }
 
     /// The text of a scrape.
