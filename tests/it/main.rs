@@ -8,3 +8,5 @@ mod config;
 mod harness;
 mod peer;
 mod prometheus;
+mod punch;
+mod udp;
