@@ -6,7 +6,6 @@ mod exporters;
 mod settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Phase};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::directory::{Directory, OpenError, Reload, ReloadError};
 use crate::ids::NodeId;
 use crate::metrics::{Counter, Traffic};
@@ -47,13 +46,8 @@ pub enum StartError {
     #[error(transparent)]
     Directory(#[from] OpenError),
     /// The state folder cannot be made.
-    #[error("state_dir = {path:?}: {reason}")]
-    StateDir {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+    #[error(transparent)]
+    StateDir(#[from] config::Error),
     /// The system has no room for a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -95,7 +89,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let since = Instant::now();
         let (phase, watched) = watch::channel(Phase::Starting);
-        create_state_dir(&config)?;
+        config::create_state_dir(&config.state_dir)?;
         let files = settings::directory(&config);
         let directory =
             spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
@@ -244,11 +238,4 @@ impl Server {
         self.tasks.shutdown().await;
         info!("stopped");
     }
-}
-
-fn create_state_dir(config: &Config) -> Result<(), StartError> {
-    crate::config::create_state_dir(&config.state_dir).map_err(|error| StartError::StateDir {
-        path: config.state_dir.clone(),
-        reason: error.to_string(),
-    })
 }
