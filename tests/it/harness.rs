@@ -168,8 +168,7 @@ impl Relay {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), arguments)
     }
 
-    /// Starts a relay by this command, which becomes the relay with the arguments added.
-    pub(crate) fn start_by<A: AsRef<OsStr>>(
+    fn start_by<A: AsRef<OsStr>>(
         mut command: Command,
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
@@ -195,10 +194,15 @@ impl Relay {
 
     /// Starts a relay whose key file has these nodes.
     pub(crate) fn with_nodes(nodes: &[&Node], arguments: &[&str]) -> Self {
+        Self::with_nodes_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), nodes, arguments)
+    }
+
+    /// Starts such a relay by this command, which becomes the relay with the arguments added.
+    pub(crate) fn with_nodes_by(command: Command, nodes: &[&Node], arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let keys = write_directory(folder.path(), nodes);
         let keys = keys.to_str().unwrap();
-        let mut relay = Self::start([&["--keys", keys], arguments].concat());
+        let mut relay = Self::start_by(command, [&["--keys", keys], arguments].concat());
         // The key file is watched, so it lives as long as the relay.
         relay.keys = Some(folder);
         relay

@@ -13,3 +13,4 @@ mod punch;
 mod registry;
 mod start;
 mod udp;
+mod veth;

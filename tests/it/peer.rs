@@ -96,8 +96,12 @@ impl Peer {
 
     /// Sends one masked frame.
     pub(crate) fn send(&mut self, opcode: u8, payload: &[u8]) {
-        let frame = frame(0x80 | opcode, payload);
-        self.stream.write_all(&frame).unwrap();
+        self.send_raw(&frame(0x80 | opcode, payload));
+    }
+
+    /// Writes these bytes as they are, in one piece.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
     }
 
     /// Sends a Relay packet.
