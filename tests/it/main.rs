@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod gossip;
 mod harness;
+mod noise;
 mod peer;
 mod prometheus;
 mod punch;
