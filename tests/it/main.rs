@@ -5,6 +5,7 @@ mod caddy;
 mod cells;
 mod client;
 mod config;
+mod floors;
 mod gossip;
 mod harness;
 mod noise;
