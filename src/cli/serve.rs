@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use super::{Exit, logging};
-use crate::config::{Config, Error, Place, Registry, RegistryTrust};
+use crate::config::{Config, Error, Place};
 use crate::directory::OpenError;
 use crate::server::{BindError, Server, StartError};
 
@@ -38,27 +38,22 @@ pub(super) fn runtime() -> Result<Runtime, Exit> {
 
 /// Starts the relay; what is in the way is named by its setting.
 pub(super) async fn start(config: Config) -> Result<Server, Exit> {
-    let keys = config.keys.clone();
-    let state_dir = config.state_dir.clone();
-    let registry = config.registry.clone();
-    let file = |key: &str, path, reason| {
-        Exit::Config(Error::File { place: Place::flag(key), path, reason })
-    };
+    let (keys, state_dir) = (config.keys.clone(), config.state_dir.clone());
+    let registry = config.registry.as_ref().map(|registry| registry.address.to_string());
     Server::start(config).await.map_err(|error| match error {
         StartError::Bind(BindError { setting, address, error }) => {
             Exit::Bind { setting, address, error }
         }
-        StartError::Directory(OpenError::File(error)) => match keys {
-            Some(path) => file("keys", path, error.to_string()),
-            None => file("state_dir", state_dir, error.to_string()),
-        },
-        StartError::Directory(error) => match registry {
-            Some(Registry { tls: Some(RegistryTrust::CaFile(path)), .. }) => {
-                file("registry_ca", path, error.to_string())
-            }
-            Some(_) | None => Exit::Failed(error.into()),
-        },
-        StartError::StateDir(error) => Exit::Config(error),
+        StartError::Directory(OpenError::File(error)) => {
+            let (key, path) = keys.map_or(("state_dir", state_dir), |path| ("keys", path));
+            let (place, reason) = (Place::flag(key), error.to_string());
+            Error::File { place, path, reason }.into()
+        }
+        StartError::Directory(error) => {
+            let (place, reason) = (Place::flag("registry"), error.to_string());
+            Error::Setting { place, value: registry.unwrap_or_default(), reason }.into()
+        }
+        StartError::StateDir(error) => error.into(),
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }

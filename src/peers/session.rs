@@ -11,7 +11,7 @@ use tokio::task::coop::poll_proceed;
 
 use super::outbox::{Arrival, Limits, Outbox, Record};
 use super::{Id, Principal};
-use crate::metrics::Traffic;
+use crate::metrics::{Traffic, Transport};
 use crate::net::Stream;
 use crate::proto::limit;
 use crate::wire::websocket::Opcode;
@@ -124,6 +124,11 @@ impl<I: Id> Session<I> {
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Accounts for packets that the peer has sent, and for their bytes.
+    pub fn came_in(&self, packets: usize, bytes: usize) {
+        self.link.traffic.shard().came_in(Transport::Wss, packets as u64, bytes as u64);
     }
 
     /// Queues records of one source. They leave with the next [`Self::flush`], or are counted

@@ -20,8 +20,6 @@ impl Relay {
     /// session sends after it was replaced is not relayed.
     pub fn route_frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
         let shard = self.traffic.shard();
-        let bytes = frames.iter().map(<[u8]>::len).sum::<usize>();
-        shard.came_in(Transport::Wss, frames.len() as u64, bytes as u64);
         if !session.is_open() {
             return shard.dropped(Drop::SessionEnded, frames.len() as u64);
         }

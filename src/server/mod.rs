@@ -102,6 +102,8 @@ impl Server {
         let table = Arc::new(Table::<NodeId>::new(config.max_peers, config.max_nodes));
         let rules = settings::rules(&config, udp_address);
         let beacons = Beacons::new(config.open_gossip);
+        // Before the first packet: what is a beacon's is no node's. Names follow in the background.
+        beacons.list(settings::beacons(&config));
         let (relay, grants) = Relay::new(
             Arc::clone(&table),
             Arc::clone(&traffic),

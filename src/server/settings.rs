@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, RegistryTrust, UdpSenderCheck};
+use crate::config::{Config, HostPort, RegistryTrust, UdpSenderCheck};
 use crate::directory::{self, RegistrySettings};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
@@ -74,13 +74,12 @@ pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
         packets: Rate::per_second(u64::from(config.relay_rate) * times),
         bytes: Rate::per_second(config.relay_bytes.saturating_mul(times)),
     };
-    let advertised = config.advertise_addr.as_ref().and_then(|addr| addr.to_string().parse().ok());
     Rules {
         source: rates(1),
         beacon: rates(BEACON_SHARE),
         observed_senders_only: config.udp_sender_check == UdpSenderCheck::Observed,
         loopback: bound.ip().is_loopback() || bound.ip().is_unspecified(),
-        own: advertised.into_iter().collect(),
+        own: config.advertise_addr.iter().filter_map(literal).collect(),
         beacon_id: config.beacon_id,
         punch: PunchRules {
             rate: Rate::per_second(config.punch_rate.into()),
@@ -88,4 +87,14 @@ pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
             require_grant: config.require_punch_grant,
         },
     }
+}
+
+/// The configured beacons that need no look-up of a name.
+pub(super) fn beacons(config: &Config) -> impl Iterator<Item = SocketAddr> + '_ {
+    config.peers.iter().filter_map(literal)
+}
+
+/// The address, unless it has a name.
+fn literal(address: &HostPort) -> Option<SocketAddr> {
+    address.to_string().parse().ok()
 }

@@ -250,6 +250,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
 
     fn hand_over(&self, bytes: &[u8], frames: &mut Vec<Range<usize>>, now: Instant) {
         if !frames.is_empty() {
+            self.session.came_in(frames.len(), frames.iter().map(Range::len).sum());
             self.sink.frames(&self.session, Frames::new(bytes, frames), now);
             frames.clear();
         }

@@ -1,64 +1,119 @@
-//! The floors of the source tree: a module uses only those below its own.
+//! The floors of DESIGN and of src/lib.rs: a module uses only floors below its own.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Each module with its floor, as `src/lib.rs` and docs/ARCHITECTURE.md list them.
-const FLOORS: [(&str, u8); 15] = [
-    ("main", 7),
-    ("cli", 7),
-    ("server", 6),
-    ("admin", 5),
-    ("wss", 4),
-    ("udp", 4),
-    ("relay", 3),
-    ("peers", 2),
-    ("directory", 2),
-    ("client", 2),
-    ("net", 1),
-    ("config", 1),
-    ("metrics", 1),
-    ("proto", 0),
-    ("wire", 0),
-];
+/// `words!` is exported at the root of the crate, and belongs to `metrics`.
+const MACRO: (&str, &str) = ("words", "metrics");
 
-/// On the lowest floor as well, but below all others: names of things.
-const NAMES: &str = "ids";
+/// What floor 0 may use of itself, beside each module of its own.
+const WITHIN_0: [(&str, &str); 3] = [("proto", "wire"), ("proto", "ids"), ("wire", "ids")];
 
-fn floor(module: &str) -> Option<u8> {
-    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+/// Each module with its floor, as the list of src/lib.rs has them.
+fn floors(root: &Path) -> BTreeMap<String, u8> {
+    let text = fs::read_to_string(root.join("lib.rs")).unwrap();
+    let doc: String = text.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let mut floors = BTreeMap::new();
+    for item in doc.split("- floor ").skip(1) {
+        let (floor, names) = item.split_once(':').unwrap();
+        for name in names.split("[`").skip(1) {
+            let (name, _) = name.split_once("`]").unwrap();
+            floors.insert(name.to_owned(), floor.parse().unwrap());
+        }
+    }
+    let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let modules: Vec<_> = modules.collect();
+    assert!(modules.iter().eq(floors.keys()), "{modules:?} are not those of the list: {floors:?}");
+    floors
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+/// The modules of the crate that a source names: `crate::name`, and each of `crate::{…}`.
+fn used(source: &str) -> Vec<String> {
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.collect::<Vec<_>>().join("\n");
+    let word = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut names = Vec::new();
+    for path in code.split("crate::").skip(1) {
+        match path.strip_prefix('{') {
+            None => names.push(word(path)),
+            Some(group) => {
+                let mut depth = 0;
+                let mut begins = true;
+                for (at, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => begins = true,
+                        c if begins && !c.is_whitespace() => {
+                            names.push(word(&group[at..]));
+                            begins = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    names
 }
 
-/// The modules that a text names as `crate::module`.
-fn named(text: &str) -> impl Iterator<Item = &str> {
-    let after = text.split("crate::").skip(1);
-    after.filter_map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next())
+/// The sources below a folder, each with its path.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
 }
 
 #[test]
 fn module_uses_only_floors_below_its_own() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut seen = 0;
-    for path in sources(&src) {
-        let inside = path.strip_prefix(&src).unwrap().to_str().unwrap();
-        let module = inside.split(['/', '.']).next().unwrap();
-        if module == "lib" {
-            continue;
-        }
-        let own = floor(module);
-        assert!(own.is_some() || module == NAMES, "{inside} is on no floor");
-        for used in named(&fs::read_to_string(&path).unwrap()) {
-            // What is no module is a macro at the root of the crate.
-            let Some(floor) = floor(used).filter(|_| used != module) else { continue };
-            let within_lowest = (module, used) == ("proto", "wire");
-            assert!(Some(floor) < own || within_lowest, "{inside} uses {used}");
-            seen += 1;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let floors = floors(&root);
+    let floor = |name: &str| floors.get(name).copied();
+    let mut wrong = Vec::new();
+    let mut uses = 0;
+    for (name, own_floor) in &floors {
+        let file = root.join(format!("{name}.rs"));
+        let files = if file.exists() {
+            vec![(file.display().to_string(), fs::read_to_string(&file).unwrap())]
+        } else {
+            sources(&root.join(name))
+        };
+        for (path, source) in files {
+            for used in used(&source) {
+                let used = if used == MACRO.0 { MACRO.1.to_owned() } else { used };
+                uses += 1;
+                let may = used == *name
+                    || floor(&used).is_some_and(|floor| floor < *own_floor)
+                    || WITHIN_0.contains(&(name, &used));
+                if !may {
+                    wrong.push(format!(
+                        "{path} (floor {own_floor}) uses {used} ({:?})",
+                        floor(&used)
+                    ));
+                }
+            }
         }
     }
-    assert!(seen > 100, "{seen} uses found");
+    wrong.sort();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(uses > 200, "{uses} uses were found: has the search gone blind?");
+}
+
+#[test]
+fn uses_are_found_in_every_form() {
+    let source = "use crate::ids::NodeId;\n// use crate::not;\nuse crate::{\n    wire::{a, b}, net,\n};\n\
+                  crate::words! {}\nfn f(x: &crate::proto::X) -> [crate::udp; 2]";
+    assert_eq!(used(source), ["ids", "wire", "net", "words", "proto", "udp"]);
 }
