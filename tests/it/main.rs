@@ -3,6 +3,7 @@
 
 mod caddy;
 mod cells;
+mod changes;
 mod client;
 mod config;
 mod harness;
@@ -10,5 +11,6 @@ mod login;
 mod peer;
 mod prometheus;
 mod rogue;
+mod sessions;
 mod unix;
 mod upgrade;
