@@ -7,6 +7,7 @@ mod changes;
 mod client;
 mod config;
 mod harness;
+mod hostile;
 mod login;
 mod peer;
 mod prometheus;
