@@ -13,5 +13,7 @@ mod peer;
 mod prometheus;
 mod rogue;
 mod sessions;
+mod stranger;
+mod stuck;
 mod unix;
 mod upgrade;
