@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -24,6 +24,7 @@ mod peer;
 
 use harness::Node;
 use peer::{Peer, UdpNode, frame, relay};
+use socket2::Socket;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
@@ -65,7 +66,7 @@ const WARM_UP: usize = 200;
 const BURSTS: usize = 400;
 
 enum Side {
-    Wss(TcpStream),
+    Wss(Socket),
     Udp(UdpNode),
 }
 

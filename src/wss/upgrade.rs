@@ -6,15 +6,21 @@ use std::future::ready;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
+use hyper::header::{
+    CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::client_address::{self, Client};
@@ -113,14 +119,18 @@ fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answe
         return refuse(StatusCode::FORBIDDEN, text, Some(Outcome::OriginRefused));
     }
     match create_response_with_body(request, Full::default) {
-        Ok(mut response) => {
+        Ok(mut response) if has_key(request) => {
             if offers_subprotocol(request) {
                 let headers = response.headers_mut();
                 headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
             }
             (response, Ok(client))
         }
-        Err(_) => {
+        Err(Error::Protocol(
+            ProtocolError::MissingConnectionUpgradeHeader
+            | ProtocolError::MissingUpgradeWebSocketHeader
+            | ProtocolError::MissingSecWebSocketVersionHeader,
+        )) => {
             let text = "this path is a WebSocket of version 13\n";
             let (mut response, decision) =
                 refuse(StatusCode::UPGRADE_REQUIRED, text, Some(Outcome::BadUpgrade));
@@ -128,6 +138,10 @@ fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answe
             headers.insert("upgrade", HeaderValue::from_static("websocket"));
             headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
             (response, decision)
+        }
+        Ok(_) | Err(_) => {
+            let text = "not an upgrade to WebSocket as RFC 6455 has it\n";
+            refuse(StatusCode::BAD_REQUEST, text, Some(Outcome::BadUpgrade))
         }
     }
 }
@@ -151,6 +165,12 @@ fn origin_is_allowed(request: &Request<Incoming>, allowed: &[String]) -> bool {
     });
     own || origin.starts_with("pilot://")
         || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+}
+
+/// Whether the request has a key of 16 bytes; the library takes any text for one.
+fn has_key(request: &Request<Incoming>) -> bool {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| STANDARD.decode(key));
+    matches!(key, Some(Ok(key)) if key.len() == 16)
 }
 
 fn offers_subprotocol(request: &Request<Incoming>) -> bool {

@@ -158,7 +158,7 @@ pub(crate) struct Relay {
     /// The admin listener.
     pub(crate) admin: SocketAddr,
     keys: Option<TempDir>,
-    _state: TempDir,
+    state: TempDir,
 }
 
 impl Relay {
@@ -189,7 +189,7 @@ impl Relay {
             })
         };
         let (wss, udp, admin) = (address("wss"), address("udp"), address("admin"));
-        Self { program, wss, udp, admin, keys: None, _state: state }
+        Self { program, wss, udp, admin, keys: None, state }
     }
 
     /// Starts a relay whose key file has these nodes.
@@ -356,5 +356,25 @@ pub(crate) fn look_until<T>(end: Instant, mut look: impl FnMut() -> Option<T>) -
             return None;
         }
         thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// What a test looks up about the relay's process.
+impl Relay {
+    /// The folder of what the relay keeps.
+    pub(crate) fn state_dir(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// How many descriptors the relay has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
+    /// The relay's resident memory that no file backs, in bytes.
+    pub(crate) fn anonymous_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1_024
     }
 }

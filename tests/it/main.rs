@@ -3,17 +3,26 @@
 
 mod caddy;
 mod cells;
+mod changes;
 mod client;
 mod config;
 mod floors;
 mod gossip;
 mod harness;
+mod hostile;
 mod idle;
+mod login;
 mod noise;
 mod peer;
 mod prometheus;
 mod punch;
 mod registry;
+mod rogue;
+mod sessions;
 mod start;
+mod stranger;
+mod stuck;
 mod udp;
+mod unix;
+mod upgrade;
 mod veth;

@@ -2,36 +2,38 @@
 //! client: one over WebSocket, byte by byte, and one over UDP.
 
 use std::io::{ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::Value;
+use socket2::Socket;
 
 use crate::harness::{Node, PATIENCE};
 
 /// The mask of every frame: any will do, and a fixed one repeats.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
+/// What an accepted peer is told.
+pub(crate) const AUTH_OK: &[u8] = br#"{"type":"auth_ok"}"#;
+
 /// A frame as it came: its opcode and payload.
 pub(crate) type Frame = (u8, Vec<u8>);
 
-/// One WebSocket connection, before or after its login.
+/// One connection to the listener, before or after its upgrade and login.
 pub(crate) struct Peer {
-    pub(crate) stream: TcpStream,
+    /// The stream, TCP or Unix.
+    pub(crate) stream: Socket,
 }
 
 impl Peer {
     /// Upgrades, and logs in with the text of the current generation.
     pub(crate) fn log_in(wss: SocketAddr, node: &Node) -> Self {
         let mut peer = Self::upgrade(wss);
-        let challenge = peer.challenge();
-        let text = format!("compat_auth:{}:{}:{}", node.id, challenge["ts"], nonce(&challenge));
-        peer.reply(node, &text, None);
-        let (opcode, payload) = peer.read().unwrap();
-        assert_eq!(opcode, 1, "{}", String::from_utf8_lossy(&payload));
-        assert_eq!(payload, br#"{"type":"auth_ok"}"#);
+        peer.authenticate(node, 2);
         peer
     }
 
@@ -44,37 +46,66 @@ impl Peer {
 
     /// Asks for an upgrade with further headers, each ended by CRLF; the status that came.
     pub(crate) fn request(wss: SocketAddr, headers: &str) -> (Self, u16) {
-        let mut stream = TcpStream::connect(wss).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut peer = Self::connect(wss);
+        let status = peer.ask_for_upgrade(headers);
+        (peer, status)
+    }
+
+    /// Connects and says nothing.
+    pub(crate) fn connect(wss: SocketAddr) -> Self {
+        let stream = TcpStream::connect(wss).unwrap();
         stream.set_nodelay(true).unwrap();
-        let request = format!(
-            "GET /v1/compat HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: pilot.v1\r\n{headers}\r\n"
-        );
-        stream.write_all(request.as_bytes()).unwrap();
+        Self::over(stream)
+    }
+
+    /// Speaks over a stream that is connected.
+    pub(crate) fn over(stream: impl Into<Socket>) -> Self {
+        let stream = stream.into();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream }
+    }
+
+    /// Asks for an upgrade with further headers; the status that came.
+    pub(crate) fn ask_for_upgrade(&mut self, headers: &str) -> u16 {
+        let (status, head) = self.ask(&upgrade_request(headers));
+        if status == 101 {
+            assert!(head.contains("sec-websocket-protocol: pilot.v1\r\n"), "{head}");
+            assert!(head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
+        }
+        status
+    }
+
+    /// Sends a request; the status that came, and the head of the response in lower case.
+    pub(crate) fn ask(&mut self, request: &str) -> (u16, String) {
+        self.write(request.as_bytes());
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
+            self.stream.read_exact(&mut byte).unwrap();
             head.push(byte[0]);
         }
-        let head = String::from_utf8(head).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        if status == 101 {
-            let head = head.to_ascii_lowercase();
-            assert!(head.contains("sec-websocket-protocol: pilot.v1"), "{head}");
-            assert!(head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="), "{head}");
-        }
-        (Self { stream }, status)
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head)
+    }
+
+    /// Answers the challenge as this generation does, and is accepted.
+    pub(crate) fn authenticate(&mut self, node: &Node, generation: u8) {
+        assert_eq!(self.try_to_authenticate(node, generation), (1, AUTH_OK.to_vec()));
+    }
+
+    /// Answers the challenge as this generation does; what came back.
+    pub(crate) fn try_to_authenticate(&mut self, node: &Node, generation: u8) -> Frame {
+        let challenge = self.challenge();
+        let text = signed_text(node.id, &challenge, generation);
+        self.reply(node, &text, (generation == 3).then_some(3));
+        self.read().expect("a verdict comes")
     }
 
     /// Reads the challenge.
-    pub(crate) fn challenge(&mut self) -> serde_json::Value {
+    pub(crate) fn challenge(&mut self) -> Value {
         let (opcode, payload) = self.read().unwrap();
         assert_eq!(opcode, 1);
-        let challenge: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        let challenge: Value = serde_json::from_slice(&payload).unwrap();
         assert_eq!(challenge["type"], "auth_challenge");
         assert_eq!(nonce(&challenge).len(), 64);
         challenge
@@ -82,25 +113,16 @@ impl Peer {
 
     /// Answers the challenge by signing `text`.
     pub(crate) fn reply(&mut self, node: &Node, text: &str, generation: Option<u8>) {
-        let mut reply = serde_json::json!({
-            "type": "auth_reply",
-            "node_id": node.id,
-            "public_key": STANDARD.encode(node.key.verifying_key().to_bytes()),
-            "sig": STANDARD.encode(node.key.sign(text.as_bytes()).to_bytes()),
-        });
-        if let Some(generation) = generation {
-            reply["gen"] = generation.into();
-        }
-        self.send(1, reply.to_string().as_bytes());
+        self.send(1, reply(node, text, generation).to_string().as_bytes());
     }
 
     /// Sends one masked frame.
     pub(crate) fn send(&mut self, opcode: u8, payload: &[u8]) {
-        self.send_raw(&frame(0x80 | opcode, payload));
+        self.write(&frame(0x80 | opcode, payload));
     }
 
-    /// Writes these bytes as they are, in one piece.
-    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+    /// Sends any bytes.
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
@@ -137,6 +159,11 @@ impl Peer {
         Some((header[0] & 0x0f, payload))
     }
 
+    /// Reads all frames up to the end of the connection.
+    pub(crate) fn read_to_end(&mut self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.read()).collect()
+    }
+
     /// Reads up to the close frame: its code and reason; answers it.
     pub(crate) fn read_close(&mut self) -> (u16, String) {
         loop {
@@ -163,15 +190,53 @@ impl Peer {
     /// Whether nothing comes for a while.
     pub(crate) fn is_silent(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
-        let result = self.stream.peek(&mut [0]);
+        let result = self.stream.peek(&mut [MaybeUninit::uninit()]);
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
         result.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 }
 
+/// The request of a daemon, with further headers.
+pub(crate) fn upgrade_request(headers: &str) -> String {
+    format!(
+        "GET /v1/compat HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: pilot.v1\r\n{headers}\r\n"
+    )
+}
+
 /// The nonce of a challenge.
-pub(crate) fn nonce(challenge: &serde_json::Value) -> &str {
+pub(crate) fn nonce(challenge: &Value) -> &str {
     challenge["nonce"].as_str().unwrap()
+}
+
+/// What a node of a generation signs in answer to a challenge (SPEC §4.3).
+pub(crate) fn signed_text(node: u32, challenge: &Value, generation: u8) -> String {
+    let (nonce, ts) = (nonce(challenge), &challenge["ts"]);
+    match generation {
+        1 => format!("compat_auth:{node}:{nonce}"),
+        2 => format!("compat_auth:{node}:{ts}:{nonce}"),
+        3 => {
+            let relay = challenge["relay"].as_str().expect("the relay has a name");
+            format!("compat_auth:{node}:{ts}:{relay}:{nonce}")
+        }
+        _ => panic!("there is no generation {generation}"),
+    }
+}
+
+/// The reply that signs `text` (SPEC §4.2).
+pub(crate) fn reply(node: &Node, text: &str, generation: Option<u8>) -> Value {
+    let mut reply = serde_json::json!({
+        "type": "auth_reply",
+        "node_id": node.id,
+        "public_key": STANDARD.encode(node.key.verifying_key().to_bytes()),
+        "sig": STANDARD.encode(node.key.sign(text.as_bytes()).to_bytes()),
+    });
+    if let Some(generation) = generation {
+        reply["gen"] = generation.into();
+    }
+    reply
 }
 
 /// A masked frame with this first byte.

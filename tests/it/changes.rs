@@ -1,0 +1,147 @@
+//! What changes while the relay runs: keys, reloads, and its end (SPEC §3.8, §5.6).
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::harness::{Node, Relay, http_get, write_directory};
+use crate::peer::Peer;
+
+const LAST_GOOD: &str = "pilot_beacon_keys_last_reload_success";
+
+/// What a loaded machine may add to a time that is held to an upper bound.
+const SLACK: Duration = Duration::from_millis(800);
+
+fn reads(result: &str) -> String {
+    format!("pilot_beacon_keys_reload_total{{result=\"{result}\"}}")
+}
+
+fn reloads(result: &str) -> String {
+    format!("pilot_beacon_reloads_total{{result=\"{result}\"}}")
+}
+
+fn assert_connected(a: &mut Peer, b: &mut Peer, [to_b, to_a]: [(u32, u32); 2]) {
+    a.relay(to_b.0, to_b.1, b"there");
+    assert_eq!(b.delivery(), (to_b.0, b"there".to_vec()));
+    b.relay(to_a.0, to_a.1, b"and back");
+    assert_eq!(a.delivery(), (to_a.0, b"and back".to_vec()));
+}
+
+#[test]
+fn spec_3_8_withdrawn_or_changed_key_ends_that_session_and_no_other() {
+    let nodes = [11, 12, 13, 14].map(Node::new);
+    let relay = Relay::with_nodes(&nodes.each_ref(), &[]);
+    let [mut a, mut b, mut removed, mut changed] =
+        nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
+
+    let rekeyed = Node { id: 14, key: Node::new(99).key };
+    write_directory(relay.keys(), &[&nodes[0], &nodes[1], &rekeyed]);
+    assert_eq!(removed.read_close().0, 1008);
+    assert_eq!(changed.read_close().0, 1008);
+
+    assert_connected(&mut a, &mut b, [(11, 12), (12, 11)]);
+    relay.wait_for_metric("pilot_beacon_wss_active", 2.0);
+    let withdrawn = "pilot_beacon_wss_sessions_ended_total{reason=\"key_withdrawn\"}";
+    relay.wait_for_metric(withdrawn, 2.0);
+    assert_eq!(Peer::upgrade(relay.wss).try_to_authenticate(&nodes[2], 2).0, 8);
+    assert_eq!(Peer::upgrade(relay.wss).try_to_authenticate(&nodes[3], 2).0, 8);
+    let _lives = Peer::log_in(relay.wss, &rekeyed);
+}
+
+#[test]
+fn broken_key_file_keeps_the_keys_and_is_named_with_line_and_column() {
+    let (a, b) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&a], &[]);
+    let mut peer = Peer::log_in(relay.wss, &a);
+    assert_eq!(relay.metric(LAST_GOOD), 1.0);
+
+    fs::write(relay.keys().join("keys.json"), "{\n  \"11\": oops\n}\n").unwrap();
+    let line = relay.wait_for_line("the key file is broken, its keys stay");
+    assert!(line.contains("line=2") && line.contains("column=9"), "{line}");
+    relay.wait_for_metric(LAST_GOOD, 0.0);
+    assert_eq!(relay.metric(&reads("invalid")), 1.0);
+    peer.send(9, b"still there?");
+    assert_eq!(peer.read(), Some((10, b"still there?".to_vec())));
+    let _again = Peer::log_in(relay.wss, &a);
+
+    write_directory(relay.keys(), &[&a, &b]);
+    relay.wait_for_metric(LAST_GOOD, 1.0);
+    let _new = Peer::log_in(relay.wss, &b);
+}
+
+#[test]
+fn hangup_reloads_the_keys_and_says_what_came_of_it() {
+    let (a, b) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&a], &[]);
+    write_directory(relay.keys(), &[&a, &b]);
+    relay.signal("HUP");
+    relay.wait_for_metric(&reloads("ok"), 1.0);
+    let line = relay.wait_for_line("reloaded");
+    assert!(line.contains("removed=0"), "{line}");
+    let _peer = Peer::log_in(relay.wss, &b);
+
+    fs::write(relay.keys().join("keys.json"), "{").unwrap();
+    relay.signal("HUP");
+    relay.wait_for_line("not reloaded: everything stays as it was");
+    relay.wait_for_metric(&reloads("failed"), 1.0);
+    let _peer = Peer::log_in(relay.wss, &b);
+}
+
+#[test]
+fn node_enrolled_while_the_relay_runs_logs_in() {
+    let node = Node::new(11);
+    let relay = Relay::start([] as [&str; 0]);
+    assert_eq!(Peer::upgrade(relay.wss).try_to_authenticate(&node, 2).0, 8);
+
+    let key = STANDARD.encode(node.key.verifying_key().to_bytes());
+    let mut enroll = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    enroll.args(["enroll", "11", &key, "--state-dir"]).arg(relay.state_dir());
+    assert!(enroll.output().unwrap().status.success());
+    relay.wait_for_metric("pilot_beacon_keys_entries", 1.0);
+    let _peer = Peer::log_in(relay.wss, &node);
+}
+
+#[test]
+fn spec_5_6_shutdown_closes_all_with_1001_and_waits_for_nobody() {
+    let nodes: Vec<_> = (11..21).map(Node::new).collect();
+    let nodes: Vec<_> = nodes.iter().collect();
+    let mut relay = Relay::with_nodes(&nodes, &["--drain-time", "2s"]);
+    let mut peers: Vec<_> = nodes.iter().map(|node| Peer::log_in(relay.wss, node)).collect();
+    assert_eq!(http_get(relay.admin, "/readyz").0, 200);
+    // These do not answer: one that reads its close, and one in the midst of its login.
+    let mut deaf = peers.pop().unwrap();
+    let _half = Peer::upgrade(relay.wss);
+
+    let began = Instant::now();
+    relay.signal("TERM");
+    relay.wait_for_line("draining");
+    assert_eq!(http_get(relay.admin, "/readyz").0, 503);
+    assert_eq!(Peer::request(relay.wss, "").1, 503);
+    for peer in &mut peers {
+        assert_eq!(peer.read_close().0, 1001);
+    }
+    let (opcode, payload) = deaf.read().unwrap();
+    assert_eq!((opcode, &payload[..2]), (8, &1001_u16.to_be_bytes()[..]));
+
+    assert_eq!(relay.wait_for_end(), 0);
+    let took = began.elapsed();
+    let most = Duration::from_secs(2) + Duration::from_secs(1);
+    assert!(took <= most + SLACK, "{took:?} for a drain time of 2 s");
+    relay.wait_for_line("stopped");
+}
+
+#[test]
+fn second_signal_ends_the_relay_at_once() {
+    let nodes = [11, 12, 13].map(Node::new);
+    for second in ["TERM", "INT"] {
+        let mut relay = Relay::with_nodes(&nodes.each_ref(), &["--drain-time", "1h"]);
+        let _peers = nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
+        relay.signal("TERM");
+        relay.wait_for_line("draining");
+        relay.signal(second);
+        assert_eq!(relay.wait_for_end(), 1);
+    }
+}
