@@ -189,7 +189,10 @@ fn spec_5_2_discover_over_wss_never_makes_a_udp_node() {
     let mut peer = Peer::log_in(relay.wss, &a);
     peer.send(2, &discover(0x01, 11, &[]));
     let (opcode, reply) = peer.read().unwrap();
-    assert_eq!((opcode, address(0x02, &reply)), (2, peer.stream.local_addr().unwrap()));
+    assert_eq!(
+        (opcode, address(0x02, &reply)),
+        (2, peer.stream.local_addr().unwrap().as_socket().unwrap())
+    );
     peer.send(2, &discover(0x01, 12, &[]));
     peer.send(2, &punch(11, 21, &[]));
     peer.send(2, &sync(3, &[31]));
