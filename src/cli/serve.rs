@@ -3,7 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Exit, logging};
 use crate::config::{Config, Error, Place};
@@ -59,10 +59,22 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
 }
 
 /// Serves until a signal, then drains; a second signal ends it at once.
-async fn run(server: Server, signals: &mut Signals) -> Result<(), Exit> {
-    while let Told::Reload = signals.next().await {
-        if let Err(error) = server.reload().await {
-            warn!(%error, "not reloaded: everything stays as it was");
+async fn run(mut server: Server, signals: &mut Signals) -> Result<(), Exit> {
+    loop {
+        let told = tokio::select! {
+            told = signals.next() => told,
+            () = server.failed() => {
+                error!("a part of the relay has ended by itself: this is a bug of the relay");
+                return Err(anyhow!("a part of the relay has ended by itself").into());
+            }
+        };
+        match told {
+            Told::Stop => break,
+            Told::Reload => {
+                if let Err(error) = server.reload().await {
+                    warn!(%error, "not reloaded: everything stays as it was");
+                }
+            }
         }
     }
     let drained = server.shutdown();

@@ -24,7 +24,7 @@ pub use flags::Flags;
 pub use layers::Layers;
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust, Secret, Warning};
-pub use surroundings::{Surroundings, create_state_dir};
+pub use surroundings::{Surroundings, create_state_dir, max_waiting};
 use table::{Setting, settings};
 pub use value::{
     Fingerprint, HostPort, IpNet, LogFilter, LogFormat, PunchAllow, RelayName, UdpSenderCheck,
@@ -87,7 +87,7 @@ settings! {
             min_auth_generation: u8 ["N"] or "1" in 1..=3;
             /// Time from a connection to its login
             auth_timeout: Duration ["TIME"] or "10s" in MOMENT..=DAY;
-            /// Most WebSocket peers [default: descriptor limit less 256, at most 50000]
+            /// Most WebSocket peers [default: what the descriptor limit allows, at most 50000]
             max_peers: usize ["N"];
             /// Upgrades a second for each client address; 0 is no limit
             upgrade_rate: u32 ["N"] or "10";
@@ -170,7 +170,7 @@ impl Config {
     fn contradiction(&self, most_peers: usize) -> Option<(&'static str, String)> {
         let is_registering = self.registry.is_some() && self.beacon_id != BeaconId(0);
         if self.max_peers == 0 || self.max_peers > most_peers {
-            let limit = "the descriptor limit (ulimit -n) less 256";
+            let limit = "what the descriptor limit (ulimit -n) allows";
             Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
         } else if !self.wss_bind.is_local() && !self.public_plaintext {
             let danger = "it is open to others than this machine, without TLS";

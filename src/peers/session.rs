@@ -79,7 +79,8 @@ pub struct Session<I> {
     pub since: Instant,
     /// Whether deliveries name their destination (0x09 instead of 0x06).
     pub names_destination: AtomicBool,
-    /// What the peer may send in a second; only its own task takes from it.
+    /// What the peer may send in a second; only its own task takes from it. Locked to copy
+    /// it in and out, never while something else is locked after it.
     pub inbound: Mutex<limit::Source>,
     generation: u64,
     link: Link,

@@ -24,7 +24,8 @@ impl Relay {
             return shard.dropped(Drop::SessionEnded, frames.len() as u64);
         }
         Departures::lend(|out| {
-            let mut inbound = session.inbound.lock();
+            // A copy: whoever replaces this session reads it under the table's lock.
+            let mut inbound = *session.inbound.lock();
             let mut flow: Option<Flow> = None;
             for (index, packet) in frames.iter().enumerate() {
                 let dest = match beacon::decode(packet) {
@@ -63,7 +64,7 @@ impl Relay {
                     }
                 }
             }
-            drop(inbound);
+            *session.inbound.lock() = inbound;
             if let Some(flow) = flow {
                 self.route(&flow, |i| frames.packet(i), out, now, shard);
             }

@@ -224,6 +224,15 @@ impl Server {
         result
     }
 
+    /// Waits until a part of the relay has ended without being told to: a failure of ours,
+    /// after which the relay should end and be started again.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ended = self.tasks.join_next() => {}
+            () = self.wss.failed() => {}
+        }
+    }
+
     /// Sends the peers away over the drain time and ends everything, at most 1 s later.
     pub async fn shutdown(mut self) {
         info!(peers = self.wss.peer_count(), "draining");

@@ -16,9 +16,6 @@ use crate::wss;
 /// Times that a listed beacon may send what a node may: it relays for many.
 const BEACON_SHARE: u64 = 25;
 
-/// Most connections that have not logged in, whatever the machine allows.
-const MAX_WAITING: u64 = 1_024;
-
 pub(super) fn directory(config: &Config) -> directory::Settings {
     directory::Settings {
         keys: config.keys.clone(),
@@ -46,7 +43,7 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
             write_timeout: config.write_timeout,
         },
         max_peers: config.max_peers,
-        max_waiting: max_waiting(),
+        max_waiting: max_waiting(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)),
         upgrade_rate: config.upgrade_rate,
         upgrade_burst: config.upgrade_burst,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -61,12 +58,6 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
         // The listener is bound by the server; the rest is said above.
         ..wss::Settings::new(nowhere)
     }
-}
-
-/// An eighth of the descriptors, 1,024 at most.
-fn max_waiting() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from((descriptors / 8).clamp(16, MAX_WAITING)).expect("1,024 at most")
 }
 
 pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {

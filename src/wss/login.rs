@@ -119,7 +119,10 @@ impl<'a> Conversation<'a> {
                         let payload = self.read.get(range).unwrap_or_default().to_vec();
                         self.send(Opcode::Pong, &payload).await?;
                     }
-                    Message::Close(_) => return Err(Failed::gone()),
+                    Message::Close(_) => {
+                        let close = Some((CloseCode::Normal, "bye"));
+                        return Err(Failed::new(Outcome::Gone, close));
+                    }
                     // Packets before the login are nobody's.
                     Message::Binary(_) | Message::FragmentedBinary(_) => {
                         let malformed = Some(RefusalReason::Malformed);

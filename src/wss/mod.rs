@@ -211,6 +211,16 @@ impl<S: FrameSink> Server<S> {
         move |families| door.families(families)
     }
 
+    /// Waits until the listener has ended without being told to: a failure of ours.
+    pub async fn failed(&self) {
+        let ended = async {
+            while !self.task.lock().as_ref().is_some_and(JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        ended.await;
+    }
+
     /// Takes nobody new, and closes the peers with 1001, spread evenly over `time`; returns
     /// when all are gone, at most 1 s after that time.
     pub async fn drain(&self, time: Duration) {
