@@ -28,7 +28,7 @@ const READ: usize = 65_536;
 const BUFFER: usize = MAX_MESSAGE + MAX_HEADER + READ;
 
 /// Time for the close frame to leave and for the peer to close its side.
-const CLOSE_GRACE: Duration = Duration::from_millis(800);
+const CLOSE_GRACE: Duration = Duration::from_millis(700);
 
 /// A thread's read buffer, lent to the session that reads.
 #[derive(Default)]
@@ -256,7 +256,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         }
     }
 
-    /// Says goodbye as far as the peer still listens, within 0.8 s.
+    /// Says goodbye as far as the peer still listens, within 0.7 s.
     pub(super) async fn close(self, end: End) {
         let payload = match (end, self.violation, self.peer_code) {
             (End::PeerLeft, _, Some(code)) => code.to_be_bytes().to_vec(),
