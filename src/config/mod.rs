@@ -39,11 +39,9 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// Longest time that a setting takes, far below what a clock can add without overflow.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Smallest bound of an outbox, in bytes.
-///
-/// 131_072 is the next power of two above 65_546 = 65_536 (largest frame) + 10 (its
-/// header), so that one largest frame waits while another is in flight, all but 20 bytes.
-const LEAST_OUTBOX_BYTES: usize = 131_072;
+/// Smallest bound of an outbox, in bytes: below 131_072, the largest frames (65_546 bytes
+/// with their header) find no room behind one that is in flight, and are dropped.
+const LEAST_OUTBOX_BYTES: usize = 16_384;
 
 /// Largest bound of an outbox, in bytes: 1 GiB.
 const MOST_OUTBOX_BYTES: usize = 1_073_741_824;
@@ -105,7 +103,7 @@ settings! {
             write_timeout: Duration ["TIME"] or "5s" in MOMENT..=DAY;
             /// Time over which peers are closed at the end
             drain_time: Duration ["TIME"] or "5s" in Duration::ZERO..=DAY;
-            /// Most bytes that wait for a peer, 131072 or more; then the oldest go
+            /// Most bytes that wait for a peer, 16384 or more; then the oldest go
             outbox_bytes: usize ["BYTES"] or "262144" in LEAST_OUTBOX_BYTES..=MOST_OUTBOX_BYTES;
             /// Longest time that a packet waits for a peer
             outbox_age: Duration ["TIME"] or "2s" in MOMENT..=DAY;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
@@ -36,6 +37,10 @@ pub trait Stream: fmt::Debug + Send + Sync + 'static {
 
     /// Tells the other side that nothing more will come; an error means that it is gone.
     fn shutdown_write(&self);
+
+    /// Has the stream end without waiting for the other side, once it is dropped: what was
+    /// not taken is given up.
+    fn give_up(&self) {}
 }
 
 macro_rules! stream {
@@ -62,6 +67,11 @@ macro_rules! stream {
             fn shutdown_write(&self) {
                 // The other side may have closed already, which is the end as well.
                 let _ = SockRef::from(self).shutdown(Shutdown::Write);
+            }
+
+            fn give_up(&self) {
+                // A Unix socket has no such thing, and needs none.
+                let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
             }
         }
     };

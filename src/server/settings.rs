@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, HostPort, RegistryTrust, UdpSenderCheck};
+use crate::config::{Config, HostPort, RegistryTrust, UdpSenderCheck, max_waiting};
 use crate::directory::{self, RegistrySettings};
 use crate::net::tls::Trust;
 use crate::peers::Limits;

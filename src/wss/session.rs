@@ -273,8 +273,11 @@ impl<'a, S: FrameSink> Driver<'a, S> {
             (End::Failed, ..) => close_payload(CloseCode::Internal, "internal error"),
         };
         self.session.close_with(&payload, Instant::now());
-        // A peer that reads nothing is left to itself: the stream ends when it is dropped.
-        let _expired = timeout(CLOSE_GRACE, self.farewell()).await;
+        let expired = timeout(CLOSE_GRACE, self.farewell()).await.is_err();
+        if expired && !self.session.is_drained() {
+            // Or the kernel would keep what the peer never took, long after the session.
+            self.session.stream().give_up();
+        }
     }
 
     async fn farewell(&self) {

@@ -14,7 +14,7 @@ use super::endpoints::{Endpoint, EndpointView};
 use super::{End, Id, Session};
 use crate::ids::PublicKey;
 use crate::proto::crowd::Crowd;
-use crate::proto::endpoint::{self, Claim, FORGET_AFTER, HOLD_AFTER_SESSION, Known};
+use crate::proto::endpoint::{self, Claim, FORGET_AFTER, HOLD_AFTER_SESSION, Known, MOVE_INTERVAL};
 use crate::proto::limit::Source;
 use crate::proto::route::{self, Way, Ways};
 
@@ -331,9 +331,14 @@ impl<I: Id> Table<I> {
             Claim::Refresh => {
                 let first = endpoint.is_some_and(|endpoint| {
                     endpoint.heard(uptime, extended);
-                    endpoint.repeat()
+                    // Who claims twice at once is no regular.
+                    now >= endpoint.moved + MOVE_INTERVAL && endpoint.repeat()
                 });
+                let other_local = endpoint.is_some_and(|endpoint| endpoint.local != local);
                 drop(shard);
+                if other_local {
+                    self.talks_to(id, local);
+                }
                 if first {
                     self.newcomers.lock().remove(id);
                 }
@@ -349,6 +354,15 @@ impl<I: Id> Table<I> {
             return Claimed { claim: None, evicted: false, key: None };
         }
         self.settle(id, from, local, extended, evicted, now)
+    }
+
+    /// Notes that a node talks to another address of ours than before.
+    fn talks_to(&self, id: I, local: Option<IpAddr>) {
+        if let Some(entry) = self.shard(id).write().get_mut(&id)
+            && let Some(endpoint) = &mut entry.endpoint
+        {
+            endpoint.local = local;
+        }
     }
 
     /// Registers or moves an endpoint, judged again under the lock.
