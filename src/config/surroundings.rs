@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn peers_get_the_descriptors_that_are_not_reserved() {
-        for (descriptors, peers) in [(1_024, 768), (256, 0), (100, 0), (u64::MAX, usize::MAX - 256)]
+        for (descriptors, peers) in
+            [(1_024, 768), (256, 96), (100, 0), (u64::MAX, usize::MAX - 1_152)]
         {
             let surroundings = Surroundings { descriptors, ..surroundings(&[]) };
             assert_eq!(surroundings.most_peers(), peers);
