@@ -29,7 +29,8 @@ impl Namespace {
         let (number, process) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
         let name = format!("br{process}-{number}");
         // 198.18.0.0/15 is for tests of networks: 2^15 times four addresses.
-        let network = u32::from(Ipv4Addr::new(198, 18, 0, 0)) | (process * 8 % 0x8000 + number) * 4;
+        let first = u32::from(Ipv4Addr::new(198, 18, 0, 0));
+        let network = first + (process * 8 + number) % 0x8000 * 4;
         let end = |host| Ipv4Addr::from(network + host);
         let namespace = Self { name, here: end(1), there: end(2) };
         let Self { name, here, there } = &namespace;
@@ -145,7 +146,7 @@ fn spec_6_4_loopback_is_no_endpoint_of_a_relay_that_is_not_bound_there() {
     let relay = Relay::start(["--udp-bind", &bind]);
     let forger = UdpNode::silent(relay.udp, 21);
     forger.discover();
-    relay.wait_for_metric("pilot_beacon_packets_dropped_total{reason=\"forbidden_endpoint\"}", 1.0);
+    relay.wait_for_dropped("forbidden_endpoint", 1);
     namespace.node(&relay, 22);
     assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 1.0);
     assert_balance(&relay);
