@@ -29,8 +29,8 @@ impl Namespace {
         let (number, process) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
         let name = format!("br{process}-{number}");
         // 198.18.0.0/15 is for tests of networks: 2^15 times four addresses.
-        let first = u32::from(Ipv4Addr::new(198, 18, 0, 0));
-        let network = first + (process * 8 + number) % 0x8000 * 4;
+        let network =
+            u32::from(Ipv4Addr::new(198, 18, 0, 0)) | ((process * 8 % 0x8000 + number) * 4);
         let end = |host| Ipv4Addr::from(network + host);
         let namespace = Self { name, here: end(1), there: end(2) };
         let Self { name, here, there } = &namespace;
