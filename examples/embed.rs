@@ -1,5 +1,5 @@
-//! The WebSocket listener inside another program: it logs nodes in, and every frame of a
-//! node goes back to it. What a frame holds is the program's own affair.
+//! The WebSocket listener inside another program: it logs nodes in, says what they send, and
+//! sends it back. What a frame holds is the program's own affair.
 //!
 //! ```text
 //! beacon-relay keygen --out node.key        # prints the public key
@@ -41,6 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     loop {
         tokio::select! {
             Some((node, frame)) = frames.recv() => {
+                eprintln!("node {node} sent {} bytes", frame.len());
                 if !server.write_frame(node, &frame) {
                     eprintln!("node {node} is no longer connected");
                 }

@@ -242,8 +242,17 @@ impl Relay {
     }
 
     /// How many packets were dropped for this reason.
-    pub(crate) fn dropped(&self, reason: &str) -> f64 {
-        self.metric(&format!("pilot_beacon_packets_dropped_total{{reason=\"{reason}\"}}"))
+    #[allow(clippy::cast_possible_truncation)] // a count, far below 2^53
+    pub(crate) fn dropped(&self, reason: &str) -> usize {
+        let name = format!("pilot_beacon_packets_dropped_total{{reason=\"{reason}\"}}");
+        self.metric(&name) as usize
+    }
+
+    /// Waits until so many packets were dropped for this reason.
+    pub(crate) fn wait_for_dropped(&self, reason: &str, count: usize) {
+        let reached = || (self.dropped(reason) == count).then_some(());
+        look_until(Instant::now() + PATIENCE, reached)
+            .unwrap_or_else(|| panic!("not {count} of {reason}:\n{}", self.metrics()));
     }
 
     /// The text of a scrape.

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay};
 use crate::peer::{UdpNode, address, discover, grant, punch};
+use crate::udp::refilled;
 
 /// A registered node on a loopback address of its own: punches count by IP address.
 fn node(relay: &Relay, id: u8) -> UdpNode {
@@ -23,11 +24,6 @@ fn assert_told(a: &UdpNode, b: &UdpNode) {
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-fn wait_for_drop(relay: &Relay, reason: &str, count: f64) {
-    let name = format!("pilot_beacon_packets_dropped_total{{reason=\"{reason}\"}}");
-    relay.wait_for_metric(&name, count);
 }
 
 #[test]
@@ -51,7 +47,7 @@ fn spec_2_3_unknown_target_is_met_with_silence() {
     let a = node(&relay, 21);
     a.send(&punch(21, 99, &[]));
     a.observed();
-    assert_eq!(relay.dropped("punch_unknown_target"), 1.0);
+    assert_eq!(relay.dropped("punch_unknown_target"), 1);
     assert_balance(&relay);
 }
 
@@ -69,7 +65,7 @@ fn spec_6_6_one_punch_a_second_for_each_source_address() {
     a.observed();
     second.observed();
     assert!(began.elapsed().as_secs_f64() < 1.0, "too slow a machine to tell");
-    assert_eq!(relay.dropped("punch_source_limited"), 2.0);
+    assert_eq!(relay.dropped("punch_source_limited"), 2);
     other.send(&punch(23, 22, &[]));
     assert_told(&other, &b);
     assert_balance(&relay);
@@ -94,9 +90,9 @@ fn spec_6_6_punches_of_all_share_one_rate() {
         passed
     });
     let passed = passed.count();
-    let refilled = (began.elapsed().as_secs_f64() * 3.0).ceil() as usize;
+    let refilled = refilled(3, began);
     assert!((3..=3 + refilled).contains(&passed), "{passed}, {refilled}");
-    assert_eq!(relay.dropped("punch_rate_limited"), (10 - passed) as f64);
+    assert_eq!(relay.dropped("punch_rate_limited"), 10 - passed);
     (0..passed).for_each(|_| assert_eq!(target.receive()[0], 0x04));
     assert_balance(&relay);
 }
@@ -118,7 +114,7 @@ fn spec_6_6_allowed_addresses_pass_both_limits() {
     assert_told(&a, &b);
     a.send(&punch(21, 22, &[]));
     a.observed();
-    assert_eq!(relay.dropped("punch_source_limited"), 1.0);
+    assert_eq!(relay.dropped("punch_source_limited"), 1);
 }
 
 #[test]
@@ -129,17 +125,17 @@ fn spec_2_4_punch_without_a_valid_grant_is_dropped_where_one_is_required() {
     let (now, later) = (unix_seconds(), unix_seconds() + 60);
 
     a.send(&punch(21, 22, &[]));
-    wait_for_drop(&relay, "punch_without_grant", 1.0);
+    relay.wait_for_dropped("punch_without_grant", 1);
     a.send(&punch(21, 22, &grant(21, 22, now, &listed.key)));
-    wait_for_drop(&relay, "grant_expired", 1.0);
+    relay.wait_for_dropped("grant_expired", 1);
     for (forged, count) in [
-        (grant(21, 22, later, &stranger.key), 1.0),
-        (grant(23, 22, later, &listed.key), 2.0),
-        (grant(21, 23, later, &listed.key), 3.0),
-        ([&(later + 1).to_be_bytes()[..], &grant(21, 22, later, &listed.key)[8..]].concat(), 4.0),
+        (grant(21, 22, later, &stranger.key), 1),
+        (grant(23, 22, later, &listed.key), 2),
+        (grant(21, 23, later, &listed.key), 3),
+        ([&(later + 1).to_be_bytes()[..], &grant(21, 22, later, &listed.key)[8..]].concat(), 4),
     ] {
         a.send(&punch(21, 22, &forged));
-        wait_for_drop(&relay, "grant_invalid", count);
+        relay.wait_for_dropped("grant_invalid", count);
     }
     a.observed();
     b.observed();
@@ -156,13 +152,13 @@ fn spec_2_4_grant_is_verified_with_the_key_of_the_targets_discover() {
     let (a, b) = (node(&relay, 21), node(&relay, 22));
     let later = unix_seconds() + 60;
     a.send(&punch(21, 22, &grant(21, 22, later, &first.key)));
-    wait_for_drop(&relay, "grant_invalid", 1.0);
+    relay.wait_for_dropped("grant_invalid", 1);
     for shown in [&first, &second] {
         b.send(&discover(0x01, 22, &shown.key.verifying_key().to_bytes()));
         assert_eq!(address(0x02, &b.receive()), b.address());
     }
     a.send(&punch(21, 22, &grant(21, 22, later, &second.key)));
-    wait_for_drop(&relay, "grant_invalid", 2.0);
+    relay.wait_for_dropped("grant_invalid", 2);
     a.send(&punch(21, 22, &grant(21, 22, later, &first.key)));
     assert_told(&a, &b);
     assert_balance(&relay);
@@ -189,8 +185,8 @@ fn spec_2_4_valid_grant_passes_the_limit_of_all_and_not_that_of_its_source() {
     again.send(&punch(again.id, 20, &grant(again.id, 20, later, &target.key)));
     again.observed();
     assert!(began.elapsed().as_secs_f64() < 1.0, "too slow a machine to tell");
-    assert_eq!(relay.dropped("punch_source_limited"), 1.0);
-    assert_eq!(relay.dropped("punch_rate_limited"), 0.0);
+    assert_eq!(relay.dropped("punch_source_limited"), 1);
+    assert_eq!(relay.dropped("punch_rate_limited"), 0);
     assert_balance(&relay);
 }
 
@@ -200,9 +196,9 @@ fn spec_2_4_bad_grant_is_dropped_where_none_is_required_as_well() {
     let relay = Relay::with_nodes(&[&target], &["--punch-allow", "*"]);
     let (a, b) = (node(&relay, 21), node(&relay, 22));
     a.send(&punch(21, 22, &grant(21, 22, unix_seconds() + 60, &Node::new(23).key)));
-    wait_for_drop(&relay, "grant_invalid", 1.0);
+    relay.wait_for_dropped("grant_invalid", 1);
     a.send(&punch(21, 22, &grant(21, 22, 1, &target.key)));
-    wait_for_drop(&relay, "grant_expired", 1.0);
+    relay.wait_for_dropped("grant_expired", 1);
     a.observed();
     b.observed();
     assert_balance(&relay);

@@ -146,7 +146,7 @@ fn spec_6_4_loopback_is_no_endpoint_of_a_relay_that_is_not_bound_there() {
     let relay = Relay::start(["--udp-bind", &bind]);
     let forger = UdpNode::silent(relay.udp, 21);
     forger.discover();
-    relay.wait_for_metric("pilot_beacon_packets_dropped_total{reason=\"forbidden_endpoint\"}", 1.0);
+    relay.wait_for_dropped("forbidden_endpoint", 1);
     namespace.node(&relay, 22);
     assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 1.0);
     assert_balance(&relay);
