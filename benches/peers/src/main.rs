@@ -17,6 +17,7 @@ mod server;
 mod udp;
 
 use std::io;
+use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -90,18 +91,34 @@ enum Scenario {
     Idle,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let args = Args::parse();
-    if args.serve_iroh {
-        return iroh::serve();
-    }
     let limit = args.limit;
-    thread::spawn(move || {
-        thread::sleep(Duration::from_secs(limit));
-        eprintln!("bench-peers: not done after {limit} s");
-        // The servers end with this process.
-        std::process::exit(1);
-    });
+    let done = if args.serve_iroh {
+        iroh::serve()
+    } else {
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(limit));
+            eprintln!("bench-peers: not done after {limit} s");
+            // The servers end with this process.
+            std::process::exit(1);
+        });
+        run(&args)
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-peers: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, and prints each row as soon as it is known.
+///
+/// # Errors
+/// A server that does not start or does not carry the load, an output that is closed.
+fn run(args: &Args) -> anyhow::Result<()> {
     let mut report = Report::new(io::stdout().lock(), args.json);
     for scenario in &args.scenario {
         match scenario {
