@@ -15,7 +15,9 @@ mod stuck;
 mod subject;
 mod throughput;
 
+use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -70,6 +72,9 @@ pub(super) struct Args {
     /// Print one JSON object for each row
     #[arg(long)]
     json: bool,
+    /// Write the JSON rows to this file as well
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
     /// Be the floor (the benchmark starts it itself)
     #[arg(long, hide = true)]
     serve_floor: bool,
@@ -138,7 +143,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     if args.serve_floor {
         return floor::run().context("the floor has ended");
     }
-    let mut report = Report::new(io::stdout().lock(), args.json);
+    let rows = args.rows.as_ref().map(|path| {
+        File::create(path).with_context(|| format!("cannot write --rows {}", path.display()))
+    });
+    let mut report = Report::new(io::stdout().lock(), args.json, rows.transpose()?);
     for scenario in &args.scenario {
         match scenario {
             Scenario::Throughput => args.throughput(&mut report)?,

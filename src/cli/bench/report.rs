@@ -1,5 +1,6 @@
 //! Prints rows as they come: a table for people, JSON for machines.
 
+use std::fs::File;
 use std::io::{self, Write};
 
 /// One value of a row.
@@ -34,12 +35,14 @@ impl Value {
 pub(super) struct Report<W> {
     out: W,
     json: bool,
+    rows: Option<File>,
     table: &'static str,
 }
 
 impl<W: Write> Report<W> {
-    pub(super) const fn new(out: W, json: bool) -> Self {
-        Self { out, json, table: "" }
+    /// Prints to `out`, as JSON where asked for; `rows` gets the JSON in any case.
+    pub(super) const fn new(out: W, json: bool, rows: Option<File>) -> Self {
+        Self { out, json, rows, table: "" }
     }
 
     /// Prints one row of a table, under its heads where the table begins.
@@ -48,12 +51,15 @@ impl<W: Write> Report<W> {
         table: &'static str,
         columns: &[(&'static str, Value)],
     ) -> io::Result<()> {
+        let values = columns.iter().map(|(name, value)| ((*name).to_owned(), value.json()));
+        let named = ("table".to_owned(), table.into());
+        let row: serde_json::Map<_, _> = std::iter::once(named).chain(values).collect();
+        let row = format!("{}\n", serde_json::Value::Object(row));
+        if let Some(rows) = &mut self.rows {
+            rows.write_all(row.as_bytes())?;
+        }
         if self.json {
-            let values = columns.iter().map(|(name, value)| ((*name).to_owned(), value.json()));
-            let table = ("table".to_owned(), table.into());
-            let row: serde_json::Map<_, _> = std::iter::once(table).chain(values).collect();
-            serde_json::to_writer(&mut self.out, &row)?;
-            writeln!(self.out)?;
+            self.out.write_all(row.as_bytes())?;
             return self.out.flush();
         }
         if self.table != table {
