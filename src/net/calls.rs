@@ -3,20 +3,32 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::metrics::Word as _;
-use crate::words;
+/// A system call of the packet path.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Call {
+    /// Reading from a stream.
+    Read,
+    /// Writing to a stream.
+    Write,
+    /// Receiving datagrams.
+    Receive,
+    /// Sending datagrams.
+    Send,
+}
 
-words! {
-    /// A system call of the packet path.
-    pub enum Call {
-        /// Reading from a stream.
-        Read => "read",
-        /// Writing to a stream.
-        Write => "write",
-        /// Receiving datagrams.
-        Receive => "receive",
-        /// Sending datagrams.
-        Send => "send",
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Receive, Self::Send];
+
+    /// The word of its metric.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Receive => "receive",
+            Self::Send => "send",
+        }
     }
 }
 
@@ -29,18 +41,18 @@ struct Shard([AtomicU64; CALLS]);
 static COUNTS: [Shard; SHARDS] = [const { Shard([const { AtomicU64::new(0) }; CALLS]) }; SHARDS];
 
 /// Counts one call, in the calling thread's own place.
-#[allow(clippy::indexing_slicing)] // taken modulo the length; `index` is below the array's
+#[allow(clippy::indexing_slicing)] // taken modulo the length; a call is below the array's
 pub(super) fn count(call: Call) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
     }
-    COUNTS[SHARD.get()].0[call.index()].fetch_add(1, Ordering::Relaxed);
+    COUNTS[SHARD.get()].0[call as usize].fetch_add(1, Ordering::Relaxed);
 }
 
 /// How often this process has made a call.
 #[must_use]
-#[allow(clippy::indexing_slicing)] // `index` is below the array's length
+#[allow(clippy::indexing_slicing)] // a call is below the array's length
 pub fn made(call: Call) -> u64 {
-    COUNTS.iter().map(|shard| shard.0[call.index()].load(Ordering::Relaxed)).sum()
+    COUNTS.iter().map(|shard| shard.0[call as usize].load(Ordering::Relaxed)).sum()
 }

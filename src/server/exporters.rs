@@ -6,7 +6,7 @@ use super::{Reloads, ToRelay};
 use crate::admin::Status;
 use crate::directory::Directory;
 use crate::ids::NodeId;
-use crate::metrics::{Registry, Traffic, Word as _, family};
+use crate::metrics::{Registry, Traffic, family};
 use crate::net::calls::{Call, made};
 use crate::peers::Table;
 use crate::relay::Relay;

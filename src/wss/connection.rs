@@ -128,7 +128,6 @@ impl<S: FrameSink> Door<S> {
             Ok(Err(outcome)) => {
                 if let Some(outcome) = outcome {
                     debug!(remote_addr = %remote, outcome = outcome.word(), "refused a connection");
-                    self.count(outcome);
                 }
                 return None;
             }
@@ -241,7 +240,7 @@ impl<S: FrameSink> Door<S> {
     }
 
     fn count(&self, outcome: Outcome) {
-        self.counters.connections.of(outcome).increment();
+        self.gate.count(outcome);
     }
 }
 
