@@ -95,7 +95,12 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         let mut timer = std::pin::pin!(sleep_until(self.next_deadline().into()));
         loop {
             match poll_fn(|cx| self.poll_event(cx, timer.as_mut())).await {
-                Event::Readable => self.read(),
+                Event::Readable => {
+                    if self.read() {
+                        // More is there already: the others of this thread come first.
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Event::Timer => {
                     self.keep_time(Instant::now());
                     timer.as_mut().reset(self.next_deadline().into());
@@ -162,8 +167,9 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         }
     }
 
-    /// Reads what is there, once, and hands over the packets in it.
-    fn read(&mut self) {
+    /// Reads what is there, once, and hands over the packets in it; true where that was all
+    /// that a read takes.
+    fn read(&mut self) -> bool {
         let mut lent = LENT.take();
         lent.bytes.resize(BUFFER, 0);
         let carried = self.carry.len();
@@ -171,9 +177,11 @@ impl<'a, S: FrameSink> Driver<'a, S> {
             front.copy_from_slice(&self.carry);
         }
         let room = lent.bytes.get_mut(carried..carried + READ).unwrap_or_default();
+        let mut full = false;
         match self.session.stream().try_read(room) {
             Ok(0) => self.session.end(End::PeerLeft),
             Ok(read) => {
+                full = read == READ;
                 self.carry.clear();
                 self.take(&mut lent, carried + read);
             }
@@ -181,6 +189,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
             Err(_) => self.session.end(End::PeerLeft),
         }
         LENT.set(lent);
+        full
     }
 
     /// Takes the bytes that came before the session began.

@@ -296,6 +296,12 @@ impl Node {
         Self { id, key: SigningKey::from_bytes(&seed) }
     }
 
+    /// The node of the vectors (SPEC §4.6).
+    pub(crate) fn of_the_vectors() -> Self {
+        let seed: Vec<u8> = (0..32).collect();
+        Self { id: 4242, key: SigningKey::from_bytes(&seed.try_into().unwrap()) }
+    }
+
     /// Writes its key as `beacon-relay keygen --out` does.
     pub(crate) fn write_key(&self, folder: &Path) -> PathBuf {
         let path = folder.join(format!("{}.key", self.id));

@@ -33,11 +33,11 @@ impl Random {
 
     /// A number below `bound`, which is not 0.
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        usize::try_from(self.next() % bound as u64).unwrap()
     }
 
     fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
+        (0..length).map(|_| self.next().to_be_bytes()[0]).collect()
     }
 
     /// Breaks bytes in one to three ways.

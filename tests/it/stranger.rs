@@ -3,16 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ed25519_dalek::SigningKey;
-
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay};
 
 /// A relay that knows the node of the vectors (SPEC §4.6), and what the stranger makes of it.
 fn meet(arguments: &[&str]) -> (Relay, Output) {
-    let seed = std::array::from_fn(|i| i as u8);
-    let node = Node { id: 4242, key: SigningKey::from_bytes(&seed) };
-    let relay = Relay::with_nodes(&[&node], arguments);
+    let relay = Relay::with_nodes(&[&Node::of_the_vectors()], arguments);
     let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stranger/client.py");
     let output = Command::new("python3")
         .env("PYTHONDONTWRITEBYTECODE", "1")

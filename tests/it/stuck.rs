@@ -22,9 +22,10 @@ const FLOODERS: [u32; 2] = [31, 32];
 /// Pairs that exchange packets, each in a loop of its own.
 const PAIRS: [[u32; 2]; 4] = [[11, 12], [13, 14], [15, 16], [17, 18]];
 
-/// What one flooder sends each destination in one [`TICK`]: 8 × 20 × 1,000 bytes in 10 ms are
-/// 16,000 packets and 16 MB a second, four times what a node may send by default.
-const BURST: usize = 20;
+/// Packets that one flooder sends each destination in one [`TICK`]. 2 flooders × 8 × 40 packets
+/// of 1,000 bytes in 10 ms are 64,000 packets and 64 MB a second, 16 times what one node may
+/// send by default.
+const BURST: usize = 40;
 const FLOOD_PAYLOAD: [u8; 1_000] = [0x5a; 1_000];
 const TICK: Duration = Duration::from_millis(10);
 

@@ -121,7 +121,7 @@ fn spec_3_3_clients_behind_a_proxy_have_their_own_upgrades() {
     let relay = Relay::with_nodes(&[], &limits);
     let began = Instant::now();
     let first = statuses(&relay, "198.51.100.1", 60);
-    let refilled = began.elapsed().as_secs() as usize + 1;
+    let refilled = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     let admitted = first.iter().filter(|status| **status == 101).count();
     assert!((50..=50 + refilled).contains(&admitted), "{first:?}");
     assert!(first[..50].iter().all(|status| *status == 101), "{first:?}");
