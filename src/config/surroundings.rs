@@ -20,11 +20,12 @@ pub(super) const DEFAULT_MAX_PEERS: usize = 50_000;
 ///     + 32 (registry, files, runtime).
 const RESERVED_DESCRIPTORS: u64 = 128;
 
-/// Most connections that have not logged in, where the descriptor limit is so much: an
-/// eighth of it, at least 16 and at most 1,024.
+/// Most connections that have not logged in, where the descriptor limit is so much: a
+/// thirty-second of it, at most 1,024; at least 128, or an eighth of a limit that is small.
 #[must_use]
 pub fn max_waiting(descriptors: u64) -> usize {
-    usize::try_from((descriptors / 8).clamp(16, 1_024)).expect("1,024 at most")
+    let least = (descriptors / 8).clamp(16, 128);
+    usize::try_from((descriptors / 32).clamp(least, 1_024)).expect("1,024 at most")
 }
 
 /// The process and its machine, as far as settings depend on them.

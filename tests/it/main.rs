@@ -19,6 +19,7 @@ mod punch;
 mod registry;
 mod rogue;
 mod sessions;
+mod soak;
 mod start;
 mod stranger;
 mod stuck;

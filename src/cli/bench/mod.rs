@@ -5,6 +5,7 @@
 //! depend on the machine; what is to be quoted is the ratio to the floor.
 
 mod connections;
+mod crowd;
 mod floor;
 mod growth;
 mod latency;
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use rustix::process::{Resource, getrlimit};
+
 use self::latency::{Latency, Rate};
 use self::report::{Report, Value};
 use self::subject::Kind;
@@ -36,7 +39,7 @@ pub(super) struct Args {
         value_enum,
         value_delimiter = ',',
         value_name = "NAME",
-        default_value = "throughput,latency,login,idle,stuck,growth,pairs"
+        default_value = "throughput,latency,login,idle,stuck,growth,pairs,crowd,fan-in"
     )]
     scenario: Vec<Scenario>,
     /// Cells of throughput and latency
@@ -63,9 +66,9 @@ pub(super) struct Args {
     /// Measurements of each, servers in turn; the median is shown
     #[arg(long, value_name = "N", default_value_t = 3)]
     runs: usize,
-    /// Most WebSocket peers of `growth` and connections of `idle`
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
-    peers: u32,
+    /// Most WebSocket peers [default: what the descriptor limit allows, at most 19000]
+    #[arg(long, value_name = "N")]
+    peers: Option<u32>,
     /// Most UDP nodes of `growth`
     #[arg(long, value_name = "N", default_value_t = 500_000)]
     nodes: u32,
@@ -97,6 +100,10 @@ enum Scenario {
     Growth,
     /// More and more pairs, all active, beside the floor
     Pairs,
+    /// Senders whose packets go to many peers, chosen by Zipf's law
+    Crowd,
+    /// Senders whose packets all go to one peer
+    FanIn,
 }
 
 /// Where packets come in and go out.
@@ -156,6 +163,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             Scenario::Stuck => args.stuck(&mut report)?,
             Scenario::Growth => args.growth(&mut report)?,
             Scenario::Pairs => args.pairs(&mut report)?,
+            Scenario::Crowd => args.crowd(&mut report, &[10, 100, 1_000, args.peers()])?,
+            Scenario::FanIn => args.crowd(&mut report, &[1])?,
         }
     }
     Ok(())
@@ -271,7 +280,7 @@ impl Args {
     }
 
     fn idle(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
-        for count in [2_000, self.peers] {
+        for count in [2_000, self.peers().min(10_000)] {
             let idle = connections::idle(Kind::Relay, count)?;
             report.row(
                 "idle connections",
@@ -306,13 +315,40 @@ impl Args {
         Ok(())
     }
 
+    /// Most WebSocket peers: the load and the server each need a descriptor for every one,
+    /// and some for themselves.
+    fn peers(&self) -> u32 {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let allowed = u32::try_from(limit.saturating_sub(1_000)).unwrap_or(u32::MAX);
+        self.peers.unwrap_or_else(|| allowed.min(19_000))
+    }
+
+    fn crowd(&self, report: &mut Rows<'_>, receivers: &[u32]) -> anyhow::Result<()> {
+        for receivers in receivers {
+            let load = self.load(Cell::WssWss, 1_200);
+            let mut runs = Vec::new();
+            for _ in 0..self.runs.max(1) {
+                runs.push(crowd::run(Kind::Relay, &load, *receivers)?);
+            }
+            let figures = median(runs, |figures| figures.cpu_us_per_packet);
+            let mut columns = vec![
+                ("senders", Value::Count(load.pairs.into())),
+                ("receivers", Value::Count((*receivers).into())),
+                ("bytes", Value::Count(load.size as u64)),
+            ];
+            columns.extend(figure_columns(&figures));
+            report.row("senders to many receivers, chosen by Zipf's law", &columns)?;
+        }
+        Ok(())
+    }
+
     fn growth(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
         let counts = |most: u32| {
             let steps = [10, 100, 1_000, 10_000, 100_000];
             steps.into_iter().filter(move |step| *step < most).chain([most])
         };
         let load = self.load(Cell::WssWss, 1_200);
-        self.among("among idle WSS peers", counts(self.peers), report, |count| {
+        self.among("among idle WSS peers", counts(self.peers()), report, |count| {
             growth::among_wss(&load, count)
         })?;
         let load = self.load(Cell::UdpUdp, 1_200);

@@ -146,6 +146,11 @@ impl FrameReader {
         Self { buffer: vec![0; 4 * (beacon::MAX_WSS_PACKET + MAX_HEADER)], filled: 0 }
     }
 
+    /// One for a stream among many, for packets of 16 KiB at most.
+    pub(super) fn small() -> Self {
+        Self { buffer: vec![0; 32_768], filled: 0 }
+    }
+
     /// Reads once, and calls `each` with every binary frame that is whole; 0 is the end of
     /// the stream.
     pub(super) fn read(

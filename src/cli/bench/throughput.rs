@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::peer::{FrameReader, Node, Random, log_in, push_frame, register};
+use super::process::Usage;
 use super::subject::{Kind, Subject};
 use super::{Cell, Way};
 use crate::net::udp::{
@@ -18,7 +19,7 @@ use crate::wire::beacon::encode_relay;
 use crate::wire::websocket::Opcode;
 
 /// Before the measurement, so that buffers and caches are as they will be.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// A window that makes no progress for so long has lost its packets.
 const LOST_AFTER: Duration = Duration::from_millis(200);
@@ -50,29 +51,27 @@ pub(super) struct Figures {
 
 /// The window of one pair: the sender takes from it, the receiver gives back.
 #[derive(Debug)]
-struct Window {
+pub(super) struct Window {
     free: Mutex<u64>,
     freed: Condvar,
     size: u64,
-    sent: AtomicU64,
-    delivered: AtomicU64,
-    lost: AtomicU64,
+    pub(super) delivered: AtomicU64,
+    pub(super) lost: AtomicU64,
 }
 
 impl Window {
-    fn new(size: u64) -> Self {
+    pub(super) fn new(size: u64) -> Self {
         Self {
             free: Mutex::new(size),
             freed: Condvar::new(),
             size,
-            sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
     }
 
     /// Takes at most `most` places, waiting for one.
-    fn take(&self, most: u64) -> u64 {
+    pub(super) fn take(&self, most: u64) -> u64 {
         let mut free = self.free.lock();
         let end = Instant::now() + LOST_AFTER;
         while *free == 0 {
@@ -83,11 +82,11 @@ impl Window {
         }
         let taken = (*free).min(most);
         *free -= taken;
-        self.sent.fetch_add(taken, Ordering::Relaxed);
         taken
     }
 
-    fn give(&self, places: u64) {
+    /// Gives places back whose packets have arrived.
+    pub(super) fn give(&self, places: u64) {
         self.delivered.fetch_add(places, Ordering::Relaxed);
         let mut free = self.free.lock();
         // What was taken for lost may still come.
@@ -147,16 +146,28 @@ pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::
         // A peer that failed has delivered less, which is what is measured.
         let _failed = thread.join();
     }
+    Ok(Figures::between(&before, &after, time, delivered, lost))
+}
+
+impl Figures {
+    /// What two looks at the server say of the packets that arrived between them.
     #[allow(clippy::cast_precision_loss)] // far below 2^53
-    let each = |value: f64| value / delivered.max(1) as f64;
-    #[allow(clippy::cast_precision_loss)]
-    Ok(Figures {
-        packets_per_second: delivered as f64 / time.as_secs_f64(),
-        cpu_us_per_packet: each((after.cpu - before.cpu).as_secs_f64() * 1e6),
-        switches_per_packet: each(after.switches.saturating_sub(before.switches) as f64),
-        loss_percent: 100.0 * lost as f64 / (delivered + lost).max(1) as f64,
-        anonymous_bytes: after.anonymous,
-    })
+    pub(super) fn between(
+        before: &Usage,
+        after: &Usage,
+        time: Duration,
+        delivered: u64,
+        lost: u64,
+    ) -> Self {
+        let each = |value: f64| value / delivered.max(1) as f64;
+        Self {
+            packets_per_second: delivered as f64 / time.as_secs_f64(),
+            cpu_us_per_packet: each((after.cpu - before.cpu).as_secs_f64() * 1e6),
+            switches_per_packet: each(after.switches.saturating_sub(before.switches) as f64),
+            loss_percent: 100.0 * lost as f64 / (delivered + lost).max(1) as f64,
+            anonymous_bytes: after.anonymous,
+        }
+    }
 }
 
 /// One side of a pair.
