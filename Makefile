@@ -9,10 +9,10 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test soak lint docs deny clean
+.PHONY: help setup build run test soak bench bench-peers lint docs deny clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need and this machine lacks (Debian packages, rustfmt, clippy)
 	@scripts/setup
@@ -28,6 +28,16 @@ test: setup ## Every check there is: unit, integration (real Caddy and Prometheu
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
+
+bench: build ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
+	$(BINARY) bench --rows $(TARGET_DIR)/bench.jsonl
+	$(MAKE) --no-print-directory bench-peers JSON=1 | tee $(TARGET_DIR)/bench-peers.jsonl
+	scripts/performance $(TARGET_DIR)/bench.jsonl $(TARGET_DIR)/bench-peers.jsonl
+
+bench-peers: build ## Public relays beside ours (installs coturn); JSON=1 for machines, ARGS for options
+	@scripts/setup turnserver=coturn setpriv=util-linux
+	$(CARGO) build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
+	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-relay $(BINARY) $(if $(JSON),--json) $(ARGS)
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

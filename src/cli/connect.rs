@@ -52,7 +52,7 @@ pub struct Args {
     /// PEM file of the certificate authorities to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Public name that the relay must prove, where it is not the host of the URL
+    /// Another public name than the host of the URL that the relay may have; it must have one
     #[arg(long, value_name = "NAME")]
     pub relay_name: Option<String>,
     /// Writes the payloads' bytes only, without sender, escapes or line ends

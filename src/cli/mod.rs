@@ -1,5 +1,6 @@
 //! The subcommands: what the program is asked, and how it ends.
 
+mod bench;
 mod check;
 pub mod connect;
 pub mod demo;
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::Demo),
     /// Be a node at the terminal, connected to a relay
     Connect(connect::Args),
+    /// Measure this relay against the cheapest that still relays
+    Bench(bench::Args),
     /// Check the settings of `serve`, and print what they come to as TOML
     CheckConfig(Flags),
     /// Make a new Ed25519 key
@@ -92,6 +95,7 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         None => Ok(()),
         Some(Command::Serve(flags)) => serve(configuration(flags)?.1),
         Some(Command::Demo(demo)) => demo.run(),
+        Some(Command::Bench(arguments)) => Ok(bench::run(&arguments)?),
         Some(Command::Connect(arguments)) => {
             Ok(serve::runtime()?.block_on(connect::run(arguments))?)
         }

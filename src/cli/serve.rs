@@ -7,6 +7,7 @@ use tracing::{error, info, warn};
 
 use super::{Exit, logging};
 use crate::config::{Config, Error, Place};
+use crate::directory::OpenError;
 use crate::server::{BindError, Server, StartError};
 
 /// Runs the relay until it is told to stop.
@@ -18,11 +19,15 @@ pub fn serve(config: Config) -> Result<(), Exit> {
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
     }
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = start(config).await?;
         run(server, &mut signals).await
-    })
+    });
+    // A look-up of a name or a read of a file that hangs must not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The runtime of all tasks, a thread a core.
@@ -33,29 +38,43 @@ pub(super) fn runtime() -> Result<Runtime, Exit> {
 
 /// Starts the relay; what is in the way is named by its setting.
 pub(super) async fn start(config: Config) -> Result<Server, Exit> {
-    let keys = config.keys.clone();
-    let state_dir = config.state_dir.clone();
-    let file = |key: &str, path, reason| {
-        Exit::Config(Error::File { place: Place::flag(key), path, reason })
-    };
+    let (keys, state_dir) = (config.keys.clone(), config.state_dir.clone());
+    let registry = config.registry.as_ref().map(|registry| registry.address.to_string());
     Server::start(config).await.map_err(|error| match error {
         StartError::Bind(BindError { setting, address, error }) => {
             Exit::Bind { setting, address, error }
         }
-        StartError::Directory(error) => match keys {
-            Some(path) => file("keys", path, error.to_string()),
-            None => file("state_dir", state_dir, error.to_string()),
-        },
-        StartError::StateDir { path, reason } => file("state_dir", path, reason),
+        StartError::Directory(OpenError::File(error)) => {
+            let (key, path) = keys.map_or(("state_dir", state_dir), |path| ("keys", path));
+            let (place, reason) = (Place::flag(key), error.to_string());
+            Error::File { place, path, reason }.into()
+        }
+        StartError::Directory(error) => {
+            let (place, reason) = (Place::flag("registry"), error.to_string());
+            Error::Setting { place, value: registry.unwrap_or_default(), reason }.into()
+        }
+        StartError::StateDir(error) => error.into(),
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }
 
 /// Serves until a signal, then drains; a second signal ends it at once.
-async fn run(server: Server, signals: &mut Signals) -> Result<(), Exit> {
-    while let Told::Reload = signals.next().await {
-        if let Err(error) = server.reload().await {
-            error!(%error, "not reloaded: everything stays as it was");
+async fn run(mut server: Server, signals: &mut Signals) -> Result<(), Exit> {
+    loop {
+        let told = tokio::select! {
+            told = signals.next() => told,
+            () = server.failed() => {
+                error!("a part of the relay has ended by itself: this is a bug of the relay");
+                return Err(anyhow!("a part of the relay has ended by itself").into());
+            }
+        };
+        match told {
+            Told::Stop => break,
+            Told::Reload => {
+                if let Err(error) = server.reload().await {
+                    warn!(%error, "not reloaded: everything stays as it was");
+                }
+            }
         }
     }
     let drained = server.shutdown();

@@ -24,7 +24,7 @@ pub use flags::Flags;
 pub use layers::Layers;
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust, Secret, Warning};
-pub use surroundings::{Surroundings, create_state_dir};
+pub use surroundings::{Surroundings, create_state_dir, max_waiting};
 use table::{Setting, settings};
 pub use value::{
     Fingerprint, HostPort, IpNet, LogFilter, LogFormat, PunchAllow, RelayName, UdpSenderCheck,
@@ -39,11 +39,9 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// Longest time that a setting takes, far below what a clock can add without overflow.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Smallest bound of an outbox, in bytes.
-///
-/// 131_072 is the next power of two above 65_546 = 65_536 (largest frame) + 10 (its
-/// header), so that one largest frame waits while another is in flight, all but 20 bytes.
-const LEAST_OUTBOX_BYTES: usize = 131_072;
+/// Smallest bound of an outbox, in bytes: below 131_072, the largest frames (65_546 bytes
+/// with their header) find no room behind one that is in flight, and are dropped.
+const LEAST_OUTBOX_BYTES: usize = 16_384;
 
 /// Largest bound of an outbox, in bytes: 1 GiB.
 const MOST_OUTBOX_BYTES: usize = 1_073_741_824;
@@ -87,7 +85,7 @@ settings! {
             min_auth_generation: u8 ["N"] or "1" in 1..=3;
             /// Time from a connection to its login
             auth_timeout: Duration ["TIME"] or "10s" in MOMENT..=DAY;
-            /// Most WebSocket peers [default: descriptor limit less 256, at most 50000]
+            /// Most WebSocket peers [default: what the descriptor limit allows, at most 50000]
             max_peers: usize ["N"];
             /// Upgrades a second for each client address; 0 is no limit
             upgrade_rate: u32 ["N"] or "10";
@@ -105,7 +103,7 @@ settings! {
             write_timeout: Duration ["TIME"] or "5s" in MOMENT..=DAY;
             /// Time over which peers are closed at the end
             drain_time: Duration ["TIME"] or "5s" in Duration::ZERO..=DAY;
-            /// Most bytes that wait for a peer, 131072 or more; then the oldest go
+            /// Most bytes that wait for a peer, 16384 or more; then the oldest go
             outbox_bytes: usize ["BYTES"] or "262144" in LEAST_OUTBOX_BYTES..=MOST_OUTBOX_BYTES;
             /// Longest time that a packet waits for a peer
             outbox_age: Duration ["TIME"] or "2s" in MOMENT..=DAY;
@@ -170,7 +168,7 @@ impl Config {
     fn contradiction(&self, most_peers: usize) -> Option<(&'static str, String)> {
         let is_registering = self.registry.is_some() && self.beacon_id != BeaconId(0);
         if self.max_peers == 0 || self.max_peers > most_peers {
-            let limit = "the descriptor limit (ulimit -n) less 256";
+            let limit = "what the descriptor limit (ulimit -n) allows";
             Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
         } else if !self.wss_bind.is_local() && !self.public_plaintext {
             let danger = "it is open to others than this machine, without TLS";

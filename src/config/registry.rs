@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -116,15 +117,15 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Refuses a file without a certificate, which would fail only at the first look-up.
+/// Refuses a file without a usable certificate, which would fail only at the first look-up.
 fn check_ca(path: &Path) -> Result<(), String> {
     let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let mut certificates = 0;
+    let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        certificate.map_err(|error| format!("not a PEM file: {error}"))?;
-        certificates += 1;
+        let certificate = certificate.map_err(|error| format!("not a PEM file: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("an unusable certificate: {error}"))?;
     }
-    if certificates == 0 { Err("no certificate in it".to_owned()) } else { Ok(()) }
+    if roots.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(()) }
 }
 
 /// What is allowed, but worth a line in the log.

@@ -14,11 +14,18 @@ use super::{Error, Origin, Place};
 /// Most peers by default, whatever the machine allows.
 pub(super) const DEFAULT_MAX_PEERS: usize = 50_000;
 
-/// Descriptors that are not for peers.
+/// Descriptors that are neither for peers nor for connections that log in.
 ///
-/// 256 = 128 (connections that have not logged in) + 64 (UDP sockets, one a core)
-///     + 32 (operators' connections) + 32 (registry, files, runtime).
-const RESERVED_DESCRIPTORS: u64 = 256;
+/// 128 = 64 (UDP sockets, one a core) + 32 (operators' connections)
+///     + 32 (registry, files, runtime).
+const RESERVED_DESCRIPTORS: u64 = 128;
+
+/// Most connections that have not logged in, where the descriptor limit is so much: an
+/// eighth of it, at least 16 and at most 1,024.
+#[must_use]
+pub fn max_waiting(descriptors: u64) -> usize {
+    usize::try_from((descriptors / 8).clamp(16, 1_024)).expect("1,024 at most")
+}
 
 /// The process and its machine, as far as settings depend on them.
 #[derive(Clone, Debug)]
@@ -77,7 +84,8 @@ impl Surroundings {
     /// Most peers that the descriptor limit allows; 0 where it is too small for any.
     pub(super) fn most_peers(&self) -> usize {
         let descriptors = self.descriptors.saturating_sub(RESERVED_DESCRIPTORS);
-        usize::try_from(descriptors).unwrap_or(usize::MAX)
+        let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        all.saturating_sub(max_waiting(self.descriptors))
     }
 }
 
@@ -129,7 +137,8 @@ mod tests {
 
     #[test]
     fn peers_get_the_descriptors_that_are_not_reserved() {
-        for (descriptors, peers) in [(1_024, 768), (256, 0), (100, 0), (u64::MAX, usize::MAX - 256)]
+        for (descriptors, peers) in
+            [(1_024, 768), (256, 96), (100, 0), (u64::MAX, usize::MAX - 1_152)]
         {
             let surroundings = Surroundings { descriptors, ..surroundings(&[]) };
             assert_eq!(surroundings.most_peers(), peers);

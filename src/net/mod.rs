@@ -1,5 +1,6 @@
 //! Sockets without policy: streams, listeners, datagrams, TLS.
 
+pub mod calls;
 pub mod listener;
 mod stream;
 pub mod tls;

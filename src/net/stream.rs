@@ -4,9 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
+
+use super::calls::{self, Call};
 
 /// A connected stream that any thread may write to without waiting, while its owner's task
 /// waits for readiness.
@@ -34,16 +37,22 @@ pub trait Stream: fmt::Debug + Send + Sync + 'static {
 
     /// Tells the other side that nothing more will come; an error means that it is gone.
     fn shutdown_write(&self);
+
+    /// Has the stream end without waiting for the other side, once it is dropped: what was
+    /// not taken is given up.
+    fn give_up(&self) {}
 }
 
 macro_rules! stream {
     ($kind:ty) => {
         impl Stream for $kind {
             fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+                calls::count(Call::Read);
                 Self::try_read(self, buffer)
             }
 
             fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+                calls::count(Call::Write);
                 Self::try_write(self, bytes)
             }
 
@@ -58,6 +67,11 @@ macro_rules! stream {
             fn shutdown_write(&self) {
                 // The other side may have closed already, which is the end as well.
                 let _ = SockRef::from(self).shutdown(Shutdown::Write);
+            }
+
+            fn give_up(&self) {
+                // A Unix socket has no such thing, and needs none.
+                let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
             }
         }
     };

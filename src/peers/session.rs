@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio::task::coop::poll_proceed;
 
 use super::outbox::{Arrival, Limits, Outbox, Record};
 use super::{Id, Principal};
-use crate::metrics::Traffic;
+use crate::metrics::{Traffic, Transport};
 use crate::net::Stream;
 use crate::proto::limit;
 use crate::wire::websocket::Opcode;
@@ -78,7 +79,8 @@ pub struct Session<I> {
     pub since: Instant,
     /// Whether deliveries name their destination (0x09 instead of 0x06).
     pub names_destination: AtomicBool,
-    /// What the peer may send in a second; only its own task takes from it.
+    /// What the peer may send in a second; only its own task takes from it. Locked to copy
+    /// it in and out, never while something else is locked after it.
     pub inbound: Mutex<limit::Source>,
     generation: u64,
     link: Link,
@@ -125,6 +127,11 @@ impl<I: Id> Session<I> {
         self.generation
     }
 
+    /// Accounts for packets that the peer has sent, and for their bytes.
+    pub fn came_in(&self, packets: usize, bytes: usize) {
+        self.link.traffic.shard().came_in(Transport::Wss, packets as u64, bytes as u64);
+    }
+
     /// Queues records of one source. They leave with the next [`Self::flush`], or are counted
     /// with the reason why not.
     pub fn push<'a>(&self, records: impl Iterator<Item = Record<'a>>, arrival: &Arrival) {
@@ -158,15 +165,17 @@ impl<I: Id> Session<I> {
                         return;
                     }
                 }
-                Ok(_) => {
-                    self.outbox.lock().put_back(taken, &self.link.traffic);
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => {
+                    let mut outbox = self.outbox.lock();
+                    outbox.put_back(taken, &self.link.traffic);
+                    // A broken stream counts as writable for ever: nobody may try again.
+                    outbox.close(&self.link.traffic);
+                    drop(outbox);
+                    self.end(End::PeerLeft);
                     break;
                 }
-                Err(error) => {
+                Ok(_) | Err(_) => {
                     self.outbox.lock().put_back(taken, &self.link.traffic);
-                    if error.kind() != std::io::ErrorKind::WouldBlock {
-                        self.end(End::PeerLeft);
-                    }
                     break;
                 }
             }
@@ -226,7 +235,10 @@ impl<I: Id> Session<I> {
             let work = !outbox.blocked && outbox.has_work();
             drop(outbox);
             if work {
+                // Others may fill the outbox as fast as the peer reads: its task has more to do.
+                let turn = std::task::ready!(poll_proceed(cx));
                 self.flush(Instant::now());
+                turn.made_progress();
                 return Poll::Ready(());
             }
         }
@@ -257,5 +269,102 @@ impl<I: Id> Session<I> {
     /// Ends the outbox: what it holds is counted as lost, and what comes is refused.
     pub fn close_outbox(&self) {
         self.outbox.lock().close(&self.link.traffic);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::{OnceLock, Weak};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ids::{NodeId, PublicKey};
+    use crate::metrics::{Drop, Origin};
+    use crate::net::Stream;
+    use crate::peers::{Realm, SourceTag};
+
+    /// A stream that takes everything or breaks, and counts how often it was asked.
+    #[derive(Debug, Default)]
+    struct Fake {
+        broken: bool,
+        writes: AtomicUsize,
+        /// Whose outbox is filled during each write, as another thread would.
+        filled: OnceLock<Weak<Session<NodeId>>>,
+    }
+
+    impl Stream for Arc<Fake> {
+        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            let writes = self.writes.fetch_add(1, Ordering::Relaxed);
+            if self.broken {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
+            if let Some(session) = self.filled.get().and_then(Weak::upgrade)
+                && writes < 100_000
+            {
+                push(&session);
+            }
+            Ok(bytes.len())
+        }
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn shutdown_write(&self) {}
+    }
+
+    fn session(stream: &Arc<Fake>, traffic: &Arc<Traffic>) -> Arc<Session<NodeId>> {
+        let name = NodeId::new(1).unwrap();
+        let link = Link {
+            stream: Box::new(Arc::clone(stream)),
+            framing: Opcode::Binary,
+            limits: Limits { bytes: 200_000, age: Duration::from_secs(2) },
+            traffic: Arc::clone(traffic),
+        };
+        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
+        let observed = ([192, 0, 2, 1], 1).into();
+        Arc::new(Session::new(principal, 1, observed, link, Instant::now()))
+    }
+
+    fn push(session: &Session<NodeId>) {
+        let record = Record { head: b"", body: b"x" };
+        let (source, origin) = (SourceTag(1), Origin::Relayed);
+        session.push(std::iter::once(record), &Arrival { source, origin, at: Instant::now() });
+    }
+
+    #[tokio::test]
+    async fn broken_stream_is_not_written_to_again_and_again() {
+        let (stream, traffic) =
+            (Arc::new(Fake { broken: true, ..Fake::default() }), Arc::default());
+        let session = session(&stream, &traffic);
+        push(&session);
+        session.flush(Instant::now());
+        assert_eq!(session.ending(), Some(End::PeerLeft));
+
+        let more = poll_fn(|cx| Poll::Ready(session.poll_flush(cx).is_ready())).await;
+        assert!(!more && session.is_drained());
+        assert_eq!(stream.writes.load(Ordering::Relaxed), 1);
+        assert_eq!((traffic.packets_dropped(Drop::PeerGone), traffic.packets_queued()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn peer_whose_outbox_is_filled_all_the_time_gets_to_its_other_work() {
+        let (stream, traffic) = (Arc::<Fake>::default(), Arc::default());
+        let session = session(&stream, &traffic);
+        stream.filled.set(Arc::downgrade(&session)).unwrap();
+        push(&session);
+        poll_fn(|cx| {
+            while session.poll_flush(cx).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+        assert!(stream.writes.load(Ordering::Relaxed) < 100_000);
     }
 }

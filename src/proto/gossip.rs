@@ -46,28 +46,29 @@ struct Source {
 
 impl<S: BuildHasher> Gossip<S> {
     /// Takes in a Sync, which replaces all that its source published before; returns the
-    /// nodes that the source no longer publishes.
+    /// nodes that the source no longer publishes, and those that it does.
     ///
     /// # Errors
     /// Why it is ignored.
     pub fn receive(
         &mut self,
         source: SocketAddr,
-        mut nodes: Vec<NodeId>,
+        nodes: impl Iterator<Item = NodeId>,
         now: Instant,
-    ) -> Result<Vec<NodeId>, Refused> {
+    ) -> Result<(Vec<NodeId>, &[NodeId]), Refused> {
         match self.sources.get(&source) {
             Some(known) if now < known.heard + MIN_INTERVAL => return Err(Refused::TooSoon),
             None if self.sources.len() >= MAX_SOURCES => return Err(Refused::TooMany),
             Some(_) | None => {}
         }
+        let mut nodes: Vec<_> = nodes.collect();
         nodes.sort_unstable();
         nodes.dedup();
         let known = self.sources.entry(source).or_insert(Source { heard: now, nodes: Vec::new() });
         known.heard = now;
         let before = std::mem::replace(&mut known.nodes, nodes);
         let gone = before.into_iter().filter(|node| known.nodes.binary_search(node).is_err());
-        Ok(gone.collect())
+        Ok((gone.collect(), &known.nodes))
     }
 
     /// Drops the sources that have been silent for too long; returns each with its nodes.
@@ -99,18 +100,21 @@ mod tests {
     fn sync_replaces_what_its_source_published_before() {
         let t0 = Instant::now();
         let mut gossip: Gossip = Gossip::default();
-        assert_eq!(gossip.receive(source(1), ids(&[1, 2, 3]), t0), Ok(ids(&[])));
+        let mut gone = |port, nodes: &[u32], now| {
+            gossip.receive(source(port), ids(nodes).into_iter(), now).map(|(gone, _)| gone)
+        };
+        assert_eq!(gone(1, &[1, 2, 3], t0), Ok(ids(&[])));
         let later = t0 + SYNC_INTERVAL;
-        assert_eq!(gossip.receive(source(1), ids(&[3, 4]), later), Ok(ids(&[1, 2])));
-        assert_eq!(gossip.receive(source(2), ids(&[9]), later), Ok(ids(&[])));
+        assert_eq!(gone(1, &[3, 4, 3], later), Ok(ids(&[1, 2])));
+        assert_eq!(gone(2, &[9], later), Ok(ids(&[])));
     }
 
     #[test]
     fn silent_source_is_dropped_after_ninety_seconds() {
         let t0 = Instant::now();
         let mut gossip: Gossip = Gossip::default();
-        gossip.receive(source(1), ids(&[1]), t0).unwrap();
-        gossip.receive(source(2), ids(&[2]), t0 + SYNC_INTERVAL).unwrap();
+        gossip.receive(source(1), ids(&[1]).into_iter(), t0).unwrap();
+        gossip.receive(source(2), ids(&[2]).into_iter(), t0 + SYNC_INTERVAL).unwrap();
         assert_eq!(gossip.expire(t0 + SOURCE_TIMEOUT - SYNC_INTERVAL), []);
         assert_eq!(gossip.expire(t0 + SOURCE_TIMEOUT), [(source(1), ids(&[1]))]);
         assert_eq!(gossip.sources(), 1);
@@ -120,11 +124,11 @@ mod tests {
     fn flood_of_syncs_and_of_sources_is_bounded() {
         let t0 = Instant::now();
         let mut gossip: Gossip = Gossip::default();
-        gossip.receive(source(1), ids(&[1]), t0).unwrap();
-        assert_eq!(gossip.receive(source(1), ids(&[2]), t0), Err(Refused::TooSoon));
+        gossip.receive(source(1), ids(&[1]).into_iter(), t0).unwrap();
+        assert_eq!(gossip.receive(source(1), ids(&[2]).into_iter(), t0), Err(Refused::TooSoon));
         for port in 2..=64 {
-            gossip.receive(source(port), ids(&[1]), t0).unwrap();
+            gossip.receive(source(port), ids(&[1]).into_iter(), t0).unwrap();
         }
-        assert_eq!(gossip.receive(source(65), ids(&[1]), t0), Err(Refused::TooMany));
+        assert_eq!(gossip.receive(source(65), ids(&[1]).into_iter(), t0), Err(Refused::TooMany));
     }
 }

@@ -94,13 +94,12 @@ impl Beacons {
         if !self.open && !self.listed.load().ips.contains(&from.ip()) {
             return shard.dropped(Drop::SyncFromStranger, 1);
         }
-        let nodes: Vec<NodeId> = sync.nodes().collect();
         let mut gossip = self.gossip.lock();
-        match gossip.receive(from, nodes.clone(), now) {
-            Ok(gone) => {
+        match gossip.receive(from, sync.nodes(), now) {
+            Ok((gone, nodes)) => {
                 // Within the lock, or two Syncs of one source could be told out of order.
                 table.unlearn(&gone, from);
-                table.learn(&nodes, from);
+                table.learn(nodes, from);
                 if !self.sources.load().contains(&from) {
                     let mut sources = Addresses::clone(&self.sources.load());
                     sources.insert(from);

@@ -1,4 +1,4 @@
-//! Punches: two nodes are told each other's address (SPEC §2.3, §2.4, §6.7).
+//! Punches: two nodes are told each other's address (SPEC §2.3, §2.4, §6.6).
 //!
 //! Rates and expiry are judged first; signatures are verified by a task of their own, never
 //! on a receiving thread.
@@ -24,7 +24,7 @@ use crate::proto::limit::{Bucket, Places, Rate};
 use crate::proto::login::grant_holds;
 use crate::wire::beacon::{Grant, PunchRequest, encode_punch_command};
 
-/// Punches a second of one source address (SPEC §6.7).
+/// Punches a second of one source address (SPEC §6.6).
 const SOURCE_RATE: Rate = Rate::per_second(1);
 
 /// Source addresses that have a bucket at a time.

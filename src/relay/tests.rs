@@ -1,1 +1,273 @@
-//! tests
+//! What takes time, or addresses that no socket of a test can have; the rest is tested over
+//! real sockets.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::PunchAllow;
+use crate::directory::Settings;
+use crate::ids::PublicKey;
+use crate::net::Stream;
+use crate::net::udp::{Received, Run, SendError};
+use crate::peers::{Limits, Link, Principal, Realm, Takeover};
+use crate::wire::websocket::Opcode;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A socket that keeps what is sent, run by run.
+#[derive(Debug, Default)]
+struct Wire {
+    runs: Mutex<VecDeque<(SocketAddr, Vec<Vec<u8>>)>>,
+    full: AtomicBool,
+}
+
+impl Datagrams for Wire {
+    fn receive(&self, _: &mut Received) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>)) {
+        for (index, run) in runs.iter().enumerate() {
+            if self.full.load(Ordering::Relaxed) {
+                sent(index, run.packets(), Err(SendError::Full));
+                continue;
+            }
+            let packets = run.bytes.chunks(run.segment.max(1)).map(<[u8]>::to_vec).collect();
+            self.runs.lock().push_back((run.to, packets));
+            sent(index, run.packets(), Ok(()));
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], 9001))
+    }
+}
+
+struct Fixture {
+    relay: Arc<Relay>,
+    worker: Worker,
+    wire: Arc<Wire>,
+    // Grants that nobody verifies here.
+    _grants: GrantQueue,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let state_dir = state.path().to_owned();
+        let directory = Directory::open(Settings { keys: None, registry: None, state_dir });
+        let wire = Arc::<Wire>::default();
+        let rates = |packets| SourceRates { packets: Rate::per_second(packets), bytes: Rate::NONE };
+        let rules = Rules {
+            source: rates(4),
+            beacon: rates(8),
+            observed_senders_only: false,
+            loopback: false,
+            own: Vec::new(),
+            beacon_id: BeaconId(7),
+            punch: PunchRules {
+                rate: Rate::per_second(10),
+                allow: PunchAllow::Everyone,
+                require_grant: false,
+            },
+        };
+        let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone()];
+        let (table, traffic) = (Arc::new(Table::new(10, 10)), Arc::default());
+        let beacons = Beacons::new(false);
+        let (relay, grants) =
+            Relay::new(table, traffic, directory.unwrap(), sockets, rules, beacons);
+        let worker = relay.workers().next().unwrap();
+        Self { relay, worker, wire, _grants: grants }
+    }
+
+    /// Routes one batch, and returns the packets that leave, each with its destination.
+    fn batch(
+        &mut self,
+        packets: &[(SocketAddr, &[u8])],
+        now: Instant,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.relay.route_datagrams(&mut self.worker, &Received::of(packets), now);
+        let runs = std::mem::take(&mut *self.wire.runs.lock());
+        runs.into_iter()
+            .flat_map(|(to, packets)| packets.into_iter().map(move |packet| (to, packet)))
+            .collect()
+    }
+
+    fn one(&mut self, from: SocketAddr, packet: &[u8], now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.batch(&[(from, packet)], now)
+    }
+
+    fn dropped(&self, reason: Drop) -> u64 {
+        self.relay.traffic.packets_dropped(reason)
+    }
+}
+
+fn at(host: u8) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, host], 4_000))
+}
+
+fn discover(node: u8) -> [u8; 5] {
+    [1, 0, 0, 0, node]
+}
+
+fn packet(sender: u8, dest: u8, payload: &[u8]) -> Vec<u8> {
+    [&[5, 0, 0, 0, sender, 0, 0, 0, dest], payload].concat()
+}
+
+fn delivery(sender: u8, payload: &[u8]) -> Vec<u8> {
+    [&[6, 0, 0, 0, sender], payload].concat()
+}
+
+#[test]
+fn spec_6_2_endpoint_moves_after_30_seconds_and_not_before() {
+    let (mut relay, t0) = (Fixture::new(), Instant::now());
+    relay.one(at(1), &discover(1), t0);
+    for (after, endpoint) in [(SECOND * 29, at(1)), (SECOND * 30, at(2)), (SECOND * 31, at(2))] {
+        let reply = relay.one(at(2), &discover(1), t0 + after);
+        assert_eq!(reply, [(at(2), vec![2, 4, 198, 51, 100, 2, 0x0f, 0xa0])]);
+        let delivered = relay.one(at(9), &packet(9, 1, b"x"), t0 + after);
+        assert_eq!(delivered, [(endpoint, delivery(9, b"x"))], "{after:?}");
+    }
+}
+
+#[test]
+fn spec_6_3_name_of_a_session_is_free_90_seconds_after_its_end() {
+    #[derive(Debug)]
+    struct Silent;
+    impl Stream for Silent {
+        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+        fn shutdown_write(&self) {}
+    }
+    let mut relay = Fixture::new();
+    let name = NodeId::new(1).unwrap();
+    let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
+    let limits = Limits { bytes: 1_000_000, age: SECOND };
+    let traffic = relay.relay.traffic.clone();
+    let link = Link { stream: Box::new(Silent), framing: Opcode::Binary, limits, traffic };
+    let session = Session::new(principal, 1, at(3), link, Instant::now());
+    let registered = relay.relay.table.register(session.into(), Takeover::Always).unwrap();
+
+    let t0 = Instant::now();
+    assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 1_000), []);
+    drop(registered);
+    assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 89), []);
+    assert_eq!(relay.dropped(Drop::ClaimOfWssNode), 2);
+    let ended = Instant::now();
+    assert_eq!(relay.one(at(1), &discover(1), ended + SECOND * 90).len(), 1);
+}
+
+#[test]
+fn spec_6_4_addresses_that_no_node_has_are_never_answered() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    for from in [
+        "0.0.0.0:4000",
+        "255.255.255.255:4000",
+        "224.0.0.1:4000",
+        "127.0.0.1:4000",
+        "198.51.100.1:0",
+        "[::]:4000",
+        "[ff02::1]:4000",
+        "[::1]:4000",
+        // The relay's own.
+        "192.0.2.1:9001",
+    ] {
+        let before = relay.dropped(Drop::ForbiddenEndpoint);
+        assert_eq!(relay.one(from.parse().unwrap(), &discover(1), now), [], "{from}");
+        assert_eq!(relay.dropped(Drop::ForbiddenEndpoint), before + 1, "{from}");
+    }
+    assert_eq!(relay.relay.table.endpoint_count(), 0);
+}
+
+#[test]
+fn spec_6_4_silent_endpoint_gets_ten_packets_a_second_until_it_is_heard_again() {
+    let (mut relay, t0) = (Fixture::new(), Instant::now());
+    relay.one(at(1), &discover(1), t0);
+    let quiet = t0 + SECOND * 121;
+    // Each from another address, which has a limit of its own.
+    let flood = |relay: &mut Fixture, now| {
+        let sent = (10..30).flat_map(|host| relay.one(at(host), &packet(host, 1, b"x"), now));
+        sent.count()
+    };
+    assert_eq!(flood(&mut relay, quiet), 10);
+    assert_eq!(relay.dropped(Drop::QuietEndpoint), 10);
+    relay.one(at(1), &discover(1), quiet);
+    assert_eq!(flood(&mut relay, quiet + SECOND), 20);
+}
+
+#[test]
+fn spec_6_1_node_is_forgotten_after_ten_minutes_of_silence() {
+    let (mut relay, t0) = (Fixture::new(), Instant::now());
+    relay.one(at(1), &discover(1), t0);
+    relay.relay.sweep(t0 + SECOND * 599);
+    assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 599).len(), 1);
+    relay.relay.sweep(t0 + SECOND * 601);
+    assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 601), []);
+    assert_eq!(relay.dropped(Drop::UnknownDestination), 1);
+}
+
+#[test]
+fn spec_7_3_beacon_that_is_silent_for_90_seconds_is_dropped_with_its_nodes() {
+    let (mut relay, t0) = (Fixture::new(), Instant::now());
+    relay.relay.beacons.list([at(8)]);
+    relay.one(at(8), &[7, 0, 0, 0, 8, 0, 1, 0, 0, 0, 31], t0);
+    let whole = packet(2, 31, b"x");
+    relay.relay.expire_beacons(t0 + SECOND * 89);
+    assert_eq!(relay.one(at(2), &whole, t0 + SECOND * 89), [(at(8), whole.clone())]);
+    relay.relay.expire_beacons(t0 + SECOND * 90);
+    assert_eq!(relay.one(at(2), &whole, t0 + SECOND * 90), []);
+    assert_eq!((relay.relay.beacons.sources(), relay.relay.table.learnt_count()), (0, 0));
+}
+
+#[test]
+fn spec_6_6_listed_beacon_has_a_limit_of_its_own() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    relay.relay.beacons.list([at(8)]);
+    relay.one(at(1), &discover(1), now);
+    let whole = packet(2, 1, b"x");
+    for (from, passes) in [(at(2), 4), (at(8), 8)] {
+        let batch = vec![(from, &*whole); 10];
+        assert_eq!(relay.batch(&batch, now).len(), passes);
+    }
+    assert_eq!(relay.dropped(Drop::RateLimited), 6 + 2);
+}
+
+#[test]
+fn batch_leaves_in_one_run_for_each_destination_and_each_flow_in_its_order() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    for node in [1, 2] {
+        relay.one(at(node), &discover(node), now);
+    }
+    let packets: Vec<_> = (0..8).map(|n| (at(10 + n), packet(9, 1 + n % 2, &[n]))).collect();
+    let batch: Vec<_> = packets.iter().map(|(from, packet)| (*from, &**packet)).collect();
+    relay.relay.route_datagrams(&mut relay.worker, &Received::of(&batch), now);
+    let runs = std::mem::take(&mut *relay.wire.runs.lock());
+    let of = |numbers: [u8; 4]| numbers.map(|n| delivery(9, &[n])).to_vec();
+    assert_eq!(runs, [(at(1), of([0, 2, 4, 6])), (at(2), of([1, 3, 5, 7]))]);
+}
+
+#[test]
+fn packet_that_the_full_socket_refuses_is_counted_and_not_kept() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    relay.one(at(1), &discover(1), now);
+    relay.wire.full.store(true, Ordering::Relaxed);
+    assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), now), []);
+    assert_eq!(relay.one(at(1), &discover(1), now), []);
+    assert_eq!(relay.dropped(Drop::UdpSocketFull), 1, "the reply is ours and counts apart");
+    relay.wire.full.store(false, Ordering::Relaxed);
+    assert_eq!(relay.one(at(2), &packet(2, 1, b"y"), now), [(at(1), delivery(2, b"y"))]);
+}

@@ -59,7 +59,8 @@ impl Relay {
         Ok(())
     }
 
-    fn route_datagrams(&self, worker: &mut Worker, received: &Received, now: Instant) {
+    /// Routes one batch of the worker's socket.
+    pub(super) fn route_datagrams(&self, worker: &mut Worker, received: &Received, now: Instant) {
         let shard = self.traffic.shard();
         let lost = received.kernel_dropped.wrapping_sub(worker.kernel_dropped);
         worker.kernel_dropped = received.kernel_dropped;

@@ -20,13 +20,12 @@ impl Relay {
     /// session sends after it was replaced is not relayed.
     pub fn route_frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
         let shard = self.traffic.shard();
-        let bytes = frames.iter().map(<[u8]>::len).sum::<usize>();
-        shard.came_in(Transport::Wss, frames.len() as u64, bytes as u64);
         if !session.is_open() {
             return shard.dropped(Drop::SessionEnded, frames.len() as u64);
         }
         Departures::lend(|out| {
-            let mut inbound = session.inbound.lock();
+            // A copy: whoever replaces this session reads it under the table's lock.
+            let mut inbound = *session.inbound.lock();
             let mut flow: Option<Flow> = None;
             for (index, packet) in frames.iter().enumerate() {
                 let dest = match beacon::decode(packet) {
@@ -65,7 +64,7 @@ impl Relay {
                     }
                 }
             }
-            drop(inbound);
+            *session.inbound.lock() = inbound;
             if let Some(flow) = flow {
                 self.route(&flow, |i| frames.packet(i), out, now, shard);
             }

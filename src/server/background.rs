@@ -1,6 +1,8 @@
 //! What happens by the clock, beside the packets: sweeps, gossip, the registry, and keys
 //! that change.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +19,8 @@ use crate::peers::{End, Table};
 use crate::proto::endpoint::SWEEP_INTERVAL;
 use crate::proto::gossip::SYNC_INTERVAL;
 use crate::relay::{GrantQueue, Relay};
-use crate::wss::Session;
 
-/// How often beacons are registered, listed and resolved (SPEC §8.4).
+/// How often beacons are registered, listed and resolved (SPEC §8.3).
 const BEACON_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often silent gossip sources are looked for: several times in their 90 s.
@@ -53,6 +54,8 @@ pub(super) fn start(
         configured: config.peers.clone(),
         advertised: config.advertise_addr.clone(),
         registering: config.registry.is_some() && config.beacon_id != BeaconId(0),
+        registered: Vec::new(),
+        resolved: HashMap::new(),
         complained: false,
     };
     spawn(Box::pin(beacons.keep()));
@@ -93,6 +96,11 @@ struct BeaconList {
     configured: Vec<HostPort>,
     advertised: Option<HostPort>,
     registering: bool,
+    /// What the registry named last.
+    registered: Vec<String>,
+    /// The addresses of each name, those of a name that cannot be resolved at the moment
+    /// among them.
+    resolved: HashMap<String, Vec<SocketAddr>>,
     complained: bool,
 }
 
@@ -107,32 +115,36 @@ impl BeaconList {
     }
 
     async fn refresh(&mut self) {
-        let mut names: Vec<String> = self.configured.iter().map(HostPort::to_string).collect();
         if self.registering {
             match self.register().await {
-                Ok(mut registered) => {
-                    names.append(&mut registered);
+                Ok(registered) => {
+                    self.registered = registered;
                     if std::mem::take(&mut self.complained) {
                         info!("registered as a beacon again");
                     }
                 }
                 Err(error) => {
-                    // The beacons that were listed stay so until the registry answers.
+                    // The beacons that were registered stay listed until the registry answers.
                     if !std::mem::replace(&mut self.complained, true) {
                         warn!(%error, "cannot register as a beacon: trying again every 30 s");
                     }
-                    return;
                 }
             }
         }
-        let mut addresses = Vec::new();
-        for name in names {
-            match lookup_host(&name).await {
-                Ok(found) => addresses.extend(found),
-                Err(error) => debug!(server = %name, %error, "cannot resolve a beacon"),
-            }
+        let configured = self.configured.iter().map(HostPort::to_string);
+        let mut resolved = HashMap::new();
+        for name in configured.chain(self.registered.iter().cloned()) {
+            let addresses = match lookup_host(&name).await {
+                Ok(found) => found.collect(),
+                Err(error) => {
+                    debug!(server = %name, %error, "cannot resolve a beacon");
+                    self.resolved.remove(&name).unwrap_or_default()
+                }
+            };
+            resolved.insert(name, addresses);
         }
-        self.relay.beacons().list(addresses);
+        self.resolved = resolved;
+        self.relay.beacons().list(self.resolved.values().flatten().copied());
     }
 
     /// Registers this beacon, and returns the addresses of the others.
@@ -149,12 +161,12 @@ impl BeaconList {
 /// Ends the sessions of nodes whose key was removed or changed.
 async fn withdraw_keys(table: Arc<Table<NodeId>>, directory: Directory) {
     loop {
-        let sessions = match directory.next_change().await {
-            Change::Node(node) => table.session(node).into_iter().collect(),
-            Change::Any => table.all_sessions(),
+        let nodes = match directory.next_change().await {
+            Change::Node(node) => vec![node],
+            Change::Any => connected(&table),
         };
-        for session in sessions {
-            end_if_withdrawn(&session, &directory).await;
+        for node in nodes {
+            end_if_withdrawn(&table, node, &directory).await;
         }
     }
 }
@@ -162,17 +174,24 @@ async fn withdraw_keys(table: Arc<Table<NodeId>>, directory: Directory) {
 /// Looks the keys of connected nodes up once more, spread over the interval.
 async fn recheck_keys(table: Arc<Table<NodeId>>, directory: Directory) {
     loop {
-        let sessions = table.all_sessions();
-        let pause = RECHECK_INTERVAL / u32::try_from(sessions.len() + 1).unwrap_or(u32::MAX);
-        for session in sessions {
+        let nodes = connected(&table);
+        let pause = RECHECK_INTERVAL / u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
+        for node in nodes {
             sleep(pause).await;
-            end_if_withdrawn(&session, &directory).await;
+            end_if_withdrawn(&table, node, &directory).await;
         }
         sleep(pause).await;
     }
 }
 
-async fn end_if_withdrawn(session: &Session, directory: &Directory) {
+/// The connected nodes; not their sessions, since whoever keeps those for minutes keeps the
+/// sockets of all that end meanwhile.
+fn connected(table: &Table<NodeId>) -> Vec<NodeId> {
+    table.all_sessions().iter().map(|session| session.id()).collect()
+}
+
+async fn end_if_withdrawn(table: &Table<NodeId>, node: NodeId, directory: &Directory) {
+    let Some(session) = table.session(node) else { return };
     let withdrawn = match directory.lookup(session.id()).await {
         Lookup::Key(key) => key != session.principal.credential,
         Lookup::Unknown => true,
@@ -182,5 +201,94 @@ async fn end_if_withdrawn(session: &Session, directory: &Directory) {
     if withdrawn && session.is_open() {
         info!(node = %session.id(), "ended a session: the node's key was removed or changed");
         session.end(End::KeyWithdrawn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::config::PunchAllow;
+    use crate::directory::{RegistrySettings, Settings};
+    use crate::ids::PublicKey;
+    use crate::peers::{Limits, Link, Principal, Realm, Takeover};
+    use crate::proto::limit::{Rate, SourceRates};
+    use crate::relay::{Beacons, PunchRules, Rules};
+    use crate::wire::websocket::Opcode;
+    use crate::wss::Session;
+
+    fn directory(registry: Option<&str>) -> (Directory, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry.map(|address| RegistrySettings {
+            address: address.to_owned(),
+            tls: None,
+            admin_token: None,
+        });
+        let settings = Settings { keys: None, registry, state_dir: folder.path().to_owned() };
+        (Directory::open(settings).unwrap(), folder)
+    }
+
+    fn relay(directory: &Directory) -> Arc<Relay> {
+        let none = SourceRates { packets: Rate::NONE, bytes: Rate::NONE };
+        let rules = Rules {
+            source: none,
+            beacon: none,
+            observed_senders_only: false,
+            loopback: true,
+            own: Vec::new(),
+            beacon_id: BeaconId(7),
+            punch: PunchRules {
+                rate: Rate::NONE,
+                allow: PunchAllow::Everyone,
+                require_grant: false,
+            },
+        };
+        let sockets = crate::udp::open(([127, 0, 0, 1], 0).into(), 1).unwrap();
+        let (table, beacons) = (Arc::new(Table::new(1, 1)), Beacons::new(false));
+        Relay::new(table, Arc::default(), directory.clone(), sockets, rules, beacons).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn configured_beacons_are_listed_while_the_registry_is_down() {
+        let (directory, _folder) = directory(Some("127.0.0.1:1"));
+        let mut beacons = BeaconList {
+            relay: relay(&directory),
+            directory,
+            configured: vec!["192.0.2.1:9001".parse().unwrap()],
+            advertised: None,
+            registering: true,
+            registered: Vec::new(),
+            resolved: HashMap::new(),
+            complained: false,
+        };
+        beacons.refresh().await;
+        assert!(beacons.complained);
+        assert_eq!(beacons.relay.beacons().listed(), ["192.0.2.1:9001".parse().unwrap()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
+        let (directory, _folder) = directory(None);
+        let table = Arc::new(Table::new(1, 1));
+        let (stream, _peer) = UnixStream::pair().unwrap();
+        let name = NodeId::new(1).unwrap();
+        let link = Link {
+            stream: Box::new(stream),
+            framing: Opcode::Binary,
+            limits: Limits { bytes: 100_000, age: Duration::from_secs(2) },
+            traffic: Arc::default(),
+        };
+        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
+        let observed = ([192, 0, 2, 1], 1).into();
+        let session = Arc::new(Session::new(principal, 1, observed, link, Instant::now()));
+        let registration = table.register(Arc::clone(&session), Takeover::Always).unwrap();
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(recheck_keys(Arc::clone(&table), directory));
+        sleep(Duration::from_millis(1)).await;
+        let weak = Arc::<Session>::downgrade(&session);
+        drop((session, registration));
+        assert!(weak.upgrade().is_none(), "its socket stays open");
     }
 }

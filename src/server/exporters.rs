@@ -7,6 +7,7 @@ use crate::admin::Status;
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::metrics::{Registry, Traffic, family};
+use crate::net::calls::{Call, made};
 use crate::peers::Table;
 use crate::relay::Relay;
 use crate::udp::Threads;
@@ -61,6 +62,13 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
         ));
     });
     registry.add(|families| {
+        let samples: Vec<_> = Call::ALL.iter().map(|call| ([call.word()], made(*call))).collect();
+        families.push(family::counts(
+            "pilot_beacon_system_calls_total",
+            "System calls of the packet path.",
+            &["call"],
+            samples.iter().map(|(words, count)| (words.as_slice(), *count)),
+        ));
         families.push(family::gauge_values(
             "pilot_beacon_build_info",
             "The version that runs, as a label.",

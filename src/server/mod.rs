@@ -6,7 +6,6 @@ mod exporters;
 mod settings;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Phase};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::directory::{Directory, OpenError, Reload, ReloadError};
 use crate::ids::NodeId;
 use crate::metrics::{Counter, Traffic};
@@ -47,13 +46,8 @@ pub enum StartError {
     #[error(transparent)]
     Directory(#[from] OpenError),
     /// The state folder cannot be made.
-    #[error("state_dir = {path:?}: {reason}")]
-    StateDir {
-        /// The folder.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+    #[error(transparent)]
+    StateDir(#[from] config::Error),
     /// The system has no room for a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -95,7 +89,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let since = Instant::now();
         let (phase, watched) = watch::channel(Phase::Starting);
-        create_state_dir(&config)?;
+        config::create_state_dir(&config.state_dir)?;
         let files = settings::directory(&config);
         let directory =
             spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
@@ -108,6 +102,8 @@ impl Server {
         let table = Arc::new(Table::<NodeId>::new(config.max_peers, config.max_nodes));
         let rules = settings::rules(&config, udp_address);
         let beacons = Beacons::new(config.open_gossip);
+        // Before the first packet: what is a beacon's is no node's. Names follow in the background.
+        beacons.list(settings::beacons(&config));
         let (relay, grants) = Relay::new(
             Arc::clone(&table),
             Arc::clone(&traffic),
@@ -228,6 +224,15 @@ impl Server {
         result
     }
 
+    /// Waits until a part of the relay has ended without being told to: a failure of ours,
+    /// after which the relay should end and be started again.
+    pub async fn failed(&mut self) {
+        tokio::select! {
+            _ended = self.tasks.join_next() => {}
+            () = self.wss.failed() => {}
+        }
+    }
+
     /// Sends the peers away over the drain time and ends everything, at most 1 s later.
     pub async fn shutdown(mut self) {
         info!(peers = self.wss.peer_count(), "draining");
@@ -242,11 +247,4 @@ impl Server {
         self.tasks.shutdown().await;
         info!("stopped");
     }
-}
-
-fn create_state_dir(config: &Config) -> Result<(), StartError> {
-    crate::config::create_state_dir(&config.state_dir).map_err(|error| StartError::StateDir {
-        path: config.state_dir.clone(),
-        reason: error.to_string(),
-    })
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, RegistryTrust, UdpSenderCheck};
+use crate::config::{Config, HostPort, RegistryTrust, UdpSenderCheck, max_waiting};
 use crate::directory::{self, RegistrySettings};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
@@ -15,9 +15,6 @@ use crate::wss;
 
 /// Times that a listed beacon may send what a node may: it relays for many.
 const BEACON_SHARE: u64 = 25;
-
-/// Most connections that have not logged in, whatever the machine allows.
-const MAX_WAITING: u64 = 1_024;
 
 pub(super) fn directory(config: &Config) -> directory::Settings {
     directory::Settings {
@@ -46,7 +43,7 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
             write_timeout: config.write_timeout,
         },
         max_peers: config.max_peers,
-        max_waiting: max_waiting(),
+        max_waiting: max_waiting(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)),
         upgrade_rate: config.upgrade_rate,
         upgrade_burst: config.upgrade_burst,
         trusted_proxies: config.trusted_proxies.clone(),
@@ -63,24 +60,17 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
     }
 }
 
-/// An eighth of the descriptors, 1,024 at most.
-fn max_waiting() -> usize {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from((descriptors / 8).clamp(16, MAX_WAITING)).expect("1,024 at most")
-}
-
 pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
     let rates = |times: u64| SourceRates {
         packets: Rate::per_second(u64::from(config.relay_rate) * times),
         bytes: Rate::per_second(config.relay_bytes.saturating_mul(times)),
     };
-    let advertised = config.advertise_addr.as_ref().and_then(|addr| addr.to_string().parse().ok());
     Rules {
         source: rates(1),
         beacon: rates(BEACON_SHARE),
         observed_senders_only: config.udp_sender_check == UdpSenderCheck::Observed,
         loopback: bound.ip().is_loopback() || bound.ip().is_unspecified(),
-        own: advertised.into_iter().collect(),
+        own: config.advertise_addr.iter().filter_map(literal).collect(),
         beacon_id: config.beacon_id,
         punch: PunchRules {
             rate: Rate::per_second(config.punch_rate.into()),
@@ -88,4 +78,14 @@ pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
             require_grant: config.require_punch_grant,
         },
     }
+}
+
+/// The configured beacons that need no look-up of a name.
+pub(super) fn beacons(config: &Config) -> impl Iterator<Item = SocketAddr> + '_ {
+    config.peers.iter().filter_map(literal)
+}
+
+/// The address, unless it has a name.
+fn literal(address: &HostPort) -> Option<SocketAddr> {
+    address.to_string().parse().ok()
 }

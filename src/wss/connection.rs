@@ -14,8 +14,9 @@ use super::gate::Place;
 use super::login::{self, Conversation, Failed};
 use super::session::Driver;
 use super::upgrade::{self, Upgraded};
-use super::{Door, FrameSink, Outcome, Session};
+use super::{Door, EndReason, FrameSink, Outcome, Session};
 use crate::ids::NodeId;
+use crate::metrics::Word;
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
 use crate::peers::{End, Link, Principal, Realm, Refused, Registration, Takeover};
@@ -126,8 +127,7 @@ impl<S: FrameSink> Door<S> {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(outcome)) => {
                 if let Some(outcome) = outcome {
-                    debug!(remote_addr = %remote, outcome = ?outcome, "refused a connection");
-                    self.count(outcome);
+                    debug!(remote_addr = %remote, outcome = outcome.word(), "refused a connection");
                 }
                 return None;
             }
@@ -158,8 +158,8 @@ impl<S: FrameSink> Door<S> {
         debug!(
             remote_addr = %client.address,
             node = failed.node.map(tracing::field::display),
-            outcome = ?failed.outcome,
-            reason = failed.refusal.map(tracing::field::debug),
+            outcome = failed.outcome.word(),
+            reason = failed.refusal.map(Word::word),
             "refused a login"
         );
         if let Some((code, reason)) = failed.close {
@@ -240,7 +240,7 @@ impl<S: FrameSink> Door<S> {
     }
 
     fn count(&self, outcome: Outcome) {
-        self.counters.connections.of(outcome).increment();
+        self.gate.count(outcome);
     }
 }
 
@@ -268,7 +268,7 @@ impl<S> Drop for Alive<'_, S> {
         self.door.counters.ended.of(self.end.into()).increment();
         debug!(
             node = %self.session.id(),
-            reason = ?self.end,
+            reason = EndReason::from(self.end).word(),
             seconds = self.session.since.elapsed().as_secs(),
             "peer disconnected"
         );

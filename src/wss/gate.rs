@@ -11,8 +11,8 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Counters;
 use super::client_address::limit_key;
+use super::{Counters, Outcome};
 use crate::config::IpNet;
 use crate::ids::NodeId;
 use crate::peers::Table;
@@ -65,6 +65,12 @@ impl Gate {
             next: AtomicU64::new(0),
             max_waiting: settings.max_waiting,
         }
+    }
+
+    /// Counts how an attempt to connect ended.
+    pub(super) fn count(&self, outcome: Outcome) -> Outcome {
+        self.counters.connections.of(outcome).increment();
+        outcome
     }
 
     /// Takes no new peer from here on.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use getrandom::SysRng;
 use rand_core::TryRng as _;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
 
 use super::counters::RefusalReason;
@@ -118,7 +119,10 @@ impl<'a> Conversation<'a> {
                         let payload = self.read.get(range).unwrap_or_default().to_vec();
                         self.send(Opcode::Pong, &payload).await?;
                     }
-                    Message::Close(_) => return Err(Failed::gone()),
+                    Message::Close(_) => {
+                        let close = Some((CloseCode::Normal, "bye"));
+                        return Err(Failed::new(Outcome::Gone, close));
+                    }
                     // Packets before the login are nobody's.
                     Message::Binary(_) | Message::FragmentedBinary(_) => {
                         let malformed = Some(RefusalReason::Malformed);
@@ -135,6 +139,8 @@ impl<'a> Conversation<'a> {
     async fn read_more(&mut self) -> Result<(), Failed> {
         let before = self.read.len();
         loop {
+            // A client that never stops talking must not keep the deadline from being looked at.
+            consume_budget().await;
             self.read.resize(BUFFER.max(before + 1), 0);
             let room = self.read.get_mut(before..).unwrap_or_default();
             match self.stream.try_read(room) {
@@ -219,5 +225,49 @@ const fn reason(refusal: Refusal) -> RefusalReason {
         Refusal::OtherKey => RefusalReason::OtherKey,
         Refusal::UnusableKey => RefusalReason::UnusableKey,
         Refusal::Signature => RefusalReason::Signature,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::ids::NodeId;
+
+    /// A client that sends pongs as fast as they are read, a million reads long.
+    #[derive(Debug, Default)]
+    struct Chatter(AtomicUsize);
+
+    impl Stream for Chatter {
+        fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0.fetch_add(1, Ordering::Relaxed) > 1_000_000 {
+                return Ok(0);
+            }
+            let pong = [0x8a, 0x80, 0, 0, 0, 0];
+            let (frames, _) = buffer.as_chunks_mut::<6>();
+            frames.iter_mut().for_each(|frame| *frame = pong);
+            Ok(frames.len() * pong.len())
+        }
+        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn shutdown_write(&self) {}
+    }
+
+    #[tokio::test]
+    async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
+        let (chatter, keys) = (Chatter::default(), |_: NodeId| None);
+        let settings = Settings::new("127.0.0.1:0".parse().unwrap());
+        let login = Conversation::new(&chatter, &[]).log_in(&settings, &keys);
+        let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;
+        assert!(outcome.is_err(), "the deadline passed unnoticed");
     }
 }

@@ -52,6 +52,10 @@ pub type Session = crate::peers::Session<NodeId>;
 /// Longest message after the login, in bytes (SPEC §3.6).
 pub const MAX_MESSAGE: usize = crate::wire::beacon::MAX_WSS_PACKET;
 
+/// Time for the last peers to go at the end: the process has 1 s after its drain time, of
+/// which the receiving UDP threads take up to 0.1 s, and a busy machine some.
+const CLOSE_TIME: Duration = Duration::from_millis(800);
+
 /// Records that an embedder writes itself come from nobody else.
 const OWN_SOURCE: SourceTag = SourceTag(0);
 
@@ -211,6 +215,16 @@ impl<S: FrameSink> Server<S> {
         move |families| door.families(families)
     }
 
+    /// Waits until the listener has ended without being told to: a failure of ours.
+    pub async fn failed(&self) {
+        let ended = async {
+            while !self.task.lock().as_ref().is_some_and(JoinHandle::is_finished) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        ended.await;
+    }
+
     /// Takes nobody new, and closes the peers with 1001, spread evenly over `time`; returns
     /// when all are gone, at most 1 s after that time.
     pub async fn drain(&self, time: Duration) {
@@ -225,7 +239,7 @@ impl<S: FrameSink> Server<S> {
         self.close().await;
     }
 
-    /// Closes the listener, ends every session with 1001, and waits for them, 0.9 s at most.
+    /// Closes the listener, ends every session with 1001, and waits for them, 0.8 s at most.
     /// A second call finds nothing to do.
     pub async fn close(&self) {
         self.door.gate.drain();
@@ -235,7 +249,7 @@ impl<S: FrameSink> Server<S> {
         }
         let Some(task) = self.task.lock().take() else { return };
         let aborting = task.abort_handle();
-        if tokio::time::timeout(Duration::from_millis(900), task).await.is_err() {
+        if tokio::time::timeout(CLOSE_TIME, task).await.is_err() {
             aborting.abort();
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::{FrameSink, MAX_MESSAGE, Session, Timing};
@@ -27,7 +28,7 @@ const READ: usize = 65_536;
 const BUFFER: usize = MAX_MESSAGE + MAX_HEADER + READ;
 
 /// Time for the close frame to leave and for the peer to close its side.
-const CLOSE_GRACE: Duration = Duration::from_millis(800);
+const CLOSE_GRACE: Duration = Duration::from_millis(700);
 
 /// A thread's read buffer, lent to the session that reads.
 #[derive(Default)]
@@ -135,9 +136,12 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     /// so the timer is not touched for each packet.
     fn next_deadline(&self) -> Instant {
         let idle = self.last_heard + self.timing.idle_timeout;
-        let ping = self.pong_due.unwrap_or(self.next_ping);
         let stuck = self.session.stuck_since().map(|since| since + self.timing.write_timeout);
-        [Some(idle), Some(ping), stuck].into_iter().flatten().min().unwrap_or(idle)
+        [Some(idle), Some(self.next_ping), self.pong_due, stuck]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(idle)
     }
 
     fn keep_time(&mut self, now: Instant) {
@@ -150,11 +154,14 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         {
             return self.session.end(End::Idle);
         }
-        if self.pong_due.is_none() && now >= self.next_ping {
-            self.session.push_control(Opcode::Ping, b"");
-            self.session.flush(now);
-            self.pong_due = Some(now + self.timing.pong_timeout);
+        if now >= self.next_ping {
             self.next_ping = now + self.timing.ping_interval;
+            // One that is not answered yet stands for this one.
+            if self.pong_due.is_none() {
+                self.session.push_control(Opcode::Ping, b"");
+                self.session.flush(now);
+                self.pong_due = Some(now + self.timing.pong_timeout);
+            }
             // An idle session owns no buffer.
             self.carry.shrink_to_fit();
         }
@@ -252,12 +259,13 @@ impl<'a, S: FrameSink> Driver<'a, S> {
 
     fn hand_over(&self, bytes: &[u8], frames: &mut Vec<Range<usize>>, now: Instant) {
         if !frames.is_empty() {
+            self.session.came_in(frames.len(), frames.iter().map(Range::len).sum());
             self.sink.frames(&self.session, Frames::new(bytes, frames), now);
             frames.clear();
         }
     }
 
-    /// Says goodbye as far as the peer still listens, within 0.8 s.
+    /// Says goodbye as far as the peer still listens, within 0.7 s.
     pub(super) async fn close(self, end: End) {
         let payload = match (end, self.violation, self.peer_code) {
             (End::PeerLeft, _, Some(code)) => code.to_be_bytes().to_vec(),
@@ -274,8 +282,11 @@ impl<'a, S: FrameSink> Driver<'a, S> {
             (End::Failed, ..) => close_payload(CloseCode::Internal, "internal error"),
         };
         self.session.close_with(&payload, Instant::now());
-        // A peer that reads nothing is left to itself: the stream ends when it is dropped.
-        let _expired = timeout(CLOSE_GRACE, self.farewell()).await;
+        let expired = timeout(CLOSE_GRACE, self.farewell()).await.is_err();
+        if expired && !self.session.is_drained() {
+            // Or the kernel would keep what the peer never took, long after the session.
+            self.session.stream().give_up();
+        }
     }
 
     async fn farewell(&self) {
@@ -289,6 +300,8 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         // Unread bytes would turn our end into a reset, which can overtake the close frame.
         let mut discarded = [0; 1_024];
         loop {
+            // A peer that never stops talking must not keep the grace from ending.
+            consume_budget().await;
             match stream.try_read(&mut discarded) {
                 Ok(0) => return,
                 Ok(_) => {}
@@ -300,5 +313,60 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::ids::{NodeId, PublicKey};
+    use crate::peers::{Limits, Link, Principal, Realm};
+    use crate::wire::websocket::Role;
+
+    struct Nobody;
+
+    impl FrameSink for Nobody {
+        fn frames(&self, _: &Arc<Session>, _: Frames<'_>, _: Instant) {}
+    }
+
+    fn driver(timing: Timing) -> (Driver<'static, Nobody>, UnixStream) {
+        let (stream, peer) = UnixStream::pair().unwrap();
+        let link = Link {
+            stream: Box::new(stream),
+            framing: Opcode::Binary,
+            limits: Limits { bytes: 100_000, age: Duration::from_secs(2) },
+            traffic: Arc::default(),
+        };
+        let name = NodeId::new(1).unwrap();
+        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
+        let observed = ([192, 0, 2, 1], 1).into();
+        let session = Session::new(principal, 1, observed, link, Instant::now());
+        let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
+        (Driver::new(Arc::new(session), &Nobody, timing, decoder, Vec::new()), peer)
+    }
+
+    #[tokio::test]
+    async fn pings_keep_their_interval_when_a_pong_may_take_longer() {
+        let second = Duration::from_secs(1);
+        let (mut driver, _peer) = driver(Timing {
+            auth_timeout: 10 * second,
+            idle_timeout: 90 * second,
+            ping_interval: second,
+            pong_timeout: 10 * second,
+            write_timeout: 5 * second,
+        });
+        let first = driver.next_deadline();
+        driver.keep_time(first);
+        assert_eq!(driver.pong_due, Some(first + 10 * second));
+        assert_eq!(driver.next_deadline(), first + second);
+
+        driver.keep_time(first + second);
+        assert_eq!(driver.pong_due, Some(first + 10 * second), "one ping at a time");
+        assert_eq!(driver.next_deadline(), first + 2 * second);
+        driver.pong_due = None;
+        driver.keep_time(first + 2 * second);
+        assert_eq!(driver.pong_due, Some(first + 12 * second));
     }
 }

@@ -1,1 +1,197 @@
-//! tests
+//! The listener as a library: without the relay behind it, and not knowing what frames hold.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::client::{Client, ConnectError, Options, SessionError};
+use crate::ids::PublicKey;
+use crate::wire::Frames;
+
+/// Longest wait for what must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Frame = (NodeId, Vec<u8>);
+
+fn id(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn key(number: u8) -> SigningKey {
+    SigningKey::from_bytes(&[number; 32])
+}
+
+/// The nodes 1 to 3, each with the key of its number.
+fn keys() -> HashMap<NodeId, PublicKey> {
+    let public = |number: u8| PublicKey(key(number).verifying_key().to_bytes());
+    (1..=3).map(|number| (id(number.into()), public(number))).collect()
+}
+
+fn settings() -> Settings {
+    Settings::new("127.0.0.1:0".parse().unwrap())
+}
+
+/// A server whose sink hands each frame on.
+fn start(settings: Settings) -> (Server<impl FrameSink>, mpsc::UnboundedReceiver<Frame>) {
+    let (sender, frames) = mpsc::unbounded_channel();
+    let sink = per_frame(move |node, frame: &[u8]| {
+        // A test may have seen enough.
+        let _ = sender.send((node, frame.to_vec()));
+    });
+    (Server::start(settings, keys(), sink).unwrap(), frames)
+}
+
+async fn connect<S: FrameSink>(
+    server: &Server<S>,
+    node: u32,
+    key: SigningKey,
+) -> Result<Client, ConnectError> {
+    let url = format!("ws://{}", server.addr().unwrap());
+    Client::connect(&Options::new(url, id(node), key)).await
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let looking = async {
+        while !what() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("it comes to that");
+}
+
+/// The status of a plain request.
+fn status(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn frames_go_both_ways_with_the_authenticated_node() {
+    let (server, mut frames) = start(settings());
+    assert_ne!(server.addr().unwrap().port(), 0, "the real port");
+    assert!(!server.is_connected(id(1)));
+    let mut client = connect(&server, 1, key(1)).await.unwrap();
+    assert!(server.is_connected(id(1)), "before the client can know that it is");
+    assert_eq!(server.peer_count(), 1);
+
+    for frame in [&b"any bytes"[..], b"", &[0xff; 65_536]] {
+        client.send_packet(frame).await.unwrap();
+        assert!(frames.recv().await.unwrap() == (id(1), frame.to_vec()));
+    }
+    assert!(server.write_frame(id(1), b"\x06\0\0\0\x02hello"));
+    let delivery = client.recv().await.unwrap().unwrap();
+    assert_eq!((delivery.sender, &delivery.payload[..]), (id(2), &b"hello"[..]));
+    assert!(!server.write_frame(id(2), b"not connected here"));
+
+    let counted = server.metrics();
+    assert_eq!((counted.frames_in, counted.frames_out, counted.active_peers), (3, 1, 1));
+    client.bye().await.unwrap();
+    until(|| !server.is_connected(id(1))).await;
+    assert_eq!(server.peer_count(), 0);
+    assert!(!server.write_frame(id(1), b"gone"));
+}
+
+#[tokio::test]
+async fn sink_gets_all_frames_of_one_read_at_once() {
+    struct Batches(Mutex<Vec<usize>>);
+    impl FrameSink for Arc<Batches> {
+        fn frames(&self, _: &Arc<Session>, frames: Frames<'_>, _: Instant) {
+            self.0.lock().push(frames.len());
+        }
+    }
+    let batches = Arc::new(Batches(Mutex::default()));
+    let server = Server::start(settings(), keys(), Arc::clone(&batches)).unwrap();
+    let client = connect(&server, 1, key(1)).await.unwrap();
+    let (mut sender, _receiver) = client.split();
+    for number in 0..200u8 {
+        sender.send_packet(&[number; 100]).await.unwrap();
+    }
+    until(|| batches.0.lock().iter().sum::<usize>() == 200).await;
+    let reads = batches.0.lock().len();
+    assert!(reads < 200, "{reads} reads for 200 frames");
+}
+
+#[tokio::test]
+async fn metrics_tell_what_became_of_every_attempt() {
+    let (server, _frames) = start(Settings { max_peers: 2, ..settings() });
+    let address = server.addr().unwrap();
+    let _clients =
+        [connect(&server, 1, key(1)).await.unwrap(), connect(&server, 2, key(2)).await.unwrap()];
+    connect(&server, 3, key(3)).await.unwrap_err();
+    assert_eq!(server.metrics().upgrades_failed, 1, "at capacity");
+    drop(_clients);
+    until(|| server.peer_count() == 0).await;
+
+    connect(&server, 1, key(2)).await.unwrap_err();
+    connect(&server, 9, key(9)).await.unwrap_err();
+    let statuses = tokio::task::spawn_blocking(move || {
+        ["/health", "/metrics", "/v1/compat"].map(|path| status(address, path))
+    });
+    assert_eq!(statuses.await.unwrap(), ["200", "404", "426"]);
+    let expected = Snapshot {
+        upgrades_ok: 4,
+        upgrades_failed: 3,
+        authentications_ok: 2,
+        authentications_failed: 2,
+        ..Snapshot::default()
+    };
+    assert_eq!(server.metrics(), expected);
+}
+
+#[tokio::test]
+async fn silent_peer_is_an_idle_disconnect() {
+    let mut settings = settings();
+    settings.timing.idle_timeout = Duration::from_millis(50);
+    let (server, _frames) = start(settings);
+    let mut client = connect(&server, 1, key(1)).await.unwrap();
+    let ended = timeout(PATIENCE, client.recv()).await.unwrap().unwrap_err();
+    assert!(matches!(ended, SessionError::Closed { code: Some(1008), .. }), "{ended}");
+    // Counted when both sides have said goodbye.
+    drop(client);
+    until(|| server.metrics().idle_disconnects == 1).await;
+}
+
+#[tokio::test]
+async fn newer_session_of_a_node_is_the_one_that_is_written_to() {
+    let (server, _frames) = start(settings());
+    let mut first = connect(&server, 1, key(1)).await.unwrap();
+    let mut second = connect(&server, 1, key(1)).await.unwrap();
+    let ended = first.recv().await.unwrap_err();
+    assert!(matches!(ended, SessionError::Closed { code: Some(1000), .. }), "{ended}");
+    assert_eq!(server.peer_count(), 1);
+    assert!(server.write_frame(id(1), b"\x06\0\0\0\x02hello"));
+    assert_eq!(&second.recv().await.unwrap().unwrap().payload[..], b"hello");
+}
+
+#[tokio::test]
+async fn close_sends_peers_away_and_can_be_repeated() {
+    let (server, _frames) = start(settings());
+    let mut client = connect(&server, 1, key(1)).await.unwrap();
+    let closing = async { tokio::join!(server.close(), server.close()) };
+    let (ended, _) = tokio::join!(client.recv(), closing);
+    let ended = ended.unwrap_err();
+    assert!(matches!(ended, SessionError::Closed { code: Some(1001), .. }), "{ended}");
+    server.close().await;
+    assert_eq!((server.peer_count(), server.is_connected(id(1))), (0, false));
+    assert!(!server.write_frame(id(1), b"gone"));
+    connect(&server, 1, key(1)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn address_in_use_is_an_error_of_the_start() {
+    let (server, _frames) = start(settings());
+    let again = Settings::new(server.addr().unwrap());
+    let error = Server::start(again, keys(), per_frame(|_, _| ())).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+}

@@ -35,7 +35,7 @@ const HEALTH: &str = "/health";
 /// The subprotocol that daemons offer.
 const SUBPROTOCOL: &str = "pilot.v1";
 
-/// Most bytes of request line and headers (SPEC §3.6): hyper's least, several times what
+/// Most bytes of request line and headers (SPEC §3.1): hyper's least, several times what
 /// a daemon behind a proxy sends.
 const MAX_HEADERS: usize = 8_192;
 
@@ -47,7 +47,8 @@ pub(super) struct Upgraded<T> {
     pub(super) client: Client,
 }
 
-/// Why a connection did not become a WebSocket; `None` for a health check.
+/// Why a connection did not become a WebSocket, which is counted already; `None` for a
+/// health check.
 pub(super) type NotUpgraded = Option<Outcome>;
 
 /// Answers the one request of a connection.
@@ -71,17 +72,21 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let parts = match connection.without_shutdown().await {
         Ok(parts) => parts,
-        Err(error) if error.is_parse() => return Err(Some(Outcome::BadRequest)),
-        Err(_) => return Err(Some(Outcome::Gone)),
+        Err(error) if error.is_parse() => return Err(Some(gate.count(Outcome::BadRequest))),
+        Err(_) => return Err(Some(gate.count(Outcome::Gone))),
     };
-    let client = decided.lock().take().unwrap_or(Err(Some(Outcome::Gone)))?;
+    let decision = decided.lock().take();
+    let client = decision.unwrap_or_else(|| Err(Some(gate.count(Outcome::Gone))))?;
     Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, client })
 }
 
 type Answer = (Response<Full<Bytes>>, Result<Client, NotUpgraded>);
 
 fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answer {
-    let refuse = |status, text: &'static str, outcome| (plain(status, text), Err(outcome));
+    // Counted before the client can know of it.
+    let refuse = |status, text: &'static str, outcome: NotUpgraded| {
+        (plain(status, text), Err(outcome.map(|outcome| gate.count(outcome))))
+    };
     let path = request.uri().path();
     if path == HEALTH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return refuse(StatusCode::OK, "ok\n", None);

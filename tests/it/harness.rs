@@ -162,15 +162,24 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts `beacon-relay serve` with these further arguments and waits until it listens.
+    /// Starts `beacon-relay serve` with these further arguments and waits until it listens:
+    /// on loopback, where the arguments do not say otherwise.
     pub(crate) fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), arguments)
+    }
+
+    fn start_by<A: AsRef<OsStr>>(
+        mut command: Command,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
         command.arg("serve").arg("--state-dir").arg(state.path());
-        for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
-            command.args([bind, "127.0.0.1:0"]);
-        }
         command.args(["--log-level", "debug", "--log-format", "text"]).args(arguments);
+        for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
+            if command.get_args().all(|argument| argument != bind) {
+                command.args([bind, "127.0.0.1:0"]);
+            }
+        }
         let program = Program::start(&mut command);
         let address = |field: &str| {
             program.wait(&program.stderr, field, |log| {
@@ -185,10 +194,15 @@ impl Relay {
 
     /// Starts a relay whose key file has these nodes.
     pub(crate) fn with_nodes(nodes: &[&Node], arguments: &[&str]) -> Self {
+        Self::with_nodes_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), nodes, arguments)
+    }
+
+    /// Starts such a relay by this command, which becomes the relay with the arguments added.
+    pub(crate) fn with_nodes_by(command: Command, nodes: &[&Node], arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let keys = write_directory(folder.path(), nodes);
         let keys = keys.to_str().unwrap();
-        let mut relay = Self::start([&["--keys", keys], arguments].concat());
+        let mut relay = Self::start_by(command, [&["--keys", keys], arguments].concat());
         // The key file is watched, so it lives as long as the relay.
         relay.keys = Some(folder);
         relay
@@ -225,6 +239,20 @@ impl Relay {
     /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.program.log()
+    }
+
+    /// How many packets were dropped for this reason.
+    #[allow(clippy::cast_possible_truncation)] // a count, far below 2^53
+    pub(crate) fn dropped(&self, reason: &str) -> usize {
+        let name = format!("pilot_beacon_packets_dropped_total{{reason=\"{reason}\"}}");
+        self.metric(&name) as usize
+    }
+
+    /// Waits until so many packets were dropped for this reason.
+    pub(crate) fn wait_for_dropped(&self, reason: &str, count: usize) {
+        let reached = || (self.dropped(reason) == count).then_some(());
+        look_until(Instant::now() + PATIENCE, reached)
+            .unwrap_or_else(|| panic!("not {count} of {reason}:\n{}", self.metrics()));
     }
 
     /// The text of a scrape.

@@ -3,12 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::Signer as _;
+use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
 use socket2::Socket;
 
@@ -270,7 +270,54 @@ fn delivery(packet: &[u8]) -> (u32, Vec<u8>) {
     (u32::from_be_bytes(packet[1..5].try_into().unwrap()), packet[5..].to_vec())
 }
 
-/// A node over UDP.
+/// A Discover (0x01) or DiscoverEx (0x08), with a key where one is given.
+pub(crate) fn discover(kind: u8, node: u32, key: &[u8]) -> Vec<u8> {
+    let mut packet = vec![kind];
+    packet.extend_from_slice(&node.to_be_bytes());
+    packet.extend_from_slice(key);
+    packet
+}
+
+/// A PunchRequest (0x03), with a grant where one is given.
+pub(crate) fn punch(requester: u32, target: u32, grant: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x03];
+    packet.extend_from_slice(&requester.to_be_bytes());
+    packet.extend_from_slice(&target.to_be_bytes());
+    packet.extend_from_slice(grant);
+    packet
+}
+
+/// A grant that `key` signs in the name of `target` (SPEC §2.4).
+pub(crate) fn grant(requester: u32, target: u32, expiry: u64, key: &SigningKey) -> Vec<u8> {
+    let text = format!("punch-grant:{requester}:{target}:{expiry}");
+    let mut grant = expiry.to_be_bytes().to_vec();
+    grant.extend_from_slice(&key.sign(text.as_bytes()).to_bytes());
+    grant
+}
+
+/// A Sync (0x07).
+pub(crate) fn sync(beacon: u32, nodes: &[u32]) -> Vec<u8> {
+    let mut packet = vec![0x07];
+    packet.extend_from_slice(&beacon.to_be_bytes());
+    packet.extend_from_slice(&u16::try_from(nodes.len()).unwrap().to_be_bytes());
+    packet.extend(nodes.iter().flat_map(|node| node.to_be_bytes()));
+    packet
+}
+
+/// The address in a DiscoverReply (0x02) or PunchCommand (0x04).
+pub(crate) fn address(kind: u8, packet: &[u8]) -> SocketAddr {
+    let [first, length, rest @ ..] = packet else { panic!("{packet:?}") };
+    assert_eq!(*first, kind, "{packet:?}");
+    let (ip, port) = rest.split_at((*length).into());
+    let ip = match length {
+        4 => IpAddr::from(<[u8; 4]>::try_from(ip).unwrap()),
+        16 => IpAddr::from(<[u8; 16]>::try_from(ip).unwrap()),
+        _ => panic!("{packet:?}"),
+    };
+    SocketAddr::new(ip, u16::from_be_bytes(port.try_into().unwrap()))
+}
+
+/// A node over UDP, or anybody else with a UDP socket.
 pub(crate) struct UdpNode {
     pub(crate) id: u32,
     pub(crate) socket: UdpSocket,
@@ -280,25 +327,42 @@ pub(crate) struct UdpNode {
 impl UdpNode {
     /// A socket that the relay does not know.
     pub(crate) fn silent(relay: SocketAddr, id: u32) -> Self {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        Self::at("127.0.0.1:0", relay, id)
+    }
+
+    /// A socket on this address that the relay does not know.
+    pub(crate) fn at(local: &str, relay: SocketAddr, id: u32) -> Self {
+        Self::with(UdpSocket::bind(local).unwrap(), relay, id)
+    }
+
+    /// This socket, to talk to the relay.
+    pub(crate) fn with(socket: UdpSocket, relay: SocketAddr, id: u32) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { id, socket, relay }
+    }
+
+    /// Its own address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
     }
 
     /// A node that the relay has answered.
     pub(crate) fn register(relay: SocketAddr, id: u32) -> Self {
         let node = Self::silent(relay, id);
-        node.discover();
-        let reply = node.receive();
-        assert_eq!(reply[..2], [0x02, 4], "{reply:?}");
+        assert_eq!(node.observed(), node.address());
         node
     }
 
     /// Sends a Discover in its own name.
     pub(crate) fn discover(&self) {
-        let mut packet = vec![0x01];
-        packet.extend_from_slice(&self.id.to_be_bytes());
-        self.send(&packet);
+        self.send(&discover(0x01, self.id, &[]));
+    }
+
+    /// Sends a Discover and takes the answer: its address as the relay sees it. Whatever was
+    /// sent before has been dealt with by then, and had no answer.
+    pub(crate) fn observed(&self) -> SocketAddr {
+        self.discover();
+        address(0x02, &self.receive())
     }
 
     /// Sends any bytes to the relay.

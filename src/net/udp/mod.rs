@@ -94,6 +94,20 @@ impl Received {
     }
 }
 
+#[cfg(test)]
+impl Received {
+    /// What a test has received, from addresses that no socket of its machine has.
+    pub(crate) fn of(datagrams: &[(SocketAddr, &[u8])]) -> Self {
+        let mut received = Self { buffer: Vec::new(), datagrams: Vec::new(), kernel_dropped: 0 };
+        for (from, bytes) in datagrams {
+            let (start, length) = (received.buffer.len(), bytes.len());
+            received.buffer.extend_from_slice(bytes);
+            received.datagrams.push(Datagram { from: *from, to: None, start, length });
+        }
+        received
+    }
+}
+
 impl Default for Received {
     fn default() -> Self {
         Self::new()

@@ -4,6 +4,8 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
+use crate::net::calls::{self, Call};
+
 use super::{BATCH, Datagram, Datagrams, Received, Run, SLOT, SendError, canonical, for_family};
 
 /// A socket without batches; replies leave from the kernel's choice of address.
@@ -29,6 +31,7 @@ impl Datagrams for PortableSocket {
     fn receive(&self, received: &mut Received) -> io::Result<()> {
         received.datagrams.clear();
         let Some(slot) = received.buffer.get_mut(..SLOT) else { return Ok(()) };
+        calls::count(Call::Receive);
         match self.socket.recv_from(slot) {
             Ok((length, from)) => {
                 debug_assert!(received.datagrams.len() < BATCH);
@@ -45,6 +48,7 @@ impl Datagrams for PortableSocket {
         for (index, run) in runs.iter().enumerate() {
             let to = for_family(run.to, self.address);
             let mut send = |packet: &[u8]| {
+                calls::count(Call::Send);
                 let result = self.socket.send_to(packet, to).map(|_| ());
                 sent(index, 1, result.map_err(|error| SendError::from(&error)));
             };

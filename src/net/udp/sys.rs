@@ -14,6 +14,8 @@ use std::ptr;
 
 use socket2::{SockAddr, Socket};
 
+use crate::net::calls::{self, Call};
+
 use super::{BATCH, Datagram, Datagrams, Received, Run, SLOT, SendError, canonical, for_family};
 
 /// Room for the control messages of one datagram: a packet-info, and a segment size or a
@@ -98,6 +100,7 @@ impl BatchSocket {
         let mut done = 0;
         while done < runs.len() {
             let rest = runs.len() - done;
+            calls::count(Call::Send);
             // SAFETY: the messages from `done` to `runs.len()` were written above, and all that
             // they point to (names, vectors, controls, the runs' bytes) outlives this call. The
             // kernel only reads through the pointers of a send, but for `msg_len`, which is
@@ -158,6 +161,7 @@ impl Datagrams for BatchSocket {
             header.msg_controllen = CONTROL;
             message.write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         }
+        calls::count(Call::Receive);
         // SAFETY: all `BATCH` messages were written above (`Received` has as many slots), and
         // what they point to lives until the results are read below.
         let count = unsafe {
@@ -340,7 +344,8 @@ unsafe fn read_control(header: &libc::msghdr, kernel_dropped: &mut u32) -> Optio
             match ((*message).cmsg_level, (*message).cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     let info: libc::in_pktinfo = ptr::read_unaligned(data.cast());
-                    to = Some(Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes()).into());
+                    // Our own address, also where the datagram was sent to a broadcast address.
+                    to = Some(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info: libc::in6_pktinfo = ptr::read_unaligned(data.cast());

@@ -62,8 +62,10 @@ pub(super) struct Outbox {
     control: Vec<u8>,
     pending: VecDeque<Box<Chunk>>,
     in_flight: Option<InFlight>,
-    /// What `pending` and `in_flight` cost.
-    held: usize,
+    /// What `pending` costs.
+    waiting: usize,
+    /// What was taken from it costs until the kernel has all of it.
+    taken: usize,
     heavy: Heavy,
     runs: u64,
     /// Somebody is in the system call with what is in flight.
@@ -104,7 +106,8 @@ impl Outbox {
             control: Vec::new(),
             pending: VecDeque::new(),
             in_flight: None,
-            held: 0,
+            waiting: 0,
+            taken: 0,
             heavy: Heavy::new(),
             runs: 0,
             flushing: false,
@@ -154,10 +157,16 @@ impl Outbox {
         }
         // 4 = the header of every frame but the shortest and the longest.
         let framed = record.head.len() + record.body.len() + 4;
-        while self.held + framed + RECORD_COST + RUN_COST > limits.bytes {
+        let cost = framed + RECORD_COST + RUN_COST;
+        if self.taken + cost > limits.bytes {
+            // No room even if all that waits went.
+            reject(Drop::OutboxFull);
+            return false;
+        }
+        while self.held() + cost > limits.bytes {
             // A source that fills the outbox makes room only at its own cost.
             let oldest = self.oldest_source();
-            let spares = oldest != Some(source) && self.heavy.holds_most(source, self.held);
+            let spares = oldest != Some(source) && self.heavy.holds_most(source, self.held());
             if oldest.is_none() || spares {
                 reject(if spares { Drop::OutboxShare } else { Drop::OutboxFull });
                 return false;
@@ -176,7 +185,7 @@ impl Outbox {
         }
         chunk.push(framing, record.head, record.body);
         let cost = chunk.cost() - before;
-        self.held += cost;
+        self.waiting += cost;
         self.heavy.came(source, self.runs, cost);
         true
     }
@@ -208,12 +217,14 @@ impl Outbox {
             if !self.control.is_empty() {
                 let mut chunk = Chunk::lend();
                 chunk.push_control(&self.control);
-                self.held += chunk.cost();
+                self.taken += chunk.cost();
                 self.control.clear();
                 return Some(InFlight { chunk, written: 0, progress: now });
             }
             self.expire(limits.age, now, shard);
             let chunk = self.pending.pop_front()?;
+            self.waiting = self.waiting.saturating_sub(chunk.cost());
+            self.taken += chunk.cost();
             Some(InFlight { chunk, written: 0, progress: now })
         })?;
         self.flushing = true;
@@ -225,7 +236,7 @@ impl Outbox {
         self.flushing = false;
         if self.closed {
             // The session ended while we were in the system call, and waited for this.
-            self.held = self.held.saturating_sub(rest.chunk.cost());
+            self.taken = self.taken.saturating_sub(rest.chunk.cost());
             lose(&rest.chunk, traffic.shard());
             return;
         }
@@ -248,7 +259,7 @@ impl Outbox {
         if let Some(run) = done.chunk.runs().first() {
             traffic.outbox_delay.observe(now.saturating_duration_since(run.arrived));
         }
-        self.held = self.held.saturating_sub(done.chunk.cost());
+        self.taken = self.taken.saturating_sub(done.chunk.cost());
         done.chunk.give_back();
     }
 
@@ -257,7 +268,7 @@ impl Outbox {
     pub(super) fn end_records(&mut self, traffic: &Traffic) {
         self.ending = true;
         for chunk in self.pending.drain(..) {
-            self.held = self.held.saturating_sub(chunk.cost());
+            self.waiting = self.waiting.saturating_sub(chunk.cost());
             lose(&chunk, traffic.shard());
             chunk.give_back();
         }
@@ -270,7 +281,7 @@ impl Outbox {
         self.control = Vec::new();
         self.pending = VecDeque::new();
         if let Some(InFlight { chunk, .. }) = self.in_flight.take() {
-            self.held = self.held.saturating_sub(chunk.cost());
+            self.taken = self.taken.saturating_sub(chunk.cost());
             lose(&chunk, traffic.shard());
             chunk.give_back();
         }
@@ -292,9 +303,8 @@ impl Outbox {
     }
 
     /// What waits, in bytes with its bookkeeping.
-    #[cfg(test)]
     pub(super) const fn held(&self) -> usize {
-        self.held
+        self.waiting + self.taken
     }
 
     fn oldest_source(&self) -> Option<SourceTag> {
@@ -314,7 +324,7 @@ impl Outbox {
         let Some(run) = chunk.oldest() else { return };
         let (source, number, origin) = (run.source, run.number, run.origin);
         let Some((bytes, overhead)) = chunk.drop_oldest() else { return };
-        self.held = self.held.saturating_sub(bytes + overhead);
+        self.waiting = self.waiting.saturating_sub(bytes + overhead);
         self.heavy.left(source, number, bytes + overhead);
         match origin {
             Origin::Relayed => {

@@ -159,6 +159,20 @@ fn record_longer_than_the_outbox_is_dropped_alone() {
     assert_eq!(bench.dropped(Drop::OutboxFull), 1);
 }
 
+#[test]
+fn record_that_cannot_fit_behind_what_is_in_flight_costs_nobody_else() {
+    let mut bench = Bench::new();
+    bench.push(1, &[1; 60_000]);
+    let mut taken = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard()).unwrap();
+    assert!(!taken.wrote(10, bench.now));
+    bench.outbox.put_back(taken, &bench.traffic);
+    bench.push(2, &[2; 1_000]);
+    bench.push(3, &[3; 60_000]);
+    bench.outbox.blocked = false;
+    assert_eq!(firsts(&bench.flush()[60_005 - 10..]), [2]);
+    assert_eq!(bench.dropped(Drop::OutboxFull), 1);
+}
+
 proptest! {
     #[test]
     fn every_record_is_accounted_for(

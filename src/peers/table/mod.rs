@@ -14,7 +14,8 @@ use super::endpoints::{Endpoint, EndpointView};
 use super::{End, Id, Session};
 use crate::ids::PublicKey;
 use crate::proto::crowd::Crowd;
-use crate::proto::endpoint::{self, Claim, FORGET_AFTER, HOLD_AFTER_SESSION, Known};
+use crate::proto::endpoint::{self, Claim, FORGET_AFTER, HOLD_AFTER_SESSION, Known, MOVE_INTERVAL};
+use crate::proto::limit::Source;
 use crate::proto::route::{self, Way, Ways};
 
 /// More than any machine has cores, so that two of them rarely want the same lock.
@@ -25,21 +26,29 @@ type Shard<I> = RwLock<HashMap<I, Entry<I>, RandomState>>;
 #[derive(Debug)]
 struct Entry<I> {
     session: Option<Arc<Session<I>>>,
-    session_ended: Option<Instant>,
+    ended: Option<Box<Ended>>,
     endpoint: Option<Box<Endpoint>>,
     beacon: Option<SocketAddr>,
 }
 
+/// What is kept of a session that has ended.
+#[derive(Debug)]
+struct Ended {
+    at: Instant,
+    /// What the peer may still send in this second: coming back is no new allowance.
+    inbound: Source,
+}
+
 impl<I> Default for Entry<I> {
     fn default() -> Self {
-        Self { session: None, session_ended: None, endpoint: None, beacon: None }
+        Self { session: None, ended: None, endpoint: None, beacon: None }
     }
 }
 
 impl<I> Entry<I> {
     fn is_empty(&self) -> bool {
         self.session.is_none()
-            && self.session_ended.is_none()
+            && self.ended.is_none()
             && self.endpoint.is_none()
             && self.beacon.is_none()
     }
@@ -48,7 +57,7 @@ impl<I> Entry<I> {
         Known {
             endpoint: self.endpoint.as_ref().map(|endpoint| (endpoint.address, endpoint.moved)),
             has_session: self.session.is_some(),
-            session_ended: self.session_ended,
+            session_ended: self.ended.as_ref().map(|ended| ended.at),
         }
     }
 }
@@ -220,7 +229,13 @@ impl<I: Id> Table<I> {
         }
         let entry = shard.entry(id).or_default();
         let replaced = entry.session.replace(Arc::clone(&session));
-        entry.session_ended = None;
+        let before = match (&replaced, entry.ended.take()) {
+            (Some(replaced), _) => Some(*replaced.inbound.lock()),
+            (None, ended) => ended.map(|ended| ended.inbound),
+        };
+        if let Some(before) = before {
+            *session.inbound.lock() = before;
+        }
         // Within the lock: nobody sees both, and the old one's reader stops relaying.
         if let Some(replaced) = &replaced {
             replaced.end(End::Replaced);
@@ -236,7 +251,7 @@ impl<I: Id> Table<I> {
         let is_this = |current: &Arc<Session<I>>| current.generation() == session.generation();
         if entry.session.as_ref().is_some_and(is_this) {
             entry.session = None;
-            entry.session_ended = Some(now);
+            entry.ended = Some(Box::new(Ended { at: now, inbound: *session.inbound.lock() }));
             self.sessions.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -247,11 +262,12 @@ impl<I: Id> Table<I> {
         self.shard(id).read().get(&id).and_then(|entry| entry.session.clone())
     }
 
-    /// The UDP endpoint of an id.
+    /// The UDP endpoint of an id that is reached there; a session goes before it.
     #[must_use]
     pub fn endpoint(&self, id: I, now: Instant) -> Option<EndpointView> {
         let shard = self.shard(id).read();
-        shard.get(&id)?.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)))
+        let entry = shard.get(&id).filter(|entry| entry.session.is_none())?;
+        entry.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)))
     }
 
     /// The way to an id for a packet that came from such a neighbour.
@@ -315,9 +331,14 @@ impl<I: Id> Table<I> {
             Claim::Refresh => {
                 let first = endpoint.is_some_and(|endpoint| {
                     endpoint.heard(uptime, extended);
-                    endpoint.repeat()
+                    // Who claims twice at once is no regular.
+                    now >= endpoint.moved + MOVE_INTERVAL && endpoint.repeat()
                 });
+                let other_local = endpoint.is_some_and(|endpoint| endpoint.local != local);
                 drop(shard);
+                if other_local {
+                    self.talks_to(id, local);
+                }
                 if first {
                     self.newcomers.lock().remove(id);
                 }
@@ -333,6 +354,15 @@ impl<I: Id> Table<I> {
             return Claimed { claim: None, evicted: false, key: None };
         }
         self.settle(id, from, local, extended, evicted, now)
+    }
+
+    /// Notes that a node talks to another address of ours than before.
+    fn talks_to(&self, id: I, local: Option<IpAddr>) {
+        if let Some(entry) = self.shard(id).write().get_mut(&id)
+            && let Some(endpoint) = &mut entry.endpoint
+        {
+            endpoint.local = local;
+        }
     }
 
     /// Registers or moves an endpoint, judged again under the lock.
@@ -458,15 +488,16 @@ impl<I: Id> Table<I> {
                     entry.endpoint = None;
                     expired.push(*id);
                 }
-                if entry.session_ended.is_some_and(|ended| now >= ended + HOLD_AFTER_SESSION) {
-                    entry.session_ended = None;
+                let held = |ended: &Ended| now < ended.at + HOLD_AFTER_SESSION;
+                if !entry.ended.as_deref().is_some_and(held) {
+                    entry.ended = None;
                 }
                 !entry.is_empty()
             });
         }
         self.endpoints.fetch_sub(expired.len(), Ordering::Relaxed);
-        let mut newcomers = self.newcomers.lock();
-        expired.iter().for_each(|id| newcomers.remove(*id));
+        // One by one: 500,000 at once would keep the receiving threads waiting.
+        expired.iter().for_each(|id| self.newcomers.lock().remove(*id));
         expired.len() as u64
     }
 

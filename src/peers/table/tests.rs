@@ -138,6 +138,26 @@ fn session_goes_before_endpoint_and_claims_wait_after_it() {
 }
 
 #[test]
+fn allowance_of_a_second_is_not_renewed_by_coming_back() {
+    let table = table(10, 10);
+    let rates = crate::proto::limit::SourceRates {
+        packets: crate::proto::limit::Rate::per_second(1),
+        bytes: crate::proto::limit::Rate::NONE,
+    };
+    let now = Instant::now();
+    let first = session(&table, 1, 1);
+    let registration = table.register(first.clone(), Takeover::Always).unwrap();
+    assert!(first.inbound.lock().take(&rates, 1, now).is_ok());
+    let second = session(&table, 1, 1);
+    let replacing = table.register(second.clone(), Takeover::Always).unwrap();
+    assert!(second.inbound.lock().take(&rates, 1, now).is_err());
+    drop((registration, replacing));
+    let third = session(&table, 1, 1);
+    let _registration = table.register(third.clone(), Takeover::Always).unwrap();
+    assert!(third.inbound.lock().take(&rates, 1, now).is_err());
+}
+
+#[test]
 fn silent_endpoint_is_forgotten_after_ten_minutes() {
     let table = table(10, 10);
     let t0 = Instant::now();
@@ -157,6 +177,8 @@ fn full_endpoint_table_evicts_newcomers_of_the_largest_prefix() {
     for n in 2..=4u8 {
         claim(&table, n.into(), at(n, 1), now);
     }
+    claim(&table, 3, at(3, 1), now); // twice at once is no coming back
+    let now = now + MOVE_INTERVAL;
     claim(&table, 2, at(2, 1), now); // came back: stays
     let claimed = table.claim(id(5), at(5, 1), None, false, || false, now);
     assert_eq!((claimed.claim, claimed.evicted), (Some(Claim::Register), true));
@@ -171,7 +193,7 @@ fn full_endpoint_table_of_regulars_admits_only_nodes_of_the_directory() {
     let now = Instant::now();
     for n in 1..=2u8 {
         claim(&table, n.into(), at(n, 1), now);
-        claim(&table, n.into(), at(n, 1), now);
+        claim(&table, n.into(), at(n, 1), now + MOVE_INTERVAL);
     }
     assert_eq!(claim(&table, 3, at(3, 1), now), None);
     let admitted = table.claim(id(4), at(4, 1), None, false, || true, now);

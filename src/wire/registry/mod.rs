@@ -1,4 +1,4 @@
-//! Messages to and from the registry, where public keys live (SPEC §7).
+//! Messages to and from the registry, where public keys live (SPEC §8).
 //!
 //! Both modes have the same requests and responses in the same order; they differ in
 //! how one message looks. Only our side is here: requests out, responses in.

@@ -34,7 +34,7 @@ fn found(node: u32, listed: u16, key: &[u8], further: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn spec_7_requests_have_the_published_form() {
+fn spec_8_requests_have_the_published_form() {
     let lookup = Request::Lookup(node(0x0102_0304));
     assert_eq!(encode(lookup, Mode::Binary), [0, 0, 0, 5, 2, 1, 2, 3, 4]);
     assert_eq!(
@@ -53,7 +53,7 @@ fn spec_7_requests_have_the_published_form() {
 }
 
 #[test]
-fn spec_7_requests_follow_each_other_in_one_buffer() {
+fn spec_8_requests_follow_each_other_in_one_buffer() {
     let mut out = BytesMut::new();
     for number in [7, 8] {
         Request::Lookup(node(number)).encode(Mode::Binary, &mut out);
@@ -64,7 +64,7 @@ fn spec_7_requests_follow_each_other_in_one_buffer() {
 }
 
 #[test]
-fn spec_7_json_responses_are_read() {
+fn spec_8_json_responses_are_read() {
     let decode = |text: &str| Response::decode(Mode::Json, text.as_bytes()).unwrap();
     let key = KEY.parse().unwrap();
     assert_eq!(
@@ -89,7 +89,7 @@ fn spec_7_json_responses_are_read() {
 }
 
 #[test]
-fn spec_7_binary_responses_are_read() {
+fn spec_8_binary_responses_are_read() {
     let decode = |message: &[u8]| Response::decode(Mode::Binary, message).unwrap();
     for (listed, further) in [(0, [].as_slice()), (2, &[4, b'h', b'o', b's', b't'])] {
         assert_eq!(
@@ -103,7 +103,7 @@ fn spec_7_binary_responses_are_read() {
 }
 
 #[test]
-fn spec_7_key_of_another_length_is_refused() {
+fn spec_8_key_of_another_length_is_refused() {
     for length in [0, 31, 33, 255] {
         let error =
             Response::decode(Mode::Binary, &found(7, 0, &vec![1; length], b"")).unwrap_err();

@@ -1,4 +1,4 @@
-//! A registry over real TCP that says what a test tells it to, written from SPEC §7.
+//! A registry over real TCP that says what a test tells it to, written from SPEC §8.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

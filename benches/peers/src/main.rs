@@ -1,0 +1,278 @@
+//! Public relays beside beacon-relay: the same machine, the same sizes, in turn.
+//!
+//! The costs are those of `beacon-relay bench`: what proc(5) says of the server's process,
+//! for each packet that arrived. Two of its files are used as they are.
+
+mod closed_loop;
+mod coturn;
+mod iroh;
+mod ours;
+#[allow(dead_code, clippy::cast_possible_truncation)] // the relay's own, which uses all of it
+#[path = "../../../src/cli/bench/process.rs"]
+mod process;
+mod report;
+mod server;
+#[allow(dead_code, unused_imports)] // as above
+#[path = "../../../src/net/udp/mod.rs"]
+mod udp;
+
+use std::io;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::closed_loop::{Figures, Load};
+use crate::ours::FLOOR;
+use crate::report::{Report, Value};
+
+const IROH: &str = "iroh-relay 1.4.1";
+const IROH_BATCHES: &str = "iroh-relay 1.4.1, 10 a frame";
+
+/// Datagrams that iroh's QUIC hands over together, and its clients put into one frame.
+const IROH_BATCH: u64 = 10;
+
+/// Connections of the two tables about connections.
+const LOGINS: u32 = 1_000;
+const IDLE: u32 = 2_000;
+
+/// Measures public relays on this machine, and beacon-relay beside them.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The beacon-relay to measure in turn with the others, and with it the floor
+    #[arg(long, value_name = "PROGRAM")]
+    beacon_relay: Option<String>,
+    /// What to measure
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "wss,udp,login,idle"
+    )]
+    scenario: Vec<Scenario>,
+    /// Sizes of the payload, in bytes
+    #[arg(long, value_delimiter = ',', value_name = "BYTES", default_value = "1200,64")]
+    size: Vec<usize>,
+    /// Pairs of a sender and a receiver
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pairs: u32,
+    /// Packets of each pair in flight
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    window: u64,
+    /// Length of each measurement, in seconds
+    #[arg(long, value_name = "S", default_value_t = 2)]
+    seconds: u64,
+    /// Measurements of each, servers in turn; median and range are shown
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "S", default_value_t = 1_200)]
+    limit: u64,
+    /// Print one JSON object for each row
+    #[arg(long)]
+    json: bool,
+    /// Be iroh-relay's server (the benchmark starts it itself)
+    #[arg(long, hide = true)]
+    serve_iroh: bool,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Scenario {
+    /// Packets over WebSocket: iroh-relay
+    Wss,
+    /// Packets over UDP: coturn
+    Udp,
+    /// A connection with its login: iroh-relay
+    Login,
+    /// Memory of connections that do nothing: iroh-relay
+    Idle,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let limit = args.limit;
+    let done = if args.serve_iroh {
+        iroh::serve()
+    } else {
+        thread::spawn(move || {
+            thread::sleep(Duration::from_secs(limit));
+            eprintln!("bench-peers: not done after {limit} s");
+            // The servers end with this process.
+            std::process::exit(1);
+        });
+        run(&args)
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-peers: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, and prints each row as soon as it is known.
+///
+/// # Errors
+/// A server that does not start or does not carry the load, an output that is closed.
+fn run(args: &Args) -> anyhow::Result<()> {
+    let mut report = Report::new(io::stdout().lock(), args.json);
+    for scenario in &args.scenario {
+        match scenario {
+            Scenario::Wss => args.wss(&mut report)?,
+            Scenario::Udp => args.udp(&mut report)?,
+            Scenario::Login => args.login(&mut report)?,
+            Scenario::Idle => args.idle(&mut report)?,
+        }
+    }
+    Ok(())
+}
+
+type Rows<'a> = Report<io::StdoutLock<'a>>;
+
+/// One measurement of one server or more, each by its name.
+type Measure<'a, T> = Box<dyn Fn() -> anyhow::Result<Vec<(String, T)>> + 'a>;
+
+impl Args {
+    fn wss(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        for load in self.loads() {
+            let iroh: Measure<'_, Figures> =
+                Box::new(|| Ok(vec![(IROH.to_owned(), iroh::throughput(&load, 1)?)]));
+            let batches: Measure<'_, Figures> = Box::new(|| {
+                Ok(vec![(IROH_BATCHES.to_owned(), iroh::throughput(&load, IROH_BATCH)?)])
+            });
+            self.throughput(("WSS→WSS", "wss-wss"), &load, vec![iroh, batches], report)?;
+        }
+        Ok(())
+    }
+
+    fn udp(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        let name = format!("coturn {}", coturn::version()?);
+        for load in self.loads() {
+            let coturn: Measure<'_, Figures> =
+                Box::new(|| Ok(vec![(name.clone(), coturn::throughput(&load)?)]));
+            self.throughput(("UDP→UDP", "udp-udp"), &load, vec![coturn], report)?;
+        }
+        Ok(())
+    }
+
+    fn loads(&self) -> impl Iterator<Item = Load> {
+        let time = Duration::from_secs(self.seconds);
+        let load =
+            move |size: &usize| Load { pairs: self.pairs, size: *size, window: self.window, time };
+        self.size.iter().map(load)
+    }
+
+    fn throughput<'a>(
+        &'a self,
+        (cell, word): (&'static str, &'static str),
+        load: &'a Load,
+        mut measures: Vec<Measure<'a, Figures>>,
+        report: &mut Rows<'_>,
+    ) -> anyhow::Result<()> {
+        if let Some(program) = &self.beacon_relay {
+            measures.insert(0, Box::new(move || ours::throughput(program, word, load)));
+        }
+        let figures = self.in_turn(&measures)?;
+        let cost = |figures: &Figures| figures.cpu_us_per_packet;
+        let floor = figures.iter().find(|(server, _)| server == FLOOR);
+        let floor = floor.map(|(_, runs)| cost(median(runs, cost)));
+        for (server, runs) in &figures {
+            let figures = median(runs, cost);
+            let (least, most) = range(runs, cost);
+            let mut columns = vec![
+                ("cell", Value::Text(cell.to_owned())),
+                ("bytes", Value::Count(load.size as u64)),
+                ("pairs", Value::Count(load.pairs.into())),
+                ("server", Value::Text(server.clone())),
+                ("packets/s", Value::Number(figures.packets_per_second, 0)),
+                ("µs/packet", Value::Number(figures.cpu_us_per_packet, 3)),
+                ("least", Value::Number(least, 3)),
+                ("most", Value::Number(most, 3)),
+                ("switches", Value::Number(figures.switches_per_packet, 4)),
+                ("loss %", Value::Number(figures.loss_percent, 2)),
+                ("memory MB", Value::Number(figures.memory_mb, 1)),
+            ];
+            if let Some(floor) = floor {
+                columns.push(("× floor", Value::Number(figures.cpu_us_per_packet / floor, 2)));
+            }
+            report.row("throughput", &columns)?;
+        }
+        Ok(())
+    }
+
+    fn login(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        let mut measures: Vec<Measure<'_, f64>> =
+            vec![Box::new(|| Ok(vec![(IROH.to_owned(), iroh::login_us(LOGINS)?)]))];
+        if let Some(program) = &self.beacon_relay {
+            measures.insert(0, Box::new(|| ours::login_us(program)));
+        }
+        self.each("login", ("logins", LOGINS), ("µs each", 1), &measures, report)
+    }
+
+    fn idle(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        let mut measures: Vec<Measure<'_, f64>> =
+            vec![Box::new(|| Ok(vec![(IROH.to_owned(), iroh::idle_bytes(IDLE)?)]))];
+        if let Some(program) = &self.beacon_relay {
+            measures.insert(0, Box::new(|| ours::idle_bytes(program, IDLE)));
+        }
+        let connections = ("connections", IDLE);
+        self.each("idle connections", connections, ("bytes each", 0), &measures, report)
+    }
+
+    /// One row for each server, of one figure for each of `count`.
+    fn each(
+        &self,
+        table: &'static str,
+        (counted, count): (&'static str, u32),
+        (figure, decimals): (&'static str, usize),
+        measures: &[Measure<'_, f64>],
+        report: &mut Rows<'_>,
+    ) -> anyhow::Result<()> {
+        for (server, runs) in self.in_turn(measures)? {
+            let (least, most) = range(&runs, |value| *value);
+            report.row(
+                table,
+                &[
+                    ("server", Value::Text(server)),
+                    (counted, Value::Count(count.into())),
+                    (figure, Value::Number(*median(&runs, |value| *value), decimals)),
+                    ("least", Value::Number(least, decimals)),
+                    ("most", Value::Number(most, decimals)),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Measures all in turn, so that a slow moment of the machine meets every server.
+    fn in_turn<T>(&self, measures: &[Measure<'_, T>]) -> anyhow::Result<Vec<(String, Vec<T>)>> {
+        let mut figures: Vec<(String, Vec<T>)> = Vec::new();
+        for _ in 0..self.runs.max(1) {
+            for measure in measures {
+                for (server, figure) in measure()? {
+                    match figures.iter_mut().find(|(known, _)| *known == server) {
+                        Some((_, runs)) => runs.push(figure),
+                        None => figures.push((server, vec![figure])),
+                    }
+                }
+            }
+        }
+        Ok(figures)
+    }
+}
+
+/// The run whose key is in the middle.
+fn median<T>(runs: &[T], key: impl Fn(&T) -> f64) -> &T {
+    let mut sorted: Vec<_> = runs.iter().collect();
+    sorted.sort_by(|a, b| key(a).total_cmp(&key(b)));
+    sorted.get(sorted.len() / 2).expect("each server is measured once at least")
+}
+
+fn range<T>(runs: &[T], key: impl Fn(&T) -> f64) -> (f64, f64) {
+    let least = runs.iter().map(&key).fold(f64::INFINITY, f64::min);
+    (least, runs.iter().map(&key).fold(f64::NEG_INFINITY, f64::max))
+}

@@ -1,0 +1,76 @@
+//! Connections: the memory of idle ones, and the cost of a login.
+
+use std::time::Instant;
+
+use ed25519_dalek::{Signer as _, SigningKey};
+
+use super::peer::{Node, log_in};
+use super::subject::{Kind, Subject};
+
+/// Connections before the measurement, so that what is kept for all is not counted for each.
+const WARM_UP: u32 = 50;
+
+/// What an idle, authenticated connection costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Idle {
+    pub(super) connections: u32,
+    /// Anonymous resident memory of the server for each, in bytes.
+    pub(super) bytes_each: f64,
+}
+
+/// Connects `count` peers that then do nothing.
+pub(super) fn idle(kind: Kind, count: u32) -> anyhow::Result<Idle> {
+    let nodes: Vec<_> = (1..=count + WARM_UP).map(Node::new).collect();
+    let server = Subject::start(kind, &nodes, &["--upgrade-burst", "1000000"])?;
+    let mut streams = Vec::new();
+    let mut before = 0;
+    for (node, number) in nodes.iter().zip(0..) {
+        if number == WARM_UP {
+            before = server.usage()?.anonymous;
+        }
+        streams.push(log_in(server.wss, node)?);
+    }
+    let after = server.usage()?.anonymous;
+    let bytes_each = (after.saturating_sub(before)) as f64 / f64::from(count);
+    Ok(Idle { connections: count, bytes_each })
+}
+
+/// What a connection with its login costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Login {
+    pub(super) logins: u32,
+    /// CPU time of the server for each, in microseconds.
+    pub(super) cpu_us_each: f64,
+}
+
+/// Logs `count` nodes in, one after the other; each leaves before the next comes.
+pub(super) fn logins(kind: Kind, count: u32) -> anyhow::Result<Login> {
+    let nodes: Vec<_> = (1..=count + WARM_UP).map(Node::new).collect();
+    let server = Subject::start(kind, &nodes, &["--upgrade-burst", "1000000"])?;
+    let mut before = server.usage()?.cpu;
+    for (node, number) in nodes.iter().zip(0..) {
+        if number == WARM_UP {
+            before = server.usage()?.cpu;
+        }
+        drop(log_in(server.wss, node)?);
+    }
+    let cpu = server.usage()?.cpu - before;
+    Ok(Login { logins: count, cpu_us_each: cpu.as_secs_f64() * 1e6 / f64::from(count) })
+}
+
+/// What one strict verification costs on this machine at this moment, in microseconds.
+pub(super) fn verification_us() -> f64 {
+    const ROUNDS: u32 = 500;
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let text = b"compat_auth:4242:1767225600:nonce";
+    let signature = key.sign(text);
+    let public = key.verifying_key().to_bytes();
+    let began = Instant::now();
+    for _ in 0..ROUNDS {
+        // As a login does it: from the bytes of the directory.
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&public);
+        let holds = key.is_ok_and(|key| key.verify_strict(text, &signature).is_ok());
+        assert!(std::hint::black_box(holds), "a signature that was just made holds");
+    }
+    began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
+}

@@ -1,0 +1,137 @@
+//! Latency: pairs in an open loop at a fixed rate, whatever the server does meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Cell;
+use super::peer::{Node, Random, push_frame};
+use super::subject::{Kind, Subject};
+use super::throughput::End;
+use crate::net::udp::{Datagrams as _, Run};
+use crate::wire::beacon::encode_relay;
+use crate::wire::websocket::Opcode;
+
+/// Packets that are not counted, while everything wakes up.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) cell: Cell,
+    pub(super) pairs: u32,
+    pub(super) size: usize,
+    /// Packets a second of each pair.
+    pub(super) per_second: u32,
+    pub(super) time: Duration,
+}
+
+/// What was measured, in microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Latency {
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) max_us: f64,
+    /// Packets that were sent more than a millisecond behind their time, of a hundred.
+    pub(super) late_percent: f64,
+    pub(super) loss_percent: f64,
+}
+
+/// Runs the load against a fresh server.
+pub(super) fn run(kind: Kind, rate: &Rate) -> anyhow::Result<Latency> {
+    let nodes: Vec<_> = (1..=2 * rate.pairs).map(Node::new).collect();
+    let server = Subject::start(kind, &nodes, &[])?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let samples = Arc::new(Mutex::new(Vec::new()));
+    let epoch = Instant::now();
+    let (mut senders, mut closers, mut threads) = (Vec::new(), Vec::new(), Vec::new());
+    for pair in nodes.chunks(2) {
+        let [from, to] = pair else { continue };
+        let (way_in, way_out) = rate.cell.ways();
+        let receiver = End::open(way_out, &server, to)?;
+        let sender = End::open(way_in, &server, from)?;
+        closers.extend([receiver.closer()?, sender.closer()?]);
+        let (stop, samples) = (Arc::clone(&stop), Arc::clone(&samples));
+        threads.push(thread::spawn(move || {
+            receiver.receive(&stop, |packet| {
+                let now = epoch.elapsed();
+                if let Some(sent) = timestamp(packet)
+                    && sent > WARM_UP
+                {
+                    samples.lock().push(now.saturating_sub(sent));
+                }
+            });
+        }));
+        senders.push((sender, from.id, to.id));
+    }
+    // One thread sends for all pairs, each at its own phase, so that no two wake each other.
+    let interval = Duration::from_secs(1) / rate.per_second;
+    let step = interval / rate.pairs;
+    let mut random = Random::new(1);
+    let (mut sent, mut late) = (0u64, 0u64);
+    let mut due = epoch.elapsed();
+    while due < WARM_UP + rate.time {
+        for (sender, from, to) in &senders {
+            let wait = due.saturating_sub(epoch.elapsed());
+            if !wait.is_zero() {
+                thread::sleep(wait);
+            }
+            // Stamped when it leaves: the send never waits for the server, so a late start is
+            // this process's own and is reported apart.
+            let now = epoch.elapsed();
+            if due > WARM_UP {
+                sent += 1;
+                late += u64::from(now > due + Duration::from_millis(1));
+            }
+            due += step;
+            let mut payload = vec![0xa5; rate.size.max(8)];
+            let ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+            payload[..8].copy_from_slice(&ns.to_be_bytes());
+            let mut packet = Vec::new();
+            encode_relay(*from, *to, &payload, &mut packet);
+            match sender {
+                End::Wss(stream) => {
+                    let mut frame = Vec::new();
+                    push_frame(Opcode::Binary, &packet, random.mask(), &mut frame);
+                    std::io::Write::write_all(&mut &*stream, &frame)?;
+                }
+                End::Udp(socket) => {
+                    let (bytes, segment) = (&*packet, packet.len());
+                    let run = Run { to: server.udp, from: None, bytes, segment };
+                    socket.send(&[run], &mut |_, _, _| {});
+                }
+            }
+        }
+    }
+    thread::sleep(Duration::from_millis(100));
+    stop.store(true, Ordering::Relaxed);
+    closers.iter().for_each(super::throughput::Closer::close);
+    for thread in threads {
+        // A peer that failed has delivered less, which shows as loss.
+        let _failed = thread.join();
+    }
+    let mut samples = std::mem::take(&mut *samples.lock());
+    samples.sort_unstable();
+    let at = |percent: usize| {
+        let index = (samples.len() * percent / 100).min(samples.len().saturating_sub(1));
+        samples.get(index).map_or(f64::NAN, |sample| sample.as_secs_f64() * 1e6)
+    };
+    #[allow(clippy::cast_precision_loss)] // far below 2^53
+    let percent = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
+    Ok(Latency {
+        p50_us: at(50),
+        p99_us: at(99),
+        max_us: at(100),
+        late_percent: percent(late, sent),
+        loss_percent: percent(sent.saturating_sub(samples.len() as u64), sent),
+    })
+}
+
+/// The time that a delivery was sent at, behind its header of 5 bytes.
+fn timestamp(packet: &[u8]) -> Option<Duration> {
+    let stamp = packet.get(5..)?.first_chunk()?;
+    Some(Duration::from_nanos(u64::from_be_bytes(*stamp)))
+}

@@ -1,0 +1,119 @@
+//! The floors of DESIGN and of src/lib.rs: a module uses only floors below its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// `words!` is exported at the root of the crate, and belongs to `metrics`.
+const MACRO: (&str, &str) = ("words", "metrics");
+
+/// What floor 0 may use of itself, beside each module of its own.
+const WITHIN_0: [(&str, &str); 3] = [("proto", "wire"), ("proto", "ids"), ("wire", "ids")];
+
+/// Each module with its floor, as the list of src/lib.rs has them.
+fn floors(root: &Path) -> BTreeMap<String, u8> {
+    let text = fs::read_to_string(root.join("lib.rs")).unwrap();
+    let doc: String = text.lines().filter_map(|line| line.strip_prefix("//!")).collect();
+    let mut floors = BTreeMap::new();
+    for item in doc.split("- floor ").skip(1) {
+        let (floor, names) = item.split_once(':').unwrap();
+        for name in names.split("[`").skip(1) {
+            let (name, _) = name.split_once("`]").unwrap();
+            floors.insert(name.to_owned(), floor.parse().unwrap());
+        }
+    }
+    let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let modules: Vec<_> = modules.collect();
+    assert!(modules.iter().eq(floors.keys()), "{modules:?} are not those of the list: {floors:?}");
+    floors
+}
+
+/// The modules of the crate that a source names: `crate::name`, and each of `crate::{…}`.
+fn used(source: &str) -> Vec<String> {
+    let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let code: String = code.collect::<Vec<_>>().join("\n");
+    let word = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let mut names = Vec::new();
+    for path in code.split("crate::").skip(1) {
+        match path.strip_prefix('{') {
+            None => names.push(word(path)),
+            Some(group) => {
+                let mut depth = 0;
+                let mut begins = true;
+                for (at, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => begins = true,
+                        c if begins && !c.is_whitespace() => {
+                            names.push(word(&group[at..]));
+                            begins = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    names
+}
+
+/// The sources below a folder, each with its path.
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn module_uses_only_floors_below_its_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let floors = floors(&root);
+    let floor = |name: &str| floors.get(name).copied();
+    let mut wrong = Vec::new();
+    let mut uses = 0;
+    for (name, own_floor) in &floors {
+        let file = root.join(format!("{name}.rs"));
+        let files = if file.exists() {
+            vec![(file.display().to_string(), fs::read_to_string(&file).unwrap())]
+        } else {
+            sources(&root.join(name))
+        };
+        for (path, source) in files {
+            for used in used(&source) {
+                let used = if used == MACRO.0 { MACRO.1.to_owned() } else { used };
+                uses += 1;
+                let may = used == *name
+                    || floor(&used).is_some_and(|floor| floor < *own_floor)
+                    || WITHIN_0.contains(&(name, &used));
+                if !may {
+                    wrong.push(format!(
+                        "{path} (floor {own_floor}) uses {used} ({:?})",
+                        floor(&used)
+                    ));
+                }
+            }
+        }
+    }
+    wrong.sort();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(uses > 200, "{uses} uses were found: has the search gone blind?");
+}
+
+#[test]
+fn uses_are_found_in_every_form() {
+    let source = "use crate::ids::NodeId;\n// use crate::not;\nuse crate::{\n    wire::{a, b}, net,\n};\n\
+                  crate::words! {}\nfn f(x: &crate::proto::X) -> [crate::udp; 2]";
+    assert_eq!(used(source), ["ids", "wire", "net", "words", "proto", "udp"]);
+}

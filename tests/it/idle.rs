@@ -1,0 +1,52 @@
+//! What a connection that does nothing costs in memory.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::harness::{Node, Relay};
+use crate::peer::Peer;
+
+/// Connections before counting, so that what is kept for all is not counted for each.
+const WARM_UP: u32 = 50;
+
+/// Connections that are counted.
+const COUNT: u32 = 2_000;
+
+/// Most anonymous memory of the relay for each, in bytes: 6 KiB.
+const MOST: u64 = 6_144;
+
+#[test]
+fn idle_connection_takes_at_most_six_kib() {
+    // The relay inherits the limit, and each side of a connection takes a descriptor.
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(20_000).min(20_000);
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).unwrap();
+    assert!(wanted > 4_096, "2,050 connections need more than {wanted} descriptors (ulimit -Hn)");
+
+    let nodes: Vec<_> = (1..=WARM_UP + COUNT).map(Node::new).collect();
+    let known: Vec<_> = nodes.iter().collect();
+    // The peers answer no pings.
+    let patient = ["--upgrade-rate", "0", "--ping-interval", "1h", "--idle-timeout", "1h"];
+    let relay = Relay::with_nodes(&known, &patient);
+    let mut peers = Vec::new();
+    let mut before = 0;
+    for (node, number) in nodes.iter().zip(0..) {
+        if number == WARM_UP {
+            before = anonymous(&relay);
+        }
+        peers.push(Peer::log_in(relay.wss, node));
+    }
+    let each = (anonymous(&relay) - before) / u64::from(COUNT);
+    println!("{each} bytes for each of {COUNT} idle connections");
+    assert_eq!(relay.metric("pilot_beacon_wss_active"), f64::from(WARM_UP + COUNT));
+    assert!(each <= MOST, "{each} bytes");
+}
+
+/// Anonymous resident memory of the relay, in bytes.
+fn anonymous(relay: &Relay) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1_024
+}
