@@ -32,7 +32,7 @@ const BAD: [(&str, &str, &str); 39] = [
     ("pong_timeout", "ten", "not a duration"),
     ("write_timeout", "0ms", "from 1ms to 24h"),
     ("drain_time", "25h", "from 0s to 24h"),
-    ("outbox_bytes", "65536", "from 131072"),
+    ("outbox_bytes", "8192", "from 16384"),
     ("outbox_age", "2", "such as 2s"),
     ("max_nodes", "0", "from 1 to 10000000"),
     ("relay_rate", "4k", "not a whole number"),

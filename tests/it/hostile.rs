@@ -187,7 +187,10 @@ fn ten_thousand_broken_upgrades_and_frames_disturb_nobody() {
     // Of the attacks some reached each layer.
     for outcome in ["bad_request", "bad_upgrade", "auth_fail", "auth_ok", "violation"] {
         let name = format!("pilot_beacon_wss_connections_total{{outcome=\"{outcome}\"}}");
-        assert!(relay.metric(&name) > 10.0, "{outcome}: {}", relay.metrics());
+        // A refusal is counted when it leaves, 250 ms after the reply.
+        let reached = || (relay.metric(&name) > 10.0).then_some(());
+        let reached = look_until(Instant::now() + PATIENCE, reached);
+        assert!(reached.is_some(), "{outcome}: {}", relay.metrics());
     }
     relay.wait_for_metric("pilot_beacon_wss_sessions", 0.0);
     let back = look_until(Instant::now() + PATIENCE, || {

@@ -115,6 +115,19 @@ fn spec_6_2_early_move_is_answered_and_not_followed() {
 }
 
 #[test]
+fn spec_6_1_full_table_forgets_the_oldest_that_never_came_back() {
+    let relay = Relay::start(["--max-nodes", "3"]);
+    let nodes = [21, 22, 23, 24].map(|id| UdpNode::register(relay.udp, id));
+    assert_eq!((events(&relay, "registered"), events(&relay, "evicted")), (4.0, 1.0));
+    assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 3.0);
+    nodes[3].relay(21, b"forgotten");
+    nodes[3].relay(22, b"still here");
+    assert_eq!(nodes[1].delivery(), (24, b"still here".to_vec()));
+    assert_eq!(relay.dropped("unknown_destination"), 1);
+    assert_balance(&relay);
+}
+
+#[test]
 fn spec_2_broken_packets_are_counted_by_reason_and_never_answered() {
     let relay = Relay::start([] as [&str; 0]);
     let node = UdpNode::silent(relay.udp, 21);
