@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Node, Relay, http_get, write_directory};
+use crate::harness::{Node, Relay, http_get, look_until, write_directory};
 use crate::peer::Peer;
 
 const LAST_GOOD: &str = "pilot_beacon_keys_last_reload_success";
+
+/// In which the peers are sent away.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 /// What a loaded machine may add to a time that is held to an upper bound.
 const SLACK: Duration = Duration::from_millis(800);
@@ -118,8 +121,13 @@ fn spec_5_6_shutdown_closes_all_with_1001_and_waits_for_nobody() {
     let began = Instant::now();
     relay.signal("TERM");
     relay.wait_for_line("draining");
-    assert_eq!(http_get(relay.admin, "/readyz").0, 503);
-    assert_eq!(Peer::request(relay.wss, "").1, 503);
+    // Soon after that line, and long before the end.
+    let refuses = |status: fn(&Relay) -> u16| {
+        let refused = look_until(began + DRAIN_TIME, || (status(&relay) == 503).then_some(()));
+        assert!(refused.is_some(), "{}", relay.log());
+    };
+    refuses(|relay| http_get(relay.admin, "/readyz").0);
+    refuses(|relay| Peer::request(relay.wss, "").1);
     for peer in &mut peers {
         assert_eq!(peer.read_close().0, 1001);
     }
@@ -128,8 +136,8 @@ fn spec_5_6_shutdown_closes_all_with_1001_and_waits_for_nobody() {
 
     assert_eq!(relay.wait_for_end(), 0);
     let took = began.elapsed();
-    let most = Duration::from_secs(2) + Duration::from_secs(1);
-    assert!(took <= most + SLACK, "{took:?} for a drain time of 2 s");
+    let most = DRAIN_TIME + Duration::from_secs(1);
+    assert!(took <= most + SLACK, "{took:?} for a drain time of {DRAIN_TIME:?}");
     relay.wait_for_line("stopped");
 }
 
