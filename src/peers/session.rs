@@ -24,8 +24,10 @@ const FLUSH_ROUNDS: usize = 4;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum End {
-    /// The peer said bye, closed, or went away.
+    /// The peer said bye, or closed.
     PeerLeft = 1,
+    /// The connection ended without a word.
+    ConnectionLost,
     /// A newer session of the same peer took its place.
     Replaced,
     /// The relay shuts down.
@@ -43,8 +45,9 @@ pub enum End {
 }
 
 impl End {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::PeerLeft,
+        Self::ConnectionLost,
         Self::Replaced,
         Self::ShuttingDown,
         Self::KeyWithdrawn,
@@ -171,7 +174,7 @@ impl<I: Id> Session<I> {
                     // A broken stream counts as writable for ever: nobody may try again.
                     outbox.close(&self.link.traffic);
                     drop(outbox);
-                    self.end(End::PeerLeft);
+                    self.end(End::ConnectionLost);
                     break;
                 }
                 Ok(_) | Err(_) => {
@@ -226,7 +229,7 @@ impl<I: Id> Session<I> {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(())) => self.outbox.lock().blocked = false,
                     Poll::Ready(Err(_)) => {
-                        self.end(End::PeerLeft);
+                        self.end(End::ConnectionLost);
                         return Poll::Pending;
                     }
                 }
@@ -346,7 +349,7 @@ mod tests {
         let session = session(&stream, &traffic);
         push(&session);
         session.flush(Instant::now());
-        assert_eq!(session.ending(), Some(End::PeerLeft));
+        assert_eq!(session.ending(), Some(End::ConnectionLost));
 
         let more = poll_fn(|cx| Poll::Ready(session.poll_flush(cx).is_ready())).await;
         assert!(!more && session.is_drained());

@@ -235,8 +235,8 @@ impl Server {
 
     /// Sends the peers away over the drain time and ends everything, at most 1 s later.
     pub async fn shutdown(mut self) {
-        info!(peers = self.wss.peer_count(), "draining");
         self.phase.send_replace(Phase::Draining);
+        info!(peers = self.wss.peer_count(), "draining");
         self.wss.drain(self.drain_time).await;
         if let Some(threads) = self.threads.take() {
             let stopped = spawn_blocking(|| threads.stop()).await;

@@ -63,8 +63,10 @@ words! {
 words! {
     /// Why a session ended.
     pub enum EndReason {
-        /// The peer left.
+        /// The peer said bye, or closed.
         PeerLeft => "peer_left",
+        /// The connection ended without a word.
+        ConnectionLost => "connection_lost",
         /// A newer session of the same node.
         Replaced => "replaced",
         /// The relay is stopping.
@@ -86,6 +88,7 @@ impl From<End> for EndReason {
     fn from(end: End) -> Self {
         match end {
             End::PeerLeft => Self::PeerLeft,
+            End::ConnectionLost => Self::ConnectionLost,
             End::Replaced => Self::Replaced,
             End::ShuttingDown => Self::ShuttingDown,
             End::KeyWithdrawn => Self::KeyWithdrawn,

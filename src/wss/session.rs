@@ -127,7 +127,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         }
         match self.session.stream().poll_readable(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Event::Readable),
-            Poll::Ready(Err(_)) => Poll::Ready(Event::Ending(End::PeerLeft)),
+            Poll::Ready(Err(_)) => Poll::Ready(Event::Ending(End::ConnectionLost)),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -179,14 +179,14 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         let room = lent.bytes.get_mut(carried..carried + READ).unwrap_or_default();
         let mut full = false;
         match self.session.stream().try_read(room) {
-            Ok(0) => self.session.end(End::PeerLeft),
+            Ok(0) => self.session.end(End::ConnectionLost),
             Ok(read) => {
                 full = read == READ;
                 self.carry.clear();
                 self.take(&mut lent, carried + read);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => self.session.end(End::PeerLeft),
+            Err(_) => self.session.end(End::ConnectionLost),
         }
         LENT.set(lent);
         full
@@ -268,6 +268,8 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     /// Says goodbye as far as the peer still listens, within 0.7 s.
     pub(super) async fn close(self, end: End) {
         let payload = match (end, self.violation, self.peer_code) {
+            // Nobody is there to hear it.
+            (End::ConnectionLost, ..) => return,
             (End::PeerLeft, _, Some(code)) => code.to_be_bytes().to_vec(),
             (End::PeerLeft, ..) => close_payload(CloseCode::Normal, "bye"),
             (End::Replaced, ..) => close_payload(CloseCode::Normal, "replaced"),

@@ -68,6 +68,7 @@ where
         ready(Ok::<_, Infallible>(response))
     });
     let connection = hyper::server::conn::http1::Builder::new()
+        .auto_date_header(false)
         .max_buf_size(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let parts = match connection.without_shutdown().await {
