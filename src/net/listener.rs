@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Unsent bytes that the kernel may hold for one peer, in bytes.
@@ -67,8 +67,10 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        // Accepted sockets inherit it; it has to be there before the handshake.
+        // Accepted sockets inherit these.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into()).map(Self::Tcp)
@@ -113,8 +115,6 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
                 Ok(Accepted::Tcp(stream, remote))
             }
             Self::Unix(listener, _) => {
@@ -127,7 +127,20 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
+    use socket2::SockRef;
+
     use super::*;
+
+    #[tokio::test]
+    async fn accepted_connection_inherits_the_bounds_of_its_listener() {
+        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _peer = TcpStream::connect(listener.address().unwrap()).await.unwrap();
+        let Accepted::Tcp(stream, _) = listener.accept().await.unwrap() else { panic!("TCP") };
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
+        assert_eq!(socket.recv_buffer_size().unwrap(), 2 * RECEIVE_BUFFER);
+    }
 
     #[tokio::test]
     async fn file_that_is_no_socket_is_kept() {

@@ -123,7 +123,7 @@ impl<S: FrameSink> Door<S> {
                 return None;
             }
         };
-        let Upgraded { stream, early, client } = match upgraded {
+        let Upgraded { stream, response, early, client } = match upgraded {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(outcome)) => {
                 if let Some(outcome) = outcome {
@@ -138,7 +138,7 @@ impl<S: FrameSink> Door<S> {
         };
         place.belongs_to(client.address.ip());
         let stream: Box<dyn Stream> = Box::new(stream);
-        let failed = match self.authenticate(&*stream, &early, &place, deadline).await {
+        let failed = match self.authenticate(&*stream, response, &early, &place, deadline).await {
             Ok(accepted) => match self.admit(stream, client.address, &accepted, began) {
                 Ok((session, registration)) => {
                     let login::Accepted { early, decoder, .. } = accepted;
@@ -173,11 +173,12 @@ impl<S: FrameSink> Door<S> {
     async fn authenticate(
         &self,
         stream: &dyn Stream,
+        response: Vec<u8>,
         early: &[u8],
         place: &Place,
         deadline: tokio::time::Instant,
     ) -> Result<login::Accepted, Failed> {
-        let conversation = Conversation::new(stream, early);
+        let conversation = Conversation::new(stream, response, early);
         tokio::select! {
             outcome = timeout_at(deadline, conversation.log_in(&self.settings, &*self.keys)) => {
                 let close = Some((CloseCode::Policy, "auth timeout"));

@@ -69,13 +69,17 @@ pub(super) struct Accepted {
 pub(super) struct Conversation<'a> {
     stream: &'a dyn Stream,
     decoder: Decoder,
+    /// What goes before the challenge.
+    response: Vec<u8>,
     /// Bytes that were read and not taken yet.
     read: Vec<u8>,
 }
 
 impl<'a> Conversation<'a> {
-    pub(super) fn new(stream: &'a dyn Stream, early: &[u8]) -> Self {
-        Self { stream, decoder: Decoder::new(Role::Server, MAX_REPLY), read: early.to_vec() }
+    /// A conversation that begins with `response`, the end of the HTTP.
+    pub(super) fn new(stream: &'a dyn Stream, response: Vec<u8>, early: &[u8]) -> Self {
+        let decoder = Decoder::new(Role::Server, MAX_REPLY);
+        Self { stream, decoder, response, read: early.to_vec() }
     }
 
     /// Challenges the client and judges its reply.
@@ -85,7 +89,9 @@ impl<'a> Conversation<'a> {
         keys: &dyn Keys,
     ) -> Result<Accepted, Failed> {
         let challenge = challenge(settings.relay_name.clone());
-        self.send(Opcode::Text, challenge.encode().as_bytes()).await?;
+        let mut opening = std::mem::take(&mut self.response);
+        push_frame(Opcode::Text, challenge.encode().as_bytes(), &mut opening);
+        write_all(self.stream, &opening).await.map_err(|_| Failed::gone())?;
         let reply = self.reply().await?;
         let replied = Instant::now();
         match judge(&challenge, &reply, settings.min_generation, keys).await {
@@ -166,10 +172,18 @@ impl<'a> Conversation<'a> {
 
 /// Sends one frame on a connection without a session.
 pub(super) async fn send(stream: &dyn Stream, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
+    let mut frame = Vec::new();
+    push_frame(opcode, payload, &mut frame);
+    write_all(stream, &frame).await
+}
+
+fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     let (header, used) = frame_header(opcode, payload.len());
-    let mut frame = header.get(..used).unwrap_or_default().to_vec();
-    frame.extend_from_slice(payload);
-    let mut rest = &*frame;
+    out.extend_from_slice(header.get(..used).unwrap_or_default());
+    out.extend_from_slice(payload);
+}
+
+async fn write_all(stream: &dyn Stream, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match stream.try_write(rest) {
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
@@ -266,7 +280,7 @@ mod tests {
     async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
         let (chatter, keys) = (Chatter::default(), |_: NodeId| None);
         let settings = Settings::new("127.0.0.1:0".parse().unwrap());
-        let login = Conversation::new(&chatter, &[]).log_in(&settings, &keys);
+        let login = Conversation::new(&chatter, Vec::new(), &[]).log_in(&settings, &keys);
         let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;
         assert!(outcome.is_err(), "the deadline passed unnoticed");
     }

@@ -21,6 +21,7 @@ mod client_address;
 mod connection;
 mod counters;
 mod gate;
+mod held;
 mod login;
 mod session;
 mod settings;

@@ -2,7 +2,7 @@
 //! (SPEC §3.1 to §3.3).
 
 use std::convert::Infallible;
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -18,12 +18,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
 use super::client_address::{self, Client};
+use super::held::Held;
 use super::{Gate, Outcome};
 
 /// The path of the WebSocket.
@@ -42,6 +43,8 @@ const MAX_HEADERS: usize = 8_192;
 /// A connection that is a WebSocket from here on.
 pub(super) struct Upgraded<T> {
     pub(super) stream: T,
+    /// The 101, which is still to be sent.
+    pub(super) response: Vec<u8>,
     /// What the client sent behind its request.
     pub(super) early: Bytes,
     pub(super) client: Client,
@@ -67,18 +70,27 @@ where
         *decided.lock() = Some(decision);
         ready(Ok::<_, Infallible>(response))
     });
-    let connection = hyper::server::conn::http1::Builder::new()
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .auto_date_header(false)
         .max_buf_size(MAX_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    let parts = match connection.without_shutdown().await {
-        Ok(parts) => parts,
-        Err(error) if error.is_parse() => return Err(Some(gate.count(Outcome::BadRequest))),
-        Err(_) => return Err(Some(gate.count(Outcome::Gone))),
+        .serve_connection(TokioIo::new(Held::new(stream)), service);
+    let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+    let parts = connection.into_parts();
+    let Held { mut stream, written } = parts.io.into_inner();
+    let decision = match served {
+        Ok(()) => decided.lock().take(),
+        Err(error) if error.is_parse() => Some(Err(Some(gate.count(Outcome::BadRequest)))),
+        Err(_) => None,
     };
-    let decision = decided.lock().take();
-    let client = decision.unwrap_or_else(|| Err(Some(gate.count(Outcome::Gone))))?;
-    Ok(Upgraded { stream: parts.io.into_inner(), early: parts.read_buf, client })
+    match decision.unwrap_or_else(|| Err(Some(gate.count(Outcome::Gone)))) {
+        Ok(client) => Ok(Upgraded { stream, response: written, early: parts.read_buf, client }),
+        Err(outcome) => {
+            // A client that is gone needs no answer.
+            let _ = stream.write_all(&written).await;
+            let _ = stream.shutdown().await;
+            Err(outcome)
+        }
+    }
 }
 
 type Answer = (Response<Full<Bytes>>, Result<Client, NotUpgraded>);
