@@ -17,9 +17,7 @@ use parking_lot::RwLock;
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::net::udp::{
-    self, BATCH, BatchSocket, Datagrams as _, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run,
-};
+use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run};
 use crate::wire::auth::{AUTH_OK, Challenge, Reply};
 use crate::wire::beacon::{self, Packet, RELAY_HEADER, deliver_header};
 use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Role, frame_header};
@@ -45,20 +43,16 @@ pub(super) fn run() -> io::Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let places = Places::default();
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let first = BatchSocket::new(udp::open(SocketAddr::from(([127, 0, 0, 1], 0)))?)?;
-    let address = first.address();
-    let mut sockets = vec![Arc::new(first)];
-    for _ in 1..cores {
-        sockets.push(Arc::new(BatchSocket::new(udp::open(address)?)?));
-    }
+    let sockets = crate::udp::open(SocketAddr::from(([127, 0, 0, 1], 0)), cores)?;
+    let address = sockets.first().expect("at least one was opened").address();
     let mut readers: Vec<Sender<(TcpStream, u32)>> = Vec::new();
     for socket in sockets {
         let (new, connections) = channel();
         readers.push(new);
         let (for_streams, for_datagrams) = (places.clone(), places.clone());
         let sending = socket.clone();
-        thread::spawn(move || streams(&connections, &for_streams, &sending));
-        thread::spawn(move || datagrams(&socket, &for_datagrams));
+        thread::spawn(move || streams(&connections, &for_streams, &*sending));
+        thread::spawn(move || datagrams(&*socket, &for_datagrams));
     }
     let wss = listener.local_addr()?;
     writeln!(io::stderr(), "listening wss={wss} udp={address}")?;
@@ -128,7 +122,7 @@ struct Connection {
     place: Option<(u32, Place)>,
 }
 
-fn streams(new: &Receiver<(TcpStream, u32)>, places: &Places, socket: &BatchSocket) {
+fn streams(new: &Receiver<(TcpStream, u32)>, places: &Places, socket: &dyn Datagrams) {
     let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("the floor may poll");
     let mut connections: Vec<Connection> = Vec::new();
     let mut events: Vec<epoll::Event> = Vec::with_capacity(64);
@@ -165,7 +159,7 @@ impl Connection {
         buffer: &mut [u8],
         out: &mut Vec<u8>,
         places: &Places,
-        socket: &BatchSocket,
+        socket: &dyn Datagrams,
     ) -> bool {
         let carried = self.carry.len();
         buffer.get_mut(..carried).unwrap_or_default().copy_from_slice(&self.carry);
@@ -223,7 +217,7 @@ impl Connection {
     }
 }
 
-fn send_run(socket: &BatchSocket, to: SocketAddr, bytes: &[u8], segment: usize) {
+fn send_run(socket: &dyn Datagrams, to: SocketAddr, bytes: &[u8], segment: usize) {
     socket.send(&[Run { to, from: None, bytes, segment }], &mut |_, _, _| {});
 }
 
@@ -241,7 +235,7 @@ fn write(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn datagrams(socket: &BatchSocket, places: &Places) {
+fn datagrams(socket: &dyn Datagrams, places: &Places) {
     let mut received = Received::new();
     let mut lanes: Vec<Lane> = Vec::new();
     loop {
@@ -323,7 +317,7 @@ impl Lane {
     }
 }
 
-fn flush(socket: &BatchSocket, lanes: &mut [Lane]) {
+fn flush(socket: &dyn Datagrams, lanes: &mut [Lane]) {
     let mut runs: Vec<Run<'_>> = Vec::with_capacity(BATCH);
     for lane in &*lanes {
         match &lane.place {

@@ -173,7 +173,8 @@ impl From<&io::Error> for SendError {
     }
 }
 
-/// Opens one UDP socket that shares its port with others (SO_REUSEPORT).
+/// Opens one UDP socket that shares its port with others (SO_REUSEPORT); with port 0, which
+/// takes a free one, it shares with nobody.
 ///
 /// An IPv6 wildcard takes IPv4 as well. The receive waits at most 100 ms.
 ///
@@ -184,7 +185,8 @@ pub fn open(address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.set_reuse_port(true)?;
+    // Choosing a port, the kernel takes those of sockets that share theirs for free.
+    socket.set_reuse_port(address.port() != 0)?;
     // The kernel gives what it is allowed to; `buffer_sizes` says what that was.
     let _ = socket.set_recv_buffer_size(BUFFER_SIZE);
     let _ = socket.set_send_buffer_size(BUFFER_SIZE);
