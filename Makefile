@@ -31,7 +31,7 @@ soak: setup ## The long runs: every ignored test whose name begins with soak_
 
 bench: build ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
 	$(BINARY) bench --rows $(TARGET_DIR)/bench.jsonl
-	$(MAKE) --no-print-directory bench-peers JSON=1 | tee $(TARGET_DIR)/bench-peers.jsonl
+	set -o pipefail; $(MAKE) --no-print-directory bench-peers JSON=1 | tee $(TARGET_DIR)/bench-peers.jsonl
 	scripts/performance $(TARGET_DIR)/bench.jsonl $(TARGET_DIR)/bench-peers.jsonl
 
 bench-peers: build ## Public relays beside ours (installs coturn); JSON=1 for machines, ARGS for options

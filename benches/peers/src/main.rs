@@ -3,6 +3,9 @@
 //! The costs are those of `beacon-relay bench`: what proc(5) says of the server's process,
 //! for each packet that arrived. Two of its files are used as they are.
 
+#[allow(dead_code)] // as above
+#[path = "../../../src/net/calls.rs"]
+mod calls;
 mod closed_loop;
 mod coturn;
 mod iroh;

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 
-use crate::net::calls::{self, Call};
+use super::super::calls::{self, Call};
 
 use super::{BATCH, Datagram, Datagrams, Received, Run, SLOT, SendError, canonical, for_family};
 

@@ -14,7 +14,7 @@ use std::ptr;
 
 use socket2::{SockAddr, Socket};
 
-use crate::net::calls::{self, Call};
+use super::super::calls::{self, Call};
 
 use super::{BATCH, Datagram, Datagrams, Received, Run, SLOT, SendError, canonical, for_family};
 

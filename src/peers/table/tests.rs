@@ -4,10 +4,11 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::*;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Origin;
 use crate::net::Stream;
 use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record, SourceTag};
+use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 use crate::wire::websocket::Opcode;
 
 #[derive(Debug)]

@@ -1,0 +1,167 @@
+//! Claims of UDP endpoints: judged, followed, and who gives way for them (SPEC §6).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Entry, SHARDS, Table};
+use crate::ids::PublicKey;
+use crate::peers::Id;
+use crate::peers::endpoints::Endpoint;
+use crate::proto::endpoint::{self, Claim, MOVE_INTERVAL};
+
+/// What became of a claim of an endpoint.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Claimed {
+    /// The judgement; `None` where the table is full.
+    pub claim: Option<Claim>,
+    /// Another endpoint gave way.
+    pub evicted: bool,
+    /// The key that the node showed first.
+    pub key: Option<PublicKey>,
+}
+
+impl<I: Id> Table<I> {
+    /// Judges a node's claim of an endpoint, and follows it where it holds.
+    ///
+    /// `is_known` says that the directory knows the id: such a node is admitted even where
+    /// the table is full. A heartbeat from the known endpoint takes a read lock only.
+    pub fn claim(
+        &self,
+        id: I,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        extended: bool,
+        is_known: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Claimed {
+        let uptime = self.uptime(now);
+        let shard = self.shard(id).read();
+        let known = shard.get(&id).map(Entry::known).unwrap_or_default();
+        let claim = endpoint::judge(&known, from, now);
+        let endpoint = shard.get(&id).and_then(|entry| entry.endpoint.as_ref());
+        let key = endpoint.and_then(|endpoint| endpoint.key);
+        match claim {
+            Claim::Refresh => {
+                let first = endpoint.is_some_and(|endpoint| {
+                    endpoint.heard(uptime, extended);
+                    // Who claims twice at once is no regular.
+                    now >= endpoint.moved + MOVE_INTERVAL && endpoint.repeat()
+                });
+                let other_local = endpoint.is_some_and(|endpoint| endpoint.local != local);
+                drop(shard);
+                if other_local {
+                    self.talks_to(id, local);
+                }
+                if first {
+                    self.newcomers.lock().remove(id);
+                }
+                return Claimed { claim: Some(claim), evicted: false, key };
+            }
+            Claim::Keep | Claim::HeldBySession => {
+                return Claimed { claim: Some(claim), evicted: false, key };
+            }
+            Claim::Register | Claim::Move => drop(shard),
+        }
+        let evicted = claim == Claim::Register && self.endpoint_count() >= self.max_endpoints;
+        if evicted && !self.make_room(is_known, uptime) {
+            return Claimed { claim: None, evicted: false, key: None };
+        }
+        self.settle(id, from, local, extended, evicted, now)
+    }
+
+    /// Notes that a node talks to another address of ours than before.
+    fn talks_to(&self, id: I, local: Option<IpAddr>) {
+        if let Some(entry) = self.shard(id).write().get_mut(&id)
+            && let Some(endpoint) = &mut entry.endpoint
+        {
+            endpoint.local = local;
+        }
+    }
+
+    /// Registers or moves an endpoint, judged again under the lock.
+    fn settle(
+        &self,
+        id: I,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        extended: bool,
+        evicted: bool,
+        now: Instant,
+    ) -> Claimed {
+        let mut shard = self.shard(id).write();
+        let known = shard.get(&id).map(Entry::known).unwrap_or_default();
+        let claim = endpoint::judge(&known, from, now);
+        let mut key = None;
+        if matches!(claim, Claim::Register | Claim::Move) {
+            let entry = shard.entry(id).or_default();
+            let mut endpoint = Endpoint::new(from, local, now);
+            endpoint.heard(self.uptime(now), extended);
+            match &entry.endpoint {
+                Some(before) => {
+                    // The key stays while the node is known, wherever it moves.
+                    endpoint.key = before.key;
+                    key = before.key;
+                    endpoint.heard(self.uptime(now), before.view(Duration::ZERO).names_destination);
+                    if before.is_repeated() {
+                        endpoint.repeat();
+                    }
+                }
+                None => {
+                    self.endpoints.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            let newcomer = !endpoint.is_repeated();
+            entry.endpoint = Some(Box::new(endpoint));
+            drop(shard);
+            if newcomer {
+                self.newcomers.lock().add(id, from.ip());
+            }
+        }
+        Claimed { claim: Some(claim), evicted, key }
+    }
+
+    /// Evicts one endpoint; false where nobody gives way.
+    fn make_room(&self, is_known: impl FnOnce() -> bool, uptime: Duration) -> bool {
+        let newcomer = self.newcomers.lock().pop();
+        if let Some(newcomer) = newcomer {
+            return self.forget_endpoint(newcomer);
+        }
+        if !is_known() {
+            return false;
+        }
+        // All have come back at least once: the longest silent of one shard goes.
+        let turn = self.evictions.fetch_add(1, Ordering::Relaxed);
+        let shards = self.shards.iter().cycle().skip(turn % SHARDS).take(SHARDS);
+        let mut longest_silent = shards.filter_map(|shard| {
+            let shard = shard.read();
+            let endpoints =
+                shard.iter().filter_map(|(id, entry)| Some((*id, entry.endpoint.as_ref()?)));
+            let oldest = endpoints.max_by_key(|(_, endpoint)| endpoint.silence(uptime));
+            oldest.map(|(id, _)| id)
+        });
+        longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest))
+    }
+
+    fn forget_endpoint(&self, id: I) -> bool {
+        let mut shard = self.shard(id).write();
+        let Some(entry) = shard.get_mut(&id) else { return false };
+        if entry.endpoint.take().is_none() {
+            return false;
+        }
+        self.endpoints.fetch_sub(1, Ordering::Relaxed);
+        if entry.is_empty() {
+            shard.remove(&id);
+        }
+        true
+    }
+
+    /// Keeps the first key that a node showed itself.
+    pub fn keep_key(&self, id: I, key: PublicKey) {
+        if let Some(entry) = self.shard(id).write().get_mut(&id)
+            && let Some(endpoint) = &mut entry.endpoint
+        {
+            endpoint.key.get_or_insert(key);
+        }
+    }
+}
