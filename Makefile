@@ -9,7 +9,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test soak bench bench-peers lint docs deny clean
+.PHONY: help setup build run test soak sanitize bench bench-peers lint docs deny clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: setup ## Every check there is: unit, integration (real Caddy and Prometheu
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
+
+sanitize: ## The unsafe code of net/udp under AddressSanitizer (x86-64)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib net::udp
 
 bench: build ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
 	$(BINARY) bench --rows $(TARGET_DIR)/bench.jsonl
