@@ -1,6 +1,6 @@
 //! Who is reachable, and how: one table with an entry for each id.
 //!
-//! A [`Session`] is one connection of a peer with its bounded [`Outbox`]; the [`Table`]
+//! A [`Session`] is one connection of a peer with its bounded outbox; the [`Table`]
 //! finds it, the UDP endpoint or the beacon of an id. Nothing here knows a protocol's bytes
 //! but the framing that a session was made with.
 

@@ -1,6 +1,6 @@
 //! Datagram sockets that receive and send in batches.
 //!
-//! What is particular to Linux sits in [`sys`], behind [`Datagrams`]; [`portable`] does the
+//! What is particular to Linux sits in `sys`, behind [`Datagrams`]; `portable` does the
 //! same with one call a datagram, and the tests run both.
 
 mod portable;
