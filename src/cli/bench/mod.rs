@@ -26,7 +26,7 @@ use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit};
 
 use self::latency::{Latency, Rate};
-use self::report::{Report, Value};
+use self::report::{Report, Value, progress};
 use self::subject::Kind;
 use self::throughput::{Figures, Load};
 
@@ -185,7 +185,8 @@ impl Args {
         key: impl Fn(&T) -> f64,
     ) -> anyhow::Result<[(Kind, T); 2]> {
         let (mut relay, mut floor) = (Vec::new(), Vec::new());
-        for _ in 0..self.runs.max(1) {
+        for run in 1..=self.runs.max(1) {
+            progress(&format!("measuring: run {run} of {}", self.runs));
             relay.push(measure(Kind::Relay)?);
             floor.push(measure(Kind::Floor)?);
         }
@@ -297,7 +298,8 @@ impl Args {
     fn stuck(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
         let load = self.load(Cell::WssWss, 1_200);
         let mut runs = Vec::new();
-        for _ in 0..self.runs.max(1) {
+        for run in 1..=self.runs.max(1) {
+            progress(&format!("measuring: run {run} of {}", self.runs));
             runs.push(stuck::run(&load)?);
         }
         let stuck = median(runs, |stuck| stuck.left_percent);
@@ -327,7 +329,8 @@ impl Args {
         for receivers in receivers {
             let load = self.load(Cell::WssWss, 1_200);
             let mut runs = Vec::new();
-            for _ in 0..self.runs.max(1) {
+            for run in 1..=self.runs.max(1) {
+                progress(&format!("measuring: run {run} of {}", self.runs));
                 runs.push(crowd::run(Kind::Relay, &load, *receivers)?);
             }
             let figures = median(runs, |figures| figures.cpu_us_per_packet);
@@ -367,7 +370,8 @@ impl Args {
         let mut first = None;
         for count in counts {
             let mut runs = Vec::new();
-            for _ in 0..self.runs.max(1) {
+            for run in 1..=self.runs.max(1) {
+                progress(&format!("measuring: run {run} of {}", self.runs));
                 runs.push(measure(count)?);
             }
             let figures = median(runs, |figures| figures.cpu_us_per_packet);

@@ -1,7 +1,7 @@
 //! Prints rows as they come: a table for people, JSON for machines.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 /// One value of a row.
 #[derive(Clone, Debug)]
@@ -75,6 +75,16 @@ impl<W: Write> Report<W> {
             .map(|(name, value)| format!("{:>width$}", value.text(), width = width(name)));
         writeln!(self.out, "{}", cells.collect::<Vec<_>>().join("  "))?;
         self.out.flush()
+    }
+}
+
+/// Says on a terminal what is being measured; the next row or word takes its place.
+pub(super) fn progress(what: &str) {
+    let mut terminal = io::stderr().lock();
+    if terminal.is_terminal() {
+        // A terminal that is gone needs no progress.
+        let _ = write!(terminal, "\r\x1b[K{what}\r");
+        let _ = terminal.flush();
     }
 }
 
