@@ -10,7 +10,7 @@ use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport};
 use crate::peers::{Arrival, Destination, Record, SourceTag};
 use crate::proto::route::From;
-use crate::wire::beacon::{DELIVER_HEADER, RELAY_HEADER, deliver_dest_header, deliver_header};
+use crate::wire::beacon::{RELAY_HEADER, deliver_dest_header, deliver_header};
 
 /// Relay packets that follow each other in a batch from one source, of one sender, for one
 /// destination.
@@ -74,7 +74,6 @@ impl Relay {
                     let length = head.len() + payload(index).len();
                     out.relay(target, head, index, skip, length, shard);
                 }
-                debug_assert!(head.len() >= DELIVER_HEADER);
                 shard.bridged(flow.transport, Transport::Udp, count);
             }
             Destination::Beacon(address) => {

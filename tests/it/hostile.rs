@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::cells::assert_balance;
 use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::peer::{Peer, frame, relay as relay_packet, reply, signed_text, upgrade_request};
+use crate::random::Random;
 
 /// Broken things that each attacker sends; 4 × 2,500 = 10,000.
 const TRIES: usize = 2_500;
@@ -19,23 +20,7 @@ const ATTACKERS: [u32; 4] = [101, 102, 103, 104];
 /// Resident memory that nothing here may make the relay exceed, in bytes.
 const MOST_MEMORY: u64 = 100 << 20;
 
-/// Numbers that look random and repeat (splitmix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not 0.
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
     fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.next().to_be_bytes()[0]).collect()
     }

@@ -16,6 +16,7 @@ mod noise;
 mod peer;
 mod prometheus;
 mod punch;
+mod random;
 mod registry;
 mod rogue;
 mod sessions;

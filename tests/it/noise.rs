@@ -12,6 +12,7 @@ use std::thread;
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay};
 use crate::peer::{Peer, UdpNode, frame, relay as packet};
+use crate::random::Random;
 
 const PACKETS: usize = 1_000_000;
 
@@ -25,23 +26,8 @@ const BURST: usize = 50;
 /// which the peers here do not answer.
 const FLAGS: [&str; 6] = ["--relay-rate", "0", "--punch-allow", "*", "--ping-interval", "1h"];
 
-/// splitmix64: the same noise each time.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
-    }
-
-    fn bytes(&mut self, length: usize, out: &mut Vec<u8>) {
+    fn fill(&mut self, length: usize, out: &mut Vec<u8>) {
         let end = out.len() + length;
         while out.len() < end {
             out.extend_from_slice(&self.next().to_be_bytes());
@@ -81,7 +67,7 @@ impl Random {
             95..99 => self.below(1_500),
             _ => self.below(5_000),
         };
-        self.bytes(length, &mut packet);
+        self.fill(length, &mut packet);
         if self.below(4) == 0 {
             packet.truncate(self.below(packet.len() + 1));
         }
