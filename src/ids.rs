@@ -1,4 +1,4 @@
-//! Names of things on the network: node ids, beacon ids and public keys.
+//! Names of things on the network: node ids, beacon ids, relay ids and public keys.
 //!
 //! Values only; what a key or an id is allowed to do is decided in `proto`.
 
@@ -81,6 +81,41 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// A relay of a cluster: the public half of its Ed25519 identity.
+///
+/// Written as 64 hex digits, which file names, log lines and NATS subjects all take.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RelayId(pub PublicKey);
+
+impl fmt::Display for RelayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RelayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RelayId({self})")
+    }
+}
+
+impl FromStr for RelayId {
+    type Err = InvalidPublicKey;
+
+    /// Reads 64 hex digits, or the base64 that public keys are written in elsewhere.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return text.parse().map(Self);
+        }
+        let mut key = [0; 32];
+        for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
+            let digits = text.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
+            *byte = digits.ok_or(InvalidPublicKey::NotBase64)?;
+        }
+        Ok(Self(PublicKey(key)))
+    }
+}
+
 /// Why a text is not a public key.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -125,6 +160,16 @@ mod tests {
     fn public_key_round_trips_through_base64() {
         let text = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
         assert_eq!(text.parse::<PublicKey>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn relay_id_is_written_in_hex_and_read_in_either_form() {
+        let key: PublicKey = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=".parse().unwrap();
+        let id = RelayId(key);
+        let hex = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8";
+        assert_eq!(id.to_string(), hex);
+        assert_eq!((hex.parse(), key.to_string().parse()), (Ok(id), Ok(id)));
+        assert!("03a1".parse::<RelayId>().is_err() && "zz".repeat(32).parse::<RelayId>().is_err());
     }
 
     #[test]

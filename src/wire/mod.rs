@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod beacon;
+pub mod cluster;
 mod frames;
 pub mod registry;
 pub mod websocket;

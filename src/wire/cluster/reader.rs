@@ -1,0 +1,94 @@
+//! Reads the fields of a frame, one after the other.
+
+use super::{DecodeError, MAX_ID, Name, Standing, Takeover};
+
+/// The bytes that are left of a frame, or of a batch.
+#[derive(Clone, Debug)]
+pub(super) struct Reader<'a> {
+    pub(super) kind: u8,
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(kind: u8, bytes: &'a [u8]) -> Self {
+        Self { kind, rest: bytes }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) const fn end(&self) -> Result<(), DecodeError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::TooLong { kind: self.kind }) }
+    }
+
+    pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+        let cut = self.rest.split_at_checked(count);
+        let (bytes, rest) = cut.ok_or(DecodeError::Truncated { kind: self.kind })?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// All that is left.
+    pub(super) const fn take_rest(&mut self) -> &'a [u8] {
+        let rest = self.rest;
+        self.rest = &[];
+        rest
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let bytes = self.bytes(N)?;
+        bytes.try_into().map_err(|_| DecodeError::Truncated { kind: self.kind })
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// An id; `None` where it belongs to another realm.
+    pub(super) fn id<I: Name>(&mut self) -> Result<Option<I>, DecodeError> {
+        let (realm, length) = (self.u8()?, usize::from(self.u8()?));
+        let bytes = self.bytes(length)?;
+        if length > MAX_ID {
+            return Err(self.bad_field());
+        }
+        if realm != I::REALM {
+            return Ok(None);
+        }
+        I::read(bytes).map(Some).ok_or_else(|| self.bad_field())
+    }
+
+    pub(super) fn standing(&mut self) -> Result<Standing, DecodeError> {
+        match self.u8()? {
+            0 => Ok(Standing::Gateway),
+            1 => Ok(Standing::Endpoint),
+            2 => Ok(Standing::Session),
+            _ => Err(self.bad_field()),
+        }
+    }
+
+    pub(super) fn takeover(&mut self) -> Result<Takeover, DecodeError> {
+        match self.u8()? {
+            0 => Ok(Takeover::Always),
+            1 => Ok(Takeover::SameCredential),
+            2 => Ok(Takeover::Refuse),
+            _ => Err(self.bad_field()),
+        }
+    }
+
+    const fn bad_field(&self) -> DecodeError {
+        DecodeError::BadField { kind: self.kind }
+    }
+}

@@ -1,0 +1,126 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+fn node(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    let standing =
+        prop_oneof![Just(Standing::Gateway), Just(Standing::Endpoint), Just(Standing::Session)];
+    (any::<[u8; 32]>(), any::<u64>(), standing).prop_map(|(owner, epoch, standing)| Place {
+        owner: RelayId(PublicKey(owner)),
+        epoch,
+        standing,
+    })
+}
+
+fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
+    let id = (1..u32::MAX).prop_map(node);
+    let takeover =
+        prop_oneof![Just(Takeover::Always), Just(Takeover::SameCredential), Just(Takeover::Refuse)];
+    (id, any::<u64>(), any::<u64>(), place(), takeover).prop_flat_map(
+        |(id, epoch, serial, place, takeover)| {
+            prop_oneof![
+                Just(Frame::Nack { id, epoch }),
+                Just(Frame::Claim(Claim {
+                    id,
+                    epoch,
+                    serial,
+                    standing: place.standing,
+                    takeover,
+                    credential: epoch ^ serial,
+                })),
+                Just(Frame::Granted { id, epoch, serial }),
+                Just(Frame::Refused { id, serial, refusal: Refusal::Held(place) }),
+                Just(Frame::Refused { id, serial, refusal: Refusal::TooSoon }),
+                Just(Frame::Refused { id, serial, refusal: Refusal::EpochAhead }),
+                Just(Frame::Moved { id, place }),
+                Just(Frame::Leave { id, serial }),
+                Just(Frame::Left { id, serial }),
+                Just(Frame::Gone { id, epoch }),
+                Just(Frame::Find { id }),
+                Just(Frame::Found { id, place }),
+                Just(Frame::Missing { id }),
+                Just(Frame::Alive),
+                Just(Frame::Draining),
+            ]
+        },
+    )
+}
+
+fn frames(batch: &[u8]) -> Vec<Result<Frame<'_, NodeId>, DecodeError>> {
+    Frames::new(batch).collect()
+}
+
+proptest! {
+    #[test]
+    fn batch_round_trips(sent in vec(frame(), 0..20)) {
+        let mut batch = Vec::new();
+        sent.iter().for_each(|frame| encode(frame, &mut batch));
+        prop_assert_eq!(frames(&batch), sent.into_iter().map(Ok).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn packets_round_trip(payloads in vec(vec(any::<u8>(), 0..200), 0..10)) {
+        let run = Run { dest: node(7), sender: node(9), epoch: 5 };
+        let mut batch = Vec::new();
+        let at = begin_packets(&run, &mut batch);
+        payloads.iter().for_each(|payload| add_packet(at, payload, &mut batch));
+        let got = frames(&batch);
+        let [Ok(Frame::Packets(packets))] = got[..] else { panic!("{got:?}") };
+        prop_assert_eq!((packets.run, packets.count()), (run, payloads.len()));
+        prop_assert_eq!(packets.iter().collect::<Vec<_>>(), payloads);
+    }
+
+    #[test]
+    fn random_bytes_never_panic_and_end(bytes in vec(any::<u8>(), 0..2_000)) {
+        let got = frames(&bytes);
+        prop_assert!(got.iter().rev().skip(1).all(Result::is_ok), "goes on after an error");
+    }
+
+    #[test]
+    fn batch_that_is_cut_or_bent_never_panics(
+        sent in vec(frame(), 1..5),
+        cut in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        bits in any::<u8>(),
+    ) {
+        let mut batch = Vec::new();
+        sent.iter().for_each(|frame| encode(frame, &mut batch));
+        let at = at.index(batch.len());
+        batch[at] ^= bits;
+        batch.truncate(cut.index(batch.len()));
+        frames(&batch);
+    }
+}
+
+#[test]
+fn published_bytes() {
+    let mut batch = Vec::new();
+    encode(&Frame::Nack { id: node(0x0102_0304), epoch: 0x1122 }, &mut batch);
+    assert_eq!(batch, *b"\x02\0\0\0\x0e\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\x11\x22");
+}
+
+#[test]
+fn what_a_later_version_says_is_skipped() {
+    let mut batch = vec![0x1d, 0, 0, 0, 3, 9, 9, 9];
+    // An id of another realm.
+    batch.extend([kind::FIND, 0, 0, 0, 3, 77, 1, 5]);
+    encode(&Frame::Find { id: node(1) }, &mut batch);
+    let found = Ok(Frame::Find { id: node(1) });
+    assert_eq!(frames(&batch), [Ok(Frame::Unknown), Ok(Frame::Unknown), found]);
+}
+
+#[test]
+fn bytes_behind_the_last_field_and_ids_that_are_none_are_refused() {
+    let mut batch = Vec::new();
+    encode(&Frame::Find { id: node(1) }, &mut batch);
+    batch.push(0);
+    batch[4] += 1;
+    assert_eq!(frames(&batch), [Err(DecodeError::TooLong { kind: kind::FIND })]);
+    let zero = [kind::FIND, 0, 0, 0, 6, 0, 4, 0, 0, 0, 0];
+    assert_eq!(frames(&zero), [Err(DecodeError::BadField { kind: kind::FIND })]);
+}
