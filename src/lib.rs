@@ -11,13 +11,14 @@
 //! - floor 5: [`admin`], HTTP for operators;
 //! - floor 4: [`wss`] and [`udp`], the ways in;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
-//! - floor 2: [`peers`], [`directory`] and [`client`];
+//! - floor 2: [`peers`], [`directory`], [`cluster`] and [`client`];
 //! - floor 1: [`net`], [`config`] and [`metrics`];
 //! - floor 0: [`proto`] (decisions without IO), [`wire`] (bytes and values) and [`ids`].
 
 pub mod admin;
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod directory;
 pub mod ids;

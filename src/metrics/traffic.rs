@@ -100,6 +100,20 @@ words! {
         SyncFromStranger => "sync_from_stranger",
         /// A Sync too soon after the last from the same beacon, or from one beacon too many.
         SyncLimited => "sync_limited",
+        /// One packet too many for a node that is being looked up.
+        LookupFull => "lookup_full",
+        /// Waited too long for the answer of a look-up.
+        LookupExpired => "lookup_expired",
+        /// The oldest of a full outbox towards another relay.
+        ClusterFull => "cluster_full",
+        /// Waited in the outbox towards another relay beyond its age.
+        ClusterAged => "cluster_aged",
+        /// The link to another relay ended before the packet left.
+        ClusterLost => "cluster_lost",
+        /// A packet from another relay for a node that is not here.
+        NotHere => "not_here",
+        /// A packet from another relay in the name of a node that is elsewhere.
+        SenderElsewhere => "sender_elsewhere",
     }
 }
 

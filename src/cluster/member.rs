@@ -1,0 +1,67 @@
+//! Another relay of the cluster, while a link to it stands.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::outbox::Outbox;
+use crate::ids::{NodeId, RelayId};
+use crate::metrics::Traffic;
+
+/// A relay with an authenticated link to us.
+#[derive(Debug)]
+pub struct Member {
+    /// Who it is.
+    pub relay: RelayId,
+    /// Where the link leads, for people to read.
+    pub address: String,
+    /// Since when the link stands.
+    pub since: Instant,
+    /// What waits for it.
+    pub outbox: Outbox<NodeId>,
+    /// Ends when the relay has been silent for too long, or the cluster ends: the fabric
+    /// closes the link then, and says that the member left.
+    pub ending: CancellationToken,
+    heard_ms: AtomicU64,
+    draining: AtomicBool,
+}
+
+impl Member {
+    pub(super) fn new(relay: RelayId, address: String, traffic: Arc<Traffic>) -> Self {
+        Self {
+            relay,
+            address,
+            since: Instant::now(),
+            outbox: Outbox::new(traffic),
+            ending: CancellationToken::new(),
+            heard_ms: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes a sign of life.
+    pub(super) fn heard(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.since).as_millis();
+        self.heard_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// For how long nothing was heard of it.
+    #[must_use]
+    pub fn silence(&self, now: Instant) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.since).saturating_sub(heard)
+    }
+
+    /// Notes that it takes no new nodes; true the first time.
+    pub(super) fn drains(&self) -> bool {
+        !self.draining.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether it takes no new nodes.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

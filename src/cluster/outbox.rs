@@ -1,0 +1,239 @@
+//! What waits for one relay of the cluster: words of presence in one lane, packets in
+//! another, so that neither keeps the other waiting.
+//!
+//! Packets are coalesced into batches while the link is busy. The lanes are bounded: of the
+//! packets the oldest batch goes first, counted; words beyond the bound are dropped, since
+//! presence repeats what matters.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
+use crate::wire::cluster::{Frame, MAX_BATCH, Name, Run, add_packet, begin_packets, encode};
+
+/// Bytes that words may take: those of 30,000 moves at once.
+const WORDS_ROOM: usize = 4 << 20;
+
+/// Bytes that packets may take: 30 ms of a link of 1 Gbit/s.
+const PACKETS_ROOM: usize = 4 << 20;
+
+/// How long packets may wait: as long as a peer's own.
+const AGE: Duration = Duration::from_secs(2);
+
+/// Most bytes that a run's head adds to a batch: its header, two ids and the epoch.
+const RUN_COST: usize = 5 + 2 * 66 + 8;
+
+/// What goes to the relay in one piece.
+///
+/// Whoever takes one says what became of it, with [`Outbox::sent`] or [`Outbox::lost`].
+#[derive(Debug)]
+pub struct Batch {
+    /// Frames, [`MAX_BATCH`] bytes of them at most.
+    pub bytes: Vec<u8>,
+    packets: u64,
+    arrived: Instant,
+}
+
+/// The two lanes.
+#[derive(Debug)]
+pub struct Outbox<I> {
+    traffic: Arc<Traffic>,
+    words: Mutex<Lane<I>>,
+    packets: Mutex<Lane<I>>,
+    words_wait: Notify,
+    packets_wait: Notify,
+}
+
+#[derive(Debug)]
+struct Lane<I> {
+    batches: VecDeque<Batch>,
+    bytes: usize,
+    /// The run whose packets end the last batch, and its position.
+    open: Option<(Run<I>, usize)>,
+    closed: bool,
+}
+
+impl<I: Name> Lane<I> {
+    const fn new() -> Self {
+        Self { batches: VecDeque::new(), bytes: 0, open: None, closed: false }
+    }
+
+    /// The batch that takes so many bytes more, a new one if need be.
+    fn batch(&mut self, bytes: usize, now: Instant) -> Option<&mut Batch> {
+        if !self.batches.back().is_some_and(|last| last.bytes.len() + bytes <= MAX_BATCH) {
+            self.batches.push_back(Batch { bytes: Vec::new(), packets: 0, arrived: now });
+            self.open = None;
+        }
+        self.batches.back_mut()
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let batch = self.batches.pop_front()?;
+        self.bytes -= batch.bytes.len();
+        if self.batches.is_empty() {
+            self.open = None;
+        }
+        Some(batch)
+    }
+
+    fn close(&mut self) -> u64 {
+        self.closed = true;
+        self.bytes = 0;
+        self.batches.drain(..).map(|batch| batch.packets).sum()
+    }
+}
+
+impl<I: Name> Outbox<I> {
+    pub(super) fn new(traffic: Arc<Traffic>) -> Self {
+        Self {
+            traffic,
+            words: Mutex::new(Lane::new()),
+            packets: Mutex::new(Lane::new()),
+            words_wait: Notify::new(),
+            packets_wait: Notify::new(),
+        }
+    }
+
+    /// Queues a word; false where it does not fit, or the link is gone.
+    pub(super) fn say(&self, frame: &Frame<'_, I>, now: Instant) -> bool {
+        let mut lane = self.words.lock();
+        if lane.closed || lane.bytes >= WORDS_ROOM {
+            return false;
+        }
+        // No word is longer than a claim with the longest id.
+        let Some(batch) = lane.batch(200, now) else { return false };
+        let before = batch.bytes.len();
+        encode(frame, &mut batch.bytes);
+        let grown = batch.bytes.len() - before;
+        lane.bytes += grown;
+        drop(lane);
+        self.words_wait.notify_one();
+        true
+    }
+
+    /// Queues packets of one flow; what makes room for them is counted as dropped. They
+    /// leave at the next [`Self::wake`] at the latest.
+    pub(super) fn push<'a>(
+        &self,
+        run: &Run<I>,
+        payloads: impl Iterator<Item = &'a [u8]>,
+        now: Instant,
+    ) {
+        let shard = self.traffic.shard();
+        let mut lane = self.packets.lock();
+        expire(&mut lane, now, shard);
+        for payload in payloads {
+            if lane.closed {
+                shard.dropped(Drop::ClusterLost, 1);
+                continue;
+            }
+            while lane.bytes + RUN_COST + 2 + payload.len() > PACKETS_ROOM {
+                let Some(oldest) = lane.pop() else { break };
+                shard.dropped(Drop::ClusterFull, oldest.packets);
+                shard.unqueued(oldest.packets);
+            }
+            let Some(batch) = lane.batch(RUN_COST + 2 + payload.len(), now) else { continue };
+            let before = batch.bytes.len();
+            batch.packets += 1;
+            let mut bytes = std::mem::take(&mut batch.bytes);
+            let at = match lane.open {
+                Some((open, at)) if open == *run => at,
+                _ => begin_packets(run, &mut bytes),
+            };
+            add_packet(at, payload, &mut bytes);
+            lane.bytes += bytes.len() - before;
+            lane.open = Some((*run, at));
+            if let Some(batch) = lane.batches.back_mut() {
+                batch.bytes = bytes;
+            }
+            shard.queued(1);
+        }
+    }
+
+    /// Has the link take what was pushed.
+    pub(super) fn wake(&self) {
+        self.packets_wait.notify_one();
+    }
+
+    /// Waits for words; `None` once the link is gone. Cancel-safe.
+    pub async fn next_words(&self) -> Option<Batch> {
+        loop {
+            {
+                let mut lane = self.words.lock();
+                if let Some(batch) = lane.pop() {
+                    return Some(batch);
+                }
+                if lane.closed {
+                    return None;
+                }
+            }
+            self.words_wait.notified().await;
+        }
+    }
+
+    /// Waits for packets that are young enough; `None` once the link is gone. Cancel-safe.
+    pub async fn next_packets(&self) -> Option<Batch> {
+        loop {
+            {
+                let mut lane = self.packets.lock();
+                expire(&mut lane, Instant::now(), self.traffic.shard());
+                if let Some(batch) = lane.pop() {
+                    return Some(batch);
+                }
+                if lane.closed {
+                    return None;
+                }
+            }
+            self.packets_wait.notified().await;
+        }
+    }
+
+    /// Refuses everything from here on; what waits is counted as lost.
+    pub(super) fn close(&self) {
+        let shard = self.traffic.shard();
+        self.words.lock().close();
+        let lost = self.packets.lock().close();
+        shard.dropped(Drop::ClusterLost, lost);
+        shard.unqueued(lost);
+        self.words_wait.notify_one();
+        self.packets_wait.notify_one();
+    }
+
+    /// Accounts for a batch that the link took whole.
+    pub fn sent(&self, batch: &Batch) {
+        if batch.packets > 0 {
+            let (shard, bytes) = (self.traffic.shard(), batch.bytes.len() as u64);
+            shard.went_out(Transport::Cluster, Origin::Relayed, batch.packets, bytes);
+            shard.unqueued(batch.packets);
+        }
+    }
+
+    /// Accounts for a batch that the link did not take.
+    pub fn lost(&self, batch: &Batch) {
+        let shard = self.traffic.shard();
+        shard.dropped(Drop::ClusterLost, batch.packets);
+        shard.unqueued(batch.packets);
+    }
+
+    /// Bytes that wait in both lanes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.words.lock().bytes + self.packets.lock().bytes
+    }
+}
+
+fn expire<I: Name>(lane: &mut Lane<I>, now: Instant, shard: &Shard) {
+    while lane
+        .batches
+        .front()
+        .is_some_and(|batch| now.saturating_duration_since(batch.arrived) > AGE)
+    {
+        let Some(batch) = lane.pop() else { return };
+        shard.dropped(Drop::ClusterAged, batch.packets);
+        shard.unqueued(batch.packets);
+    }
+}
