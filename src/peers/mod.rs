@@ -17,7 +17,9 @@ use crate::ids::{NodeId, PublicKey};
 pub use endpoints::{Endpoint, EndpointView};
 pub use outbox::{Arrival, Limits, Record, SourceTag};
 pub use session::{End, Link, Session};
-pub use table::{Claimed, Destination, Refused, Registration, SenderView, Table, Takeover};
+pub use table::{
+    Claimed, Destination, Here, Kind, Refused, Registration, SenderView, Table, Takeover,
+};
 
 /// What names a peer: a node id here; other doors have longer ones.
 pub trait Id: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static {}

@@ -112,7 +112,10 @@ impl<I: Id> Table<I> {
                 }
             }
             let newcomer = !endpoint.is_repeated();
-            entry.endpoint = Some(Box::new(endpoint));
+            // A move is no news for others: the node is still reached through here.
+            if entry.endpoint.replace(Box::new(endpoint)).is_none() {
+                self.note(id, entry);
+            }
             drop(shard);
             if newcomer {
                 self.newcomers.lock().add(id, from.ip());
@@ -150,6 +153,9 @@ impl<I: Id> Table<I> {
             return false;
         }
         self.endpoints.fetch_sub(1, Ordering::Relaxed);
+        if entry.session.is_none() {
+            self.note(id, entry);
+        }
         if entry.is_empty() {
             shard.remove(&id);
         }

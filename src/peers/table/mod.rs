@@ -2,8 +2,8 @@
 
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -17,8 +17,10 @@ use crate::proto::endpoint::{FORGET_AFTER, HOLD_AFTER_SESSION, Known};
 use crate::proto::limit::Source;
 use crate::proto::route::{self, Way, Ways};
 
+mod changes;
 mod claims;
 
+pub use changes::{Here, Kind};
 pub use claims::Claimed;
 
 /// More than any machine has cores, so that two of them rarely want the same lock.
@@ -31,7 +33,10 @@ struct Entry<I> {
     session: Option<Arc<Session<I>>>,
     ended: Option<Box<Ended>>,
     endpoint: Option<Box<Endpoint>>,
-    beacon: Option<SocketAddr>,
+    /// Boxed, since few ids are a beacon's, and all pay for the room.
+    beacon: Option<Box<SocketAddr>>,
+    /// Number of the last change of how the id is reached here; later ones are higher.
+    serial: u64,
 }
 
 /// What is kept of a session that has ended.
@@ -44,7 +49,7 @@ struct Ended {
 
 impl<I> Default for Entry<I> {
     fn default() -> Self {
-        Self { session: None, ended: None, endpoint: None, beacon: None }
+        Self { session: None, ended: None, endpoint: None, beacon: None, serial: 0 }
     }
 }
 
@@ -126,6 +131,8 @@ pub struct Table<I> {
     evictions: AtomicUsize,
     /// Endpoints that never came back: a full table drops these first.
     newcomers: Mutex<Crowd<I>>,
+    /// Who came and went, where somebody wants to know.
+    changes: OnceLock<changes::Changes<I>>,
 }
 
 impl<I: Id> Table<I> {
@@ -144,6 +151,7 @@ impl<I: Id> Table<I> {
             generations: AtomicU64::new(0),
             evictions: AtomicUsize::new(0),
             newcomers: Mutex::new(Crowd::new()),
+            changes: OnceLock::new(),
         }
     }
 
@@ -228,6 +236,7 @@ impl<I: Id> Table<I> {
         if let Some(before) = before {
             *session.inbound.lock() = before;
         }
+        self.note(id, entry);
         // Within the lock: nobody sees both, and the old one's reader stops relaying.
         if let Some(replaced) = &replaced {
             replaced.end(End::Replaced);
@@ -242,10 +251,17 @@ impl<I: Id> Table<I> {
         let Some(entry) = shard.get_mut(&id) else { return };
         let is_this = |current: &Arc<Session<I>>| current.generation() == session.generation();
         if entry.session.as_ref().is_some_and(is_this) {
-            entry.session = None;
-            entry.ended = Some(Box::new(Ended { at: now, inbound: *session.inbound.lock() }));
-            self.sessions.fetch_sub(1, Ordering::Relaxed);
+            self.end_session(id, entry, now);
         }
+    }
+
+    /// Takes the session of an id out of its entry.
+    fn end_session(&self, id: I, entry: &mut Entry<I>, now: Instant) -> Option<Arc<Session<I>>> {
+        let session = entry.session.take()?;
+        entry.ended = Some(Box::new(Ended { at: now, inbound: *session.inbound.lock() }));
+        self.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.note(id, entry);
+        Some(session)
     }
 
     /// The session of an id.
@@ -278,7 +294,7 @@ impl<I: Id> Table<I> {
                 let view = entry.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)));
                 view.map(Destination::Endpoint)
             }
-            Way::Beacon => entry.beacon.map(Destination::Beacon),
+            Way::Beacon => entry.beacon.as_deref().copied().map(Destination::Beacon),
             Way::Loop => Some(Destination::Loop),
             Way::Unknown => None,
         };
@@ -304,8 +320,16 @@ impl<I: Id> Table<I> {
     pub fn learn(&self, ids: &[I], beacon: SocketAddr) {
         for id in ids {
             let mut shard = self.shard(*id).write();
-            if shard.entry(*id).or_default().beacon.replace(beacon).is_none() {
-                self.learnt.fetch_add(1, Ordering::Relaxed);
+            let entry = shard.entry(*id).or_default();
+            match &mut entry.beacon {
+                Some(known) => **known = beacon,
+                none => {
+                    *none = Some(Box::new(beacon));
+                    self.learnt.fetch_add(1, Ordering::Relaxed);
+                    if entry.session.is_none() && entry.endpoint.is_none() {
+                        self.note(*id, entry);
+                    }
+                }
             }
         }
     }
@@ -315,9 +339,12 @@ impl<I: Id> Table<I> {
         for id in ids {
             let mut shard = self.shard(*id).write();
             let Some(entry) = shard.get_mut(id) else { continue };
-            if entry.beacon == Some(beacon) {
+            if entry.beacon.as_deref() == Some(&beacon) {
                 entry.beacon = None;
                 self.learnt.fetch_sub(1, Ordering::Relaxed);
+                if entry.session.is_none() && entry.endpoint.is_none() {
+                    self.note(*id, entry);
+                }
                 if entry.is_empty() {
                     shard.remove(id);
                 }
@@ -336,6 +363,9 @@ impl<I: Id> Table<I> {
                 if entry.endpoint.as_deref().is_some_and(silent) {
                     entry.endpoint = None;
                     expired.push(*id);
+                    if entry.session.is_none() {
+                        self.note(*id, entry);
+                    }
                 }
                 let held = |ended: &Ended| now < ended.at + HOLD_AFTER_SESSION;
                 if !entry.ended.as_deref().is_some_and(held) {

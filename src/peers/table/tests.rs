@@ -230,3 +230,53 @@ fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
     claim(&table, 2, at(3, 3), now);
     assert!(matches!(route(2, route::From::Beacon), Destination::Endpoint(_)));
 }
+
+#[tokio::test]
+async fn changes_name_each_id_once_and_here_tells_the_best_way() {
+    let table = table(10, 10);
+    assert_eq!(table.here(id(1)), None);
+    table.watch();
+    let now = Instant::now();
+    claim(&table, 1, at(1, 1), now);
+    let endpoint = table.here(id(1)).unwrap();
+    assert_eq!(endpoint.kind, Kind::Endpoint);
+    let registration = table.register(session(&table, 1, 7), Takeover::Always).unwrap();
+    let here = table.here(id(1)).unwrap();
+    assert_eq!(here.kind, Kind::Session(PublicKey([7; 32])));
+    assert!(here.serial > endpoint.serial);
+    table.learn(&[id(2)], at(2, 2));
+    let mut changed = table.next_changes().await;
+    changed.sort_unstable();
+    assert_eq!(changed, [id(1), id(2)]);
+
+    drop(registration);
+    assert_eq!(table.next_changes().await, [id(1)]);
+    let after = table.here(id(1)).unwrap();
+    assert_eq!(after.kind, Kind::Endpoint);
+    assert!(after.serial > here.serial, "a later state has a later number");
+    claim(&table, 1, at(1, 1), now);
+    claim(&table, 1, at(1, 2), now + MOVE_INTERVAL);
+    let nothing = tokio::time::timeout(Duration::ZERO, table.next_changes()).await;
+    assert!(nothing.is_err(), "a heartbeat or a move is told");
+}
+
+#[test]
+fn superseded_session_and_endpoint_go_and_later_ones_stay() {
+    let table = table(10, 10);
+    let now = Instant::now();
+    claim(&table, 1, at(1, 1), now);
+    let old = session(&table, 1, 7);
+    let registration = table.register(Arc::clone(&old), Takeover::Always).unwrap();
+    let serial = table.here(id(1)).unwrap().serial;
+    let newer = session(&table, 1, 7);
+    let second = table.register(Arc::clone(&newer), Takeover::Always).unwrap();
+    assert!(table.supersede(id(1), serial, now).is_none(), "a later session was ended");
+    assert!(newer.is_open());
+
+    let serial = table.here(id(1)).unwrap().serial;
+    assert!(table.supersede(id(1), serial, now).is_some());
+    assert_eq!(newer.ending(), Some(End::Replaced));
+    assert_eq!((table.here(id(1)), table.session_count(), table.endpoint_count()), (None, 0, 0));
+    drop((registration, second));
+    assert_eq!(table.session_count(), 0, "counted off twice");
+}

@@ -1,0 +1,109 @@
+//! Who came and who went, for somebody who tells other relays: a set of ids, never a queue
+//! of events, so that it is bounded by the ids and only the newest state counts.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashSet;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{End, Entry, Id, Session, Table};
+use crate::ids::PublicKey;
+
+/// Ids whose way here has changed since somebody asked.
+#[derive(Debug)]
+pub(super) struct Changes<I> {
+    ids: Mutex<HashSet<I, RandomState>>,
+    waiting: Notify,
+}
+
+/// How an id is reached here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Here {
+    /// Number of the change that made it so; later ones are higher.
+    pub serial: u64,
+    /// The way.
+    pub kind: Kind,
+}
+
+/// The ways to an id, the best first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Over a session, by who proved to have this key.
+    Session(PublicKey),
+    /// Over a UDP endpoint, which nobody proved.
+    Endpoint,
+    /// Over the beacon that serves it.
+    Beacon,
+}
+
+impl<I: Id> Table<I> {
+    /// Notes changes from here on, for [`Self::next_changes`]. Without it nothing is noted.
+    pub fn watch(&self) {
+        let ids = Mutex::default();
+        self.changes.get_or_init(|| Changes { ids, waiting: Notify::new() });
+    }
+
+    /// Waits until ids have changed; returns each once, however often it changed. Cancel-safe.
+    pub async fn next_changes(&self) -> Vec<I> {
+        let Some(changes) = self.changes.get() else { return std::future::pending().await };
+        loop {
+            let ids = std::mem::take(&mut *changes.ids.lock());
+            if !ids.is_empty() {
+                return ids.into_iter().collect();
+            }
+            changes.waiting.notified().await;
+        }
+    }
+
+    /// Notes that the best way to an id has changed.
+    pub(super) fn note(&self, id: I, entry: &mut Entry<I>) {
+        entry.serial = self.generation();
+        if let Some(changes) = self.changes.get()
+            && changes.ids.lock().insert(id)
+        {
+            changes.waiting.notify_one();
+        }
+    }
+
+    /// How an id is reached here.
+    #[must_use]
+    pub fn here(&self, id: I) -> Option<Here> {
+        let shard = self.shard(id).read();
+        let entry = shard.get(&id)?;
+        let kind = match (&entry.session, &entry.endpoint, &entry.beacon) {
+            (Some(session), ..) => Kind::Session(session.principal.credential),
+            (None, Some(_), _) => Kind::Endpoint,
+            (None, None, Some(_)) => Kind::Beacon,
+            (None, None, None) => return None,
+        };
+        Some(Here { serial: entry.serial, kind })
+    }
+
+    /// Gives up an id's session and endpoint, since a newer one is elsewhere; what came after
+    /// `serial` stays. Returns the session that ends.
+    pub fn supersede(&self, id: I, serial: u64, now: Instant) -> Option<Arc<Session<I>>> {
+        let mut shard = self.shard(id).write();
+        let entry = shard.get_mut(&id).filter(|entry| entry.serial <= serial)?;
+        let session = self.end_session(id, entry, now);
+        if let Some(session) = &session {
+            session.end(End::Replaced);
+        }
+        let had_endpoint = entry.endpoint.take().is_some();
+        if had_endpoint {
+            self.endpoints.fetch_sub(1, Ordering::Relaxed);
+            self.note(id, entry);
+        }
+        if entry.is_empty() {
+            shard.remove(&id);
+        }
+        drop(shard);
+        if had_endpoint {
+            self.newcomers.lock().remove(id);
+        }
+        session
+    }
+}
