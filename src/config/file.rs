@@ -7,6 +7,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::layers::Given;
+use super::secret::shown;
 use super::{Error, Origin, Place, all_settings};
 
 /// Largest file that a setting can name and that is read here, in bytes.
@@ -51,7 +52,8 @@ fn parse(text: &str, path: &Path) -> Result<Vec<(&'static str, Given)>, Error> {
             let key = key.get_ref().as_ref();
             let refuse = |reason| Error::Setting {
                 place: Place { key: key.to_owned(), origin: origin.clone() },
-                value: text.get(value.span()).unwrap_or_default().trim_matches('"').to_owned(),
+                value: shown(key, text.get(value.span()).unwrap_or_default().trim_matches('"'))
+                    .into_owned(),
                 reason,
             };
             let setting = all_settings().find(|setting| setting.key == key);

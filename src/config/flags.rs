@@ -1,5 +1,7 @@
 //! The settings as flags of the command line, made from the table.
 
+use std::fmt;
+
 use clap::error::Error;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
@@ -13,8 +15,9 @@ Each flag is also an environment variable, such as BEACON_RELAY_UDP_BIND for --u
 Flags beat the environment, which beats the file. Write times as 500ms, 10s, 2m or 1h,
 and lists with commas or by repeating the flag.";
 
-/// What the command line says about settings, as text.
-#[derive(Clone, Debug, Default)]
+/// What the command line says about settings, as text. Debugged, it has only the keys,
+/// since texts can be secret.
+#[derive(Clone, Default)]
 pub struct Flags {
     /// The configuration file.
     pub(super) config: Option<String>,
@@ -39,6 +42,12 @@ impl Flags {
     /// Adds the flag of the setting `key`.
     pub fn add(&mut self, key: &'static str, text: String) {
         self.given.push((key, vec![text]));
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.given.iter().map(|(key, _)| key)).finish()
     }
 }
 

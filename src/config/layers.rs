@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::variable;
+use super::secret::shown;
 use super::surroundings::DEFAULT_MAX_PEERS;
 use super::table::Setting;
 use super::value::{Kind, Ordered, Value, WssBind, split};
@@ -16,15 +17,15 @@ use super::{Error, Flags, Invalid, IpNet, Origin, Place, Surroundings, all_setti
 /// The effective text of every setting, with its origin.
 ///
 /// Displayed, it is a configuration file that says the same; secrets are only named in
-/// it, by their files.
+/// it, by their files, and the password of a URL is left out.
 #[derive(Clone, Debug)]
 pub struct Layers {
     given: BTreeMap<&'static str, Given>,
     most_peers: usize,
 }
 
-/// What was said last about one setting.
-#[derive(Clone, Debug)]
+/// What was said last about one setting. Debugged, it does not say what, which can be secret.
+#[derive(Clone)]
 pub(super) struct Given {
     pub(super) items: Vec<String>,
     pub(super) origin: Origin,
@@ -104,6 +105,12 @@ impl Layers {
         self.given.get(key).is_none_or(|given| given.origin == Origin::Default)
     }
 
+    /// Whether the setting has the text of its default, whoever said it.
+    pub(super) fn reads_as_default(&self, key: &str) -> bool {
+        let setting = all_settings().find(|setting| setting.key == key);
+        setting.is_some_and(|setting| self.items(key).iter().eq(setting.default.as_slice()))
+    }
+
     /// Most peers that the descriptor limit allows.
     pub(super) const fn most_peers(&self) -> usize {
         self.most_peers
@@ -113,7 +120,7 @@ impl Layers {
     pub(super) fn refuse(&self, key: &str, reason: impl Into<String>) -> Error {
         Error::Setting {
             place: self.place(key),
-            value: self.items(key).join(","),
+            value: shown(key, &self.items(key).join(",")).into_owned(),
             reason: reason.into(),
         }
     }
@@ -146,8 +153,14 @@ impl Layers {
             Kind::List => split(items).collect::<Vec<_>>().into(),
             Kind::Switch => bool::read(items).ok()?.into(),
             Kind::Number => text?.parse::<i64>().ok()?.into(),
-            Kind::Text => text?.into(),
+            Kind::Text => shown(setting.key, text?).into_owned().into(),
         })
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Given").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 

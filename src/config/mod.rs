@@ -1,35 +1,42 @@
 //! Every setting of the relay, and the checks that come before the first bind.
 //!
-//! A setting is declared once, in [`Config`] or, for the registry, in `registry`; its
-//! flag, its key in the file and its environment variable come from there. Text is
-//! collected by [`Layers`] and read by the types of `value`.
+//! A setting is declared once, in [`Config`] or, for the registry and the cluster, in
+//! `registry` and `cluster`; its flag, its key in the file and its environment variable
+//! come from there. Text is collected by [`Layers`] and read by the types of `value`.
 
+mod cluster;
 mod error;
 mod file;
 mod flags;
 mod layers;
 mod registry;
+mod secret;
 mod surroundings;
 mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+mod warning;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster::ClusterFlags;
+pub use cluster::{Cluster, ClusterFabric};
 pub use error::{Error, Invalid, Origin, Place};
 pub use flags::Flags;
 pub use layers::Layers;
 use registry::RegistryFlags;
-pub use registry::{Registry, RegistryTrust, Secret, Warning};
+pub use registry::{Registry, RegistryTrust};
+pub use secret::Secret;
 pub use surroundings::{Surroundings, create_state_dir, max_waiting};
 use table::{Setting, settings};
 pub use value::{
-    Fingerprint, HostPort, IpNet, LogFilter, LogFormat, PunchAllow, RelayName, UdpSenderCheck,
-    WebOrigin, WssBind,
+    ClusterName, Fingerprint, HostPort, IpNet, LogFilter, LogFormat, NatsServers, PunchAllow,
+    RelayName, UdpSenderCheck, WebOrigin, WssBind,
 };
+pub use warning::Warning;
 
 use crate::ids::BeaconId;
 
@@ -144,6 +151,8 @@ settings! {
     made of several {
         /// The registry, where there is one.
         registry: Option<Registry> = Registry::read;
+        /// The cluster, where there is one.
+        cluster: Option<Cluster> = Cluster::read;
         /// Whether nobody chose `udp_bind`, so that a machine without IPv6 may use 0.0.0.0.
         udp_bind_default: bool = |layers: &Layers| Ok::<_, Error>(layers.is_default("udp_bind"));
         /// What is worth a line in the log.
@@ -185,5 +194,5 @@ impl Config {
 
 /// Every setting, in the order of the help.
 fn all_settings() -> impl Iterator<Item = &'static Setting> {
-    Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS)
+    Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS).chain(ClusterFlags::SETTINGS)
 }

@@ -1,8 +1,5 @@
 //! The registry's settings, put together: where it is, whom to believe, and the token.
 
-use std::fmt;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustls::RootCertStore;
@@ -11,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::file::contents;
 use super::table::settings;
-use super::{Error, Fingerprint, HostPort, Layers, Place};
+use super::{Error, Fingerprint, HostPort, Layers, Secret};
 
 settings! {
     /// What the registry's flags say, each for itself.
@@ -90,33 +87,6 @@ impl Registry {
     }
 }
 
-/// A text that is never shown.
-#[derive(Clone, Eq, PartialEq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text, for the wire alone.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Reads a file that holds nothing else.
-    fn read(path: &Path) -> Result<Self, String> {
-        let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
-        match text.trim() {
-            "" => Err("the file is empty".to_owned()),
-            text => Ok(Self(text.to_owned())),
-        }
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
 /// Refuses a file without a usable certificate, which would fail only at the first look-up.
 fn check_ca(path: &Path) -> Result<(), String> {
     let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
@@ -126,34 +96,4 @@ fn check_ca(path: &Path) -> Result<(), String> {
         roots.add(certificate).map_err(|error| format!("an unusable certificate: {error}"))?;
     }
     if roots.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(()) }
-}
-
-/// What is allowed, but worth a line in the log.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Warning {
-    /// Every user of the machine can read the token.
-    #[error("{place} = {path:?}: every user of this machine can read the token; chmod 600 it")]
-    ReadableToken {
-        /// Who named the file.
-        place: Place,
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl Warning {
-    /// All that there is to say.
-    pub(super) fn all(layers: &Layers) -> Result<Vec<Self>, Error> {
-        const READABLE_BY_OTHERS: u32 = 0o004;
-        let key = "registry_admin_token_file";
-        let path: Option<PathBuf> = layers.read(key)?;
-        let readable = path.filter(|path| {
-            fs::metadata(path).is_ok_and(|file| file.permissions().mode() & READABLE_BY_OTHERS != 0)
-        });
-        Ok(readable
-            .map(|path| Self::ReadableToken { place: layers.place(key), path })
-            .into_iter()
-            .collect())
-    }
 }

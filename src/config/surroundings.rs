@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::path::Path;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::error::variable;
+use super::secret::shown;
 use super::{Error, Origin, Place};
 
 /// Most peers by default, whatever the machine allows.
@@ -28,8 +30,9 @@ pub fn max_waiting(descriptors: u64) -> usize {
     usize::try_from((descriptors / 32).clamp(least, 1_024)).expect("1,024 at most")
 }
 
-/// The process and its machine, as far as settings depend on them.
-#[derive(Clone, Debug)]
+/// The process and its machine, as far as settings depend on them. Debugged, it does not
+/// say what the variables hold, which can be secret.
+#[derive(Clone)]
 pub struct Surroundings {
     /// The environment variables.
     pub variables: HashMap<OsString, OsString>,
@@ -60,7 +63,7 @@ impl Surroundings {
         };
         value.to_str().map(|text| Some(text.to_owned())).ok_or_else(|| Error::Setting {
             place: Place { key: key.to_owned(), origin: Origin::Environment },
-            value: value.to_string_lossy().into_owned(),
+            value: shown(key, &value.to_string_lossy()).into_owned(),
             reason: "not UTF-8".to_owned(),
         })
     }
@@ -87,6 +90,16 @@ impl Surroundings {
         let descriptors = self.descriptors.saturating_sub(RESERVED_DESCRIPTORS);
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         all.saturating_sub(max_waiting(self.descriptors))
+    }
+}
+
+impl fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { variables: _, is_root, descriptors } = self;
+        f.debug_struct("Surroundings")
+            .field("is_root", is_root)
+            .field("descriptors", descriptors)
+            .finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 39] = [
+const BAD: [(&str, &str, &str); 48] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -52,6 +52,15 @@ const BAD: [(&str, &str, &str); 39] = [
     ("registry_ca", "/nonexistent/ca.pem", "needs --registry as well"),
     ("registry_fingerprint", "00ff", "64 hex digits, and this has 4"),
     ("registry_admin_token_file", "/nonexistent/token", "needs --registry as well"),
+    ("cluster_bind", "localhost:9100", "not IP:PORT"),
+    ("cluster_join", "a:9100,b", "`b` is not HOST:PORT"),
+    ("cluster_dns", "relays.example.net:0", "the port is no number"),
+    ("cluster_secret_file", "/nonexistent/secret", "needs --cluster-bind as well"),
+    ("cluster_allow", "00ff", "`00ff` is not a relay's id"),
+    ("cluster_keepalive", "10ms", "from 100ms to 5m"),
+    ("cluster_nats", "http://nats.example.net", "not a URL of nats:// or tls://"),
+    ("cluster_nats_credentials", "/nonexistent/creds", "needs --cluster-nats as well"),
+    ("cluster_name", "my.beacon", "letters, digits, - and _"),
 ];
 
 /// The program, without anything of the environment of the tests.
@@ -145,6 +154,8 @@ fn settings_that_contradict_each_other_are_refused() {
             &["--registry=r:9", "--registry-ca=/c", "--registry-fingerprint", &hex],
             "cannot be combined",
         ),
+        (&["--cluster-bind=:9100"], "--cluster-secret-file or --cluster-allow"),
+        (&["--cluster-bind=:9100", "--cluster-nats=nats://n"], "cannot be combined"),
     ] {
         let line = refused(relay(&["check-config"]).args(flags), USAGE);
         assert!(line.contains(part), "{line}");
@@ -245,6 +256,24 @@ fn readable_token_is_a_warning_and_never_printed() {
     let warning = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(warning.contains(&token) && warning.contains("chmod 600"), "{warning}");
     assert!(!warning.contains("hunter2") && !stdout(&output).contains("hunter2"));
+}
+
+#[test]
+fn secret_of_a_cluster_and_password_of_a_url_are_never_printed() {
+    let folder = TempDir::new().unwrap();
+    let secret = write(&folder, "secret", "hunter2hunter2hunter2\n");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let mesh = ["check-config", "--cluster-bind=:9100", "--cluster-secret-file", &secret];
+    let output = relay(&mesh).output().unwrap();
+    let warning = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(warning.contains(&secret) && warning.contains("chmod 600"), "{warning}");
+    assert!(!warning.contains("hunter2") && !stdout(&output).contains("hunter2"));
+
+    let nats = ["check-config", "--cluster-nats=nats://relay:hunter2@a,nats://b"];
+    let printed = stdout(&relay(&nats).output().unwrap());
+    assert!(printed.contains("cluster_nats = \"nats://***@a,nats://b\" # by a flag"), "{printed}");
+    let both = refused(relay(&nats).arg("--cluster-bind=:9100"), USAGE);
+    assert!(both.contains("nats://***@") && !both.contains("hunter2"), "{both}");
 }
 
 #[test]

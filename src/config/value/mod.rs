@@ -2,6 +2,7 @@
 
 mod address;
 mod choice;
+mod cluster;
 mod duration;
 mod name;
 mod network;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 pub use address::{HostPort, WssBind};
 pub use choice::{LogFilter, LogFormat, UdpSenderCheck};
+pub(super) use cluster::SharedName;
+pub use cluster::{ClusterName, NatsServers};
 pub use name::{Fingerprint, RelayName, WebOrigin};
 pub use network::{IpNet, PunchAllow};
 
@@ -170,7 +173,10 @@ macro_rules! by_from_str {
     )* };
 }
 
-by_from_str! { HostPort WssBind LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin IpNet }
+by_from_str! {
+    HostPort WssBind LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin IpNet
+    ClusterName NatsServers SharedName
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,7 @@
 //! The settings together: who wins, what contradicts what, and what is printed.
 
+mod cluster;
+
 use std::collections::HashMap;
 use std::fs;
 
@@ -279,7 +281,9 @@ fn flags_have_the_names_that_operators_were_told() {
         auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
-        punch-allow udp-sender-check public-plaintext log-level log-format";
+        punch-allow udp-sender-check public-plaintext log-level log-format cluster-bind cluster-join \
+        cluster-dns cluster-secret-file cluster-allow cluster-keepalive cluster-nats \
+        cluster-nats-credentials cluster-name";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
     let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();
     told.sort();

@@ -1,0 +1,83 @@
+//! What is never shown: the text of a secret file, and the password in a URL.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::Path;
+
+use super::file::contents;
+
+/// Stands where a user and a password were.
+pub(super) const HIDDEN: &str = "***";
+
+/// A text that is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text, for the wire alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads a file that holds nothing else.
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+        match text.trim() {
+            "" => Err("the file is empty".to_owned()),
+            text => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What may be shown of a text that somebody gave for the setting `key`: of URLs, neither
+/// user nor password.
+///
+/// It hides too much, such as all but the last of several URLs, rather than a part of a
+/// password that has an `@` or a comma in it. A misspelt `key` hides what has a scheme.
+pub(super) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, text),
+    };
+    match rest.rsplit_once('@') {
+        Some((_, host)) if scheme.is_some() || key == "cluster_nats" => {
+            let (scheme, slashes) = scheme.map_or(("", ""), |scheme| (scheme, "://"));
+            Cow::Owned(format!("{scheme}{slashes}{HIDDEN}@{host}"))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_and_password_of_a_url_are_hidden() {
+        for (text, expected) in [
+            ("nats://user:hunter2@a:4222", "nats://***@a:4222"),
+            ("nats://token@a", "nats://***@a"),
+            ("nats://u:p@ss,w://rd@a", "nats://***@a"),
+            ("nats://u:p@a,tls://u:p@b", "nats://***@b"),
+            ("user:hunter2@a", "***@a"),
+            ("nats://a,nats://b", "nats://a,nats://b"),
+        ] {
+            assert_eq!(shown("cluster_nats", text), expected);
+        }
+        assert_eq!(shown("clusternats", "nats://user:hunter2@a"), "nats://***@a");
+    }
+
+    #[test]
+    fn path_with_an_at_sign_is_shown() {
+        for key in ["wss_bind", "cluster_nats_credentials"] {
+            assert_eq!(shown(key, "unix:/run/relay@1"), "unix:/run/relay@1");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What is allowed, but worth a line in the log.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use super::{Error, Layers, Place};
+
+/// Settings that name files with secrets.
+const SECRETS: [&str; 3] =
+    ["registry_admin_token_file", "cluster_secret_file", "cluster_nats_credentials"];
+
+/// What is allowed, but worth a line in the log.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Warning {
+    /// Every user of the machine can read a secret.
+    #[error("{place} = {path:?}: every user of this machine can read the secret; chmod 600 it")]
+    ReadableSecret {
+        /// Who named the file.
+        place: Place,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A setting of a cluster that is not there.
+    #[error("{place} does nothing without --cluster-bind or --cluster-nats: this relay is alone")]
+    NoCluster {
+        /// Who set it.
+        place: Place,
+    },
+}
+
+impl Warning {
+    /// All that there is to say.
+    pub(super) fn all(layers: &Layers) -> Result<Vec<Self>, Error> {
+        const READABLE_BY_OTHERS: u32 = 0o004;
+        let mut warnings = Vec::new();
+        for key in SECRETS {
+            let path: Option<PathBuf> = layers.read(key)?;
+            let readable = path.filter(|path| {
+                fs::metadata(path)
+                    .is_ok_and(|file| file.permissions().mode() & READABLE_BY_OTHERS != 0)
+            });
+            let place = layers.place(key);
+            warnings.extend(readable.map(|path| Self::ReadableSecret { place, path }));
+        }
+        if ["cluster_bind", "cluster_nats"].iter().all(|key| layers.is_default(key)) {
+            let idle = ["cluster_name", "cluster_keepalive"].into_iter();
+            let idle = idle.filter(|key| !layers.reads_as_default(key));
+            warnings.extend(idle.map(|key| Self::NoCluster { place: layers.place(key) }));
+        }
+        Ok(warnings)
+    }
+}
