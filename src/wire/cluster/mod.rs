@@ -110,6 +110,9 @@ pub struct Claim<I> {
     pub takeover: Takeover,
     /// Hash of what the node proved to have; 0 where it proved nothing.
     pub credential: u64,
+    /// How long ago the node arrived, in milliseconds: a request that was lost and comes
+    /// late is no newer than what came in the meantime.
+    pub age_ms: u32,
 }
 
 /// One thing that a relay tells another.
@@ -130,10 +133,12 @@ pub enum Frame<'a, I> {
     Granted {
         /// The node.
         id: I,
-        /// The epoch of the ownership.
+        /// The epoch of the ownership, which may be newer than the claim's.
         epoch: u64,
         /// The serial of the claim.
         serial: u64,
+        /// The standing that the home has noted: claims may overtake each other.
+        standing: Standing,
     },
     /// From a home: the claim of this serial gives way to an owner elsewhere.
     Refused {
@@ -150,6 +155,9 @@ pub enum Frame<'a, I> {
         id: I,
         /// Where it is.
         place: Place,
+        /// The receiver's serial that this ends, repeated until the receiver answers; 0
+        /// where this is only news.
+        ends: u64,
     },
     /// To a home: the sender no longer has the node under this serial or any before it.
     Leave {
@@ -183,6 +191,8 @@ pub enum Frame<'a, I> {
         id: I,
         /// Where it is.
         place: Place,
+        /// The owner's serial, for an owner that knows better.
+        serial: u64,
     },
     /// From a home: nobody has said that it has the node.
     Missing {
@@ -217,6 +227,8 @@ pub enum Refusal {
     TooSoon,
     /// The epoch is too far ahead of the home's clock: ask for another.
     EpochAhead,
+    /// The home has no room for another node.
+    Full,
 }
 
 /// Why bytes are not a batch.
@@ -307,15 +319,21 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             standing: body.standing()?,
             takeover: body.takeover()?,
             credential: body.u64()?,
+            age_ms: body.u32()?,
         }),
-        kind::GRANTED => Frame::Granted { id, epoch: body.u64()?, serial: body.u64()? },
+        kind::GRANTED => Frame::Granted {
+            id,
+            epoch: body.u64()?,
+            serial: body.u64()?,
+            standing: body.standing()?,
+        },
         kind::REFUSED => Frame::Refused { id, serial: body.u64()?, refusal: refusal(body)? },
-        kind::MOVED => Frame::Moved { id, place: place(body)? },
+        kind::MOVED => Frame::Moved { id, place: place(body)?, ends: body.u64()? },
         kind::LEAVE => Frame::Leave { id, serial: body.u64()? },
         kind::LEFT => Frame::Left { id, serial: body.u64()? },
         kind::GONE => Frame::Gone { id, epoch: body.u64()? },
         kind::FIND => Frame::Find { id },
-        kind::FOUND => Frame::Found { id, place: place(body)? },
+        kind::FOUND => Frame::Found { id, place: place(body)?, serial: body.u64()? },
         _ => Frame::Missing { id },
     })
 }
@@ -330,6 +348,7 @@ fn refusal(body: &mut Reader<'_>) -> Result<Refusal, DecodeError> {
         0 => Ok(Refusal::Held(place(body)?)),
         1 => Ok(Refusal::TooSoon),
         2 => Ok(Refusal::EpochAhead),
+        3 => Ok(Refusal::Full),
         _ => Err(DecodeError::BadField { kind: body.kind }),
     }
 }
@@ -349,10 +368,12 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             number(claim.serial, body);
             body.extend([claim.standing as u8, claim.takeover as u8]);
             number(claim.credential, body);
+            body.extend(claim.age_ms.to_be_bytes());
         }),
-        Frame::Granted { id, epoch, serial } => put(kind::GRANTED, &id, batch, |body| {
+        Frame::Granted { id, epoch, serial, standing } => put(kind::GRANTED, &id, batch, |body| {
             number(epoch, body);
             number(serial, body);
+            body.push(standing as u8);
         }),
         Frame::Refused { id, serial, refusal } => put(kind::REFUSED, &id, batch, |body| {
             number(serial, body);
@@ -363,14 +384,21 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
                 }
                 Refusal::TooSoon => body.push(1),
                 Refusal::EpochAhead => body.push(2),
+                Refusal::Full => body.push(3),
             }
         }),
-        Frame::Moved { id, place } => put(kind::MOVED, &id, batch, |body| put_place(&place, body)),
+        Frame::Moved { id, place, ends } => put(kind::MOVED, &id, batch, |body| {
+            put_place(&place, body);
+            number(ends, body);
+        }),
         Frame::Leave { id, serial } => put(kind::LEAVE, &id, batch, |body| number(serial, body)),
         Frame::Left { id, serial } => put(kind::LEFT, &id, batch, |body| number(serial, body)),
         Frame::Gone { id, epoch } => put(kind::GONE, &id, batch, |body| number(epoch, body)),
         Frame::Find { id } => put(kind::FIND, &id, batch, |_| {}),
-        Frame::Found { id, place } => put(kind::FOUND, &id, batch, |body| put_place(&place, body)),
+        Frame::Found { id, place, serial } => put(kind::FOUND, &id, batch, |body| {
+            put_place(&place, body);
+            number(serial, body);
+        }),
         Frame::Missing { id } => put(kind::MISSING, &id, batch, |_| {}),
         Frame::Alive => batch.extend([kind::ALIVE, 0, 0, 0, 0]),
         Frame::Draining => batch.extend([kind::DRAINING, 0, 0, 0, 0]),
