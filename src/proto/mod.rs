@@ -5,4 +5,5 @@ pub mod endpoint;
 pub mod gossip;
 pub mod limit;
 pub mod login;
+pub mod presence;
 pub mod route;

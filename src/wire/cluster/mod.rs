@@ -146,6 +146,8 @@ pub enum Frame<'a, I> {
         id: I,
         /// The serial of the claim.
         serial: u64,
+        /// The standing of the claim: the next one of this serial may have another.
+        standing: Standing,
         /// Why, and by whom.
         refusal: Refusal,
     },
@@ -327,7 +329,12 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             serial: body.u64()?,
             standing: body.standing()?,
         },
-        kind::REFUSED => Frame::Refused { id, serial: body.u64()?, refusal: refusal(body)? },
+        kind::REFUSED => Frame::Refused {
+            id,
+            serial: body.u64()?,
+            standing: body.standing()?,
+            refusal: refusal(body)?,
+        },
         kind::MOVED => Frame::Moved { id, place: place(body)?, ends: body.u64()? },
         kind::LEAVE => Frame::Leave { id, serial: body.u64()? },
         kind::LEFT => Frame::Left { id, serial: body.u64()? },
@@ -375,18 +382,21 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             number(serial, body);
             body.push(standing as u8);
         }),
-        Frame::Refused { id, serial, refusal } => put(kind::REFUSED, &id, batch, |body| {
-            number(serial, body);
-            match refusal {
-                Refusal::Held(place) => {
-                    body.push(0);
-                    put_place(&place, body);
+        Frame::Refused { id, serial, standing, refusal } => {
+            put(kind::REFUSED, &id, batch, |body| {
+                number(serial, body);
+                body.push(standing as u8);
+                match refusal {
+                    Refusal::Held(place) => {
+                        body.push(0);
+                        put_place(&place, body);
+                    }
+                    Refusal::TooSoon => body.push(1),
+                    Refusal::EpochAhead => body.push(2),
+                    Refusal::Full => body.push(3),
                 }
-                Refusal::TooSoon => body.push(1),
-                Refusal::EpochAhead => body.push(2),
-                Refusal::Full => body.push(3),
-            }
-        }),
+            })
+        }
         Frame::Moved { id, place, ends } => put(kind::MOVED, &id, batch, |body| {
             put_place(&place, body);
             number(ends, body);

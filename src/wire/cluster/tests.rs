@@ -35,10 +35,30 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                     age_ms: 1_000,
                 })),
                 Just(Frame::Granted { id, epoch, serial, standing: place.standing }),
-                Just(Frame::Refused { id, serial, refusal: Refusal::Held(place) }),
-                Just(Frame::Refused { id, serial, refusal: Refusal::TooSoon }),
-                Just(Frame::Refused { id, serial, refusal: Refusal::EpochAhead }),
-                Just(Frame::Refused { id, serial, refusal: Refusal::Full }),
+                Just(Frame::Refused {
+                    id,
+                    serial,
+                    standing: place.standing,
+                    refusal: Refusal::Held(place)
+                }),
+                Just(Frame::Refused {
+                    id,
+                    serial,
+                    standing: place.standing,
+                    refusal: Refusal::TooSoon
+                }),
+                Just(Frame::Refused {
+                    id,
+                    serial,
+                    standing: place.standing,
+                    refusal: Refusal::EpochAhead
+                }),
+                Just(Frame::Refused {
+                    id,
+                    serial,
+                    standing: place.standing,
+                    refusal: Refusal::Full
+                }),
                 Just(Frame::Moved { id, place, ends: serial }),
                 Just(Frame::Leave { id, serial }),
                 Just(Frame::Left { id, serial }),

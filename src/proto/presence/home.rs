@@ -1,0 +1,94 @@
+//! This relay as a home: it hears claims and leaves, and answers who has a node.
+
+use super::members::Slot;
+use super::registry::{Claimant, Record, Verdict};
+use super::statements::Kind;
+use super::{Event, Name, Now, Presence, Reject};
+use crate::wire::cluster::{Claim, Frame, Place, Refusal};
+
+impl<I: Name> Presence<I> {
+    pub(super) fn on_claim(&mut self, from: Slot, claim: &Claim<I>, now: Now) {
+        let Some(relay) = self.members.relay(from) else { return };
+        let Claim { id, serial, standing, .. } = *claim;
+        let (by, tick) = (Claimant { slot: from, relay }, self.tick(now));
+        let members = &self.members;
+        let refusal = match self.registry.claim(by, claim, |slot| members.relay(slot), now, tick) {
+            Verdict::Granted { epoch, replaced } => {
+                self.statements.end_moved(from, id, u64::MAX);
+                if let Some((owner, ends)) = replaced {
+                    self.replace(id, from, owner, ends, now);
+                }
+                self.send(from, Frame::Granted { id, epoch, serial, standing });
+                return;
+            }
+            Verdict::Outranked => {
+                if let Some(place) = self.place(id) {
+                    self.send(from, Frame::Moved { id, place, ends: serial });
+                }
+                return;
+            }
+            Verdict::Over(serial) => {
+                self.send(from, Frame::Left { id, serial });
+                return;
+            }
+            Verdict::Stale => return,
+            Verdict::Held => {
+                self.reject(Reject::Held);
+                let Some(place) = self.place(id) else { return };
+                Refusal::Held(place)
+            }
+            Verdict::Rejected(reason) => {
+                self.reject(reason);
+                match reason {
+                    Reject::EpochAhead => Refusal::EpochAhead,
+                    Reject::Full => Refusal::Full,
+                    Reject::TooSoon | Reject::Held | Reject::Stranger | Reject::LookupsFull => {
+                        Refusal::TooSoon
+                    }
+                }
+            }
+        };
+        if claim.epoch == 0 {
+            // It knows that it has lost what it had, and is answered.
+            self.statements.end_moved(from, id, serial);
+        }
+        self.send(from, Frame::Refused { id, serial, standing, refusal });
+    }
+
+    /// Tells the owner that was replaced until it answers, and all others once.
+    fn replace(&mut self, id: I, by: Slot, owner: Slot, ends: u64, now: Now) {
+        self.statements.say(owner, id, Kind::Moved(ends), now.at);
+        let Some(place) = self.place(id) else { return };
+        for to in self.members.slots().filter(|to| *to != by && *to != owner) {
+            self.send(to, Frame::Moved { id, place, ends: 0 });
+        }
+    }
+
+    pub(super) fn on_leave(&mut self, from: Slot, id: I, serial: u64, now: Now) {
+        self.registry.leave(from, id, serial, now.at, self.tick(now));
+        self.statements.end_moved(from, id, serial);
+        self.send(from, Frame::Left { id, serial });
+    }
+
+    pub(super) fn on_gone(&mut self, from: Slot, id: I, epoch: u64, now: Now) {
+        self.registry.gone(from, id, epoch, now.at, self.tick(now));
+        if let Some(owner) = self.members.relay(from) {
+            self.events.push_back(Event::Gone { id, owner, epoch });
+        }
+    }
+
+    pub(super) fn on_find(&mut self, from: Slot, id: I) {
+        let found = self.registry.find(id).map(|record| record.serial);
+        let answer = match found.zip(self.place(id)) {
+            Some((serial, place)) => Frame::Found { id, place, serial },
+            None => Frame::Missing { id },
+        };
+        self.send(from, answer);
+    }
+
+    /// Where a node is, or was last, by what this home knows.
+    pub(super) fn place(&self, id: I) -> Option<Place> {
+        let Record { owner, epoch, standing, .. } = *self.registry.known(id)?;
+        Some(Place { owner: self.members.relay(owner)?, epoch, standing })
+    }
+}

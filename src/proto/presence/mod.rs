@@ -1,0 +1,329 @@
+//! Presence: which relay of a cluster has a node.
+//!
+//! Each id has a home and a spare among the members ([`members`]). A relay that has a node
+//! claims it there ([`owner`]); a home grants, refuses and tells who was replaced ([`home`],
+//! [`registry`]); a relay that wants to reach a node asks its home ([`lookups`]). What needs
+//! an answer is said again until it comes ([`statements`]); a change of the members makes
+//! every relay claim anew what has another home now ([`changes`]).
+//!
+//! Sans-IO: after every input the caller drains [`Presence::poll_transmit`] and
+//! [`Presence::poll_event`], and calls [`Presence::timeout`] at [`Presence::poll_timeout`].
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::ids::RelayId;
+use crate::wire::cluster::{Frame, Name, Place, Standing, Takeover};
+
+mod changes;
+mod home;
+mod lookups;
+mod members;
+mod owner;
+mod registry;
+mod statements;
+mod timers;
+
+use changes::Walk;
+use lookups::Lookups;
+use members::{Members, Slot};
+use owner::Local;
+use registry::{Registry, Tick};
+use statements::Statements;
+
+/// How many nodes a relay is the home of at most.
+pub const MAX_ENTRIES: usize = 4_000_000;
+
+/// The time of an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For all that lasts.
+    pub at: Instant,
+    /// For epochs: milliseconds since 1970 by this relay's clock.
+    pub unix_ms: u64,
+}
+
+/// How a node is here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Here {
+    /// Which of this relay's connections it is: later ones have higher numbers, from 1 on.
+    pub serial: u64,
+    /// How well that is known.
+    pub standing: Standing,
+    /// What happens to an owner elsewhere.
+    pub takeover: Takeover,
+    /// Hash of what the node proved to have; 0 where it proved nothing.
+    pub credential: u64,
+}
+
+/// What the caller has to act on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Event<I> {
+    /// A node is there: remember it, unless a newer (epoch, owner) is known.
+    Located {
+        /// The node.
+        id: I,
+        /// Where it is.
+        place: Place,
+        /// When it was asked for; `None` for news.
+        asked: Option<Instant>,
+    },
+    /// A look-up ended: no home knows an owner.
+    Missing {
+        /// The node.
+        id: I,
+        /// When it was asked for.
+        asked: Instant,
+    },
+    /// A node is no longer there: forget a place of this owner of this epoch or older.
+    Gone {
+        /// The node.
+        id: I,
+        /// Who had it.
+        owner: RelayId,
+        /// The epoch that ended.
+        epoch: u64,
+    },
+    /// A relay left: forget every place that is there.
+    RelayGone {
+        /// The relay.
+        relay: RelayId,
+    },
+    /// The local session of this serial, or an older one, has to go.
+    Superseded {
+        /// The node.
+        id: I,
+        /// The newest serial that has to go.
+        serial: u64,
+        /// Where the node is instead; `None` if the claim came too soon.
+        place: Option<Place>,
+    },
+}
+
+/// Why an input was not followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reject {
+    /// A frame came from a relay that is no member.
+    Stranger,
+    /// The epoch of a claim is too far ahead of the clock.
+    EpochAhead,
+    /// A claim is no reason to take the node away from its owner.
+    Held,
+    /// A claim that proves nothing came too soon after something else.
+    TooSoon,
+    /// There is no room for another entry.
+    Full,
+    /// There are too many look-ups in flight.
+    LookupsFull,
+}
+
+impl Reject {
+    /// All of them, in the order of [`Stats::rejects`].
+    pub const ALL: [Self; 6] = [
+        Self::Stranger,
+        Self::EpochAhead,
+        Self::Held,
+        Self::TooSoon,
+        Self::Full,
+        Self::LookupsFull,
+    ];
+
+    /// The word for the metric's `reason` label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stranger => "stranger",
+            Self::EpochAhead => "epoch_ahead",
+            Self::Held => "held",
+            Self::TooSoon => "too_soon",
+            Self::Full => "full",
+            Self::LookupsFull => "lookups_full",
+        }
+    }
+}
+
+/// How much there is of what.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Nodes of the cluster that this relay is the home of.
+    pub entries: usize,
+    /// Nodes that it was the home of a moment ago.
+    pub tombstones: usize,
+    /// Nodes that this relay has.
+    pub locals: usize,
+    /// Statements that wait for an answer.
+    pub outstanding: usize,
+    /// Look-ups in flight.
+    pub lookups: usize,
+    /// Inputs that were not followed since the start, as [`Reject::ALL`].
+    pub rejects: [u64; Reject::ALL.len()],
+}
+
+/// The presence of all nodes, as one relay sees it.
+#[derive(Debug)]
+pub struct Presence<I> {
+    me: RelayId,
+    start: Instant,
+    members: Members,
+    locals: HashMap<I, Local, RandomState>,
+    registry: Registry<I>,
+    lookups: Lookups<I>,
+    statements: Statements<I>,
+    /// Locals that may have other homes now.
+    claims: Walk<I>,
+    /// Entries that this relay may be no home of any more.
+    leftovers: Walk<I>,
+    rejects: [u64; Reject::ALL.len()],
+    /// What this relay tells itself, being a home as any other.
+    inbox: VecDeque<Frame<'static, I>>,
+    outbox: VecDeque<(Slot, Frame<'static, I>)>,
+    events: VecDeque<Event<I>>,
+}
+
+impl<I: Name> Presence<I> {
+    /// A relay on its own, which is home for at most `room` nodes ([`MAX_ENTRIES`]).
+    #[must_use]
+    pub fn new(me: RelayId, room: usize, start: Instant) -> Self {
+        Self {
+            me,
+            start,
+            members: Members::new(me),
+            locals: HashMap::default(),
+            registry: Registry::new(room),
+            lookups: Lookups::new(),
+            statements: Statements::new(),
+            claims: Walk::new(),
+            leftovers: Walk::new(),
+            rejects: [0; Reject::ALL.len()],
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// A member says something; packets, NACKs and signs of life are not for this.
+    pub fn receive(&mut self, from: RelayId, frame: &Frame<'_, I>, now: Now) {
+        let Some(slot) = self.members.slot(from).filter(|slot| *slot != Slot::ME) else {
+            self.reject(Reject::Stranger);
+            return;
+        };
+        self.handle(slot, frame, now);
+        self.settle(now);
+    }
+
+    fn handle(&mut self, from: Slot, frame: &Frame<'_, I>, now: Now) {
+        match *frame {
+            Frame::Claim(ref claim) => self.on_claim(from, claim, now),
+            Frame::Leave { id, serial } => self.on_leave(from, id, serial, now),
+            Frame::Find { id } => self.on_find(from, id),
+            Frame::Gone { id, epoch } => self.on_gone(from, id, epoch, now),
+            Frame::Granted { id, epoch, serial, standing } => {
+                self.on_granted(from, id, (epoch, serial, standing), now);
+            }
+            Frame::Refused { id, serial, standing, refusal } => {
+                self.on_refused(from, id, (serial, standing), refusal, now);
+            }
+            Frame::Moved { id, place, ends } => self.on_moved(from, id, place, ends, now),
+            Frame::Left { id, serial } => self.statements.end_leave(from, id, serial),
+            Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
+            Frame::Missing { id } => self.on_missing(from, id, now),
+            Frame::Draining => {
+                if let Some(relay) = self.members.relay(from) {
+                    self.drain(relay, now);
+                }
+            }
+            Frame::Packets(_) | Frame::Nack { .. } | Frame::Alive | Frame::Unknown => {}
+        }
+    }
+
+    /// Does what is due.
+    pub fn timeout(&mut self, now: Now) {
+        self.walk(now);
+        self.registry.sweep(now.at, self.tick(now));
+        self.look_further(now);
+        self.settle(now);
+    }
+
+    /// When [`Self::timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let parts = [
+            self.statements.next(),
+            self.lookups.next(),
+            self.registry.next(),
+            self.claims.next(),
+            self.leftovers.next(),
+        ];
+        parts.into_iter().flatten().min()
+    }
+
+    /// The next frame to send, and to whom.
+    pub fn poll_transmit(&mut self) -> Option<(RelayId, Frame<'static, I>)> {
+        loop {
+            let (to, frame) = self.outbox.pop_front()?;
+            if let Some(relay) = self.members.relay(to) {
+                return Some((relay, frame));
+            }
+        }
+    }
+
+    /// The next thing to act on.
+    pub fn poll_event(&mut self) -> Option<Event<I>> {
+        self.events.pop_front()
+    }
+
+    /// How much there is of what.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            entries: self.registry.live(),
+            tombstones: self.registry.tombstones(),
+            locals: self.locals.len(),
+            outstanding: self.statements.len(),
+            lookups: self.lookups.len(),
+            rejects: self.rejects,
+        }
+    }
+
+    /// The epoch under which this relay has a node; `None` before a home has granted one.
+    #[must_use]
+    pub fn epoch(&self, id: I) -> Option<u64> {
+        Some(self.locals.get(&id)?.epoch).filter(|epoch| *epoch > 0)
+    }
+
+    /// Says what is due, and hears what it told itself, until nothing is left of either.
+    fn settle(&mut self, now: Now) {
+        loop {
+            if let Some(frame) = self.inbox.pop_front() {
+                self.handle(Slot::ME, &frame, now);
+            } else if let Some(statement) = self.statements.pop(now.at) {
+                self.say(statement, now);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn send(&mut self, to: Slot, frame: Frame<'static, I>) {
+        if to == Slot::ME {
+            self.inbox.push_back(frame);
+        } else {
+            self.outbox.push_back((to, frame));
+        }
+    }
+
+    fn reject(&mut self, reason: Reject) {
+        let at = Reject::ALL.iter().position(|other| *other == reason);
+        if let Some(count) = at.and_then(|at| self.rejects.get_mut(at)) {
+            *count += 1;
+        }
+    }
+
+    fn tick(&self, now: Now) -> Tick {
+        Tick::at(self.start, now.at)
+    }
+}

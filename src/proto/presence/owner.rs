@@ -1,0 +1,260 @@
+//! This relay as an owner: it claims its nodes at their homes, and gives way.
+//!
+//! A claim without an epoch asks for one: of the home at once, of the spare if that does not
+//! answer soon. The newest epoch that is granted counts, and whichever of the two has not
+//! granted it is told. An owner gives way when each of the homes has answered, and one of
+//! them names a place of a higher rank: a home that has yet to answer might raise its own.
+
+use std::time::Duration;
+
+use super::members::{Homes, Slot};
+use super::registry::Tick;
+use super::statements::Kind;
+use super::{Event, Here, Name, Now, Presence};
+use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
+
+/// How long the home has for its answer before the spare is asked.
+const SPARE_AFTER: Duration = Duration::from_millis(100);
+
+/// How long a claim rests that was refused and stays.
+const REST: Duration = Duration::from_secs(30);
+
+/// A node that is here. There may be millions: 36 bytes, which alignment would make 40.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+pub(super) struct Local {
+    /// 0 until a home has granted one.
+    pub(super) epoch: u64,
+    serial: u64,
+    credential: u64,
+    since: Tick,
+    /// The homes that have granted this epoch.
+    told: Homes,
+    standing: Standing,
+    takeover: Takeover,
+}
+
+const UNTOLD: Homes = [Slot::NONE; 2];
+
+impl<I: Name> Presence<I> {
+    /// A node is here; the same serial with another standing is news of the same one.
+    pub fn arrived(&mut self, id: I, here: Here, now: Now) {
+        let Here { serial, standing, takeover, credential } = here;
+        let local = match self.locals.get(&id).copied() {
+            Some(local) if local.serial > serial => return,
+            Some(local) if local.serial == serial => {
+                Local { standing, takeover, credential, told: UNTOLD, ..local }
+            }
+            _ => Local {
+                epoch: 0,
+                serial,
+                credential,
+                since: self.tick(now),
+                told: UNTOLD,
+                standing,
+                takeover,
+            },
+        };
+        self.locals.insert(id, local);
+        self.void_claims(id);
+        self.claim(id, now);
+        self.settle(now);
+    }
+
+    /// A node left: `serial` and all before it are over.
+    pub fn departed(&mut self, id: I, serial: u64, now: Now) {
+        let Some(local) = self.locals.get(&id).filter(|local| local.serial <= serial) else {
+            return;
+        };
+        let epoch = local.epoch;
+        self.drop_local(id, serial, now);
+        if epoch > 0 {
+            for to in self.members.slots().filter(|slot| *slot != Slot::ME) {
+                self.send(to, Frame::Gone { id, epoch });
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Packets came for a node that is not here, and was never after `last_serial`: its
+    /// homes are told.
+    pub fn not_here(&mut self, id: I, last_serial: u64, now: Now) {
+        if self.locals.contains_key(&id) {
+            return;
+        }
+        for home in self.members.homes(&id).into_iter().filter(|home| *home != Slot::NONE) {
+            self.statements.say(home, id, Kind::Leave(last_serial), now.at);
+        }
+        self.settle(now);
+    }
+
+    /// Claims a local at those of its homes that have not granted its epoch.
+    pub(super) fn claim(&mut self, id: I, now: Now) {
+        let homes = self.members.homes(&id);
+        let Some(local) = self.locals.get_mut(&id) else { return };
+        let told = local.told.map(|slot| if homes.contains(&slot) { slot } else { Slot::NONE });
+        local.told = told;
+        let wait = if local.epoch == 0 { SPARE_AFTER } else { Duration::ZERO };
+        for (home, wait) in homes.into_iter().zip([Duration::ZERO, wait]) {
+            let done = home == Slot::NONE || told.contains(&home);
+            if !done && !self.statements.has_claim(home, id) {
+                self.statements.say(home, id, Kind::Claim, now.at + wait);
+            }
+        }
+    }
+
+    /// Says a statement that is due, unless it has become void.
+    pub(super) fn say(&mut self, statement: (Slot, I, Kind, bool), now: Now) {
+        let (to, id, kind, afresh) = statement;
+        let frame = match kind {
+            Kind::Leave(serial) => Frame::Leave { id, serial },
+            Kind::Claim => {
+                let home = self.members.homes(&id).contains(&to);
+                let Some(local) = self.locals.get(&id).filter(|_| home) else {
+                    self.statements.end_claim(to, id);
+                    return;
+                };
+                let Local { epoch, serial, credential, since, standing, takeover, .. } = *local;
+                let age_ms = self.tick(now).since(since).as_millis();
+                let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
+                let epoch = if afresh { 0 } else { epoch };
+                Frame::Claim(Claim { id, epoch, serial, standing, takeover, credential, age_ms })
+            }
+            Kind::Moved(ends) => {
+                let known = self.registry.known(id).is_some_and(|record| record.owner != to);
+                let Some(place) = self.place(id).filter(|_| known) else {
+                    self.statements.end_moved(to, id, ends);
+                    return;
+                };
+                Frame::Moved { id, place, ends }
+            }
+        };
+        self.send(to, frame);
+    }
+
+    pub(super) fn on_granted(&mut self, from: Slot, id: I, of: (u64, u64, Standing), now: Now) {
+        let (epoch, serial, standing) = of;
+        let homes = self.members.homes(&id);
+        let local = self.locals.get_mut(&id).filter(|local| local.serial == serial);
+        let Some(local) = local else {
+            self.statements.say(from, id, Kind::Leave(serial), now.at);
+            return;
+        };
+        if standing == local.standing {
+            if epoch > local.epoch {
+                (local.epoch, local.told) = (epoch, UNTOLD);
+                homes.iter().for_each(|home| self.statements.end_claim(*home, id));
+            }
+            if epoch == local.epoch || self.statements.asked_afresh(from, id) {
+                let mut told = local.told;
+                for (told, _) in told.iter_mut().zip(homes).filter(|(_, home)| *home == from) {
+                    *told = from;
+                }
+                local.told = told;
+                self.statements.end_claim(from, id);
+            }
+        }
+        self.claim(id, now);
+    }
+
+    pub(super) fn on_refused(
+        &mut self,
+        from: Slot,
+        id: I,
+        of: (u64, Standing),
+        refusal: Refusal,
+        now: Now,
+    ) {
+        let local = self.locals.get(&id).filter(|local| (local.serial, local.standing) == of);
+        let Some(local) = local else { return };
+        let place = match refusal {
+            Refusal::Held(place) => Some(place),
+            Refusal::TooSoon => None,
+            Refusal::EpochAhead => {
+                self.statements.ask_afresh(from, id);
+                return;
+            }
+            Refusal::Full => {
+                self.statements.park(from, id, now.at + REST);
+                return;
+            }
+        };
+        if local.standing == Standing::Gateway {
+            self.statements.park(from, id, now.at + REST);
+        } else {
+            self.give_way(id, place, now);
+        }
+    }
+
+    pub(super) fn on_moved(&mut self, from: Slot, id: I, place: Place, ends: u64, now: Now) {
+        let local = self.locals.get(&id).copied();
+        if ends > 0 && local.is_none_or(|local| local.serial > ends) {
+            self.send(from, Frame::Leave { id, serial: ends });
+        }
+        if place.owner == self.me {
+            return;
+        }
+        let Some(local) = local else {
+            self.tell_place(id, place);
+            return;
+        };
+        if local.epoch == 0 {
+            return;
+        }
+        let rank = (local.standing, local.epoch, self.me);
+        if (place.standing, place.epoch, place.owner) < rank {
+            self.statements.say(from, id, Kind::Claim, now.at);
+            return;
+        }
+        self.statements.end_claim(from, id);
+        let homes = self.members.homes(&id);
+        if homes.iter().any(|home| self.statements.awaits_claim(*home, id)) {
+            return;
+        }
+        if local.standing == Standing::Gateway {
+            if let Some(local) = self.locals.get_mut(&id) {
+                (local.epoch, local.told) = (0, UNTOLD);
+            }
+            self.claim(id, now);
+        } else {
+            self.statements.say(from, id, Kind::Leave(local.serial), now.at);
+            self.give_way(id, Some(place), now);
+        }
+    }
+
+    /// A local is lost to another relay.
+    fn give_way(&mut self, id: I, place: Option<Place>, now: Now) {
+        let Some(local) = self.locals.get(&id) else { return };
+        let serial = local.serial;
+        self.drop_local(id, serial, now);
+        self.events.push_back(Event::Superseded { id, serial, place });
+        if let Some(place) = place {
+            self.tell_place(id, place);
+        }
+    }
+
+    /// Forgets a local, and tells all homes that know of it.
+    fn drop_local(&mut self, id: I, serial: u64, now: Now) {
+        let Some(local) = self.locals.remove(&id) else { return };
+        self.void_claims(id);
+        let (homes, told) = (self.members.homes(&id), local.told);
+        for home in homes.into_iter().chain(told) {
+            if self.members.relay(home).is_some() {
+                self.statements.say(home, id, Kind::Leave(serial), now.at);
+            }
+        }
+    }
+
+    fn void_claims(&mut self, id: I) {
+        for to in self.members.slots() {
+            self.statements.end_claim(to, id);
+        }
+    }
+
+    /// Tells the caller where a node is, if that can be reached.
+    fn tell_place(&mut self, id: I, place: Place) {
+        if self.members.slot(place.owner).is_some() {
+            self.events.push_back(Event::Located { id, place, asked: None });
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What was said to a member and has to be said again until it is answered.
+
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use super::members::Slot;
+use super::timers::Timers;
+use crate::wire::cluster::Name;
+
+/// After how long a statement is repeated for the first time; then after twice as long.
+pub(super) const FIRST_REPEAT: Duration = Duration::from_millis(250);
+
+/// The longest time between two repeats.
+pub(super) const LAST_REPEAT: Duration = Duration::from_secs(4);
+
+/// What a statement is about.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) enum Kind {
+    /// To a home: this relay has the node; answered by Granted, Refused or Moved.
+    Claim,
+    /// To a home: the sessions up to this serial are over; answered by Left.
+    Leave(u64),
+    /// To an owner: another took over from this serial; answered by Leave or a claim.
+    Moved(u64),
+}
+
+/// To whom, about whom, and what sort: there is one statement of each.
+type Key<I> = (Slot, I, Sort);
+
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Sort {
+    Claim,
+    Leave,
+    Moved,
+}
+
+impl Kind {
+    const fn sort(self) -> Sort {
+        match self {
+            Self::Claim => Sort::Claim,
+            Self::Leave(_) => Sort::Leave,
+            Self::Moved(_) => Sort::Moved,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Statement {
+    kind: Kind,
+    due: Instant,
+    /// How long after it is said it is said again.
+    repeat: Duration,
+    /// Whether it waits for better times, and not for an answer.
+    parked: bool,
+    /// Whether the home refused the epoch, so that the claim asks for one.
+    afresh: bool,
+}
+
+/// The statements that are not answered.
+#[derive(Debug)]
+pub(super) struct Statements<I> {
+    open: HashMap<Key<I>, Statement, RandomState>,
+    timers: Timers<Key<I>>,
+    parked: usize,
+}
+
+impl<I: Name> Statements<I> {
+    pub(super) fn new() -> Self {
+        Self { open: HashMap::default(), timers: Timers::new(), parked: 0 }
+    }
+
+    /// How many wait for an answer.
+    pub(super) fn len(&self) -> usize {
+        self.open.len() - self.parked
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Says something from `due` on until it is answered, in place of one of its sort.
+    ///
+    /// What ends the same serial, or a later one, is being said already.
+    pub(super) fn say(&mut self, to: Slot, id: I, kind: Kind, due: Instant) {
+        let key = (to, id, kind.sort());
+        if kind != Kind::Claim && self.open.get(&key).is_some_and(|said| said.kind >= kind) {
+            return;
+        }
+        let statement = Statement { kind, due, repeat: FIRST_REPEAT, parked: false, afresh: false };
+        self.put(key, statement);
+    }
+
+    /// A claim waits until `due`, though it is answered.
+    pub(super) fn park(&mut self, to: Slot, id: I, due: Instant) {
+        let kind = Kind::Claim;
+        let statement = Statement { kind, due, repeat: FIRST_REPEAT, parked: true, afresh: false };
+        self.put((to, id, kind.sort()), statement);
+    }
+
+    /// A claim goes on, and asks for an epoch from its next repeat on.
+    pub(super) fn ask_afresh(&mut self, to: Slot, id: I) {
+        if let Some(statement) = self.open.get_mut(&(to, id, Sort::Claim)) {
+            statement.afresh = true;
+        }
+    }
+
+    fn put(&mut self, key: Key<I>, statement: Statement) {
+        self.remove(key);
+        self.parked += usize::from(statement.parked);
+        self.timers.set(statement.due, key);
+        self.open.insert(key, statement);
+    }
+
+    fn remove(&mut self, key: Key<I>) -> Option<Statement> {
+        let statement = self.open.remove(&key)?;
+        self.timers.cancel(statement.due, key);
+        self.parked -= usize::from(statement.parked);
+        Some(statement)
+    }
+
+    /// The next one that is due, with whether it asks afresh; it is due again later.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<(Slot, I, Kind, bool)> {
+        let key = self.timers.pop(now)?;
+        let statement = self.open.get_mut(&key)?;
+        if std::mem::take(&mut statement.parked) {
+            self.parked -= 1;
+        }
+        statement.due = now + statement.repeat;
+        statement.repeat = (statement.repeat * 2).min(LAST_REPEAT);
+        self.timers.set(statement.due, key);
+        Some((key.0, key.1, statement.kind, statement.afresh))
+    }
+
+    /// Whether a claim is open, answered or not.
+    pub(super) fn has_claim(&self, to: Slot, id: I) -> bool {
+        self.open.contains_key(&(to, id, Sort::Claim))
+    }
+
+    /// Whether a claim waits for its answer.
+    pub(super) fn awaits_claim(&self, to: Slot, id: I) -> bool {
+        self.open.get(&(to, id, Sort::Claim)).is_some_and(|statement| !statement.parked)
+    }
+
+    /// Whether a claim asked for an epoch because its own was refused.
+    pub(super) fn asked_afresh(&self, to: Slot, id: I) -> bool {
+        self.open.get(&(to, id, Sort::Claim)).is_some_and(|statement| statement.afresh)
+    }
+
+    /// The claim to a home is answered, or void.
+    pub(super) fn end_claim(&mut self, to: Slot, id: I) {
+        self.remove((to, id, Sort::Claim));
+    }
+
+    /// A home has noted a leave.
+    pub(super) fn end_leave(&mut self, to: Slot, id: I, serial: u64) {
+        self.end_up_to((to, id, Sort::Leave), serial);
+    }
+
+    /// An owner has answered that it no longer has the node under this serial.
+    pub(super) fn end_moved(&mut self, to: Slot, id: I, serial: u64) {
+        self.end_up_to((to, id, Sort::Moved), serial);
+    }
+
+    fn end_up_to(&mut self, key: Key<I>, serial: u64) {
+        let said = self.open.get(&key).and_then(|statement| match statement.kind {
+            Kind::Leave(said) | Kind::Moved(said) => Some(said),
+            Kind::Claim => None,
+        });
+        if said.is_some_and(|said| said <= serial) {
+            self.remove(key);
+        }
+    }
+
+    /// All that was said to a member that left.
+    pub(super) fn forget(&mut self, to: Slot) {
+        let gone: Vec<_> = self.open.keys().filter(|key| key.0 == to).copied().collect();
+        for key in gone {
+            self.remove(key);
+        }
+    }
+}
