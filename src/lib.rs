@@ -12,7 +12,7 @@
 //! - floor 4: [`wss`] and [`udp`], the ways in;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
 //! - floor 2: [`peers`], [`directory`], [`cluster`] and [`client`];
-//! - floor 1: [`net`], [`config`] and [`metrics`];
+//! - floor 1: [`net`], [`config`], [`metrics`] and [`key_file`];
 //! - floor 0: [`proto`] (decisions without IO), [`wire`] (bytes and values) and [`ids`].
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod cluster;
 pub mod config;
 pub mod directory;
 pub mod ids;
+pub mod key_file;
 pub mod metrics;
 pub mod net;
 pub mod peers;

@@ -1,9 +1,6 @@
 //! `keygen`: a new Ed25519 key.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -12,6 +9,7 @@ use ed25519_dalek::SigningKey;
 
 use super::{Exit, output};
 use crate::ids::PublicKey;
+use crate::key_file::create_key;
 
 /// What `keygen` is asked.
 #[derive(clap::Args, Debug)]
@@ -26,21 +24,15 @@ impl Keygen {
     pub(super) fn run(self) -> Result<(), Exit> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).context("the system gives no random bytes")?;
-        let public = PublicKey(SigningKey::from_bytes(&seed).verifying_key().to_bytes());
-        let seed = STANDARD.encode(seed);
+        let key = SigningKey::from_bytes(&seed);
+        let public = PublicKey(key.verifying_key().to_bytes());
         let Some(file) = self.out else {
+            let seed = STANDARD.encode(seed);
             let keys = serde_json::json!({ "seed": seed, "public_key": public.to_string() });
             return output::print(&format!("{keys}\n"));
         };
-        write_new(&file, &seed)
+        create_key(&file, &key)
             .with_context(|| format!("--out = {file:?}: the key cannot be written"))?;
         output::print(&format!("{public}\n"))
     }
-}
-
-/// Writes a file for its owner alone; one that exists is somebody's key and stays.
-fn write_new(file: &Path, seed: &str) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    writeln!(file, "{seed}")?;
-    file.sync_all()
 }

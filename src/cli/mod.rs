@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod cluster_id;
 pub mod connect;
 pub mod demo;
 mod enroll;
@@ -48,6 +49,8 @@ enum Command {
     Keygen(keygen::Keygen),
     /// Add a node's public key to the directory in the state folder
     Enroll(enroll::Enroll),
+    /// Print the id that other relays of a cluster know this one by
+    ClusterId(cluster_id::ClusterId),
 }
 
 /// Does what the arguments ask, the first of which is the program's name.
@@ -105,6 +108,7 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         }
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
+        Some(Command::ClusterId(id)) => id.run(),
     }
 }
 

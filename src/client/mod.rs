@@ -22,7 +22,6 @@
 
 pub mod backoff;
 mod dial;
-mod key;
 mod login;
 mod options;
 mod reconnect;
@@ -40,8 +39,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::ids::NodeId;
 use crate::wire::beacon::{self, MAX_WSS_PACKET, RELAY_HEADER};
 
+pub use crate::key_file::{KeyFile, KeyFileError, read_key};
 pub use dial::{ConnectError, InvalidUrl};
-pub use key::{KeyFile, KeyFileError, read_key};
 pub use login::LoginError;
 pub use options::{Options, Timeouts};
 pub use reconnect::{Interruption, Reconnecting, State};

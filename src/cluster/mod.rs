@@ -2,11 +2,12 @@
 
 mod counters;
 mod fabric;
+mod identity;
 mod member;
 mod outbox;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -15,6 +16,7 @@ use crate::metrics::Traffic;
 
 pub use counters::{Counters, Forward, LookupResult, Reject};
 pub use fabric::Fabric;
+pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};
 pub use member::Member;
 pub use outbox::{Batch, Outbox};
 
@@ -23,19 +25,6 @@ pub const DEAD_AFTER: u32 = 3;
 
 /// Tells two runs of one relay apart.
 pub type Boot = [u8; 16];
-
-/// Who this relay is in the cluster.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Our id.
-    pub relay: RelayId,
-    /// Random, made at the start.
-    pub boot: Boot,
-    /// The cluster's name: relays of other names are strangers.
-    pub name: String,
-    /// Time between two signs of life; [`DEAD_AFTER`] of it without one is death.
-    pub keepalive: Duration,
-}
 
 /// This relay's part in the cluster.
 #[derive(Debug)]

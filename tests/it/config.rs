@@ -310,6 +310,23 @@ fn new_key_without_a_file_is_printed_as_json() {
 }
 
 #[test]
+fn relay_has_one_id_which_others_can_allow() {
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("state");
+    let folder = folder.to_str().unwrap();
+    let id = stdout(&relay(&["cluster-id", "--state-dir", folder]).output().unwrap());
+    let again = relay(&["cluster-id"]).env("STATE_DIRECTORY", folder).output().unwrap();
+    assert_eq!((stdout(&again), id.trim().len()), (id.clone(), 64));
+    let flags = ["check-config", "--cluster-bind=:9100", "--cluster-allow", id.trim()];
+    stdout(&relay(&flags).output().unwrap());
+
+    let file = format!("{folder}/cluster.key");
+    fs::write(&file, "no key").unwrap();
+    let line = refused(&mut relay(&["cluster-id", "--state-dir", folder]), CONFIG);
+    assert!(line.contains(&file) && line.contains("32 bytes"), "{line}");
+}
+
+#[test]
 fn enrolled_node_is_in_the_state_folder_that_serve_would_use() {
     const KEY: &str = "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=";
     const OTHER: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";

@@ -1,8 +1,10 @@
-//! A node's key file: the 32-byte seed in base64, as `beacon-relay keygen --out` writes it.
+//! A file with an Ed25519 key: the 32-byte seed in base64 and a line end, for its owner alone.
+//!
+//! Nodes and relays have such files; `beacon-relay keygen --out` writes one.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -14,7 +16,7 @@ const MAX_FILE: u64 = 256;
 
 /// What a key file holds. Without a debug form, since it is a secret.
 pub struct KeyFile {
-    /// The node's key.
+    /// The key.
     pub key: SigningKey,
     /// Whether others than the file's owner may read it, which they should not.
     pub exposed: bool,
@@ -33,6 +35,34 @@ pub fn read_key(path: &Path) -> Result<KeyFile, KeyFileError> {
     let seed = STANDARD.decode(text.trim()).ok().and_then(|seed| seed.try_into().ok());
     let seed = seed.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
     Ok(KeyFile { key: SigningKey::from_bytes(&seed), exposed })
+}
+
+/// Writes a key into a new file, which is there whole or not at all. Blocks.
+///
+/// # Errors
+/// The system refuses; `AlreadyExists` where there is a file, which is somebody's key and
+/// stays.
+pub fn create_key(path: &Path, key: &SigningKey) -> io::Result<()> {
+    let seed = format!("{}\n", STANDARD.encode(key.to_bytes()));
+    let draft = path.with_added_extension(format!("{:016x}.new", getrandom::u64()?));
+    let written = write_new(&draft, &seed).and_then(|()| match fs::hard_link(&draft, path) {
+        // Some network file systems have no links: there, a crash can leave a part of it.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => write_new(path, &seed),
+        linked => linked,
+    });
+    // A draft that stays is no more than a file too many.
+    let _ = fs::remove_file(&draft);
+    written?;
+    // The name is on disk only when its folder is.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// Writes a file for its owner alone, unless there is one.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 /// Why there is no key.
@@ -57,8 +87,6 @@ pub enum KeyFileError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn write(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
@@ -91,5 +119,21 @@ mod tests {
         }
         let error = read_key("/nonexistent/node.key".as_ref()).err().unwrap();
         assert!(matches!(error, KeyFileError::Read { .. }), "{error}");
+    }
+
+    #[test]
+    fn created_file_is_its_owners_alone_and_replaces_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.key");
+        let (key, other) = (SigningKey::from_bytes(&[7; 32]), SigningKey::from_bytes(&[8; 32]));
+        create_key(&path, &key).unwrap();
+        assert_eq!(create_key(&path, &other).unwrap_err().kind(), ErrorKind::AlreadyExists);
+
+        let file = read_key(&path).unwrap();
+        assert_eq!((file.key.to_bytes(), file.exposed), ([7; 32], false));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a draft stayed");
+        let nowhere = folder.path().join("missing/node.key");
+        assert_eq!(create_key(&nowhere, &key).unwrap_err().kind(), ErrorKind::NotFound);
     }
 }
