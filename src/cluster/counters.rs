@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::proto::MetricFamily;
-
-use crate::metrics::{Buckets, Counter, Gauge, Histogram, Labelled, family};
+use crate::metrics::{Buckets, Counter, Gauge, Histogram, Labelled};
 use crate::words;
 
 words! {
@@ -28,8 +26,6 @@ words! {
         Oversized => "oversized",
         /// A batch that is none.
         Malformed => "malformed",
-        /// Words about a node under an epoch far ahead of our clock.
-        EpochAhead => "epoch_ahead",
         /// Words of a relay that is no member.
         NoMember => "no_member",
         /// Words that found no room.

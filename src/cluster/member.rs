@@ -1,6 +1,5 @@
 //! Another relay of the cluster, while a link to it stands.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
 use crate::ids::{NodeId, RelayId};
-use crate::metrics::Traffic;
 
 /// A relay with an authenticated link to us.
 #[derive(Debug)]
@@ -29,12 +27,12 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(relay: RelayId, address: String, traffic: Arc<Traffic>) -> Self {
+    pub(super) fn new(relay: RelayId, address: String, outbox: Outbox<NodeId>) -> Self {
         Self {
             relay,
             address,
             since: Instant::now(),
-            outbox: Outbox::new(traffic),
+            outbox,
             ending: CancellationToken::new(),
             heard_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),

@@ -1,46 +1,131 @@
-//! Many relays, one beacon: who has which node, and packets between relays.
+//! Many relays, one beacon: which relay has which node, and packets between relays.
+//!
+//! A packet for a node that is not here goes through [`Cluster::forward`]: its place is known
+//! (`locations`), or the node's home is asked and the packet waits. It leaves in a batch of
+//! the outbox (`outbox`) towards a [`Member`], carried by a [`Fabric`]: the QUIC `mesh`, or
+//! `nats`. At its relay, [`Cluster::receive`] hands it to [`Local::deliver`].
+//!
+//! Who has which node is decided by [`Presence`], without IO. Locks are taken in this order:
+//! presence, then places or members, then an outbox; nobody waits for another relay.
 
 mod counters;
 mod fabric;
 mod identity;
+mod locations;
 mod member;
 mod outbox;
+mod status;
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
-use crate::ids::RelayId;
-use crate::metrics::Traffic;
+use crate::ids::{NodeId, RelayId};
+use crate::metrics::{Drop, Traffic, Transport};
+use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
+use crate::wire::cluster::{DecodeError, Frame, Frames, Packets, Place, Run, Standing};
 
 pub use counters::{Counters, Forward, LookupResult, Reject};
 pub use fabric::Fabric;
 pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};
+use locations::{Locations, Way};
 pub use member::Member;
 pub use outbox::{Batch, Outbox};
+pub use status::{MemberStatus, Status};
 
 /// A member that was silent for so many keep-alives is lost.
 pub const DEAD_AFTER: u32 = 3;
 
+/// How often time is looked at: look-ups and repetitions are due in steps of this.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Repairs of what homes believe that packets may cause in one [`TICK`]: packets are many,
+/// and a relay that sends them at random must not make us talk.
+const MAX_REPAIRS: usize = 256;
+
 /// Tells two runs of one relay apart.
 pub type Boot = [u8; 16];
 
+/// What the cluster asks of the relay that it belongs to.
+pub trait Local: Send + Sync {
+    /// Delivers packets that another relay forwarded to nodes that are here. Those for nodes
+    /// that are not are dropped, and named to `not_here` with a number that is higher than
+    /// that of whatever was here before.
+    fn deliver(
+        &self,
+        from: RelayId,
+        packets: &[Packets<'_, NodeId>],
+        now: Instant,
+        not_here: &mut dyn FnMut(&Run<NodeId>, u64),
+    );
+
+    /// Ends a node's session here, and forgets its endpoint, since a newer one is elsewhere;
+    /// what came after `serial` stays.
+    fn superseded(&self, node: NodeId, serial: u64, now: Instant);
+}
+
+/// Packets of one flow for a node that is not here.
+#[derive(Clone, Copy, Debug)]
+pub struct Outward {
+    /// Who sent them.
+    pub sender: NodeId,
+    /// Whom they are for.
+    pub dest: NodeId,
+    /// Over what they came.
+    pub transport: Transport,
+    /// How many they are.
+    pub count: u64,
+}
+
 /// This relay's part in the cluster.
-#[derive(Debug)]
 pub struct Cluster {
     identity: Identity,
     traffic: Arc<Traffic>,
-    counters: Counters,
-    members: Mutex<Vec<Arc<Member>>>,
+    counters: Arc<Counters>,
+    members: Mutex<BTreeMap<RelayId, Arc<Member>>>,
+    presence: Mutex<Presence<NodeId>>,
+    locations: Locations,
+    local: OnceLock<Weak<dyn Local>>,
+    asks: Mutex<Vec<NodeId>>,
+    repairs: Mutex<Vec<(NodeId, u64)>>,
+    asking: Notify,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 impl Cluster {
     /// A cluster of one.
     #[must_use]
     pub fn new(identity: Identity, traffic: Arc<Traffic>) -> Arc<Self> {
-        let members = Mutex::default();
-        Arc::new(Self { identity, traffic, counters: Counters::default(), members })
+        Arc::new(Self {
+            presence: Mutex::new(Presence::new(identity.relay, MAX_ENTRIES, Instant::now())),
+            identity,
+            locations: Locations::new(Arc::clone(&traffic)),
+            traffic,
+            counters: Arc::default(),
+            members: Mutex::default(),
+            local: OnceLock::new(),
+            asks: Mutex::default(),
+            repairs: Mutex::default(),
+            asking: Notify::new(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Names the relay that this is a part of; the first call counts.
+    pub fn serve(&self, local: Weak<dyn Local>) {
+        self.local.get_or_init(|| local);
     }
 
     /// Who we are.
@@ -51,46 +136,333 @@ impl Cluster {
 
     /// What is counted.
     #[must_use]
-    pub const fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// The other relays that have a link to us.
+    /// The other relays that have a link to us, in the order of their ids.
     #[must_use]
     pub fn members(&self) -> Vec<Arc<Member>> {
-        self.members.lock().clone()
+        self.members.lock().values().cloned().collect()
     }
 
+    /// Keeps links through `fabric`, asks and repeats what is due, until `stopping`.
+    pub async fn run(self: Arc<Self>, fabric: impl Fabric, stopping: CancellationToken) {
+        let links = fabric.run(Arc::clone(&self), stopping);
+        tokio::select! {
+            () = links => {}
+            () = self.keep_time() => {}
+        }
+    }
+
+    async fn keep_time(&self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said_alive = Instant::now();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.asking.notified() => {
+                    self.ask();
+                    continue;
+                }
+            }
+            let now = Instant::now();
+            let alive = now >= said_alive + self.identity.keepalive;
+            if alive {
+                said_alive = now;
+            }
+            for member in self.members() {
+                if alive {
+                    member.outbox.say(&Frame::Alive, now);
+                }
+                if member.silence(now) > self.identity.keepalive * DEAD_AFTER {
+                    member.ending.cancel();
+                }
+            }
+            let expired = self.locations.expire(now);
+            self.counters.forwards.of(Forward::LookupExpired).add(expired);
+            let repairs = std::mem::take(&mut *self.repairs.lock());
+            let now = self.now();
+            let mut presence = self.presence.lock();
+            for (node, serial) in repairs {
+                presence.not_here(node, serial, now);
+            }
+            presence.timeout(now);
+            self.settle(presence, now);
+        }
+    }
+
+    /// Looks up what the packet path asked for.
+    fn ask(&self) {
+        let asks = std::mem::take(&mut *self.asks.lock());
+        let now = self.now();
+        let mut presence = self.presence.lock();
+        for node in asks {
+            presence.look_up(node, now);
+        }
+        self.settle(presence, now);
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(u64::MAX);
+        Now { at: Instant::now(), unix_ms }
+    }
+
+    /// Carries out what presence has decided.
+    fn settle(&self, mut presence: MutexGuard<'_, Presence<NodeId>>, now: Now) {
+        while let Some(event) = presence.poll_event() {
+            self.apply(event, now);
+        }
+        let members = self.members.lock();
+        while let Some((relay, frame)) = presence.poll_transmit() {
+            let said = members.get(&relay).is_some_and(|m| m.outbox.say(&frame, now.at));
+            if !said {
+                // What matters is repeated.
+                self.counters.rejects.of(Reject::NoRoom).increment();
+            }
+        }
+    }
+
+    fn apply(&self, event: Event<NodeId>, now: Now) {
+        match event {
+            Event::Located { id, place, asked } => {
+                self.note_lookup(LookupResult::Found, asked, now);
+                self.located(id, &place, now);
+            }
+            Event::Missing { id, asked } => {
+                self.note_lookup(LookupResult::Missing, Some(asked), now);
+                self.missing(id, now);
+            }
+            Event::Gone { id, owner, epoch } => self.locations.gone(id, owner, epoch),
+            Event::RelayGone { relay } => self.locations.relay_gone(relay),
+            Event::Superseded { id, serial, place } => {
+                if let Some(local) = self.local.get().and_then(Weak::upgrade) {
+                    local.superseded(id, serial, now.at);
+                }
+                if let Some(place) = place {
+                    self.located(id, &place, now);
+                }
+            }
+        }
+    }
+
+    fn located(&self, id: NodeId, place: &Place, now: Now) {
+        let member = self.members.lock().get(&place.owner).cloned();
+        match member {
+            Some(member) => self.locations.located(id, &member, place, now.at),
+            // It has just left: as if nobody had the node.
+            None => self.missing(id, now),
+        }
+    }
+
+    fn missing(&self, id: NodeId, now: Now) {
+        let dropped = self.locations.missing(id, now.at);
+        self.counters.forwards.of(Forward::Unknown).add(dropped);
+    }
+
+    fn note_lookup(&self, result: LookupResult, asked: Option<Instant>, now: Now) {
+        if let Some(asked) = asked {
+            self.counters.lookups.of(result).increment();
+            self.counters.lookup_time.observe(now.at.saturating_duration_since(asked));
+        }
+    }
+}
+
+/// What the relay tells the cluster, and asks of it.
+impl Cluster {
+    /// A node came, or is reached in another way than before.
+    pub fn arrived(&self, node: NodeId, here: Here) {
+        let now = self.now();
+        let mut presence = self.presence.lock();
+        presence.arrived(node, here, now);
+        self.settle(presence, now);
+    }
+
+    /// A node is no longer here; whatever comes later has a higher number than `serial`.
+    pub fn departed(&self, node: NodeId, serial: u64) {
+        let now = self.now();
+        let mut presence = self.presence.lock();
+        presence.departed(node, serial, now);
+        self.settle(presence, now);
+    }
+
+    /// Takes no new nodes from here on, and tells the others.
+    pub fn drain(&self) {
+        let now = self.now();
+        let mut presence = self.presence.lock();
+        self.draining.store(true, Ordering::Relaxed);
+        presence.draining(self.identity.relay, now);
+        for member in self.members.lock().values() {
+            member.outbox.say(&Frame::Draining, now.at);
+        }
+        self.settle(presence, now);
+    }
+
+    /// Whether a node is known to have a session at another relay than `except`. Asks nobody.
+    #[must_use]
+    pub fn has_session_elsewhere(&self, node: NodeId, except: Option<RelayId>) -> bool {
+        self.locations.known(node).is_some_and(|remote| {
+            remote.standing == Standing::Session && Some(remote.member.relay) != except
+        })
+    }
+
+    /// Whether a node is known to be at another relay itself, and not behind a beacon.
+    #[must_use]
+    pub fn is_known_elsewhere(&self, node: NodeId) -> bool {
+        self.locations.known(node).is_some_and(|remote| remote.standing > Standing::Gateway)
+    }
+
+    /// Sends packets of one flow to the relay that has their destination, or has them wait
+    /// until it is found, or drops them; each is accounted for. Returns whose outbox was
+    /// filled: the caller wakes it at the end of its batch.
+    pub fn forward<'a>(
+        &self,
+        outward: &Outward,
+        payloads: impl Iterator<Item = &'a [u8]> + Clone,
+        now: Instant,
+    ) -> Option<Arc<Member>> {
+        let Outward { sender, dest, transport, count } = *outward;
+        let shard = self.traffic.shard();
+        let result = |result, packets| self.counters.forwards.of(result).add(packets);
+        match self.locations.find_or_park(dest, sender, payloads.clone(), now) {
+            Way::To(remote) => {
+                if transport == Transport::Beacon && remote.standing == Standing::Gateway {
+                    shard.dropped(Drop::BeaconLoop, count);
+                    result(Forward::Loop, count);
+                    return None;
+                }
+                let run = Run { dest, sender, epoch: remote.epoch };
+                remote.member.outbox.push(&run, payloads, now);
+                shard.bridged(transport, Transport::Cluster, count);
+                result(Forward::Sent, count);
+                Some(remote.member)
+            }
+            Way::Nowhere => {
+                shard.dropped(Drop::UnknownDestination, count);
+                result(Forward::Unknown, count);
+                None
+            }
+            Way::Parked { packets, refused, asks } => {
+                shard.dropped(Drop::LookupFull, refused);
+                shard.bridged(transport, Transport::Cluster, packets);
+                result(Forward::Parked, packets);
+                result(Forward::LookupFull, refused);
+                if asks {
+                    self.asks.lock().push(dest);
+                    self.asking.notify_one();
+                }
+                None
+            }
+        }
+    }
+}
+
+/// What a fabric tells the cluster.
+impl Cluster {
     /// A link to a relay stands, and the relay is who it says: it is a member from here on.
     /// One that was a member before has to have left.
     pub fn joined(&self, relay: RelayId, address: String) -> Arc<Member> {
-        let member = Arc::new(Member::new(relay, address, Arc::clone(&self.traffic)));
-        self.members.lock().push(Arc::clone(&member));
+        let now = self.now();
+        let outbox = Outbox::new(Arc::clone(&self.traffic), Arc::clone(&self.counters));
+        let member = Arc::new(Member::new(relay, address, outbox));
+        let mut presence = self.presence.lock();
+        self.members.lock().insert(relay, Arc::clone(&member));
+        if self.draining.load(Ordering::Relaxed) {
+            member.outbox.say(&Frame::Draining, now.at);
+        }
+        presence.joined(relay, now);
+        self.settle(presence, now);
         self.counters.joined.increment();
+        tracing::info!(%relay, remote_addr = %member.address, "a relay has joined the cluster");
         member
     }
 
     /// The link of a member has ended, for this reason.
     pub fn left(&self, member: &Arc<Member>, reason: &'static str) {
-        self.members.lock().retain(|other| !Arc::ptr_eq(other, member));
+        let now = self.now();
+        let mut presence = self.presence.lock();
+        let mut members = self.members.lock();
+        if members.get(&member.relay).is_some_and(|known| Arc::ptr_eq(known, member)) {
+            members.remove(&member.relay);
+            drop(members);
+            presence.left(member.relay, now);
+            self.settle(presence, now);
+            self.counters.lost.increment();
+            tracing::info!(relay = %member.relay, reason, "a relay has left the cluster");
+        }
         member.ending.cancel();
         member.outbox.close();
-        self.counters.lost.increment();
-        tracing::info!(relay = %member.relay, reason, "a relay has left the cluster");
     }
 
     /// Takes in a batch of a member.
     ///
     /// # Errors
-    /// Why it is none; what came before the mistake counts.
+    /// Why it is none; the frames before the mistake count.
     pub fn receive(
         &self,
         member: &Arc<Member>,
         batch: &[u8],
         now: Instant,
-    ) -> Result<(), crate::wire::cluster::DecodeError> {
+    ) -> Result<(), DecodeError> {
         member.heard(now);
-        let frames = crate::wire::cluster::Frames::<crate::ids::NodeId>::new(batch);
-        frames.map(|frame| frame.map(drop)).collect()
+        let mut packets = Vec::new();
+        let mut talk = None;
+        let mut result = Ok(());
+        for frame in Frames::<NodeId>::new(batch) {
+            match frame {
+                Ok(Frame::Packets(run)) => packets.push(run),
+                Ok(Frame::Nack { id, epoch }) => {
+                    self.counters.forwards.of(Forward::Nack).increment();
+                    self.locations.gone(id, member.relay, epoch);
+                }
+                Ok(Frame::Alive | Frame::Unknown) => {}
+                Ok(Frame::Draining) => {
+                    if member.drains() {
+                        tracing::info!(relay = %member.relay, "a relay of the cluster is draining");
+                    }
+                    let (presence, now) = talk.get_or_insert_with(|| self.talk());
+                    presence.draining(member.relay, *now);
+                }
+                Ok(word) => {
+                    let (presence, now) = talk.get_or_insert_with(|| self.talk());
+                    presence.receive(member.relay, &word, *now);
+                }
+                Err(error) => result = Err(error),
+            }
+        }
+        if let Some((presence, now)) = talk {
+            self.settle(presence, now);
+        }
+        self.deliver(member, &packets, now);
+        result
+    }
+
+    fn talk(&self) -> (MutexGuard<'_, Presence<NodeId>>, Now) {
+        let now = self.now();
+        (self.presence.lock(), now)
+    }
+
+    fn deliver(&self, member: &Member, packets: &[Packets<'_, NodeId>], now: Instant) {
+        if packets.is_empty() {
+            return;
+        }
+        let shard = self.traffic.shard();
+        let count = packets.iter().map(|run| run.count() as u64).sum();
+        let bytes = packets.iter().flat_map(Packets::iter).map(|p| p.len() as u64).sum();
+        shard.came_in(Transport::Cluster, count, bytes);
+        let Some(local) = self.local.get().and_then(Weak::upgrade) else {
+            return shard.dropped(Drop::NotHere, count);
+        };
+        local.deliver(member.relay, packets, now, &mut |run, serial| {
+            // Told first, or the sender would go on; the homes by and by.
+            self.counters.nacks_sent.increment();
+            member.outbox.say(&Frame::Nack { id: run.dest, epoch: run.epoch }, now);
+            let mut repairs = self.repairs.lock();
+            if repairs.len() < MAX_REPAIRS {
+                repairs.push((run.dest, serial));
+            }
+        });
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Counters;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
 use crate::wire::cluster::{Frame, MAX_BATCH, Name, Run, add_packet, begin_packets, encode};
 
@@ -42,6 +43,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Outbox<I> {
     traffic: Arc<Traffic>,
+    counters: Arc<Counters>,
     words: Mutex<Lane<I>>,
     packets: Mutex<Lane<I>>,
     words_wait: Notify,
@@ -88,9 +90,10 @@ impl<I: Name> Lane<I> {
 }
 
 impl<I: Name> Outbox<I> {
-    pub(super) fn new(traffic: Arc<Traffic>) -> Self {
+    pub(super) fn new(traffic: Arc<Traffic>, counters: Arc<Counters>) -> Self {
         Self {
             traffic,
+            counters,
             words: Mutex::new(Lane::new()),
             packets: Mutex::new(Lane::new()),
             words_wait: Notify::new(),
@@ -155,7 +158,7 @@ impl<I: Name> Outbox<I> {
     }
 
     /// Has the link take what was pushed.
-    pub(super) fn wake(&self) {
+    pub fn wake(&self) {
         self.packets_wait.notify_one();
     }
 
@@ -209,6 +212,8 @@ impl<I: Name> Outbox<I> {
             let (shard, bytes) = (self.traffic.shard(), batch.bytes.len() as u64);
             shard.went_out(Transport::Cluster, Origin::Relayed, batch.packets, bytes);
             shard.unqueued(batch.packets);
+            self.counters.batches.increment();
+            self.counters.batched_packets.add(batch.packets);
         }
     }
 

@@ -8,6 +8,8 @@ pub enum From {
     Peer,
     /// A beacon of the fleet.
     Beacon,
+    /// Another relay of the cluster.
+    Relay,
 }
 
 /// The ways there are to a node.
@@ -42,7 +44,7 @@ pub const fn choose(from: From, ways: Ways) -> Way {
     match (ways, from) {
         (Ways { session: true, .. }, _) => Way::Session,
         (Ways { endpoint: true, .. }, _) => Way::Endpoint,
-        (Ways { beacon: true, .. }, From::Peer) => Way::Beacon,
+        (Ways { beacon: true, .. }, From::Peer | From::Relay) => Way::Beacon,
         (Ways { beacon: true, .. }, From::Beacon) => Way::Loop,
         _ => Way::Unknown,
     }
@@ -68,5 +70,6 @@ mod tests {
         assert_eq!(choose(From::Beacon, ways), Way::Loop);
         let local = Ways { endpoint: true, ..ways };
         assert_eq!(choose(From::Beacon, local), Way::Endpoint);
+        assert_eq!(choose(From::Relay, ways), Way::Beacon);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Session;
+use crate::cluster::Member;
 use crate::metrics::{Drop, Origin, Shard, Transport};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
 use crate::wire::beacon::MAX_UDP_PACKET;
@@ -43,6 +44,7 @@ pub(super) struct Target {
 #[derive(Debug, Default)]
 pub(super) struct Departures {
     sessions: Vec<Arc<Session>>,
+    members: Vec<Arc<Member>>,
     items: Vec<Item>,
     order: Vec<u32>,
     gathered: Vec<u8>,
@@ -80,6 +82,13 @@ impl Departures {
         }
     }
 
+    /// Has a relay's outbox taken up at the end.
+    pub(super) fn wake_later(&mut self, member: Arc<Member>) {
+        if !self.members.last().is_some_and(|last| Arc::ptr_eq(last, &member)) {
+            self.members.push(member);
+        }
+    }
+
     /// Has a packet sent that is `head` and, of packet `index` of the batch, all from byte
     /// `skip` on. `length` is that of the whole.
     pub(super) fn relay(
@@ -87,7 +96,7 @@ impl Departures {
         target: Target,
         head: &[u8],
         index: usize,
-        skip: u8,
+        skip: usize,
         length: usize,
         shard: &Shard,
     ) {
@@ -95,6 +104,7 @@ impl Departures {
             return shard.dropped(Drop::TooLargeForUdp, 1);
         }
         let index = u32::try_from(index).expect("a batch holds fewer packets than bytes");
+        let skip = u8::try_from(skip).expect("a header has 9 bytes at most");
         self.push(target, Origin::Relayed, head, Some((index, skip)));
     }
 
@@ -123,6 +133,9 @@ impl Departures {
     ) {
         for session in self.sessions.drain(..) {
             session.flush(now);
+        }
+        for member in self.members.drain(..) {
+            member.outbox.wake();
         }
         if self.items.is_empty() {
             return;

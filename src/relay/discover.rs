@@ -53,6 +53,9 @@ impl Relay {
         if !self.may_be_endpoint(worker, datagram) {
             return Err(Drop::ForbiddenEndpoint);
         }
+        if self.has_session_elsewhere(node) {
+            return Err(Drop::ClaimOfWssNode);
+        }
         let in_directory = || self.directory.known(node).is_some();
         let claimed =
             self.table.claim(node, datagram.from, datagram.to, extended, in_directory, now);

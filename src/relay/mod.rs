@@ -5,6 +5,7 @@
 //! end. Discover, punch and Sync packets are meant for the relay and answered here.
 
 mod beacons;
+mod cluster;
 mod departures;
 mod discover;
 mod punch;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::{BeaconId, NodeId};
 use crate::metrics::{Drop, Traffic};
@@ -63,6 +65,8 @@ pub struct Relay {
     sockets: Vec<Arc<dyn Datagrams>>,
     rules: Rules,
     beacons: Beacons,
+    /// The other relays, where there are some.
+    cluster: Option<Arc<Cluster>>,
     punches: punch::Punches,
     quiet: Mutex<Places<Bucket>>,
 }
@@ -84,11 +88,18 @@ impl Relay {
         sockets: Vec<Arc<dyn Datagrams>>,
         rules: Rules,
         beacons: Beacons,
+        cluster: Option<Arc<Cluster>>,
     ) -> (Arc<Self>, GrantQueue) {
         let (punches, grants) = punch::Punches::new();
         let quiet = Mutex::new(Places::new(QUIET_PLACES));
-        let relay = Self { table, traffic, directory, sockets, rules, beacons, punches, quiet };
-        (Arc::new(relay), grants)
+        let relay =
+            Self { table, traffic, directory, sockets, rules, beacons, cluster, punches, quiet };
+        let relay = Arc::new(relay);
+        if let Some(cluster) = &relay.cluster {
+            let weak = Arc::downgrade(&relay);
+            cluster.serve(weak);
+        }
+        (relay, grants)
     }
 
     /// The beacons that this relay knows.

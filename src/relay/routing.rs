@@ -10,7 +10,7 @@ use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport};
 use crate::peers::{Arrival, Destination, Record, SourceTag};
 use crate::proto::route::From;
-use crate::wire::beacon::{RELAY_HEADER, deliver_dest_header, deliver_header};
+use crate::wire::beacon::{deliver_dest_header, deliver_header, relay_header};
 
 /// Relay packets that follow each other in a batch from one source, of one sender, for one
 /// destination.
@@ -22,6 +22,8 @@ pub(super) struct Flow {
     pub(super) dest: NodeId,
     /// The positions of the packets in the batch.
     pub(super) packets: Range<usize>,
+    /// Bytes in front of each payload: those of a Relay packet, none from another relay.
+    pub(super) header: usize,
 }
 
 impl Relay {
@@ -29,7 +31,7 @@ impl Relay {
     pub(super) fn route<'a>(
         &self,
         flow: &Flow,
-        packet: impl Fn(usize) -> &'a [u8],
+        packet: impl Fn(usize) -> &'a [u8] + Copy,
         out: &mut Departures,
         now: Instant,
         shard: &Shard,
@@ -37,9 +39,10 @@ impl Relay {
         let count = flow.packets.len() as u64;
         let from = match flow.transport {
             Transport::Beacon => From::Beacon,
-            Transport::Wss | Transport::Udp | Transport::Cluster => From::Peer,
+            Transport::Cluster => From::Relay,
+            Transport::Wss | Transport::Udp => From::Peer,
         };
-        let payload = |index| packet(index).get(RELAY_HEADER..).unwrap_or_default();
+        let payload = |index| packet(index).get(flow.header..).unwrap_or_default();
         match self.table.route(flow.dest, from, now) {
             Destination::Session(session) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);
@@ -65,25 +68,32 @@ impl Relay {
                     from: endpoint.local,
                     transport: Transport::Udp,
                 };
-                let skip = u8::try_from(RELAY_HEADER).expect("9 bytes");
                 for index in flow.packets.clone() {
                     if endpoint.quiet && !self.may_disturb(endpoint.address, now) {
                         shard.dropped(Drop::QuietEndpoint, 1);
                         continue;
                     }
                     let length = head.len() + payload(index).len();
-                    out.relay(target, head, index, skip, length, shard);
+                    out.relay(target, head, index, flow.header, length, shard);
                 }
                 shard.bridged(flow.transport, Transport::Udp, count);
             }
+            Destination::Beacon(_) | Destination::Loop if self.is_known_elsewhere(flow) => {
+                self.forward(flow, payload, out, now);
+            }
             Destination::Beacon(address) => {
+                let head = relay_header(flow.sender, flow.dest);
                 let target = Target { to: address, from: None, transport: Transport::Beacon };
                 for index in flow.packets.clone() {
-                    out.relay(target, &[], index, 0, packet(index).len(), shard);
+                    let length = head.len() + payload(index).len();
+                    out.relay(target, &head, index, flow.header, length, shard);
                 }
                 shard.bridged(flow.transport, Transport::Beacon, count);
             }
             Destination::Loop => shard.dropped(Drop::BeaconLoop, count),
+            Destination::Unknown if self.cluster.is_some() => {
+                self.forward(flow, payload, out, now);
+            }
             Destination::Unknown => shard.dropped(Drop::UnknownDestination, count),
         }
     }

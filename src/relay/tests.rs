@@ -79,7 +79,7 @@ impl Fixture {
         let (table, traffic) = (Arc::new(Table::new(10, 10)), Arc::default());
         let beacons = Beacons::new(false);
         let (relay, grants) =
-            Relay::new(table, traffic, directory.unwrap(), sockets, rules, beacons);
+            Relay::new(table, traffic, directory.unwrap(), sockets, rules, beacons, None);
         let worker = relay.workers().next().unwrap();
         Self { relay, worker, wire, _grants: grants }
     }

@@ -11,7 +11,7 @@ use crate::metrics::{Drop, Shard, Transport};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::SourceTag;
 use crate::proto::limit::{Places, Source};
-use crate::wire::beacon::{self, Packet};
+use crate::wire::beacon::{self, Packet, RELAY_HEADER};
 
 /// Sources that have buckets at a time, for each thread: as many as 32,768 addresses that
 /// all send at once; a source beyond that begins with a full bucket.
@@ -107,6 +107,7 @@ impl Relay {
                             sender: relay.sender,
                             dest: relay.dest,
                             packets: index..index + 1,
+                            header: RELAY_HEADER,
                         };
                         if let Some((address, flow)) = flow.replace((from.address, next)) {
                             self.route_checked(address, &flow, received, out, now, shard);
@@ -145,7 +146,7 @@ impl Relay {
     ) {
         let count = flow.packets.len() as u64;
         let sender = self.table.sender(flow.sender, address, now);
-        if sender.has_session {
+        if sender.has_session || self.has_session_elsewhere(flow.sender) {
             return shard.dropped(Drop::SenderIsWss, count);
         }
         let observed = sender.is_endpoint || flow.transport == Transport::Beacon;

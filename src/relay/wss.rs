@@ -11,7 +11,7 @@ use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
 use crate::peers::{Arrival, Record, SourceTag};
 use crate::proto::limit::Source;
 use crate::wire::Frames;
-use crate::wire::beacon::{self, Discover, Packet};
+use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER};
 
 impl Relay {
     /// Routes the packets that one read brought. Waits for nobody.
@@ -57,6 +57,7 @@ impl Relay {
                             sender: session.id(),
                             dest,
                             packets: index..index + 1,
+                            header: RELAY_HEADER,
                         };
                         if let Some(flow) = flow.replace(next) {
                             self.route(&flow, |i| frames.packet(i), out, now, shard);

@@ -246,7 +246,7 @@ mod tests {
         };
         let sockets = crate::udp::open(([127, 0, 0, 1], 0).into(), 1).unwrap();
         let (table, beacons) = (Arc::new(Table::new(1, 1)), Beacons::new(false));
-        Relay::new(table, Arc::default(), directory.clone(), sockets, rules, beacons).0
+        Relay::new(table, Arc::default(), directory.clone(), sockets, rules, beacons, None).0
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod background;
 mod bind;
+mod cluster;
 mod exporters;
 mod settings;
 
@@ -111,6 +112,7 @@ impl Server {
             sockets,
             rules,
             beacons,
+            None,
         );
         let threads = crate::udp::Threads::start(&relay).map_err(StartError::Thread)?;
         let wss = Arc::new(wss::Server::serve(

@@ -168,7 +168,7 @@ impl Relay {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), arguments)
     }
 
-    fn start_by<A: AsRef<OsStr>>(
+    pub(crate) fn start_by<A: AsRef<OsStr>>(
         mut command: Command,
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {

@@ -5,6 +5,7 @@ mod caddy;
 mod cells;
 mod changes;
 mod client;
+mod cluster;
 mod config;
 mod floors;
 mod gossip;

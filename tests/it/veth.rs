@@ -68,7 +68,7 @@ impl Drop for Namespace {
     }
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.expect("this test needs `ip` (iproute2); `make setup` installs it");
     assert!(

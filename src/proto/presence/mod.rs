@@ -136,7 +136,7 @@ impl Reject {
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Stranger => "stranger",
+            Self::Stranger => "lost_member",
             Self::EpochAhead => "epoch_ahead",
             Self::Held => "held",
             Self::TooSoon => "too_soon",

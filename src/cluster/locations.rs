@@ -1,0 +1,438 @@
+//! Where nodes are that are not here: what look-ups and news have told, and the packets that
+//! wait for an answer.
+//!
+//! Both are one entry under one lock, which keeps the order of a flow: what waits enters the
+//! outbox of the node's relay before the place is shown to anybody. Bounded in places,
+//! in nodes that are looked up, in packets for each and in bytes.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
+use parking_lot::{Mutex, RwLock};
+
+use super::Member;
+use crate::ids::{NodeId, RelayId};
+use crate::metrics::{Drop, Traffic};
+use crate::wire::cluster::{Place, Run, Standing};
+
+/// Longest time that a packet waits for the answer of a look-up.
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
+
+/// For how long nobody is asked again after nobody had the node: shorter than the 50 ms in
+/// which a node that has just come has to be found.
+const NOWHERE_TIME: Duration = Duration::from_millis(40);
+
+/// Packets that wait for one node at most.
+const MAX_PARKED: usize = 32;
+
+/// Nodes that are looked up at a time, at most.
+const MAX_WAITING: usize = 16_384;
+
+/// Bytes of packets that wait at most.
+const MAX_PARKED_BYTES: usize = 16 << 20;
+
+/// Places that are kept at most.
+const MAX_PLACES: usize = 1 << 20;
+
+/// More than any machine has cores, so that two of them rarely want the same lock.
+const SHARDS: usize = 64;
+
+/// A node's place, with the way there.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    pub(super) member: Arc<Member>,
+    pub(super) epoch: u64,
+    pub(super) standing: Standing,
+}
+
+#[derive(Debug)]
+enum Location {
+    At(Remote),
+    /// Nobody had it, a moment ago.
+    Nowhere {
+        until: Instant,
+    },
+    /// A look-up is on its way.
+    Waiting(VecDeque<Parked>),
+}
+
+#[derive(Debug)]
+struct Parked {
+    sender: NodeId,
+    payload: Box<[u8]>,
+    arrived: Instant,
+}
+
+/// What became of packets for a node.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// There is a way: the packets are still the caller's.
+    To(Remote),
+    /// Nobody has the node: the packets are still the caller's.
+    Nowhere,
+    /// So many packets wait, the others found no room. `asks` says that nobody has asked yet.
+    Parked { packets: u64, refused: u64, asks: bool },
+}
+
+type Shard = RwLock<HashMap<NodeId, Location, RandomState>>;
+
+/// All places that are known.
+#[derive(Debug)]
+pub(super) struct Locations {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    traffic: Arc<Traffic>,
+    /// When the packets that wait for a node are looked at again; in order.
+    due: Mutex<VecDeque<(Instant, NodeId)>>,
+    waiting: AtomicUsize,
+    parked_bytes: AtomicUsize,
+    places: AtomicUsize,
+}
+
+impl Locations {
+    pub(super) fn new(traffic: Arc<Traffic>) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::default(),
+            traffic,
+            due: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            parked_bytes: AtomicUsize::new(0),
+            places: AtomicUsize::new(0),
+        }
+    }
+
+    #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
+    fn shard(&self, id: NodeId) -> &Shard {
+        &self.shards[(self.hasher.hash_one(id) >> 32) as usize % SHARDS]
+    }
+
+    /// How many places are known.
+    pub(super) fn places(&self) -> usize {
+        self.places.load(Ordering::Relaxed)
+    }
+
+    /// How many nodes are looked up.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// The place of a node, if it is known.
+    pub(super) fn known(&self, id: NodeId) -> Option<Remote> {
+        match self.shard(id).read().get(&id) {
+            Some(Location::At(remote)) => Some(remote.clone()),
+            Some(Location::Nowhere { .. } | Location::Waiting(_)) | None => None,
+        }
+    }
+
+    /// Finds the way to a node, or has its packets wait until it is found.
+    pub(super) fn find_or_park<'a>(
+        &self,
+        id: NodeId,
+        sender: NodeId,
+        packets: impl Iterator<Item = &'a [u8]>,
+        now: Instant,
+    ) -> Way {
+        if let Some(remote) = self.known(id) {
+            return Way::To(remote);
+        }
+        let mut shard = self.shard(id).write();
+        let (parked, asks) = match shard.get_mut(&id) {
+            Some(Location::At(remote)) => return Way::To(remote.clone()),
+            Some(Location::Nowhere { until }) if now < *until => return Way::Nowhere,
+            Some(Location::Waiting(parked)) => (parked, false),
+            Some(Location::Nowhere { .. }) | None => {
+                let room = |count| (count < MAX_WAITING).then_some(count + 1);
+                if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+                    return Way::Parked {
+                        packets: 0,
+                        refused: packets.count() as u64,
+                        asks: false,
+                    };
+                }
+                let location = shard.entry(id).insert(Location::Waiting(VecDeque::new()));
+                self.due.lock().push_back((now + PATIENCE, id));
+                let Location::Waiting(parked) = location.into_mut() else {
+                    return Way::Nowhere;
+                };
+                (parked, true)
+            }
+        };
+        let (mut taken, mut refused) = (0, 0);
+        for payload in packets {
+            let bytes = self.parked_bytes.load(Ordering::Relaxed) + payload.len();
+            if parked.len() >= MAX_PARKED || bytes > MAX_PARKED_BYTES {
+                refused += 1;
+                continue;
+            }
+            self.parked_bytes.fetch_add(payload.len(), Ordering::Relaxed);
+            parked.push_back(Parked { sender, payload: payload.into(), arrived: now });
+            taken += 1;
+        }
+        self.traffic.shard().queued(taken);
+        Way::Parked { packets: taken, refused, asks }
+    }
+
+    /// Takes in where a node is, unless something newer is known, and sends what waits there.
+    pub(super) fn located(&self, id: NodeId, member: &Arc<Member>, place: &Place, now: Instant) {
+        let mut shard = self.shard(id).write();
+        let remote =
+            Remote { member: Arc::clone(member), epoch: place.epoch, standing: place.standing };
+        match shard.get_mut(&id) {
+            Some(Location::At(known)) => {
+                if (known.epoch, known.member.relay) <= (place.epoch, place.owner) {
+                    *known = remote;
+                }
+                return;
+            }
+            Some(Location::Waiting(parked)) => {
+                let parked = std::mem::take(parked);
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.send(id, parked, &remote, now);
+            }
+            Some(Location::Nowhere { .. }) | None => {}
+        }
+        if self.places() >= MAX_PLACES
+            && let Some(any) = shard.extract_if(|_, l| matches!(l, Location::At(_))).next()
+        {
+            // Any place gives way: a node that is asked for is looked up again.
+            self.places.fetch_sub(1, Ordering::Relaxed);
+            drop(any);
+        }
+        self.places.fetch_add(1, Ordering::Relaxed);
+        shard.insert(id, Location::At(remote));
+    }
+
+    fn send(&self, id: NodeId, parked: VecDeque<Parked>, remote: &Remote, now: Instant) {
+        let traffic = self.traffic.shard();
+        for Parked { sender, payload, arrived } in parked {
+            self.parked_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
+            traffic.unqueued(1);
+            if now.saturating_duration_since(arrived) > PATIENCE {
+                traffic.dropped(Drop::LookupExpired, 1);
+                continue;
+            }
+            let run = Run { dest: id, sender, epoch: remote.epoch };
+            remote.member.outbox.push(&run, std::iter::once(&*payload), now);
+        }
+        remote.member.outbox.wake();
+    }
+
+    /// Notes that nobody has a node; returns how many packets were dropped for it.
+    pub(super) fn missing(&self, id: NodeId, now: Instant) -> u64 {
+        let mut shard = self.shard(id).write();
+        let Some(Location::Waiting(parked)) = shard.get_mut(&id) else { return 0 };
+        let parked = std::mem::take(parked);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        shard.insert(id, Location::Nowhere { until: now + NOWHERE_TIME });
+        drop(shard);
+        // For this entry to be taken away in the end.
+        self.due.lock().push_back((now + PATIENCE, id));
+        self.give_up(parked, Drop::UnknownDestination)
+    }
+
+    fn give_up(&self, parked: impl IntoIterator<Item = Parked>, reason: Drop) -> u64 {
+        let mut count = 0;
+        for packet in parked {
+            self.parked_bytes.fetch_sub(packet.payload.len(), Ordering::Relaxed);
+            count += 1;
+        }
+        let traffic = self.traffic.shard();
+        traffic.dropped(reason, count);
+        traffic.unqueued(count);
+        count
+    }
+
+    /// Forgets a place: the owner no longer has the node under this epoch, or an older one.
+    pub(super) fn gone(&self, id: NodeId, owner: RelayId, epoch: u64) {
+        if let Entry::Occupied(entry) = self.shard(id).write().entry(id)
+            && let Location::At(remote) = entry.get()
+            && remote.member.relay == owner
+            && remote.epoch <= epoch
+        {
+            entry.remove();
+            self.places.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets all places at a relay.
+    pub(super) fn relay_gone(&self, relay: RelayId) {
+        for shard in &self.shards {
+            let at_relay =
+                |l: &Location| matches!(l, Location::At(remote) if remote.member.relay == relay);
+            let before = shard.read().values().filter(|location| at_relay(location)).count();
+            if before > 0 {
+                let mut removed = 0;
+                shard.write().retain(|_, location| {
+                    let goes = at_relay(location);
+                    removed += usize::from(goes);
+                    !goes
+                });
+                self.places.fetch_sub(removed, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Drops packets that have waited too long; returns how many.
+    pub(super) fn expire(&self, now: Instant) -> u64 {
+        let mut expired = 0;
+        loop {
+            let mut due = self.due.lock();
+            let Some((_, id)) = due.pop_front_if(|(at, _)| *at <= now) else { return expired };
+            drop(due);
+            let mut shard = self.shard(id).write();
+            match shard.get_mut(&id) {
+                Some(Location::Waiting(parked)) => {
+                    let old = |packet: &Parked| now >= packet.arrived + PATIENCE;
+                    let count = parked.iter().take_while(|packet| old(packet)).count();
+                    let old: Vec<_> = parked.drain(..count).collect();
+                    let next = parked.front().map_or(now + PATIENCE, |p| p.arrived + PATIENCE);
+                    drop(shard);
+                    expired += self.give_up(old, Drop::LookupExpired);
+                    let mut due = self.due.lock();
+                    // In order: those behind it in time are behind it in the queue.
+                    let at = due.partition_point(|(at, _)| *at <= next);
+                    due.insert(at, (next, id));
+                }
+                Some(Location::Nowhere { until }) if *until <= now => {
+                    shard.remove(&id);
+                }
+                Some(Location::Nowhere { .. } | Location::At(_)) | None => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Outbox;
+    use crate::ids::PublicKey;
+    use crate::wire::cluster::{Frame, Frames};
+
+    fn node(number: u32) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    fn relay(byte: u8) -> RelayId {
+        RelayId(PublicKey([byte; 32]))
+    }
+
+    fn place(owner: u8, epoch: u64) -> Place {
+        Place { owner: relay(owner), epoch, standing: Standing::Session }
+    }
+
+    struct Setup {
+        traffic: Arc<Traffic>,
+        locations: Locations,
+        a: Arc<Member>,
+        b: Arc<Member>,
+        now: Instant,
+    }
+
+    fn setup() -> Setup {
+        let traffic = Arc::<Traffic>::default();
+        let outbox = || Outbox::new(Arc::clone(&traffic), Arc::default());
+        let member = |byte| Arc::new(Member::new(relay(byte), String::new(), outbox()));
+        Setup {
+            locations: Locations::new(Arc::clone(&traffic)),
+            a: member(1),
+            b: member(2),
+            traffic,
+            now: Instant::now(),
+        }
+    }
+
+    impl Setup {
+        fn send(&self, number: u32, payloads: &[&'static [u8]]) -> Way {
+            self.locations.find_or_park(node(number), node(99), payloads.iter().copied(), self.now)
+        }
+    }
+
+    async fn packets(member: &Member) -> Vec<(u64, Vec<u8>)> {
+        let batch = member.outbox.next_packets().await.unwrap();
+        let mut found = Vec::new();
+        for frame in Frames::<NodeId>::new(&batch.bytes) {
+            let Ok(Frame::Packets(packets)) = frame else { panic!("{frame:?}") };
+            found.extend(packets.iter().map(|payload| (packets.run.epoch, payload.to_vec())));
+        }
+        member.outbox.sent(&batch);
+        found
+    }
+
+    #[tokio::test]
+    async fn packets_wait_for_the_answer_and_keep_their_order() {
+        let setup = setup();
+        assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { packets: 1, asks: true, .. }));
+        assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: false, .. }));
+        setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+        assert!(matches!(setup.send(1, &[b"c"]), Way::To(remote) if remote.epoch == 5));
+        assert_eq!(packets(&setup.a).await, [(5, b"a".to_vec()), (5, b"b".to_vec())]);
+        assert_eq!(setup.traffic.packets_queued(), 0);
+        assert_eq!((setup.locations.waiting(), setup.locations.places()), (0, 1));
+    }
+
+    #[test]
+    fn newest_word_wins_and_a_late_one_changes_nothing() {
+        let setup = setup();
+        let at = || setup.locations.known(node(1)).map(|r| (r.member.relay, r.epoch));
+        setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+        setup.locations.located(node(1), &setup.b, &place(2, 4), setup.now);
+        assert_eq!(at(), Some((relay(1), 5)));
+        // Of two with one epoch the larger id stays, whichever came first.
+        setup.locations.located(node(1), &setup.b, &place(2, 5), setup.now);
+        setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+        assert_eq!(at(), Some((relay(2), 5)));
+        setup.locations.gone(node(1), relay(2), 4);
+        setup.locations.gone(node(1), relay(1), 9);
+        assert_eq!(at(), Some((relay(2), 5)));
+        setup.locations.gone(node(1), relay(2), 5);
+        assert_eq!((at(), setup.locations.places()), (None, 0));
+    }
+
+    #[test]
+    fn nobody_is_asked_again_for_a_moment_after_nobody_had_the_node() {
+        let mut setup = setup();
+        setup.send(1, &[b"a", b"b"]);
+        assert_eq!(setup.locations.missing(node(1), setup.now), 2);
+        assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 2);
+        assert!(matches!(setup.send(1, &[b"c"]), Way::Nowhere));
+        setup.now += NOWHERE_TIME;
+        assert!(matches!(setup.send(1, &[b"d"]), Way::Parked { asks: true, .. }));
+    }
+
+    #[test]
+    fn waiting_is_bounded_in_packets_in_nodes_and_in_time() {
+        let mut setup = setup();
+        let many = [b"x" as &[u8]; 40];
+        assert!(matches!(setup.send(1, &many), Way::Parked { packets: 32, refused: 8, .. }));
+        setup.now += PATIENCE / 2;
+        for number in 2..=u32::try_from(MAX_WAITING).unwrap() {
+            assert!(matches!(setup.send(number, &[]), Way::Parked { asks: true, .. }));
+        }
+        assert!(matches!(setup.send(99_999, &[b"x"]), Way::Parked { refused: 1, .. }));
+        setup.now += PATIENCE / 2;
+        assert_eq!(setup.locations.expire(setup.now), 32);
+        assert_eq!(setup.traffic.packets_dropped(Drop::LookupExpired), 32);
+        assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, MAX_WAITING));
+        assert!(matches!(setup.send(1, &[b"y"]), Way::Parked { packets: 1, asks: false, .. }));
+    }
+
+    #[test]
+    fn places_at_a_lost_relay_are_forgotten() {
+        let setup = setup();
+        setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+        setup.locations.located(node(2), &setup.b, &place(2, 5), setup.now);
+        setup.locations.relay_gone(relay(1));
+        assert!(
+            setup.locations.known(node(1)).is_none() && setup.locations.known(node(2)).is_some()
+        );
+        assert_eq!(setup.locations.places(), 1);
+    }
+}

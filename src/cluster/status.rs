@@ -1,0 +1,180 @@
+//! What operators see of the cluster: the table of members, and the families of a scrape.
+
+use std::time::Instant;
+
+use prometheus::proto::MetricFamily;
+use serde::Serialize;
+
+use super::Cluster;
+use crate::metrics::family;
+use crate::proto::presence;
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Our id.
+    pub relay: String,
+    /// The cluster's name.
+    pub name: String,
+    /// The other relays.
+    pub members: Vec<MemberStatus>,
+    /// Nodes here that others are told of.
+    pub nodes: usize,
+    /// Nodes that this relay is home to.
+    pub homed: usize,
+    /// Nodes elsewhere whose place is known.
+    pub places: usize,
+    /// Nodes that are looked up.
+    pub looked_up: usize,
+    /// Words that are repeated until they are answered.
+    pub outstanding: usize,
+}
+
+/// One other relay.
+#[derive(Clone, Debug, Serialize)]
+pub struct MemberStatus {
+    /// Its id.
+    pub relay: String,
+    /// Where the link leads.
+    pub address: String,
+    /// `up`, `silent` where a sign of life is missing, or `draining`.
+    pub state: &'static str,
+    /// Age of the link.
+    pub seconds: u64,
+    /// For how long nothing was heard of it.
+    pub silent_ms: u128,
+    /// What waits for it, in bytes.
+    pub waiting_bytes: usize,
+}
+
+impl Cluster {
+    /// The cluster at this moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now = Instant::now();
+        let stats = self.presence.lock().stats();
+        let members = self.members().into_iter().map(|member| {
+            let silence = member.silence(now);
+            let state = if member.is_draining() {
+                "draining"
+            } else if silence > self.identity.keepalive * 3 / 2 {
+                "silent"
+            } else {
+                "up"
+            };
+            MemberStatus {
+                relay: member.relay.to_string(),
+                address: member.address.clone(),
+                state,
+                seconds: now.saturating_duration_since(member.since).as_secs(),
+                silent_ms: silence.as_millis(),
+                waiting_bytes: member.outbox.bytes(),
+            }
+        });
+        Status {
+            relay: self.identity.relay.to_string(),
+            name: self.identity.name.clone(),
+            members: members.collect(),
+            nodes: stats.locals,
+            homed: stats.entries,
+            places: self.locations.places(),
+            looked_up: self.locations.waiting(),
+            outstanding: stats.outstanding,
+        }
+    }
+
+    /// What fabrics and presence have refused, in one family.
+    fn rejects(&self) -> MetricFamily {
+        let of_presence = self.presence.lock().stats().rejects;
+        let of_presence = presence::Reject::ALL.iter().map(|r| r.word()).zip(of_presence);
+        let samples: Vec<_> =
+            self.counters.rejects.iter().chain(of_presence).map(|(word, n)| ([word], n)).collect();
+        family::counts(
+            "pilot_beacon_cluster_rejects_total",
+            "What was refused of other relays and strangers.",
+            &["reason"],
+            samples.iter().map(|(words, count)| (words.as_slice(), *count)),
+        )
+    }
+
+    /// Appends the cluster's families to a scrape.
+    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        let status = self.status();
+        let counters = self.counters();
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        let number = |number: usize| number as f64;
+        let in_state = |state| number(status.members.iter().filter(|m| m.state == state).count());
+        #[allow(clippy::cast_precision_loss)] // a few hundred at most
+        let (dialling, greeting) =
+            (counters.dialling.value() as f64, counters.greeting.value() as f64);
+        let labelled = |name: &str, help: &str, label: &str, samples: &[(&str, f64)]| {
+            let samples: Vec<_> = samples.iter().map(|(word, value)| ([*word], *value)).collect();
+            let samples = samples.iter().map(|(words, value)| (words.as_slice(), *value));
+            family::gauge_values(name, help, &[label], samples)
+        };
+        families.extend([
+            family::gauge_value(
+                "pilot_beacon_cluster_members",
+                "Relays of the cluster, this one included.",
+                number(status.members.len() + 1),
+            ),
+            labelled(
+                "pilot_beacon_cluster_links",
+                "Links to other relays.",
+                "state",
+                &[
+                    ("up", in_state("up")),
+                    ("silent", in_state("silent")),
+                    ("draining", in_state("draining")),
+                    ("dialling", dialling),
+                    ("greeting", greeting),
+                ],
+            ),
+            labelled(
+                "pilot_beacon_cluster_presence_entries",
+                "Nodes, by what is known of them.",
+                "kind",
+                &[
+                    ("here", number(status.nodes)),
+                    ("homed", number(status.homed)),
+                    ("place", number(status.places)),
+                    ("looked_up", number(status.looked_up)),
+                    ("outstanding", number(status.outstanding)),
+                ],
+            ),
+            labelled(
+                "pilot_beacon_cluster_waiting_bytes",
+                "Bytes that wait for other relays.",
+                "of",
+                &[("all", number(status.members.iter().map(|m| m.waiting_bytes).sum()))],
+            ),
+            family::labelled(
+                "pilot_beacon_cluster_forwards_total",
+                "Packets for nodes that are not here.",
+                "result",
+                &counters.forwards,
+            ),
+            family::labelled(
+                "pilot_beacon_cluster_lookups_total",
+                "Look-ups that ended.",
+                "result",
+                &counters.lookups,
+            ),
+            counters.lookup_time.family(
+                "pilot_beacon_cluster_lookup_seconds",
+                "Time from a question to its answer.",
+            ),
+            self.rejects(),
+        ]);
+        for (name, help, counter) in [
+            ("batches_total", "Batches of packets that links took.", &counters.batches),
+            ("batched_packets_total", "Packets in those batches.", &counters.batched_packets),
+            ("nacks_sent_total", "Runs of packets for nodes not here.", &counters.nacks_sent),
+            ("joined_total", "Relays that became members.", &counters.joined),
+            ("lost_total", "Members that left or were lost.", &counters.lost),
+        ] {
+            let name = format!("pilot_beacon_cluster_{name}");
+            families.push(family::counter(&name, help, counter));
+        }
+    }
+}

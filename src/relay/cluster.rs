@@ -1,0 +1,103 @@
+//! Packets to and from the other relays of the cluster.
+
+use std::time::Instant;
+
+use super::Relay;
+use super::departures::Departures;
+use super::routing::Flow;
+use crate::cluster::{Local, Outward};
+use crate::ids::{NodeId, RelayId};
+use crate::metrics::{Drop, Transport};
+use crate::peers::SourceTag;
+use crate::wire::cluster::{Packets, Run};
+
+impl Relay {
+    /// Whether a node has a session at another relay, as far as that is known.
+    pub(super) fn has_session_elsewhere(&self, node: NodeId) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.has_session_elsewhere(node, None))
+    }
+
+    /// Whether a flow's destination, which a beacon serves, is at another relay as well.
+    pub(super) fn is_known_elsewhere(&self, flow: &Flow) -> bool {
+        let cluster = self.cluster.as_ref().filter(|_| flow.transport != Transport::Cluster);
+        cluster.is_some_and(|cluster| cluster.is_known_elsewhere(flow.dest))
+    }
+
+    /// Hands a flow to the relay that has its destination. What came from another relay goes
+    /// to none.
+    pub(super) fn forward<'a>(
+        &self,
+        flow: &Flow,
+        payload: impl Fn(usize) -> &'a [u8] + Copy,
+        out: &mut Departures,
+        now: Instant,
+    ) {
+        let count = flow.packets.len() as u64;
+        let Some(cluster) = self.cluster.as_ref().filter(|_| flow.transport != Transport::Cluster)
+        else {
+            return self.traffic.shard().dropped(Drop::NotHere, count);
+        };
+        let Flow { sender, dest, transport, .. } = *flow;
+        let outward = Outward { sender, dest, transport, count };
+        if let Some(member) = cluster.forward(&outward, flow.packets.clone().map(payload), now) {
+            out.wake_later(member);
+        }
+    }
+
+    /// Whether a packet in this sender's name may come from that relay: not if the sender
+    /// has proved to be here, or is known to have proved it elsewhere.
+    fn may_speak_for(&self, relay: RelayId, sender: NodeId) -> bool {
+        let elsewhere = |cluster: &std::sync::Arc<crate::cluster::Cluster>| {
+            cluster.has_session_elsewhere(sender, Some(relay))
+        };
+        self.table.session(sender).is_none() && !self.cluster.as_ref().is_some_and(elsewhere)
+    }
+}
+
+impl Local for Relay {
+    fn deliver(
+        &self,
+        from: RelayId,
+        packets: &[Packets<'_, NodeId>],
+        now: Instant,
+        not_here: &mut dyn FnMut(&Run<NodeId>, u64),
+    ) {
+        let shard = self.traffic.shard();
+        // Before the look into the table: whatever comes later has a higher number.
+        let serial = self.table.generation();
+        let payloads: Vec<&[u8]> = packets.iter().flat_map(Packets::iter).collect();
+        let payload = |index: usize| payloads.get(index).copied().unwrap_or_default();
+        Departures::lend(|out| {
+            let mut next = 0;
+            for run in packets.iter().filter(|run| run.count() > 0) {
+                let positions = next..next + run.count();
+                next = positions.end;
+                let Run { dest, sender, .. } = run.run;
+                if !self.may_speak_for(from, sender) {
+                    shard.dropped(Drop::SenderElsewhere, run.count() as u64);
+                    continue;
+                }
+                if self.table.here(dest).is_none() {
+                    not_here(&run.run, serial);
+                }
+                let flow = Flow {
+                    transport: Transport::Cluster,
+                    source: SourceTag(u64::from(sender.number())),
+                    sender,
+                    dest,
+                    packets: positions,
+                    header: 0,
+                };
+                self.route(&flow, payload, out, now, shard);
+            }
+            let socket = self.socket_of(u64::from(from.0.0[0]));
+            out.depart(socket, payload, now, shard);
+        });
+    }
+
+    fn superseded(&self, node: NodeId, serial: u64, now: Instant) {
+        if self.table.supersede(node, serial, now).is_some() {
+            tracing::debug!(%node, "a session gives way to a newer one at another relay");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Links that are cut and heal, and halves of a cluster that do not see each other, in
+//! network namespaces. Which fabric carries the mesh's links makes the difference here: with
+//! NATS there are none between relays, and `faults` cuts the engine off.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::faults::print_row;
+use super::flow::Flow;
+use super::network::Network;
+use super::{Fabric, mesh_arguments, wait_for_members, wait_until};
+use crate::cells::assert_balance;
+use crate::harness::{Node, Relay, write_directory};
+use crate::peer::Peer;
+
+/// Three relays on hosts 0 to 2 of a network.
+struct Cut {
+    relays: Vec<Relay>,
+    network: Network,
+    _folder: TempDir,
+}
+
+fn three(nodes: &[Node]) -> Cut {
+    let network = Network::new(3);
+    let folder = tempfile::tempdir().unwrap();
+    let keys = write_directory(folder.path(), &nodes.iter().collect::<Vec<_>>());
+    let binds: Vec<_> = (0..3).map(|host| format!("{}:9002", network.address(host))).collect();
+    let relays = (0..3u32).zip(&binds).map(|(host, bind)| {
+        let any = format!("{}:0", network.address(host));
+        let words = ["--keys", keys.to_str().unwrap(), "--wss-bind", &any, "--udp-bind", &any];
+        let more = ["--admin-bind", &any, "--upgrade-rate", "0", "--relay-rate", "0"];
+        let rest = ["--public-plaintext", "--cluster-keepalive", "500ms"];
+        let mesh = mesh_arguments(folder.path(), bind, &binds);
+        let words = words.iter().chain(&more).chain(&rest).map(|word| (*word).to_owned());
+        Relay::start_by(network.relay_on(host), words.chain(mesh))
+    });
+    let relays: Vec<_> = relays.collect();
+    relays.iter().for_each(|relay| wait_for_members(relay, 3));
+    Cut { relays, network, _folder: folder }
+}
+
+#[test]
+fn cut_link_heals_and_others_notice_nothing() {
+    let nodes: Vec<_> = (11..=14).map(Node::new).collect();
+    let Cut { relays, network, .. } = &three(&nodes);
+    let at = |index: usize, node: usize| Peer::log_in(relays[index].wss, &nodes[node]);
+    let across = Flow::start(at(0, 0), 11, 12, at(1, 1));
+    let others = Flow::start(at(1, 2), 13, 14, at(2, 3));
+    wait_until("both flows run", || across.received() > 100 && others.received() > 100);
+
+    // Shorter than three keep-alives: a matter of retransmission.
+    network.cut(0, 1);
+    thread::sleep(Duration::from_millis(300));
+    network.heal(0, 1);
+    let short = Instant::now();
+    let received = across.received();
+    wait_until("packets cross again", || across.received() > received + 100);
+    assert_eq!(relays[0].metric("pilot_beacon_cluster_lost_total"), 0.0);
+
+    // Longer: the link is given up, and dialled again until it stands.
+    let cut = Instant::now();
+    network.cut(0, 1);
+    wait_for_members(&relays[0], 2);
+    wait_for_members(&relays[1], 2);
+    wait_for_members(&relays[2], 3);
+    let known = cut.elapsed();
+    network.heal(0, 1);
+    let healed = Instant::now();
+    wait_for_members(&relays[0], 3);
+    wait_for_members(&relays[1], 3);
+    let back = healed.elapsed();
+    let received = across.received();
+    wait_until("packets cross once more", || across.received() > received + 100);
+    let (across, others) = (across.stop(), others.stop());
+    print_row(
+        Fabric::Mesh,
+        "link cut and healed",
+        "over the link, after 300 ms and the long cut",
+        &across,
+        healed,
+    );
+    print_row(Fabric::Mesh, "link cut and healed", "over other links", &others, cut);
+    println!("| Mesh | link cut | known | | {} ms |", known.as_millis());
+    println!("| Mesh | link healed | members again | | {} ms |", back.as_millis());
+    assert_eq!((others.lost().len(), others.doubled(), across.doubled()), (0, 0, 0));
+    assert!(across.is_in_order());
+    assert!(short < cut && known < Duration::from_millis(2_500), "{known:?}");
+    relays.iter().for_each(assert_balance);
+}
+
+#[test]
+fn newest_login_wins_when_two_halves_see_each_other_again() {
+    let nodes: Vec<_> = (11..=13).map(Node::new).collect();
+    let Cut { relays, network, .. } = &three(&nodes);
+    let at = |index: usize, node: usize| Peer::log_in(relays[index].wss, &nodes[node]);
+    let flow = Flow::start(at(1, 0), 11, 12, at(0, 1));
+    wait_until("the flow runs", || flow.received() > 100);
+    network.cut(0, 1);
+    network.cut(0, 2);
+    wait_for_members(&relays[0], 1);
+    wait_for_members(&relays[1], 2);
+    wait_for_members(&relays[2], 2);
+
+    // The node logs in on the other side as well: both halves have it, as far as they see.
+    let newest = at(2, 1);
+    let moved = Instant::now();
+    flow.listen(newest);
+    let received = flow.received();
+    wait_until("its half reaches it", || flow.received() > received + 100);
+    assert!(!flow.is_cut(), "the old half cannot know yet");
+    network.heal(0, 1);
+    network.heal(0, 2);
+    let healed = Instant::now();
+    relays.iter().for_each(|relay| wait_for_members(relay, 3));
+    let back = healed.elapsed();
+    wait_until("the older session is closed", || flow.is_cut());
+    relays[0].wait_for_metric("pilot_beacon_wss_active", 0.0);
+    // From the half that was alone, too, the node is where it came last.
+    let mut third = at(0, 2);
+    let received = flow.received();
+    third.relay(13, 12, &u32::MAX.to_be_bytes()[..0]);
+    wait_until("packets go on", || flow.received() > received + 100);
+    let report = flow.stop();
+    print_row(
+        Fabric::Mesh,
+        "partition 1 | 2",
+        "to the node, which came to the other half",
+        &report,
+        moved,
+    );
+    println!("| Mesh | partition healed | members again | | {} ms |", back.as_millis());
+    assert_eq!((report.doubled(), report.lost_after(moved + Duration::from_millis(51))), (0, 0));
+    relays.iter().for_each(assert_balance);
+}

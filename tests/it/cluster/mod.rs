@@ -1,0 +1,145 @@
+//! Several relays as one beacon, as real processes on 127.0.0.2 and up, over both fabrics.
+
+mod cells;
+mod crowd;
+mod cut;
+mod drain;
+mod faults;
+mod flow;
+mod moves;
+mod nats;
+mod network;
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::harness::{Node, PATIENCE, Relay, look_until, write_directory};
+use nats::NatsServer;
+
+/// Runs a test once for each fabric.
+macro_rules! on_both_fabrics {
+    ($($name:ident),+ $(,)?) => {
+        mod on_mesh {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::cluster::Fabric::Mesh);
+            })+
+        }
+        mod on_nats {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::cluster::Fabric::Nats);
+            })+
+        }
+    };
+}
+pub(crate) use on_both_fabrics;
+
+/// What carries batches between the relays.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Fabric {
+    Mesh,
+    Nats,
+}
+
+/// A cluster of relays that all know the same nodes.
+pub(crate) struct Cluster {
+    /// The relays, that at 127.0.0.2 first.
+    pub(crate) relays: Vec<Relay>,
+    pub(crate) nats: Option<NatsServer>,
+    /// Key file and secret, as long as the relays live.
+    folder: TempDir,
+    arguments: Vec<Vec<String>>,
+}
+
+impl Cluster {
+    /// Three relays that have found each other.
+    pub(crate) fn of_three(fabric: Fabric, nodes: &[&Node], more: &[&str]) -> Self {
+        let cluster = Self::start(fabric, 3, nodes, more);
+        cluster.wait_for_members(3);
+        cluster
+    }
+
+    /// Starts relays that shall find each other.
+    pub(crate) fn start(fabric: Fabric, count: usize, nodes: &[&Node], more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write_directory(folder.path(), nodes);
+        let nats = (fabric == Fabric::Nats).then(NatsServer::start);
+        let binds: Vec<_> = (0..count).map(|index| free_udp_address(&host(index))).collect();
+        let arguments = (0..count).map(|index| {
+            let mut words = arguments(folder.path(), &host(index), more);
+            words.extend(match &nats {
+                Some(nats) => vec!["--cluster-nats".to_owned(), nats.url()],
+                None => mesh_arguments(folder.path(), &binds[index], &binds),
+            });
+            words
+        });
+        let arguments: Vec<_> = arguments.collect();
+        let relays = arguments.iter().map(Relay::start).collect();
+        Self { relays, nats, folder, arguments }
+    }
+
+    /// Waits until each relay sees so many, itself included.
+    pub(crate) fn wait_for_members(&self, count: usize) {
+        self.relays.iter().for_each(|relay| wait_for_members(relay, count));
+    }
+
+    /// Starts a relay again that has ended, with the same arguments and a fresh state folder.
+    pub(crate) fn restart(&mut self, index: usize) {
+        self.relays[index] = Relay::start(&self.arguments[index]);
+    }
+
+    /// Writes another key file; the relays watch it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// Waits until a relay sees so many, itself included.
+pub(crate) fn wait_for_members(relay: &Relay, count: usize) {
+    #[allow(clippy::cast_precision_loss)] // a handful
+    relay.wait_for_metric("pilot_beacon_cluster_members", count as f64);
+}
+
+/// The address of a relay by its position.
+pub(crate) fn host(index: usize) -> String {
+    format!("127.0.0.{}", index + 2)
+}
+
+/// What every relay of a cluster is started with.
+pub(crate) fn arguments(folder: &Path, host: &str, more: &[&str]) -> Vec<String> {
+    let keys = folder.join("keys.json");
+    let any = format!("{host}:0");
+    let words = ["--keys", keys.to_str().unwrap(), "--wss-bind", &any, "--udp-bind", &any];
+    let rates = ["--admin-bind", &any, "--upgrade-rate", "0", "--relay-rate", "0"];
+    words.iter().chain(&rates).chain(more).map(|word| (*word).to_owned()).collect()
+}
+
+/// What turns the mesh on.
+pub(crate) fn mesh_arguments(folder: &Path, bind: &str, all: &[String]) -> Vec<String> {
+    let secret = folder.join("secret");
+    if !secret.exists() {
+        fs::write(&secret, "a secret that only a test may have").unwrap();
+        Command::new("chmod").arg("600").arg(&secret).status().unwrap();
+    }
+    let secret = secret.to_str().unwrap();
+    let join = all.join(",");
+    let words = ["--cluster-bind", bind, "--cluster-join", &join, "--cluster-secret-file", secret];
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// An address on which nobody listens at the moment.
+pub(crate) fn free_udp_address(host: &str) -> String {
+    UdpSocket::bind((host, 0)).unwrap().local_addr().unwrap().to_string()
+}
+
+/// Waits until something holds.
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let reached = look_until(Instant::now() + PATIENCE, || holds().then_some(()));
+    reached.unwrap_or_else(|| panic!("never: {what}"));
+}

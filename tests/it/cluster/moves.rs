@@ -1,0 +1,133 @@
+//! A node that reconnects at another relay is followed at once, and is nowhere twice.
+
+use std::time::{Duration, Instant};
+
+use super::flow::Flow;
+use super::{Cluster, Fabric, on_both_fabrics, wait_until};
+use crate::cells::assert_balance;
+use crate::harness::Node;
+use crate::peer::{Peer, UdpNode, relay as packet};
+
+on_both_fabrics!(
+    node_that_moves_is_followed_at_once_and_its_old_session_closed,
+    node_that_leaves_and_comes_back_elsewhere_is_found,
+    udp_node_is_reached_through_the_relay_that_it_registered_with,
+    name_of_a_wss_node_elsewhere_is_not_believed_over_udp,
+);
+
+/// A packet sent so long after the login elsewhere must arrive. The round trip of a link on
+/// one machine is below 1 ms.
+const FOUND_WITHIN: Duration = Duration::from_millis(51);
+
+fn node_that_moves_is_followed_at_once_and_its_old_session_closed(fabric: Fabric) {
+    let nodes = [Node::new(11), Node::new(12)];
+    let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
+    let relays = &cluster.relays;
+    let from = Peer::log_in(relays[0].wss, &nodes[0]);
+    let mut here = Peer::log_in(relays[1].wss, &nodes[1]);
+    let witness = Peer::over(here.stream.try_clone().unwrap());
+    let flow = Flow::start(from, 11, 12, witness);
+    wait_until("the flow runs", || flow.received() > 50);
+    let mut moments = Vec::new();
+    for index in [2, 0, 1, 2, 1] {
+        let there = Peer::log_in(relays[index].wss, &nodes[1]);
+        let moved = Instant::now();
+        flow.listen(Peer::over(there.stream.try_clone().unwrap()));
+        let received = flow.received();
+        wait_until("packets follow", || flow.received() > received + 50);
+        relays.iter().enumerate().for_each(|(other, relay)| {
+            let active =
+                if other == index { 1.0 } else { 0.0 } + if other == 0 { 1.0 } else { 0.0 };
+            relay.wait_for_metric("pilot_beacon_wss_active", active);
+        });
+        moments.push(moved);
+        here = there;
+    }
+    let report = flow.stop();
+    assert_eq!(report.doubled(), 0);
+    for moved in &moments {
+        let found = *moved + FOUND_WITHIN;
+        let next = moments.iter().find(|next| *next > moved).copied();
+        let lost = report.lost().into_iter().map(|number| report.sent[number as usize]);
+        // Until the next move, which has losses of its own.
+        let late = lost.filter(|sent| *sent > found && next.is_none_or(|next| *sent < next));
+        assert_eq!(late.count(), 0, "lost after {FOUND_WITHIN:?}");
+    }
+    println!(
+        "{fabric:?}: {} moves, {} of {} packets lost",
+        moments.len(),
+        report.lost().len(),
+        report.sent.len()
+    );
+    relays.iter().for_each(assert_balance);
+    drop(here);
+}
+
+fn node_that_leaves_and_comes_back_elsewhere_is_found(fabric: Fabric) {
+    let nodes = [Node::new(11), Node::new(12)];
+    let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
+    let relays = &cluster.relays;
+    let mut a = Peer::log_in(relays[0].wss, &nodes[0]);
+    let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
+    a.relay(11, 12, b"one");
+    assert_eq!(b.delivery(), (11, b"one".to_vec()));
+    // A second login elsewhere closes the first with 1000 "replaced".
+    let mut there = Peer::log_in(relays[2].wss, &nodes[1]);
+    assert_eq!(b.read_close(), (1000, "replaced".to_owned()));
+    std::thread::sleep(FOUND_WITHIN);
+    a.relay(11, 12, b"two");
+    assert_eq!(there.delivery(), (11, b"two".to_vec()));
+    drop((b, there));
+    relays[2].wait_for_metric("pilot_beacon_wss_active", 0.0);
+    // Asked for while it is nowhere: nobody remembers for long that it was not there.
+    a.relay(11, 12, b"into the void");
+    relays[0].wait_for_dropped("unknown_destination", 1);
+    let mut back = Peer::log_in(relays[1].wss, &nodes[1]);
+    std::thread::sleep(FOUND_WITHIN);
+    a.relay(11, 12, b"three");
+    assert_eq!(back.delivery(), (11, b"three".to_vec()));
+    relays.iter().for_each(assert_balance);
+}
+
+fn udp_node_is_reached_through_the_relay_that_it_registered_with(fabric: Fabric) {
+    let node = Node::new(11);
+    let cluster = Cluster::of_three(fabric, &[&node], &[]);
+    let relays = &cluster.relays;
+    let mut a = Peer::log_in(relays[0].wss, &node);
+    let udp = UdpNode::register(relays[1].udp, 21);
+    relays[1].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
+    a.relay(11, 21, b"through its own");
+    assert_eq!(udp.delivery(), (11, b"through its own".to_vec()));
+    // Another endpoint for it, at another relay, a moment later: too soon for a node to move.
+    let thief = UdpNode::register(relays[2].udp, 21);
+    relays[2].wait_for_metric("pilot_beacon_udp_nodes", 0.0);
+    a.relay(11, 21, b"still there");
+    assert_eq!(udp.delivery(), (11, b"still there".to_vec()));
+    assert!(thief.is_silent(Duration::from_millis(50)));
+    relays.iter().for_each(assert_balance);
+}
+
+fn name_of_a_wss_node_elsewhere_is_not_believed_over_udp(fabric: Fabric) {
+    let nodes = [Node::new(11), Node::new(12)];
+    let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
+    let relays = &cluster.relays;
+    let mut a = Peer::log_in(relays[0].wss, &nodes[0]);
+    let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
+    relays[1].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
+    a.relay(11, 12, b"who are you");
+    assert_eq!(b.delivery(), (11, b"who are you".to_vec()));
+    // Relay 0 knows by now where 12 is; whoever says over UDP there that it is 12, lies.
+    let liar = UdpNode::silent(relays[0].udp, 12);
+    liar.send(&packet(12, 11, b"I am 12"));
+    relays[0].wait_for_dropped("sender_is_wss", 1);
+    liar.discover();
+    relays[0].wait_for_dropped("claim_of_wss_node", 1);
+    // Where nobody knows, the home does: the endpoint does not stay.
+    let liar = UdpNode::silent(relays[2].udp, 12);
+    liar.discover();
+    relays[2].wait_for_metric("pilot_beacon_packets_handled_total{kind=\"discover\"}", 1.0);
+    relays[2].wait_for_metric("pilot_beacon_udp_nodes", 0.0);
+    a.relay(11, 12, b"still you");
+    assert_eq!(b.delivery(), (11, b"still you".to_vec()));
+    relays.iter().for_each(assert_balance);
+}

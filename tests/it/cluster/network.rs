@@ -1,0 +1,82 @@
+//! Relays in network namespaces of their own, on one bridge, so that the way between any two
+//! can be cut while everybody else still reaches both.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use crate::veth::ip;
+
+/// A bridge with namespaces on it; all go when this is dropped.
+pub(crate) struct Network {
+    name: String,
+    network: u32,
+    hosts: u32,
+}
+
+impl Network {
+    /// Makes so many namespaces.
+    pub(crate) fn new(hosts: u32) -> Self {
+        let process = std::process::id();
+        let name = format!("bc{process}");
+        // 198.19.0.0/16 is for tests of networks: 2^11 times 32 addresses.
+        let network = u32::from(Ipv4Addr::new(198, 19, 0, 0)) | ((process % 0x800) * 32);
+        let made = Self { name, network, hosts };
+        ip(&format!("link add {} type bridge", made.name));
+        ip(&format!("address add {}/27 dev {}", made.address(30), made.name));
+        ip(&format!("link set {} up", made.name));
+        for host in 0..hosts {
+            let (namespace, end) = (made.namespace(host), format!("{}{host}", made.name));
+            ip(&format!("netns add {namespace}"));
+            ip(&format!("link add {end} type veth peer name eth0 netns {namespace}"));
+            ip(&format!("link set {end} master {} up", made.name));
+            ip(&format!("-n {namespace} address add {}/27 dev eth0", made.address(host)));
+            ip(&format!("-n {namespace} link set eth0 up"));
+            ip(&format!("-n {namespace} link set lo up"));
+        }
+        made
+    }
+
+    /// The address of a host; ours is the 30th.
+    pub(crate) fn address(&self, host: u32) -> Ipv4Addr {
+        Ipv4Addr::from(self.network + host + 1)
+    }
+
+    fn namespace(&self, host: u32) -> String {
+        format!("{}-{host}", self.name)
+    }
+
+    /// A command that runs the relay on a host.
+    pub(crate) fn relay_on(&self, host: u32) -> Command {
+        let mut command = Command::new("ip");
+        let relay = env!("CARGO_BIN_EXE_beacon-relay");
+        command.args(["netns", "exec", &self.namespace(host), relay]);
+        command
+    }
+
+    /// Cuts the way between two hosts: what either sends to the other is lost.
+    pub(crate) fn cut(&self, one: u32, other: u32) {
+        self.route("add", one, other);
+    }
+
+    /// Heals the way between two hosts.
+    pub(crate) fn heal(&self, one: u32, other: u32) {
+        self.route("delete", one, other);
+    }
+
+    fn route(&self, what: &str, one: u32, other: u32) {
+        for (from, to) in [(one, other), (other, one)] {
+            let (namespace, to) = (self.namespace(from), self.address(to));
+            ip(&format!("-n {namespace} route {what} blackhole {to}/32"));
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for host in 0..self.hosts {
+            // The links go with the namespaces that have their other ends.
+            let _ = Command::new("ip").args(["netns", "delete", &self.namespace(host)]).status();
+        }
+        let _ = Command::new("ip").args(["link", "delete", &self.name]).status();
+    }
+}
