@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
+use ed25519_dalek::SigningKey;
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, HostPort, RegistryTrust, UdpSenderCheck, max_waiting};
+use crate::cluster::{Identity, IdentityError};
+use crate::config::{self, Config, HostPort, RegistryTrust, UdpSenderCheck, max_waiting};
 use crate::directory::{self, RegistrySettings};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
@@ -58,6 +60,14 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
         // The listener is bound by the server; the rest is said above.
         ..wss::Settings::new(nowhere)
     }
+}
+
+/// Who this relay, whose key was loaded, is in the cluster.
+pub(super) fn cluster(
+    cluster: &config::Cluster,
+    key: &SigningKey,
+) -> Result<Identity, IdentityError> {
+    Identity::new(key, cluster.name.as_str().to_owned(), cluster.keepalive)
 }
 
 pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
