@@ -24,6 +24,8 @@ mod lookups;
 mod members;
 mod owner;
 mod registry;
+#[cfg(test)]
+mod simulation;
 mod statements;
 mod timers;
 

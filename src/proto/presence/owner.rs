@@ -25,7 +25,7 @@ const REST: Duration = Duration::from_secs(30);
 pub(super) struct Local {
     /// 0 until a home has granted one.
     pub(super) epoch: u64,
-    serial: u64,
+    pub(super) serial: u64,
     credential: u64,
     since: Tick,
     /// The homes that have granted this epoch.
