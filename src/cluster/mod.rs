@@ -13,6 +13,7 @@ mod fabric;
 mod identity;
 mod locations;
 mod member;
+pub mod mesh;
 mod outbox;
 mod status;
 

@@ -1,0 +1,175 @@
+//! The QUIC mesh: the fabric that needs no other server. Every relay has an authenticated
+//! link to every other.
+//!
+//! A relay is its Ed25519 key. Each link is a QUIC connection on which both sides prove
+//! their keys (`tls`), then a shared secret if there is one (`hello`); of several links
+//! between the same two relays one stays (`links`). Addresses come from the operator and from
+//! DNS (`seeds`), and each is dialled again for ever (`dial`). What batches mean is decided
+//! above.
+
+mod close;
+mod dial;
+mod hello;
+mod hub;
+mod link;
+mod links;
+mod notices;
+mod seeds;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transport;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint, Incoming, ServerConfig};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cluster, Fabric, Reject};
+use crate::ids::RelayId;
+use close::Close;
+use hub::{Hub, Secret};
+use tls::Verifier;
+
+/// Connections that came in and have not said hello.
+const MAX_GREETING: usize = 64;
+
+/// How long our last words to the other relays may take.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// What a mesh is made of.
+pub struct Settings {
+    /// The UDP address to listen on and to dial from.
+    pub bind: SocketAddr,
+    /// Other relays, each as `host:port`; all addresses of a host are dialled.
+    pub join: Vec<String>,
+    /// A name whose addresses are those of all relays, as `host:port`.
+    pub dns: Option<String>,
+    /// Whom to trust.
+    pub trust: Trust,
+    /// This relay's identity; its public half is the relay's id.
+    pub key: ed25519_dalek::SigningKey,
+}
+
+/// Whom a relay trusts; with both a list and a secret, both must hold.
+pub struct Trust {
+    /// The relays that may link; empty where the secret alone decides.
+    pub allow: Vec<RelayId>,
+    /// What all relays of the cluster know.
+    pub secret: Option<Vec<u8>>,
+}
+
+/// A mesh that listens already, and takes and makes links once it runs.
+pub struct Mesh {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    relay: RelayId,
+    client: Arc<QuicClientConfig>,
+    server: Arc<QuicServerConfig>,
+    secret: Secret,
+    names: Vec<String>,
+}
+
+impl Mesh {
+    /// Binds the socket. Needs the runtime that the mesh will run on.
+    ///
+    /// # Errors
+    /// No allow list and no secret (a mesh is never open to strangers); an address that
+    /// cannot be bound; no runtime.
+    pub fn bind(settings: Settings) -> io::Result<Self> {
+        let Settings { bind, join, dns, trust: Trust { allow, secret }, key } = settings;
+        if allow.is_empty() && secret.as_ref().is_none_or(Vec::is_empty) {
+            let error = "a mesh needs an allow list or a secret";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        let relay = tls::relay_id(&key);
+        let verifier = Verifier::new(relay, allow);
+        let key = Arc::new(tls::certified(&key).map_err(io::Error::other)?);
+        let client = tls::client(&verifier, Arc::clone(&key)).map_err(io::Error::other)?;
+        let server = tls::server(&verifier, key).map_err(io::Error::other)?;
+        let endpoint = transport::bind(bind)?;
+        Ok(Self {
+            address: endpoint.local_addr()?,
+            endpoint,
+            relay,
+            client: Arc::new(client),
+            server: Arc::new(server),
+            secret: Secret(secret),
+            names: join.into_iter().chain(dns).collect(),
+        })
+    }
+
+    /// The address that is bound.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Fabric for Mesh {
+    async fn run(mut self, cluster: Arc<Cluster>, stopping: CancellationToken) {
+        let transport = transport::config(cluster.identity().keepalive);
+        let mut client = ClientConfig::new(self.client);
+        client.transport_config(Arc::clone(&transport));
+        self.endpoint.set_default_client_config(client);
+        let mut server = ServerConfig::with_crypto(self.server);
+        server.transport_config(transport).max_incoming(MAX_GREETING);
+        self.endpoint.set_server_config(Some(server));
+
+        let endpoint = self.endpoint.clone();
+        let hub = Hub::new(cluster, self.relay, self.endpoint, self.address, self.secret);
+        let greeting = Arc::new(Semaphore::new(MAX_GREETING));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(seeds::tend(Arc::clone(&hub), self.names, stopping.clone()));
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                Some(incoming) = endpoint.accept() => {
+                    let Some(incoming) = validated(incoming) else { continue };
+                    let Ok(permit) = Arc::clone(&greeting).try_acquire_owned() else {
+                        let remote = canonical(incoming.remote_address());
+                        hub.warn(Reject::TooMany, remote, &"too many strangers");
+                        incoming.ignore();
+                        continue;
+                    };
+                    let hub = Arc::clone(&hub);
+                    tasks.spawn(async move {
+                        let link = hub.welcome(incoming).await;
+                        drop(permit);
+                        if let Some(link) = link {
+                            link.run().await;
+                        }
+                    });
+                }
+                Some(_ended) = tasks.join_next() => {}
+            }
+        }
+        endpoint.close(Close::Stopping.code(), &[]);
+        let farewell = async {
+            while tasks.join_next().await.is_some() {}
+            endpoint.wait_idle().await;
+        };
+        // Whoever has not heard of it by then learns it from our silence.
+        let _ = timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// Takes up nothing for an address that may be forged: it first has to send back a token.
+fn validated(incoming: Incoming) -> Option<Incoming> {
+    if incoming.remote_address_validated() {
+        return Some(incoming);
+    }
+    incoming.retry().err().map(|error| error.into_incoming())
+}
+
+/// An address in the form that people write: IPv4 as IPv4.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
