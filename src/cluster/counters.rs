@@ -28,7 +28,7 @@ words! {
         Malformed => "malformed",
         /// Words of a relay that is no member.
         NoMember => "no_member",
-        /// Words that found no room.
+        /// Words or packets that found no room.
         NoRoom => "no_room",
     }
 }

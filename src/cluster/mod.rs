@@ -14,6 +14,7 @@ mod identity;
 mod locations;
 mod member;
 pub mod mesh;
+pub mod nats;
 mod outbox;
 mod status;
 

@@ -1,0 +1,180 @@
+//! Who is a member, by the beats of the other relays.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_nats::Client;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+
+use super::message::Beat;
+use super::refusals::Refusals;
+use super::subjects::Subjects;
+use super::terms::{Heard, Terms};
+use super::writer;
+use crate::cluster::{Boot, Cluster, Member, Reject};
+use crate::ids::RelayId;
+
+/// Most relays besides this one: each costs its outbox, up to 8 MiB.
+const MOST: usize = 256;
+
+/// All members, and what their tasks share.
+///
+/// `table` may be locked while the cluster is told who joins and who leaves, so that it hears
+/// of each in the order that it happens; the cluster never calls back.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) subjects: Subjects,
+    pub(super) refusals: Refusals,
+    /// The connection, while one stands.
+    pub(super) client: watch::Sender<Option<Client>>,
+    table: Mutex<Table>,
+    tasks: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    seats: HashMap<RelayId, Seat>,
+    last_term: u64,
+}
+
+#[derive(Debug)]
+struct Seat {
+    member: Arc<Member>,
+    boot: Boot,
+    terms: Terms,
+    /// Has the member's task send a beat.
+    answer: Arc<Notify>,
+}
+
+impl Members {
+    pub(super) fn new(cluster: Arc<Cluster>) -> Self {
+        let identity = cluster.identity();
+        Self {
+            subjects: Subjects::new(identity.name.clone(), identity.relay),
+            refusals: Refusals::new(Arc::clone(&cluster)),
+            client: watch::Sender::new(None),
+            table: Mutex::default(),
+            tasks: TaskTracker::new(),
+            cluster,
+        }
+    }
+
+    /// The relay as a member.
+    pub(super) fn of(&self, relay: RelayId) -> Option<Arc<Member>> {
+        self.table.lock().seats.get(&relay).map(|seat| Arc::clone(&seat.member))
+    }
+
+    /// Takes in a batch of a member.
+    pub(super) fn receive(&self, member: &Arc<Member>, batch: &[u8]) {
+        if let Err(error) = self.cluster.receive(member, batch, Instant::now()) {
+            tracing::debug!(relay = %member.relay, %error, "a batch is malformed");
+            self.refusals.count(Reject::Malformed, Some(member.relay));
+        }
+    }
+
+    /// Takes in a sign of life: its sender is a member from here on.
+    pub(super) fn beat(self: &Arc<Self>, relay: RelayId, beat: Beat) {
+        let identity = self.cluster.identity();
+        if relay == identity.relay {
+            // Our own may come back through an older connection.
+            if beat.boot != identity.boot {
+                self.refusals.count(Reject::Itself, Some(relay));
+            }
+            return;
+        }
+        let mut table = self.table.lock();
+        if let Some(seat) = table.seats.get_mut(&relay) {
+            let over = if seat.boot == beat.boot {
+                match seat.terms.hear(beat.term, beat.seen, beat.asks) {
+                    Heard::Agreed => return,
+                    Heard::Answer => return seat.answer.notify_one(),
+                    Heard::Anew => "it had lost us",
+                }
+            } else {
+                "restarted"
+            };
+            let member = Arc::clone(&seat.member);
+            self.end_locked(&mut table, &member, over);
+        }
+        if table.seats.len() >= MOST {
+            drop(table);
+            self.refusals.count(Reject::TooMany, Some(relay));
+            return;
+        }
+        self.join(&mut table, relay, beat);
+    }
+
+    /// Takes in that a run of a relay is over.
+    pub(super) fn goodbye(&self, relay: RelayId, boot: Boot) {
+        let mut table = self.table.lock();
+        if let Some(seat) = table.seats.get(&relay).filter(|seat| seat.boot == boot) {
+            let member = Arc::clone(&seat.member);
+            self.end_locked(&mut table, &member, "it stopped");
+        }
+    }
+
+    /// Ends a membership, if it has not ended.
+    pub(super) fn end(&self, member: &Arc<Member>, reason: &'static str) {
+        self.end_locked(&mut self.table.lock(), member, reason);
+    }
+
+    /// Ends all of them.
+    pub(super) fn end_all(&self) {
+        let mut table = self.table.lock();
+        for (_, seat) in table.seats.drain() {
+            self.cluster.left(&seat.member, "this relay stops");
+        }
+    }
+
+    /// Waits until the tasks of all members have ended; nobody may join any more.
+    pub(super) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// What this relay says about itself to all others.
+    pub(super) fn beat_to_all(&self, client: &Client) -> Beat {
+        // People look for a relay by the address that the server sees.
+        let address = client.server_info().client_ip;
+        Beat { boot: self.cluster.identity().boot, term: 0, seen: 0, asks: false, address }
+    }
+
+    /// What this relay says to a member; `None` once it is no member.
+    pub(super) fn beat_to(&self, member: &Arc<Member>, client: &Client) -> Option<Beat> {
+        let table = self.table.lock();
+        let seat = table.seats.get(&member.relay)?;
+        let Terms { mine, theirs, known } =
+            Arc::ptr_eq(&seat.member, member).then_some(seat.terms)?;
+        Some(Beat { term: mine, seen: theirs, asks: !known, ..self.beat_to_all(client) })
+    }
+
+    fn join(self: &Arc<Self>, table: &mut Table, relay: RelayId, beat: Beat) {
+        table.last_term += 1;
+        let mut terms = Terms::new(table.last_term);
+        // A new member is sent our terms in any case.
+        let _ = terms.hear(beat.term, beat.seen, beat.asks);
+        tracing::info!(%relay, remote_addr = beat.address, "a relay has joined the cluster");
+        let member = self.cluster.joined(relay, beat.address);
+        let answer = Arc::new(Notify::new());
+        let seat = Seat {
+            member: Arc::clone(&member),
+            boot: beat.boot,
+            terms,
+            answer: Arc::clone(&answer),
+        };
+        table.seats.insert(relay, seat);
+        self.tasks.spawn(writer::run(Arc::clone(self), member, answer));
+    }
+
+    fn end_locked(&self, table: &mut Table, member: &Arc<Member>, reason: &'static str) {
+        let is_seated = |seat: &Seat| Arc::ptr_eq(&seat.member, member);
+        if table.seats.get(&member.relay).is_some_and(is_seated) {
+            table.seats.remove(&member.relay);
+            self.cluster.left(member, reason);
+        }
+    }
+}

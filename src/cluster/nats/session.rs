@@ -1,0 +1,161 @@
+//! One connection to NATS: what comes in, and our beats.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectError, Event, Subscriber};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, future, stream};
+use tokio::select;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{self, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::members::Members;
+use super::message::Message;
+use super::settings::Server;
+use super::subjects::Subjects;
+use crate::cluster::{Member, Reject};
+
+/// Batches of packets that wait to be taken in, 8 MiB at most.
+const UNREAD_PACKETS: usize = 64;
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// A connection with its subscriptions.
+pub(super) struct Session {
+    pub(super) client: Client,
+    ended: CancellationToken,
+    beats: Subscriber,
+    batches: Subscriber,
+}
+
+impl Session {
+    /// Connects and subscribes.
+    pub(super) async fn open(
+        server: &Server,
+        members: &Arc<Members>,
+    ) -> Result<Self, ConnectError> {
+        let identity = members.cluster.identity();
+        let ended = CancellationToken::new();
+        let (events, of_events) = (ended.clone(), Arc::clone(members));
+        let options = server
+            .options
+            .clone()
+            .name(format!("beacon-relay {}", identity.relay))
+            // The client gives a silent server up at the third ping, as we do with a member.
+            .ping_interval(identity.keepalive)
+            .event_callback(move |event| {
+                note(event, &events, &of_events);
+                future::ready(())
+            });
+        let client = options.connect(server.address.clone()).await?;
+        let subscribe = async |subject: String| {
+            let subscribed = client.subscribe(subject).await;
+            subscribed
+                .map_err(|error| ConnectError::with_source(async_nats::ConnectErrorKind::Io, error))
+        };
+        let beats = subscribe(members.subjects.all_alive()).await?;
+        let batches = subscribe(members.subjects.all_to_us()).await?;
+        Ok(Self { client, ended, beats, batches })
+    }
+
+    /// Serves the connection until it ends, or, after a goodbye, `stopping` does.
+    pub(super) async fn run(self, members: &Arc<Members>, stopping: &CancellationToken) {
+        let (queue, packets) = mpsc::channel(UNREAD_PACKETS);
+        // The terms and words of a relay come in the order in which it sent them; beats to all
+        // may come before or after.
+        let incoming = stream::select(self.beats, self.batches);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(read(incoming, queue, Arc::clone(members)));
+        tasks.spawn(deliver(packets, Arc::clone(members)));
+        tasks.spawn(beat(self.client.clone(), Arc::clone(members)));
+        members.client.send_replace(Some(self.client.clone()));
+        select! {
+            () = stopping.cancelled() => say_goodbye(&self.client, members).await,
+            () = self.ended.cancelled() => {}
+            _ = tasks.join_next() => {}
+        }
+        members.client.send_replace(None);
+        tasks.shutdown().await;
+    }
+}
+
+/// Takes in what the client has to say.
+fn note(event: Event, ended: &CancellationToken, members: &Members) {
+    match event {
+        Event::Disconnected | Event::Closed => ended.cancel(),
+        // For each message that found `UNREAD` others before it.
+        Event::SlowConsumer(_) => members.refusals.count(Reject::NoRoom, None),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS has refused something"),
+        Event::LameDuckMode => tracing::info!("NATS is about to stop"),
+        Event::Connected | Event::Draining | Event::ClientError(_) => {}
+    }
+}
+
+/// Takes messages in as they come. Words are handled at once; packets wait in a queue of
+/// their own, so that a flood of them takes no room from words.
+async fn read(
+    mut incoming: impl Stream<Item = async_nats::Message> + Unpin,
+    packets: mpsc::Sender<(Arc<Member>, Bytes)>,
+    members: Arc<Members>,
+) {
+    while let Some(message) = incoming.next().await {
+        let Some(relay) = Subjects::sender(&message.subject) else {
+            members.refusals.count(Reject::BadHello, None);
+            continue;
+        };
+        let taken = match (Message::decode(message.payload), members.of(relay)) {
+            (Err(reason), _) => Err(reason),
+            (Ok(Message::Beat(beat)), _) => {
+                members.beat(relay, beat);
+                Ok(())
+            }
+            (Ok(Message::Goodbye(beat)), _) => {
+                members.goodbye(relay, beat.boot);
+                Ok(())
+            }
+            (Ok(Message::Words(_) | Message::Packets(_)), None) => Err(Reject::NoMember),
+            (Ok(Message::Words(batch)), Some(member)) => {
+                members.receive(&member, &batch);
+                Ok(())
+            }
+            (Ok(Message::Packets(batch)), Some(member)) => {
+                packets.try_send((member, batch)).map_err(|_| Reject::NoRoom)
+            }
+        };
+        if let Err(reason) = taken {
+            members.refusals.count(reason, Some(relay));
+        }
+    }
+}
+
+async fn deliver(mut packets: mpsc::Receiver<(Arc<Member>, Bytes)>, members: Arc<Members>) {
+    while let Some((member, batch)) = packets.recv().await {
+        members.receive(&member, &batch);
+    }
+}
+
+/// Says to all relays that we are here: at once, and each keep-alive.
+async fn beat(client: Client, members: Arc<Members>) {
+    let mut ticks = time::interval(members.cluster.identity().keepalive);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let beat = members.beat_to_all(&client).message();
+        if client.publish(members.subjects.alive(), beat).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn say_goodbye(client: &Client, members: &Members) {
+    let goodbye = async {
+        let beat = members.beat_to_all(client).goodbye();
+        client.publish(members.subjects.alive(), beat).await.is_ok() && client.flush().await.is_ok()
+    };
+    // Whom it does not reach, our silence tells.
+    let _ = time::timeout(GOODBYE, goodbye).await;
+}

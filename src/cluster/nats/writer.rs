@@ -1,0 +1,108 @@
+//! What goes to one member: our terms first, then words and packets, each lane on its own.
+//!
+//! While no connection stands, batches stay in the outbox, which knows their age.
+
+use std::sync::Arc;
+
+use async_nats::{Client, Subject};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::sync::{Notify, watch};
+use tokio::{join, select, time};
+
+use super::members::Members;
+use super::message::{PACKETS, WORDS};
+use crate::cluster::{Batch, Member};
+
+/// One member, with what it takes to write to it.
+struct Writer {
+    members: Arc<Members>,
+    member: Arc<Member>,
+    subject: Subject,
+    link: watch::Receiver<Option<Client>>,
+}
+
+/// Writes to a member for as long as it is one; ends the membership once the member is to go.
+/// Each `answer` has it tell our terms again.
+pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, answer: Arc<Notify>) {
+    let subject = members.subjects.to(member.relay);
+    let link = members.client.subscribe();
+    let writer = Writer { members, member, subject, link };
+    let ending = &writer.member.ending;
+    // A relay takes words of its members only, so this is the first that it hears of us.
+    ending.run_until_cancelled(writer.tell_terms()).await;
+    // A lane ends by itself: a batch that it holds has to be accounted for.
+    join!(
+        ending.run_until_cancelled(writer.keep_telling(&answer)),
+        writer.lane(WORDS),
+        writer.lane(PACKETS),
+    );
+    writer.members.end(&writer.member, "silent");
+}
+
+impl Writer {
+    /// Tells the member our terms again whenever asked, and until it knows them.
+    async fn keep_telling(&self, answer: &Notify) {
+        let mut asks = true;
+        loop {
+            select! {
+                () = answer.notified() => {}
+                () = time::sleep(self.members.cluster.identity().keepalive), if asks => {}
+            }
+            asks = self.tell_terms().await;
+        }
+    }
+
+    /// Tells the member our terms; true if it may not know them.
+    async fn tell_terms(&self) -> bool {
+        let mut link = self.link.clone();
+        let Some(client) = connected(&mut link).await else { return false };
+        let Some(beat) = self.members.beat_to(&self.member, &client) else { return false };
+        // What is lost with its connection is said again.
+        select! {
+            told = client.publish(self.subject.clone(), beat.message()) => beat.asks || told.is_err(),
+            _ = link.changed() => true,
+        }
+    }
+
+    /// Moves the batches of one lane.
+    async fn lane(&self, kind: u8) {
+        let (ending, outbox) = (&self.member.ending, &self.member.outbox);
+        let mut link = self.link.clone();
+        loop {
+            let client = ending.run_until_cancelled(connected(&mut link)).await;
+            let Some(client) = client.flatten() else { return };
+            let batch = select! {
+                () = ending.cancelled() => return,
+                _ = link.changed() => continue,
+                batch = outbox.next_words(), if kind == WORDS => batch,
+                batch = outbox.next_packets(), if kind == PACKETS => batch,
+            };
+            let Some(batch) = batch else { return };
+            // A batch that the server does not take is an error here, too.
+            let taken = select! {
+                published = client.publish(self.subject.clone(), message(kind, &batch)) => {
+                    published.is_ok()
+                }
+                () = ending.cancelled() => false,
+                _ = link.changed() => false,
+            };
+            if taken {
+                outbox.sent(&batch);
+            } else {
+                outbox.lost(&batch);
+            }
+        }
+    }
+}
+
+/// Waits for a connection; `None` when there will be none any more.
+async fn connected(link: &mut watch::Receiver<Option<Client>>) -> Option<Client> {
+    link.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+fn message(kind: u8, batch: &Batch) -> Bytes {
+    let mut message = BytesMut::with_capacity(1 + batch.bytes.len());
+    message.put_u8(kind);
+    message.put_slice(&batch.bytes);
+    message.freeze()
+}
