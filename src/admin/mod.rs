@@ -15,6 +15,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::cluster;
 use crate::metrics::Registry;
 
 /// How far the relay has come.
@@ -32,7 +33,7 @@ pub enum Phase {
 }
 
 /// The numbers of `/status`.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// Nodes that are connected over WebSocket.
     pub wss_peers: usize,
@@ -44,6 +45,9 @@ pub struct Status {
     pub beacons: usize,
     /// Relayed packets that wait in outboxes.
     pub packets_queued: u64,
+    /// The cluster, where the relay is part of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<cluster::Status>,
 }
 
 /// What the pages are made of.
@@ -79,6 +83,7 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
+        .route("/cluster", get(cluster_members))
         .with_state(Arc::new(sources));
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
@@ -90,7 +95,8 @@ async fn index() -> &'static str {
         "beacon-relay ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics  for Prometheus\n/healthz  200 while the process answers\n\
-         /readyz   200 while it takes new peers\n/status   the main numbers, as JSON\n"
+         /readyz   200 while it takes new peers\n/status   the main numbers, as JSON\n\
+         /cluster  the relays of the cluster, as a table\n"
     )
 }
 
@@ -120,6 +126,25 @@ async fn readyz(State(sources): Pages) -> Response {
         Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped\n"),
     };
     (code, text).into_response()
+}
+
+/// The members as a table for people; `/status` has the same for programs.
+async fn cluster_members(State(sources): Pages) -> Response {
+    use std::fmt::Write as _;
+    let Some(cluster) = (sources.status)().cluster else {
+        return (StatusCode::NOT_FOUND, "this relay is not part of a cluster\n").into_response();
+    };
+    let mut text =
+        format!("{:<64}  {:<9}{:>8}{:>10}  ADDRESS\n", "RELAY", "STATE", "AGE", "WAITING");
+    let mut row = |relay: &str, state: &str, seconds: u64, bytes: usize, address: &str| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{relay:<64}  {state:<9}{seconds:>7}s{bytes:>9}B  {address}");
+    };
+    row(&cluster.relay, "self", sources.since.elapsed().as_secs(), 0, "");
+    for member in &cluster.members {
+        row(&member.relay, member.state, member.seconds, member.waiting_bytes, &member.address);
+    }
+    text.into_response()
 }
 
 async fn status(State(sources): Pages) -> Response {

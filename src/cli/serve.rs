@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{Exit, logging};
+use crate::cluster::identity_file;
 use crate::config::{Config, Error, Place};
 use crate::directory::OpenError;
 use crate::server::{BindError, Server, StartError};
@@ -54,6 +55,15 @@ pub(super) async fn start(config: Config) -> Result<Server, Exit> {
             Error::Setting { place, value: registry.unwrap_or_default(), reason }.into()
         }
         StartError::StateDir(error) => error.into(),
+        StartError::Identity(error) => {
+            let (place, path) = (Place::flag("state_dir"), identity_file(&state_dir));
+            Error::File { place, path, reason: error.to_string() }.into()
+        }
+        StartError::Nats(error) => {
+            let (place, reason) = (Place::flag("cluster_nats"), error.to_string());
+            // The URL may hold a password.
+            Error::Setting { place, value: "…".to_owned(), reason }.into()
+        }
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }

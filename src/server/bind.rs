@@ -23,7 +23,10 @@ pub struct BindError {
 }
 
 impl BindError {
-    fn of<A: ToString>(setting: &'static str, address: &A) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn of<A: ToString>(
+        setting: &'static str,
+        address: &A,
+    ) -> impl FnOnce(io::Error) -> Self {
         let address = address.to_string();
         move |error| Self { setting, address, error }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Reloads, ToRelay};
 use crate::admin::Status;
+use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::metrics::{Registry, Traffic, family};
@@ -21,6 +22,7 @@ pub(super) struct Parts<'a> {
     pub(super) wss: &'a wss::Server<ToRelay>,
     pub(super) threads: &'a Threads,
     pub(super) reloads: &'a Arc<Reloads>,
+    pub(super) cluster: Option<&'a Arc<Cluster>>,
 }
 
 pub(super) fn all(parts: &Parts<'_>) -> Registry {
@@ -50,6 +52,9 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
             ),
         ]);
     });
+    if let Some(cluster) = parts.cluster.map(Arc::clone) {
+        registry.add(move |families| cluster.families(families));
+    }
     let reloads = Arc::clone(parts.reloads);
     registry.add(move |families| {
         let samples =
@@ -85,13 +90,16 @@ pub(super) fn status(
     traffic: &Arc<Traffic>,
     table: &Arc<Table<NodeId>>,
     relay: &Arc<Relay>,
+    cluster: Option<&Arc<Cluster>>,
 ) -> Box<dyn Fn() -> Status + Send + Sync> {
     let (traffic, table, relay) = (Arc::clone(traffic), Arc::clone(table), Arc::clone(relay));
+    let cluster = cluster.map(Arc::clone);
     Box::new(move || Status {
         wss_peers: table.session_count(),
         udp_nodes: table.endpoint_count(),
         learnt_nodes: table.learnt_count(),
         beacons: relay.beacons().sources(),
         packets_queued: traffic.packets_queued(),
+        cluster: cluster.as_ref().map(|cluster| cluster.status()),
     })
 }

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{self, Phase};
+use crate::cluster::{Cluster, IdentityError, nats};
 use crate::config::{self, Config};
 use crate::directory::{Directory, OpenError, Reload, ReloadError};
 use crate::ids::NodeId;
@@ -26,6 +28,10 @@ use crate::wire::Frames;
 use crate::wss::{self, FrameSink, Session};
 
 pub use bind::BindError;
+use cluster::Joining;
+
+/// Time for the other relays to hear that this one leaves.
+const LEAVE_TIME: Duration = Duration::from_millis(500);
 
 /// Gives the frames of sessions to the router.
 struct ToRelay(Arc<Relay>);
@@ -49,6 +55,12 @@ pub enum StartError {
     /// The state folder cannot be made.
     #[error(transparent)]
     StateDir(#[from] config::Error),
+    /// This relay's identity in its cluster cannot be read or made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// What the cluster's engine is to be reached with cannot be used.
+    #[error("cluster-nats: {0}")]
+    Nats(#[from] nats::SettingsError),
     /// The system has no room for a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -61,12 +73,22 @@ pub struct Server {
     udp_address: SocketAddr,
     admin_address: SocketAddr,
     threads: Option<crate::udp::Threads>,
+    table: Arc<Table<NodeId>>,
+    cluster: Option<Part>,
     directory: Directory,
     phase: watch::Sender<Phase>,
     stopping: CancellationToken,
     tasks: JoinSet<()>,
     drain_time: Duration,
     reloads: Arc<Reloads>,
+}
+
+/// Our part in a cluster, and what ends it.
+#[derive(Debug)]
+struct Part {
+    cluster: Arc<Cluster>,
+    leaving: CancellationToken,
+    links: JoinHandle<()>,
 }
 
 /// Reloads that an operator asked for.
@@ -101,6 +123,11 @@ impl Server {
 
         let traffic = Arc::<Traffic>::default();
         let table = Arc::new(Table::<NodeId>::new(config.max_peers, config.max_nodes));
+        let joining = match &config.cluster {
+            Some(cluster) => Some(Joining::open(cluster, &config.state_dir, &traffic)?),
+            None => None,
+        };
+        let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
         let rules = settings::rules(&config, udp_address);
         let beacons = Beacons::new(config.open_gossip);
         // Before the first packet: what is a beacon's is no node's. Names follow in the background.
@@ -112,8 +139,12 @@ impl Server {
             sockets,
             rules,
             beacons,
-            None,
+            cluster.clone(),
         );
+        if cluster.is_some() {
+            // Before anybody comes.
+            table.watch();
+        }
         let threads = crate::udp::Threads::start(&relay).map_err(StartError::Thread)?;
         let wss = Arc::new(wss::Server::serve(
             listener,
@@ -134,11 +165,12 @@ impl Server {
             wss: &wss,
             threads: &threads,
             reloads: &reloads,
+            cluster: cluster.as_ref(),
         });
         let pages = admin::Sources {
             registry,
             phase: watched,
-            status: exporters::status(&traffic, &table, &relay),
+            status: exporters::status(&traffic, &table, &relay, cluster.as_ref()),
             since,
         };
         let mut tasks = JoinSet::new();
@@ -151,6 +183,12 @@ impl Server {
         });
         tasks.spawn(directory.clone().run(stopping.clone()));
         background::start(&mut tasks, &stopping, &config, &relay, &table, &directory, grants);
+        let cluster = joining.map(|joining| {
+            let (cluster, leaving) = (Arc::clone(&joining.cluster), CancellationToken::new());
+            tasks.spawn(cluster::tell(Arc::clone(&table), Arc::clone(&cluster)));
+            let links = tokio::spawn(joining.run(leaving.clone()));
+            Part { cluster, leaving, links }
+        });
 
         phase.send_replace(Phase::Running);
         let server = Self {
@@ -158,6 +196,8 @@ impl Server {
             udp_address,
             admin_address,
             threads: Some(threads),
+            table,
+            cluster,
             directory,
             phase,
             stopping,
@@ -239,10 +279,19 @@ impl Server {
     pub async fn shutdown(mut self) {
         self.phase.send_replace(Phase::Draining);
         info!(peers = self.wss.peer_count(), "draining");
+        if let Some(Part { cluster, .. }) = &self.cluster {
+            cluster.drain();
+        }
         self.wss.drain(self.drain_time).await;
         if let Some(threads) = self.threads.take() {
             let stopped = spawn_blocking(|| threads.stop()).await;
             debug_assert!(stopped.is_ok(), "joining threads does not panic");
+        }
+        if let Some(Part { cluster, leaving, links }) = self.cluster.take() {
+            cluster::withdraw(&self.table, &cluster);
+            leaving.cancel();
+            let ended = timeout(LEAVE_TIME, links).await;
+            debug_assert!(ended.is_err() || ended.is_ok_and(|e| e.is_ok()), "links do not panic");
         }
         self.phase.send_replace(Phase::Stopped);
         self.stopping.cancel();

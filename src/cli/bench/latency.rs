@@ -42,8 +42,24 @@ pub(super) struct Latency {
 
 /// Runs the load against a fresh server.
 pub(super) fn run(kind: Kind, rate: &Rate) -> anyhow::Result<Latency> {
-    let nodes: Vec<_> = (1..=2 * rate.pairs).map(Node::new).collect();
+    let nodes = nodes(rate);
     let server = Subject::start(kind, &nodes, &[])?;
+    between(&nodes, &server, &server, rate)
+}
+
+/// Runs the load from peers of one relay to peers of another in its cluster.
+pub(super) fn across(rate: &Rate) -> anyhow::Result<Latency> {
+    let nodes = nodes(rate);
+    let [near, far] = Subject::two_relays(&nodes)?;
+    between(&nodes, &near, &far, rate)
+}
+
+fn nodes(rate: &Rate) -> Vec<Node> {
+    (1..=2 * rate.pairs).map(Node::new).collect()
+}
+
+/// Runs the load from peers of `near` to peers of `far`.
+fn between(nodes: &[Node], near: &Subject, far: &Subject, rate: &Rate) -> anyhow::Result<Latency> {
     let stop = Arc::new(AtomicBool::new(false));
     let samples = Arc::new(Mutex::new(Vec::new()));
     let epoch = Instant::now();
@@ -51,8 +67,8 @@ pub(super) fn run(kind: Kind, rate: &Rate) -> anyhow::Result<Latency> {
     for pair in nodes.chunks(2) {
         let [from, to] = pair else { continue };
         let (way_in, way_out) = rate.cell.ways();
-        let receiver = End::open(way_out, &server, to)?;
-        let sender = End::open(way_in, &server, from)?;
+        let receiver = End::open(way_out, far, to)?;
+        let sender = End::open(way_in, near, from)?;
         closers.extend([receiver.closer()?, sender.closer()?]);
         let (stop, samples) = (Arc::clone(&stop), Arc::clone(&samples));
         threads.push(thread::spawn(move || {
@@ -100,7 +116,7 @@ pub(super) fn run(kind: Kind, rate: &Rate) -> anyhow::Result<Latency> {
                 }
                 End::Udp(socket) => {
                     let (bytes, segment) = (&*packet, packet.len());
-                    let run = Run { to: server.udp, from: None, bytes, segment };
+                    let run = Run { to: near.udp, from: None, bytes, segment };
                     socket.send(&[run], &mut |_, _, _| {});
                 }
             }

@@ -39,7 +39,7 @@ pub(super) struct Args {
         value_enum,
         value_delimiter = ',',
         value_name = "NAME",
-        default_value = "throughput,latency,login,idle,stuck,growth,pairs,crowd,fan-in"
+        default_value = "throughput,latency,cluster,login,idle,stuck,growth,pairs,crowd,fan-in"
     )]
     scenario: Vec<Scenario>,
     /// Cells of throughput and latency
@@ -90,6 +90,8 @@ enum Scenario {
     Throughput,
     /// Packets in an open loop: time under way, beside the floor
     Latency,
+    /// Time under way through a second relay of a cluster, beside one relay alone
+    Cluster,
     /// A connection with its login, beside the floor
     Login,
     /// Memory of connections that do nothing
@@ -158,6 +160,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         match scenario {
             Scenario::Throughput => args.throughput(&mut report)?,
             Scenario::Latency => args.latency(&mut report)?,
+            Scenario::Cluster => args.cluster(&mut report)?,
             Scenario::Login => args.login(&mut report)?,
             Scenario::Idle => args.idle(&mut report)?,
             Scenario::Stuck => args.stuck(&mut report)?,
@@ -229,15 +232,38 @@ impl Args {
         Ok(())
     }
 
+    const fn rate(&self, cell: Cell) -> Rate {
+        let time = Duration::from_secs(self.seconds);
+        Rate { cell, pairs: self.pairs, size: 200, per_second: 200, time }
+    }
+
+    fn cluster(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        for cell in &self.cell {
+            let (mut alone, mut across) = (Vec::new(), Vec::new());
+            for run in 1..=self.runs.max(1) {
+                progress(&format!("measuring: run {run} of {}", self.runs));
+                alone.push(latency::run(Kind::Relay, &self.rate(*cell))?);
+                across.push(latency::across(&self.rate(*cell))?);
+            }
+            let [alone, across] = [alone, across].map(|runs| median(runs, |l| l.p50_us));
+            report.row(
+                "through a second relay of a cluster, on one machine",
+                &[
+                    ("cell", Value::Text(cell.word())),
+                    ("p50 µs alone", Value::Number(alone.p50_us, 1)),
+                    ("p50 µs across", Value::Number(across.p50_us, 1)),
+                    ("p99 µs across", Value::Number(across.p99_us, 1)),
+                    ("added p50 µs", Value::Number(across.p50_us - alone.p50_us, 1)),
+                    ("loss %", Value::Number(across.loss_percent, 2)),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
     fn latency(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
         for cell in &self.cell {
-            let rate = Rate {
-                cell: *cell,
-                pairs: self.pairs,
-                size: 200,
-                per_second: 200,
-                time: Duration::from_secs(self.seconds),
-            };
+            let rate = self.rate(*cell);
             let figures = self.in_turn(|kind| latency::run(kind, &rate), |l| l.p50_us)?;
             let [_, (_, floor)] = figures;
             for (kind, Latency { p50_us, p99_us, max_us, late_percent, loss_percent }) in figures {

@@ -133,9 +133,9 @@ impl Hello {
         }
         let said = bytes.len() - MAC_BYTES;
         let holds = match secret {
-            Some(secret) => mac(secret, bytes.get(..said).unwrap_or_default(), way)
-                .verify_slice(found)
-                .is_ok(),
+            Some(secret) => {
+                mac(secret, bytes.get(..said).unwrap_or_default(), way).verify_slice(found).is_ok()
+            }
             None => found == &[0; MAC_BYTES],
         };
         if !holds {
@@ -148,8 +148,7 @@ impl Hello {
 /// HMAC-SHA256 over the context, the version, the role, the rest of what was said, both keys
 /// and the exporter. Every part has a fixed length or its length in front.
 fn mac(secret: &[u8], said: &[u8], way: &Way<'_>) -> Hmac<Sha256> {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     let (version, rest) = said.split_at_checked(1).unwrap_or_default();
     mac.update(CONTEXT);
     mac.update(version);

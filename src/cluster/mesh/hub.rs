@@ -215,12 +215,7 @@ impl Hub {
     }
 
     /// Counts what was not taken, and warns about it once a minute for each address.
-    pub(super) fn warn(
-        &self,
-        reject: Reject,
-        remote: SocketAddr,
-        error: &dyn std::fmt::Display,
-    ) {
+    pub(super) fn warn(&self, reject: Reject, remote: SocketAddr, error: &dyn std::fmt::Display) {
         self.reject(reject);
         let reason = reject.word();
         if self.notices.is_due(remote.ip(), Instant::now()) {

@@ -166,10 +166,8 @@ impl Reader {
         if opened.swap(true, Ordering::Relaxed) {
             return Err(Fault::Lane(lane));
         }
-        read_batches(stream, |batch| {
-            self.hub.cluster.receive(&self.member, batch, Instant::now())
-        })
-        .await
+        read_batches(stream, |batch| self.hub.cluster.receive(&self.member, batch, Instant::now()))
+            .await
     }
 }
 

@@ -69,8 +69,7 @@ impl Links {
     ) -> Option<Arc<Member>> {
         let mut table = self.table.lock();
         if !decided {
-            let stands =
-                table.standing.get(&peer.relay).is_some_and(|link| link.boot == peer.boot);
+            let stands = table.standing.get(&peer.relay).is_some_and(|link| link.boot == peer.boot);
             if stands || role == Role::Accept && table.dialled.contains(&peer.relay) {
                 return None;
             }

@@ -55,7 +55,9 @@ mod tests {
     fn a_crowd_of_addresses_is_not_remembered() {
         let (notices, t0) = (Notices::default(), Instant::now());
         let due = |from: u32, now| {
-            (from..from + 2_000).filter(|n| notices.is_due(IpAddr::from(n.to_be_bytes()), now)).count()
+            (from..from + 2_000)
+                .filter(|n| notices.is_due(IpAddr::from(n.to_be_bytes()), now))
+                .count()
         };
         assert_eq!(due(0, t0), ROOM);
         assert_eq!(due(10_000, t0), 0);

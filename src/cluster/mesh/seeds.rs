@@ -102,8 +102,11 @@ fn wanted(seeds: &[Seed], ipv6: bool) -> BTreeSet<SocketAddr> {
     let all = seeds.iter().flat_map(|seed| seed.addresses.iter().copied());
     let all: BTreeSet<_> = all.filter(|address| ipv6 || address.is_ipv4()).collect();
     if all.len() > MAX_ADDRESSES {
-        tracing::warn!(addresses = all.len(), limit = MAX_ADDRESSES,
-            "the cluster's names have more addresses than are dialled");
+        tracing::warn!(
+            addresses = all.len(),
+            limit = MAX_ADDRESSES,
+            "the cluster's names have more addresses than are dialled"
+        );
     }
     all.into_iter().take(MAX_ADDRESSES).collect()
 }

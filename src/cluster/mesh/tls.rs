@@ -98,9 +98,8 @@ impl Verifier {
     }
 }
 
-const NO_TLS12: rustls::Error = rustls::Error::PeerIncompatible(
-    rustls::PeerIncompatible::Tls12NotOfferedOrEnabled,
-);
+const NO_TLS12: rustls::Error =
+    rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOfferedOrEnabled);
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(

@@ -53,7 +53,7 @@ pub(crate) struct Cluster {
     pub(crate) relays: Vec<Relay>,
     pub(crate) nats: Option<NatsServer>,
     /// Key file and secret, as long as the relays live.
-    folder: TempDir,
+    _folder: TempDir,
     arguments: Vec<Vec<String>>,
 }
 
@@ -81,7 +81,7 @@ impl Cluster {
         });
         let arguments: Vec<_> = arguments.collect();
         let relays = arguments.iter().map(Relay::start).collect();
-        Self { relays, nats, folder, arguments }
+        Self { relays, nats, _folder: folder, arguments }
     }
 
     /// Waits until each relay sees so many, itself included.
@@ -92,11 +92,6 @@ impl Cluster {
     /// Starts a relay again that has ended, with the same arguments and a fresh state folder.
     pub(crate) fn restart(&mut self, index: usize) {
         self.relays[index] = Relay::start(&self.arguments[index]);
-    }
-
-    /// Writes another key file; the relays watch it.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 }
 

@@ -69,6 +69,7 @@ fn node_that_leaves_and_comes_back_elsewhere_is_found(fabric: Fabric) {
     let relays = &cluster.relays;
     let mut a = Peer::log_in(relays[0].wss, &nodes[0]);
     let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
+    std::thread::sleep(FOUND_WITHIN);
     a.relay(11, 12, b"one");
     assert_eq!(b.delivery(), (11, b"one".to_vec()));
     // A second login elsewhere closes the first with 1000 "replaced".

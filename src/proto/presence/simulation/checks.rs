@@ -72,15 +72,14 @@ impl World {
             }
             let place = presence.registry.find(id).and_then(|_| presence.place(id));
             if usual_standing(number) == Standing::Gateway {
-                let known = place.is_none_or(|place| {
-                    owners.iter().any(|owner| relay_id(*owner) == place.owner)
-                });
+                let known = place
+                    .is_none_or(|place| owners.iter().any(|owner| relay_id(*owner) == place.owner));
                 assert!(known, "relay {} has {place:?} of {number}", relay.index);
                 continue;
             }
-            let there = owners.first().map(|owner| {
-                (relay_id(*owner), self.relays[*owner].presence.epoch(id).unwrap())
-            });
+            let there = owners
+                .first()
+                .map(|owner| (relay_id(*owner), self.relays[*owner].presence.epoch(id).unwrap()));
             let known = place.map(|place| (place.owner, place.epoch));
             assert_eq!(known, there, "relay {} as a home of node {number}", relay.index);
         }
