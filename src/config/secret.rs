@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
+use super::NatsServers;
 use super::file::contents;
 
 /// Stands where a user and a password were.
@@ -37,21 +38,27 @@ impl fmt::Debug for Secret {
 }
 
 /// What may be shown of a text that somebody gave for the setting `key`: of URLs, neither
-/// user nor password.
-///
-/// It hides too much, such as all but the last of several URLs, rather than a part of a
-/// password that has an `@` or a comma in it. A misspelt `key` hides what has a scheme.
+/// user nor password. A misspelt `key` hides what has a scheme.
 pub(super) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (Some(scheme), rest),
-        None => (None, text),
-    };
-    match rest.rsplit_once('@') {
-        Some((_, host)) if scheme.is_some() || key == "cluster_nats" => {
-            let (scheme, slashes) = scheme.map_or(("", ""), |scheme| (scheme, "://"));
-            Cow::Owned(format!("{scheme}{slashes}{HIDDEN}@{host}"))
-        }
-        _ => Cow::Borrowed(text),
+    if key == "cluster_nats" && text.parse::<NatsServers>().is_ok() {
+        let urls: Vec<_> = text.split(',').map(hidden).collect();
+        Cow::Owned(urls.join(","))
+    } else if key == "cluster_nats" || text.contains("://") {
+        hidden(text)
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A URL without its user and password.
+///
+/// Of what is no URL it hides too much, such as all but the last of several, rather than a
+/// part of a password that has an `@` or a comma in it.
+pub(super) fn hidden(url: &str) -> Cow<'_, str> {
+    let Some((before, host)) = url.rsplit_once('@') else { return Cow::Borrowed(url) };
+    match before.split_once("://") {
+        Some((scheme, _)) => Cow::Owned(format!("{scheme}://{HIDDEN}@{host}")),
+        None => Cow::Owned(format!("{HIDDEN}@{host}")),
     }
 }
 
@@ -65,7 +72,8 @@ mod tests {
             ("nats://user:hunter2@a:4222", "nats://***@a:4222"),
             ("nats://token@a", "nats://***@a"),
             ("nats://u:p@ss,w://rd@a", "nats://***@a"),
-            ("nats://u:p@a,tls://u:p@b", "nats://***@b"),
+            ("nats://u:p@a,tls://u:p@b:1, tls://c", "nats://***@a,tls://***@b:1, tls://c"),
+            ("nats://u:p@a,http://u:p@b", "nats://***@b"),
             ("user:hunter2@a", "***@a"),
             ("nats://a,nats://b", "nats://a,nats://b"),
         ] {

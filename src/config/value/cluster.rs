@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::address::HostPort;
 use super::name::is_host_name;
 use super::{Invalid, Text};
-use crate::config::secret::{HIDDEN, shown};
+use crate::config::secret::{HIDDEN, hidden};
 use crate::ids::RelayId;
 
 /// Longest name of a cluster, in bytes.
@@ -91,7 +91,7 @@ impl NatsServers {
 
 impl fmt::Display for NatsServers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let urls: Vec<_> = self.expose().map(|url| shown("cluster_nats", url)).collect();
+        let urls: Vec<_> = self.expose().map(hidden).collect();
         f.write_str(&urls.join(","))
     }
 }
