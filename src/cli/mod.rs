@@ -23,7 +23,7 @@ pub use exit::Exit;
 pub use logging::{LogControl, start as start_logging};
 pub use serve::serve;
 
-use crate::config::{Config, Flags, Layers, Surroundings};
+use crate::config::{Config, Flags, Layers, Surroundings, shown};
 
 /// Carries packets between peers that cannot reach each other.
 #[derive(Debug, Parser)]
@@ -90,7 +90,9 @@ fn one_line(text: &str) -> String {
         .filter(|paragraph| !is_advice(paragraph))
         .collect();
     let line = paragraphs.join("; ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    // A URL in a wrong place is quoted, and may have a password.
+    shown("", line).into_owned()
 }
 
 fn dispatch(command: Option<Command>) -> Result<(), Exit> {
@@ -138,6 +140,7 @@ mod tests {
             (&["enroll"], "<NODE_ID> <KEY>"),
             (&["enroll", "0", "AAAA"], "`0` is not a node id"),
             (&["sreve"], "serve"),
+            (&["serve", "nats://relay:hunter2@a"], "'nats://***@a'"),
             (&[], "subcommand"),
         ] {
             let arguments = ["beacon-relay"].iter().chain(arguments).map(OsString::from);

@@ -30,6 +30,7 @@ pub use layers::Layers;
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust};
 pub use secret::Secret;
+pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_waiting};
 use table::{Setting, settings};
 pub use value::{

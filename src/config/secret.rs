@@ -39,7 +39,7 @@ impl fmt::Debug for Secret {
 
 /// What may be shown of a text that somebody gave for the setting `key`: of URLs, neither
 /// user nor password. A misspelt `key` hides what has a scheme.
-pub(super) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
+pub(crate) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
     if key == "cluster_nats" && text.parse::<NatsServers>().is_ok() {
         let urls: Vec<_> = text.split(',').map(hidden).collect();
         Cow::Owned(urls.join(","))
