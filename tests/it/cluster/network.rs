@@ -22,7 +22,7 @@ impl Network {
         let network = u32::from(Ipv4Addr::new(198, 19, 0, 0)) | ((process % 0x800) * 32);
         let made = Self { name, network, hosts };
         ip(&format!("link add {} type bridge", made.name));
-        ip(&format!("address add {}/27 dev {}", made.address(30), made.name));
+        ip(&format!("address add {}/27 dev {}", made.address(29), made.name));
         ip(&format!("link set {} up", made.name));
         for host in 0..hosts {
             let (namespace, end) = (made.namespace(host), format!("{}{host}", made.name));
@@ -36,7 +36,7 @@ impl Network {
         made
     }
 
-    /// The address of a host; ours is the 30th.
+    /// The address of a host; ours is the last of the network, that of host 29.
     pub(crate) fn address(&self, host: u32) -> Ipv4Addr {
         Ipv4Addr::from(self.network + host + 1)
     }
