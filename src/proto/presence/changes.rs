@@ -124,7 +124,7 @@ impl<I: Name> Presence<I> {
         let registry = &self.registry;
         for id in self.leftovers.step(now.at, || registry.ids()) {
             if !self.members.homes(&id).contains(&Slot::ME) {
-                self.registry.forget(id);
+                self.hand_over(id, now);
             }
         }
     }

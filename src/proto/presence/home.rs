@@ -64,6 +64,16 @@ impl<I: Name> Presence<I> {
         }
     }
 
+    /// Forgets a node that this relay is no home of. An owner that sees other members may
+    /// count on this one: it is told that the node is its own to claim.
+    pub(super) fn hand_over(&mut self, id: I, now: Now) {
+        let live = self.registry.find(id).map(|record| (record.owner, record.serial));
+        self.registry.forget(id);
+        if let Some((owner, serial)) = live {
+            self.statements.say(owner, id, Kind::Moved(serial), now.at);
+        }
+    }
+
     pub(super) fn on_leave(&mut self, from: Slot, id: I, serial: u64, now: Now) {
         self.registry.leave(from, id, serial, now.at, self.tick(now));
         self.statements.end_moved(from, id, serial);

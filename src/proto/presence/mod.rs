@@ -27,6 +27,8 @@ mod registry;
 #[cfg(test)]
 mod simulation;
 mod statements;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use changes::Walk;
@@ -231,6 +233,7 @@ impl<I: Name> Presence<I> {
             }
             Frame::Moved { id, place, ends } => self.on_moved(from, id, place, ends, now),
             Frame::Left { id, serial } => self.statements.end_leave(from, id, serial),
+            Frame::Noted { id, serial } => self.statements.end_moved(from, id, serial),
             Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
             Frame::Missing { id } => self.on_missing(from, id, now),
             Frame::Draining => {

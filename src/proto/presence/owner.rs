@@ -110,26 +110,38 @@ impl<I: Name> Presence<I> {
             Kind::Leave(serial) => Frame::Leave { id, serial },
             Kind::Claim => {
                 let home = self.members.homes(&id).contains(&to);
-                let Some(local) = self.locals.get(&id).filter(|_| home) else {
+                let Some(claim) = self.claim_frame(id, afresh, now).filter(|_| home) else {
                     self.statements.end_claim(to, id);
                     return;
                 };
-                let Local { epoch, serial, credential, since, standing, takeover, .. } = *local;
-                let age_ms = self.tick(now).since(since).as_millis();
-                let age_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-                let epoch = if afresh { 0 } else { epoch };
-                Frame::Claim(Claim { id, epoch, serial, standing, takeover, credential, age_ms })
+                claim
             }
             Kind::Moved(ends) => {
-                let known = self.registry.known(id).is_some_and(|record| record.owner != to);
-                let Some(place) = self.place(id).filter(|_| known) else {
+                let known = self.registry.known(id);
+                if known.is_some_and(|record| record.owner == to) {
                     self.statements.end_moved(to, id, ends);
                     return;
-                };
+                }
+                // Whoever took over may be lost: then the place says that it is the
+                // receiver who should claim the node again.
+                let again = self.members.relay(to).map(|owner| {
+                    let standing = Standing::Gateway;
+                    Place { owner, epoch: 0, standing }
+                });
+                let Some(place) = self.place(id).or(again) else { return };
                 Frame::Moved { id, place, ends }
             }
         };
         self.send(to, frame);
+    }
+
+    /// What a local claims; without its epoch if that was refused.
+    fn claim_frame(&self, id: I, afresh: bool, now: Now) -> Option<Frame<'static, I>> {
+        let Local { epoch, serial, credential, since, standing, takeover, .. } =
+            *self.locals.get(&id)?;
+        let age_ms = u32::try_from(self.tick(now).since(since).as_millis()).unwrap_or(u32::MAX);
+        let epoch = if afresh { 0 } else { epoch };
+        Some(Frame::Claim(Claim { id, epoch, serial, standing, takeover, credential, age_ms }))
     }
 
     pub(super) fn on_granted(&mut self, from: Slot, id: I, of: (u64, u64, Standing), now: Now) {
@@ -179,7 +191,11 @@ impl<I: Name> Presence<I> {
                 return;
             }
         };
-        if local.standing == Standing::Gateway {
+        if local.standing == Standing::Gateway && local.epoch > 0 {
+            // Another home has granted it in the meantime: ranks decide.
+            self.statements.end_claim(from, id);
+            self.claim(id, now);
+        } else if local.standing == Standing::Gateway {
             self.statements.park(from, id, now.at + REST);
         } else {
             self.give_way(id, place, now);
@@ -187,23 +203,30 @@ impl<I: Name> Presence<I> {
     }
 
     pub(super) fn on_moved(&mut self, from: Slot, id: I, place: Place, ends: u64, now: Now) {
+        if let Some(local) = self.locals.get_mut(&id) {
+            // Whatever it has granted before, it has another owner there.
+            local.told = local.told.map(|slot| if slot == from { Slot::NONE } else { slot });
+        }
         let local = self.locals.get(&id).copied();
         if ends > 0 && local.is_none_or(|local| local.serial > ends) {
             self.send(from, Frame::Leave { id, serial: ends });
-        }
-        if place.owner == self.me {
-            return;
         }
         let Some(local) = local else {
             self.tell_place(id, place);
             return;
         };
-        if local.epoch == 0 {
-            return;
-        }
         let rank = (local.standing, local.epoch, self.me);
-        if (place.standing, place.epoch, place.owner) < rank {
-            self.statements.say(from, id, Kind::Claim, now.at);
+        let lost = place.owner != self.me && (place.standing, place.epoch, place.owner) > rank;
+        if local.epoch == 0 || !lost {
+            self.claim(id, now);
+            let home = self.members.homes(&id).contains(&from);
+            if ends == 0 || self.statements.awaits_claim(from, id) {
+                // The claim is the answer.
+            } else if place.owner == self.me && !home {
+                self.send(from, Frame::Noted { id, serial: ends });
+            } else if let Some(claim) = self.claim_frame(id, false, now) {
+                self.send(from, claim);
+            }
             return;
         }
         self.statements.end_claim(from, id);
@@ -212,13 +235,24 @@ impl<I: Name> Presence<I> {
             return;
         }
         if local.standing == Standing::Gateway {
-            if let Some(local) = self.locals.get_mut(&id) {
-                (local.epoch, local.told) = (0, UNTOLD);
-            }
-            self.claim(id, now);
+            self.rest(id, from, now);
         } else {
             self.statements.say(from, id, Kind::Leave(local.serial), now.at);
             self.give_way(id, Some(place), now);
+        }
+    }
+
+    /// A gateway gives way, but stays; it is claimed again when the other may be gone.
+    fn rest(&mut self, id: I, from: Slot, now: Now) {
+        if let Some(local) = self.locals.get_mut(&id) {
+            (local.epoch, local.told) = (0, UNTOLD);
+        }
+        for home in self.members.homes(&id).into_iter().filter(|home| *home != Slot::NONE) {
+            self.statements.park(home, id, now.at + REST);
+        }
+        // To ask is to answer: it knows that it is not the owner.
+        if let Some(claim) = self.claim_frame(id, false, now) {
+            self.send(from, claim);
         }
     }
 
@@ -253,7 +287,7 @@ impl<I: Name> Presence<I> {
 
     /// Tells the caller where a node is, if that can be reached.
     fn tell_place(&mut self, id: I, place: Place) {
-        if self.members.slot(place.owner).is_some() {
+        if place.owner != self.me && self.members.slot(place.owner).is_some() {
             self.events.push_back(Event::Located { id, place, asked: None });
         }
     }

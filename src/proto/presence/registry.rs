@@ -28,6 +28,9 @@ const SESSION_SHADOW: Duration = Duration::from_secs(90);
 /// How long a home remembers what is over, so that a late word does not bring it back.
 const MEMORY: Duration = Duration::from_secs(30);
 
+/// The serial of a tombstone whose owner did not leave: its relay did.
+const LOST: u64 = u64::MAX;
+
 /// Tenths of a second since the start: 4 bytes last for 13 years.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Tick(u32);
@@ -130,6 +133,12 @@ impl<I: Name> Registry<I> {
         self.records.len() - self.live
     }
 
+    /// The bytes of the table of records: 8 buckets for 7 entries, a byte of control each.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.records.capacity() / 7 * 8 * (size_of::<(I, Record)>() + 1)
+    }
+
     /// All ids that anything is known of, in order.
     pub(super) fn ids(&self) -> Vec<I> {
         let mut ids: Vec<_> = self.records.keys().copied().collect();
@@ -197,7 +206,14 @@ impl<I: Name> Registry<I> {
                 return Verdict::Rejected(Reject::TooSoon);
             }
             self.bury(claim.id, record.owner, record.serial, now.at);
-            return self.grant(by, claim, if newer { claim.epoch } else { next }, None, tick);
+            // An owner that was lost with its relay may come back, and be the newer one.
+            let lost = record.serial == LOST;
+            let epoch = match claim.epoch {
+                0 if lost && claim.age_ms > 0 => born,
+                epoch if epoch > 0 && (newer || lost) => epoch,
+                _ => next,
+            };
+            return self.grant(by, claim, epoch, None, tick);
         }
         let rank = (claim.standing, claim.epoch, Some(by.relay));
         let newest = rank > (record.standing, record.epoch, rank_of(record.owner));
@@ -209,6 +225,8 @@ impl<I: Name> Registry<I> {
         {
             return refused;
         }
+        // The serials before the one that is replaced are over as well.
+        self.bury(claim.id, record.owner, record.serial.saturating_sub(1), now.at);
         let newer = (claim.epoch, Some(by.relay)) > (record.epoch, rank_of(record.owner));
         let epoch = if newer { claim.epoch } else { next };
         self.grant(by, claim, epoch, Some((record.owner, record.serial)), tick)
@@ -292,7 +310,7 @@ impl<I: Name> Registry<I> {
         let mut owned: Vec<_> = owned.map(|(id, _)| *id).collect();
         owned.sort_unstable();
         for id in owned {
-            self.end(id, u64::MAX, now, tick);
+            self.end(id, LOST, now, tick);
         }
         self.over.retain(|(_, by), _| *by != owner);
     }

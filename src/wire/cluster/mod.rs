@@ -39,6 +39,7 @@ mod kind {
     pub(super) const LEAVE: u8 = 0x14;
     pub(super) const LEFT: u8 = 0x15;
     pub(super) const GONE: u8 = 0x16;
+    pub(super) const NOTED: u8 = 0x17;
     pub(super) const FIND: u8 = 0x18;
     pub(super) const FOUND: u8 = 0x19;
     pub(super) const MISSING: u8 = 0x1a;
@@ -175,6 +176,13 @@ pub enum Frame<'a, I> {
         /// The serial of the leave.
         serial: u64,
     },
+    /// From an owner: the end of this serial at a former home is noted.
+    Noted {
+        /// The node.
+        id: I,
+        /// The serial that [`Frame::Moved`] ended.
+        serial: u64,
+    },
     /// From an owner: forget that I have the node under this epoch or older.
     Gone {
         /// The node.
@@ -279,10 +287,10 @@ impl<'a, I: Name> Frames<'a, I> {
         let length = self.rest.u32()? as usize;
         let mut body = Reader::new(kind, self.rest.bytes(length)?);
         let frame = decode(kind, &mut body)?;
-        match frame {
-            Frame::Unknown => Ok(frame),
-            frame => body.end().map(|()| frame),
+        if frame != Frame::Unknown {
+            body.end()?;
         }
+        Ok(frame)
     }
 }
 
@@ -303,7 +311,7 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
     match kind {
         kind::ALIVE => return Ok(Frame::Alive),
         kind::DRAINING => return Ok(Frame::Draining),
-        kind::PACKETS..=kind::NACK | kind::CLAIM..=kind::GONE | kind::FIND..=kind::MISSING => {}
+        kind::PACKETS..=kind::NACK | kind::CLAIM..=kind::NOTED | kind::FIND..=kind::MISSING => {}
         _ => return Ok(Frame::Unknown),
     }
     let Some(id) = body.id()? else { return Ok(Frame::Unknown) };
@@ -338,6 +346,7 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
         kind::MOVED => Frame::Moved { id, place: place(body)?, ends: body.u64()? },
         kind::LEAVE => Frame::Leave { id, serial: body.u64()? },
         kind::LEFT => Frame::Left { id, serial: body.u64()? },
+        kind::NOTED => Frame::Noted { id, serial: body.u64()? },
         kind::GONE => Frame::Gone { id, epoch: body.u64()? },
         kind::FIND => Frame::Find { id },
         kind::FOUND => Frame::Found { id, place: place(body)?, serial: body.u64()? },
@@ -403,6 +412,7 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
         }),
         Frame::Leave { id, serial } => put(kind::LEAVE, &id, batch, |body| number(serial, body)),
         Frame::Left { id, serial } => put(kind::LEFT, &id, batch, |body| number(serial, body)),
+        Frame::Noted { id, serial } => put(kind::NOTED, &id, batch, |body| number(serial, body)),
         Frame::Gone { id, epoch } => put(kind::GONE, &id, batch, |body| number(epoch, body)),
         Frame::Find { id } => put(kind::FIND, &id, batch, |_| {}),
         Frame::Found { id, place, serial } => put(kind::FOUND, &id, batch, |body| {

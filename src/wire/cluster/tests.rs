@@ -62,6 +62,7 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                 Just(Frame::Moved { id, place, ends: serial }),
                 Just(Frame::Leave { id, serial }),
                 Just(Frame::Left { id, serial }),
+                Just(Frame::Noted { id, serial }),
                 Just(Frame::Gone { id, epoch }),
                 Just(Frame::Find { id }),
                 Just(Frame::Found { id, place, serial }),

@@ -126,12 +126,14 @@ impl Network {
         self.schedule(delay, Happening::Message { from, to, generation, message });
     }
 
-    /// Whether a message of this connection arrives; one that must is tried again.
-    pub(super) fn passes(&mut self, from: usize, to: usize, of: u32, message: Message) -> bool {
+    /// Whether a message of this connection arrives; `stands` for the receiver's side.
+    pub(super) fn passes(&mut self, happening: Happening, stands: bool) -> bool {
+        let Happening::Message { from, to, generation, message } = happening else { return false };
         let link = *self.link(from, to);
-        let same = link.generation == of;
-        if same && link.cut.is_some() && matches!(message, Message::Frame(Frame::Draining)) {
-            self.schedule(200_000, Happening::Message { from, to, generation: of, message });
+        let same = link.generation == generation;
+        let once = matches!(message, Message::Frame(Frame::Draining));
+        if same && once && (link.cut.is_some() || !stands) {
+            self.schedule(200_000, happening);
         }
         same && link.cut.is_none()
     }

@@ -203,6 +203,9 @@ impl Relay {
     }
 
     fn locate(&mut self, id: NodeId, place: Place, network: &mut Network) {
+        if index(place.owner) == self.index {
+            return;
+        }
         let known = self.cache.get(&id);
         if known.is_none_or(|known| (known.epoch, known.owner) < (place.epoch, place.owner)) {
             self.cache.insert(id, place);

@@ -69,6 +69,8 @@ impl World {
     /// The faults end; nobody does anything for ten seconds.
     pub(super) fn settle(&mut self) {
         self.network.loss = 0;
+        // Packets wait for 200 ms: a look-up has to have an answer by then.
+        self.network.delay = self.network.delay.min(20_000);
         for (a, b) in self.network.pairs() {
             self.network.link(a, b).cut = None;
         }
@@ -100,8 +102,9 @@ impl World {
             return;
         }
         match self.network.pop().unwrap() {
-            Happening::Message { from, to, generation, message } => {
-                if self.network.passes(from, to, generation, message) && self.relays[to].alive {
+            happening @ Happening::Message { from, to, message, .. } => {
+                let stands = self.relays[to].presence.members.slot(relay_id(from)).is_some();
+                if self.network.passes(happening, stands) && self.relays[to].alive {
                     let relay = &mut self.relays[to];
                     relay.receive(from, message, &mut self.network, &mut self.delivered);
                     self.drain(to);

@@ -1,0 +1,178 @@
+//! How an owner claims, repeats itself and gives way.
+
+use super::*;
+
+/// An owner among three relays, and an id whose homes are the other two.
+fn owner() -> (Relay, NodeId) {
+    let relay = Relay::with(&[2, 3]);
+    let id = relay.id(2, 3);
+    (relay, id)
+}
+
+/// An owner with a session that both homes have granted under the epoch [`CLOCK`].
+fn settled(standing: Standing) -> (Relay, NodeId) {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, standing), relay.now());
+    relay.hear(2, granted(id, CLOCK, 1, standing));
+    relay.hear(3, granted(id, CLOCK, 1, standing));
+    assert_eq!(relay.presence.stats().outstanding, 0);
+    (relay, id)
+}
+
+#[test]
+fn home_is_asked_at_once_and_the_spare_if_it_is_silent() {
+    let (mut relay, id) = owner();
+    let request = |age_ms| Frame::Claim(Claim { age_ms, ..claim(id, 0, 1, SESSION) });
+    let (two, three) = (super::relay(2), super::relay(3));
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    assert_eq!(relay.sent(), [(two, request(0))]);
+    assert_eq!(relay.wait(99), []);
+    assert_eq!(relay.wait(1), [(three, request(100))]);
+    assert_eq!(relay.wait(150), [(two, request(200))]);
+    let told = relay.hear(2, granted(id, CLOCK, 1, SESSION));
+    let known = Claim { age_ms: 200, ..claim(id, CLOCK, 1, SESSION) };
+    assert_eq!(told, [(three, Frame::Claim(known))]);
+    relay.hear(3, granted(id, CLOCK, 1, SESSION));
+    assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK), vec![]));
+}
+
+#[test]
+fn of_several_grants_the_newest_counts_and_the_other_home_is_told() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.hear(2, granted(id, CLOCK, 1, SESSION));
+    let told = relay.hear(3, granted(id, CLOCK + 3, 1, SESSION));
+    assert_eq!(told, [(super::relay(2), Frame::Claim(claim(id, CLOCK + 3, 1, SESSION)))]);
+    assert_eq!(relay.presence.epoch(id), Some(CLOCK + 3));
+}
+
+#[test]
+fn standing_that_changes_is_claimed_under_the_same_epoch() {
+    let (mut relay, id) = settled(ENDPOINT);
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    let frame = Frame::Claim(claim(id, CLOCK, 1, SESSION));
+    assert_eq!(relay.sent(), [(super::relay(2), frame), (super::relay(3), frame)]);
+    relay.hear(2, granted(id, CLOCK, 1, ENDPOINT));
+    assert_eq!(relay.presence.stats().outstanding, 2, "the answer to an older claim is none");
+}
+
+#[test]
+fn grant_of_what_is_over_is_answered_by_a_leave() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.presence.departed(id, 1, relay.now());
+    relay.sent();
+    for home in [2, 3] {
+        relay.hear(home, Frame::Left { id, serial: 1 });
+    }
+    assert_eq!(relay.wait(9_000), []);
+    let leave = (super::relay(2), Frame::Leave { id, serial: 1 });
+    assert_eq!(relay.hear(2, granted(id, CLOCK, 1, SESSION)), [leave]);
+    assert_eq!(relay.wait(250), [leave], "until it is noted");
+}
+
+#[test]
+fn node_that_leaves_is_forgotten_by_caches_and_homes() {
+    let (mut relay, id) = settled(SESSION);
+    relay.presence.departed(id, 0, relay.now());
+    assert_eq!(relay.sent(), [], "an older serial");
+    relay.presence.departed(id, 1, relay.now());
+    let sent = relay.sent();
+    for to in [2, 3].map(super::relay) {
+        assert!(sent.contains(&(to, Frame::Gone { id, epoch: CLOCK })));
+        assert!(sent.contains(&(to, Frame::Leave { id, serial: 1 })));
+    }
+}
+
+#[test]
+fn newer_place_supersedes_and_an_older_one_is_set_right() {
+    let (mut relay, id) = settled(SESSION);
+    let older = Frame::Moved { id, place: place(3, CLOCK - 1, SESSION), ends: 1 };
+    let again = Frame::Claim(claim(id, CLOCK, 1, SESSION));
+    assert_eq!(relay.hear(2, older), [(super::relay(2), again)]);
+    relay.hear(2, granted(id, CLOCK, 1, SESSION));
+    let newer = place(3, CLOCK + 1, SESSION);
+    let sent = relay.hear(2, Frame::Moved { id, place: newer, ends: 1 });
+    let leave = Frame::Leave { id, serial: 1 };
+    assert_eq!(sent, [(super::relay(2), leave), (super::relay(3), leave)]);
+    let superseded = Event::Superseded { id, serial: 1, place: Some(newer) };
+    assert_eq!(relay.events(), [superseded, Event::Located { id, place: newer, asked: None }]);
+}
+
+#[test]
+fn owner_waits_for_both_homes_before_it_gives_way() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.hear(3, granted(id, CLOCK, 1, SESSION));
+    relay.hear(3, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
+    assert_eq!(relay.events(), [], "the home may have granted a newer epoch");
+    let told = relay.hear(2, granted(id, CLOCK + 2, 1, SESSION));
+    assert_eq!(told, [(super::relay(3), Frame::Claim(claim(id, CLOCK + 2, 1, SESSION)))]);
+}
+
+#[test]
+fn notice_that_ends_what_is_not_here_is_answered_and_news_is_not() {
+    let (mut relay, id) = owner();
+    let place = place(3, CLOCK, SESSION);
+    assert_eq!(relay.hear(2, Frame::Moved { id, place, ends: 0 }), []);
+    assert_eq!(relay.events(), [Event::Located { id, place, asked: None }]);
+    let leave = (super::relay(2), Frame::Leave { id, serial: 8 });
+    assert_eq!(relay.hear(2, Frame::Moved { id, place, ends: 8 }), [leave]);
+}
+
+#[test]
+fn refused_session_or_endpoint_has_to_go() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, ENDPOINT), relay.now());
+    relay.hear(2, refused(id, 1, ENDPOINT, Refusal::TooSoon));
+    assert_eq!(relay.events(), [Event::Superseded { id, serial: 1, place: None }]);
+    assert_eq!(relay.presence.stats().locals, 0);
+}
+
+#[test]
+fn refused_gateway_stays_and_asks_again_after_30_seconds() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, GATEWAY), relay.now());
+    let held = Refusal::Held(place(3, CLOCK, SESSION));
+    relay.hear(2, refused(id, 1, GATEWAY, held));
+    relay.wait(100);
+    relay.hear(3, refused(id, 1, GATEWAY, held));
+    assert_eq!((relay.events(), relay.presence.stats().outstanding), (vec![], 0));
+    assert_eq!(relay.wait(29_800), []);
+    assert!(matches!(relay.wait(200)[..], [(_, Frame::Claim(_)), ..]));
+    assert_eq!(relay.presence.stats().locals, 1);
+}
+
+#[test]
+fn epoch_that_a_home_calls_too_far_ahead_is_asked_for_afresh() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.hear(2, granted(id, CLOCK + 90_000, 1, SESSION));
+    relay.hear(3, refused(id, 1, SESSION, Refusal::EpochAhead));
+    let asked = relay.wait(250);
+    let afresh = Frame::Claim(Claim { age_ms: 200, ..claim(id, 0, 1, SESSION) });
+    assert_eq!(asked, [(super::relay(3), afresh)]);
+    relay.hear(3, granted(id, CLOCK, 1, SESSION));
+    assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK + 90_000), vec![]));
+}
+
+#[test]
+fn packets_for_a_node_that_is_not_here_make_the_homes_forget_it() {
+    let (mut relay, id) = owner();
+    relay.presence.not_here(id, 5, relay.now());
+    let leave = Frame::Leave { id, serial: 5 };
+    assert_eq!(relay.sent(), [(super::relay(2), leave), (super::relay(3), leave)]);
+    relay.presence.not_here(id, 5, relay.now());
+    assert_eq!(relay.sent(), [], "it is being said");
+}
+
+#[test]
+fn relay_that_drains_says_so_and_its_nodes_stay() {
+    let (mut relay, id) = settled(SESSION);
+    relay.presence.draining(super::relay(ME), relay.now());
+    let drains = [2, 3].map(|to| (super::relay(to), Frame::Draining));
+    assert_eq!(relay.sent(), drains);
+    relay.presence.joined(super::relay(4), relay.now());
+    assert!(relay.sent().contains(&(super::relay(4), Frame::Draining)));
+    assert_eq!(relay.presence.epoch(id), Some(CLOCK));
+}
