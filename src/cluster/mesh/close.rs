@@ -92,13 +92,13 @@ pub(super) enum Failure {
 impl Failure {
     /// A handshake that did not come to its end.
     pub(super) fn of_handshake(error: ConnectionError) -> Self {
-        match error {
-            // Only our own TLS makes transport errors in the range of TLS alerts.
-            ConnectionError::TransportError(error) if is_crypto(error.code) => {
-                Self::Stranger(error.code)
-            }
-            error => Self::Lost(error),
+        // Only our own TLS makes transport errors in the range of TLS alerts.
+        if let ConnectionError::TransportError(error) = &error
+            && is_crypto(error.code)
+        {
+            return Self::Stranger(error.code);
         }
+        Self::Lost(error)
     }
 
     /// As what it counts; `None` where the other side is not to blame.

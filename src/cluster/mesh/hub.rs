@@ -14,7 +14,7 @@ use super::hello::{EXPORTER_LABEL, Hello, MAX_HELLO, Role, Way};
 use super::link::Link;
 use super::links::{Links, Peer};
 use super::notices::Notices;
-use super::{canonical, tls};
+use super::{canonical, tls, transport};
 use crate::cluster::{Cluster, Reject};
 use crate::ids::RelayId;
 use crate::metrics::{Gauge, Word as _};
@@ -179,6 +179,7 @@ impl Hub {
             if self.relay < peer.relay { None } else { Some(connection.accept_uni().await?) };
         let member = self.links.admit(peer, connection, role, lane.is_some());
         let member = member.ok_or(Failure::Duplicate)?;
+        transport::link(connection);
         tracing::info!(
             relay = %peer.relay,
             remote_addr = %member.address,
@@ -219,9 +220,9 @@ impl Hub {
         self.reject(reject);
         let reason = reject.word();
         if self.notices.is_due(remote.ip(), Instant::now()) {
-            tracing::warn!(remote_addr = %remote, reason, %error, "refused a link");
+            tracing::warn!(remote_addr = %remote, reason, %error, "refused what came from an address");
         } else {
-            tracing::debug!(remote_addr = %remote, reason, %error, "refused a link");
+            tracing::debug!(remote_addr = %remote, reason, %error, "refused what came from an address");
         }
     }
 

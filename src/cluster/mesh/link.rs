@@ -12,6 +12,7 @@ use std::time::Instant;
 use quinn::{Connection, RecvStream, SendStream, WriteError};
 use tokio::task::JoinSet;
 
+use super::canonical;
 use super::close::{self, Close};
 use super::hub::Hub;
 use crate::cluster::{Batch, Member, Reject};
@@ -78,7 +79,7 @@ impl Link {
                     // With its connection, which the branch above tells about.
                     Ok(Err(Fault::Closed)) if connection.close_reason().is_some() => {}
                     Ok(Err(fault)) => {
-                        hub.warn(fault.reject(), connection.remote_address(), &fault);
+                        hub.warn(fault.reject(), canonical(connection.remote_address()), &fault);
                         break (Close::BadBatch, Close::BadBatch.word());
                     }
                     Err(error) => {

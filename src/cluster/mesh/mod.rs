@@ -41,6 +41,9 @@ use tls::Verifier;
 /// Connections that came in and have not said hello.
 const MAX_GREETING: usize = 64;
 
+/// What QUIC may hold of a connection before it is taken up, in bytes: a few datagrams.
+const INCOMING_BUFFER: u64 = 16 << 10;
+
 /// How long our last words to the other relays may take.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -115,12 +118,17 @@ impl Mesh {
 
 impl Fabric for Mesh {
     async fn run(mut self, cluster: Arc<Cluster>, stopping: CancellationToken) {
+        debug_assert_eq!(cluster.identity().relay, self.relay, "the id is the key's public half");
         let transport = transport::config(cluster.identity().keepalive);
         let mut client = ClientConfig::new(self.client);
         client.transport_config(Arc::clone(&transport));
         self.endpoint.set_default_client_config(client);
         let mut server = ServerConfig::with_crypto(self.server);
-        server.transport_config(transport).max_incoming(MAX_GREETING);
+        server
+            .transport_config(transport)
+            .max_incoming(MAX_GREETING)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFER * MAX_GREETING as u64);
         self.endpoint.set_server_config(Some(server));
 
         let endpoint = self.endpoint.clone();

@@ -21,8 +21,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// A dial that failed has its name resolved anew, but not more often than this.
 const SOONEST: Duration = Duration::from_secs(1);
 
-/// Addresses that are dialled at most; the full mesh ends long before.
-pub(super) const MAX_ADDRESSES: usize = 256;
+/// Addresses that are dialled at most; a full mesh ends long before.
+const MAX_ADDRESSES: usize = 256;
 
 /// A name, and what it last resolved to.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Seed {
 pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: CancellationToken) {
     let mut seeds: Vec<_> = names.into_iter().map(Seed::new).collect();
     let mut lookups = JoinSet::new();
-    let mut dials = Dials { hub, stopping, given_up: HashMap::new(), tasks: JoinSet::new() };
+    let mut dials = Dials::new(hub, stopping);
     let mut refresh = interval(REFRESH);
     let mut asked = Instant::now();
     loop {
@@ -79,36 +79,29 @@ pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: Cancellati
                 if let Some(seed) = seeds.get_mut(at) {
                     seed.answered(answer);
                 }
-                dials.are(wanted(&seeds, dials.takes_ipv6()));
+                dials.are(seeds.iter().flat_map(|seed| &seed.addresses).copied().collect());
                 continue;
             }
         }
         asked = Instant::now();
+        let ipv6 = hub.address.is_ipv6();
         for (at, seed) in seeds.iter_mut().enumerate().filter(|(_, seed)| !seed.asked) {
             seed.asked = true;
             let name = seed.name.clone();
-            lookups.spawn(async move { (at, resolve(&name).await) });
+            lookups.spawn(async move { (at, resolve(&name, ipv6).await) });
         }
     }
-    while dials.tasks.join_next().await.is_some() {}
+    dials.ended().await;
 }
 
-async fn resolve(name: &str) -> io::Result<BTreeSet<SocketAddr>> {
-    Ok(lookup_host(name).await?.map(canonical).collect())
-}
-
-/// The addresses to dial: the first of them in order, so that each refresh chooses alike.
-fn wanted(seeds: &[Seed], ipv6: bool) -> BTreeSet<SocketAddr> {
-    let all = seeds.iter().flat_map(|seed| seed.addresses.iter().copied());
-    let all: BTreeSet<_> = all.filter(|address| ipv6 || address.is_ipv4()).collect();
-    if all.len() > MAX_ADDRESSES {
-        tracing::warn!(
-            addresses = all.len(),
-            limit = MAX_ADDRESSES,
-            "the cluster's names have more addresses than are dialled"
-        );
+/// The addresses of a name that our socket can dial; none of them is an error.
+async fn resolve(name: &str, ipv6: bool) -> io::Result<BTreeSet<SocketAddr>> {
+    let addresses = lookup_host(name).await?.map(canonical);
+    let addresses: BTreeSet<_> = addresses.filter(|to| ipv6 || to.is_ipv4()).collect();
+    if addresses.is_empty() {
+        return Err(io::Error::other("it has no address that this relay's own can dial"));
     }
-    all.into_iter().take(MAX_ADDRESSES).collect()
+    Ok(addresses)
 }
 
 /// The dials, one for each address.
@@ -117,12 +110,31 @@ struct Dials {
     stopping: CancellationToken,
     given_up: HashMap<SocketAddr, CancellationToken>,
     tasks: JoinSet<()>,
+    /// There are more addresses than are dialled, and that was said.
+    crowded: bool,
 }
 
 impl Dials {
+    fn new(hub: Arc<Hub>, stopping: CancellationToken) -> Self {
+        Self { hub, stopping, given_up: HashMap::new(), tasks: JoinSet::new(), crowded: false }
+    }
+
     /// Gives up the addresses that are not `wanted`, and starts with those that are new.
-    fn are(&mut self, wanted: BTreeSet<SocketAddr>) {
+    /// Of too many it takes the first in order, so that each refresh chooses alike.
+    fn are(&mut self, mut wanted: BTreeSet<SocketAddr>) {
         while self.tasks.try_join_next().is_some() {}
+        let crowded = wanted.len() > MAX_ADDRESSES;
+        if crowded && !self.crowded {
+            tracing::warn!(
+                addresses = wanted.len(),
+                limit = MAX_ADDRESSES,
+                "the cluster's names have more addresses than are dialled"
+            );
+        }
+        self.crowded = crowded;
+        while wanted.len() > MAX_ADDRESSES {
+            wanted.pop_last();
+        }
         self.given_up.retain(|address, given_up| {
             let stays = wanted.contains(address);
             if !stays {
@@ -139,14 +151,20 @@ impl Dials {
         }
     }
 
-    fn takes_ipv6(&self) -> bool {
-        self.hub.address.is_ipv6()
+    /// Waits for the end of all dials, and of the links that they made.
+    async fn ended(&mut self) {
+        while self.tasks.join_next().await.is_some() {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::mesh::hub::Secret;
+    use crate::cluster::mesh::tests::until;
+    use crate::cluster::mesh::transport;
+    use crate::cluster::{Cluster, Identity};
+    use crate::ids::{PublicKey, RelayId};
 
     fn address(last: u8) -> SocketAddr {
         ([192, 0, 2, last], 9_443).into()
@@ -162,20 +180,40 @@ mod tests {
         assert_eq!(seed.addresses, [address(2)].into());
     }
 
-    #[test]
-    fn wanted_are_all_addresses_once_up_to_the_bound() {
-        let mut seeds = [Seed::new("a:1".into()), Seed::new("b:1".into())];
-        seeds[0].addresses = [address(1), address(2)].into();
-        seeds[1].addresses = [address(2), "[2001:db8::1]:1".parse().unwrap()].into();
-        assert_eq!((wanted(&seeds, false).len(), wanted(&seeds, true).len()), (2, 3));
-        seeds[1].addresses = (0..1_000).map(|port| ([192, 0, 2, 9], port).into()).collect();
-        assert_eq!(wanted(&seeds, true).len(), MAX_ADDRESSES);
+    #[tokio::test]
+    async fn addresses_and_names_resolve() {
+        for name in ["192.0.2.1:9443", "[::ffff:192.0.2.1]:9443"] {
+            assert_eq!(resolve(name, false).await.unwrap(), [address(1)].into());
+        }
+        resolve("[2001:db8::1]:9443", true).await.unwrap();
+        resolve("[2001:db8::1]:9443", false).await.unwrap_err();
+        resolve("no port", true).await.unwrap_err();
     }
 
     #[tokio::test]
-    async fn addresses_and_names_resolve() {
-        assert_eq!(resolve("192.0.2.1:9443").await.unwrap(), [address(1)].into());
-        assert_eq!(resolve("[::ffff:192.0.2.1]:9443").await.unwrap(), [address(1)].into());
-        resolve("no port").await.unwrap_err();
+    async fn address_that_no_name_leads_to_is_given_up() {
+        let relay = RelayId(PublicKey([1; 32]));
+        let identity = Identity {
+            relay,
+            boot: [0; 16],
+            name: "beacon".into(),
+            keepalive: Duration::from_secs(5),
+        };
+        let cluster = Cluster::new(identity, Arc::default());
+        let endpoint = transport::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let hub = Hub::new(cluster, relay, endpoint, address(9), Secret(None));
+        let mut dials = Dials::new(Arc::clone(&hub), CancellationToken::new());
+        let dialling = async |count| {
+            until("so many dials", || hub.cluster.counters().dialling.value() == count).await;
+        };
+        dials.are((0..1_000).map(|port| ([192, 0, 2, 9], port).into()).collect());
+        dialling(i64::try_from(MAX_ADDRESSES).unwrap()).await;
+        dials.are([address(1), address(2)].into());
+        dialling(2).await;
+        dials.are([address(2)].into());
+        dialling(1).await;
+        dials.stopping.cancel();
+        dials.ended().await;
+        dialling(0).await;
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Endpoint, EndpointConfig, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, EndpointConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::link::LANES;
@@ -17,6 +17,10 @@ const LANE_WINDOW: u32 = 2 << 20;
 
 /// What a link may have under way: a full lane of packets leaves room for words.
 const LINK_WINDOW: u32 = LANE_WINDOW + (1 << 20);
+
+/// What a connection that is no link yet may have under way to us, in bytes: a hello many
+/// times over, and little memory for a crowd of strangers.
+const GREETING_WINDOW: u32 = 16 << 10;
 
 /// Socket buffers, in bytes, as far as the system gives them: a window's worth in each
 /// direction.
@@ -40,7 +44,8 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Endpoint> {
     Endpoint::new(EndpointConfig::default(), None, socket.into(), runtime)
 }
 
-/// Windows and timeouts of a link whose signs of life are `keepalive` apart.
+/// Windows and timeouts of a connection whose signs of life are `keepalive` apart; what comes
+/// is held small until it is a [`link`].
 ///
 /// The signs of life are words, from above, so QUIC makes none of its own. Its idle time is
 /// longer than the silence after which the cluster gives a member up: it only ends what the
@@ -54,10 +59,15 @@ pub(super) fn config(keepalive: Duration) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(LANES.into()))
         .stream_receive_window(VarInt::from_u32(LANE_WINDOW))
-        .receive_window(VarInt::from_u32(LINK_WINDOW))
+        .receive_window(VarInt::from_u32(GREETING_WINDOW))
         .send_window(LINK_WINDOW.into())
         .datagram_receive_buffer_size(None);
     Arc::new(config)
+}
+
+/// Gives a connection the window of a link.
+pub(super) fn link(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32(LINK_WINDOW));
 }
 
 #[cfg(test)]
