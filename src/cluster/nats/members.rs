@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_nats::Client;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SetOnce, watch};
 use tokio_util::task::TaskTracker;
 
 use super::message::Beat;
@@ -46,8 +46,16 @@ struct Seat {
     member: Arc<Member>,
     boot: Boot,
     terms: Terms,
-    /// Has the member's task send a beat.
-    answer: Arc<Notify>,
+    signals: Arc<Signals>,
+}
+
+/// What the table has to say to the task of a member.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The member asks for our terms.
+    pub(super) asked: Notify,
+    /// The member has told its terms.
+    pub(super) paired: SetOnce<()>,
 }
 
 impl Members {
@@ -77,7 +85,7 @@ impl Members {
     }
 
     /// Takes in a sign of life: its sender is a member from here on.
-    pub(super) fn beat(self: &Arc<Self>, relay: RelayId, beat: Beat) {
+    pub(super) fn beat(self: &Arc<Self>, relay: RelayId, beat: &Beat) {
         let identity = self.cluster.identity();
         if relay == identity.relay {
             // Our own may come back through an older connection.
@@ -89,13 +97,13 @@ impl Members {
         let mut table = self.table.lock();
         if let Some(seat) = table.seats.get_mut(&relay) {
             let over = if seat.boot == beat.boot {
-                match seat.terms.hear(beat.term, beat.seen, beat.asks) {
+                match seat.hear(beat) {
                     Heard::Agreed => return,
-                    Heard::Answer => return seat.answer.notify_one(),
+                    Heard::Answer => return seat.signals.asked.notify_one(),
                     Heard::Anew => "it had lost us",
                 }
             } else {
-                "restarted"
+                "it has restarted"
             };
             let member = Arc::clone(&seat.member);
             self.end_locked(&mut table, &member, over);
@@ -152,22 +160,20 @@ impl Members {
         Some(Beat { term: mine, seen: theirs, asks: !known, ..self.beat_to_all(client) })
     }
 
-    fn join(self: &Arc<Self>, table: &mut Table, relay: RelayId, beat: Beat) {
+    fn join(self: &Arc<Self>, table: &mut Table, relay: RelayId, beat: &Beat) {
         table.last_term += 1;
-        let mut terms = Terms::new(table.last_term);
-        // A new member is sent our terms in any case.
-        let _ = terms.hear(beat.term, beat.seen, beat.asks);
         tracing::info!(%relay, remote_addr = beat.address, "a relay has joined the cluster");
-        let member = self.cluster.joined(relay, beat.address);
-        let answer = Arc::new(Notify::new());
-        let seat = Seat {
-            member: Arc::clone(&member),
-            boot: beat.boot,
-            terms,
-            answer: Arc::clone(&answer),
-        };
+        let member = self.cluster.joined(relay, beat.address.clone());
+        let (terms, signals) = (Terms::new(table.last_term), Arc::default());
+        let mut seat = Seat { member, boot: beat.boot, terms, signals };
+        // A new member is told our terms in any case.
+        let _ = seat.hear(beat);
+        self.tasks.spawn(writer::run(
+            Arc::clone(self),
+            Arc::clone(&seat.member),
+            Arc::clone(&seat.signals),
+        ));
         table.seats.insert(relay, seat);
-        self.tasks.spawn(writer::run(Arc::clone(self), member, answer));
     }
 
     fn end_locked(&self, table: &mut Table, member: &Arc<Member>, reason: &'static str) {
@@ -176,5 +182,16 @@ impl Members {
             table.seats.remove(&member.relay);
             self.cluster.left(member, reason);
         }
+    }
+}
+
+impl Seat {
+    fn hear(&mut self, beat: &Beat) -> Heard {
+        let heard = self.terms.hear(beat.term, beat.seen, beat.asks);
+        if self.terms.theirs != 0 {
+            // Only the first time is news.
+            let _ = self.signals.paired.set(());
+        }
+        heard
     }
 }

@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn each_reason_is_a_warning_once_a_minute() {
-        let refusals = Refusals::new(cluster(1));
+        let refusals = Refusals::new(cluster(1, QUIET));
         let t0 = Instant::now();
         assert!(refusals.is_due(Reject::NoMember, t0));
         assert!(refusals.is_due(Reject::Malformed, t0));

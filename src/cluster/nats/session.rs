@@ -110,7 +110,7 @@ async fn read(
         let taken = match (Message::decode(message.payload), members.of(relay)) {
             (Err(reason), _) => Err(reason),
             (Ok(Message::Beat(beat)), _) => {
-                members.beat(relay, beat);
+                members.beat(relay, &beat);
                 Ok(())
             }
             (Ok(Message::Goodbye(beat)), _) => {

@@ -1,6 +1,8 @@
 //! What goes to one member: our terms first, then words and packets, each lane on its own.
 //!
-//! While no connection stands, batches stay in the outbox, which knows their age.
+//! The lanes wait until the member has told its terms: what they carry belongs to the
+//! membership that those name, and should the member forget it, we get to know. While no
+//! connection stands, batches stay in the outbox, which knows their age.
 
 use std::sync::Arc;
 
@@ -9,7 +11,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::sync::{Notify, watch};
 use tokio::{join, select, time};
 
-use super::members::Members;
+use super::members::{Members, Signals};
 use super::message::{PACKETS, WORDS};
 use crate::cluster::{Batch, Member};
 
@@ -22,33 +24,28 @@ struct Writer {
 }
 
 /// Writes to a member for as long as it is one; ends the membership once the member is to go.
-/// Each `answer` has it tell our terms again.
-pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, answer: Arc<Notify>) {
+pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, signals: Arc<Signals>) {
     let subject = members.subjects.to(member.relay);
     let link = members.client.subscribe();
     let writer = Writer { members, member, subject, link };
     let ending = &writer.member.ending;
-    // A relay takes words of its members only, so this is the first that it hears of us.
-    ending.run_until_cancelled(writer.tell_terms()).await;
     // A lane ends by itself: a batch that it holds has to be accounted for.
-    join!(
-        ending.run_until_cancelled(writer.keep_telling(&answer)),
-        writer.lane(WORDS),
-        writer.lane(PACKETS),
-    );
+    join!(ending.run_until_cancelled(writer.keep_telling(&signals.asked)), async {
+        ending.run_until_cancelled(signals.paired.wait()).await;
+        join!(writer.lane(WORDS), writer.lane(PACKETS));
+    },);
     writer.members.end(&writer.member, "silent");
 }
 
 impl Writer {
-    /// Tells the member our terms again whenever asked, and until it knows them.
-    async fn keep_telling(&self, answer: &Notify) {
-        let mut asks = true;
+    /// Tells the member our terms: at once, whenever it asks, and until it knows them.
+    async fn keep_telling(&self, asked: &Notify) {
         loop {
+            let again = self.tell_terms().await;
             select! {
-                () = answer.notified() => {}
-                () = time::sleep(self.members.cluster.identity().keepalive), if asks => {}
+                () = asked.notified() => {}
+                () = time::sleep(self.members.cluster.identity().keepalive), if again => {}
             }
-            asks = self.tell_terms().await;
         }
     }
 

@@ -1,19 +1,161 @@
 //! Tests with the real nats-server.
+//!
+//! A test that expects something at once has a keep-alive of an hour, so that nothing but
+//! the thing itself explains that it comes.
+
+mod credentials;
+mod hostile;
+mod lanes;
+mod membership;
+mod outage;
+mod peer;
+mod permissions;
+mod server;
+mod tls;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Identity};
-use crate::ids::{PublicKey, RelayId};
-use crate::metrics::Traffic;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Nats, Settings};
+use crate::cluster::{Cluster, DEAD_AFTER, Fabric as _, Identity, Member, Reject};
+use crate::ids::{NodeId, PublicKey, RelayId};
+use crate::metrics::{Drop, Traffic};
+use crate::wire::cluster::Frame;
+use server::Server;
+
+const NAME: &str = "fleet";
+
+/// Longest wait for anything that a test expects.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A keep-alive for tests that wait for somebody's death.
+const SHORT: Duration = Duration::from_millis(100);
+
+fn id(number: u8) -> RelayId {
+    RelayId(PublicKey([number; 32]))
+}
 
 /// A relay's part in the cluster, its id and its run made of a number.
-pub(super) fn cluster(number: u8) -> Arc<Cluster> {
-    let identity = Identity {
-        relay: RelayId(PublicKey([number; 32])),
-        boot: [number; 16],
-        name: "fleet".to_owned(),
-        keepalive: Duration::from_millis(200),
-    };
+pub(super) fn cluster(number: u8, keepalive: Duration) -> Arc<Cluster> {
+    let (relay, boot, name) = (id(number), [number; 16], NAME.to_owned());
+    let identity = Identity { relay, boot, name, keepalive };
     Cluster::new(identity, Arc::new(Traffic::default()))
+}
+
+/// Waits for something that cannot announce itself.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A relay with the fabric under test. Its words of life, and the verdict on the silence of
+/// others, which belong above the fabric, are here.
+struct Relay {
+    cluster: Arc<Cluster>,
+    stopping: CancellationToken,
+    running: AbortOnDropHandle<()>,
+    living: AbortOnDropHandle<()>,
+}
+
+impl Relay {
+    fn start(number: u8, url: &str, keepalive: Duration) -> Self {
+        let settings = Settings { url: url.to_owned(), credentials: None };
+        Self::start_with(number, &settings, keepalive)
+    }
+
+    /// One that is known to hear what others say.
+    async fn listening(number: u8, server: &Server, keepalive: Duration) -> Self {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let subject = format!("{NAME}.alive.from.{}", id(number));
+        let mut beats = client.subscribe(subject.clone()).await.unwrap();
+        // That this comes shows that the server has the subscription.
+        client.publish(subject, Bytes::new()).await.unwrap();
+        beats.next().await.unwrap();
+
+        let relay = Self::start(number, &server.url(), keepalive);
+        time::timeout(PATIENCE, beats.next()).await.expect("no beat").unwrap();
+        relay
+    }
+
+    fn start_with(number: u8, settings: &Settings, keepalive: Duration) -> Self {
+        let cluster = cluster(number, keepalive);
+        let stopping = CancellationToken::new();
+        let nats = Nats::new(settings).unwrap();
+        // As the fabric itself says once it runs.
+        cluster.counters().dialling.set(1);
+        let running = tokio::spawn(nats.run(Arc::clone(&cluster), stopping.clone()));
+        let living = tokio::spawn(live(Arc::clone(&cluster)));
+        Self {
+            cluster,
+            stopping,
+            running: AbortOnDropHandle::new(running),
+            living: AbortOnDropHandle::new(living),
+        }
+    }
+
+    async fn until_members(&self, count: usize) {
+        let is_so = || self.cluster.members().len() == count;
+        until(&format!("{count} members of {}", self.cluster.identity().relay), is_so).await;
+    }
+
+    async fn until_connected(&self) {
+        until("a connection", || self.cluster.counters().dialling.value() == 0).await;
+    }
+
+    fn member(&self, number: u8) -> Arc<Member> {
+        let mut members = self.cluster.members().into_iter();
+        members.find(|member| member.relay == id(number)).expect("no member")
+    }
+
+    fn rejects(&self, reason: Reject) -> u64 {
+        self.cluster.counters().rejects.of(reason).value()
+    }
+
+    async fn until_rejects(&self, reason: Reject, count: u64) {
+        until(&format!("{count} of {reason:?}"), || self.rejects(reason) == count).await;
+    }
+
+    /// Packets that were dropped since the link did not take them.
+    fn packets_lost(&self) -> u64 {
+        self.cluster.traffic.packets_dropped(Drop::ClusterLost)
+    }
+
+    /// How many members were lost.
+    fn lost(&self) -> u64 {
+        self.cluster.counters().lost.value()
+    }
+
+    async fn stop(self) {
+        self.stopping.cancel();
+        time::timeout(PATIENCE, self.running).await.expect("it does not stop").unwrap();
+    }
+}
+
+async fn live(cluster: Arc<Cluster>) {
+    let keepalive = cluster.identity().keepalive;
+    loop {
+        time::sleep(keepalive).await;
+        let now = Instant::now();
+        for member in cluster.members() {
+            if member.silence(now) > keepalive * DEAD_AFTER {
+                member.ending.cancel();
+            }
+            member.outbox.say(&Frame::Alive, now);
+        }
+    }
+}
+
+fn node(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
 }

@@ -1,0 +1,75 @@
+//! A relay that the test plays itself, message by message.
+
+use async_nats::{Client, ConnectOptions, Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::time::timeout;
+
+use super::{NAME, PATIENCE, Relay, id};
+use crate::cluster::Boot;
+use crate::cluster::nats::message::{Beat, Message};
+use crate::ids::RelayId;
+
+pub(super) struct Peer {
+    pub(super) id: RelayId,
+    pub(super) client: Client,
+    inbox: Subscriber,
+}
+
+/// A beat of a boot that a number makes.
+pub(super) fn beat(boot: u8, term: u64, seen: u64) -> Beat {
+    let boot: Boot = [boot; 16];
+    Beat { boot, term, seen, asks: false, address: "192.0.2.1".to_owned() }
+}
+
+impl Peer {
+    pub(super) async fn connect(number: u8, url: &str) -> Self {
+        Self::connect_with(number, url, ConnectOptions::new()).await
+    }
+
+    pub(super) async fn connect_with(number: u8, url: &str, options: ConnectOptions) -> Self {
+        let client = options.connect(url).await.unwrap();
+        let id = id(number);
+        let inbox = client.subscribe(format!("{NAME}.to.{id}.from.*")).await.unwrap();
+        client.flush().await.unwrap();
+        Self { id, client, inbox }
+    }
+
+    /// Says something to all relays.
+    pub(super) async fn say(&self, message: Bytes) {
+        self.publish(&format!("{NAME}.alive.from.{}", self.id), message).await;
+    }
+
+    /// Says something to one relay.
+    pub(super) async fn tell(&self, number: u8, message: impl Into<Bytes>) {
+        self.publish(&format!("{NAME}.to.{}.from.{}", id(number), self.id), message.into()).await;
+    }
+
+    pub(super) async fn publish(&self, subject: &str, message: Bytes) {
+        self.client.publish(Subject::from(subject), message).await.unwrap();
+        // A client that is dropped drops what it has not written.
+        self.client.flush().await.unwrap();
+    }
+
+    /// Becomes a member of a relay, and has it as one.
+    pub(super) async fn pair(&mut self, relay: &Relay) {
+        self.say(beat(2, 0, 0).message()).await;
+        let first = self.next_beat().await;
+        self.tell(1, beat(2, 1, first.term).message()).await;
+        relay.until_members(1).await;
+    }
+
+    /// The next message for this relay.
+    pub(super) async fn next(&mut self) -> Message {
+        let message = timeout(PATIENCE, self.inbox.next()).await.expect("nothing comes").unwrap();
+        Message::decode(message.payload).unwrap()
+    }
+
+    /// The next message for this relay, which must be a beat.
+    pub(super) async fn next_beat(&mut self) -> Beat {
+        match self.next().await {
+            Message::Beat(beat) => beat,
+            other => panic!("{other:?}"),
+        }
+    }
+}

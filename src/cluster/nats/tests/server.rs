@@ -1,0 +1,112 @@
+//! The real nats-server on a port that the system chooses.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::until;
+
+/// A running server; it ends when this is dropped.
+pub(super) struct Server {
+    child: Child,
+    folder: TempDir,
+    config: String,
+    port: u16,
+}
+
+impl Server {
+    /// Starts one with this configuration, which names neither address nor port.
+    pub(super) async fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let child = run(folder.path(), config, -1);
+        let mut server = Self { child, folder, config: config.to_owned(), port: 0 };
+        server.port = server.ready().await;
+        server
+    }
+
+    /// Where it is.
+    pub(super) fn url(&self) -> String {
+        self.url_of("")
+    }
+
+    /// Where it is, for a user: `user:password@`.
+    pub(super) fn url_of(&self, user: &str) -> String {
+        format!("nats://{user}127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it.
+    pub(super) fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was.
+    pub(super) async fn start_again(&mut self) {
+        self.child = run(self.folder.path(), &self.config, self.port.into());
+        self.ready().await;
+    }
+
+    /// Stops its process, or has it go on.
+    pub(super) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it listens; its port.
+    async fn ready(&mut self) -> u16 {
+        let path = self.folder.path().join(format!("nats-server_{}.ports", self.child.id()));
+        let child = &mut self.child;
+        until("nats-server to listen", || {
+            assert!(child.try_wait().unwrap().is_none(), "nats-server has ended");
+            fs::read_to_string(&path).is_ok_and(|text| text.contains("://"))
+        })
+        .await;
+        let text = fs::read_to_string(&path).unwrap();
+        let (_, port) = text.rsplit_once(':').unwrap();
+        port.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn run(folder: &Path, config: &str, port: i32) -> Child {
+    let file = write(folder, &format!("{config}\nhost: \"127.0.0.1\"\nport: {port}\n"));
+    command()
+        .arg("-c")
+        .arg(file)
+        .arg("--ports_file_dir")
+        .arg(folder)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("no nats-server: `make setup` installs it")
+}
+
+/// Has the real server check a configuration; what it says.
+pub(super) fn check(config: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let output = command().arg("-t").arg("-c").arg(write(folder.path(), config)).output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn write(folder: &Path, config: &str) -> PathBuf {
+    let file = folder.join("nats.conf");
+    fs::write(&file, config).unwrap();
+    file
+}
+
+/// Debian puts it where not everybody looks.
+fn command() -> Command {
+    let mut command = Command::new("nats-server");
+    command.env("PATH", format!("{}:/usr/sbin", env::var("PATH").unwrap()));
+    command
+}
