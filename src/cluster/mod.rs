@@ -441,6 +441,20 @@ impl Cluster {
         result
     }
 
+    /// Accounts for a batch of packets that came, and that there was no room to take in.
+    pub fn give_up(&self, batch: &[u8]) {
+        let (mut packets, mut bytes) = (0, 0);
+        for frame in Frames::<NodeId>::new(batch) {
+            if let Ok(Frame::Packets(run)) = frame {
+                packets += run.count() as u64;
+                bytes += run.iter().map(|payload| payload.len() as u64).sum::<u64>();
+            }
+        }
+        let shard = self.traffic.shard();
+        shard.came_in(Transport::Cluster, packets, bytes);
+        shard.dropped(Drop::ClusterFull, packets);
+    }
+
     fn talk(&self) -> (MutexGuard<'_, Presence<NodeId>>, Now) {
         let now = self.now();
         (self.presence.lock(), now)

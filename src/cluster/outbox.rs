@@ -66,7 +66,7 @@ impl<I: Name> Lane<I> {
 
     /// The batch that takes so many bytes more, a new one if need be.
     fn batch(&mut self, bytes: usize, now: Instant) -> Option<&mut Batch> {
-        if !self.batches.back().is_some_and(|last| last.bytes.len() + bytes <= MAX_BATCH) {
+        if self.batches.back().is_none_or(|last| last.bytes.len() + bytes > MAX_BATCH) {
             self.batches.push_back(Batch { bytes: Vec::new(), packets: 0, arrived: now });
             self.open = None;
         }

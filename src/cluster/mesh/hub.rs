@@ -180,12 +180,12 @@ impl Hub {
         let member = self.links.admit(peer, connection, role, lane.is_some());
         let member = member.ok_or(Failure::Duplicate)?;
         transport::link(connection);
-        tracing::info!(
+        tracing::debug!(
             relay = %peer.relay,
             remote_addr = %member.address,
             bound_to = peer.address,
             dialled = role == Role::Dial,
-            "a relay has joined the cluster"
+            "a link stands"
         );
         Ok(Link::new(Arc::clone(self), connection.clone(), member, lane))
     }

@@ -32,7 +32,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cluster, Fabric, Reject};
+use super::{Cluster, Fabric, Reject, relay_id};
 use crate::ids::RelayId;
 use close::Close;
 use hub::{Hub, Secret};
@@ -92,7 +92,7 @@ impl Mesh {
             let error = "a mesh needs an allow list or a secret";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        let relay = tls::relay_id(&key);
+        let relay = relay_id(&key);
         let verifier = Verifier::new(relay, allow);
         let key = Arc::new(tls::certified(&key).map_err(io::Error::other)?);
         let client = tls::client(&verifier, Arc::clone(&key)).map_err(io::Error::other)?;

@@ -42,11 +42,6 @@ const PKCS8_HEAD: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
 
-/// The id that belongs to a key.
-pub(super) fn relay_id(key: &SigningKey) -> RelayId {
-    RelayId(PublicKey(key.verifying_key().to_bytes()))
-}
-
 /// Our key as rustls takes it.
 ///
 /// # Errors
@@ -55,7 +50,7 @@ pub(super) fn certified(key: &SigningKey) -> Result<CertifiedKey, rustls::Error>
     let seed = key.to_bytes();
     let signer = [&PKCS8_HEAD[..], &seed].concat();
     let signer = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(signer))?;
-    let public = [&SPKI_HEAD[..], &relay_id(key).0.0].concat();
+    let public = [&SPKI_HEAD[..], &crate::cluster::relay_id(key).0.0].concat();
     Ok(CertifiedKey::new(vec![CertificateDer::from(public)], signer))
 }
 

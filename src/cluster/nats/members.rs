@@ -162,7 +162,6 @@ impl Members {
 
     fn join(self: &Arc<Self>, table: &mut Table, relay: RelayId, beat: &Beat) {
         table.last_term += 1;
-        tracing::info!(%relay, remote_addr = beat.address, "a relay has joined the cluster");
         let member = self.cluster.joined(relay, beat.address.clone());
         let (terms, signals) = (Terms::new(table.last_term), Arc::default());
         let mut seat = Seat { member, boot: beat.boot, terms, signals };

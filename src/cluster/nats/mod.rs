@@ -37,7 +37,7 @@ pub use settings::{Settings, SettingsError};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Longest wait before NATS is tried again, without the jitter.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A fabric that is not running yet.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use async_nats::{Client, ConnectError, Event, Subscriber};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::select;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,11 @@ use super::settings::Server;
 use super::subjects::Subjects;
 use crate::cluster::{Member, Reject};
 
-/// Batches of packets that wait to be taken in, 8 MiB at most.
-const UNREAD_PACKETS: usize = 64;
+/// Bytes of packets that wait to be taken in: 64 full batches, or very many small ones.
+const UNREAD_BYTES: usize = 8 << 20;
+
+/// Batches of packets that wait to be taken in.
+const UNREAD_BATCHES: usize = 65_536;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -64,7 +67,7 @@ impl Session {
 
     /// Serves the connection until it ends, or, after a goodbye, `stopping` does.
     pub(super) async fn run(self, members: &Arc<Members>, stopping: &CancellationToken) {
-        let (queue, packets) = mpsc::channel(UNREAD_PACKETS);
+        let (queue, packets) = mpsc::channel(UNREAD_BATCHES);
         // The terms and words of a relay come in the order in which it sent them; beats to all
         // may come before or after.
         let incoming = stream::select(self.beats, self.batches);
@@ -99,9 +102,10 @@ fn note(event: Event, ended: &CancellationToken, members: &Members) {
 /// their own, so that a flood of them takes no room from words.
 async fn read(
     mut incoming: impl Stream<Item = async_nats::Message> + Unpin,
-    packets: mpsc::Sender<(Arc<Member>, Bytes)>,
+    packets: mpsc::Sender<Unread>,
     members: Arc<Members>,
 ) {
+    let room = Arc::new(Semaphore::new(UNREAD_BYTES));
     while let Some(message) = incoming.next().await {
         let Some(relay) = Subjects::sender(&message.subject) else {
             members.refusals.count(Reject::BadHello, None);
@@ -123,7 +127,15 @@ async fn read(
                 Ok(())
             }
             (Ok(Message::Packets(batch)), Some(member)) => {
-                packets.try_send((member, batch)).map_err(|_| Reject::NoRoom)
+                let bytes = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+                let room = Arc::clone(&room).try_acquire_many_owned(bytes);
+                let queued = room.is_ok_and(|room| {
+                    packets.try_send(Unread { member, batch: batch.clone(), _room: room }).is_ok()
+                });
+                if !queued {
+                    members.cluster.give_up(&batch);
+                }
+                if queued { Ok(()) } else { Err(Reject::NoRoom) }
             }
         };
         if let Err(reason) = taken {
@@ -132,8 +144,15 @@ async fn read(
     }
 }
 
-async fn deliver(mut packets: mpsc::Receiver<(Arc<Member>, Bytes)>, members: Arc<Members>) {
-    while let Some((member, batch)) = packets.recv().await {
+/// A batch of packets that waits to be taken in.
+struct Unread {
+    member: Arc<Member>,
+    batch: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+async fn deliver(mut packets: mpsc::Receiver<Unread>, members: Arc<Members>) {
+    while let Some(Unread { member, batch, _room }) = packets.recv().await {
         members.receive(&member, &batch);
     }
 }

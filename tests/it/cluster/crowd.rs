@@ -48,7 +48,7 @@ fn ten_thousand_nodes_reach_their_neighbours(fabric: Fabric) {
             assert_eq!(next.delivery(), (*id, id.to_be_bytes().to_vec()));
         }
     }
-    println!("{fabric:?}: {NODES} first packets, each after a look-up, in {:?}", began.elapsed());
+    eprintln!("{fabric:?}: {NODES} first packets, each after a look-up, in {:?}", began.elapsed());
     relays.iter().for_each(assert_balance);
     let entries = "pilot_beacon_cluster_presence_entries{kind=\"here\"}";
     let here: f64 = relays.iter().map(|relay| relay.metric(entries)).sum();

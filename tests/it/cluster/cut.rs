@@ -82,8 +82,8 @@ fn cut_link_heals_and_others_notice_nothing() {
         healed,
     );
     print_row(Fabric::Mesh, "link cut and healed", "over other links", &others, cut);
-    println!("| Mesh | link cut | known | | {} ms |", known.as_millis());
-    println!("| Mesh | link healed | members again | | {} ms |", back.as_millis());
+    eprintln!("| Mesh | link cut | known | | {} ms |", known.as_millis());
+    eprintln!("| Mesh | link healed | members again | | {} ms |", back.as_millis());
     assert_eq!((others.lost().len(), others.doubled(), across.doubled()), (0, 0, 0));
     assert!(across.is_in_order());
     assert!(short < cut && known < Duration::from_millis(2_500), "{known:?}");
@@ -130,7 +130,7 @@ fn newest_login_wins_when_two_halves_see_each_other_again() {
         &report,
         moved,
     );
-    println!("| Mesh | partition healed | members again | | {} ms |", back.as_millis());
+    eprintln!("| Mesh | partition healed | members again | | {} ms |", back.as_millis());
     assert_eq!((report.doubled(), report.lost_after(moved + Duration::from_millis(51))), (0, 0));
     relays.iter().for_each(assert_balance);
 }

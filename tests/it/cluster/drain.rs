@@ -39,7 +39,7 @@ fn rolling_restart_loses_no_node_for_longer_than_its_redial(fabric: Fabric) {
         wait_until("packets follow", || flow.received() > received + 50);
         assert_eq!(cluster.relays[index].wait_for_end(), 0);
         let report = flow.stop();
-        println!(
+        eprintln!(
             "{fabric:?}: relay {index} restarted, away for {} ms, {} of {} packets lost",
             (back - cut).as_millis(),
             report.lost().len(),

@@ -31,7 +31,7 @@ pub(super) fn print_row(
     report: &Report,
     fault_at: Instant,
 ) {
-    println!(
+    eprintln!(
         "| {fabric:?} | {fault} | {flow} | {} of {} | {} ms |",
         report.lost().len(),
         report.sent.len(),
@@ -68,7 +68,7 @@ fn killed_relay_loses_only_its_own_connections(fabric: Fabric) {
     let (others, its_own) = (others.stop(), its_own.stop());
     print_row(fabric, "SIGKILL", "between others", &others, killed);
     print_row(fabric, "SIGKILL", "to its node, which redialled", &its_own, killed);
-    println!("| {fabric:?} | SIGKILL | known to all | | {} ms |", known.as_millis());
+    eprintln!("| {fabric:?} | SIGKILL | known to all | | {} ms |", known.as_millis());
 
     assert!(known < DEAD_AFTER, "{known:?}");
     assert_eq!((others.lost().len(), others.doubled()), (0, 0), "others lost packets");
@@ -105,7 +105,7 @@ fn frozen_relay_disturbs_nobody_and_is_back_when_it_thaws(fabric: Fabric) {
     let (others, its_own) = (others.stop(), its_own.stop());
     print_row(fabric, "SIGSTOP for 10 s", "between others", &others, frozen);
     print_row(fabric, "SIGSTOP for 10 s", "to its node (after it thawed)", &its_own, thawed);
-    println!("| {fabric:?} | SIGSTOP for 10 s | member again | | {} ms |", back.as_millis());
+    eprintln!("| {fabric:?} | SIGSTOP for 10 s | member again | | {} ms |", back.as_millis());
 
     assert_eq!((others.lost().len(), others.doubled()), (0, 0), "others lost packets");
     assert_eq!(its_own.doubled(), 0);
@@ -120,7 +120,7 @@ fn relays_that_start_at_once_find_each_other(fabric: Fabric) {
     // Nodes come while the relays are still finding each other.
     let mut peers = peers(&cluster, &nodes, &[0, 1, 2, 3, 4]);
     cluster.wait_for_members(5);
-    println!(
+    eprintln!(
         "| {fabric:?} | start of 5 at once | all are members | | {} ms |",
         began.elapsed().as_millis()
     );
@@ -170,7 +170,7 @@ fn restarted_nats_is_a_matter_of_moments() {
     let received = across.received();
     wait_until("packets cross once more", || across.received() > received + 100);
     let (across, within) = (across.stop(), within.stop());
-    println!(
+    eprintln!(
         "| Nats | restart (down {} ms, {} ms) | |",
         (back - cut).as_millis(),
         (second_back - second).as_millis()

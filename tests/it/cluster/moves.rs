@@ -53,7 +53,7 @@ fn node_that_moves_is_followed_at_once_and_its_old_session_closed(fabric: Fabric
         let late = lost.filter(|sent| *sent > found && next.is_none_or(|next| *sent < next));
         assert_eq!(late.count(), 0, "lost after {FOUND_WITHIN:?}");
     }
-    println!(
+    eprintln!(
         "{fabric:?}: {} moves, {} of {} packets lost",
         moments.len(),
         report.lost().len(),
