@@ -1,10 +1,7 @@
 //! Who becomes a member, and who is one no longer.
 
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Instant;
-
-use tokio_util::task::AbortOnDropHandle;
 
 use super::peer::{Peer, beat};
 use super::server::Server;
@@ -106,10 +103,9 @@ async fn relay_that_has_lost_us_in_between_makes_us_join_anew() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terms_are_told_until_they_are_known() {
     let server = Server::start("").await;
-    let mut a = Relay::listening(1, &server, SHORT).await;
-    // The peer's silence is not the subject.
-    a.living = AbortOnDropHandle::new(tokio::spawn(ready(())));
     let mut peer = Peer::connect(2, &server.url()).await;
+    let a = Relay::start_patient(1, &server.url(), SHORT);
+    a.until_connected().await;
     peer.say(beat(2, 0, 0).message()).await;
 
     let first = peer.next_beat().await;

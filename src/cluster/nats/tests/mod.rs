@@ -23,10 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Nats, Settings};
-use crate::cluster::{Cluster, DEAD_AFTER, Fabric as _, Identity, Member, Reject};
+use crate::cluster::{Cluster, Fabric as _, Identity, Member, Reject};
 use crate::ids::{NodeId, PublicKey, RelayId};
 use crate::metrics::{Drop, Traffic};
-use crate::wire::cluster::Frame;
 use server::Server;
 
 const NAME: &str = "fleet";
@@ -59,13 +58,11 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A relay with the fabric under test. Its words of life, and the verdict on the silence of
-/// others, which belong above the fabric, are here.
+/// A relay's part in the cluster, with the fabric under test.
 struct Relay {
     cluster: Arc<Cluster>,
     stopping: CancellationToken,
     running: AbortOnDropHandle<()>,
-    living: AbortOnDropHandle<()>,
 }
 
 impl Relay {
@@ -89,19 +86,27 @@ impl Relay {
     }
 
     fn start_with(number: u8, settings: &Settings, keepalive: Duration) -> Self {
+        let nats = Nats::new(settings).unwrap();
+        Self::run(number, keepalive, |cluster, stopping| cluster.run(nats, stopping))
+    }
+
+    /// One that takes no silence for death.
+    fn start_patient(number: u8, url: &str, keepalive: Duration) -> Self {
+        let nats = Nats::new(&Settings { url: url.to_owned(), credentials: None }).unwrap();
+        Self::run(number, keepalive, |cluster, stopping| nats.run(cluster, stopping))
+    }
+
+    fn run<F: Future<Output = ()> + Send + 'static>(
+        number: u8,
+        keepalive: Duration,
+        run: impl FnOnce(Arc<Cluster>, CancellationToken) -> F,
+    ) -> Self {
         let cluster = cluster(number, keepalive);
         let stopping = CancellationToken::new();
-        let nats = Nats::new(settings).unwrap();
         // As the fabric itself says once it runs.
         cluster.counters().dialling.set(1);
-        let running = tokio::spawn(nats.run(Arc::clone(&cluster), stopping.clone()));
-        let living = tokio::spawn(live(Arc::clone(&cluster)));
-        Self {
-            cluster,
-            stopping,
-            running: AbortOnDropHandle::new(running),
-            living: AbortOnDropHandle::new(living),
-        }
+        let running = tokio::spawn(run(Arc::clone(&cluster), stopping.clone()));
+        Self { cluster, stopping, running: AbortOnDropHandle::new(running) }
     }
 
     async fn until_members(&self, count: usize) {
@@ -139,20 +144,6 @@ impl Relay {
     async fn stop(self) {
         self.stopping.cancel();
         time::timeout(PATIENCE, self.running).await.expect("it does not stop").unwrap();
-    }
-}
-
-async fn live(cluster: Arc<Cluster>) {
-    let keepalive = cluster.identity().keepalive;
-    loop {
-        time::sleep(keepalive).await;
-        let now = Instant::now();
-        for member in cluster.members() {
-            if member.silence(now) > keepalive * DEAD_AFTER {
-                member.ending.cancel();
-            }
-            member.outbox.say(&Frame::Alive, now);
-        }
     }
 }
 

@@ -16,7 +16,7 @@ async fn members_outlive_a_short_outage() {
     let mut server = Server::start("").await;
     let a = Relay::listening(1, &server, HOUR).await;
     let mut peer = Peer::connect(2, &server.url()).await;
-    peer.pair(&a).await;
+    peer.pair().await;
     let member = a.member(2);
 
     server.stop();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use super::{NAME, PATIENCE, Relay, id};
+use super::{NAME, PATIENCE, id};
 use crate::cluster::Boot;
 use crate::cluster::nats::message::{Beat, Message};
 use crate::ids::RelayId;
@@ -51,12 +51,13 @@ impl Peer {
         self.client.flush().await.unwrap();
     }
 
-    /// Becomes a member of a relay, and has it as one.
-    pub(super) async fn pair(&mut self, relay: &Relay) {
+    /// Becomes a member of relay 1, and has it as one.
+    pub(super) async fn pair(&mut self) {
         self.say(beat(2, 0, 0).message()).await;
         let first = self.next_beat().await;
-        self.tell(1, beat(2, 1, first.term).message()).await;
-        relay.until_members(1).await;
+        self.tell(1, Beat { asks: true, ..beat(2, 1, first.term) }.message()).await;
+        let answer = self.next_beat().await;
+        assert_eq!((answer.seen, answer.asks), (1, false));
     }
 
     /// The next message for this relay.
@@ -67,9 +68,8 @@ impl Peer {
 
     /// The next message for this relay, which must be a beat.
     pub(super) async fn next_beat(&mut self) -> Beat {
-        match self.next().await {
-            Message::Beat(beat) => beat,
-            other => panic!("{other:?}"),
-        }
+        let message = self.next().await;
+        let Message::Beat(beat) = message else { panic!("{message:?}") };
+        beat
     }
 }
