@@ -41,6 +41,10 @@ use tls::Verifier;
 /// Connections that came in and have not said hello.
 const MAX_GREETING: usize = 64;
 
+/// Connections that QUIC keeps until we look at them. It refuses more without a word to us,
+/// so these are many: those beyond [`MAX_GREETING`] are counted.
+const MAX_INCOMING: usize = 1_024;
+
 /// What QUIC may hold of a connection before it is taken up, in bytes: a few datagrams.
 const INCOMING_BUFFER: u64 = 16 << 10;
 
@@ -126,9 +130,9 @@ impl Fabric for Mesh {
         let mut server = ServerConfig::with_crypto(self.server);
         server
             .transport_config(transport)
-            .max_incoming(MAX_GREETING)
+            .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER)
-            .incoming_buffer_size_total(INCOMING_BUFFER * MAX_GREETING as u64);
+            .incoming_buffer_size_total(INCOMING_BUFFER * 64);
         self.endpoint.set_server_config(Some(server));
 
         let endpoint = self.endpoint.clone();
