@@ -65,7 +65,7 @@ async fn mesh_that_is_open_to_strangers_is_refused() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relays_that_dial_each_other_at_once_keep_one_link() {
     let keys: [_; 2] = keys();
     for round in 0..25 {
