@@ -13,8 +13,10 @@ use crate::directory::Settings;
 use crate::ids::PublicKey;
 use crate::net::Stream;
 use crate::net::udp::{Received, Run, SendError};
-use crate::peers::{Limits, Link, Principal, Realm, Takeover};
+use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
 use crate::wire::websocket::Opcode;
+
+mod cluster;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,10 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::in_cluster(Arc::default(), None)
+    }
+
+    fn in_cluster(traffic: Arc<Traffic>, cluster: Option<Arc<Cluster>>) -> Self {
         let state = tempfile::tempdir().unwrap();
         let state_dir = state.path().to_owned();
         let directory = Directory::open(Settings { keys: None, registry: None, state_dir });
@@ -76,10 +82,10 @@ impl Fixture {
             },
         };
         let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone()];
-        let (table, traffic) = (Arc::new(Table::new(10, 10)), Arc::default());
+        let table = Arc::new(Table::new(10, 10));
         let beacons = Beacons::new(false);
         let (relay, grants) =
-            Relay::new(table, traffic, directory.unwrap(), sockets, rules, beacons, None);
+            Relay::new(table, traffic, directory.unwrap(), sockets, rules, beacons, cluster);
         let worker = relay.workers().next().unwrap();
         Self { relay, worker, wire, _grants: grants }
     }
@@ -134,33 +140,39 @@ fn spec_6_2_endpoint_moves_after_30_seconds_and_not_before() {
     }
 }
 
-#[test]
-fn spec_6_3_name_of_a_session_is_free_90_seconds_after_its_end() {
-    #[derive(Debug)]
-    struct Silent;
-    impl Stream for Silent {
-        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
-        }
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-        fn shutdown_write(&self) {}
+#[derive(Debug)]
+struct Silent;
+impl Stream for Silent {
+    fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
-    let mut relay = Fixture::new();
-    let name = NodeId::new(1).unwrap();
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn shutdown_write(&self) {}
+}
+
+/// A session of a node that never says anything.
+fn log_in(relay: &Relay, number: u32) -> Registration<NodeId> {
+    let name = NodeId::new(number).unwrap();
     let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
     let limits = Limits { bytes: 1_000_000, age: SECOND };
-    let traffic = relay.relay.traffic.clone();
+    let traffic = Arc::clone(&relay.traffic);
     let link = Link { stream: Box::new(Silent), framing: Opcode::Binary, limits, traffic };
     let session = Session::new(principal, 1, at(3), link, Instant::now());
-    let registered = relay.relay.table.register(session.into(), Takeover::Always).unwrap();
+    relay.table.register(session.into(), Takeover::Always).unwrap()
+}
+
+#[test]
+fn spec_6_3_name_of_a_session_is_free_90_seconds_after_its_end() {
+    let mut relay = Fixture::new();
+    let registered = log_in(&relay.relay, 1);
 
     let t0 = Instant::now();
     assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 1_000), []);

@@ -1,0 +1,167 @@
+//! Packets of other relays: delivered, answered with a NACK, or refused for whom they speak.
+
+use super::*;
+use crate::cluster::{Identity, Member};
+use crate::ids::RelayId;
+use crate::metrics::Transport;
+use crate::wire::cluster::{
+    Frame, Frames, Place, Run as Flow, Standing, add_packet, begin_packets, encode,
+};
+
+fn relay(byte: u8) -> RelayId {
+    RelayId(PublicKey([byte; 32]))
+}
+
+fn node(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+/// A relay with two others.
+struct Siblings {
+    fixture: Fixture,
+    cluster: Arc<Cluster>,
+    b: Arc<Member>,
+    c: Arc<Member>,
+}
+
+impl Siblings {
+    fn new() -> Self {
+        let traffic = Arc::<Traffic>::default();
+        let identity =
+            Identity { relay: relay(1), boot: [1; 16], name: "test".to_owned(), keepalive: SECOND };
+        let cluster = Cluster::new(identity, Arc::clone(&traffic));
+        let fixture = Fixture::in_cluster(traffic, Some(Arc::clone(&cluster)));
+        let [b, c] = [2, 3].map(|byte| cluster.joined(relay(byte), String::new()));
+        Self { fixture, cluster, b, c }
+    }
+
+    /// Takes in one packet of a relay, from `sender` to `dest`.
+    fn packet(&self, from: &Arc<Member>, sender: u32, dest: u32) {
+        let mut batch = Vec::new();
+        let run = Flow { dest: node(dest), sender: node(sender), epoch: 5 };
+        let at = begin_packets(&run, &mut batch);
+        add_packet(at, b"payload", &mut batch);
+        self.cluster.receive(from, &batch, Instant::now()).unwrap();
+    }
+
+    /// Has a relay say that it has a node's session.
+    fn hears(&self, from: &Arc<Member>, number: u32, owner: u8) {
+        let place = Place { owner: relay(owner), epoch: 9, standing: Standing::Session };
+        let mut batch = Vec::new();
+        encode(&Frame::Moved { id: node(number), place, ends: 0 }, &mut batch);
+        self.cluster.receive(from, &batch, Instant::now()).unwrap();
+    }
+
+    /// Registers a node over UDP here.
+    fn register(&mut self, number: u32) {
+        let discover = [&[0x01][..], &number.to_be_bytes()].concat();
+        assert_eq!(self.fixture.one(at(7), &discover, Instant::now()).len(), 1);
+    }
+
+    /// What was sent out since, in packets.
+    fn sent(&self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let runs = std::mem::take(&mut *self.fixture.wire.runs.lock());
+        runs.into_iter().flat_map(|(to, ps)| ps.into_iter().map(move |p| (to, p))).collect()
+    }
+}
+
+/// The frames that wait for a relay.
+async fn words(member: &Member) -> Vec<Frame<'static, NodeId>> {
+    let batch = member.outbox.next_words().await.unwrap();
+    let frames = Frames::<NodeId>::new(&batch.bytes).map(|frame| match frame.unwrap() {
+        Frame::Nack { id, epoch } => Frame::Nack { id, epoch },
+        _ => Frame::Unknown,
+    });
+    frames.collect()
+}
+
+#[test]
+fn packet_of_another_relay_is_delivered_here() {
+    let mut siblings = Siblings::new();
+    siblings.register(21);
+    siblings.packet(&siblings.b, 12, 21);
+    let header = [0x06, 0, 0, 0, 12];
+    assert_eq!(siblings.sent(), [(at(7), [&header[..], b"payload"].concat())]);
+    let traffic = &siblings.fixture.relay.traffic;
+    assert_eq!(traffic.packets_in(Transport::Cluster), 1);
+}
+
+#[tokio::test]
+async fn packet_for_a_node_that_is_not_here_is_answered_and_never_forwarded_again() {
+    let siblings = Siblings::new();
+    // Its place is known: even so, the packet goes nowhere.
+    siblings.hears(&siblings.c, 22, 3);
+    siblings.packet(&siblings.b, 12, 22);
+    assert_eq!(siblings.fixture.dropped(Drop::NotHere), 1);
+    let nack = Frame::Nack { id: node(22), epoch: 5 };
+    assert!(words(&siblings.b).await.contains(&nack));
+    let forwarded = siblings.fixture.relay.traffic.packets_queued();
+    assert_eq!((forwarded, siblings.sent().len()), (0, 0));
+}
+
+#[test]
+fn relay_speaks_for_no_node_that_is_known_to_be_somebody_elses() {
+    let mut siblings = Siblings::new();
+    siblings.register(21);
+    // 12 has its session at relay 3, as far as is known.
+    siblings.hears(&siblings.c, 12, 3);
+    siblings.packet(&siblings.b, 12, 21);
+    assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
+    siblings.packet(&siblings.c, 12, 21);
+    assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
+    assert_eq!(siblings.sent().len(), 1);
+    // Of 13 nothing is known, and nobody is asked.
+    siblings.packet(&siblings.b, 13, 21);
+    assert_eq!((siblings.sent().len(), siblings.cluster.status().looked_up), (1, 0));
+}
+
+#[test]
+fn relay_speaks_for_no_node_with_a_session_here() {
+    let mut siblings = Siblings::new();
+    siblings.register(21);
+    let _registered = log_in(&siblings.fixture.relay, 12);
+    siblings.packet(&siblings.b, 12, 21);
+    assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
+    assert!(siblings.sent().is_empty());
+}
+
+#[test]
+fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
+    let mut siblings = Siblings::new();
+    siblings.hears(&siblings.c, 12, 3);
+    let discover = [&[0x01][..], &12u32.to_be_bytes()].concat();
+    assert!(siblings.fixture.one(at(8), &discover, Instant::now()).is_empty());
+    assert_eq!(siblings.fixture.dropped(Drop::ClaimOfWssNode), 1);
+    let packet = [&[0x05][..], &12u32.to_be_bytes(), &21u32.to_be_bytes()].concat();
+    siblings.fixture.one(at(8), &packet, Instant::now());
+    assert_eq!(siblings.fixture.dropped(Drop::SenderIsWss), 1);
+}
+
+#[test]
+fn packet_from_a_beacon_does_not_go_to_a_beacon_behind_another_relay() {
+    let mut siblings = Siblings::new();
+    let place = Place { owner: relay(3), epoch: 9, standing: Standing::Gateway };
+    let mut batch = Vec::new();
+    encode(&Frame::Moved { id: node(77), place, ends: 0 }, &mut batch);
+    siblings.cluster.receive(&siblings.c, &batch, Instant::now()).unwrap();
+    siblings.fixture.relay.beacons().list([at(9)]);
+    let packet = [&[0x05][..], &12u32.to_be_bytes(), &77u32.to_be_bytes()].concat();
+    siblings.fixture.one(at(9), &packet, Instant::now());
+    assert_eq!(siblings.fixture.dropped(Drop::BeaconLoop), 1);
+    siblings.fixture.one(at(7), &packet, Instant::now());
+    assert_eq!(siblings.fixture.relay.traffic.packets_queued(), 1, "a node's packet goes there");
+}
+
+#[test]
+fn bytes_that_are_no_batch_change_nothing_but_what_came_before_them() {
+    let mut siblings = Siblings::new();
+    siblings.register(21);
+    let mut batch = Vec::new();
+    let run = Flow { dest: node(21), sender: node(12), epoch: 5 };
+    let at_position = begin_packets(&run, &mut batch);
+    add_packet(at_position, b"payload", &mut batch);
+    batch.extend([0x10, 0, 0, 0, 9, 1]);
+    assert!(siblings.cluster.receive(&siblings.b, &batch, Instant::now()).is_err());
+    assert_eq!(siblings.sent().len(), 1);
+    assert_eq!(siblings.cluster.members().len(), 2);
+}
