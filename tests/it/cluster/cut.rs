@@ -1,7 +1,8 @@
 //! Links that are cut and heal, and halves of a cluster that do not see each other, in
-//! network namespaces. Which fabric carries the mesh's links makes the difference here: with
-//! NATS there are none between relays, and `faults` cuts the engine off.
+//! network namespaces. A relay's links are those to the others over the mesh, and that to the
+//! engine over NATS.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,21 +10,50 @@ use tempfile::TempDir;
 
 use super::faults::print_row;
 use super::flow::Flow;
+use super::nats::NatsServer;
 use super::network::Network;
-use super::{Fabric, mesh_arguments, wait_for_members, wait_until};
+use super::{Fabric, mesh_arguments, on_both_fabrics, wait_for_members, wait_until};
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay, write_directory};
 use crate::peer::Peer;
 
+on_both_fabrics!(newest_login_wins_when_two_halves_see_each_other_again);
+
+/// The host of the engine, where there is one.
+const ENGINE: u32 = 3;
+
 /// Three relays on hosts 0 to 2 of a network.
 struct Cut {
+    fabric: Fabric,
     relays: Vec<Relay>,
-    network: Network,
+    _nats: Option<NatsServer>,
+    network: Arc<Network>,
     _folder: TempDir,
 }
 
-fn three(nodes: &[Node]) -> Cut {
-    let network = Network::new(3);
+impl Cut {
+    /// Cuts the first relay off from the others.
+    fn cut_off(&self) {
+        match self.fabric {
+            Fabric::Mesh => [1, 2].into_iter().for_each(|other| self.network.cut(0, other)),
+            Fabric::Nats => self.network.cut(0, ENGINE),
+        }
+    }
+
+    fn heal(&self) {
+        match self.fabric {
+            Fabric::Mesh => [1, 2].into_iter().for_each(|other| self.network.heal(0, other)),
+            Fabric::Nats => self.network.heal(0, ENGINE),
+        }
+    }
+}
+
+fn three(fabric: Fabric, nodes: &[Node]) -> Cut {
+    let network = Arc::new(Network::new(4));
+    let nats = (fabric == Fabric::Nats).then(|| {
+        let (address, on) = (network.address(ENGINE), Arc::clone(&network));
+        NatsServer::start_at((address, 4222).into(), move || on.run_on(ENGINE, "nats-server"))
+    });
     let folder = tempfile::tempdir().unwrap();
     let keys = write_directory(folder.path(), &nodes.iter().collect::<Vec<_>>());
     let binds: Vec<_> = (0..3).map(|host| format!("{}:9002", network.address(host))).collect();
@@ -32,19 +62,23 @@ fn three(nodes: &[Node]) -> Cut {
         let words = ["--keys", keys.to_str().unwrap(), "--wss-bind", &any, "--udp-bind", &any];
         let more = ["--admin-bind", &any, "--upgrade-rate", "0", "--relay-rate", "0"];
         let rest = ["--public-plaintext", "--cluster-keepalive", "500ms"];
-        let mesh = mesh_arguments(folder.path(), bind, &binds);
+        let cluster = match &nats {
+            Some(nats) => vec!["--cluster-nats".to_owned(), nats.url()],
+            None => mesh_arguments(folder.path(), bind, &binds),
+        };
         let words = words.iter().chain(&more).chain(&rest).map(|word| (*word).to_owned());
-        Relay::start_by(network.relay_on(host), words.chain(mesh))
+        let relay = network.run_on(host, env!("CARGO_BIN_EXE_beacon-relay"));
+        Relay::start_by(relay, words.chain(cluster))
     });
     let relays: Vec<_> = relays.collect();
     relays.iter().for_each(|relay| wait_for_members(relay, 3));
-    Cut { relays, network, _folder: folder }
+    Cut { fabric, relays, _nats: nats, network, _folder: folder }
 }
 
 #[test]
 fn cut_link_heals_and_others_notice_nothing() {
     let nodes: Vec<_> = (11..=14).map(Node::new).collect();
-    let Cut { relays, network, .. } = &three(&nodes);
+    let Cut { relays, network, .. } = &three(Fabric::Mesh, &nodes);
     let at = |index: usize, node: usize| Peer::log_in(relays[index].wss, &nodes[node]);
     let across = Flow::start(at(0, 0), 11, 12, at(1, 1));
     let others = Flow::start(at(1, 2), 13, 14, at(2, 3));
@@ -90,15 +124,14 @@ fn cut_link_heals_and_others_notice_nothing() {
     relays.iter().for_each(assert_balance);
 }
 
-#[test]
-fn newest_login_wins_when_two_halves_see_each_other_again() {
+fn newest_login_wins_when_two_halves_see_each_other_again(fabric: Fabric) {
     let nodes: Vec<_> = (11..=13).map(Node::new).collect();
-    let Cut { relays, network, .. } = &three(&nodes);
+    let cut = three(fabric, &nodes);
+    let relays = &cut.relays;
     let at = |index: usize, node: usize| Peer::log_in(relays[index].wss, &nodes[node]);
     let flow = Flow::start(at(1, 0), 11, 12, at(0, 1));
     wait_until("the flow runs", || flow.received() > 100);
-    network.cut(0, 1);
-    network.cut(0, 2);
+    cut.cut_off();
     wait_for_members(&relays[0], 1);
     wait_for_members(&relays[1], 2);
     wait_for_members(&relays[2], 2);
@@ -110,8 +143,7 @@ fn newest_login_wins_when_two_halves_see_each_other_again() {
     let received = flow.received();
     wait_until("its half reaches it", || flow.received() > received + 100);
     assert!(!flow.is_cut(), "the old half cannot know yet");
-    network.heal(0, 1);
-    network.heal(0, 2);
+    cut.heal();
     let healed = Instant::now();
     relays.iter().for_each(|relay| wait_for_members(relay, 3));
     let back = healed.elapsed();
@@ -124,13 +156,13 @@ fn newest_login_wins_when_two_halves_see_each_other_again() {
     wait_until("packets go on", || flow.received() > received + 100);
     let report = flow.stop();
     print_row(
-        Fabric::Mesh,
+        fabric,
         "partition 1 | 2",
         "to the node, which came to the other half",
         &report,
         moved,
     );
-    eprintln!("| Mesh | partition healed | members again | | {} ms |", back.as_millis());
+    eprintln!("| {fabric:?} | partition healed | members again | | {} ms |", back.as_millis());
     assert_eq!((report.doubled(), report.lost_after(moved + Duration::from_millis(51))), (0, 0));
     relays.iter().for_each(assert_balance);
 }

@@ -116,7 +116,8 @@ fn frozen_relay_disturbs_nobody_and_is_back_when_it_thaws(fabric: Fabric) {
 fn relays_that_start_at_once_find_each_other(fabric: Fabric) {
     let nodes: Vec<_> = (11..=15).map(Node::new).collect();
     let began = Instant::now();
-    let cluster = Cluster::start(fabric, 5, &nodes.iter().collect::<Vec<_>>(), &KEEPALIVE_FLAGS);
+    let cluster =
+        Cluster::start(fabric, 5, &nodes.iter().collect::<Vec<_>>(), |_| KEEPALIVE_FLAGS.to_vec());
     // Nodes come while the relays are still finding each other.
     let mut peers = peers(&cluster, &nodes, &[0, 1, 2, 3, 4]);
     cluster.wait_for_members(5);

@@ -1,5 +1,6 @@
 //! Several relays as one beacon, as real processes on 127.0.0.2 and up, over both fabrics.
 
+mod bridge;
 mod cells;
 mod crowd;
 mod cut;
@@ -53,26 +54,31 @@ pub(crate) struct Cluster {
     pub(crate) relays: Vec<Relay>,
     pub(crate) nats: Option<NatsServer>,
     /// Key file and secret, as long as the relays live.
-    _folder: TempDir,
+    folder: TempDir,
     arguments: Vec<Vec<String>>,
 }
 
 impl Cluster {
     /// Three relays that have found each other.
     pub(crate) fn of_three(fabric: Fabric, nodes: &[&Node], more: &[&str]) -> Self {
-        let cluster = Self::start(fabric, 3, nodes, more);
+        let cluster = Self::start(fabric, 3, nodes, |_| more.to_vec());
         cluster.wait_for_members(3);
         cluster
     }
 
-    /// Starts relays that shall find each other.
-    pub(crate) fn start(fabric: Fabric, count: usize, nodes: &[&Node], more: &[&str]) -> Self {
+    /// Starts relays that shall find each other; `more` are arguments for each.
+    pub(crate) fn start<'a>(
+        fabric: Fabric,
+        count: usize,
+        nodes: &[&Node],
+        more: impl Fn(usize) -> Vec<&'a str>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_directory(folder.path(), nodes);
         let nats = (fabric == Fabric::Nats).then(NatsServer::start);
         let binds: Vec<_> = (0..count).map(|index| free_udp_address(&host(index))).collect();
         let arguments = (0..count).map(|index| {
-            let mut words = arguments(folder.path(), &host(index), more);
+            let mut words = arguments(folder.path(), &host(index), &more(index));
             words.extend(match &nats {
                 Some(nats) => vec!["--cluster-nats".to_owned(), nats.url()],
                 None => mesh_arguments(folder.path(), &binds[index], &binds),
@@ -81,7 +87,7 @@ impl Cluster {
         });
         let arguments: Vec<_> = arguments.collect();
         let relays = arguments.iter().map(Relay::start).collect();
-        Self { relays, nats, _folder: folder, arguments }
+        Self { relays, nats, folder, arguments }
     }
 
     /// Waits until each relay sees so many, itself included.
@@ -92,6 +98,11 @@ impl Cluster {
     /// Starts a relay again that has ended, with the same arguments and a fresh state folder.
     pub(crate) fn restart(&mut self, index: usize) {
         self.relays[index] = Relay::start(&self.arguments[index]);
+    }
+
+    /// The folder of the key file, which all relays read.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The real nats-server, on a free port of 127.0.0.1.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 
 use super::wait_until;
@@ -9,13 +9,19 @@ use crate::harness::Program;
 /// A running nats-server.
 pub(crate) struct NatsServer {
     program: Option<Program>,
-    port: u16,
+    address: SocketAddr,
+    start: Box<dyn Fn() -> Command>,
 }
 
 impl NatsServer {
     pub(crate) fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Self { program: None, port };
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Self::start_at(address, || Command::new("nats-server"))
+    }
+
+    /// Starts one at an address, by the command that becomes it.
+    pub(crate) fn start_at(address: SocketAddr, start: impl Fn() -> Command + 'static) -> Self {
+        let mut server = Self { program: None, address, start: Box::new(start) };
         server.start_again();
         server
     }
@@ -27,14 +33,14 @@ impl NatsServer {
 
     /// Starts it on the same port.
     pub(crate) fn start_again(&mut self) {
-        let mut command = Command::new("nats-server");
-        command.args(["--addr", "127.0.0.1", "--port", &self.port.to_string()]);
+        let mut command = (self.start)();
+        let (ip, port) = (self.address.ip().to_string(), self.address.port().to_string());
+        command.args(["--addr", &ip, "--port", &port]);
         self.program = Some(Program::start(&mut command));
-        let port = self.port;
-        wait_until("nats-server listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        wait_until("nats-server listens", || TcpStream::connect(self.address).is_ok());
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}", self.address)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::veth::ip;
 
@@ -16,16 +17,18 @@ pub(crate) struct Network {
 impl Network {
     /// Makes so many namespaces.
     pub(crate) fn new(hosts: u32) -> Self {
-        let process = std::process::id();
-        let name = format!("bc{process}");
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (number, process) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
+        let name = format!("bc{process}n{number}");
         // 198.19.0.0/16 is for tests of networks: 2^11 times 32 addresses.
-        let network = u32::from(Ipv4Addr::new(198, 19, 0, 0)) | ((process % 0x800) * 32);
+        let network = (process.wrapping_mul(8) + number) % 0x800 * 32;
+        let network = u32::from(Ipv4Addr::new(198, 19, 0, 0)) | network;
         let made = Self { name, network, hosts };
         ip(&format!("link add {} type bridge", made.name));
         ip(&format!("address add {}/27 dev {}", made.address(29), made.name));
         ip(&format!("link set {} up", made.name));
         for host in 0..hosts {
-            let (namespace, end) = (made.namespace(host), format!("{}{host}", made.name));
+            let (namespace, end) = (made.namespace(host), format!("{}p{host}", made.name));
             ip(&format!("netns add {namespace}"));
             ip(&format!("link add {end} type veth peer name eth0 netns {namespace}"));
             ip(&format!("link set {end} master {} up", made.name));
@@ -45,11 +48,10 @@ impl Network {
         format!("{}-{host}", self.name)
     }
 
-    /// A command that runs the relay on a host.
-    pub(crate) fn relay_on(&self, host: u32) -> Command {
+    /// A command that runs a program on a host.
+    pub(crate) fn run_on(&self, host: u32, program: &str) -> Command {
         let mut command = Command::new("ip");
-        let relay = env!("CARGO_BIN_EXE_beacon-relay");
-        command.args(["netns", "exec", &self.namespace(host), relay]);
+        command.args(["netns", "exec", &self.namespace(host), program]);
         command
     }
 
