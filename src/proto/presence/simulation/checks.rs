@@ -6,8 +6,8 @@ use crate::proto::presence::members::Slot;
 use crate::wire::cluster::Standing;
 
 /// Logins that are closer to each other than this may change places on their way, in
-/// microseconds: a delay of the network, and the time that a spare gives the home.
-const CLOSE: u64 = 1_000_000;
+/// microseconds: 120 ms of delay, and 100 ms to which the age of a request is known.
+const CLOSE: u64 = 220_000;
 
 impl World {
     pub(super) fn check(&mut self) {

@@ -57,6 +57,8 @@ pub(super) enum Happening {
     Act,
     /// A node logs in.
     Login { node: usize, relay: usize },
+    /// A node leaves.
+    Logout { node: usize },
 }
 
 /// Two relays, as far as they can reach each other.

@@ -131,6 +131,7 @@ impl World {
                 }
             }
             Happening::Login { node, relay } => self.log_in(node, relay),
+            Happening::Logout { node } => self.log_out(node),
         }
     }
 
@@ -156,15 +157,19 @@ impl World {
     }
 
     fn act(&mut self) {
-        let node = 1 + self.network.random.index(NODES);
+        // Some nodes are busier than others, so that what happens to one meets itself.
+        let busy = self.network.random.percent(50);
+        let node = 1 + self.network.random.index(if busy { 5 } else { NODES });
         let relay = self.network.random.index(self.relays.len());
         match self.network.random.below(100) {
             0..40 => self.log_in(node, relay),
             40..46 => {
-                for turn in 0..4 {
+                for _ in 0..4 {
                     let relay = self.network.random.index(self.relays.len());
-                    let after = turn * self.network.random.below(100_000);
+                    let after = self.network.random.below(600_000);
                     self.network.schedule(after, Happening::Login { node, relay });
+                    let after = self.network.random.below(1_200_000);
+                    self.network.schedule(after, Happening::Logout { node });
                 }
             }
             46..58 => self.log_out(node),
