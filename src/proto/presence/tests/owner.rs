@@ -176,3 +176,15 @@ fn relay_that_drains_says_so_and_its_nodes_stay() {
     assert!(relay.sent().contains(&(super::relay(4), Frame::Draining)));
     assert_eq!(relay.presence.epoch(id), Some(CLOCK));
 }
+
+#[test]
+fn home_that_names_another_owner_is_claimed_again_when_the_other_home_is_gone() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.hear(2, granted(id, CLOCK, 1, SESSION));
+    relay.hear(2, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
+    assert_eq!(relay.events(), [], "the spare has not answered");
+    relay.presence.left(super::relay(3), relay.now());
+    let again = (super::relay(2), Frame::Claim(claim(id, CLOCK, 1, SESSION)));
+    assert!(relay.sent().contains(&again));
+}
