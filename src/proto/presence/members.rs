@@ -1,7 +1,7 @@
 //! The members of the cluster, and which two of them are the homes of an id.
 //!
-//! A relay is the home of an id by rendezvous hashing: of all members that drain not (of all
-//! members, if every one drains), the one of the highest weight is the home and the second
+//! A relay is the home of an id by rendezvous hashing: of all members that do not drain (of
+//! all members, if every one drains), the one of the highest weight is the home and the second
 //! is the spare; of equal weights the higher relay id goes first. All integers wrap:
 //!
 //! - `weight(relay, id) = mix(seed(relay) ^ hash(id))`;

@@ -1,13 +1,15 @@
 //! Presence: which relay of a cluster has a node.
 //!
-//! Each id has a home and a spare among the members ([`members`]). A relay that has a node
-//! claims it there ([`owner`]); a home grants, refuses and tells who was replaced ([`home`],
-//! [`registry`]); a relay that wants to reach a node asks its home ([`lookups`]). What needs
-//! an answer is said again until it comes ([`statements`]); a change of the members makes
-//! every relay claim anew what has another home now ([`changes`]).
+//! Each id has a home and a spare among the members (`members`). A relay that has a node
+//! claims it there (`owner`); a home grants, refuses and tells who was replaced (`home`,
+//! `registry`); a relay that wants to reach a node asks its home (`lookups`). What needs
+//! an answer is said again until it comes (`statements`); a change of the members makes
+//! every relay claim anew what has another home now (`changes`).
 //!
 //! Sans-IO: after every input the caller drains [`Presence::poll_transmit`] and
 //! [`Presence::poll_event`], and calls [`Presence::timeout`] at [`Presence::poll_timeout`].
+//! Frames may be lost, late and out of order; only [`Frame::Draining`] is said once, so the
+//! caller loses nothing of a link that stands, and hears nothing of one before `joined`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -67,7 +69,8 @@ pub struct Here {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Event<I> {
-    /// A node is there: remember it, unless a newer (epoch, owner) is known.
+    /// A node is there: remember it, unless a newer (epoch, owner) is known. It may be here,
+    /// if it came while it was looked up.
     Located {
         /// The node.
         id: I,

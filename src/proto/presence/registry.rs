@@ -156,12 +156,12 @@ impl<I: Name> Registry<I> {
         self.known(id).filter(|record| record.live)
     }
 
-    /// Decides about a claim, and notes it if it holds. `rank_of` tells the ids of relays.
+    /// Decides about a claim, and notes it if it holds; `relay_of` names the relays of slots.
     pub(super) fn claim(
         &mut self,
         by: Claimant,
         claim: &Claim<I>,
-        rank_of: impl Fn(Slot) -> Option<RelayId>,
+        relay_of: impl Fn(Slot) -> Option<RelayId>,
         now: Now,
         tick: Tick,
     ) -> Verdict {
@@ -216,7 +216,7 @@ impl<I: Name> Registry<I> {
             return self.grant(by, claim, epoch, None, tick);
         }
         let rank = (claim.standing, claim.epoch, Some(by.relay));
-        let newest = rank > (record.standing, record.epoch, rank_of(record.owner));
+        let newest = rank > (record.standing, record.epoch, relay_of(record.owner));
         if claim.epoch > 0 && !newest {
             return Verdict::Outranked;
         }
@@ -227,7 +227,7 @@ impl<I: Name> Registry<I> {
         }
         // The serials before the one that is replaced are over as well.
         self.bury(claim.id, record.owner, record.serial.saturating_sub(1), now.at);
-        let newer = (claim.epoch, Some(by.relay)) > (record.epoch, rank_of(record.owner));
+        let newer = (claim.epoch, Some(by.relay)) > (record.epoch, relay_of(record.owner));
         let epoch = if newer { claim.epoch } else { next };
         self.grant(by, claim, epoch, Some((record.owner, record.serial)), tick)
     }

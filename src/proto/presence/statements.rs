@@ -88,15 +88,12 @@ impl<I: Name> Statements<I> {
         if kind != Kind::Claim && self.open.get(&key).is_some_and(|said| said.kind >= kind) {
             return;
         }
-        let statement = Statement { kind, due, repeat: FIRST_REPEAT, parked: false, afresh: false };
-        self.put(key, statement);
+        self.put(key, kind, due, false);
     }
 
     /// A claim waits until `due`, though it is answered.
     pub(super) fn park(&mut self, to: Slot, id: I, due: Instant) {
-        let kind = Kind::Claim;
-        let statement = Statement { kind, due, repeat: FIRST_REPEAT, parked: true, afresh: false };
-        self.put((to, id, kind.sort()), statement);
+        self.put((to, id, Sort::Claim), Kind::Claim, due, true);
     }
 
     /// A claim goes on, and asks for an epoch from its next repeat on.
@@ -106,11 +103,11 @@ impl<I: Name> Statements<I> {
         }
     }
 
-    fn put(&mut self, key: Key<I>, statement: Statement) {
+    fn put(&mut self, key: Key<I>, kind: Kind, due: Instant, parked: bool) {
         self.remove(key);
-        self.parked += usize::from(statement.parked);
-        self.timers.set(statement.due, key);
-        self.open.insert(key, statement);
+        self.parked += usize::from(parked);
+        self.timers.set(due, key);
+        self.open.insert(key, Statement { kind, due, repeat: FIRST_REPEAT, parked, afresh: false });
     }
 
     fn remove(&mut self, key: Key<I>) -> Option<Statement> {
