@@ -80,8 +80,9 @@ impl<I: Name> Presence<I> {
         self.send(from, Frame::Left { id, serial });
     }
 
-    pub(super) fn on_gone(&mut self, from: Slot, id: I, epoch: u64, now: Now) {
-        self.registry.gone(from, id, epoch, now.at, self.tick(now));
+    /// The word is for caches: homes are told by a leave, which names the serial. An epoch
+    /// does not: of two serials the later may have the older one, by another home's clock.
+    pub(super) fn on_gone(&mut self, from: Slot, id: I, epoch: u64) {
         if let Some(owner) = self.members.relay(from) {
             self.events.push_back(Event::Gone { id, owner, epoch });
         }

@@ -227,7 +227,7 @@ impl<I: Name> Presence<I> {
             Frame::Claim(ref claim) => self.on_claim(from, claim, now),
             Frame::Leave { id, serial } => self.on_leave(from, id, serial, now),
             Frame::Find { id } => self.on_find(from, id),
-            Frame::Gone { id, epoch } => self.on_gone(from, id, epoch, now),
+            Frame::Gone { id, epoch } => self.on_gone(from, id, epoch),
             Frame::Granted { id, epoch, serial, standing } => {
                 self.on_granted(from, id, (epoch, serial, standing), now);
             }

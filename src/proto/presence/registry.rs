@@ -272,15 +272,6 @@ impl<I: Name> Registry<I> {
         }
     }
 
-    /// An owner says that it no longer has a node under this epoch.
-    pub(super) fn gone(&mut self, by: Slot, id: I, epoch: u64, now: Instant, tick: Tick) {
-        let record = self.find(id).copied();
-        let record = record.filter(|record| record.owner == by && record.epoch <= epoch);
-        if let Some(record) = record {
-            self.end(id, record.serial, now, tick);
-        }
-    }
-
     /// Makes a record a tombstone.
     fn end(&mut self, id: I, serial: u64, now: Instant, tick: Tick) {
         let Some(record) = self.records.get_mut(&id) else { return };

@@ -188,3 +188,11 @@ fn former_home_answers_for_a_minute_and_tells_the_owner_that_it_forgets() {
     relay.hear(2, Frame::Noted { id, serial: 1 });
     assert_eq!(relay.presence.stats().outstanding, 0);
 }
+
+#[test]
+fn word_for_caches_ends_no_claim_of_a_later_serial() {
+    let (mut relay, id) = home();
+    relay.claim(2, claim(id, 0, 5, SESSION));
+    relay.hear(2, Frame::Gone { id, epoch: CLOCK + 2_000 });
+    assert_eq!(relay.claim(2, claim(id, CLOCK, 5, SESSION)), granted(id, CLOCK, 5, SESSION));
+}
