@@ -9,6 +9,7 @@
 //! been silent for too long, nothing is handed to a connection that is down, and what is lost
 //! is repeated above.
 
+mod deliveries;
 mod members;
 mod message;
 mod refusals;

@@ -3,62 +3,79 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_nats::ServerError;
 use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Reject};
 use crate::ids::RelayId;
 use crate::metrics::Word as _;
 
-/// Between two warnings of one reason.
+/// Between two warnings of one kind.
 const QUIET: Duration = Duration::from_secs(60);
 
 /// What was refused, by reason.
 #[derive(Debug)]
 pub(super) struct Refusals {
     cluster: Arc<Cluster>,
-    warned: Mutex<[Option<Instant>; Reject::ALL.len()]>,
+    ours: [Rarely; Reject::ALL.len()],
+    of_server: Rarely,
 }
 
 impl Refusals {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, warned: Mutex::default() }
+        Self { cluster, ours: Default::default(), of_server: Rarely::default() }
     }
 
     /// Counts something that `relay`, or a stranger, sent. The first of a reason in a minute
     /// is a warning.
     pub(super) fn count(&self, reason: Reject, relay: Option<RelayId>) {
         self.cluster.counters().rejects.of(reason).increment();
-        let (relay, reason) = (relay.map(tracing::field::display), (reason, reason.word()));
-        if self.is_due(reason.0, Instant::now()) {
-            tracing::warn!(relay, reason = reason.1, "refused a message of the cluster");
+        let is_due = self.ours.get(reason.index()).is_some_and(|last| last.is_due(Instant::now()));
+        let (relay, reason) = (relay.map(tracing::field::display), reason.word());
+        if is_due {
+            tracing::warn!(relay, reason, "refused a message of the cluster");
         } else {
-            tracing::debug!(relay, reason = reason.1, "refused a message of the cluster");
+            tracing::debug!(relay, reason, "refused a message of the cluster");
         }
     }
 
-    fn is_due(&self, reason: Reject, now: Instant) -> bool {
-        let mut warned = self.warned.lock();
-        let Some(last) = warned.get_mut(reason.index()) else { return false };
-        let due = last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
-        if due {
+    /// Says that the server has refused something of ours, which may be each message.
+    pub(super) fn by_server(&self, error: &ServerError) {
+        if self.of_server.is_due(Instant::now()) {
+            tracing::warn!(%error, "NATS has refused something");
+        } else {
+            tracing::debug!(%error, "NATS has refused something");
+        }
+    }
+}
+
+/// When something was last said aloud.
+#[derive(Debug, Default)]
+struct Rarely(Mutex<Option<Instant>>);
+
+impl Rarely {
+    /// Whether it is time to say it again; if so, it counts as said.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock();
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
+        if is_due {
             *last = Some(now);
         }
-        due
+        is_due
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::nats::tests::cluster;
 
     #[test]
-    fn each_reason_is_a_warning_once_a_minute() {
-        let refusals = Refusals::new(cluster(1, QUIET));
+    fn warning_is_repeated_after_a_minute() {
+        let rarely = Rarely::default();
         let t0 = Instant::now();
-        assert!(refusals.is_due(Reject::NoMember, t0));
-        assert!(refusals.is_due(Reject::Malformed, t0));
-        assert!(!refusals.is_due(Reject::NoMember, t0 + QUIET - Duration::from_millis(1)));
-        assert!(refusals.is_due(Reject::NoMember, t0 + QUIET));
+        assert!(rarely.is_due(t0));
+        assert!(!rarely.is_due(t0 + QUIET - Duration::from_millis(1)));
+        assert!(rarely.is_due(t0 + QUIET));
+        assert!(!rarely.is_due(t0 + QUIET));
     }
 }

@@ -4,25 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectError, Event, Subscriber};
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::select;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::deliveries::{self, Deliveries};
 use super::members::Members;
 use super::message::Message;
 use super::settings::Server;
 use super::subjects::Subjects;
-use crate::cluster::{Member, Reject};
-
-/// Bytes of packets that wait to be taken in: 64 full batches, or very many small ones.
-const UNREAD_BYTES: usize = 8 << 20;
-
-/// Batches of packets that wait to be taken in.
-const UNREAD_BATCHES: usize = 65_536;
+use crate::cluster::Reject;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -67,13 +61,14 @@ impl Session {
 
     /// Serves the connection until it ends, or, after a goodbye, `stopping` does.
     pub(super) async fn run(self, members: &Arc<Members>, stopping: &CancellationToken) {
-        let (queue, packets) = mpsc::channel(UNREAD_BATCHES);
-        // The terms and words of a relay come in the order in which it sent them; beats to all
+        let (deliveries, arrivals) = deliveries::queue();
+        // What a relay tells us alone comes in the order in which it said it; beats to all
         // may come before or after.
         let incoming = stream::select(self.beats, self.batches);
+        let taking_in = tokio::spawn(arrivals.take_in(Arc::clone(members)));
+        let taking_in = AbortOnDropHandle::new(taking_in);
         let mut tasks = JoinSet::new();
-        tasks.spawn(read(incoming, queue, Arc::clone(members)));
-        tasks.spawn(deliver(packets, Arc::clone(members)));
+        tasks.spawn(read(incoming, deliveries, Arc::clone(members)));
         tasks.spawn(beat(self.client.clone(), Arc::clone(members)));
         members.client.send_replace(Some(self.client.clone()));
         select! {
@@ -83,6 +78,8 @@ impl Session {
         }
         members.client.send_replace(None);
         tasks.shutdown().await;
+        // Nothing is left to it any more, so it ends, after what has come.
+        let _ = taking_in.await;
     }
 }
 
@@ -92,20 +89,18 @@ fn note(event: Event, ended: &CancellationToken, members: &Members) {
         Event::Disconnected | Event::Closed => ended.cancel(),
         // For each message that found `UNREAD` others before it.
         Event::SlowConsumer(_) => members.refusals.count(Reject::NoRoom, None),
-        Event::ServerError(error) => tracing::warn!(%error, "NATS has refused something"),
+        Event::ServerError(error) => members.refusals.by_server(&error),
         Event::LameDuckMode => tracing::info!("NATS is about to stop"),
         Event::Connected | Event::Draining | Event::ClientError(_) => {}
     }
 }
 
-/// Takes messages in as they come. Words are handled at once; packets wait in a queue of
-/// their own, so that a flood of them takes no room from words.
+/// Takes messages in as they come, but for packets, which it leaves to others.
 async fn read(
     mut incoming: impl Stream<Item = async_nats::Message> + Unpin,
-    packets: mpsc::Sender<Unread>,
+    deliveries: Deliveries,
     members: Arc<Members>,
 ) {
-    let room = Arc::new(Semaphore::new(UNREAD_BYTES));
     while let Some(message) = incoming.next().await {
         let Some(relay) = Subjects::sender(&message.subject) else {
             members.refusals.count(Reject::BadHello, None);
@@ -127,33 +122,13 @@ async fn read(
                 Ok(())
             }
             (Ok(Message::Packets(batch)), Some(member)) => {
-                let bytes = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-                let room = Arc::clone(&room).try_acquire_many_owned(bytes);
-                let queued = room.is_ok_and(|room| {
-                    packets.try_send(Unread { member, batch: batch.clone(), _room: room }).is_ok()
-                });
-                if !queued {
-                    members.cluster.give_up(&batch);
-                }
-                if queued { Ok(()) } else { Err(Reject::NoRoom) }
+                let left = deliveries.push(member, batch.clone());
+                left.inspect_err(|_| members.cluster.give_up(&batch))
             }
         };
         if let Err(reason) = taken {
             members.refusals.count(reason, Some(relay));
         }
-    }
-}
-
-/// A batch of packets that waits to be taken in.
-struct Unread {
-    member: Arc<Member>,
-    batch: Bytes,
-    _room: OwnedSemaphorePermit,
-}
-
-async fn deliver(mut packets: mpsc::Receiver<Unread>, members: Arc<Members>) {
-    while let Some(Unread { member, batch, _room }) = packets.recv().await {
-        members.receive(&member, &batch);
     }
 }
 

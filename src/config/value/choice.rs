@@ -58,7 +58,10 @@ impl LogFilter {
     /// The filter for a subscriber.
     #[must_use]
     pub fn to_filter(&self) -> EnvFilter {
-        EnvFilter::try_new(&self.0).expect("a LogFilter is only made of what EnvFilter takes")
+        // The client of NATS logs errors where it only tries again, and payloads at trace.
+        // Whoever asks for it gets it: of two levels for one part, the later one counts.
+        EnvFilter::try_new(format!("async_nats=off,{}", self.0))
+            .expect("a LogFilter is only made of what EnvFilter takes")
     }
 }
 
@@ -102,6 +105,13 @@ mod tests {
             assert!(!filter.to_filter().to_string().is_empty());
             assert_eq!(filter.to_string(), text);
         }
+    }
+
+    #[test]
+    fn nats_client_is_silent_unless_asked_for() {
+        let filter = |text: &str| text.parse::<LogFilter>().unwrap().to_filter().to_string();
+        assert_eq!(filter("debug"), "async_nats=off,debug");
+        assert_eq!(filter("debug,async_nats=info"), "async_nats=info,debug");
     }
 
     #[test]

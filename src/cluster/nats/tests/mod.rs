@@ -36,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A keep-alive for tests that wait for somebody's death.
-const SHORT: Duration = Duration::from_millis(100);
+pub(super) const SHORT: Duration = Duration::from_millis(100);
 
-fn id(number: u8) -> RelayId {
+pub(super) fn id(number: u8) -> RelayId {
     RelayId(PublicKey([number; 32]))
 }
 

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::peer::Peer;
 use super::server::Server;
 use super::{HOUR, Relay, SHORT, node, until};
+use crate::cluster::nats::{FIRST_PAUSE, LONGEST_PAUSE, pause};
 use crate::wire::cluster::Frame;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,4 +97,11 @@ async fn relay_stops_while_nats_is_down() {
     until("the loss of the connection", || a.cluster.counters().dialling.value() == 1).await;
 
     a.stop().await;
+}
+
+#[test]
+fn pauses_double_from_a_quarter_of_a_second_to_five() {
+    let longest: Vec<_> = (0..7).map(|failures| pause(failures, u32::MAX).as_millis()).collect();
+    assert_eq!(longest, [375, 750, 1_500, 3_000, 6_000, 7_500, 7_500]);
+    assert_eq!((pause(0, 0), pause(usize::MAX, 0)), (FIRST_PAUSE / 2, LONGEST_PAUSE / 2));
 }
