@@ -28,6 +28,13 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// which a node that has just come has to be found.
 const NOWHERE_TIME: Duration = Duration::from_millis(40);
 
+/// A place that is used is asked for again after this time: news of it may have been lost.
+const REFRESH_AFTER: Duration = Duration::from_secs(45);
+
+/// How long a place that nobody has confirmed is held against others: twice the time after
+/// which one that is used is asked for again.
+const BELIEVED_FOR: Duration = Duration::from_secs(90);
+
 /// Packets that wait for one node at most.
 const MAX_PARKED: usize = 32;
 
@@ -49,6 +56,17 @@ pub(super) struct Remote {
     pub(super) member: Arc<Member>,
     pub(super) epoch: u64,
     pub(super) standing: Standing,
+    /// When a home, or the owner, last said so.
+    confirmed: Instant,
+    /// When it is to be asked for again.
+    refresh: Instant,
+}
+
+impl Remote {
+    /// Whether it is recent enough to be held against somebody else.
+    pub(super) fn is_believed(&self, now: Instant) -> bool {
+        now < self.confirmed + BELIEVED_FOR
+    }
 }
 
 #[derive(Debug)]
@@ -72,8 +90,9 @@ struct Parked {
 /// What became of packets for a node.
 #[derive(Clone, Debug)]
 pub(super) enum Way {
-    /// There is a way: the packets are still the caller's.
-    To(Remote),
+    /// There is a way: the packets are still the caller's. `asks` says that it is time to ask
+    /// whether it still holds.
+    To { remote: Remote, asks: bool },
     /// Nobody has the node: the packets are still the caller's.
     Nowhere,
     /// So many packets wait, the others found no room. `asks` says that nobody has asked yet.
@@ -139,12 +158,18 @@ impl Locations {
         packets: impl Iterator<Item = &'a [u8]>,
         now: Instant,
     ) -> Way {
-        if let Some(remote) = self.known(id) {
-            return Way::To(remote);
+        if let Some(remote) = self.known(id).filter(|remote| now < remote.refresh) {
+            return Way::To { remote, asks: false };
         }
         let mut shard = self.shard(id).write();
         let (parked, asks) = match shard.get_mut(&id) {
-            Some(Location::At(remote)) => return Way::To(remote.clone()),
+            Some(Location::At(remote)) => {
+                let asks = now >= remote.refresh;
+                if asks {
+                    remote.refresh = now + REFRESH_AFTER;
+                }
+                return Way::To { remote: remote.clone(), asks };
+            }
             Some(Location::Nowhere { until }) if now < *until => return Way::Nowhere,
             Some(Location::Waiting(parked)) => (parked, false),
             Some(Location::Nowhere { .. }) | None => {
@@ -182,8 +207,13 @@ impl Locations {
     /// Takes in where a node is, unless something newer is known, and sends what waits there.
     pub(super) fn located(&self, id: NodeId, member: &Arc<Member>, place: &Place, now: Instant) {
         let mut shard = self.shard(id).write();
-        let remote =
-            Remote { member: Arc::clone(member), epoch: place.epoch, standing: place.standing };
+        let remote = Remote {
+            member: Arc::clone(member),
+            epoch: place.epoch,
+            standing: place.standing,
+            confirmed: now,
+            refresh: now + REFRESH_AFTER,
+        };
         match shard.get_mut(&id) {
             Some(Location::At(known)) => {
                 if (known.epoch, known.member.relay) <= (place.epoch, place.owner) {
@@ -255,6 +285,16 @@ impl Locations {
             && let Location::At(remote) = entry.get()
             && remote.member.relay == owner
             && remote.epoch <= epoch
+        {
+            entry.remove();
+            self.places.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets a place, whoever had the node: it is here.
+    pub(super) fn arrived(&self, id: NodeId) {
+        if let Entry::Occupied(entry) = self.shard(id).write().entry(id)
+            && matches!(entry.get(), Location::At(_))
         {
             entry.remove();
             self.places.fetch_sub(1, Ordering::Relaxed);
@@ -372,7 +412,9 @@ mod tests {
         assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { packets: 1, asks: true, .. }));
         assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: false, .. }));
         setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
-        assert!(matches!(setup.send(1, &[b"c"]), Way::To(remote) if remote.epoch == 5));
+        assert!(
+            matches!(setup.send(1, &[b"c"]), Way::To { remote, asks: false } if remote.epoch == 5)
+        );
         assert_eq!(packets(&setup.a).await, [(5, b"a".to_vec()), (5, b"b".to_vec())]);
         assert_eq!(setup.traffic.packets_queued(), 0);
         assert_eq!((setup.locations.waiting(), setup.locations.places()), (0, 1));
@@ -422,6 +464,23 @@ mod tests {
         assert_eq!(setup.traffic.packets_dropped(Drop::LookupExpired), 32);
         assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, MAX_WAITING));
         assert!(matches!(setup.send(1, &[b"y"]), Way::Parked { packets: 1, asks: false, .. }));
+    }
+
+    #[test]
+    fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_while() {
+        let mut setup = setup();
+        setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+        let began = setup.now;
+        setup.now += REFRESH_AFTER;
+        assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
+        assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: false, .. }), "once");
+        let known = setup.locations.known(node(1)).unwrap();
+        assert!(known.is_believed(began + BELIEVED_FOR / 2));
+        assert!(!known.is_believed(began + BELIEVED_FOR));
+        setup.locations.located(node(1), &setup.a, &place(1, 5), began + REFRESH_AFTER);
+        assert!(setup.locations.known(node(1)).unwrap().is_believed(began + BELIEVED_FOR));
+        setup.locations.arrived(node(1));
+        assert!(setup.locations.known(node(1)).is_none());
     }
 
     #[test]

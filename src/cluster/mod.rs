@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{NodeId, RelayId};
@@ -50,6 +50,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// Repairs of what homes believe that packets may cause in one [`TICK`]: packets are many,
 /// and a relay that sends them at random must not make us talk.
 const MAX_REPAIRS: usize = 256;
+
+/// Questions that wait for their turn; those of packets that wait are asked first come.
+const MAX_ASKS: usize = 65_536;
 
 /// Tells two runs of one relay apart.
 pub type Boot = [u8; 16];
@@ -178,6 +181,10 @@ impl Cluster {
                 if alive {
                     member.outbox.say(&Frame::Alive, now);
                 }
+                if alive && self.draining.load(Ordering::Relaxed) {
+                    // Once might be lost.
+                    member.outbox.say(&Frame::Draining, now);
+                }
                 if member.silence(now) > self.identity.keepalive * DEAD_AFTER {
                     member.ending.cancel();
                 }
@@ -215,7 +222,7 @@ impl Cluster {
     /// Carries out what presence has decided.
     fn settle(&self, mut presence: MutexGuard<'_, Presence<NodeId>>, now: Now) {
         while let Some(event) = presence.poll_event() {
-            self.apply(event, now);
+            self.apply(event, &presence, now);
         }
         let members = self.members.lock();
         while let Some((relay, frame)) = presence.poll_transmit() {
@@ -227,10 +234,14 @@ impl Cluster {
         }
     }
 
-    fn apply(&self, event: Event<NodeId>, now: Now) {
+    fn apply(&self, event: Event<NodeId>, presence: &Presence<NodeId>, now: Now) {
         match event {
             Event::Located { id, place, asked } => {
                 self.note_lookup(LookupResult::Found, asked, now);
+                if presence.is_here(id) {
+                    // It has come in the meantime.
+                    return self.missing(id, now);
+                }
                 self.located(id, &place, now);
             }
             Event::Missing { id, asked } => {
@@ -279,6 +290,8 @@ impl Cluster {
         let now = self.now();
         let mut presence = self.presence.lock();
         presence.arrived(node, here, now);
+        // Where it was before says nothing any more, and would be held against it.
+        self.locations.arrived(node);
         self.settle(presence, now);
     }
 
@@ -288,6 +301,17 @@ impl Cluster {
         let mut presence = self.presence.lock();
         presence.departed(node, serial, now);
         self.settle(presence, now);
+    }
+
+    /// Waits until the others have answered whatever was said to them, `time` at most.
+    pub async fn settled(&self, time: Duration) {
+        let answered = async {
+            while self.presence.lock().stats().outstanding > 0 {
+                sleep(TICK).await;
+            }
+        };
+        // Who does not answer learns it from our silence.
+        let _ = timeout(time, answered).await;
     }
 
     /// Takes no new nodes from here on, and tells the others.
@@ -304,9 +328,16 @@ impl Cluster {
 
     /// Whether a node is known to have a session at another relay than `except`. Asks nobody.
     #[must_use]
-    pub fn has_session_elsewhere(&self, node: NodeId, except: Option<RelayId>) -> bool {
+    pub fn has_session_elsewhere(
+        &self,
+        node: NodeId,
+        except: Option<RelayId>,
+        now: Instant,
+    ) -> bool {
         self.locations.known(node).is_some_and(|remote| {
-            remote.standing == Standing::Session && Some(remote.member.relay) != except
+            remote.standing == Standing::Session
+                && Some(remote.member.relay) != except
+                && remote.is_believed(now)
         })
     }
 
@@ -329,7 +360,10 @@ impl Cluster {
         let shard = self.traffic.shard();
         let result = |result, packets| self.counters.forwards.of(result).add(packets);
         match self.locations.find_or_park(dest, sender, payloads.clone(), now) {
-            Way::To(remote) => {
+            Way::To { remote, asks } => {
+                if asks {
+                    self.ask_for(dest);
+                }
                 if transport == Transport::Beacon && remote.standing == Standing::Gateway {
                     shard.dropped(Drop::BeaconLoop, count);
                     result(Forward::Loop, count);
@@ -352,11 +386,19 @@ impl Cluster {
                 result(Forward::Parked, packets);
                 result(Forward::LookupFull, refused);
                 if asks {
-                    self.asks.lock().push(dest);
-                    self.asking.notify_one();
+                    self.ask_for(dest);
                 }
                 None
             }
+        }
+    }
+
+    /// Has a node looked up, without waiting for whoever holds presence.
+    fn ask_for(&self, node: NodeId) {
+        let mut asks = self.asks.lock();
+        if asks.len() < MAX_ASKS {
+            asks.push(node);
+            self.asking.notify_one();
         }
     }
 }

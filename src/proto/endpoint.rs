@@ -36,6 +36,8 @@ pub struct Known {
     pub has_session: bool,
     /// When its last WebSocket session ended.
     pub session_ended: Option<Instant>,
+    /// When its endpoint was given up, since the node is at another relay.
+    pub left: Option<Instant>,
 }
 
 /// What becomes of a claim.
@@ -47,7 +49,7 @@ pub enum Claim {
     Refresh,
     /// The endpoint moves.
     Move,
-    /// The endpoint moved too recently: answer, but keep it.
+    /// The endpoint moved too recently, here or to another relay: answer, but keep it.
     Keep,
     /// The node has, or just had, a WebSocket session: drop the packet.
     HeldBySession,
@@ -68,6 +70,9 @@ pub fn judge(known: &Known, from: SocketAddr, now: Instant) -> Claim {
         return Claim::HeldBySession;
     }
     match known.endpoint {
+        // Or whoever repeats the claim would have the endpoint for as long as it takes to
+        // hear, each time, that it is not its own.
+        None if known.left.is_some_and(|left| now < left + MOVE_INTERVAL) => Claim::Keep,
         None => Claim::Register,
         Some((_, moved)) if now < moved + MOVE_INTERVAL => Claim::Keep,
         Some(_) => Claim::Move,
@@ -137,6 +142,7 @@ mod tests {
             endpoint: Some((endpoint, t0 - MOVE_INTERVAL)),
             has_session: true,
             session_ended: None,
+            left: None,
         };
         assert_eq!(judge(&during, endpoint, t0), Claim::HeldBySession);
         let after = Known { has_session: false, session_ended: Some(t0), ..during };

@@ -1,11 +1,12 @@
 //! Packets to and from the other relays of the cluster.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Relay;
 use super::departures::Departures;
 use super::routing::Flow;
-use crate::cluster::{Local, Outward};
+use crate::cluster::{Cluster, Local, Outward};
 use crate::ids::{NodeId, RelayId};
 use crate::metrics::{Drop, Transport};
 use crate::peers::SourceTag;
@@ -13,8 +14,8 @@ use crate::wire::cluster::{Packets, Run};
 
 impl Relay {
     /// Whether a node has a session at another relay, as far as that is known.
-    pub(super) fn has_session_elsewhere(&self, node: NodeId) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.has_session_elsewhere(node, None))
+    pub(super) fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.has_session_elsewhere(node, None, now))
     }
 
     /// Whether a flow's destination, which a beacon serves, is at another relay as well.
@@ -46,10 +47,9 @@ impl Relay {
 
     /// Whether a packet in this sender's name may come from that relay: not if the sender
     /// has proved to be here, or is known to have proved it elsewhere.
-    fn may_speak_for(&self, relay: RelayId, sender: NodeId) -> bool {
-        let elsewhere = |cluster: &std::sync::Arc<crate::cluster::Cluster>| {
-            cluster.has_session_elsewhere(sender, Some(relay))
-        };
+    fn may_speak_for(&self, relay: RelayId, sender: NodeId, now: Instant) -> bool {
+        let elsewhere =
+            |cluster: &Arc<Cluster>| cluster.has_session_elsewhere(sender, Some(relay), now);
         self.table.session(sender).is_none() && !self.cluster.as_ref().is_some_and(elsewhere)
     }
 }
@@ -73,7 +73,7 @@ impl Local for Relay {
                 let positions = next..next + run.count();
                 next = positions.end;
                 let Run { dest, sender, .. } = run.run;
-                if !self.may_speak_for(from, sender) {
+                if !self.may_speak_for(from, sender, now) {
                     shard.dropped(Drop::SenderElsewhere, run.count() as u64);
                     continue;
                 }

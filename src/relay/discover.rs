@@ -53,7 +53,7 @@ impl Relay {
         if !self.may_be_endpoint(worker, datagram) {
             return Err(Drop::ForbiddenEndpoint);
         }
-        if self.has_session_elsewhere(node) {
+        if self.has_session_elsewhere(node, now) {
             return Err(Drop::ClaimOfWssNode);
         }
         let in_directory = || self.directory.known(node).is_some();

@@ -146,7 +146,7 @@ impl Relay {
     ) {
         let count = flow.packets.len() as u64;
         let sender = self.table.sender(flow.sender, address, now);
-        if sender.has_session || self.has_session_elsewhere(flow.sender) {
+        if sender.has_session || self.has_session_elsewhere(flow.sender, now) {
             return shard.dropped(Drop::SenderIsWss, count);
         }
         let observed = sender.is_endpoint || flow.transport == Transport::Beacon;

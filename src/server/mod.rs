@@ -289,6 +289,7 @@ impl Server {
         }
         if let Some(Part { cluster, leaving, links }) = self.cluster.take() {
             cluster::withdraw(&self.table, &cluster);
+            cluster.settled(LEAVE_TIME / 2).await;
             leaving.cancel();
             let ended = timeout(LEAVE_TIME, links).await;
             debug_assert!(ended.is_err() || ended.is_ok_and(|e| e.is_ok()), "links do not panic");

@@ -13,6 +13,7 @@ mod hello;
 mod hub;
 mod link;
 mod links;
+mod lobby;
 mod notices;
 mod seeds;
 #[cfg(test)]
@@ -27,7 +28,6 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, Incoming, ServerConfig};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,13 +36,11 @@ use super::{Cluster, Fabric, Reject, relay_id};
 use crate::ids::RelayId;
 use close::Close;
 use hub::{Hub, Secret};
+use lobby::Lobby;
 use tls::Verifier;
 
-/// Connections that came in and have not said hello.
-const MAX_GREETING: usize = 64;
-
 /// Connections that QUIC keeps until we look at them. It refuses more without a word to us,
-/// so these are many: those beyond [`MAX_GREETING`] are counted.
+/// so these are many: those beyond [`lobby::MAX_GREETING`] are counted.
 const MAX_INCOMING: usize = 1_024;
 
 /// What QUIC may hold of a connection before it is taken up, in bytes: a few datagrams.
@@ -137,7 +135,7 @@ impl Fabric for Mesh {
 
         let endpoint = self.endpoint.clone();
         let hub = Hub::new(cluster, self.relay, self.endpoint, self.address, self.secret);
-        let greeting = Arc::new(Semaphore::new(MAX_GREETING));
+        let lobby = Arc::<Lobby>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(seeds::tend(Arc::clone(&hub), self.names, stopping.clone()));
         loop {
@@ -145,16 +143,16 @@ impl Fabric for Mesh {
                 () = stopping.cancelled() => break,
                 Some(incoming) = endpoint.accept() => {
                     let Some(incoming) = validated(incoming) else { continue };
-                    let Ok(permit) = Arc::clone(&greeting).try_acquire_owned() else {
-                        let remote = canonical(incoming.remote_address());
+                    let remote = canonical(incoming.remote_address());
+                    let (guest, gave_way) = lobby.enter(remote.ip());
+                    if gave_way {
                         hub.warn(Reject::TooMany, remote, &"too many strangers");
-                        incoming.ignore();
-                        continue;
-                    };
+                    }
                     let hub = Arc::clone(&hub);
                     tasks.spawn(async move {
-                        let link = hub.welcome(incoming).await;
-                        drop(permit);
+                        let welcome = hub.welcome(incoming);
+                        let link = guest.leaving.run_until_cancelled(welcome).await.flatten();
+                        drop(guest);
                         if let Some(link) = link {
                             link.run().await;
                         }

@@ -95,6 +95,7 @@ impl<I: Id> Table<I> {
         let had_endpoint = entry.endpoint.take().is_some();
         if had_endpoint {
             self.endpoints.fetch_sub(1, Ordering::Relaxed);
+            entry.past.get_or_insert_default().left = Some(now);
             self.note(id, entry);
         }
         if entry.is_empty() {

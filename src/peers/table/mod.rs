@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use super::endpoints::{Endpoint, EndpointView};
 use super::{End, Id, Session};
 use crate::proto::crowd::Crowd;
-use crate::proto::endpoint::{FORGET_AFTER, HOLD_AFTER_SESSION, Known};
+use crate::proto::endpoint::{FORGET_AFTER, HOLD_AFTER_SESSION, Known, MOVE_INTERVAL};
 use crate::proto::limit::Source;
 use crate::proto::route::{self, Way, Ways};
 
@@ -31,7 +31,7 @@ type Shard<I> = RwLock<HashMap<I, Entry<I>, RandomState>>;
 #[derive(Debug)]
 struct Entry<I> {
     session: Option<Arc<Session<I>>>,
-    ended: Option<Box<Ended>>,
+    past: Option<Box<Past>>,
     endpoint: Option<Box<Endpoint>>,
     /// Boxed, since few ids are a beacon's, and all pay for the room.
     beacon: Option<Box<SocketAddr>>,
@@ -39,24 +39,26 @@ struct Entry<I> {
     serial: u64,
 }
 
-/// What is kept of a session that has ended.
-#[derive(Debug)]
-struct Ended {
-    at: Instant,
-    /// What the peer may still send in this second: coming back is no new allowance.
-    inbound: Source,
+/// What is kept of what was here.
+#[derive(Debug, Default)]
+struct Past {
+    /// When the session ended, and what the peer may still send in that second: coming back
+    /// is no new allowance.
+    session: Option<(Instant, Source)>,
+    /// When the endpoint was given up to another relay.
+    left: Option<Instant>,
 }
 
 impl<I> Default for Entry<I> {
     fn default() -> Self {
-        Self { session: None, ended: None, endpoint: None, beacon: None, serial: 0 }
+        Self { session: None, past: None, endpoint: None, beacon: None, serial: 0 }
     }
 }
 
 impl<I> Entry<I> {
     fn is_empty(&self) -> bool {
         self.session.is_none()
-            && self.ended.is_none()
+            && self.past.is_none()
             && self.endpoint.is_none()
             && self.beacon.is_none()
     }
@@ -65,7 +67,8 @@ impl<I> Entry<I> {
         Known {
             endpoint: self.endpoint.as_ref().map(|endpoint| (endpoint.address, endpoint.moved)),
             has_session: self.session.is_some(),
-            session_ended: self.ended.as_ref().map(|ended| ended.at),
+            session_ended: self.past.as_ref().and_then(|past| past.session).map(|(at, _)| at),
+            left: self.past.as_ref().and_then(|past| past.left),
         }
     }
 }
@@ -229,9 +232,9 @@ impl<I: Id> Table<I> {
         }
         let entry = shard.entry(id).or_default();
         let replaced = entry.session.replace(Arc::clone(&session));
-        let before = match (&replaced, entry.ended.take()) {
+        let before = match (&replaced, entry.past.take()) {
             (Some(replaced), _) => Some(*replaced.inbound.lock()),
-            (None, ended) => ended.map(|ended| ended.inbound),
+            (None, past) => past.and_then(|past| past.session).map(|(_, inbound)| inbound),
         };
         if let Some(before) = before {
             *session.inbound.lock() = before;
@@ -258,7 +261,7 @@ impl<I: Id> Table<I> {
     /// Takes the session of an id out of its entry.
     fn end_session(&self, id: I, entry: &mut Entry<I>, now: Instant) -> Option<Arc<Session<I>>> {
         let session = entry.session.take()?;
-        entry.ended = Some(Box::new(Ended { at: now, inbound: *session.inbound.lock() }));
+        entry.past.get_or_insert_default().session = Some((now, *session.inbound.lock()));
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         self.note(id, entry);
         Some(session)
@@ -367,9 +370,12 @@ impl<I: Id> Table<I> {
                         self.note(*id, entry);
                     }
                 }
-                let held = |ended: &Ended| now < ended.at + HOLD_AFTER_SESSION;
-                if !entry.ended.as_deref().is_some_and(held) {
-                    entry.ended = None;
+                let held = |past: &Past| {
+                    past.session.is_some_and(|(at, _)| now < at + HOLD_AFTER_SESSION)
+                        || past.left.is_some_and(|at| now < at + MOVE_INTERVAL)
+                };
+                if !entry.past.as_deref().is_some_and(held) {
+                    entry.past = None;
                 }
                 !entry.is_empty()
             });

@@ -280,3 +280,16 @@ fn superseded_session_and_endpoint_go_and_later_ones_stay() {
     drop((registration, second));
     assert_eq!(table.session_count(), 0, "counted off twice");
 }
+
+#[test]
+fn endpoint_that_was_given_up_to_another_relay_is_not_made_anew_at_once() {
+    let table = table(10, 10);
+    let now = Instant::now();
+    claim(&table, 1, at(1, 1), now);
+    let serial = table.here(id(1)).unwrap().serial;
+    table.supersede(id(1), serial, now);
+    let again = |now| claim(&table, 1, at(1, 1), now);
+    assert_eq!(again(now + MOVE_INTERVAL / 2), Some(Claim::Keep), "answered, and not followed");
+    assert_eq!(table.here(id(1)), None);
+    assert_eq!(again(now + MOVE_INTERVAL), Some(Claim::Register));
+}

@@ -297,6 +297,12 @@ impl<I: Name> Presence<I> {
         }
     }
 
+    /// Whether a node is here.
+    #[must_use]
+    pub fn is_here(&self, id: I) -> bool {
+        self.locals.contains_key(&id)
+    }
+
     /// The epoch under which this relay has a node; `None` before a home has granted one.
     #[must_use]
     pub fn epoch(&self, id: I) -> Option<u64> {

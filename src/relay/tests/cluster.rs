@@ -163,3 +163,17 @@ fn bytes_that_are_no_batch_change_nothing_but_what_came_before_them() {
     assert_eq!(siblings.sent().len(), 1);
     assert_eq!(siblings.cluster.members().len(), 2);
 }
+
+#[test]
+fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
+    let mut siblings = Siblings::new();
+    siblings.register(21);
+    // 12 was at relay 2, then here, and is at relay 3 now, of which nobody told us.
+    siblings.hears(&siblings.b, 12, 2);
+    let (standing, takeover) = (Standing::Session, crate::wire::cluster::Takeover::Always);
+    let here = crate::proto::presence::Here { serial: 1, standing, takeover, credential: 7 };
+    siblings.cluster.arrived(node(12), here);
+    siblings.cluster.departed(node(12), 1);
+    siblings.packet(&siblings.c, 12, 21);
+    assert_eq!((siblings.sent().len(), siblings.fixture.dropped(Drop::SenderElsewhere)), (1, 0));
+}

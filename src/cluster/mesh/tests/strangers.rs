@@ -5,7 +5,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::version::TLS13;
 
 use super::*;
-use crate::cluster::mesh::{MAX_GREETING, canonical};
+use crate::cluster::mesh::canonical;
+use crate::cluster::mesh::lobby::MAX_GREETING;
 
 /// What this connection attempt came to: the TLS of a server that is not content with us
 /// ends a connection that looked complete to us.
