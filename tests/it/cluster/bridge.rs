@@ -46,7 +46,9 @@ fn node_of_a_beacon_is_reached_from_every_relay(fabric: Fabric) {
     expect(&packet(21, 78, b"over udp"));
 
     // And back: the beacon's packets reach nodes of every relay through the one that it knows.
-    relays[1].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
+    for relay in &relays[1..] {
+        relay.wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
+    }
     beacon.send_to(&packet(77, 12, b"back"), relays[0].udp).unwrap();
     assert_eq!(b.delivery(), (77, b"back".to_vec()));
     beacon.send_to(&packet(78, 21, b"back as well"), relays[0].udp).unwrap();
