@@ -3,32 +3,15 @@
 
 use std::fs;
 use std::io::{self, Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 use std::time::Instant;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::harness::{Node, PATIENCE, Program, Relay, look_until, read_response, write_directory};
-
-/// Where the client of a test comes from: not the address that Caddy comes from.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
-
-/// What a client claims about itself; nobody may believe it.
-const FORGED: &str = "203.0.113.7";
-
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: pilot.v1\r\n";
-
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+use crate::proxy::{self, CLIENT, FORGED, Tls, UPGRADE, read_head, recorder};
 
 /// Caddy, ready to serve `https://localhost:PORT`.
 struct Caddy {
@@ -84,72 +67,19 @@ impl Caddy {
 
     /// A TLS connection from [`CLIENT`] that trusts nobody but Caddy's CA.
     fn dial(&self) -> io::Result<Tls> {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from((CLIENT, 0)).into()).unwrap();
-        socket.connect(&self.address.into()).unwrap();
-        let mut socket = TcpStream::from(socket);
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        while connection.is_handshaking() {
-            connection.complete_io(&mut socket)?;
-        }
-        Ok(StreamOwned::new(connection, socket))
+        proxy::dial(CLIENT, self.address, &self.ca)
     }
 
     /// Sends a request that claims to come from [`FORGED`].
     fn request(&self, path: &str, headers: &str) -> Tls {
         let mut tls = self.dial().unwrap();
-        let host = format!("localhost:{}", self.address.port());
-        write!(
-            tls,
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {FORGED}\r\n{headers}\r\n"
-        )
-        .unwrap();
+        proxy::request(&mut tls, path, headers);
         tls
     }
 
     fn get(&self, path: &str) -> (u16, String) {
         read_response(&mut self.request(path, "Connection: close\r\n"))
     }
-}
-
-/// Stands where the relay does, answers 200 to everything, and hands out the request heads.
-fn recorder() -> (SocketAddr, Receiver<String>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    let (heads, received) = mpsc::channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let head = read_head(&mut stream);
-            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-            if heads.send(head).is_err() || stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
-    });
-    (address, received)
-}
-
-/// Reads up to the empty line, and not a byte further.
-fn read_head(stream: &mut impl Read) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.extend(byte);
-    }
-    String::from_utf8(head).unwrap()
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod login;
 mod noise;
 mod peer;
 mod prometheus;
+mod proxy;
 mod punch;
 mod random;
 mod registry;
