@@ -72,6 +72,11 @@ impl Program {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the program's own end, which must be a success.
     pub(crate) fn wait_for_success(&mut self) {
         let end = Instant::now() + PATIENCE;

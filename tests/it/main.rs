@@ -7,6 +7,7 @@ mod changes;
 mod client;
 mod cluster;
 mod config;
+mod deploy;
 mod floors;
 mod gossip;
 mod harness;
