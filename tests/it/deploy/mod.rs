@@ -1,5 +1,6 @@
 //! The files of deploy/, each through its own real tool.
 
+mod docker;
 mod nginx;
 mod systemd;
 
