@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::deploy::{deploy, put_in};
 use crate::harness::{PATIENCE, Program, Relay, http_get, look_until};
 
 #[test]
@@ -31,41 +33,68 @@ fn promtool_finds_no_fault_in_the_metrics() {
 #[test]
 fn prometheus_scrapes_the_relay() {
     let relay = Relay::start([] as [&str; 0]);
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("prometheus.yml");
-    let text = format!(
-        "scrape_configs:\n- job_name: relay\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
-         static_configs: [{{ targets: ['{}'] }}]\n",
-        relay.admin
-    );
-    fs::write(&config, text).unwrap();
-
-    let prometheus = Program::start(
-        Command::new("prometheus")
-            .arg("--config.file")
-            .arg(&config)
-            .arg("--storage.tsdb.path")
-            .arg(folder.path().join("data"))
-            .args(["--web.listen-address", "127.0.0.1:0"]),
-    );
-    let line = prometheus.wait_for_line("msg=\"Listening on\"");
-    let address = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
-
-    wait_for_sample(address, "up", "1", &prometheus);
-    wait_for_sample(address, "pilot_beacon_wss_active", "0", &prometheus);
+    let prometheus = Prometheus::start(&[&relay]);
+    prometheus.wait_for(&["1"], "up");
+    prometheus.wait_for(&["0"], "pilot_beacon_wss_active");
 }
 
-/// Waits until Prometheus has this value for `metric`.
-fn wait_for_sample(address: SocketAddr, metric: &str, value: &str, prometheus: &Program) {
-    let scraped = look_until(Instant::now() + PATIENCE, || {
-        let (status, body) = http_get(address, &format!("/api/v1/query?query={metric}"));
+/// Prometheus, with deploy/prometheus/prometheus.yml and its alerts.
+pub(crate) struct Prometheus {
+    program: Program,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Prometheus {
+    /// Scrapes these relays five times a second.
+    pub(crate) fn start(relays: &[&Relay]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("prometheus.yml");
+        let targets: Vec<_> = relays.iter().map(|relay| format!("\"{}\"", relay.admin)).collect();
+        let text = put_in(
+            "prometheus/prometheus.yml",
+            &[
+                (
+                    "interval: 15s\n  evaluation_interval: 15s",
+                    "interval: 200ms\n  scrape_timeout: 200ms",
+                ),
+                ("  - alerts.yml", &format!("  - {}", deploy("prometheus/alerts.yml").display())),
+                ("\"127.0.0.1:9464\"", &targets.join(", ")),
+            ],
+        );
+        fs::write(&config, text).unwrap();
+        let program = Program::start(
+            Command::new("prometheus")
+                .arg("--config.file")
+                .arg(&config)
+                .arg("--storage.tsdb.path")
+                .arg(folder.path().join("data"))
+                .args(["--web.listen-address", "127.0.0.1:0"]),
+        );
+        let line = program.wait_for_line("msg=\"Listening on\"");
+        let address = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
+        Self { program, address, _folder: folder }
+    }
+
+    /// The values that a query has at the moment: one for each series.
+    pub(crate) fn query(&self, query: &str) -> Vec<String> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let (status, body) = http_get(self.address, &format!("/api/v1/query?query={encoded}"));
         // Until its storage is open, Prometheus answers 503.
-        if status != 200 {
-            return None;
+        if status == 503 {
+            return Vec::new();
         }
+        assert_eq!(status, 200, "{query}: {body}");
         let answer: Value = serde_json::from_str(&body).unwrap();
-        let sample = answer.pointer("/data/result/0/value/1").and_then(Value::as_str);
-        (sample == Some(value)).then_some(())
-    });
-    scraped.unwrap_or_else(|| panic!("{metric} is not {value}:\n{}", prometheus.log()));
+        let series = answer.pointer("/data/result").and_then(Value::as_array).unwrap();
+        let value = |one: &Value| one.pointer("/value/1").unwrap().as_str().unwrap().to_owned();
+        series.iter().map(value).collect()
+    }
+
+    /// Waits until a query has these values.
+    pub(crate) fn wait_for(&self, values: &[&str], query: &str) {
+        let scraped = || (self.query(query) == values).then_some(());
+        look_until(Instant::now() + PATIENCE, scraped)
+            .unwrap_or_else(|| panic!("{query} is not {values:?}:\n{}", self.program.log()));
+    }
 }

@@ -1,5 +1,6 @@
 //! The files of deploy/, each through its own real tool.
 
+mod alerts;
 mod docker;
 mod nginx;
 mod systemd;

@@ -1,0 +1,53 @@
+//! The scrape configuration and the alerts: promtool reads and tests them, and each alert is
+//! tested and explained.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use super::{deploy, root, run};
+
+fn promtool(arguments: &[&str], file: &str) {
+    let said = run(Command::new("promtool").args(arguments).arg(deploy("prometheus").join(file)));
+    assert!(said.contains("SUCCESS"), "{said}");
+}
+
+/// What follows `mark` on the lines of a text that have it.
+fn after<'a>(text: &'a str, mark: &str) -> Vec<&'a str> {
+    text.lines().filter_map(|line| line.split_once(mark)).map(|(_, rest)| rest).collect()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root(path)).unwrap()
+}
+
+#[test]
+fn prometheus_finds_no_fault_in_its_configuration() {
+    promtool(&["check", "config", "--lint=all"], "prometheus.yml");
+    promtool(&["check", "rules", "--lint=all"], "alerts.yml");
+}
+
+#[test]
+fn alerts_fire_when_they_should_and_only_then() {
+    promtool(&["test", "rules"], "alerts_test.yml");
+}
+
+#[test]
+fn each_alert_is_tested_and_has_a_line_that_says_what_to_do() {
+    let rules = read("deploy/prometheus/alerts.yml");
+    let alerts: BTreeSet<_> = after(&rules, "- alert: ").into_iter().collect();
+    assert!(alerts.len() > 20, "{alerts:?}");
+
+    let tests = read("deploy/prometheus/alerts_test.yml");
+    let tested: BTreeSet<_> = after(&tests, "        alertname: ").into_iter().collect();
+    assert_eq!(alerts, tested);
+    // Each is seen silent before it fires.
+    assert_eq!(after(&tests, ", alertname: ").len(), after(&tests, "        exp_alerts:").len());
+
+    let document = read("docs/OPERATIONS.md");
+    let (_, section) = document.split_once("\n## Alerts\n").expect("a section on alerts");
+    let section = section.split("\n## ").next().unwrap();
+    let explained: BTreeSet<_> =
+        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(alerts, explained);
+}
