@@ -1,7 +1,9 @@
 //! The files of deploy/, each through its own real tool.
 
 mod alerts;
+mod dashboard;
 mod docker;
+mod metrics;
 mod nginx;
 mod systemd;
 
