@@ -10,7 +10,7 @@ use crate::harness::Program;
 pub(crate) struct NatsServer {
     program: Option<Program>,
     address: SocketAddr,
-    start: Box<dyn Fn() -> Command>,
+    start: Box<dyn Fn() -> Command + Send + Sync>,
 }
 
 impl NatsServer {
@@ -20,7 +20,10 @@ impl NatsServer {
     }
 
     /// Starts one at an address, by the command that becomes it.
-    pub(crate) fn start_at(address: SocketAddr, start: impl Fn() -> Command + 'static) -> Self {
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        start: impl Fn() -> Command + Send + Sync + 'static,
+    ) -> Self {
         let mut server = Self { program: None, address, start: Box::new(start) };
         server.start_again();
         server

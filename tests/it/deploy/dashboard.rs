@@ -60,7 +60,7 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     let nodes = [1, 2, 3].map(Node::new);
     // Without a registry there are no families of it: nobody answers at this one.
     let more = ["--registry", "127.0.0.1:1"];
-    let cluster = Cluster::start(Fabric::Mesh, 2, &nodes.each_ref(), &more);
+    let cluster = Cluster::start(Fabric::Mesh, 2, &nodes.each_ref(), |_| more.to_vec());
     cluster.wait_for_members(2);
     let prometheus = Prometheus::start(&cluster.relays.iter().collect::<Vec<_>>());
 

@@ -16,7 +16,7 @@ const NOT_SHOWN: [(&str, &str); 2] = [
 /// What a relay exports that uses everything there is.
 fn families() -> BTreeSet<String> {
     let more = ["--registry", "127.0.0.1:1"];
-    let cluster = Cluster::start(Fabric::Mesh, 1, &[&Node::new(1)], &more);
+    let cluster = Cluster::start(Fabric::Mesh, 1, &[&Node::new(1)], |_| more.to_vec());
     let text = cluster.relays[0].metrics();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
