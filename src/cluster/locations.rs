@@ -95,8 +95,9 @@ pub(super) enum Way {
     To { remote: Remote, asks: bool },
     /// Nobody has the node: the packets are still the caller's.
     Nowhere,
-    /// So many packets wait, the others found no room. `asks` says that nobody has asked yet.
-    Parked { packets: u64, refused: u64, asks: bool },
+    /// So many packets wait, with payloads of so many bytes; the others found no room. `asks`
+    /// says that nobody has asked yet.
+    Parked { packets: u64, bytes: u64, refused: u64, asks: bool },
 }
 
 type Shard = RwLock<HashMap<NodeId, Location, RandomState>>;
@@ -177,6 +178,7 @@ impl Locations {
                 if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
                     return Way::Parked {
                         packets: 0,
+                        bytes: 0,
                         refused: packets.count() as u64,
                         asks: false,
                     };
@@ -189,7 +191,7 @@ impl Locations {
                 (parked, true)
             }
         };
-        let (mut taken, mut refused) = (0, 0);
+        let (mut taken, mut taken_bytes, mut refused) = (0, 0, 0);
         for payload in packets {
             let bytes = self.parked_bytes.load(Ordering::Relaxed) + payload.len();
             if parked.len() >= MAX_PARKED || bytes > MAX_PARKED_BYTES {
@@ -199,9 +201,10 @@ impl Locations {
             self.parked_bytes.fetch_add(payload.len(), Ordering::Relaxed);
             parked.push_back(Parked { sender, payload: payload.into(), arrived: now });
             taken += 1;
+            taken_bytes += payload.len() as u64;
         }
         self.traffic.shard().queued(taken);
-        Way::Parked { packets: taken, refused, asks }
+        Way::Parked { packets: taken, bytes: taken_bytes, refused, asks }
     }
 
     /// Takes in where a node is, unless something newer is known, and sends what waits there.

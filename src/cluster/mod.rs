@@ -370,8 +370,9 @@ impl Cluster {
                     return None;
                 }
                 let run = Run { dest, sender, epoch: remote.epoch };
+                let bytes = payloads.clone().map(|payload| payload.len() as u64).sum();
                 remote.member.outbox.push(&run, payloads, now);
-                shard.bridged(transport, Transport::Cluster, count);
+                shard.bridged(transport, Transport::Cluster, count, bytes);
                 result(Forward::Sent, count);
                 Some(remote.member)
             }
@@ -380,9 +381,9 @@ impl Cluster {
                 result(Forward::Unknown, count);
                 None
             }
-            Way::Parked { packets, refused, asks } => {
+            Way::Parked { packets, bytes, refused, asks } => {
                 shard.dropped(Drop::LookupFull, refused);
-                shard.bridged(transport, Transport::Cluster, packets);
+                shard.bridged(transport, Transport::Cluster, packets, bytes);
                 result(Forward::Parked, packets);
                 result(Forward::LookupFull, refused);
                 if asks {

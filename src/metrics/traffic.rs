@@ -173,6 +173,7 @@ pub struct Shard {
     ours_out: [AtomicU64; TRANSPORTS],
     ours_dropped: AtomicU64,
     bridged: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
+    bridged_bytes: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
     dropped: [AtomicU64; DROPS],
     handled: [AtomicU64; HANDLED],
     endpoint_events: [AtomicU64; EVENTS],
@@ -191,6 +192,7 @@ impl Default for Shard {
             ours_out: zeros(),
             ours_dropped: AtomicU64::new(0),
             bridged: std::array::from_fn(|_| zeros()),
+            bridged_bytes: std::array::from_fn(|_| zeros()),
             dropped: zeros(),
             handled: zeros(),
             endpoint_events: zeros(),
@@ -228,9 +230,10 @@ impl Shard {
         add(&self.bytes_out[to.index()], bytes);
     }
 
-    /// Packets that a route was found for.
-    pub fn bridged(&self, from: Transport, to: Transport, packets: u64) {
+    /// Packets that a route was found for, and the bytes of their payloads.
+    pub fn bridged(&self, from: Transport, to: Transport, packets: u64, bytes: u64) {
         add(&self.bridged[from.index()][to.index()], packets);
+        add(&self.bridged_bytes[from.index()][to.index()], bytes);
     }
 
     /// Packets of peers that ended here.
@@ -392,7 +395,16 @@ impl Traffic {
             "event",
             |i| self.sum(|s| &s.endpoint_events[i]),
         ));
-        families.push(self.bridges());
+        families.push(self.cells(
+            "pilot_beacon_relay_bridge_total",
+            "Packets that a route was found for, by where they came from and go to.",
+            |s| &s.bridged,
+        ));
+        families.push(self.cells(
+            "pilot_beacon_relay_bridge_bytes_total",
+            "Bytes of the payloads of those packets.",
+            |s| &s.bridged_bytes,
+        ));
         let single =
             |name: &str, help: &str, value| counts(name, help, &[], [(&[] as &[&str], value)]);
         families.push(single(
@@ -431,17 +443,22 @@ impl Traffic {
     }
 
     #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
-    fn bridges(&self) -> MetricFamily {
+    fn cells(
+        &self,
+        name: &str,
+        help: &str,
+        counter: fn(&Shard) -> &[[AtomicU64; TRANSPORTS]; TRANSPORTS],
+    ) -> MetricFamily {
         let mut samples = Vec::new();
         for from in Transport::ALL {
             for to in Transport::ALL {
-                let sum = self.sum(|shard| &shard.bridged[from.index()][to.index()]);
+                let sum = self.sum(|shard| &counter(shard)[from.index()][to.index()]);
                 samples.push(([from.word(), to.word()], sum));
             }
         }
         counts(
-            "pilot_beacon_relay_bridge_total",
-            "Packets that a route was found for, by where they came from and go to.",
+            name,
+            help,
             &["src_transport", "dst_transport"],
             samples.iter().map(|(words, sum)| (words.as_slice(), *sum)),
         )

@@ -43,6 +43,7 @@ impl Relay {
             Transport::Wss | Transport::Udp => From::Peer,
         };
         let payload = |index| packet(index).get(flow.header..).unwrap_or_default();
+        let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
         match self.table.route(flow.dest, from, now) {
             Destination::Session(session) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);
@@ -56,7 +57,7 @@ impl Relay {
                     flow.packets.clone().map(|index| Record { head, body: payload(index) });
                 let arrival = Arrival { source: flow.source, origin: Origin::Relayed, at: now };
                 session.push(records, &arrival);
-                shard.bridged(flow.transport, Transport::Wss, count);
+                shard.bridged(flow.transport, Transport::Wss, count, bytes);
                 out.flush_later(&session);
             }
             Destination::Endpoint(endpoint) => {
@@ -76,7 +77,7 @@ impl Relay {
                     let length = head.len() + payload(index).len();
                     out.relay(target, head, index, flow.header, length, shard);
                 }
-                shard.bridged(flow.transport, Transport::Udp, count);
+                shard.bridged(flow.transport, Transport::Udp, count, bytes);
             }
             Destination::Beacon(_) | Destination::Loop if self.is_known_elsewhere(flow) => {
                 self.forward(flow, payload, out, now);
@@ -88,7 +89,7 @@ impl Relay {
                     let length = head.len() + payload(index).len();
                     out.relay(target, &head, index, flow.header, length, shard);
                 }
-                shard.bridged(flow.transport, Transport::Beacon, count);
+                shard.bridged(flow.transport, Transport::Beacon, count, bytes);
             }
             Destination::Loop => shard.dropped(Drop::BeaconLoop, count),
             Destination::Unknown if self.cluster.is_some() => {

@@ -32,6 +32,8 @@ fn packet_passes_in_all_four_cells_and_is_accounted_for() {
             "pilot_beacon_relay_bridge_total{{src_transport=\"{from}\",dst_transport=\"{to}\"}}"
         );
         assert_eq!(relay.metric(&name), 1.0, "{name}");
+        let name = name.replace("bridge_total", "bridge_bytes_total");
+        assert_eq!(relay.metric(&name), 10.0, "{name}");
     }
     assert_balance(&relay);
 }
