@@ -1,5 +1,6 @@
 //! The Prometheus side: turns numbers into metric families at the moment of a scrape.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -34,14 +35,60 @@ impl Registry {
     /// # Errors
     /// A family without samples, which is a mistake of ours.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
-        let mut families = Vec::new();
-        for source in &*self.sources.lock() {
-            source(&mut families);
-        }
+        let mut families = self.families();
         families.sort_by(|a, b| a.name().cmp(b.name()));
         let mut text = Vec::new();
         TextEncoder::new().encode(&families, &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The samples of a scrape, current at this moment, by the names that its text gives them:
+    /// `name`, or `name{label="value"}`.
+    #[must_use]
+    pub fn samples(&self) -> BTreeMap<String, f64> {
+        let mut samples = BTreeMap::new();
+        for family in self.families() {
+            for metric in family.get_metric() {
+                add_samples(&mut samples, &family, metric);
+            }
+        }
+        samples
+    }
+
+    fn families(&self) -> Vec<MetricFamily> {
+        let mut families = Vec::new();
+        for source in &*self.sources.lock() {
+            source(&mut families);
+        }
+        families
+    }
+}
+
+fn add_samples(samples: &mut BTreeMap<String, f64>, family: &MetricFamily, metric: &proto::Metric) {
+    let mut add = |suffix: &str, bound: Option<&str>, value: f64| {
+        let labels = metric.get_label().iter().map(|pair| (pair.name(), pair.value()));
+        let labels = labels.chain(bound.map(|bound| ("le", bound)));
+        let labels: Vec<_> = labels.map(|(name, word)| format!("{name}=\"{word}\"")).collect();
+        let labels =
+            if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        samples.insert(format!("{}{suffix}{labels}", family.name()), value);
+    };
+    match family.get_field_type() {
+        MetricType::COUNTER => add("", None, metric.get_counter().get_value()),
+        MetricType::GAUGE => add("", None, metric.get_gauge().get_value()),
+        MetricType::HISTOGRAM => {
+            #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+            let number = |count: u64| count as f64;
+            let histogram = metric.get_histogram();
+            for bucket in histogram.get_bucket() {
+                let bound = bucket.upper_bound().to_string();
+                add("_bucket", Some(&bound), number(bucket.cumulative_count()));
+            }
+            add("_bucket", Some("+Inf"), number(histogram.get_sample_count()));
+            add("_sum", None, histogram.get_sample_sum());
+            add("_count", None, number(histogram.get_sample_count()));
+        }
+        MetricType::SUMMARY | MetricType::UNTYPED => {}
     }
 }
 
@@ -49,6 +96,16 @@ impl Registry {
 #[must_use]
 pub fn counter(name: &str, help: &str, counter: &Counter) -> MetricFamily {
     counts(name, help, &[], [(&[] as &[&str], counter.value())])
+}
+
+/// A counter without labels, of a value read elsewhere that need not be whole.
+#[must_use]
+pub fn counter_value(name: &str, help: &str, value: f64) -> MetricFamily {
+    let mut counter = proto::Counter::default();
+    counter.set_value(value);
+    let mut metric = proto::Metric::default();
+    metric.set_counter(counter);
+    family(name, help, MetricType::COUNTER, vec![metric])
 }
 
 /// A gauge without labels.
@@ -158,4 +215,29 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<proto::Metric>)
     family.set_field_type(kind);
     family.set_metric(metrics);
     family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Traffic;
+
+    #[test]
+    fn samples_have_the_names_and_values_of_the_text() {
+        let registry = Registry::default();
+        let traffic = Traffic::default();
+        traffic.shard().dropped(crate::metrics::Drop::Empty, 3);
+        traffic.outbox_delay.observe(Duration::from_millis(3));
+        registry.add(move |families| traffic.families(families));
+
+        let text = registry.encode().unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let of_text: BTreeMap<_, f64> = lines
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect();
+        assert_eq!(registry.samples(), of_text);
+        assert_eq!(of_text["pilot_beacon_packets_dropped_total{reason=\"empty\"}"], 3.0);
+        assert_eq!(of_text["pilot_beacon_outbox_delay_seconds_bucket{le=\"0.005\"}"], 1.0);
+    }
 }

@@ -16,7 +16,7 @@ use crate::ids::{NodeId, PublicKey};
 
 pub use endpoints::{Endpoint, EndpointView};
 pub use outbox::{Arrival, Limits, Record, SourceTag};
-pub use session::{End, Link, Session};
+pub use session::{Backlog, End, Link, Session};
 pub use table::{
     Claimed, Destination, Here, Kind, Refused, Registration, SenderView, Table, Takeover,
 };

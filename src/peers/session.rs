@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -56,6 +56,15 @@ impl End {
         Self::WriteTimeout,
         Self::Failed,
     ];
+}
+
+/// What waits in an outbox.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Backlog {
+    /// Framed bytes with their bookkeeping.
+    pub bytes: usize,
+    /// How long the oldest record has waited.
+    pub age: Duration,
 }
 
 /// What a session sends through.
@@ -247,6 +256,14 @@ impl<I: Id> Session<I> {
         }
     }
 
+    /// What waits for the peer to read.
+    #[must_use]
+    pub fn backlog(&self, now: Instant) -> Backlog {
+        let outbox = self.outbox.lock();
+        let age = outbox.oldest_arrival().map(|at| now.saturating_duration_since(at));
+        Backlog { bytes: outbox.held(), age: age.unwrap_or_default() }
+    }
+
     /// Since when the kernel has taken nothing of what is in flight.
     #[must_use]
     pub fn stuck_since(&self) -> Option<Instant> {
@@ -277,17 +294,15 @@ impl<I: Id> Session<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-    use std::io;
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::{OnceLock, Weak};
-    use std::time::Duration;
-
     use super::*;
     use crate::ids::{NodeId, PublicKey};
     use crate::metrics::{Drop, Origin};
     use crate::net::Stream;
     use crate::peers::{Realm, SourceTag};
+    use std::future::poll_fn;
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::{OnceLock, Weak};
 
     /// A stream that takes everything or breaks, and counts how often it was asked.
     #[derive(Debug, Default)]

@@ -307,6 +307,12 @@ impl Outbox {
         self.waiting + self.taken
     }
 
+    /// When the oldest record came that the kernel does not have whole.
+    pub(super) fn oldest_arrival(&self) -> Option<Instant> {
+        let in_flight = self.in_flight.as_ref().and_then(|taken| taken.chunk.runs().first());
+        in_flight.or_else(|| self.pending.front()?.oldest()).map(|run| run.arrived)
+    }
+
     fn oldest_source(&self) -> Option<SourceTag> {
         self.pending.front().and_then(|chunk| chunk.oldest()).map(|run| run.source)
     }

@@ -403,13 +403,18 @@ impl<I: Id> Table<I> {
         sessions
     }
 
-    /// All sessions at this moment.
-    #[must_use]
-    pub fn all_sessions(&self) -> Vec<Arc<Session<I>>> {
+    /// The sessions, some at a time; no lock is held while the caller looks at them.
+    pub fn sessions(&self) -> impl Iterator<Item = Arc<Session<I>>> + '_ {
         let of = |shard: &Shard<I>| -> Vec<_> {
             shard.read().values().filter_map(|entry| entry.session.clone()).collect()
         };
-        self.shards.iter().flat_map(of).collect()
+        self.shards.iter().flat_map(of)
+    }
+
+    /// All sessions at this moment.
+    #[must_use]
+    pub fn all_sessions(&self) -> Vec<Arc<Session<I>>> {
+        self.sessions().collect()
     }
 }
 
