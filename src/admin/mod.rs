@@ -1,6 +1,13 @@
-//! HTTP for operators: metrics, health and a status in JSON, on an address of its own.
+//! HTTP for operators: the status page, metrics, health and a status in JSON, on an address of
+//! its own.
 //!
 //! Everything here is read from snapshots; nothing else knows that this exists.
+
+mod connections;
+mod counters;
+mod feed;
+mod page;
+mod snapshot;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,14 +16,19 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
-use crate::cluster;
 use crate::metrics::Registry;
+use counters::Counters;
+use feed::Feed;
+
+pub use snapshot::{Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker};
 
 /// How far the relay has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -32,32 +44,16 @@ pub enum Phase {
     Stopped,
 }
 
-/// The numbers of `/status`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// Nodes that are connected over WebSocket.
-    pub wss_peers: usize,
-    /// Nodes with a UDP endpoint.
-    pub udp_nodes: usize,
-    /// Nodes that other beacons serve.
-    pub learnt_nodes: usize,
-    /// Beacons that have published nodes.
-    pub beacons: usize,
-    /// Relayed packets that wait in outboxes.
-    pub packets_queued: u64,
-    /// The cluster, where the relay is part of one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<cluster::Status>,
-}
-
 /// What the pages are made of.
 pub struct Sources {
     /// The families of a scrape.
     pub registry: Registry,
     /// How far the relay has come.
     pub phase: watch::Receiver<Phase>,
-    /// The numbers of `/status`.
+    /// The main numbers.
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
+    /// The tables of the page.
+    pub tables: Box<dyn Fn() -> Tables + Send + Sync>,
     /// When the relay started.
     pub since: Instant,
 }
@@ -68,37 +64,50 @@ impl std::fmt::Debug for Sources {
     }
 }
 
+impl Sources {
+    /// The relay at this moment. It reads files of /proc and may look at each session: not for
+    /// a thread that others wait for.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            phase: *self.phase.borrow(),
+            uptime_seconds: (self.since.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+            status: (self.status)(),
+            tables: (self.tables)(),
+            metrics: self.registry.samples(),
+        }
+    }
+}
+
 /// Serves the pages until `shutdown`.
-///
-/// # Errors
-/// What the system says of the listener.
 pub async fn serve(
     listener: TcpListener,
-    sources: Sources,
+    sources: Arc<Sources>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
+    let (feed, counters) = (Arc::<Feed>::default(), Arc::<Counters>::default());
+    let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
+    sources.registry.add(move |families| counted.families(&watched, families));
+    let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
+    let events = get(async move || watched.watch(&counted));
     let router = Router::new()
-        .route("/", get(index))
+        .merge(page::routes())
+        .route("/events", events)
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .route("/cluster", get(cluster_members))
-        .with_state(Arc::new(sources));
-    axum::serve(listener, router).with_graceful_shutdown(shutdown).await
+        .layer(map_response(page::guard))
+        .with_state(Arc::clone(&sources));
+    tokio::select! {
+        () = connections::serve(listener, router, Arc::clone(&counters), shutdown) => {}
+        () = feed.run(sources, &counters) => {}
+    }
 }
 
 type Pages = State<Arc<Sources>>;
-
-async fn index() -> &'static str {
-    concat!(
-        "beacon-relay ",
-        env!("CARGO_PKG_VERSION"),
-        "\n\n/metrics  for Prometheus\n/healthz  200 while the process answers\n\
-         /readyz   200 while it takes new peers\n/status   the main numbers, as JSON\n\
-         /cluster  the relays of the cluster, as a table\n"
-    )
-}
 
 async fn metrics(State(sources): Pages) -> Response {
     match sources.registry.encode() {
@@ -148,19 +157,8 @@ async fn cluster_members(State(sources): Pages) -> Response {
 }
 
 async fn status(State(sources): Pages) -> Response {
-    #[derive(Serialize)]
-    struct Page {
-        version: &'static str,
-        phase: Phase,
-        uptime_seconds: u64,
-        #[serde(flatten)]
-        status: Status,
+    match spawn_blocking(move || sources.snapshot()).await {
+        Ok(snapshot) => axum::Json(snapshot).into_response(),
+        Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
-    let page = Page {
-        version: env!("CARGO_PKG_VERSION"),
-        phase: *sources.phase.borrow(),
-        uptime_seconds: sources.since.elapsed().as_secs(),
-        status: (sources.status)(),
-    };
-    axum::Json(page).into_response()
 }

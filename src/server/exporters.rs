@@ -1,9 +1,13 @@
 //! Gathers what a scrape and the status page show.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
+use super::slow_readers::SlowReaders;
 use super::{Reloads, ToRelay};
-use crate::admin::Status;
+use crate::admin::{Status, Tables};
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::NodeId;
@@ -13,6 +17,8 @@ use crate::peers::Table;
 use crate::relay::Relay;
 use crate::udp::Threads;
 use crate::wss;
+
+const CPU_TIME: &str = "process_cpu_seconds_total";
 
 pub(super) struct Parts<'a> {
     pub(super) traffic: &'a Arc<Traffic>,
@@ -82,7 +88,14 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
         ));
     });
     let process = prometheus::process_collector::ProcessCollector::for_self();
-    registry.add(move |families| families.extend(prometheus::core::Collector::collect(&process)));
+    registry.add(move |families| {
+        families.extend(prometheus::core::Collector::collect(&process));
+        // The collector counts whole seconds, too coarse for a rate over a few.
+        families.retain(|family| family.name() != CPU_TIME);
+        let time = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = Duration::try_from(time).unwrap_or_default().as_secs_f64();
+        families.push(family::counter_value(CPU_TIME, "CPU time of the process.", seconds));
+    });
     registry
 }
 
@@ -102,4 +115,9 @@ pub(super) fn status(
         packets_queued: traffic.packets_queued(),
         cluster: cluster.as_ref().map(|cluster| cluster.status()),
     })
+}
+
+pub(super) fn tables(table: &Arc<Table<NodeId>>) -> Box<dyn Fn() -> Tables + Send + Sync> {
+    let slow_readers = SlowReaders::of(Arc::clone(table));
+    Box::new(move || Tables { slow_readers: slow_readers.now(), ..Tables::default() })
 }

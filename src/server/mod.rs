@@ -5,6 +5,7 @@ mod bind;
 mod cluster;
 mod exporters;
 mod settings;
+mod slow_readers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::admin::{self, Phase};
 use crate::cluster::{Cluster, IdentityError, nats};
@@ -171,15 +172,13 @@ impl Server {
             registry,
             phase: watched,
             status: exporters::status(&traffic, &table, &relay, cluster.as_ref()),
+            tables: exporters::tables(&table),
             since,
         };
         let mut tasks = JoinSet::new();
         let until = stopping.clone();
         tasks.spawn(async move {
-            let stopped = until.cancelled_owned();
-            if let Err(error) = admin::serve(admin, pages, stopped).await {
-                warn!(%error, "the operators' listener has ended");
-            }
+            admin::serve(admin, Arc::new(pages), until.cancelled_owned()).await;
         });
         tasks.spawn(directory.clone().run(stopping.clone()));
         background::start(&mut tasks, &stopping, &config, &relay, &table, &directory, grants);

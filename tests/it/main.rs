@@ -15,6 +15,7 @@ mod hostile;
 mod idle;
 mod login;
 mod noise;
+mod page;
 mod peer;
 mod prometheus;
 mod proxy;

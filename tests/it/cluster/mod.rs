@@ -6,7 +6,7 @@ mod crowd;
 mod cut;
 mod drain;
 mod faults;
-mod flow;
+pub(crate) mod flow;
 mod moves;
 mod nats;
 mod network;

@@ -1,0 +1,118 @@
+//! The stream of snapshots: one a second while anybody watches, made once for all of them.
+//!
+//! A watcher who reads too slowly misses snapshots; one who reads nothing is ended by the
+//! connection ([`super::connections`]).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Sources;
+use super::counters::Counters;
+
+/// Who may watch at once: each costs a connection with its buffers, about 100 KiB where it
+/// reads nothing.
+pub(super) const MAX_WATCHERS: usize = 256;
+
+/// Between two snapshots.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a watcher that finds no place is told to wait, in seconds.
+const RETRY_AFTER: &str = "30";
+
+/// The latest snapshot, and those who wait for the next.
+#[derive(Debug)]
+pub(super) struct Feed {
+    /// One event of the stream as it goes out; empty where nobody has watched of late.
+    latest: watch::Sender<Bytes>,
+    places: Arc<Semaphore>,
+    arrived: Notify,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            latest: watch::Sender::default(),
+            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            arrived: Notify::new(),
+        }
+    }
+}
+
+impl Feed {
+    /// How many watch.
+    pub(super) fn watchers(&self) -> usize {
+        MAX_WATCHERS - self.places.available_permits()
+    }
+
+    /// The stream for one more watcher, or the refusal of one too many.
+    pub(super) fn watch(&self, counters: &Counters) -> Response {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            counters.watchers_refused.increment();
+            let headers = [(header::RETRY_AFTER, RETRY_AFTER), (header::CONNECTION, "close")];
+            let code = StatusCode::SERVICE_UNAVAILABLE;
+            return (code, headers, "too many watch already\n").into_response();
+        };
+        let headers = [
+            (header::CONTENT_TYPE, "text/event-stream"),
+            (header::CACHE_CONTROL, "no-store"),
+            // nginx would hold the stream back.
+            (header::HeaderName::from_static("x-accel-buffering"), "no"),
+        ];
+        (headers, Body::from_stream(self.stream(place))).into_response()
+    }
+
+    fn stream(
+        &self,
+        place: OwnedSemaphorePermit,
+    ) -> impl stream::Stream<Item = Result<Bytes, Infallible>> + use<> {
+        let mut receiver = self.latest.subscribe();
+        receiver.mark_changed();
+        self.arrived.notify_one();
+        stream::unfold((receiver, place), |(mut receiver, place)| async {
+            loop {
+                receiver.changed().await.ok()?;
+                let event = receiver.borrow_and_update().clone();
+                if !event.is_empty() {
+                    return Some((Ok(event), (receiver, place)));
+                }
+            }
+        })
+    }
+
+    /// Makes the snapshots; for a task of its own.
+    pub(super) async fn run(&self, sources: Arc<Sources>, counters: &Counters) {
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while self.latest.receiver_count() == 0 {
+                // What there is would be old news for the next one.
+                self.latest.send_replace(Bytes::new());
+                self.arrived.notified().await;
+            }
+            ticks.tick().await;
+            let sources = Arc::clone(&sources);
+            // Apart from the threads of the packets: it reads /proc and looks at each session.
+            let Ok(event) = spawn_blocking(move || event(&sources)).await else {
+                tracing::error!("making a snapshot panicked: this is a bug of the relay");
+                continue;
+            };
+            counters.snapshots.increment();
+            self.latest.send_replace(event);
+        }
+    }
+}
+
+/// A snapshot as an event of the stream (WHATWG HTML, 9.2.5): one line of JSON.
+fn event(sources: &Sources) -> Bytes {
+    let json = serde_json::to_string(&sources.snapshot()).expect("all keys are strings");
+    Bytes::from(format!("data: {json}\n\n"))
+}

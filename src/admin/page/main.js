@@ -1,0 +1,194 @@
+// Listens to the relay's stream of snapshots, and shows each: numbers, charts and tables.
+// What comes of the relay becomes text, never markup.
+
+import { Chart } from './chart.js';
+import { History, samplesOf } from './series.js';
+import { age, bytes, cores, count, duration, short } from './format.js';
+
+/** Without a snapshot for so long, the stream counts as lost, in seconds. */
+const SILENCE = 5;
+
+/** Pauses before the next attempt, in seconds: the last again and again. */
+const PAUSES = [1, 1, 2, 4, 8];
+
+const byId = (id) => document.getElementById(id);
+const history = new History();
+const seconds = () => performance.now() / 1000;
+
+/** The lines of a family: one for each of its samples, in this order, then those not listed. */
+const perSecond = (family, label = (words) => words.join(' '), order = []) => (of) => {
+  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
+  const lines = samplesOf(of.latest.metrics, family).map(([name, words]) => ({ label: label(words), total: name, at: (i) => of.rate(i, name) }));
+  return lines.sort((a, b) => rank(a.label) - rank(b.label));
+};
+
+const gauges = (names) => (of) => names.map(([label, name]) => ({ label, gauge: name, at: (i) => of.value(i, name) }));
+
+const cell = ([from, to]) => `${from} → ${to}`;
+const CELLS = ['wss → wss', 'wss → udp', 'udp → wss', 'udp → udp'];
+
+const charts = [
+  { title: 'Packets', unit: 'a second, by cell', by: 'cell', totals: true, stacked: true, least: 1, format: short, empty: 'No packet has found a way yet.',
+    series: perSecond('pilot_beacon_relay_bridge_total', cell, CELLS) },
+  { title: 'Payload', unit: 'a second, by cell', by: 'cell', totals: true, stacked: true, least: 100, format: bytes, formatTotal: bytes, empty: 'No packet has found a way yet.',
+    series: perSecond('pilot_beacon_relay_bridge_bytes_total', cell, CELLS) },
+  { title: 'Dropped packets', unit: 'a second, by reason', by: 'reason', totals: true, stacked: true, least: 1, format: short, empty: 'No packet was dropped.',
+    series: perSecond('pilot_beacon_packets_dropped_total') },
+  { title: 'Connections', unit: 'a second, by outcome', by: 'outcome', totals: true, stacked: true, least: 1, format: short, empty: 'Nobody has tried to connect.',
+    series: perSecond('pilot_beacon_wss_connections_total') },
+  { title: 'Outbox delay', unit: 'of what left in a second', by: 'share', least: 0.001, format: duration,
+    series: (of) => [['median', 0.5], ['99 %', 0.99]].map(([label, share]) => ({ label, at: (i) => of.quantile(i, 'pilot_beacon_outbox_delay_seconds', share) })) },
+  { title: 'Nodes', unit: 'by how they are reached', by: 'over', least: 10, format: count,
+    series: gauges([['WebSocket', 'pilot_beacon_wss_active'], ['UDP', 'pilot_beacon_udp_nodes'], ['learnt', 'pilot_beacon_learnt_nodes']]) },
+  { title: 'CPU', unit: 'cores', by: 'of', least: 0.1, format: cores,
+    series: (of) => [{ label: 'the process', at: (i) => of.rate(i, 'process_cpu_seconds_total') }] },
+  { title: 'Memory', unit: 'resident', by: 'of', least: 1e6, format: bytes,
+    series: gauges([['the process', 'process_resident_memory_bytes']]) },
+].map((spec) => new Chart(spec, byId('charts')));
+
+/** The time before the latest snapshot that all charts show the numbers of. */
+let ago = null;
+let isDue = false;
+
+/** Draws the charts with the next frame, however often it is asked for. */
+function drawSoon() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => {
+    isDue = false;
+    for (const chart of charts) chart.draw(history, ago);
+  });
+}
+
+for (const chart of charts) {
+  chart.onresize = drawSoon;
+  chart.onhover((at) => {
+    ago = at;
+    drawSoon();
+  });
+}
+
+/** Fills a table: a row for each, which `cells` makes texts of, and a class for some columns. */
+function fill(id, rows, cells) {
+  const table = byId(id);
+  const classes = [...table.tHead.rows[0].cells].map((head) => head.className);
+  const body = table.tBodies[0];
+  while (body.rows.length > rows.length) body.deleteRow(-1);
+  for (const [number, row] of rows.entries()) {
+    const element = body.rows[number] ?? body.insertRow();
+    for (const [column, text] of cells(row).entries()) {
+      const place = element.cells[column] ?? element.insertCell();
+      place.className = classes[column];
+      if (place.textContent !== text) place.textContent = text;
+      place.title = text;
+    }
+  }
+  table.hidden = rows.length === 0;
+  table.nextElementSibling.hidden = rows.length > 0;
+}
+
+const FORMATS = { bytes, cores };
+
+function showNumbers() {
+  const latest = history.length - 1;
+  for (const element of document.querySelectorAll('#tiles [data-metric]')) {
+    const value = history.value(latest, element.dataset.metric);
+    element.dataset.value = value;
+    element.textContent = (FORMATS[element.dataset.unit] ?? count)(value);
+  }
+  for (const element of document.querySelectorAll('#tiles [data-rate]')) {
+    const rate = history.rate(latest, element.dataset.rate);
+    const text = (FORMATS[element.dataset.unit] ?? short)(rate);
+    element.textContent = element.dataset.unit ? text : `${text}/s`;
+  }
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
+
+function show(snapshot) {
+  byId('version').textContent = snapshot.version;
+  byId('phase').textContent = snapshot.phase;
+  byId('phase').dataset.state = snapshot.phase;
+  byId('uptime').textContent = age(snapshot.uptime_seconds);
+  const { cluster } = snapshot;
+  byId('cluster-fact').hidden = !cluster;
+  byId('cluster-name').textContent = cluster ? `${cluster.name}, ${cluster.members.length + 1} relays` : '';
+  showNumbers();
+  fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.over, short(row.packets_per_second), bytes(row.bytes_per_second)]);
+  fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);
+  const self = cluster ? [{ relay: cluster.relay, state: 'this one', seconds: snapshot.uptime_seconds, waiting_bytes: 0, address: '' }] : [];
+  fill('members', [...self, ...(cluster?.members ?? [])], (row) => [row.relay.slice(0, 12), row.state, age(row.seconds), bytes(row.waiting_bytes), row.address]);
+  fill('events', snapshot.events, (row) => [clock.format(row.at_ms), row.what, String(row.node ?? row.relay?.slice(0, 12) ?? ''), row.reason]);
+  drawSoon();
+}
+
+/** Says how the page and the relay are connected. */
+function tell(state, text) {
+  const link = byId('link');
+  document.documentElement.dataset.link = state;
+  link.dataset.state = state;
+  if (link.textContent !== text) link.textContent = text;
+  document.title = state === 'live' ? 'beacon-relay' : `(${state}) beacon-relay`;
+}
+
+let source = null;
+let heard = 0;
+let failures = 0;
+let retry = 0;
+let version = null;
+
+function connect() {
+  clearTimeout(retry);
+  source?.close();
+  heard = seconds();
+  source = new EventSource('events');
+  source.onmessage = ({ data }) => {
+    const snapshot = JSON.parse(data);
+    // Another version has another page.
+    version ??= snapshot.version;
+    if (version !== snapshot.version) location.reload();
+    heard = seconds();
+    failures = 0;
+    history.add(snapshot, heard);
+    tell('live', 'live');
+    show(snapshot);
+  };
+  // The browser's own attempts end with the first answer that is no stream.
+  source.onerror = lose;
+}
+
+function lose() {
+  source.close();
+  const pause = PAUSES[Math.min(failures, PAUSES.length - 1)];
+  failures += 1;
+  tell('disconnected', 'disconnected, trying again');
+  clearTimeout(retry);
+  retry = setTimeout(connect, pause * 1000);
+}
+
+setInterval(() => {
+  if (source.readyState !== EventSource.CLOSED && seconds() - heard > SILENCE) lose();
+}, 1000);
+addEventListener('online', connect);
+
+const THEMES = ['system', 'light', 'dark'];
+const root = document.documentElement;
+
+function nameTheme() {
+  byId('theme').textContent = `theme: ${root.dataset.theme ?? 'system'}`;
+}
+
+byId('theme').addEventListener('click', () => {
+  const next = THEMES[(THEMES.indexOf(root.dataset.theme ?? 'system') + 1) % THEMES.length];
+  if (next === 'system') delete root.dataset.theme;
+  else root.dataset.theme = next;
+  try {
+    localStorage.setItem('theme', next);
+  } catch {
+    // It holds until the page is closed.
+  }
+  nameTheme();
+});
+
+nameTheme();
+connect();

@@ -1,0 +1,103 @@
+//! What the relay looks like at one moment: the status page, `/status` and the command line
+//! show this, and nothing else.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Phase;
+use crate::cluster;
+
+/// Rows of a table at most.
+pub const MOST_ROWS: usize = 10;
+
+/// The relay at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// The version that runs.
+    pub version: &'static str,
+    /// How far the relay has come.
+    pub phase: Phase,
+    /// Age of the relay, to the millisecond: what rates are computed over.
+    pub uptime_seconds: f64,
+    /// The main numbers.
+    #[serde(flatten)]
+    pub status: Status,
+    /// Who is busy, who is slow, and what has happened.
+    #[serde(flatten)]
+    pub tables: Tables,
+    /// The samples of `/metrics`, by the names that they have there.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The main numbers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Nodes that are connected over WebSocket.
+    pub wss_peers: usize,
+    /// Nodes with a UDP endpoint.
+    pub udp_nodes: usize,
+    /// Nodes that other beacons serve.
+    pub learnt_nodes: usize,
+    /// Beacons that have published nodes.
+    pub beacons: usize,
+    /// Relayed packets that wait in outboxes.
+    pub packets_queued: u64,
+    /// The cluster, where the relay is part of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<cluster::Status>,
+}
+
+/// The tables of the page, at most [`MOST_ROWS`] rows each.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tables {
+    /// Who sends most, the busiest first.
+    pub top_talkers: Vec<Talker>,
+    /// Whose outboxes hold most, the fullest first.
+    pub slow_readers: Vec<SlowReader>,
+    /// What has happened, the latest first.
+    pub events: Vec<Event>,
+}
+
+/// One who sends.
+#[derive(Clone, Debug, Serialize)]
+pub struct Talker {
+    /// The node.
+    pub node: u32,
+    /// What it sends over: `wss` or `udp`.
+    pub over: &'static str,
+    /// Packets that came of it in the last second.
+    pub packets_per_second: f64,
+    /// Their bytes.
+    pub bytes_per_second: f64,
+}
+
+/// One for whom packets wait.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SlowReader {
+    /// The node.
+    pub node: u32,
+    /// What its outbox holds, in bytes with their bookkeeping.
+    pub waiting_bytes: usize,
+    /// How long the oldest packet has waited.
+    pub waiting_seconds: f64,
+    /// Age of its session.
+    pub connected_seconds: u64,
+}
+
+/// Something that has happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Unix time in milliseconds.
+    pub at_ms: u64,
+    /// What, in a word.
+    pub what: &'static str,
+    /// To which node, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<u32>,
+    /// To which relay of the cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<String>,
+    /// Why, as a word of a metric; empty where there is nothing to say.
+    pub reason: &'static str,
+}

@@ -1,0 +1,192 @@
+//! The status page in a real Chromium, and its stream under many watchers.
+
+mod browser;
+mod screenshots;
+mod traffic;
+mod watchers;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
+use browser::Browser;
+use traffic::Traffic;
+
+/// What the page is in: set by its own script.
+const LIVE: &str = "document.documentElement.dataset.link === 'live'";
+
+/// Narrowest phone that the page is for, in CSS pixels.
+const PHONE: u32 = 360;
+
+fn nodes() -> Vec<Node> {
+    traffic::WSS.into_iter().map(Node::new).collect()
+}
+
+fn start(arguments: &[&str]) -> Relay {
+    let nodes = nodes();
+    Relay::with_nodes(&nodes.iter().collect::<Vec<_>>(), arguments)
+}
+
+/// The samples of /metrics, and under the name of each family their sum.
+fn metrics(relay: &Relay) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    for line in relay.metrics().lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let value: f64 = value.parse().unwrap();
+        found.insert(name.to_owned(), value);
+        if let Some((family, _)) = name.split_once('{') {
+            *found.entry(family.to_owned()).or_default() += value;
+        }
+    }
+    found
+}
+
+/// The numbers on the page: the metric of each, its exact value, and what people read.
+fn numbers(browser: &mut Browser) -> Vec<(String, f64, String)> {
+    let found = browser.value(
+        "[...document.querySelectorAll('[data-metric]')].map((element) => \
+         [element.dataset.metric, Number(element.dataset.value), element.textContent])",
+    );
+    let number = |row: &Value| {
+        let text = |at: usize| row[at].as_str().unwrap().to_owned();
+        (text(0), row[1].as_f64().unwrap(), text(2))
+    };
+    found.as_array().unwrap().iter().map(number).collect()
+}
+
+/// Whether a text is a number as the page writes it: whole, or with three digits and a unit.
+fn says(text: &str, value: f64) -> bool {
+    let mut parts = text.split('\u{202f}').collect::<Vec<_>>();
+    let units = ["B", "kB", "MB", "GB"];
+    match parts.last().and_then(|last| units.iter().position(|unit| unit == last)) {
+        Some(power) => {
+            parts.pop();
+            let scale = 1_000_f64.powi(i32::try_from(power).unwrap());
+            let shown = parts.concat().parse::<f64>().unwrap() * scale;
+            (shown - value).abs() <= value * 0.005
+        }
+        None => parts.concat().parse::<f64>().unwrap() == value.round(),
+    }
+}
+
+/// Waits until page and scrape say the same; what is of the process itself is never at rest.
+fn assert_same_numbers(relay: &Relay, browser: &mut Browser) {
+    let differing = |browser: &mut Browser| {
+        let shown = numbers(browser);
+        let scraped = metrics(relay);
+        assert!(shown.len() > 20, "{shown:?}");
+        let wrong = shown.into_iter().filter(|(name, value, text)| {
+            let real = scraped.get(name).unwrap_or_else(|| panic!("no {name} in /metrics"));
+            let is_same = if name.starts_with("process_") {
+                (real - value).abs() < 0.5 * real
+            } else {
+                real == value
+            };
+            !(is_same && says(text, *value))
+        });
+        wrong.collect::<Vec<_>>()
+    };
+    let end = Instant::now() + PATIENCE;
+    look_until(end, || differing(browser).is_empty().then_some(())).unwrap_or_else(|| {
+        panic!("not as in /metrics: {:?}\n{}", differing(browser), relay.metrics())
+    });
+}
+
+#[test]
+fn page_shows_what_the_metrics_say_in_a_real_browser() {
+    let mut relay = start(&[]);
+    let mut browser = Browser::start();
+    browser.resize(1_280, 900, false);
+    browser.prefer("light");
+    browser.open(&format!("http://{}/", relay.admin));
+    browser.wait_for(LIVE);
+
+    // Under traffic: 4 cells × 4 packets in 20 ms are 800 a second, and 10 more that are dropped.
+    let traffic = Traffic::start(&relay, 4, false);
+    let rate =
+        "[...document.querySelectorAll('[data-rate]')].map((e) => parseFloat(e.textContent))[0]";
+    browser.wait_for(&format!("{rate} > 600 && {rate} < 1000"));
+    // Of each chart a line with several points, none of them flat on the page's edge.
+    browser.wait_for(
+        "[...document.querySelectorAll('.chart')].every((chart) => \
+         [...chart.querySelectorAll('.line')].some((line) => \
+         line.getAttribute('d').split('L').length > 3 && line.getTotalLength() > 3))",
+    );
+    let cells = "[...document.querySelectorAll('.chart')][0].querySelectorAll('tbody tr').length";
+    assert_eq!(browser.value(cells), 4);
+    let rest = "getComputedStyle(document.querySelector('.line')).stroke !== 'none'";
+    assert_eq!(browser.value(rest), true);
+    traffic.stop();
+
+    assert_same_numbers(&relay, &mut browser);
+    assert_eq!(browser.complaints(), [] as [String; 0]);
+
+    looks(&mut browser);
+    assert_eq!(browser.complaints(), [] as [String; 0]);
+
+    // Another process at the same address: the page says so, and goes on by itself.
+    let admin = relay.admin.to_string();
+    drop(relay);
+    browser.wait_for("document.getElementById('link').textContent.startsWith('disconnected')");
+    assert_eq!(browser.value("document.title"), "(disconnected) beacon-relay");
+    relay = start(&["--admin-bind", &admin]);
+    browser.wait_for(LIVE);
+    Traffic::start(&relay, 1, false).stop();
+    assert_same_numbers(&relay, &mut browser);
+    let complaints = browser.complaints();
+    let refused = |complaint: &String| complaint.contains("net::ERR_");
+    assert!(complaints.iter().all(refused), "{complaints:?}");
+}
+
+/// Light and dark, by the system and by the button, and on a phone.
+fn looks(browser: &mut Browser) {
+    const COLOUR: &str = "getComputedStyle(document.body).backgroundColor";
+    const BUTTON: &str = "document.getElementById('theme')";
+    let light = browser.value(COLOUR);
+    browser.prefer("dark");
+    let dark = browser.value(COLOUR);
+    assert_ne!(light, dark);
+    browser.value(&format!("{BUTTON}.click()"));
+    assert_eq!(browser.value(&format!("{BUTTON}.textContent")), "theme: light");
+    assert_eq!(browser.value(COLOUR), light);
+    let here = browser.value("location.href");
+    browser.open(here.as_str().unwrap());
+    browser.wait_for(LIVE);
+    assert_eq!(browser.value(COLOUR), light, "the choice is kept");
+    browser.value(&format!("{BUTTON}.click()"));
+    assert_eq!(browser.value(COLOUR), dark);
+    browser.value(&format!("{BUTTON}.click()"));
+    assert_eq!(browser.value("localStorage.getItem('theme')"), "system");
+
+    browser.resize(PHONE, 740, true);
+    let width = "document.documentElement.scrollWidth";
+    assert_eq!(browser.value(width), PHONE);
+    assert_eq!(browser.value("innerWidth"), PHONE);
+    browser.resize(1_280, 900, false);
+}
+
+#[test]
+fn page_is_for_browsers_and_the_list_for_everybody_else() {
+    let relay = start(&[]);
+    let (status, list) = http_get(relay.admin, "/");
+    assert_eq!(status, 200);
+    assert!(list.starts_with("beacon-relay ") && list.contains("\n/metrics "), "{list}");
+
+    let page = watchers::request(relay.admin, "/", "Accept: text/html,*/*;q=0.8\r\n");
+    assert!(page.contains("<!doctype html>"), "{page}");
+    let head = page.to_ascii_lowercase();
+    for header in [
+        "content-type: text/html; charset=utf-8",
+        "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self';",
+        "frame-ancestors 'none'",
+        "x-content-type-options: nosniff",
+        "referrer-policy: no-referrer",
+    ] {
+        assert!(head.contains(header), "{header} is not in\n{page}");
+    }
+    // Nothing is loaded from elsewhere, and nothing is inline.
+    let text = page.split("<!doctype html>").nth(1).unwrap();
+    assert!(!text.contains("//") && !text.contains("style=") && !text.contains(" on"), "{text}");
+}
