@@ -9,7 +9,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test soak sanitize bench bench-peers lint docs deny clean
+.PHONY: help setup build run test screenshots soak sanitize bench bench-peers lint docs deny clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus) and doc tests
 	$(CARGO) test --release --locked
+
+screenshots: setup ## The pictures of the status page, docs/page (6 min)
+	$(CARGO) test --release --locked --test it -- --ignored page::screenshots
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_

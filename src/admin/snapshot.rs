@@ -51,7 +51,7 @@ pub struct Status {
 /// The tables of the page, at most [`MOST_ROWS`] rows each.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tables {
-    /// Who sends most, the busiest first.
+    /// Who sends or receives most, the busiest first.
     pub top_talkers: Vec<Talker>,
     /// Whose outboxes hold most, the fullest first.
     pub slow_readers: Vec<SlowReader>,
@@ -59,17 +59,17 @@ pub struct Tables {
     pub events: Vec<Event>,
 }
 
-/// One who sends.
+/// One who sends or receives much, estimated from a sample.
 #[derive(Clone, Debug, Serialize)]
 pub struct Talker {
     /// The node.
     pub node: u32,
-    /// What it sends over: `wss` or `udp`.
-    pub over: &'static str,
-    /// Packets that came of it in the last second.
-    pub packets_per_second: f64,
-    /// Their bytes.
-    pub bytes_per_second: f64,
+    /// What it does: `sends` or `receives`.
+    pub does: &'static str,
+    /// Packets a second.
+    pub packets_per_second: u64,
+    /// Bytes of their payloads a second.
+    pub bytes_per_second: u64,
 }
 
 /// One for whom packets wait.

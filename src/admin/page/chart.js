@@ -1,7 +1,7 @@
 // A chart over the last five minutes, and the table below it that names its lines.
 
 import { WINDOW } from './series.js';
-import { count } from './format.js';
+import { count, trimmed } from './format.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const HEIGHT = 148;
@@ -166,10 +166,10 @@ export class Chart {
     for (const share of [0, 0.5, 1]) {
       const at = Math.round(y(top * share)) + 0.5;
       svg('line', { x1: LEFT, x2: this.#width - RIGHT, y1: at, y2: at }, this.grid);
-      svg('text', { x: LEFT - 6, y: at + 4, 'text-anchor': 'end' }, this.grid).textContent = (this.#spec.formatAxis ?? this.#spec.format)(top * share);
+      svg('text', { x: LEFT - 6, y: at + 4, 'text-anchor': 'end' }, this.grid).textContent = trimmed(this.#spec.format(top * share));
     }
     for (const minutes of [5, 4, 3, 2, 1, 0]) {
-      const anchor = minutes === 0 ? 'end' : minutes === 5 ? 'start' : 'middle';
+      const anchor = minutes === 0 ? 'end' : 'middle';
       const text = svg('text', { x: x(end - minutes * 60), y: HEIGHT - 5, 'text-anchor': anchor }, this.grid);
       text.textContent = minutes ? `−${minutes}${minutes === 5 ? ' min' : ''}` : 'now';
     }

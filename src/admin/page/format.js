@@ -11,14 +11,25 @@ function scaled(value, units) {
   if (!Number.isFinite(value)) return '–';
   let unit = 0;
   // 999.5 would be written as 1000.
-  while (Math.abs(value) >= 999.5 && unit < units.length - 1) {
+  while (value >= 999.5 && unit < units.length - 1) {
     value /= 1000;
     unit += 1;
   }
-  const digits = Math.abs(value) >= 99.95 || Number.isInteger(value) ? 0 : Math.abs(value) >= 9.995 ? 1 : 2;
-  const text = value.toFixed(digits);
+  const text = unit === 0 && wholeUnits.includes(units[0]) ? few(value) : value.toFixed(digits(value));
   return units[unit] ? text + NARROW_SPACE + units[unit] : text;
 }
+
+/** Units of which there are no parts. */
+const wholeUnits = ['', 'B'];
+
+/** Decimals that make three digits of a number below 1000. */
+const digits = (value) => (value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2);
+
+/** A mean of things that are whole: a part only says something where there are few. */
+const few = (value) => (value < 9.95 && Math.abs(value - Math.round(value)) > 0.05 ? value.toFixed(1) : value.toFixed(0));
+
+/** The same without zeros at the end, for round numbers: 2.5 k */
+export const trimmed = (text) => text.replace(/(\.\d*?)0+(?!\d)/, '$1').replace(/\.(?!\d)/, '');
 
 /** 12.3 k */
 export const short = (value) => scaled(value, ['', 'k', 'M', 'G', 'T']);

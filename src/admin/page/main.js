@@ -35,7 +35,7 @@ const charts = [
   { title: 'Dropped packets', unit: 'a second, by reason', by: 'reason', totals: true, stacked: true, least: 1, format: short, empty: 'No packet was dropped.',
     series: perSecond('pilot_beacon_packets_dropped_total') },
   { title: 'Connections', unit: 'a second, by outcome', by: 'outcome', totals: true, stacked: true, least: 1, format: short, empty: 'Nobody has tried to connect.',
-    series: perSecond('pilot_beacon_wss_connections_total') },
+    series: perSecond('pilot_beacon_wss_connections_total', undefined, ['auth_ok']) },
   { title: 'Outbox delay', unit: 'of what left in a second', by: 'share', least: 0.001, format: duration,
     series: (of) => [['median', 0.5], ['99 %', 0.99]].map(([label, share]) => ({ label, at: (i) => of.quantile(i, 'pilot_beacon_outbox_delay_seconds', share) })) },
   { title: 'Nodes', unit: 'by how they are reached', by: 'over', least: 10, format: count,
@@ -114,7 +114,7 @@ function show(snapshot) {
   byId('cluster-fact').hidden = !cluster;
   byId('cluster-name').textContent = cluster ? `${cluster.name}, ${cluster.members.length + 1} relays` : '';
   showNumbers();
-  fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.over, short(row.packets_per_second), bytes(row.bytes_per_second)]);
+  fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.does, short(row.packets_per_second), bytes(row.bytes_per_second)]);
   fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);
   const self = cluster ? [{ relay: cluster.relay, state: 'this one', seconds: snapshot.uptime_seconds, waiting_bytes: 0, address: '' }] : [];
   fill('members', [...self, ...(cluster?.members ?? [])], (row) => [row.relay.slice(0, 12), row.state, age(row.seconds), bytes(row.waiting_bytes), row.address]);

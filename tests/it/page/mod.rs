@@ -103,7 +103,7 @@ fn page_shows_what_the_metrics_say_in_a_real_browser() {
     browser.open(&format!("http://{}/", relay.admin));
     browser.wait_for(LIVE);
 
-    // Under traffic: 4 cells × 4 packets in 20 ms are 800 a second, and 10 more that are dropped.
+    // Under traffic: 4 cells × 4 packets in 20 ms are 800 a second, and 20 more that are dropped.
     let traffic = Traffic::start(&relay, 4, false);
     let rate =
         "[...document.querySelectorAll('[data-rate]')].map((e) => parseFloat(e.textContent))[0]";

@@ -10,7 +10,11 @@ use super::traffic::Traffic;
 use super::{LIVE, PHONE, nodes};
 use crate::cluster::{Cluster, Fabric};
 use crate::harness::{Node, Relay};
-use crate::peer::{Peer, frame, relay as relay_packet};
+use crate::peer::{Peer, UdpNode, frame};
+
+/// The peers answer no pings, and one of them reads nothing.
+const PATIENT: [&str; 6] =
+    ["--write-timeout", "1h", "--ping-interval", "1h", "--idle-timeout", "1h"];
 
 /// As long as the charts show.
 const TIME: Duration = Duration::from_secs(305);
@@ -24,22 +28,26 @@ fn screenshots_of_the_page_under_traffic() {
     let mut all = nodes();
     all.extend([stuck.clone(), far.clone()]);
     let known: Vec<_> = all.iter().collect();
-    let cluster = Cluster::of_three(Fabric::Mesh, &known, &["--write-timeout", "1h"]);
+    let cluster = Cluster::of_three(Fabric::Mesh, &known, &PATIENT);
     let relay = &cluster.relays[0];
     let _far = Peer::log_in(cluster.relays[1].wss, &far);
     let mut browser = Browser::start();
-    browser.resize(1_440, 1_020, false);
+    browser.resize(1_440, 1_340, false);
     browser.prefer("light");
     browser.open(&format!("http://{}/", relay.admin));
     browser.wait_for(LIVE);
 
     let traffic = Traffic::start(relay, 12, true);
     let _stuck = Peer::log_in(relay.wss, &stuck);
+    let sender = UdpNode::register(relay.udp, 23);
     let began = Instant::now();
     let mut minute = 0;
     while began.elapsed() < TIME {
-        thread::sleep(Duration::from_millis(700));
-        flood(relay, &stuck, &far);
+        thread::sleep(Duration::from_millis(50));
+        // Some packets for a node that reads nothing, and some for one on another relay.
+        for dest in [stuck.id, far.id, far.id] {
+            sender.relay(dest, &[0; 900]);
+        }
         if began.elapsed() > Duration::from_secs(60) * minute {
             minute += 1;
             crowd(relay);
@@ -57,16 +65,6 @@ fn screenshots_of_the_page_under_traffic() {
     browser.resize(PHONE, 780, true);
     shoot("phone.png", &mut browser);
     traffic.stop();
-}
-
-/// Some packets for a node that reads nothing, and some for one on another relay.
-fn flood(relay: &Relay, stuck: &Node, far: &Node) {
-    let sender = Node::new(12_000);
-    let node = crate::peer::UdpNode::register(relay.udp, sender.id);
-    for _ in 0..60 {
-        node.send(&relay_packet(sender.id, stuck.id, &[0; 1_200]));
-        node.send(&relay_packet(sender.id, far.id, &[0; 200]));
-    }
 }
 
 /// Clients that come and are refused.

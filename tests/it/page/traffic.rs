@@ -83,6 +83,8 @@ fn exchange(peers: &mut [Peer; 2], nodes: &[UdpNode; 2], burst: u32, phase: f64,
     (0..counts[3]).for_each(|_| udp_b.relay(UDP[0], &payload[..100]));
     if tick.is_multiple_of(5) {
         wss_a.relay(WSS[0], ABSENT, b"");
+        // A sign of life as well: packets for a silent node are limited.
+        udp_a.relay(ABSENT, b"");
     }
     (0..counts[0] + counts[2]).for_each(|_| drop(wss_b.delivery()));
     (0..counts[1] + counts[3]).for_each(|_| drop(udp_a.delivery()));
