@@ -19,10 +19,6 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::Counters;
 
-/// Connections at once; further ones wait in the kernel's backlog. All watchers
-/// ([`super::feed::MAX_WATCHERS`]) leave half of them to others.
-const MAX_CONNECTIONS: usize = 512;
-
 /// Time for the head of a request, and between two requests of one connection.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 
@@ -38,14 +34,16 @@ const SEND_BUFFER: usize = 65_536;
 /// Wait after a connection could not be accepted, most often for want of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Serves `router` until `shutdown`, then ends all connections.
+/// Serves `router` until `shutdown`, then ends all connections. Beyond `max_connections` at once,
+/// further ones wait in the kernel's backlog.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
+    max_connections: usize,
     counters: Arc<Counters>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(max_connections));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {

@@ -18,10 +18,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Sources;
 use super::counters::Counters;
 
-/// Who may watch at once: each costs a connection with its buffers, about 100 KiB where it
-/// reads nothing.
-pub(super) const MAX_WATCHERS: usize = 256;
-
 /// Between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,23 +30,25 @@ pub(super) struct Feed {
     /// One event of the stream as it goes out; empty where nobody has watched of late.
     latest: watch::Sender<Bytes>,
     places: Arc<Semaphore>,
+    max_watchers: usize,
     arrived: Notify,
 }
 
-impl Default for Feed {
-    fn default() -> Self {
+impl Feed {
+    /// A feed that nobody watches. Each watcher costs a connection with its buffers, about
+    /// 100 KiB where it reads nothing.
+    pub(super) fn new(max_watchers: usize) -> Self {
         Self {
             latest: watch::Sender::default(),
-            places: Arc::new(Semaphore::new(MAX_WATCHERS)),
+            places: Arc::new(Semaphore::new(max_watchers)),
+            max_watchers,
             arrived: Notify::new(),
         }
     }
-}
 
-impl Feed {
     /// How many watch.
     pub(super) fn watchers(&self) -> usize {
-        MAX_WATCHERS - self.places.available_permits()
+        self.max_watchers - self.places.available_permits()
     }
 
     /// The stream for one more watcher, or the refusal of one too many.

@@ -56,6 +56,8 @@ pub struct Sources {
     pub tables: Box<dyn Fn() -> Tables + Send + Sync>,
     /// When the relay started.
     pub since: Instant,
+    /// Connections at once; half of them may watch.
+    pub max_connections: usize,
 }
 
 impl std::fmt::Debug for Sources {
@@ -86,7 +88,9 @@ pub async fn serve(
     sources: Arc<Sources>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (feed, counters) = (Arc::<Feed>::default(), Arc::<Counters>::default());
+    let max_connections = sources.max_connections;
+    // The other half is for scrapes, probes and commands.
+    let (feed, counters) = (Arc::new(Feed::new(max_connections / 2)), Arc::<Counters>::default());
     let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
     sources.registry.add(move |families| counted.families(&watched, families));
     let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
@@ -102,7 +106,7 @@ pub async fn serve(
         .layer(map_response(page::guard))
         .with_state(Arc::clone(&sources));
     tokio::select! {
-        () = connections::serve(listener, router, Arc::clone(&counters), shutdown) => {}
+        () = connections::serve(listener, router, max_connections, Arc::clone(&counters), shutdown) => {}
         () = feed.run(sources, &counters) => {}
     }
 }

@@ -31,7 +31,7 @@ use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust};
 pub use secret::Secret;
 pub(crate) use secret::shown;
-pub use surroundings::{Surroundings, create_state_dir, max_waiting};
+pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use value::{
     ClusterName, Fingerprint, HostPort, IpNet, LogFilter, LogFormat, NatsServers, PunchAllow,

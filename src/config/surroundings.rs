@@ -16,11 +16,10 @@ use super::{Error, Origin, Place};
 /// Most peers by default, whatever the machine allows.
 pub(super) const DEFAULT_MAX_PEERS: usize = 50_000;
 
-/// Descriptors that are neither for peers nor for connections that log in.
+/// Descriptors that are neither for connections nor for peers.
 ///
-/// 128 = 64 (UDP sockets, one a core) + 32 (operators' connections)
-///     + 32 (registry, files, runtime).
-const RESERVED_DESCRIPTORS: u64 = 128;
+/// 96 = 64 (UDP sockets, one a core) + 32 (registry, files, runtime).
+const RESERVED_DESCRIPTORS: u64 = 96;
 
 /// Most connections that have not logged in, where the descriptor limit is so much: a
 /// thirty-second of it, at most 1,024; at least 128, or an eighth of a limit that is small.
@@ -28,6 +27,13 @@ const RESERVED_DESCRIPTORS: u64 = 128;
 pub fn max_waiting(descriptors: u64) -> usize {
     let least = (descriptors / 8).clamp(16, 128);
     usize::try_from((descriptors / 32).clamp(least, 1_024)).expect("1,024 at most")
+}
+
+/// Most connections of operators, where the descriptor limit is so much: a thirty-second of it,
+/// at least 32 and at most 512. However many come, they take no descriptor from a peer.
+#[must_use]
+pub fn max_operators(descriptors: u64) -> usize {
+    usize::try_from((descriptors / 32).clamp(32, 512)).expect("512 at most")
 }
 
 /// The process and its machine, as far as settings depend on them. Debugged, it does not
@@ -89,7 +95,7 @@ impl Surroundings {
     pub(super) fn most_peers(&self) -> usize {
         let descriptors = self.descriptors.saturating_sub(RESERVED_DESCRIPTORS);
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        all.saturating_sub(max_waiting(self.descriptors))
+        all.saturating_sub(max_waiting(self.descriptors) + max_operators(self.descriptors))
     }
 }
 
@@ -152,7 +158,7 @@ mod tests {
     #[test]
     fn peers_get_the_descriptors_that_are_not_reserved() {
         for (descriptors, peers) in
-            [(1_024, 768), (256, 96), (100, 0), (u64::MAX, usize::MAX - 1_152)]
+            [(1_024, 768), (256, 96), (100, 0), (u64::MAX, usize::MAX - 1_632)]
         {
             let surroundings = Surroundings { descriptors, ..surroundings(&[]) };
             assert_eq!(surroundings.most_peers(), peers);

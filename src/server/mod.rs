@@ -174,6 +174,7 @@ impl Server {
             status: exporters::status(&traffic, &table, &relay, cluster.as_ref()),
             tables: exporters::tables(&table),
             since,
+            max_connections: settings::max_operators(),
         };
         let mut tasks = JoinSet::new();
         let until = stopping.clone();

@@ -34,6 +34,15 @@ pub(super) fn directory(config: &Config) -> directory::Settings {
     }
 }
 
+/// Most connections of operators at once.
+pub(super) fn max_operators() -> usize {
+    config::max_operators(descriptors())
+}
+
+fn descriptors() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 pub(super) fn wss(config: &Config) -> wss::Settings {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     wss::Settings {
@@ -45,7 +54,7 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
             write_timeout: config.write_timeout,
         },
         max_peers: config.max_peers,
-        max_waiting: max_waiting(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)),
+        max_waiting: max_waiting(descriptors()),
         upgrade_rate: config.upgrade_rate,
         upgrade_burst: config.upgrade_burst,
         trusted_proxies: config.trusted_proxies.clone(),
