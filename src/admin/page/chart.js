@@ -23,10 +23,10 @@ function html(name, className, text, parent) {
   return element;
 }
 
-/** The least of 1, 2, 2.5, 5, 10, … that is not below `value`. */
+/** The least round number that is not below `value`; half of it is as round. */
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999_999);
+  return [1, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value * 0.999_999);
 }
 
 /**

@@ -77,6 +77,7 @@ pub async fn show(
     .await;
     written?;
     let admin = relay.admin;
+    writeln!(out, "page:    http://{admin}/")?;
     writeln!(out, "metrics: http://{admin}/metrics")?;
     writeln!(out, "ready:   http://{admin}/readyz")?;
     writeln!(out, "status:  http://{admin}/status")?;

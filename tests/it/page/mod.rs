@@ -11,6 +11,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
+use crate::peer::{Peer, frame, relay as relay_packet};
 use browser::Browser;
 use traffic::Traffic;
 
@@ -138,6 +139,11 @@ fn page_shows_what_the_metrics_say_in_a_real_browser() {
     let complaints = browser.complaints();
     let refused = |complaint: &String| complaint.contains("net::ERR_");
     assert!(complaints.iter().all(refused), "{complaints:?}");
+
+    // What the policy forbids does not pass unseen.
+    browser.value("document.body.setAttribute('style', 'color: red')");
+    browser.wait_for("violations.length === 1");
+    assert_ne!(browser.complaints(), [] as [String; 0]);
 }
 
 /// Light and dark, by the system and by the button, and on a phone.
@@ -189,4 +195,30 @@ fn page_is_for_browsers_and_the_list_for_everybody_else() {
     // Nothing is loaded from elsewhere, and nothing is inline.
     let text = page.split("<!doctype html>").nth(1).unwrap();
     assert!(!text.contains("//") && !text.contains("style=") && !text.contains(" on"), "{text}");
+}
+
+#[test]
+fn reader_that_reads_nothing_is_among_the_slow_ones_and_a_quick_one_is_not() {
+    let relay = start(&["--relay-rate", "0", "--outbox-age", "1h"]);
+    let [sender, stuck] = traffic::WSS.map(Node::new);
+    let mut wss = Peer::log_in(relay.wss, &sender);
+    let slow = Peer::log_in(relay.wss, &stuck);
+    // More than the kernel's buffers and the outbox can hold together.
+    let packet = frame(0x82, &relay_packet(sender.id, stuck.id, &[0x5a; 1_000]));
+    (0..100).for_each(|_| wss.write(&packet.repeat(100)));
+    let readers = || {
+        let (status, text) = http_get(relay.admin, "/status");
+        assert_eq!(status, 200);
+        serde_json::from_str::<Value>(&text).unwrap()["slow_readers"].clone()
+    };
+    let end = Instant::now() + PATIENCE;
+    let is_full = |readers: &Value| {
+        readers[0]["waiting_bytes"].as_u64().is_some_and(|b| (200_000..=262_144).contains(&b))
+    };
+    let found = look_until(end, || Some(readers()).filter(is_full));
+    let found = found.unwrap_or_else(|| panic!("nobody is slow: {}", readers()));
+    assert_eq!((found.as_array().unwrap().len(), &found[0]["node"]), (1, &stuck.id.into()));
+    drop(slow);
+    let empty = || (readers() == Value::Array(Vec::new())).then_some(());
+    look_until(end, empty).expect("who is gone is not slow");
 }
