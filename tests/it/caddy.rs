@@ -4,64 +4,92 @@
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::harness::{Node, PATIENCE, Program, Relay, look_until, read_response, write_directory};
+use crate::deploy::{deploy, run, tool};
+use crate::harness::{
+    Node, PATIENCE, Program, Relay, http_get, look_until, read_response, write_directory,
+};
 use crate::proxy::{self, CLIENT, FORGED, Tls, UPGRADE, read_head, recorder};
 
 /// Caddy, ready to serve `https://localhost:PORT`.
-struct Caddy {
+pub(crate) struct Caddy {
     program: Program,
-    address: SocketAddr,
-    ca: PathBuf,
-    _storage: TempDir,
+    caddy: PathBuf,
+    pub(crate) address: SocketAddr,
+    /// Its own control port.
+    pub(crate) admin: SocketAddr,
+    /// The root of its own CA.
+    pub(crate) ca: PathBuf,
+    storage: TempDir,
 }
 
 impl Caddy {
-    fn start(upstream: SocketAddr) -> Self {
+    /// Debian's Caddy with deploy/Caddyfile.
+    pub(crate) fn start(upstream: SocketAddr) -> Self {
+        Self::of("caddy".into(), "Caddyfile", upstream)
+    }
+
+    /// The later Caddy of scripts/tools.txt, with the file that keeps WebSockets over a reload.
+    pub(crate) fn that_keeps(upstream: SocketAddr) -> Self {
+        Self::of(tool("caddy"), "Caddyfile.stream-close-delay", upstream)
+    }
+
+    /// A Caddy with a file of deploy/.
+    pub(crate) fn of(caddy: PathBuf, file: &str, upstream: SocketAddr) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let ca = storage.path().join("caddy/pki/authorities/local/root.crt");
+        let file = deploy(file);
         let end = Instant::now() + PATIENCE;
-        // Caddy cannot say which port the system chose for it, so one is chosen for it; should
-        // somebody else take that meanwhile, another one is tried.
+        // Caddy cannot say which ports the system chose for it, so they are chosen for it; should
+        // somebody else take them meanwhile, others are tried.
         let started = look_until(end, || {
-            let address =
-                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-            let program = Self::run(upstream, address, storage.path());
+            let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+            let [address, admin] = free.map(|listener| listener.local_addr().unwrap());
+            let variables = [
+                ("RELAY_HOST", "localhost".to_owned()),
+                ("RELAY_TLS", "internal".to_owned()),
+                ("RELAY_LISTEN", address.ip().to_string()),
+                ("RELAY_HTTPS_PORT", address.port().to_string()),
+                ("RELAY_UPSTREAM", upstream.to_string()),
+                ("RELAY_CADDY_ADMIN", admin.to_string()),
+            ];
+            let mut command = Command::new(&caddy);
+            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).envs(variables);
+            command.env("XDG_DATA_HOME", storage.path()).env("XDG_CONFIG_HOME", storage.path());
+            let program = Program::start(&mut command);
             let line = program
                 .wait_for_line_of(&["serving initial configuration", "address already in use"]);
-            line.contains("serving").then_some((program, address))
+            line.contains("serving").then_some((program, address, admin))
         });
-        let (program, address) = started.expect("no port is free");
-        let caddy = Self { program, address, ca, _storage: storage };
+        let (program, address, admin) = started.expect("no port is free");
+        let caddy = Self { program, caddy, address, admin, ca, storage };
         // It listens before it has its certificate.
         let shaken = look_until(end, || caddy.dial().ok());
         assert!(shaken.is_some(), "no TLS with Caddy:\n{}", caddy.program.log());
         caddy
     }
 
-    fn run(upstream: SocketAddr, address: SocketAddr, storage: &Path) -> Program {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/Caddyfile");
-        let mut command = Command::new("caddy");
-        command
-            .args(["run", "--adapter", "caddyfile", "--config"])
-            .arg(file)
-            .env("RELAY_HOST", "localhost")
-            .env("RELAY_TLS", "internal")
-            .env("RELAY_LISTEN", address.ip().to_string())
-            .env("RELAY_HTTPS_PORT", address.port().to_string())
-            .env("RELAY_UPSTREAM", upstream.to_string())
-            .env("RELAY_CADDY_ADMIN", "off")
-            .env("XDG_DATA_HOME", storage)
-            .env("XDG_CONFIG_HOME", storage);
-        Program::start(&mut command)
+    /// `caddy reload` with another configuration: one that waits a little longer.
+    pub(crate) fn reload(&self) {
+        let (status, running) = http_get(self.admin, "/config/");
+        assert_eq!(status, 200, "{running}");
+        let changed =
+            running.replace("\"idle_timeout\":60000000000", "\"idle_timeout\":61000000000");
+        assert_ne!(running, changed, "there is no idle_timeout to change");
+        let file = self.storage.path().join("changed.json");
+        fs::write(&file, changed).unwrap();
+        run(Command::new(&self.caddy)
+            .args(["reload", "--address", &self.admin.to_string(), "--config"])
+            .arg(&file)
+            .env("XDG_DATA_HOME", self.storage.path()));
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("wss://localhost:{}/v1/compat", self.address.port())
     }
 
@@ -186,7 +214,7 @@ fn metrics_are_not_reachable_from_outside() {
     assert_eq!(caddy.get("/health").0, 200);
     for path in ["/metrics", "/healthz", "/readyz"] {
         assert_eq!(caddy.get(path).0, 404, "{path} through Caddy");
-        let (status, body) = crate::harness::http_get(relay.wss, path);
+        let (status, body) = http_get(relay.wss, path);
         assert_eq!(status, 404, "{path} at the public listener: {body}");
     }
     assert!(relay.metrics().contains("pilot_beacon_wss_active 0"));

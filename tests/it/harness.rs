@@ -360,6 +360,10 @@ fn unchunk(mut body: &str) -> String {
     let mut whole = String::new();
     while let Some((length, rest)) = body.split_once("\r\n") {
         let length = usize::from_str_radix(length, 16).unwrap();
+        // Trailers may follow the last chunk.
+        if length == 0 {
+            break;
+        }
         whole.push_str(&rest[..length]);
         body = rest[length..].strip_prefix("\r\n").unwrap();
     }

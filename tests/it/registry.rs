@@ -14,7 +14,7 @@ use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::peer::{Peer, UdpNode, nonce, sync};
 
 /// What the registry says when it is asked for a node.
-enum Answer {
+pub(crate) enum Answer {
     /// The key of this node, whichever was asked for.
     Key(u32),
     NotFound,
@@ -24,8 +24,8 @@ enum Answer {
 }
 
 /// A registry in binary mode on a real socket; it goes down when it is dropped.
-struct Registry {
-    address: SocketAddr,
+pub(crate) struct Registry {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -46,7 +46,7 @@ struct State {
 }
 
 impl Registry {
-    fn start(answer: impl Fn(u32) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(u32) -> Answer + Send + Sync + 'static) -> Self {
         Self::with_beacons(answer, json!([]))
     }
 

@@ -1,10 +1,12 @@
 //! The files of deploy/, each through its own real tool.
 
 mod alerts;
+mod crowd;
 mod dashboard;
 mod docker;
 mod metrics;
-mod nginx;
+pub(crate) mod nginx;
+mod reload;
 mod systemd;
 
 use std::fs;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
@@ -14,24 +14,39 @@ use super::{put_in, run};
 use crate::harness::{Node, PATIENCE, Program, Relay, look_until, read_response};
 use crate::proxy::{self, CLIENT, FORGED, Tls, UPGRADE, read_head, recorder};
 
+const DAY: u64 = 24 * 60 * 60;
+
 /// nginx, ready to serve `https://localhost:PORT`; it and its workers end with this.
-struct Nginx {
+pub(crate) struct Nginx {
     program: Program,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     folder: TempDir,
 }
 
 impl Nginx {
     fn start(upstream: SocketAddr) -> Self {
+        Self::with(upstream, &["localhost".to_owned()], 1, ("", ""))
+    }
+
+    /// nginx with a certificate for these names that lasts so many days, and a part of its
+    /// configuration replaced.
+    pub(crate) fn with(
+        upstream: SocketAddr,
+        names: &[String],
+        days: i64,
+        part: (&str, &str),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        write_certificates(folder.path());
+        write_certificates(folder.path(), names, days);
         let end = Instant::now() + PATIENCE;
         // As Caddy, nginx cannot say which port the system chose for it.
         let started = look_until(end, || {
             let address =
                 TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
             let config = folder.path().join("nginx.conf");
-            fs::write(&config, configuration(folder.path(), address, upstream)).unwrap();
+            let text = configuration(folder.path(), address, upstream);
+            assert!(text.contains(part.0), "{text}");
+            fs::write(&config, text.replace(part.0, part.1)).unwrap();
             let nginx = |more: &[&str]| {
                 let mut command = Command::new("nginx");
                 command.arg("-c").arg(&config).args(["-e", "stderr"]).args(more);
@@ -48,7 +63,16 @@ impl Nginx {
     }
 
     fn dial(&self) -> io::Result<Tls> {
-        proxy::dial(CLIENT, self.address, &self.folder.path().join("ca.pem"))
+        proxy::dial(CLIENT, self.address, &self.ca())
+    }
+
+    /// The CA that has signed its certificate.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("wss://localhost:{}", self.address.port())
     }
 
     fn request(&self, path: &str, headers: &str) -> Tls {
@@ -63,9 +87,8 @@ impl Nginx {
 
     /// `beacon-relay connect` through this nginx.
     fn connect(&self, node: &Node) -> Command {
-        let url = format!("wss://localhost:{}", self.address.port());
-        let mut command = node.connect(&url, self.folder.path());
-        command.arg("--ca").arg(self.folder.path().join("ca.pem"));
+        let mut command = node.connect(&self.url(), self.folder.path());
+        command.arg("--ca").arg(self.ca());
         command
     }
 
@@ -111,12 +134,17 @@ fn configuration(folder: &Path, address: SocketAddr, upstream: SocketAddr) -> St
     )
 }
 
-fn write_certificates(folder: &Path) {
+fn write_certificates(folder: &Path, names: &[String], days: i64) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(names).unwrap();
+    let begin = SystemTime::now() - Duration::from_secs(400 * DAY);
+    params.not_before = begin.into();
+    // A minute more, so that so many whole days are left while a test runs.
+    let lasts = Duration::from_secs((400 + days).unsigned_abs() * DAY + 60);
+    params.not_after = (begin + lasts).into();
     let certificate = params.signed_by(&key, &ca).unwrap();
     fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
     fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
