@@ -24,13 +24,22 @@ pub enum Exit {
         /// What the system said.
         error: io::Error,
     },
+    /// What `doctor` found, which it has printed.
+    #[error("{failed} failed, {warnings} to look at")]
+    Findings {
+        /// Checks that a peer cannot do without.
+        failed: usize,
+        /// Checks that found something to look at.
+        warnings: usize,
+    },
     /// Anything else.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
 }
 
 impl Exit {
-    /// The exit code: 64 (EX_USAGE), 69 (EX_UNAVAILABLE), 78 (EX_CONFIG), or else 1.
+    /// The exit code: 64 (EX_USAGE), 69 (EX_UNAVAILABLE), 78 (EX_CONFIG), 2 where a peer could
+    /// not use the URL that `doctor` was given, or else 1.
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
@@ -43,7 +52,8 @@ impl Exit {
                 }
             }
             Self::Bind { .. } => 69,
-            Self::Failed(_) => 1,
+            Self::Findings { failed: 1.., .. } => 2,
+            Self::Findings { .. } | Self::Failed(_) => 1,
         }
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod cluster_id;
 pub mod connect;
 pub mod demo;
+mod doctor;
 mod enroll;
 mod exit;
 mod keygen;
@@ -43,6 +44,8 @@ enum Command {
     Connect(connect::Args),
     /// Measure this relay against the cheapest that still relays
     Bench(bench::Args),
+    /// Check the whole way of a peer, and this machine, and say what to do about each finding
+    Doctor(Box<doctor::Args>),
     /// Check the settings of `serve`, and print what they come to as TOML
     CheckConfig(Flags),
     /// Make a new Ed25519 key
@@ -104,6 +107,7 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         Some(Command::Connect(arguments)) => {
             Ok(serve::runtime()?.block_on(connect::run(arguments))?)
         }
+        Some(Command::Doctor(arguments)) => serve::runtime()?.block_on(doctor::run(*arguments)),
         Some(Command::CheckConfig(flags)) => {
             let (layers, config) = configuration(flags)?;
             check::check(&layers, &config)

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Request, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Error as WsError};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -39,13 +39,25 @@ pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 pub(super) struct Dialer {
     target: Target,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    headers: HeaderMap,
+}
+
+/// The request that asks a relay for a WebSocket, with further headers.
+///
+/// # Errors
+/// A URI without a host, which [`Target::parse`] does not return.
+pub fn upgrade_request(uri: &Uri, headers: &HeaderMap) -> Result<Request<()>, WsError> {
+    let mut request = uri.into_client_request()?;
+    request.headers_mut().extend(headers.clone());
+    request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL);
+    Ok(request)
 }
 
 impl Dialer {
     pub(super) fn new(options: &Options) -> Result<Self, ConnectError> {
         let target = Target::parse(&options.url)?;
         let tls = if target.tls { Some(tls(&target.host, &options.trust)?) } else { None };
-        Ok(Self { target, tls })
+        Ok(Self { target, tls, headers: options.headers.clone() })
     }
 
     /// Dials and logs in.
@@ -75,8 +87,7 @@ impl Dialer {
             }
             None => Box::new(tcp),
         };
-        let mut request = uri.into_client_request().map_err(ConnectError::upgrade)?;
-        request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL);
+        let request = upgrade_request(uri, &self.headers).map_err(ConnectError::upgrade)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
@@ -97,18 +108,25 @@ fn tls(host: &str, trust: &Trust) -> Result<(TlsConnector, ServerName<'static>),
     Ok((TlsConnector::from(client_config(trust)?), name))
 }
 
-/// A URL, taken apart.
-#[derive(Debug)]
-struct Target {
-    tls: bool,
-    /// Without the brackets of an IPv6 address.
-    host: String,
-    port: u16,
-    uri: Uri,
+/// The URL of a relay, taken apart.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Whether it is `wss://`.
+    pub tls: bool,
+    /// The host, without the brackets of an IPv6 address.
+    pub host: String,
+    /// The port, that of the scheme where the URL has none.
+    pub port: u16,
+    /// The whole, with the path that is asked for.
+    pub uri: Uri,
 }
 
 impl Target {
-    fn parse(url: &str) -> Result<Self, InvalidUrl> {
+    /// Reads `wss://host[:port][/path]`, as [`Options::url`] describes it.
+    ///
+    /// # Errors
+    /// What is not of this form.
+    pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         let url = if url.contains("://") { url.to_owned() } else { format!("wss://{url}") };
         let mut uri: Uri = url.parse().map_err(|_| InvalidUrl::Form)?;
         let tls = match uri.scheme_str() {

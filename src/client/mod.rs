@@ -40,7 +40,7 @@ use crate::ids::NodeId;
 use crate::wire::beacon::{self, MAX_WSS_PACKET, RELAY_HEADER};
 
 pub use crate::key_file::{KeyFile, KeyFileError, read_key};
-pub use dial::{ConnectError, InvalidUrl};
+pub use dial::{ConnectError, InvalidUrl, Target, upgrade_request};
 pub use login::LoginError;
 pub use options::{Options, Timeouts};
 pub use reconnect::{Interruption, Reconnecting, State};

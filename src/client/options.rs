@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use crate::ids::NodeId;
 use crate::net::tls::Trust;
@@ -26,6 +27,8 @@ pub struct Options {
     /// Such a relay could be passing on the challenge of another one, and take the
     /// session there that the answer opens.
     pub require_relay_name: bool,
+    /// Further headers of the upgrade, for a proxy that asks for some.
+    pub headers: HeaderMap,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -41,6 +44,7 @@ impl Options {
             trust: Trust::System,
             relay_name: None,
             require_relay_name: false,
+            headers: HeaderMap::new(),
             timeouts: Timeouts::default(),
         }
     }
@@ -48,7 +52,9 @@ impl Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, node, key: _, trust, relay_name, require_relay_name, timeouts } = self;
+        // A header can hold a password.
+        let Self { url, node, key: _, trust, relay_name, require_relay_name, headers: _, timeouts } =
+            self;
         f.debug_struct("Options")
             .field("url", url)
             .field("node", node)

@@ -39,6 +39,19 @@ impl Flags {
         self.given.iter().any(|(given, _)| *given == key)
     }
 
+    /// The text of the flag of the setting `key`, the first where it is a list.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        let (_, texts) = self.given.iter().find(|(given, _)| *given == key)?;
+        texts.first().map(String::as_str)
+    }
+
+    /// The configuration file that was named.
+    #[must_use]
+    pub fn config(&self) -> Option<&str> {
+        self.config.as_deref()
+    }
+
     /// Adds the flag of the setting `key`.
     pub fn add(&mut self, key: &'static str, text: String) {
         self.given.push((key, vec![text]));

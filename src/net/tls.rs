@@ -52,7 +52,11 @@ pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config.with_no_client_auth()))
 }
 
-fn system_roots() -> Result<RootCertStore, TlsError> {
+/// The platform's certificate authorities.
+///
+/// # Errors
+/// There are none.
+pub fn system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     // Platform stores hold a few certificates that webpki cannot use; one good one is enough.
@@ -60,7 +64,11 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     if added == 0 { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
 }
 
-fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The certificate authorities in a PEM file.
+///
+/// # Errors
+/// A file that cannot be read or holds no usable certificate.
+pub fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, pem::Error>>)
         .map_err(|error| TlsError::from_pem(path, error))?;

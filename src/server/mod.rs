@@ -30,6 +30,7 @@ use crate::wss::{self, FrameSink, Session};
 
 pub use bind::BindError;
 use cluster::Joining;
+pub(crate) use settings::directory as directory_settings;
 
 /// Time for the other relays to hear that this one leaves.
 const LEAVE_TIME: Duration = Duration::from_millis(500);

@@ -18,7 +18,8 @@ use crate::wss;
 /// Times that a listed beacon may send what a node may: it relays for many.
 const BEACON_SHARE: u64 = 25;
 
-pub(super) fn directory(config: &Config) -> directory::Settings {
+/// Where the keys are, as the configuration has it.
+pub(crate) fn directory(config: &Config) -> directory::Settings {
     directory::Settings {
         keys: config.keys.clone(),
         registry: config.registry.as_ref().map(|registry| RegistrySettings {

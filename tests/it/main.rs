@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod config;
 mod deploy;
+mod doctor;
 mod floors;
 mod gossip;
 mod harness;

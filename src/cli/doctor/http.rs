@@ -1,0 +1,33 @@
+//! A plain HTTP GET, for the operators' port of a relay and for Caddy's.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// Longest answer that is read, in bytes: far above any configuration or scrape.
+const LONGEST: u64 = 16 << 20;
+
+/// The status and the body.
+pub(super) async fn http_get(server: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let answered = async {
+        let mut stream = TcpStream::connect(server).await?;
+        // HTTP/1.0, so that no answer is chunked.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(LONGEST).read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let answer: io::Result<String> =
+        timeout(PATIENCE, answered).await.map_err(|_| io::ErrorKind::TimedOut)?;
+    let answer = answer?;
+    let parts = answer
+        .split_once("\r\n\r\n")
+        .and_then(|(head, body)| Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned())));
+    parts.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

@@ -1,0 +1,129 @@
+//! `doctor`: checks the whole chain as a peer would, and says what to do about each finding.
+//!
+//! A failure is what keeps a peer from using the URL; everything else is at most a warning, and
+//! what the arguments do not let us check is skipped.
+
+mod certificate;
+mod client_address;
+mod http;
+mod machine;
+mod proxy;
+mod reach;
+mod registry;
+mod report;
+mod session;
+mod settings;
+mod udp;
+mod upgrade;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Exit, output};
+use crate::client::Target;
+use crate::config::Flags;
+use crate::ids::NodeId;
+use report::Report;
+
+/// Longest wait for one step.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What `doctor` is told.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// Where peers connect: `wss://host[:port][/path]`; without it, only this machine is checked
+    url: Option<String>,
+    /// Log in as this node, and use the session; a daemon of this node would be replaced
+    #[arg(long, value_name = "N", requires = "key")]
+    node_id: Option<NodeId>,
+    /// File with the key of --node-id
+    #[arg(long, value_name = "FILE", requires = "node_id")]
+    key: Option<PathBuf>,
+    /// PEM file of the certificate authorities to trust instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// UDP address of the relay, to ask it how it sees this machine
+    #[arg(long, value_name = "HOST:PORT")]
+    udp: Option<String>,
+    /// Caddyfile or nginx.conf of the proxy, or http://HOST:PORT of Caddy's own control port
+    #[arg(long, value_name = "FILE")]
+    proxy_config: Option<String>,
+    /// Prints one line of JSON instead
+    #[arg(long)]
+    json: bool,
+    /// The settings of `serve`: what the relay on this machine is told
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Makes all checks that the arguments allow, and prints them.
+pub(super) async fn run(args: Args) -> Result<(), Exit> {
+    let mut report = Report::default();
+    let json = args.json;
+    check(args, &mut report).await?;
+    output::print(&if json { report.json() } else { report.to_string() })?;
+    report.end()
+}
+
+async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
+    // Someone else's relay has other limits than this machine.
+    let local = args.url.is_none() || args.flags.config().is_some() || args.flags.has("state_dir");
+    if let Some(url) = &args.url {
+        check_url(url, &args, report).await?;
+    }
+    match &args.udp {
+        Some(address) => udp::check(address, report).await,
+        None => report.skip("udp", "--udp HOST:PORT asks the relay for this machine's address"),
+    }
+    match &args.proxy_config {
+        Some(source) => proxy::check(source, report).await,
+        None => report.skip("proxy-reload", "--proxy-config FILE: Caddyfile or nginx.conf"),
+    }
+    let config = settings::read(args.flags, report);
+    if local {
+        if let Some(config) = &config {
+            settings::check(config, report);
+            machine::check_relay(config, report).await;
+        }
+        machine::check_buffers(report);
+    }
+    registry::check(config.as_ref(), args.node_id, report).await;
+    Ok(())
+}
+
+/// What a peer does, step by step; after a failure the steps that need it are not tried.
+async fn check_url(url: &str, args: &Args, report: &mut Report) -> Result<(), Exit> {
+    let login = session::Login::read(args)?;
+    let target = match Target::parse(url) {
+        Ok(target) => target,
+        Err(error) => {
+            report.fail("url", error.to_string(), "write wss://relay.example.org");
+            return Ok(());
+        }
+    };
+    let Some(tcp) = reach::check(&target, report).await else { return Ok(()) };
+    let (local, remote) = (tcp.local_addr(), tcp.peer_addr());
+    let usable = if target.tls {
+        match certificate::check(&target, args.ca.as_deref(), tcp, report).await {
+            Some((tls, trusted)) => upgrade::check(&target, args, tls, report).await && trusted,
+            None => false,
+        }
+    } else {
+        report.skip("tls", "ws:// has none: this is the relay itself, or a path without TLS");
+        upgrade::check(&target, args, tcp, report).await
+    };
+    let Some(login) = login else {
+        report.skip("login", "--node-id N --key FILE log in and use the session");
+        return Ok(());
+    };
+    if !usable {
+        report.skip("login", "not tried after the failure above");
+        return Ok(());
+    }
+    if let (Some(observed), Ok(local), Ok(remote)) =
+        (session::check(url, &target, &login, report).await, local, remote)
+    {
+        client_address::check(observed, local.ip(), remote.ip(), target.tls, report);
+    }
+    Ok(())
+}
