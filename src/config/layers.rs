@@ -145,6 +145,20 @@ impl Layers {
         self.given.insert(key, Given { items, origin });
     }
 
+    /// Takes what another collection has for a setting.
+    pub(super) fn take(&mut self, key: &'static str, other: &Self) {
+        match other.given.get(key) {
+            Some(given) => self.given.insert(key, given.clone()),
+            None => self.given.remove(key),
+        };
+    }
+
+    /// The setting's value as an operator would write it on a command line.
+    pub(super) fn said(&self, setting: &Setting) -> String {
+        let text = split(self.items(setting.key)).collect::<Vec<_>>().join(",");
+        shown(setting.key, &text).into_owned()
+    }
+
     /// The setting's value as TOML; `None` where it has none.
     fn toml(&self, setting: &Setting) -> Option<toml::Value> {
         let items = self.items(setting.key);

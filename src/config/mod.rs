@@ -2,13 +2,15 @@
 //!
 //! A setting is declared once, in [`Config`] or, for the registry and the cluster, in
 //! `registry` and `cluster`; its flag, its key in the file and its environment variable
-//! come from there. Text is collected by [`Layers`] and read by the types of `value`.
+//! come from there. Text is collected by [`Layers`] and read by the types of `value`. What
+//! a running relay can take over is marked `live`, and told from the rest by [`Loaded`].
 
 mod cluster;
 mod error;
 mod file;
 mod flags;
 mod layers;
+mod loaded;
 mod registry;
 mod secret;
 mod surroundings;
@@ -27,6 +29,7 @@ pub use cluster::{Cluster, ClusterFabric};
 pub use error::{Error, Invalid, Origin, Place};
 pub use flags::Flags;
 pub use layers::Layers;
+pub use loaded::{Change, Difference, Loaded, Source, live_settings};
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust};
 pub use secret::Secret;
@@ -82,69 +85,73 @@ settings! {
             /// Allow a --wss-bind that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]
-            trusted_proxies as "trusted_proxy": Vec<IpNet> ["IP[/N]"];
+            trusted_proxies as "trusted_proxy": Vec<IpNet> ["IP[/N]"; live];
             /// Origins of web pages that may connect; none otherwise
-            allow_origins as "allow_origin": Vec<WebOrigin> ["ORIGIN"];
+            allow_origins as "allow_origin": Vec<WebOrigin> ["ORIGIN"; live];
         }
         "Login" {
             /// Public host name of this relay, for logins that no other can pass on
-            relay_name: Option<RelayName> ["NAME"];
+            relay_name: Option<RelayName> ["NAME"; live];
             /// Refuse logins of earlier generations: 1 to 3; 3 needs --relay-name
-            min_auth_generation: u8 ["N"] or "1" in 1..=3;
+            min_auth_generation: u8 ["N"; live] or "1" in 1..=3;
             /// Time from a connection to its login
-            auth_timeout: Duration ["TIME"] or "10s" in MOMENT..=DAY;
+            auth_timeout: Duration ["TIME"; live] or "10s" in MOMENT..=DAY;
             /// Most WebSocket peers [default: what the descriptor limit allows, at most 50000]
-            max_peers: usize ["N"];
+            max_peers: usize ["N"; live];
             /// Upgrades a second for each client address; 0 is no limit
-            upgrade_rate: u32 ["N"] or "10";
+            upgrade_rate: u32 ["N"; live] or "10";
             /// Upgrades that a client address may make at once
-            upgrade_burst: u32 ["N"] or "100" in 1..=u32::MAX;
+            upgrade_burst: u32 ["N"; live] or "100" in 1..=u32::MAX;
         }
         "Sessions" {
             /// End a session after this time without any frame
-            idle_timeout: Duration ["TIME"] or "90s" in MOMENT..=DAY;
+            idle_timeout: Duration ["TIME"; live] or "90s" in MOMENT..=DAY;
             /// Time between pings to a peer
-            ping_interval: Duration ["TIME"] or "30s" in MOMENT..=DAY;
+            ping_interval: Duration ["TIME"; live] or "30s" in MOMENT..=DAY;
             /// Time for a peer to answer a ping
-            pong_timeout: Duration ["TIME"] or "10s" in MOMENT..=DAY;
+            pong_timeout: Duration ["TIME"; live] or "10s" in MOMENT..=DAY;
             /// Time for a peer to take what is written to it
-            write_timeout: Duration ["TIME"] or "5s" in MOMENT..=DAY;
+            write_timeout: Duration ["TIME"; live] or "5s" in MOMENT..=DAY;
             /// Time over which peers are closed at the end
-            drain_time: Duration ["TIME"] or "5s" in Duration::ZERO..=DAY;
+            drain_time: Duration ["TIME"; live] or "5s" in Duration::ZERO..=DAY;
             /// Most bytes that wait for a peer, 16384 or more; then the oldest go
-            outbox_bytes: usize ["BYTES"] or "262144" in LEAST_OUTBOX_BYTES..=MOST_OUTBOX_BYTES;
+            outbox_bytes: usize ["BYTES"; live] or "262144" in LEAST_OUTBOX_BYTES..=MOST_OUTBOX_BYTES;
             /// Longest time that a packet waits for a peer
-            outbox_age: Duration ["TIME"] or "2s" in MOMENT..=DAY;
+            outbox_age: Duration ["TIME"; live] or "2s" in MOMENT..=DAY;
         }
         "Nodes" {
             /// Most UDP nodes whose endpoints are kept
-            max_nodes: usize ["N"] or "500000" in 1..=MOST_NODES;
+            max_nodes: usize ["N"; live] or "500000" in 1..=MOST_NODES;
             /// Relayed packets a second for each source; 0 is no limit
-            relay_rate: u32 ["N"] or "4000";
+            relay_rate: u32 ["N"; live] or "4000";
             /// Relayed bytes a second for each source; 0 is no limit
-            relay_bytes: u64 ["BYTES"] or "0" in 0..=MOST_RELAY_BYTES;
+            relay_bytes: u64 ["BYTES"; live] or "0" in 0..=MOST_RELAY_BYTES;
             /// Drop packets that are not from their sender's endpoint: off or observed
-            udp_sender_check: UdpSenderCheck ["CHECK"] or "off";
+            udp_sender_check: UdpSenderCheck ["CHECK"; live] or "off";
             /// Punches a second, of all nodes together; 0 is no limit
-            punch_rate: u32 ["N"] or "10";
+            punch_rate: u32 ["N"; live] or "10";
             /// Addresses whose punches pass the limits, or *
-            punch_allow: PunchAllow ["IP[/N]"];
+            punch_allow: PunchAllow ["IP[/N]"; live];
             /// Drop punches without a grant by their target
-            require_punch_grant: bool ["BOOL"] or "false";
+            require_punch_grant: bool ["BOOL"; live] or "false";
         }
         "Beacons" {
             /// Number of this beacon; 0 stands alone
             beacon_id: BeaconId ["N"] or "0";
             /// Beacons to exchange nodes with
-            peers: Vec<HostPort> ["HOST:PORT"];
+            peers: Vec<HostPort> ["HOST:PORT"; live];
             /// Address for the registry to hand out as this beacon's
             advertise_addr: Option<HostPort> ["HOST:PORT"];
             /// Believe gossip from beacons that nobody listed
-            open_gossip: bool ["BOOL"] or "false";
+            open_gossip: bool ["BOOL"; live] or "false";
+        }
+        "Readiness" {
+            /// Time between the relay's own logins as a canary; 0s turns it off
+            canary_interval: Duration ["TIME"; live] or "5s" in Duration::ZERO..=DAY;
         }
         "Log" {
             /// Level, or levels of parts, as in info,beacon_relay::udp=debug
-            log_level: LogFilter ["FILTER"] or "info";
+            log_level: LogFilter ["FILTER"; live] or "info";
             /// Form of a line: text or json
             log_format: LogFormat ["FORMAT"] or "text";
         }

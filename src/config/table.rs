@@ -18,12 +18,24 @@ pub(super) struct Setting {
     pub(super) help: &'static str,
     /// The part of the help that it stands in.
     pub(super) heading: &'static str,
+    /// Whether a running relay takes another value over; else that needs a restart.
+    pub(super) is_live: bool,
+}
+
+/// A struct of settings beside another that was read later.
+pub(super) trait Compared {
+    /// The keys whose values are not the same.
+    fn differing(&self, other: &Self) -> Vec<&'static str>;
+
+    /// Takes the values of the settings that are live.
+    fn take_live(&mut self, new: &Self);
 }
 
 /// Declares a struct of settings: its fields, its `SETTINGS`, and how it is read.
 ///
 /// A setting is `field: Type ["VALUE"] or "default" in range;`, where the default and the
 /// range may be left out, and `field as "key"` gives a key that is not the field's name.
+/// `["VALUE"; live]` is one that a running relay takes over.
 /// The first line of its doc is its help. What is `made of` several settings follows.
 macro_rules! settings {
     (
@@ -33,7 +45,8 @@ macro_rules! settings {
                 $(
                     #[doc = $help:literal]
                     $(#[doc = $doc:literal])*
-                    $field:ident $(as $key:literal)?: $type:ty [$value_name:literal]
+                    $field:ident $(as $key:literal)?: $type:ty
+                        [$value_name:literal $(; $live:ident)?]
                         $(or $default:literal)? $(in $range:expr)?;
                 )*
             })*
@@ -57,6 +70,7 @@ macro_rules! settings {
                     value_name: $value_name,
                     help: $help.trim_ascii(),
                     heading: $heading,
+                    is_live: $crate::config::table::is_live!($($live)?),
                 },
             )*)*];
 
@@ -73,6 +87,20 @@ macro_rules! settings {
                     },)*)*
                     $($($made: $make(layers)?,)*)?
                 })
+            }
+        }
+
+        impl $crate::config::table::Compared for $name {
+            fn differing(&self, other: &Self) -> Vec<&'static str> {
+                let mut keys = Vec::new();
+                $($(if self.$field != other.$field {
+                    keys.push($crate::config::table::key!($field $($key)?));
+                })*)*
+                keys
+            }
+
+            fn take_live(&mut self, new: &Self) {
+                $($($crate::config::table::take!(self.$field, new.$field $(, $live)?);)*)*
             }
         }
     };
@@ -96,4 +124,22 @@ macro_rules! option {
     };
 }
 
-pub(super) use {key, option, settings};
+macro_rules! is_live {
+    () => {
+        false
+    };
+    (live) => {
+        true
+    };
+}
+
+macro_rules! take {
+    ($to:expr, $from:expr) => {
+        let _stays = &$from;
+    };
+    ($to:expr, $from:expr, live) => {
+        $to.clone_from(&$from)
+    };
+}
+
+pub(super) use {is_live, key, option, settings, take};

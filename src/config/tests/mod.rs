@@ -1,6 +1,7 @@
 //! The settings together: who wins, what contradicts what, and what is printed.
 
 mod cluster;
+mod loaded;
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,6 +9,7 @@ use std::fs;
 use clap::{Args as _, FromArgMatches as _};
 use tempfile::NamedTempFile;
 
+use super::table::Compared as _;
 use super::*;
 
 /// What an operator says, in all three ways.
@@ -33,6 +35,12 @@ impl Said<'_> {
             variables.map(|(name, value)| (name.into(), value.into())).collect();
         let surroundings = Surroundings { variables, is_root: false, descriptors: 1_024 };
         Layers::collect(flags, &surroundings)
+    }
+
+    fn loaded(&self) -> Loaded {
+        let layers = self.layers().unwrap();
+        let config = Config::new(&layers).unwrap();
+        Loaded { layers, config }
     }
 
     fn config(&self) -> Result<Config, Error> {
@@ -281,7 +289,7 @@ fn flags_have_the_names_that_operators_were_told() {
         auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
-        punch-allow udp-sender-check public-plaintext log-level log-format cluster-bind cluster-join \
+        punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \
         cluster-dns cluster-secret-file cluster-allow cluster-keepalive cluster-nats \
         cluster-nats-credentials cluster-name";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();

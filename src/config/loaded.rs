@@ -1,0 +1,146 @@
+//! A configuration that can be read again while the relay runs: what differs then, what of it
+//! takes effect, and what needs a restart.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::cluster::ClusterFlags;
+use super::registry::RegistryFlags;
+use super::table::{Compared as _, Setting};
+use super::{ClusterFabric, Config, Error, Flags, Layers, Surroundings, all_settings};
+
+/// Stands for what a secret file holds.
+const SECRET: &str = "(hidden)";
+
+/// Where a configuration comes from: the command line and the environment as they were at the
+/// start, and the file as it is.
+#[derive(Clone, Debug)]
+pub struct Source {
+    flags: Flags,
+    surroundings: Surroundings,
+}
+
+impl Source {
+    /// The configuration of these flags in these surroundings.
+    #[must_use]
+    pub const fn new(flags: Flags, surroundings: Surroundings) -> Self {
+        Self { flags, surroundings }
+    }
+
+    /// Reads everything, and checks all of it. Blocks.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read(&self) -> Result<Loaded, Error> {
+        let layers = Layers::collect(self.flags.clone(), &self.surroundings)?;
+        let config = Config::new(&layers)?;
+        Ok(Loaded { layers, config })
+    }
+
+    /// The configuration file, where one is named.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        let named = || self.surroundings.variable("config").ok().flatten();
+        self.flags.config.clone().or_else(named).map(PathBuf::from)
+    }
+}
+
+/// A checked configuration, with who said what of it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What was said, as text.
+    pub layers: Layers,
+    /// What it comes to.
+    pub config: Config,
+}
+
+/// A setting that has another value than before; of secrets nothing is said.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Change {
+    /// Its key in the file.
+    pub key: &'static str,
+    /// The value before, as an operator would write it; empty where there was none.
+    pub old: String,
+    /// The value that was read.
+    pub new: String,
+}
+
+/// What was read beside what is in force.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Difference {
+    /// Settings that take effect at once.
+    pub applied: Vec<Change>,
+    /// Settings that stay as they are until the relay is started again.
+    pub needs_restart: Vec<Change>,
+}
+
+impl Loaded {
+    /// What is in force once a running relay has taken over what it can of `new`.
+    #[must_use]
+    pub fn updated(&self, new: &Self) -> (Self, Difference) {
+        let mut difference = Difference::default();
+        let mut in_force = self.clone();
+        let differing = self.differing(new);
+        // Its default is that of the address, and that address is not in force.
+        let moved = differing.contains(&"wss_bind") && new.layers.is_default("trusted_proxy");
+        in_force.config.take_live(&new.config);
+        if moved {
+            in_force.config.trusted_proxies.clone_from(&self.config.trusted_proxies);
+        }
+        for setting in all_settings().filter(|setting| differing.contains(&setting.key)) {
+            let change = Change {
+                key: setting.key,
+                old: self.layers.said(setting),
+                new: new.layers.said(setting),
+            };
+            if !setting.is_live {
+                difference.needs_restart.push(change);
+            } else if setting.key != "trusted_proxy" || !moved {
+                in_force.layers.take(setting.key, &new.layers);
+                difference.applied.push(change);
+            }
+        }
+        difference.needs_restart.extend(self.changed_secrets(new, &differing));
+        (in_force, difference)
+    }
+
+    fn differing(&self, new: &Self) -> Vec<&'static str> {
+        let mut keys = self.config.differing(&new.config);
+        // These have been read already, when each was loaded: none is wrong.
+        if let (Ok(old), Ok(new)) =
+            (RegistryFlags::read(&self.layers), RegistryFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
+        if let (Ok(old), Ok(new)) =
+            (ClusterFlags::read(&self.layers), ClusterFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
+        keys
+    }
+
+    /// Secrets that are others although their files have the same names.
+    fn changed_secrets(&self, new: &Self, differing: &[&str]) -> impl Iterator<Item = Change> {
+        let token = |config: &Config| config.registry.as_ref()?.admin_token.clone();
+        let secret = |config: &Config| match &config.cluster.as_ref()?.fabric {
+            ClusterFabric::Mesh { secret, .. } => secret.clone(),
+            ClusterFabric::Nats { .. } => None,
+        };
+        let (old, new) = (&self.config, &new.config);
+        let changed = [
+            ("registry_admin_token_file", token(old) != token(new)),
+            ("cluster_secret_file", secret(old) != secret(new)),
+        ];
+        let is_news = move |(key, changed): &(&str, bool)| *changed && !differing.contains(key);
+        let changed: Vec<_> = changed.into_iter().filter(is_news).collect();
+        let hidden = || SECRET.to_owned();
+        changed.into_iter().map(move |(key, _)| Change { key, old: hidden(), new: hidden() })
+    }
+}
+
+/// The keys of all settings that a running relay takes over; the others need a restart.
+pub fn live_settings() -> impl Iterator<Item = &'static str> {
+    all_settings().filter(|setting| setting.is_live).map(|Setting { key, .. }| *key)
+}
