@@ -23,7 +23,7 @@ type Addresses = HashSet<SocketAddr, RandomState>;
 /// Which addresses are beacons', and what each has published.
 #[derive(Debug)]
 pub struct Beacons {
-    open: bool,
+    open: AtomicBool,
     listed: ArcSwap<Listed>,
     /// Where accepted Syncs came from: a beacon may send from another port than the listed.
     sources: ArcSwap<Addresses>,
@@ -42,12 +42,17 @@ impl Beacons {
     #[must_use]
     pub fn new(open: bool) -> Self {
         Self {
-            open,
+            open: AtomicBool::new(open),
             listed: ArcSwap::default(),
             sources: ArcSwap::default(),
             gossip: Mutex::default(),
             truncated: AtomicBool::new(false),
         }
+    }
+
+    /// Whether to believe a Sync from anybody, from here on.
+    pub fn believe_all(&self, open: bool) {
+        self.open.store(open, Ordering::Relaxed);
     }
 
     /// Replaces the beacons that are configured or registered.
@@ -91,7 +96,7 @@ impl Beacons {
         shard: &Shard,
     ) {
         // The port is not compared: beacons behind one address may send from any.
-        if !self.open && !self.listed.load().ips.contains(&from.ip()) {
+        if !self.open.load(Ordering::Relaxed) && !self.listed.load().ips.contains(&from.ip()) {
             return shard.dropped(Drop::SyncFromStranger, 1);
         }
         let mut gossip = self.gossip.lock();
@@ -137,7 +142,7 @@ impl Relay {
         }
         let nodes = self.table.served();
         let mut packet = Vec::new();
-        let published = encode_sync(self.rules.beacon_id, &nodes, &mut packet);
+        let published = encode_sync(self.beacon_id(), &nodes, &mut packet);
         let truncated = published < nodes.len();
         if truncated && !self.beacons.truncated.swap(truncated, Ordering::Relaxed) {
             tracing::warn!(
@@ -166,7 +171,7 @@ impl Relay {
 
     /// Our id among the beacons; 0 stands alone.
     #[must_use]
-    pub const fn beacon_id(&self) -> BeaconId {
-        self.rules.beacon_id
+    pub fn beacon_id(&self) -> BeaconId {
+        self.rules.load().beacon_id
     }
 }

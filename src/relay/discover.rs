@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use ed25519_dalek::VerifyingKey;
 
-use super::Relay;
 use super::departures::Departures;
 use super::udp::{Worker, back_to};
+use super::{Relay, Rules};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard};
 use crate::net::udp::{Datagram, is_local};
@@ -74,21 +74,10 @@ impl Relay {
     }
 
     fn may_be_endpoint(&self, worker: &Worker, datagram: &Datagram) -> bool {
-        let from = datagram.from;
-        endpoint::is_possible(from, self.rules.loopback)
+        let (from, rules) = (datagram.from, self.rules.load());
+        endpoint::is_possible(from, rules.loopback)
             && !self.beacons.is_listed(from)
-            && !self.is_own(worker, from, datagram)
-    }
-
-    /// Whether an address is the relay's own: such an endpoint would make it talk to itself.
-    fn is_own(&self, worker: &Worker, from: SocketAddr, datagram: &Datagram) -> bool {
-        let bound = worker.address();
-        self.rules.own.contains(&from)
-            || from.port() == bound.port()
-                && (datagram.to == Some(from.ip())
-                    || from.ip() == bound.ip()
-                    // Asks the kernel, which only a packet from our own port number gets.
-                    || bound.ip().is_unspecified() && is_local(from.ip()))
+            && !is_own(&rules, worker, from, datagram)
     }
 
     /// Keeps the first usable key that a node shows, unless the directory has another.
@@ -105,4 +94,15 @@ impl Relay {
             Some(_) | None => shard.endpoint(EndpointEvent::KeyIgnored, 1),
         }
     }
+}
+
+/// Whether an address is the relay's own: such an endpoint would make it talk to itself.
+fn is_own(rules: &Rules, worker: &Worker, from: SocketAddr, datagram: &Datagram) -> bool {
+    let bound = worker.address();
+    rules.own.contains(&from)
+        || from.port() == bound.port()
+            && (datagram.to == Some(from.ip())
+                || from.ip() == bound.ip()
+                // Asks the kernel, which only a packet from our own port number gets.
+                || bound.ip().is_unspecified() && is_local(from.ip()))
 }

@@ -16,6 +16,7 @@ mod wss;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
@@ -63,7 +64,7 @@ pub struct Relay {
     traffic: Arc<Traffic>,
     directory: Directory,
     sockets: Vec<Arc<dyn Datagrams>>,
-    rules: Rules,
+    rules: ArcSwap<Rules>,
     beacons: Beacons,
     /// The other relays, where there are some.
     cluster: Option<Arc<Cluster>>,
@@ -91,7 +92,7 @@ impl Relay {
         cluster: Option<Arc<Cluster>>,
     ) -> (Arc<Self>, GrantQueue) {
         let (punches, grants) = punch::Punches::new();
-        let quiet = Mutex::new(Places::new(QUIET_PLACES));
+        let (rules, quiet) = (ArcSwap::from_pointee(rules), Mutex::new(Places::new(QUIET_PLACES)));
         let relay =
             Self { table, traffic, directory, sockets, rules, beacons, cluster, punches, quiet };
         let relay = Arc::new(relay);
@@ -100,6 +101,11 @@ impl Relay {
             cluster.serve(weak);
         }
         (relay, grants)
+    }
+
+    /// Goes on by these rules, from the next batch on.
+    pub fn update(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// The beacons that this relay knows.

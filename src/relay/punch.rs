@@ -106,8 +106,8 @@ impl Relay {
         now: Instant,
         shard: &Shard,
     ) -> Result<Option<Sides>, Drop> {
-        let source = datagram.from.ip();
-        let allowed = self.rules.punch.allow.contains(source);
+        let (source, rules) = (datagram.from.ip(), self.rules.load());
+        let allowed = rules.punch.allow.contains(source);
         if !allowed && !self.take_from_source(source, now) {
             return Err(Drop::PunchSourceLimited);
         }
@@ -120,7 +120,7 @@ impl Relay {
                 self.punches.grants.try_send(pending).map_err(|_| Drop::GrantQueueFull)?;
                 Ok(None)
             }
-            None if self.rules.punch.require_grant => Err(Drop::PunchWithoutGrant),
+            None if rules.punch.require_grant => Err(Drop::PunchWithoutGrant),
             None => self.take_from_all(allowed, now).map(|()| Some(sides)),
         }
     }
@@ -130,7 +130,7 @@ impl Relay {
     }
 
     fn take_from_all(&self, allowed: bool, now: Instant) -> Result<(), Drop> {
-        if allowed || self.punches.all.lock().take(self.rules.punch.rate, 1, now) {
+        if allowed || self.punches.all.lock().take(self.rules.load().punch.rate, 1, now) {
             Ok(())
         } else {
             Err(Drop::PunchRateLimited)
@@ -183,7 +183,7 @@ impl Relay {
         let verdict = match key {
             Some(key) if grant_holds(requester, target, &grant, &key) => Ok(()),
             // Without a key nobody can tell: the grant counts for nothing, for or against.
-            None if !self.rules.punch.require_grant => self.take_from_all(allowed, now),
+            None if !self.rules.load().punch.require_grant => self.take_from_all(allowed, now),
             Some(_) | None => Err(Drop::GrantInvalid),
         };
         match verdict {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::departures::{Departures, Target};
 use super::routing::Flow;
-use super::{Relay, decode_reason, limit_reason};
+use super::{Relay, Rules, decode_reason, limit_reason};
 use crate::metrics::{Drop, Shard, Transport};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::SourceTag;
@@ -38,6 +38,14 @@ struct From {
     transport: Transport,
 }
 
+/// What holds for all packets of one batch.
+struct Batch<'a> {
+    received: &'a Received,
+    rules: &'a Rules,
+    now: Instant,
+    shard: &'a Shard,
+}
+
 impl Relay {
     /// One worker for each socket.
     pub fn workers(&self) -> impl Iterator<Item = Worker> + '_ {
@@ -65,6 +73,8 @@ impl Relay {
         let lost = received.kernel_dropped.wrapping_sub(worker.kernel_dropped);
         worker.kernel_dropped = received.kernel_dropped;
         shard.kernel_dropped(lost.into());
+        let rules = &**self.rules.load();
+        let batch = Batch { received, rules, now, shard };
         Departures::lend(|out| {
             let mut flow: Option<(SocketAddr, Flow)> = None;
             for (index, (datagram, packet)) in received.iter().enumerate() {
@@ -88,7 +98,7 @@ impl Relay {
                         continue;
                     }
                 };
-                if let Err(reason) = self.admit_source(worker, from, packet.len(), now) {
+                if let Err(reason) = self.admit_source(worker, from, packet.len(), &batch) {
                     shard.dropped(reason, 1);
                     continue;
                 }
@@ -110,13 +120,13 @@ impl Relay {
                             header: RELAY_HEADER,
                         };
                         if let Some((address, flow)) = flow.replace((from.address, next)) {
-                            self.route_checked(address, &flow, received, out, now, shard);
+                            self.route_checked(address, &flow, &batch, out);
                         }
                     }
                 }
             }
             if let Some((address, flow)) = flow {
-                self.route_checked(address, &flow, received, out, now, shard);
+                self.route_checked(address, &flow, &batch, out);
             }
             out.depart(&*worker.socket, |index| received.packet(index), now, shard);
         });
@@ -127,10 +137,11 @@ impl Relay {
         worker: &mut Worker,
         from: From,
         bytes: usize,
-        now: Instant,
+        batch: &Batch<'_>,
     ) -> Result<(), Drop> {
+        let &Batch { rules, now, .. } = batch;
         let listed = from.transport == Transport::Beacon && self.beacons.is_listed(from.address);
-        let rates = if listed { &self.rules.beacon } else { &self.rules.source };
+        let rates = if listed { &rules.beacon } else { &rules.source };
         worker.sources.of(&from.address, now).take(rates, bytes, now).map_err(limit_reason)
     }
 
@@ -139,18 +150,17 @@ impl Relay {
         &self,
         address: SocketAddr,
         flow: &Flow,
-        received: &Received,
+        batch: &Batch<'_>,
         out: &mut Departures,
-        now: Instant,
-        shard: &Shard,
     ) {
+        let &Batch { received, rules, now, shard } = batch;
         let count = flow.packets.len() as u64;
         let sender = self.table.sender(flow.sender, address, now);
         if sender.has_session || self.has_session_elsewhere(flow.sender, now) {
             return shard.dropped(Drop::SenderIsWss, count);
         }
         let observed = sender.is_endpoint || flow.transport == Transport::Beacon;
-        if self.rules.observed_senders_only && !observed {
+        if rules.observed_senders_only && !observed {
             return shard.dropped(Drop::SenderNotObserved, count);
         }
         self.route(flow, |index| received.packet(index), out, now, shard);

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::departures::Departures;
 use super::routing::Flow;
-use super::{Relay, Session, decode_reason, limit_reason};
+use super::{Relay, Rules, Session, decode_reason, limit_reason};
+use crate::ids::NodeId;
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
 use crate::peers::{Arrival, Record, SourceTag};
 use crate::proto::limit::Source;
@@ -23,6 +24,7 @@ impl Relay {
         if !session.is_open() {
             return shard.dropped(Drop::SessionEnded, frames.len() as u64);
         }
+        let rules = self.rules.load();
         Departures::lend(|out| {
             // A copy: whoever replaces this session reads it under the table's lock.
             let mut inbound = *session.inbound.lock();
@@ -30,7 +32,7 @@ impl Relay {
             for (index, packet) in frames.iter().enumerate() {
                 let dest = match beacon::decode(packet) {
                     Ok(Packet::Relay(relay)) => {
-                        self.admit(session, &relay, packet.len(), &mut inbound, now)
+                        admit(&rules, session, &relay, packet.len(), &mut inbound, now)
                     }
                     Ok(Packet::Discover(discover)) => {
                         self.discover_over_session(session, &discover, out, now, shard);
@@ -74,21 +76,6 @@ impl Relay {
         });
     }
 
-    fn admit(
-        &self,
-        session: &Session,
-        relay: &beacon::Relay<'_>,
-        bytes: usize,
-        inbound: &mut Source,
-        now: Instant,
-    ) -> Result<crate::ids::NodeId, Drop> {
-        if relay.sender != session.id() {
-            return Err(Drop::SenderMismatch);
-        }
-        inbound.take(&self.rules.source, bytes, now).map_err(limit_reason)?;
-        Ok(relay.dest)
-    }
-
     /// Answers a Discover on the connection that it came over; the node stays a WSS node.
     fn discover_over_session(
         &self,
@@ -112,6 +99,21 @@ impl Relay {
         out.flush_later(session);
         shard.handled(Handled::Discover, 1);
     }
+}
+
+fn admit(
+    rules: &Rules,
+    session: &Session,
+    relay: &beacon::Relay<'_>,
+    bytes: usize,
+    inbound: &mut Source,
+    now: Instant,
+) -> Result<NodeId, Drop> {
+    if relay.sender != session.id() {
+        return Err(Drop::SenderMismatch);
+    }
+    inbound.take(&rules.source, bytes, now).map_err(limit_reason)?;
+    Ok(relay.dest)
 }
 
 const fn reason_over_session(packet: &Packet<'_>) -> Drop {

@@ -19,7 +19,7 @@ use crate::ids::NodeId;
 use crate::metrics::Word;
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
-use crate::peers::{End, Link, Principal, Realm, Refused, Registration, Takeover};
+use crate::peers::{End, Limits, Link, Principal, Realm, Refused, Registration, Takeover};
 use crate::wire::auth::AUTH_OK;
 use crate::wire::websocket::{CloseCode, Decoder, Opcode};
 
@@ -101,7 +101,7 @@ impl<S: FrameSink> Door<S> {
         let Some(LoggedIn { session, registration, decoder, early }) = logged_in else { return };
         let guard = Alive::new(&self, &session);
         let mut driver =
-            Driver::new(Arc::clone(&session), &self.sink, self.settings.timing, decoder, early);
+            Driver::new(Arc::clone(&session), &self.sink, &self.settings, decoder, early);
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
         registration.withdraw();
@@ -114,10 +114,13 @@ impl<S: FrameSink> Door<S> {
     where
         T: AsyncRead + AsyncWrite + Unpin + Stream,
     {
-        let place = self.gate.enter(remote.ip());
-        let deadline = (began + self.settings.timing.auth_timeout).into();
+        // One state of them for the whole login.
+        let settings = self.settings.load_full();
+        let place = self.gate.enter(remote.ip(), settings.max_waiting);
+        let deadline = (began + settings.timing.auth_timeout).into();
+        let upgrade = upgrade::upgrade(stream, remote, &self.gate, &settings);
         let upgraded = tokio::select! {
-            upgraded = timeout_at(deadline, upgrade::upgrade(stream, remote, &self.gate)) => upgraded,
+            upgraded = timeout_at(deadline, upgrade) => upgraded,
             () = place.evicted() => {
                 self.count(Outcome::CrowdedOut);
                 return None;
@@ -138,17 +141,21 @@ impl<S: FrameSink> Door<S> {
         };
         place.belongs_to(client.address.ip());
         let stream: Box<dyn Stream> = Box::new(stream);
-        let failed = match self.authenticate(&*stream, response, &early, &place, deadline).await {
-            Ok(accepted) => match self.admit(stream, client.address, &accepted, began) {
-                Ok((session, registration)) => {
-                    let login::Accepted { early, decoder, .. } = accepted;
-                    return Some(LoggedIn { session, registration, decoder, early });
+        let conversation = Conversation::new(&*stream, response, &early);
+        let login = conversation.log_in(&settings, &*self.keys);
+        let failed = match within(login, &place, deadline).await {
+            Ok(accepted) => {
+                match self.admit(stream, client.address, &accepted, settings.outbox, began) {
+                    Ok((session, registration)) => {
+                        let login::Accepted { early, decoder, .. } = accepted;
+                        return Some(LoggedIn { session, registration, decoder, early });
+                    }
+                    Err((session, refused)) => {
+                        self.turn_away(&session, refused).await;
+                        return None;
+                    }
                 }
-                Err((session, refused)) => {
-                    self.turn_away(&session, refused).await;
-                    return None;
-                }
-            },
+            }
             Err(failed) => failed,
         };
         self.count(failed.outcome);
@@ -169,28 +176,6 @@ impl<S: FrameSink> Door<S> {
         None
     }
 
-    /// The login, within the one deadline that began when the connection was accepted.
-    async fn authenticate(
-        &self,
-        stream: &dyn Stream,
-        response: Vec<u8>,
-        early: &[u8],
-        place: &Place,
-        deadline: tokio::time::Instant,
-    ) -> Result<login::Accepted, Failed> {
-        let conversation = Conversation::new(stream, response, early);
-        tokio::select! {
-            outcome = timeout_at(deadline, conversation.log_in(&self.settings, &*self.keys)) => {
-                let close = Some((CloseCode::Policy, "auth timeout"));
-                outcome.unwrap_or_else(|_| Err(Failed::new(Outcome::AuthTimeout, close)))
-            }
-            () = place.evicted() => {
-                let close = Some((CloseCode::TryAgain, "too many logins"));
-                Err(Failed::new(Outcome::CrowdedOut, close))
-            }
-        }
-    }
-
     /// Makes a session of an accepted login: its acceptance is queued, the session
     /// published, and only then flushed, so that nothing precedes the acceptance.
     fn admit(
@@ -198,6 +183,7 @@ impl<S: FrameSink> Door<S> {
         stream: Box<dyn Stream>,
         client: SocketAddr,
         accepted: &login::Accepted,
+        outbox: Limits,
         began: Instant,
     ) -> Result<Admitted, (Arc<Session>, Refused)> {
         let login::Accepted { reply, generation, .. } = accepted;
@@ -207,7 +193,7 @@ impl<S: FrameSink> Door<S> {
         let link = Link {
             stream,
             framing: Opcode::Binary,
-            limits: self.settings.outbox,
+            limits: outbox,
             traffic: Arc::clone(&self.traffic),
         };
         let session = Arc::new(Session::new(principal, self.table.generation(), client, link, now));
@@ -242,6 +228,24 @@ impl<S: FrameSink> Door<S> {
 
     fn count(&self, outcome: Outcome) {
         self.gate.count(outcome);
+    }
+}
+
+/// The login, within the one deadline that began when the connection was accepted.
+async fn within(
+    login: impl Future<Output = Result<login::Accepted, Failed>>,
+    place: &Place,
+    deadline: tokio::time::Instant,
+) -> Result<login::Accepted, Failed> {
+    tokio::select! {
+        outcome = timeout_at(deadline, login) => {
+            let close = Some((CloseCode::Policy, "auth timeout"));
+            outcome.unwrap_or_else(|_| Err(Failed::new(Outcome::AuthTimeout, close)))
+        }
+        () = place.evicted() => {
+            let close = Some((CloseCode::TryAgain, "too many logins"));
+            Err(Failed::new(Outcome::CrowdedOut, close))
+        }
     }
 }
 

@@ -12,8 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::client_address::limit_key;
-use super::{Counters, Outcome};
-use crate::config::IpNet;
+use super::{Counters, Outcome, Settings};
 use crate::ids::NodeId;
 use crate::peers::Table;
 use crate::proto::crowd::Crowd;
@@ -25,9 +24,6 @@ const CLIENTS: usize = 16_384;
 /// What a request has to pass before it becomes a WebSocket.
 #[derive(Debug)]
 pub struct Gate {
-    pub(super) trusted_proxies: Vec<IpNet>,
-    pub(super) allow_origins: Vec<String>,
-    upgrades: Rate,
     clients: Mutex<Places<Bucket>>,
     table: Arc<Table<NodeId>>,
     counters: Arc<Counters>,
@@ -35,7 +31,6 @@ pub struct Gate {
     warned: AtomicBool,
     waiting: Mutex<Waiting>,
     next: AtomicU64,
-    max_waiting: usize,
 }
 
 /// Connections that have not logged in.
@@ -46,16 +41,8 @@ struct Waiting {
 }
 
 impl Gate {
-    pub(super) fn new(
-        settings: &super::Settings,
-        table: Arc<Table<NodeId>>,
-        counters: Arc<Counters>,
-    ) -> Self {
-        let rate = Rate::per_second(settings.upgrade_rate.into());
+    pub(super) fn new(table: Arc<Table<NodeId>>, counters: Arc<Counters>) -> Self {
         Self {
-            trusted_proxies: settings.trusted_proxies.clone(),
-            allow_origins: settings.allow_origins.clone(),
-            upgrades: rate.with_burst(settings.upgrade_burst.into()),
             clients: Mutex::new(Places::new(CLIENTS)),
             table,
             counters,
@@ -63,7 +50,6 @@ impl Gate {
             warned: AtomicBool::new(false),
             waiting: Mutex::default(),
             next: AtomicU64::new(0),
-            max_waiting: settings.max_waiting,
         }
     }
 
@@ -87,8 +73,10 @@ impl Gate {
     }
 
     /// Whether a client may upgrade once more.
-    pub(super) fn admits(&self, ip: IpAddr, now: Instant) -> bool {
-        self.clients.lock().of(&limit_key(ip), now).take(self.upgrades, 1, now)
+    pub(super) fn admits(&self, ip: IpAddr, settings: &Settings, now: Instant) -> bool {
+        let upgrades = Rate::per_second(settings.upgrade_rate.into())
+            .with_burst(settings.upgrade_burst.into());
+        self.clients.lock().of(&limit_key(ip), now).take(upgrades, 1, now)
     }
 
     /// Counts a request of a trusted proxy that names no client, and warns of it once.
@@ -103,12 +91,12 @@ impl Gate {
     }
 
     /// Lets a connection wait for its login; the oldest of the busiest network gives way
-    /// where too many do.
-    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> Place {
+    /// where more than `max_waiting` do.
+    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr, max_waiting: usize) -> Place {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let evicted = Arc::new(Notify::new());
         let mut waiting = self.waiting.lock();
-        if waiting.crowd.len() >= self.max_waiting
+        if waiting.crowd.len() >= max_waiting
             && let Some(oldest) = waiting.crowd.pop()
             && let Some(evicted) = waiting.evictions.remove(&oldest)
         {

@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +63,7 @@ const OWN_SOURCE: SourceTag = SourceTag(0);
 
 /// What all connections of a listener share.
 pub(crate) struct Door<S> {
-    settings: Settings,
+    settings: ArcSwap<Settings>,
     keys: Arc<dyn Keys>,
     sink: S,
     table: Arc<Table<NodeId>>,
@@ -131,7 +132,8 @@ impl<S: FrameSink> Server<S> {
         traffic: Arc<Traffic>,
     ) -> Self {
         let counters = Arc::<Counters>::default();
-        let gate = Arc::new(Gate::new(&settings, Arc::clone(&table), Arc::clone(&counters)));
+        let gate = Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters)));
+        let settings = ArcSwap::from_pointee(settings);
         let sessions = Gauge::default();
         let address = listener.address();
         let door =
@@ -147,6 +149,14 @@ impl<S: FrameSink> Server<S> {
     #[must_use]
     pub const fn addr(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Goes on by these settings, but for the address: logins that begin from here on, and
+    /// sessions with their next ping. Nobody is disconnected; sessions keep the outbox that
+    /// they began with.
+    pub fn update(&self, settings: Settings) {
+        self.door.table.allow_sessions(settings.max_peers);
+        self.door.settings.store(Arc::new(settings));
     }
 
     /// Sends a frame to a node; false where it is not connected here, so that the caller

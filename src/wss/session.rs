@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
 
-use super::{FrameSink, MAX_MESSAGE, Session, Timing};
+use super::{FrameSink, MAX_MESSAGE, Session, Settings, Timing};
 use crate::peers::End;
 use crate::wire::Frames;
 use crate::wire::auth::Control;
@@ -45,6 +46,7 @@ thread_local! {
 pub(super) struct Driver<'a, S> {
     session: Arc<Session>,
     sink: &'a S,
+    settings: &'a ArcSwap<Settings>,
     timing: Timing,
     decoder: Decoder,
     /// The beginning of a frame that is not whole.
@@ -68,14 +70,16 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     pub(super) fn new(
         session: Arc<Session>,
         sink: &'a S,
-        timing: Timing,
+        settings: &'a ArcSwap<Settings>,
         decoder: Decoder,
         early: Vec<u8>,
     ) -> Self {
         let now = Instant::now();
+        let timing = settings.load().timing;
         Self {
             session,
             sink,
+            settings,
             timing,
             decoder,
             carry: early,
@@ -145,6 +149,14 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     }
 
     fn keep_time(&mut self, now: Instant) {
+        let timing = self.settings.load().timing;
+        if timing != self.timing {
+            // A peer that was silent by the times before is not idle by these yet.
+            self.timing = timing;
+            self.last_heard = now;
+            self.next_ping = self.next_ping.min(now + timing.ping_interval);
+            self.pong_due = self.pong_due.map(|due| due.max(now + timing.pong_timeout));
+        }
         let stuck = |since: Instant| now >= since + self.timing.write_timeout;
         if self.session.stuck_since().is_some_and(stuck) {
             return self.session.end(End::WriteTimeout);
@@ -327,13 +339,26 @@ mod tests {
     use crate::peers::{Limits, Link, Principal, Realm};
     use crate::wire::websocket::Role;
 
+    const TIMING: Timing = Timing {
+        auth_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(90),
+        ping_interval: Duration::from_secs(30),
+        pong_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(5),
+    };
+
     struct Nobody;
 
     impl FrameSink for Nobody {
         fn frames(&self, _: &Arc<Session>, _: Frames<'_>, _: Instant) {}
     }
 
-    fn driver(timing: Timing) -> (Driver<'static, Nobody>, UnixStream) {
+    fn settings(timing: Timing) -> ArcSwap<Settings> {
+        let settings = Settings::new(([127, 0, 0, 1], 0).into());
+        ArcSwap::from_pointee(Settings { timing, ..settings })
+    }
+
+    fn driver(settings: &ArcSwap<Settings>) -> (Driver<'_, Nobody>, UnixStream) {
         let (stream, peer) = UnixStream::pair().unwrap();
         let link = Link {
             stream: Box::new(stream),
@@ -346,19 +371,14 @@ mod tests {
         let observed = ([192, 0, 2, 1], 1).into();
         let session = Session::new(principal, 1, observed, link, Instant::now());
         let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
-        (Driver::new(Arc::new(session), &Nobody, timing, decoder, Vec::new()), peer)
+        (Driver::new(Arc::new(session), &Nobody, settings, decoder, Vec::new()), peer)
     }
 
     #[tokio::test]
     async fn pings_keep_their_interval_when_a_pong_may_take_longer() {
         let second = Duration::from_secs(1);
-        let (mut driver, _peer) = driver(Timing {
-            auth_timeout: 10 * second,
-            idle_timeout: 90 * second,
-            ping_interval: second,
-            pong_timeout: 10 * second,
-            write_timeout: 5 * second,
-        });
+        let settings = settings(Timing { ping_interval: second, ..TIMING });
+        let (mut driver, _peer) = driver(&settings);
         let first = driver.next_deadline();
         driver.keep_time(first);
         assert_eq!(driver.pong_due, Some(first + 10 * second));
@@ -370,5 +390,25 @@ mod tests {
         driver.pong_due = None;
         driver.keep_time(first + 2 * second);
         assert_eq!(driver.pong_due, Some(first + 12 * second));
+    }
+
+    #[tokio::test]
+    async fn shorter_times_hold_from_the_next_ping_on_and_end_nobody_at_once() {
+        let second = Duration::from_secs(1);
+        let settings = settings(TIMING);
+        let (mut driver, _peer) = driver(&settings);
+        let first = driver.next_deadline();
+        let shorter = Timing { idle_timeout: 3 * second, ping_interval: second, ..TIMING };
+        let mut new = Settings::clone(&settings.load());
+        new.timing = shorter;
+        settings.store(Arc::new(new));
+        assert_eq!(driver.next_deadline(), first);
+
+        // Silent for 30 s, which was fine.
+        driver.keep_time(first);
+        assert!(driver.session.is_open());
+        assert_eq!(driver.next_deadline(), first + second);
+        driver.keep_time(first + 3 * second);
+        assert_eq!(driver.session.ending(), Some(End::Idle));
     }
 }

@@ -8,7 +8,7 @@ use crate::peers::Limits;
 use crate::wire::auth::Generation;
 
 /// The times of a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timing {
     /// From an accepted connection to its accepted login.
     pub auth_timeout: Duration,

@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 
 use super::client_address::{self, Client};
 use super::held::Held;
-use super::{Gate, Outcome};
+use super::{Gate, Outcome, Settings};
 
 /// The path of the WebSocket.
 const PATH: &str = "/v1/compat";
@@ -59,6 +59,7 @@ pub(super) async fn upgrade<T>(
     stream: T,
     remote: SocketAddr,
     gate: &Gate,
+    settings: &Settings,
 ) -> Result<Upgraded<T>, NotUpgraded>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -66,7 +67,7 @@ where
     // What the service decided: it is called once, since every answer ends the HTTP.
     let decided: Mutex<Option<Result<Client, NotUpgraded>>> = Mutex::new(None);
     let service = service_fn(|request| {
-        let (response, decision) = answer(&request, remote, gate);
+        let (response, decision) = answer(&request, remote, gate, settings);
         *decided.lock() = Some(decision);
         ready(Ok::<_, Infallible>(response))
     });
@@ -95,7 +96,12 @@ where
 
 type Answer = (Response<Full<Bytes>>, Result<Client, NotUpgraded>);
 
-fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answer {
+fn answer(
+    request: &Request<Incoming>,
+    remote: SocketAddr,
+    gate: &Gate,
+    settings: &Settings,
+) -> Answer {
     // Counted before the client can know of it.
     let refuse = |status, text: &'static str, outcome: NotUpgraded| {
         (plain(status, text), Err(outcome.map(|outcome| gate.count(outcome))))
@@ -107,7 +113,7 @@ fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answe
     if path != PATH {
         return refuse(StatusCode::NOT_FOUND, "not found\n", Some(Outcome::NotFound));
     }
-    let client = client_address::find(remote, request.headers(), &gate.trusted_proxies);
+    let client = client_address::find(remote, request.headers(), &settings.trusted_proxies);
     if client.unnamed {
         gate.note_unnamed();
     }
@@ -118,7 +124,7 @@ fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answe
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         return (response, decision);
     }
-    if !gate.admits(client.address.ip(), Instant::now()) {
+    if !gate.admits(client.address.ip(), settings, Instant::now()) {
         let text = "too many upgrades from this address\n";
         let (mut response, decision) =
             refuse(StatusCode::TOO_MANY_REQUESTS, text, Some(Outcome::RateLimited));
@@ -132,7 +138,7 @@ fn answer(request: &Request<Incoming>, remote: SocketAddr, gate: &Gate) -> Answe
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         return (response, decision);
     }
-    if !origin_is_allowed(request, &gate.allow_origins) {
+    if !origin_is_allowed(request, &settings.allow_origins) {
         let text = "this origin may not connect\n";
         return refuse(StatusCode::FORBIDDEN, text, Some(Outcome::OriginRefused));
     }

@@ -63,7 +63,8 @@ impl<I: Id> Table<I> {
             }
             Claim::Register | Claim::Move => drop(shard),
         }
-        let evicted = claim == Claim::Register && self.endpoint_count() >= self.max_endpoints;
+        let evicted = claim == Claim::Register
+            && self.endpoint_count() >= self.max_endpoints.load(Ordering::Relaxed);
         if evicted && !self.make_room(is_known, uptime) {
             return Claimed { claim: None, evicted: false, key: None };
         }

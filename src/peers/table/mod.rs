@@ -125,8 +125,8 @@ pub struct Table<I> {
     shards: Box<[Shard<I>]>,
     hasher: RandomState,
     began: Instant,
-    max_sessions: usize,
-    max_endpoints: usize,
+    max_sessions: AtomicUsize,
+    max_endpoints: AtomicUsize,
     sessions: AtomicUsize,
     endpoints: AtomicUsize,
     learnt: AtomicUsize,
@@ -146,8 +146,8 @@ impl<I: Id> Table<I> {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::default(),
             began: Instant::now(),
-            max_sessions,
-            max_endpoints,
+            max_sessions: AtomicUsize::new(max_sessions),
+            max_endpoints: AtomicUsize::new(max_endpoints),
             sessions: AtomicUsize::new(0),
             endpoints: AtomicUsize::new(0),
             learnt: AtomicUsize::new(0),
@@ -194,7 +194,17 @@ impl<I: Id> Table<I> {
     /// Whether no further session fits.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.session_count() >= self.max_sessions
+        self.session_count() >= self.max_sessions.load(Ordering::Relaxed)
+    }
+
+    /// Makes room for so many sessions; those beyond stay.
+    pub fn allow_sessions(&self, max: usize) {
+        self.max_sessions.store(max, Ordering::Relaxed);
+    }
+
+    /// Makes room for so many UDP endpoints; of those beyond, each gives way to a new one.
+    pub fn allow_endpoints(&self, max: usize) {
+        self.max_endpoints.store(max, Ordering::Relaxed);
     }
 
     /// Publishes a session: from here on packets reach it. The acceptance must be in its
@@ -223,7 +233,7 @@ impl<I: Id> Table<I> {
             }
             (Some(_), _) => {}
             (None, _) => {
-                let max = self.max_sessions;
+                let max = self.max_sessions.load(Ordering::Relaxed);
                 let room = |count| (count < max).then_some(count + 1);
                 self.sessions
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
