@@ -3,11 +3,12 @@
 use std::io::{self, Write as _};
 
 use super::{Exit, output};
-use crate::config::{Config, Layers};
+use crate::config::{Config, Layers, Loaded};
 use crate::directory::{self, Directory};
 
 /// Checks what the settings name, and prints the settings.
-pub(super) fn check(layers: &Layers, config: &Config) -> Result<(), Exit> {
+pub(super) fn check(loaded: &Loaded) -> Result<(), Exit> {
+    let Loaded { layers, config } = loaded;
     let state_dir = &config.state_dir;
     if state_dir.exists() && !state_dir.is_dir() {
         return Err(layers.refuse_file("state_dir", state_dir, "it is no folder").into());

@@ -24,7 +24,7 @@ pub use exit::Exit;
 pub use logging::{LogControl, start as start_logging};
 pub use serve::serve;
 
-use crate::config::{Config, Flags, Layers, Surroundings, shown};
+use crate::config::{Flags, Source, Surroundings, shown};
 
 /// Carries packets between peers that cannot reach each other.
 #[derive(Debug, Parser)]
@@ -101,7 +101,7 @@ fn one_line(text: &str) -> String {
 fn dispatch(command: Option<Command>) -> Result<(), Exit> {
     match command {
         None => Ok(()),
-        Some(Command::Serve(flags)) => serve(configuration(flags)?.1),
+        Some(Command::Serve(flags)) => serve(flags),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Bench(arguments)) => Ok(bench::run(&arguments)?),
         Some(Command::Connect(arguments)) => {
@@ -109,19 +109,13 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         }
         Some(Command::Doctor(arguments)) => serve::runtime()?.block_on(doctor::run(*arguments)),
         Some(Command::CheckConfig(flags)) => {
-            let (layers, config) = configuration(flags)?;
-            check::check(&layers, &config)
+            let source = Source::new(flags, Surroundings::of_this_process());
+            check::check(&source.read()?)
         }
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
         Some(Command::ClusterId(id)) => id.run(),
     }
-}
-
-fn configuration(flags: Flags) -> Result<(Layers, Config), Exit> {
-    let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
-    let config = Config::new(&layers)?;
-    Ok((layers, config))
 }
 
 #[cfg(test)]

@@ -7,23 +7,33 @@ use tracing::{error, info, warn};
 
 use super::{Exit, logging};
 use crate::cluster::identity_file;
-use crate::config::{Config, Error, Place};
+use crate::config::{Config, Error, Flags, Loaded, Place, Source, Surroundings};
 use crate::directory::OpenError;
-use crate::server::{BindError, Server, StartError};
+use crate::server::{BindError, Host, Server, StartError};
 
 /// Runs the relay until it is told to stop.
 ///
 /// # Errors
 /// It could not start, or was told to stop at once.
-pub fn serve(config: Config) -> Result<(), Exit> {
-    let _log = logging::start(&config.log_level, config.log_format)?;
+pub fn serve(flags: Flags) -> Result<(), Exit> {
+    let source = Source::new(flags, Surroundings::of_this_process());
+    let Loaded { layers, config } = source.read()?;
+    let log = logging::start(&config.log_level, config.log_format)?;
+    let host = Host {
+        settings: Some((source, layers)),
+        set_log_filter: Some(Box::new(move |filter| {
+            if let Err(error) = log.set(filter) {
+                warn!(%error, "the log goes on as it was");
+            }
+        })),
+    };
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
     }
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let server = start(config).await?;
+        let server = start(host, config).await?;
         run(server, &mut signals).await
     });
     // A look-up of a name or a read of a file that hangs must not hold up the end.
@@ -38,10 +48,10 @@ pub(super) fn runtime() -> Result<Runtime, Exit> {
 }
 
 /// Starts the relay; what is in the way is named by its setting.
-pub(super) async fn start(config: Config) -> Result<Server, Exit> {
+pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
     let (keys, state_dir) = (config.keys.clone(), config.state_dir.clone());
     let registry = config.registry.as_ref().map(|registry| registry.address.to_string());
-    Server::start(config).await.map_err(|error| match error {
+    Server::start_in(host, config).await.map_err(|error| match error {
         StartError::Bind(BindError { setting, address, error }) => {
             Exit::Bind { setting, address, error }
         }
@@ -81,9 +91,8 @@ async fn run(mut server: Server, signals: &mut Signals) -> Result<(), Exit> {
         match told {
             Told::Stop => break,
             Told::Reload => {
-                if let Err(error) = server.reload().await {
-                    warn!(%error, "not reloaded: everything stays as it was");
-                }
+                // What came of it is in the log and the metrics.
+                let _reported = server.reload(false).await;
             }
         }
     }

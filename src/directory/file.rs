@@ -10,19 +10,20 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
+use serde::Serialize;
 use tracing::{info, warn};
 
 use super::changes::Changes;
 use super::list::{Difference, FileError, KeyList};
-use super::watch::{Stamp, Watch};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Gauge, Labelled, family};
+use crate::proto::watch::{Stamp, Watch};
 
 /// Fewest keys for which a loss of more than half is refused; smaller files change freely.
 const GUARDED: usize = 16;
 
 /// What a reload changed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Reload {
     /// Nodes that had no key before.
     pub added: usize,
@@ -41,7 +42,7 @@ pub enum ReloadError {
     File(#[from] FileError),
     /// The file lost more than half of the keys, which looks like an accident.
     #[error(
-        "{} would remove {removed} of {entries} keys: restart to take it as it is",
+        "{} would remove {removed} of {entries} keys: force the reload to take it as it is",
         path.display()
     )]
     Refused {
@@ -119,23 +120,23 @@ impl KeyFile {
         let mut watch = self.watch.lock();
         if watch.poll(now, stamp(&self.path)) {
             // What happened is in the log and the metrics already.
-            let _reported = self.read(changes);
+            let _reported = self.read(changes, false);
         }
     }
 
-    /// Reads the file as it is now; blocks.
-    pub(super) fn reload(&self, changes: &Changes) -> Result<Reload, ReloadError> {
+    /// Reads the file as it is now; blocks. `force` takes it whatever it has lost.
+    pub(super) fn reload(&self, changes: &Changes, force: bool) -> Result<Reload, ReloadError> {
         let mut watch = self.watch.lock();
         watch.mark_read(stamp(&self.path));
-        self.read(changes)
+        self.read(changes, force)
     }
 
-    fn read(&self, changes: &Changes) -> Result<Reload, ReloadError> {
+    fn read(&self, changes: &Changes, force: bool) -> Result<Reload, ReloadError> {
         let absent = if self.keys.load().len() == 0 { self.absent } else { Absent::Error };
         let outcome = absent
             .or_read(&self.path)
             .map_err(ReloadError::from)
-            .and_then(|keys| self.swap(keys, changes));
+            .and_then(|keys| self.swap(keys, changes, force));
         match &outcome {
             Ok(_) => self.mark_good(),
             Err(error) => self.mark_bad(error),
@@ -143,7 +144,7 @@ impl KeyFile {
         outcome
     }
 
-    fn swap(&self, keys: KeyList, changes: &Changes) -> Result<Reload, ReloadError> {
+    fn swap(&self, keys: KeyList, changes: &Changes, force: bool) -> Result<Reload, ReloadError> {
         let old = self.keys.load_full();
         let mut reload = Reload::default();
         for (_, difference) in old.differences(&keys) {
@@ -153,7 +154,7 @@ impl KeyFile {
                 Difference::Changed => reload.changed += 1,
             }
         }
-        if old.len() >= GUARDED && reload.removed > old.len() / 2 {
+        if !force && old.len() >= GUARDED && reload.removed > old.len() / 2 {
             let (path, removed, entries) = (self.path.clone(), reload.removed, old.len());
             return Err(ReloadError::Refused { path, removed, entries });
         }
@@ -191,7 +192,7 @@ impl KeyFile {
                 warn!(
                     %file, removed, entries,
                     "the key file lost more than half of its keys and was not taken; \
-                     restart to take it as it is"
+                     force a reload to take it as it is"
                 );
                 Outcome::Refused
             }
@@ -239,8 +240,8 @@ mod tests {
 
     use super::*;
     use crate::directory::Change;
-    use crate::directory::watch::POLL;
     use crate::metrics::Word as _;
+    use crate::proto::watch::POLL;
 
     const T: Duration = Duration::from_secs(5);
 
@@ -338,9 +339,13 @@ mod tests {
         fixture.write(&text((1..=7).map(|n| (n, 1))));
         assert_eq!(fixture.file.find(node(16)), Some(key(1)));
         assert_eq!(fixture.counts(), [1, 0, 1]);
-        let error = fixture.file.reload(&fixture.changes).unwrap_err();
+        let error = fixture.file.reload(&fixture.changes, false).unwrap_err();
         assert!(matches!(error, ReloadError::Refused { removed: 9, entries: 16, .. }), "{error}");
 
+        let forced = fixture.file.reload(&fixture.changes, true).unwrap();
+        assert_eq!((forced.removed, fixture.file.find(node(16))), (9, None));
+
+        fixture.write(&text((1..=16).map(|n| (n, 1))));
         fixture.write(&text((1..=8).map(|n| (n, 1))));
         assert_eq!(fixture.file.find(node(16)), None, "half is no more than half");
         fixture.write("{}");
@@ -351,7 +356,7 @@ mod tests {
     fn reload_does_not_wait_for_the_file_to_be_still() {
         let fixture = Fixture::new([(1, 1), (2, 2)]);
         fs::write(&fixture.file.path, text([(2, 3), (3, 3)])).unwrap();
-        let reload = fixture.file.reload(&fixture.changes).unwrap();
+        let reload = fixture.file.reload(&fixture.changes, false).unwrap();
         assert_eq!(reload, Reload { added: 1, removed: 1, changed: 1 });
         assert_eq!(fixture.file.find(node(3)), Some(key(3)));
     }
@@ -364,11 +369,11 @@ mod tests {
         let file = KeyFile::open(path, Absent::Empty).unwrap();
         let (changes, now) = (Changes::default(), Instant::now());
         let mut fixture = Fixture { directory, file, changes, now };
-        assert_eq!(fixture.file.reload(&fixture.changes).unwrap(), Reload::default());
+        assert_eq!(fixture.file.reload(&fixture.changes, false).unwrap(), Reload::default());
         fixture.write(&text([(1, 1)]));
         assert_eq!(fixture.file.find(node(1)), Some(key(1)));
         fs::remove_file(&fixture.file.path).unwrap();
-        assert!(fixture.file.reload(&fixture.changes).is_err());
+        assert!(fixture.file.reload(&fixture.changes, false).is_err());
         assert_eq!(fixture.file.find(node(1)), Some(key(1)));
     }
 }

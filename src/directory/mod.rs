@@ -10,7 +10,6 @@ mod file;
 mod keys;
 mod list;
 mod registry;
-mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -34,6 +33,7 @@ pub use self::registry::{RegistryError, RegistrySettings};
 use crate::ids::{BeaconId, NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
 use crate::net::tls::TlsError;
+use crate::proto::watch::POLL;
 pub use crate::wire::registry::BeaconEntry;
 
 /// Where keys come from.
@@ -159,7 +159,7 @@ impl Directory {
         if self.0.file.is_none() {
             return;
         }
-        let mut ticks = interval(watch::POLL);
+        let mut ticks = interval(POLL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -197,10 +197,11 @@ impl Directory {
     /// Reads the key file now; blocks. Without a key file nothing changes.
     ///
     /// # Errors
-    /// A broken file, or one that lost more than half of at least 16 keys: the keys stay.
-    pub fn reload(&self) -> Result<Reload, ReloadError> {
+    /// A broken file, or, without `force`, one that lost more than half of at least 16 keys:
+    /// the keys stay.
+    pub fn reload(&self, force: bool) -> Result<Reload, ReloadError> {
         match &self.0.file {
-            Some(file) => file.reload(&self.0.changes),
+            Some(file) => file.reload(&self.0.changes, force),
             None => Ok(Reload::default()),
         }
     }

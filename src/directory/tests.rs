@@ -87,5 +87,5 @@ async fn without_a_registry_there_are_no_beacons() {
     assert_eq!(directory.beacons().await, Err(RegistryError::NoRegistry));
     let registered = directory.register_beacon(BeaconId(1), "h:1").await;
     assert_eq!(registered, Err(RegistryError::NoRegistry));
-    assert_eq!(directory.reload().unwrap(), Reload::default());
+    assert_eq!(directory.reload(false).unwrap(), Reload::default());
 }

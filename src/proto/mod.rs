@@ -7,3 +7,4 @@ pub mod limit;
 pub mod login;
 pub mod presence;
 pub mod route;
+pub mod watch;

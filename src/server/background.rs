@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, HostPort};
-use crate::directory::{Change, Directory, Lookup};
+use crate::directory::{Change, Directory, Lookup, RegistryError};
 use crate::ids::{BeaconId, NodeId};
 use crate::peers::{End, Table};
 use crate::proto::endpoint::SWEEP_INTERVAL;
@@ -33,7 +34,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(300);
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
     stopping: &CancellationToken,
-    config: &Config,
+    config: watch::Receiver<Arc<Config>>,
     relay: &Arc<Relay>,
     table: &Arc<Table<NodeId>>,
     directory: &Directory,
@@ -48,19 +49,18 @@ pub(super) fn start(
     spawn(Box::pin(Arc::clone(relay).verify_grants(grants)));
     spawn(Box::pin(sweep(Arc::clone(relay))));
     spawn(Box::pin(publish(Arc::clone(relay))));
+    let has_registry = config.borrow().registry.is_some();
     let beacons = BeaconList {
         relay: Arc::clone(relay),
         directory: directory.clone(),
-        configured: config.peers.clone(),
-        advertised: config.advertise_addr.clone(),
-        registering: config.registry.is_some() && config.beacon_id != BeaconId(0),
+        config,
         registered: Vec::new(),
         resolved: HashMap::new(),
         complained: false,
     };
     spawn(Box::pin(beacons.keep()));
     spawn(Box::pin(withdraw_keys(Arc::clone(table), directory.clone())));
-    if config.registry.is_some() {
+    if has_registry {
         spawn(Box::pin(recheck_keys(Arc::clone(table), directory.clone())));
     }
 }
@@ -93,9 +93,7 @@ async fn publish(relay: Arc<Relay>) {
 struct BeaconList {
     relay: Arc<Relay>,
     directory: Directory,
-    configured: Vec<HostPort>,
-    advertised: Option<HostPort>,
-    registering: bool,
+    config: watch::Receiver<Arc<Config>>,
     /// What the registry named last.
     registered: Vec<String>,
     /// The addresses of each name, those of a name that cannot be resolved at the moment
@@ -109,14 +107,19 @@ impl BeaconList {
         let mut ticks = interval(BEACON_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // Where nobody can change it any more, the relay is about to end.
+                Ok(()) = self.config.changed() => {}
+            }
             self.refresh().await;
         }
     }
 
     async fn refresh(&mut self) {
-        if self.registering {
-            match self.register().await {
+        let config = Arc::clone(&self.config.borrow_and_update());
+        if config.registry.is_some() && config.beacon_id != BeaconId(0) {
+            match self.register(config.advertise_addr.as_ref()).await {
                 Ok(registered) => {
                     self.registered = registered;
                     if std::mem::take(&mut self.complained) {
@@ -131,7 +134,7 @@ impl BeaconList {
                 }
             }
         }
-        let configured = self.configured.iter().map(HostPort::to_string);
+        let configured = config.peers.iter().map(HostPort::to_string);
         let mut resolved = HashMap::new();
         for name in configured.chain(self.registered.iter().cloned()) {
             let addresses = match lookup_host(&name).await {
@@ -148,9 +151,9 @@ impl BeaconList {
     }
 
     /// Registers this beacon, and returns the addresses of the others.
-    async fn register(&self) -> Result<Vec<String>, crate::directory::RegistryError> {
+    async fn register(&self, advertised: Option<&HostPort>) -> Result<Vec<String>, RegistryError> {
         let id = self.relay.beacon_id();
-        if let Some(address) = &self.advertised {
+        if let Some(address) = advertised {
             self.directory.register_beacon(id, &address.to_string()).await?;
         }
         let beacons = self.directory.beacons().await?;
@@ -209,7 +212,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::config::PunchAllow;
+    use crate::config::{Flags, Layers, PunchAllow, Surroundings};
     use crate::directory::{RegistrySettings, Settings};
     use crate::ids::PublicKey;
     use crate::peers::{Limits, Link, Principal, Realm, Takeover};
@@ -251,13 +254,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn configured_beacons_are_listed_while_the_registry_is_down() {
-        let (directory, _folder) = directory(Some("127.0.0.1:1"));
+        let (directory, folder) = directory(Some("127.0.0.1:1"));
+        let mut flags = Flags::state_dir(Some(folder.path().display().to_string()));
+        for (key, text) in [
+            ("registry", "127.0.0.1:1"),
+            ("beacon_id", "7"),
+            ("advertise_addr", "192.0.2.9:9001"),
+            ("peers", "192.0.2.1:9001"),
+        ] {
+            flags.add(key, text.to_owned());
+        }
+        let layers = Layers::collect(flags, &Surroundings::of_this_process()).unwrap();
+        let config = Config::new(&layers).unwrap();
         let mut beacons = BeaconList {
             relay: relay(&directory),
             directory,
-            configured: vec!["192.0.2.1:9001".parse().unwrap()],
-            advertised: None,
-            registering: true,
+            config: watch::channel(Arc::new(config)).1,
             registered: Vec::new(),
             resolved: HashMap::new(),
             complained: false,

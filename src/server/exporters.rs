@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::slow_readers::SlowReaders;
-use super::{Reloads, ToRelay};
+use super::{Reloader, ToRelay};
 use crate::admin::{Status, Tables};
 use crate::cluster::Cluster;
 use crate::directory::Directory;
@@ -27,7 +27,7 @@ pub(super) struct Parts<'a> {
     pub(super) directory: &'a Directory,
     pub(super) wss: &'a wss::Server<ToRelay>,
     pub(super) threads: &'a Threads,
-    pub(super) reloads: &'a Arc<Reloads>,
+    pub(super) reloader: &'a Arc<Reloader>,
     pub(super) cluster: Option<&'a Arc<Cluster>>,
 }
 
@@ -61,17 +61,8 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     if let Some(cluster) = parts.cluster.map(Arc::clone) {
         registry.add(move |families| cluster.families(families));
     }
-    let reloads = Arc::clone(parts.reloads);
-    registry.add(move |families| {
-        let samples =
-            [(&["ok"] as &[&str], reloads.ok.value()), (&["failed"], reloads.failed.value())];
-        families.push(family::counts(
-            "pilot_beacon_reloads_total",
-            "Reloads that an operator asked for.",
-            &["result"],
-            samples,
-        ));
-    });
+    let reloader = Arc::clone(parts.reloader);
+    registry.add(move |families| reloader.families(families));
     registry.add(|families| {
         let samples: Vec<_> = Call::ALL.iter().map(|call| ([call.word()], made(*call))).collect();
         families.push(family::counts(

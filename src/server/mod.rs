@@ -4,6 +4,7 @@ mod background;
 mod bind;
 mod cluster;
 mod exporters;
+mod reload;
 mod settings;
 mod slow_readers;
 
@@ -19,10 +20,10 @@ use tracing::info;
 
 use crate::admin::{self, Phase};
 use crate::cluster::{Cluster, IdentityError, nats};
-use crate::config::{self, Config};
-use crate::directory::{Directory, OpenError, Reload, ReloadError};
+use crate::config::{self, Config, Layers, LogFilter, Source};
+use crate::directory::{Directory, OpenError};
 use crate::ids::NodeId;
-use crate::metrics::{Counter, Traffic};
+use crate::metrics::Traffic;
 use crate::peers::Table;
 use crate::relay::{Beacons, Relay};
 use crate::wire::Frames;
@@ -30,6 +31,7 @@ use crate::wss::{self, FrameSink, Session};
 
 pub use bind::BindError;
 use cluster::Joining;
+pub use reload::{Changes, ReloadError, Reloader};
 pub(crate) use settings::directory as directory_settings;
 
 /// Time for the other relays to hear that this one leaves.
@@ -77,12 +79,29 @@ pub struct Server {
     threads: Option<crate::udp::Threads>,
     table: Arc<Table<NodeId>>,
     cluster: Option<Part>,
-    directory: Directory,
     phase: watch::Sender<Phase>,
     stopping: CancellationToken,
     tasks: JoinSet<()>,
-    drain_time: Duration,
-    reloads: Arc<Reloads>,
+    reloader: Arc<Reloader>,
+}
+
+/// Sets what is logged from here on.
+pub type SetLogFilter = Box<dyn Fn(&LogFilter) + Send + Sync>;
+
+/// What a relay gets from the program that it runs in; by default nothing.
+#[derive(Default)]
+pub struct Host {
+    /// Where the settings come from, to be read again, and what was read there; without it a
+    /// reload reads the keys only.
+    pub settings: Option<(Source, Layers)>,
+    /// Changes what is logged.
+    pub set_log_filter: Option<SetLogFilter>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 /// Our part in a cluster, and what ends it.
@@ -91,13 +110,6 @@ struct Part {
     cluster: Arc<Cluster>,
     leaving: CancellationToken,
     links: JoinHandle<()>,
-}
-
-/// Reloads that an operator asked for.
-#[derive(Debug, Default)]
-struct Reloads {
-    ok: Counter,
-    failed: Counter,
 }
 
 impl std::fmt::Debug for ToRelay {
@@ -112,6 +124,14 @@ impl Server {
     /// # Errors
     /// What is in the way; nothing runs then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_in(Host::default(), config).await
+    }
+
+    /// The same, with what the program around the relay gives it.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in(mut host: Host, config: Config) -> Result<Self, StartError> {
         let since = Instant::now();
         let (phase, watched) = watch::channel(Phase::Starting);
         config::create_state_dir(&config.state_dir)?;
@@ -158,7 +178,15 @@ impl Server {
         ));
 
         let stopping = CancellationToken::new();
-        let reloads = Arc::<Reloads>::default();
+        let (config, in_force) = watch::channel(Arc::new(config));
+        let parts = reload::Parts {
+            wss: Arc::clone(&wss),
+            relay: Arc::clone(&relay),
+            table: Arc::clone(&table),
+            directory: directory.clone(),
+            udp_address,
+        };
+        let reloader = Reloader::new(parts, config, &mut host);
         let registry = exporters::all(&exporters::Parts {
             traffic: &traffic,
             table: &table,
@@ -166,7 +194,7 @@ impl Server {
             directory: &directory,
             wss: &wss,
             threads: &threads,
-            reloads: &reloads,
+            reloader: &reloader,
             cluster: cluster.as_ref(),
         });
         let pages = admin::Sources {
@@ -183,7 +211,8 @@ impl Server {
             admin::serve(admin, Arc::new(pages), until.cancelled_owned()).await;
         });
         tasks.spawn(directory.clone().run(stopping.clone()));
-        background::start(&mut tasks, &stopping, &config, &relay, &table, &directory, grants);
+        tasks.spawn(Arc::clone(&reloader).watch());
+        background::start(&mut tasks, &stopping, in_force, &relay, &table, &directory, grants);
         let cluster = joining.map(|joining| {
             let (cluster, leaving) = (Arc::clone(&joining.cluster), CancellationToken::new());
             tasks.spawn(cluster::tell(Arc::clone(&table), Arc::clone(&cluster)));
@@ -199,18 +228,17 @@ impl Server {
             threads: Some(threads),
             table,
             cluster,
-            directory,
             phase,
             stopping,
             tasks,
-            drain_time: config.drain_time,
-            reloads,
+            reloader,
         };
-        server.announce(&config);
+        server.announce();
         Ok(server)
     }
 
-    fn announce(&self, config: &Config) {
+    fn announce(&self) {
+        let config = self.config();
         let wss = match self.wss_addr() {
             Some(address) => address.to_string(),
             None => config.wss_bind.to_string(),
@@ -244,27 +272,22 @@ impl Server {
         self.admin_address
     }
 
-    /// Reads the key file again. Nobody is disconnected but nodes whose own key went.
+    /// Reads settings and keys again: [`Reloader::reload`].
     ///
     /// # Errors
-    /// A file that cannot be used; the keys stay as they were.
-    pub async fn reload(&self) -> Result<Reload, ReloadError> {
-        let directory = self.directory.clone();
-        let result =
-            spawn_blocking(move || directory.reload()).await.expect("a reload does not panic");
-        match &result {
-            Ok(reload) => {
-                self.reloads.ok.increment();
-                info!(
-                    added = reload.added,
-                    removed = reload.removed,
-                    changed = reload.changed,
-                    "reloaded"
-                );
-            }
-            Err(_) => self.reloads.failed.increment(),
-        }
-        result
+    /// Something that cannot be used; everything stays as it was.
+    pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
+        self.reloader.reload(force).await
+    }
+
+    /// What reloads this relay, for who outlives a borrow of it.
+    #[must_use]
+    pub const fn reloader(&self) -> &Arc<Reloader> {
+        &self.reloader
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.reloader.config().borrow())
     }
 
     /// Waits until a part of the relay has ended without being told to: a failure of ours,
@@ -283,7 +306,7 @@ impl Server {
         if let Some(Part { cluster, .. }) = &self.cluster {
             cluster.drain();
         }
-        self.wss.drain(self.drain_time).await;
+        self.wss.drain(self.config().drain_time).await;
         if let Some(threads) = self.threads.take() {
             let stopped = spawn_blocking(|| threads.stop()).await;
             debug_assert!(stopped.is_ok(), "joining threads does not panic");

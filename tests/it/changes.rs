@@ -94,6 +94,63 @@ fn hangup_reloads_the_keys_and_says_what_came_of_it() {
 }
 
 #[test]
+fn changed_configuration_file_is_taken_over_and_the_difference_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    fs::write(&file, "upgrade_burst = 1\nupgrade_rate = 1\nmax_peers = 9").unwrap();
+    let relay = Relay::start(["--config", file.to_str().unwrap()]);
+    let refused = |relay: &Relay| (0..3).any(|_| Peer::request(relay.wss, "").1 == 429);
+    assert!(refused(&relay));
+
+    // In place, as an editor may: it is read once it is still.
+    fs::write(&file, "upgrade_burst = 50\nupgrade_rate = 50\nmax_peers = 9\nbeacon_id = 4")
+        .unwrap();
+    relay.wait_for_metric(&reloads("ok"), 1.0);
+    assert!(!refused(&relay));
+    let line = relay.wait_for_line("a setting has changed");
+    assert!(line.contains("setting=\"upgrade_rate\" old=1 new=50"), "{line}");
+    let line = relay.wait_for_line("a changed setting needs a restart");
+    assert!(line.contains("setting=\"beacon_id\" old=0 new=4"), "{line}");
+    let line = relay.wait_for_line("reloaded");
+    assert!(line.contains("applied=2") && line.contains("needs_restart=1"), "{line}");
+
+    // A mistake changes nothing, not even what is right beside it.
+    fs::write(&file, "upgrade_burst = 1\nidle_timeout = \"9\"").unwrap();
+    relay.wait_for_metric(&reloads("failed"), 1.0);
+    relay.wait_for_metric("pilot_beacon_last_reload_success", 0.0);
+    let line = relay.wait_for_line("not reloaded: everything stays as it was");
+    assert!(line.contains("relay.toml: line 2: idle_timeout = \"9\": not a duration"), "{line}");
+    assert!(!refused(&relay));
+
+    // A signal does not wait; the key file that is broken keeps the settings as well.
+    fs::write(&file, "upgrade_burst = 1\nupgrade_rate = 1").unwrap();
+    fs::write(relay.state_dir().join("keys.json"), "{").unwrap();
+    relay.signal("HUP");
+    relay.wait_for_metric(&reloads("failed"), 2.0);
+    assert!(!refused(&relay));
+    fs::write(relay.state_dir().join("keys.json"), "{}").unwrap();
+    relay.signal("HUP");
+    relay.wait_for_metric(&reloads("ok"), 2.0);
+    relay.wait_for_metric("pilot_beacon_last_reload_success", 1.0);
+    assert!(refused(&relay));
+}
+
+#[test]
+fn level_of_the_log_is_changed_by_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, node) = (folder.path().join("relay.toml"), Node::new(11));
+    fs::write(&file, "log_level = \"info\"").unwrap();
+    let relay = Relay::with_nodes(&[&node], &["--config", file.to_str().unwrap()]);
+    drop(Peer::log_in(relay.wss, &node));
+    fs::write(&file, "log_level = \"debug\"").unwrap();
+    relay.signal("HUP");
+    relay.wait_for_line("reloaded");
+    assert!(!relay.log().contains("peer connected"), "{}", relay.log());
+    drop(Peer::log_in(relay.wss, &node));
+    relay.wait_for_line("peer connected");
+}
+
+#[test]
 fn node_enrolled_while_the_relay_runs_logs_in() {
     let node = Node::new(11);
     let relay = Relay::start([] as [&str; 0]);

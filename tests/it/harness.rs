@@ -179,7 +179,11 @@ impl Relay {
     ) -> Self {
         let state = tempfile::tempdir().unwrap();
         command.arg("serve").arg("--state-dir").arg(state.path());
-        command.args(["--log-level", "debug", "--log-format", "text"]).args(arguments);
+        command.args(["--log-format", "text"]).args(arguments);
+        // A configuration file may want to say it itself.
+        if command.get_args().all(|argument| argument != "--config") {
+            command.args(["--log-level", "debug"]);
+        }
         for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
             if command.get_args().all(|argument| argument != bind) {
                 command.args([bind, "127.0.0.1:0"]);

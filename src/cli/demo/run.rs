@@ -10,7 +10,7 @@ use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
 use crate::config::{Config, Flags, Layers, Surroundings};
 use crate::directory;
-use crate::server::Server;
+use crate::server::{Host, Server};
 
 /// The demo, with the settings of the relay that it starts.
 #[derive(Debug, clap::Args)]
@@ -59,7 +59,7 @@ impl Demo {
 
 async fn present(demo: &Args, config: Config, nodes: &Nodes) -> Result<bool, Exit> {
     let mut signals = Signals::new()?;
-    let server = serve::start(config).await?;
+    let server = serve::start(Host::default(), config).await?;
     let addresses = addresses(&server)?;
     let mut out = io::stdout();
     let whole = tokio::select! {

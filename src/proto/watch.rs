@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
 /// How often the file is looked at.
-pub(super) const POLL: Duration = Duration::from_millis(250);
+pub const POLL: Duration = Duration::from_millis(250);
 
 /// How long a changed file must stay as it is before it is read: who writes it in place
 /// needs that long for the rest.
@@ -15,28 +15,31 @@ const STILL: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stamp {
+pub struct Stamp {
     modified: (i64, i64),
     size: u64,
     inode: u64,
 }
 
 impl Stamp {
-    pub(super) fn of(file: &Metadata) -> Self {
+    /// The stamp of a file as it is.
+    #[must_use]
+    pub fn of(file: &Metadata) -> Self {
         Self { modified: (file.mtime(), file.mtime_nsec()), size: file.len(), inode: file.ino() }
     }
 }
 
 /// What is known of one file; `None` is a file that is not there.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub struct Watch {
     read: Option<Stamp>,
     changed: Option<(Option<Stamp>, Instant)>,
 }
 
 impl Watch {
     /// Starts with the state that was read first.
-    pub(super) fn new(read: Option<Stamp>) -> Self {
+    #[must_use]
+    pub fn new(read: Option<Stamp>) -> Self {
         Self { read, changed: None }
     }
 
@@ -44,7 +47,7 @@ impl Watch {
     ///
     /// After `true` the state counts as read, whether the reading goes well or not, so
     /// that a broken file is reported once.
-    pub(super) fn poll(&mut self, now: Instant, stamp: Option<Stamp>) -> bool {
+    pub fn poll(&mut self, now: Instant, stamp: Option<Stamp>) -> bool {
         if stamp == self.read {
             self.changed = None;
             return false;
@@ -65,7 +68,7 @@ impl Watch {
     }
 
     /// Takes a state that was read without waiting for it to be still.
-    pub(super) fn mark_read(&mut self, stamp: Option<Stamp>) {
+    pub fn mark_read(&mut self, stamp: Option<Stamp>) {
         *self = Self::new(stamp);
     }
 }

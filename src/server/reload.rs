@@ -1,0 +1,252 @@
+//! Takes over what has changed in the configuration and the key file while everything runs.
+//!
+//! All of it is read and checked first; then each part is handed its new settings. What is
+//! wrong leaves everything as it was.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::{Host, SetLogFilter, ToRelay, settings};
+use crate::config::{self, Config, Difference, Loaded, Source};
+use crate::directory::{self, Directory, Reload};
+use crate::ids::NodeId;
+use crate::metrics::{Gauge, Labelled, family};
+use crate::peers::Table;
+use crate::proto::watch::{POLL, Stamp, Watch};
+use crate::relay::Relay;
+use crate::{words, wss};
+
+/// What a reload has changed.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Changes {
+    /// Of the settings; nothing where they were not read from anywhere.
+    #[serde(flatten)]
+    pub settings: Difference,
+    /// Of the keys in the key file.
+    pub keys: Reload,
+}
+
+/// Why a reload left everything as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// A setting is wrong, or a file that one names.
+    #[error(transparent)]
+    Settings(#[from] config::Error),
+    /// The key file cannot be used, or has lost more than half of its keys.
+    #[error(transparent)]
+    Keys(#[from] directory::ReloadError),
+}
+
+words! {
+    /// How a reload ended.
+    enum Outcome {
+        Ok => "ok",
+        Failed => "failed",
+    }
+}
+
+/// The parts that are told of new settings.
+pub(super) struct Parts {
+    pub(super) wss: Arc<wss::Server<ToRelay>>,
+    pub(super) relay: Arc<Relay>,
+    pub(super) table: Arc<Table<NodeId>>,
+    pub(super) directory: Directory,
+    pub(super) udp_address: SocketAddr,
+}
+
+/// Reloads a relay, on its own when the configuration file changes.
+pub struct Reloader {
+    parts: Parts,
+    source: Option<Source>,
+    set_log_filter: Option<SetLogFilter>,
+    /// What was read and is in force, where there is a source; held while a reload runs, so that
+    /// two never overtake each other.
+    in_force: tokio::sync::Mutex<Option<Loaded>>,
+    config: watch::Sender<Arc<Config>>,
+    file: Mutex<Watch>,
+    outcomes: Labelled<Outcome>,
+    last_good: Gauge,
+    last_good_at: Gauge,
+}
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloader").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl Reloader {
+    /// A reloader of these parts, which run by `config`.
+    pub(super) fn new(
+        parts: Parts,
+        config: watch::Sender<Arc<Config>>,
+        host: &mut Host,
+    ) -> Arc<Self> {
+        let (source, layers) = host.settings.take().unzip();
+        let loaded = |layers| Loaded { layers, config: Config::clone(&config.borrow()) };
+        let in_force = tokio::sync::Mutex::new(layers.map(loaded));
+        let file = Watch::new(source.as_ref().and_then(Source::file).and_then(stamp));
+        let reloader = Self {
+            parts,
+            source,
+            set_log_filter: host.set_log_filter.take(),
+            in_force,
+            config,
+            file: Mutex::new(file),
+            outcomes: Labelled::default(),
+            last_good: Gauge::default(),
+            last_good_at: Gauge::default(),
+        };
+        reloader.mark_good();
+        Arc::new(reloader)
+    }
+
+    /// What is in force, and what will be.
+    pub(super) fn config(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.subscribe()
+    }
+
+    /// Reads the configuration and the key file again, and says in the log and the answer what
+    /// came of it. Nobody is disconnected but nodes whose own key went.
+    ///
+    /// `force` takes a key file that has lost more than half of its keys.
+    ///
+    /// # Errors
+    /// Something that cannot be used; everything stays as it was.
+    pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
+        let mut in_force = self.in_force.lock().await;
+        match self.read(force).await {
+            Ok((new, keys)) => {
+                let settings = match (&mut *in_force, new) {
+                    (Some(in_force), Some(new)) => self.apply(in_force, &new),
+                    _ => Difference::default(),
+                };
+                self.mark_good();
+                self.outcomes.of(Outcome::Ok).increment();
+                info!(
+                    applied = settings.applied.len(),
+                    needs_restart = settings.needs_restart.len(),
+                    added = keys.added,
+                    removed = keys.removed,
+                    changed = keys.changed,
+                    "reloaded"
+                );
+                Ok(Changes { settings, keys })
+            }
+            Err(error) => {
+                self.last_good.set(0);
+                self.outcomes.of(Outcome::Failed).increment();
+                warn!(%error, "not reloaded: everything stays as it was");
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks the settings, then the keys, which are in force when this returns.
+    async fn read(&self, force: bool) -> Result<(Option<Loaded>, Reload), ReloadError> {
+        let (source, directory) = (self.source.clone(), self.parts.directory.clone());
+        if let Some(file) = source.as_ref().and_then(Source::file) {
+            // Before the reading: a write meanwhile then shows as a change.
+            self.file.lock().mark_read(stamp(file));
+        }
+        let reading = spawn_blocking(move || {
+            let new = source.map(|source| source.read()).transpose()?;
+            Ok((new, directory.reload(force)?))
+        });
+        reading.await.expect("a reload does not panic")
+    }
+
+    /// Hands each part what is new. None of this can fail.
+    fn apply(&self, in_force: &mut Loaded, new: &Loaded) -> Difference {
+        let (updated, difference) = in_force.updated(new);
+        let config = &updated.config;
+        let Parts { wss, relay, table, udp_address, .. } = &self.parts;
+        if !difference.applied.is_empty() {
+            wss.update(settings::wss(config));
+            relay.update(settings::rules(config, *udp_address));
+            relay.beacons().believe_all(config.open_gossip);
+            table.allow_endpoints(config.max_nodes);
+            if let Some(set) = &self.set_log_filter {
+                set(&config.log_level);
+            }
+            self.config.send_replace(Arc::new(config.clone()));
+        }
+        for change in &difference.applied {
+            let config::Change { key, old, new } = change;
+            info!(setting = key, %old, %new, "a setting has changed");
+        }
+        for change in &difference.needs_restart {
+            let config::Change { key, old, new } = change;
+            warn!(setting = key, %old, %new, "a changed setting needs a restart");
+        }
+        for warning in &new.config.warnings {
+            warn!(reason = %warning, "questionable setting");
+        }
+        *in_force = updated;
+        difference
+    }
+
+    /// Reloads whenever the configuration file has changed and been still since, for ever.
+    pub(super) async fn watch(self: Arc<Self>) {
+        let Some(path) = self.source.as_ref().and_then(Source::file) else {
+            return std::future::pending().await;
+        };
+        let mut ticks = interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let path = path.clone();
+            let Ok(stamp) = spawn_blocking(|| stamp(path)).await else { continue };
+            let is_due = self.file.lock().poll(Instant::now(), stamp);
+            if is_due {
+                // What came of it is in the log and the metrics.
+                let _reported = self.reload(false).await;
+            }
+        }
+    }
+
+    fn mark_good(&self) {
+        self.last_good.set(1);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_good_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Appends the families of reloads to a scrape.
+    pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
+        families.extend([
+            family::labelled(
+                "pilot_beacon_reloads_total",
+                "Reloads: asked for, or since the configuration file has changed.",
+                "result",
+                &self.outcomes,
+            ),
+            family::gauge(
+                "pilot_beacon_last_reload_success",
+                "1 if the last reload went well, 0 if what is in force is older.",
+                &self.last_good,
+            ),
+            family::gauge(
+                "pilot_beacon_last_reload_timestamp_seconds",
+                "When the settings in force were read, in Unix time.",
+                &self.last_good_at,
+            ),
+        ]);
+    }
+}
+
+/// The file's present state; `None` where there is none to see.
+fn stamp(path: PathBuf) -> Option<Stamp> {
+    fs::metadata(path).ok().map(|file| Stamp::of(&file))
+}
