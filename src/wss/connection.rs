@@ -144,6 +144,10 @@ impl<S: FrameSink> Door<S> {
         let conversation = Conversation::new(&*stream, response, &early);
         let login = conversation.log_in(&settings, &*self.keys);
         let failed = match within(login, &place, deadline).await {
+            // What began before the drain ends in it.
+            Ok(_) if self.gate.draining().is_some() => {
+                Failed::new(Outcome::Draining, Some((CloseCode::GoingAway, "shutting down")))
+            }
             Ok(accepted) => {
                 match self.admit(stream, client.address, &accepted, settings.outbox, began) {
                     Ok((session, registration)) => {

@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -21,13 +21,18 @@ use crate::proto::limit::{Bucket, Places, Rate};
 /// Client addresses that have a bucket at a time.
 const CLIENTS: usize = 16_384;
 
+/// Longest time that clients are told to stay away: the longest wait of daemons between two
+/// dials, by themselves. Another relay may have taken over the name long before.
+const MOST_STAY_AWAY: Duration = Duration::from_secs(30);
+
 /// What a request has to pass before it becomes a WebSocket.
 #[derive(Debug)]
 pub struct Gate {
     clients: Mutex<Places<Bucket>>,
     table: Arc<Table<NodeId>>,
     counters: Arc<Counters>,
-    draining: AtomicBool,
+    /// Seconds that who comes during a drain is told to stay away for; 0 before one.
+    stay_away: AtomicU32,
     warned: AtomicBool,
     waiting: Mutex<Waiting>,
     next: AtomicU64,
@@ -46,7 +51,7 @@ impl Gate {
             clients: Mutex::new(Places::new(CLIENTS)),
             table,
             counters,
-            draining: AtomicBool::new(false),
+            stay_away: AtomicU32::new(0),
             warned: AtomicBool::new(false),
             waiting: Mutex::default(),
             next: AtomicU64::new(0),
@@ -59,13 +64,22 @@ impl Gate {
         outcome
     }
 
-    /// Takes no new peer from here on.
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// Takes no new peer from here on, over a drain of this length.
+    ///
+    /// Who is sent away dials again at once, and again when it was told to: a whole drain
+    /// later, those come in the order in which they went, and as slowly.
+    pub(super) fn drain(&self, time: Duration) {
+        let seconds = time.min(MOST_STAY_AWAY).as_secs_f64().ceil();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 30 at most
+        let seconds = (seconds as u32).max(1);
+        // The first stays: the end, which comes after the drain, has no time of its own.
+        let _first =
+            self.stay_away.compare_exchange(0, seconds, Ordering::SeqCst, Ordering::SeqCst);
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    /// While it drains, the seconds after which to try again.
+    pub(super) fn draining(&self) -> Option<u32> {
+        Some(self.stay_away.load(Ordering::SeqCst)).filter(|seconds| *seconds > 0)
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -58,6 +58,9 @@ pub const MAX_MESSAGE: usize = crate::wire::beacon::MAX_WSS_PACKET;
 /// which the receiving UDP threads take up to 0.1 s, and a busy machine some.
 const CLOSE_TIME: Duration = Duration::from_millis(800);
 
+/// How often a drain that waits for the turn of a peer looks whether it has left by itself.
+const DRAIN_LOOK: Duration = Duration::from_millis(100);
+
 /// Records that an embedder writes itself come from nobody else.
 const OWN_SOURCE: SourceTag = SourceTag(0);
 
@@ -236,16 +239,26 @@ impl<S: FrameSink> Server<S> {
         ended.await;
     }
 
-    /// Takes nobody new, and closes the peers with 1001, spread evenly over `time`; returns
-    /// when all are gone, at most 1 s after that time.
+    /// Takes nobody new, and closes the peers with 1001, spread evenly over `time`; upgrades are
+    /// answered 503 until then. Returns when all are gone, at most 1 s after that time.
     pub async fn drain(&self, time: Duration) {
-        self.door.gate.drain();
+        self.door.gate.drain(time);
+        // Weak, since who keeps a session keeps its socket.
         let sessions = self.door.table.all_sessions();
+        let sessions: Vec<_> = sessions.iter().map(Arc::downgrade).collect();
         let began = tokio::time::Instant::now();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
-        for (session, turn) in sessions.iter().zip(0u32..) {
-            tokio::time::sleep_until(began + time * turn / count).await;
-            session.end(End::ShuttingDown);
+        for (session, turn) in sessions.into_iter().zip(0u32..) {
+            let due = began + time * turn / count;
+            // Nobody has to wait for the turn of a peer that has left by itself.
+            while let Some(session) = session.upgrade().filter(|session| session.is_open()) {
+                if tokio::time::Instant::now() >= due {
+                    session.end(End::ShuttingDown);
+                    break;
+                }
+                drop(session);
+                tokio::time::sleep_until(due.min(tokio::time::Instant::now() + DRAIN_LOOK)).await;
+            }
         }
         self.close().await;
     }
@@ -253,7 +266,7 @@ impl<S: FrameSink> Server<S> {
     /// Closes the listener, ends every session with 1001, and waits for them, 0.8 s at most.
     /// A second call finds nothing to do.
     pub async fn close(&self) {
-        self.door.gate.drain();
+        self.door.gate.drain(Duration::ZERO);
         self.accepting.cancel();
         for session in self.door.table.all_sessions() {
             session.end(End::ShuttingDown);

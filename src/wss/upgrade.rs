@@ -117,11 +117,11 @@ fn answer(
     if client.unnamed {
         gate.note_unnamed();
     }
-    if gate.is_draining() {
+    if let Some(seconds) = gate.draining() {
         let text = "the relay is stopping\n";
         let (mut response, decision) =
             refuse(StatusCode::SERVICE_UNAVAILABLE, text, Some(Outcome::Draining));
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         return (response, decision);
     }
     if !gate.admits(client.address.ip(), settings, Instant::now()) {

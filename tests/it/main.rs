@@ -9,6 +9,7 @@ mod cluster;
 mod config;
 mod deploy;
 mod doctor;
+mod drain;
 mod floors;
 mod gossip;
 mod harness;
