@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use super::entrance::{Entrance, Origin};
 
 /// Unsent bytes that the kernel may hold for one peer, in bytes.
 ///
@@ -31,8 +33,8 @@ const BACKLOG: i32 = 4_096;
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket; the file is removed when the listener goes.
-    Unix(UnixListener, SocketFile),
+    /// A Unix socket; a file of ours is removed when the listener goes.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// An accepted connection.
@@ -55,6 +57,19 @@ impl Drop for SocketFile {
     }
 }
 
+impl Accepted {
+    /// Where the connection comes from.
+    ///
+    /// # Errors
+    /// What the system says, where the other side has gone already.
+    pub fn origin(&self) -> io::Result<Origin> {
+        match self {
+            Self::Tcp(_, remote) => Ok((*remote).into()),
+            Self::Unix(stream) => Ok(SockRef::from(stream).peer_addr()?.into()),
+        }
+    }
+}
+
 impl Listener {
     /// Listens on a TCP address; port 0 takes a free one. Must be called within the runtime.
     ///
@@ -63,17 +78,37 @@ impl Listener {
     pub fn tcp(address: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
+        socket.bind(&address.into())?;
+        Self::adopt_tcp(socket)
+    }
+
+    /// Takes over a TCP socket that is bound, and may listen already. Must be called within the
+    /// runtime.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn adopt_tcp(socket: Socket) -> io::Result<Self> {
         // Accepted sockets inherit these.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        // Again, where it listens already: that makes the backlog ours.
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into()).map(Self::Tcp)
+    }
+
+    /// Takes over a Unix socket that listens; its file is somebody else's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn adopt_unix(socket: Socket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        Ok(Self::Unix(UnixListener::from_std(socket.into())?, None))
     }
 
     /// Listens on a Unix socket, which the owner and the group may connect to.
@@ -95,7 +130,7 @@ impl Listener {
         let listener = UnixListener::bind(path)?;
         let file = SocketFile(path.to_owned());
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(Self::Unix(listener, file))
+        Ok(Self::Unix(listener, Some(file)))
     }
 
     /// The address that was bound, with its real port; `None` for a Unix socket.
@@ -104,6 +139,21 @@ impl Listener {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok(),
             Self::Unix(..) => None,
+        }
+    }
+
+    /// The way in from this process.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn entrance(&self) -> io::Result<Entrance> {
+        match self {
+            Self::Tcp(listener) => {
+                let bound = listener.local_addr()?;
+                let only_v6 = bound.is_ipv6() && SockRef::from(listener).only_v6()?;
+                Ok(Entrance::tcp(bound, only_v6))
+            }
+            Self::Unix(listener, _) => Ok(Entrance::Unix(SockRef::from(listener).local_addr()?)),
         }
     }
 
@@ -127,8 +177,6 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use socket2::SockRef;
-
     use super::*;
 
     #[tokio::test]

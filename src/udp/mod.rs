@@ -38,15 +38,27 @@ pub fn open(address: SocketAddr, count: usize) -> io::Result<Vec<Arc<dyn Datagra
     let alone = std::net::UdpSocket::bind(address)?;
     let address = alone.local_addr()?;
     drop(alone);
-    let mut sockets: Vec<Arc<dyn Datagrams>> = Vec::with_capacity(count);
-    for _ in 0..count.max(1) {
-        let socket = udp::open(address)?;
-        if sockets.is_empty() {
-            warn_of_small_buffers(&socket)?;
-        }
-        sockets.push(Arc::new(Socket::new(socket)?));
+    let opened: io::Result<Vec<_>> = (0..count.max(1)).map(|_| udp::open(address)).collect();
+    receiving(opened?)
+}
+
+/// Takes over inherited sockets, which share one address.
+///
+/// # Errors
+/// What the kernel says.
+pub fn adopt(sockets: Vec<socket2::Socket>) -> io::Result<Vec<Arc<dyn Datagrams>>> {
+    sockets.iter().try_for_each(udp::prepare)?;
+    receiving(sockets)
+}
+
+fn receiving(sockets: Vec<socket2::Socket>) -> io::Result<Vec<Arc<dyn Datagrams>>> {
+    if let Some(first) = sockets.first() {
+        warn_of_small_buffers(first)?;
     }
-    Ok(sockets)
+    let each = sockets
+        .into_iter()
+        .map(|socket| -> io::Result<Arc<dyn Datagrams>> { Ok(Arc::new(Socket::new(socket)?)) });
+    each.collect()
 }
 
 fn warn_of_small_buffers(socket: &socket2::Socket) -> io::Result<()> {

@@ -187,12 +187,21 @@ pub fn open(address: SocketAddr) -> io::Result<Socket> {
     }
     // Choosing a port, the kernel takes those of sockets that share theirs for free.
     socket.set_reuse_port(address.port() != 0)?;
+    socket.bind(&address.into())?;
+    prepare(&socket)?;
+    Ok(socket)
+}
+
+/// Gives a bound socket, which may be inherited, its buffers and its waits.
+///
+/// # Errors
+/// What the kernel says.
+pub fn prepare(socket: &Socket) -> io::Result<()> {
     // The kernel gives what it is allowed to; `buffer_sizes` says what that was.
     let _ = socket.set_recv_buffer_size(BUFFER_SIZE);
     let _ = socket.set_send_buffer_size(BUFFER_SIZE);
-    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))?;
-    socket.bind(&address.into())?;
-    Ok(socket)
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(RECEIVE_TIMEOUT))
 }
 
 /// The sizes that the kernel gave the receive and the send buffer, in bytes of payload.
