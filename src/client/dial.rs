@@ -64,8 +64,24 @@ impl Dialer {
     pub(super) async fn dial(&self, options: &Options) -> Result<Socket, ConnectError> {
         let limit = options.timeouts.connect;
         let late = |_| ConnectError::Timeout { step: "connecting", limit };
-        let mut socket = timeout(limit, self.upgrade()).await.map_err(late)??;
+        let upgraded = async { self.upgrade(self.connect().await?).await };
+        let socket = timeout(limit, upgraded).await.map_err(late)??;
+        self.log_in(socket, options).await
+    }
 
+    /// Logs in over a stream that leads to the relay.
+    pub(super) async fn dial_over(
+        &self,
+        stream: Box<dyn Stream>,
+        options: &Options,
+    ) -> Result<Socket, ConnectError> {
+        let limit = options.timeouts.connect;
+        let late = |_| ConnectError::Timeout { step: "connecting", limit };
+        let socket = timeout(limit, self.upgrade(stream)).await.map_err(late)??;
+        self.log_in(socket, options).await
+    }
+
+    async fn log_in(&self, mut socket: Socket, options: &Options) -> Result<Socket, ConnectError> {
         let limit = options.timeouts.login;
         let late = |_| ConnectError::Timeout { step: "the login", limit };
         let login = login::login(&mut socket, options, &self.target.host);
@@ -73,21 +89,25 @@ impl Dialer {
         Ok(socket)
     }
 
-    async fn upgrade(&self) -> Result<Socket, ConnectError> {
-        let Target { host, port, uri, .. } = &self.target;
+    async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        let Target { host, port, .. } = &self.target;
         let unreachable =
             |source| ConnectError::Unreachable { authority: self.authority(), source };
         let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
         // A packet must not wait for the acknowledgement of the one before it.
         tcp.set_nodelay(true).map_err(unreachable)?;
-        let stream: Box<dyn Stream> = match &self.tls {
+        Ok(match &self.tls {
             Some((connector, name)) => {
                 let connecting = connector.connect(name.clone(), tcp);
                 Box::new(connecting.await.map_err(|source| ConnectError::Handshake { source })?)
             }
             None => Box::new(tcp),
-        };
-        let request = upgrade_request(uri, &self.headers).map_err(ConnectError::upgrade)?;
+        })
+    }
+
+    async fn upgrade(&self, stream: Box<dyn Stream>) -> Result<Socket, ConnectError> {
+        let request =
+            upgrade_request(&self.target.uri, &self.headers).map_err(ConnectError::upgrade)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)

@@ -32,6 +32,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -46,7 +47,7 @@ pub use options::{Options, Timeouts};
 pub use reconnect::{Interruption, Reconnecting, State};
 pub use session::SessionError;
 
-use dial::Dialer;
+use dial::{Dialer, Socket};
 use session::Outgoing;
 
 /// Longest payload of [`Sender::send_to`], in bytes.
@@ -106,11 +107,27 @@ impl Client {
     /// refuses, and a challenge that must not be signed.
     pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
         let dialer = Dialer::new(options)?;
-        let socket = dialer.dial(options).await?;
+        Ok(Self::of(dialer.dial(options).await?, options))
+    }
+
+    /// Logs in over a stream that leads to the relay already: the URL only names it, and its
+    /// scheme does nothing.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        options: &Options,
+    ) -> Result<Self, ConnectError> {
+        let dialer = Dialer::new(options)?;
+        Ok(Self::of(dialer.dial_over(Box::new(stream), options).await?, options))
+    }
+
+    fn of(socket: Socket, options: &Options) -> Self {
         let timeouts = options.timeouts;
-        Ok(Self::over(options.node, async move |mut outgoing, deliveries| {
+        Self::over(options.node, async move |mut outgoing, deliveries| {
             session::run(socket, &mut outgoing, &deliveries, &timeouts).await
-        }))
+        })
     }
 
     /// The two halves over queues that `task` serves.

@@ -139,6 +139,12 @@ impl<I: Id> Session<I> {
         self.generation
     }
 
+    /// Where the session's packets are accounted for.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.link.traffic
+    }
+
     /// Accounts for packets that the peer has sent, and for their bytes.
     pub fn came_in(&self, packets: usize, bytes: usize) {
         self.link.traffic.shard().came_in(Transport::Wss, packets as u64, bytes as u64);

@@ -87,6 +87,7 @@ impl Local for Relay {
                     dest,
                     packets: positions,
                     header: 0,
+                    canary: None,
                 };
                 self.route(&flow, payload, out, now, shard);
             }

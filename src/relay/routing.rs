@@ -1,11 +1,12 @@
 //! Finds the way of a run of packets and puts them on it.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Relay;
 use super::departures::{Departures, Target};
+use super::{Relay, Session};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport};
 use crate::peers::{Arrival, Destination, Record, SourceTag};
@@ -24,6 +25,8 @@ pub(super) struct Flow {
     pub(super) packets: Range<usize>,
     /// Bytes in front of each payload: those of a Relay packet, none from another relay.
     pub(super) header: usize,
+    /// The session of the relay's own canary, if it is that which sends.
+    pub(super) canary: Option<Arc<Session>>,
 }
 
 impl Relay {
@@ -44,7 +47,13 @@ impl Relay {
         };
         let payload = |index| packet(index).get(flow.header..).unwrap_or_default();
         let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
-        match self.table.route(flow.dest, from, now) {
+        let destination = match (self.table.route(flow.dest, from, now), &flow.canary) {
+            // Looked up all the same, to see that the table answers: but the canary is in no
+            // table, and reaches nobody but itself.
+            (_, Some(session)) => Destination::Session(Arc::clone(session)),
+            (destination, None) => destination,
+        };
+        match destination {
             Destination::Session(session) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);
                 let without = deliver_header(flow.sender);

@@ -118,6 +118,7 @@ impl Relay {
                             dest: relay.dest,
                             packets: index..index + 1,
                             header: RELAY_HEADER,
+                            canary: None,
                         };
                         if let Some((address, flow)) = flow.replace((from.address, next)) {
                             self.route_checked(address, &flow, &batch, out);

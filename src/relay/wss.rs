@@ -6,13 +6,16 @@ use std::time::Instant;
 
 use super::departures::Departures;
 use super::routing::Flow;
-use super::{Relay, Rules, Session, decode_reason, limit_reason};
+use super::{Relay, Session, decode_reason, limit_reason};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
-use crate::peers::{Arrival, Record, SourceTag};
-use crate::proto::limit::Source;
+use crate::peers::{Arrival, Realm, Record, SourceTag};
+use crate::proto::limit::{Rate, Source, SourceRates};
 use crate::wire::Frames;
 use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER};
+
+/// What the canary may send in a second.
+const UNLIMITED: SourceRates = SourceRates { packets: Rate::NONE, bytes: Rate::NONE };
 
 impl Relay {
     /// Routes the packets that one read brought. Waits for nobody.
@@ -20,11 +23,13 @@ impl Relay {
     /// A peer is who it proved to be: packets with another sender are dropped. What a
     /// session sends after it was replaced is not relayed.
     pub fn route_frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
-        let shard = self.traffic.shard();
+        let shard = session.traffic().shard();
         if !session.is_open() {
             return shard.dropped(Drop::SessionEnded, frames.len() as u64);
         }
         let rules = self.rules.load();
+        let canary = session.principal.realm == Realm::Canary;
+        let rates = if canary { &UNLIMITED } else { &rules.source };
         Departures::lend(|out| {
             // A copy: whoever replaces this session reads it under the table's lock.
             let mut inbound = *session.inbound.lock();
@@ -32,7 +37,7 @@ impl Relay {
             for (index, packet) in frames.iter().enumerate() {
                 let dest = match beacon::decode(packet) {
                     Ok(Packet::Relay(relay)) => {
-                        admit(&rules, session, &relay, packet.len(), &mut inbound, now)
+                        admit(rates, session, &relay, packet.len(), &mut inbound, now)
                     }
                     Ok(Packet::Discover(discover)) => {
                         self.discover_over_session(session, &discover, out, now, shard);
@@ -60,6 +65,7 @@ impl Relay {
                             dest,
                             packets: index..index + 1,
                             header: RELAY_HEADER,
+                            canary: canary.then(|| Arc::clone(session)),
                         };
                         if let Some(flow) = flow.replace(next) {
                             self.route(&flow, |i| frames.packet(i), out, now, shard);
@@ -102,7 +108,7 @@ impl Relay {
 }
 
 fn admit(
-    rules: &Rules,
+    rates: &SourceRates,
     session: &Session,
     relay: &beacon::Relay<'_>,
     bytes: usize,
@@ -112,7 +118,7 @@ fn admit(
     if relay.sender != session.id() {
         return Err(Drop::SenderMismatch);
     }
-    inbound.take(&rules.source, bytes, now).map_err(limit_reason)?;
+    inbound.take(rates, bytes, now).map_err(limit_reason)?;
     Ok(relay.dest)
 }
 

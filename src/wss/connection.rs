@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::canary::Canary;
 use super::gate::Place;
 use super::login::{self, Conversation, Failed};
 use super::session::Driver;
@@ -33,10 +34,16 @@ const UNIX_CLIENT: SocketAddr =
 /// Time for a client that lost its place, or its login, to take the close frame.
 const CLOSE_TIME: Duration = Duration::from_millis(500);
 
+/// Who is served at a listener.
+pub(super) struct Doors<S> {
+    pub(super) peers: Arc<Door<S>>,
+    pub(super) canary: Arc<Canary<S>>,
+}
+
 /// Accepts connections until `accepting` ends, and serves them until they or `ending` end.
 pub(super) async fn accept<S: FrameSink>(
     listener: Listener,
-    door: Arc<Door<S>>,
+    doors: Doors<S>,
     accepting: CancellationToken,
     ending: CancellationToken,
 ) {
@@ -45,18 +52,20 @@ pub(super) async fn accept<S: FrameSink>(
         let accepted = tokio::select! {
             () = accepting.cancelled() => break,
             Some(ended) = connections.join_next() => {
-                door.note_end(ended);
+                doors.peers.note_end(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok(accepted) => {
-                let connection = Arc::clone(&door).connection(accepted);
+                let is_canary = doors.canary.is_from(|| accepted.origin());
+                let door = if is_canary { &doors.canary.door } else { &doors.peers };
+                let connection = Arc::clone(door).connection(accepted);
                 connections.spawn(connection);
             }
             Err(error) => {
-                door.counters.accept_errors.increment();
+                doors.peers.counters.accept_errors.increment();
                 debug!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
@@ -65,7 +74,7 @@ pub(super) async fn accept<S: FrameSink>(
     drop(listener);
     let served = async {
         while let Some(ended) = connections.join_next().await {
-            door.note_end(ended);
+            doors.peers.note_end(ended);
         }
     };
     // What is left when `ending` comes is aborted with the set.
@@ -101,7 +110,7 @@ impl<S: FrameSink> Door<S> {
         let Some(LoggedIn { session, registration, decoder, early }) = logged_in else { return };
         let guard = Alive::new(&self, &session);
         let mut driver =
-            Driver::new(Arc::clone(&session), &self.sink, &self.settings, decoder, early);
+            Driver::new(Arc::clone(&session), &*self.sink, &self.settings, decoder, early);
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
         registration.withdraw();
@@ -193,7 +202,7 @@ impl<S: FrameSink> Door<S> {
         let login::Accepted { reply, generation, .. } = accepted;
         let now = Instant::now();
         let principal =
-            Principal { realm: Realm::Node, name: reply.node, credential: reply.public_key };
+            Principal { realm: self.realm, name: reply.node, credential: reply.public_key };
         let link = Link {
             stream,
             framing: Opcode::Binary,
@@ -210,7 +219,10 @@ impl<S: FrameSink> Door<S> {
         self.count(Outcome::AuthOk);
         self.counters.login_time.observe(now.saturating_duration_since(began));
         let node = reply.node;
-        debug!(%node, remote_addr = %client, generation = generation.number(), "peer connected");
+        if self.realm == Realm::Node {
+            let generation = generation.number();
+            debug!(%node, remote_addr = %client, generation, "peer connected");
+        }
         if registration.replaced {
             self.counters.replacements.increment();
             info!(%node, "a newer session of the same node replaced the one before");
@@ -275,11 +287,13 @@ impl<S> Drop for Alive<'_, S> {
     fn drop(&mut self) {
         self.door.sessions.add(-1);
         self.door.counters.ended.of(self.end.into()).increment();
-        debug!(
-            node = %self.session.id(),
-            reason = EndReason::from(self.end).word(),
-            seconds = self.session.since.elapsed().as_secs(),
-            "peer disconnected"
-        );
+        if self.door.realm == Realm::Node {
+            debug!(
+                node = %self.session.id(),
+                reason = EndReason::from(self.end).word(),
+                seconds = self.session.since.elapsed().as_secs(),
+                "peer disconnected"
+            );
+        }
     }
 }

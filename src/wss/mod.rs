@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod canary;
 mod client_address;
 mod connection;
 mod counters;
@@ -41,12 +42,16 @@ use crate::directory::Keys;
 use crate::ids::NodeId;
 use crate::metrics::{Gauge, Origin, Traffic, Transport, family};
 use crate::net::listener::Listener;
-use crate::peers::{Arrival, End, Record, SourceTag, Table};
+use crate::peers::{Arrival, End, Realm, Record, SourceTag, Table};
 
+pub use canary::CanaryError;
 pub use counters::{Counters, EndReason, Outcome, RefusalReason};
 pub use gate::Gate;
 pub use settings::{Settings, Timing};
 pub use sink::{FrameSink, PerFrame, per_frame};
+
+use canary::Canary;
+use connection::Doors;
 
 /// A node's session.
 pub type Session = crate::peers::Session<NodeId>;
@@ -66,9 +71,11 @@ const OWN_SOURCE: SourceTag = SourceTag(0);
 
 /// What all connections of a listener share.
 pub(crate) struct Door<S> {
+    /// Whose it is: the peers', or the canary's.
+    realm: Realm,
     settings: ArcSwap<Settings>,
     keys: Arc<dyn Keys>,
-    sink: S,
+    sink: Arc<S>,
     table: Arc<Table<NodeId>>,
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
@@ -79,6 +86,7 @@ pub(crate) struct Door<S> {
 /// A running listener with its sessions. Dropping it ends them all at once.
 pub struct Server<S> {
     door: Arc<Door<S>>,
+    canary: Arc<Canary<S>>,
     address: Option<SocketAddr>,
     accepting: CancellationToken,
     ending: CancellationToken,
@@ -138,14 +146,15 @@ impl<S: FrameSink> Server<S> {
         let gate = Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters)));
         let settings = ArcSwap::from_pointee(settings);
         let sessions = Gauge::default();
-        let address = listener.address();
-        let door =
-            Arc::new(Door { settings, keys, sink, table, traffic, counters, gate, sessions });
+        let (realm, sink) = (Realm::Node, Arc::new(sink));
+        let door = Door { realm, settings, keys, sink, table, traffic, counters, gate, sessions };
+        let (address, entrance) = (listener.address(), listener.entrance());
+        let (canary, door) = (Arc::new(Canary::new(&door, entrance)), Arc::new(door));
         let (accepting, ending) = (CancellationToken::new(), CancellationToken::new());
-        let accept =
-            connection::accept(listener, Arc::clone(&door), accepting.clone(), ending.clone());
+        let doors = Doors { peers: Arc::clone(&door), canary: Arc::clone(&canary) };
+        let accept = connection::accept(listener, doors, accepting.clone(), ending.clone());
         let task = parking_lot::Mutex::new(Some(tokio::spawn(accept)));
-        Self { door, address, accepting, ending, task }
+        Self { door, canary, address, accepting, ending, task }
     }
 
     /// The address that was bound, with its real port; `None` for a Unix socket.
@@ -159,7 +168,18 @@ impl<S: FrameSink> Server<S> {
     /// they began with.
     pub fn update(&self, settings: Settings) {
         self.door.table.allow_sessions(settings.max_peers);
+        self.canary.update(&settings);
         self.door.settings.store(Arc::new(settings));
+    }
+
+    /// Has a canary do at this listener what a peer does: connect, log in, and send itself a
+    /// Relay packet, which the sink has to hand back. Returns the time that took; for one
+    /// caller at a time. It counts nowhere.
+    ///
+    /// # Errors
+    /// What went wrong, or that it was not done within `limit`.
+    pub async fn fly_canary(&self, limit: Duration) -> Result<Duration, CanaryError> {
+        self.canary.fly(limit).await
     }
 
     /// Sends a frame to a node; false where it is not connected here, so that the caller
