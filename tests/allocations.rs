@@ -102,6 +102,8 @@ fn relayed_packet_allocates_nothing_and_shares_its_system_calls() {
         ("udp_bind", "127.0.0.1:0"),
         ("admin_bind", "127.0.0.1:0"),
         ("relay_rate", "0"),
+        // Its logins allocate.
+        ("canary_interval", "1h"),
     ] {
         flags.add(key, text.to_owned());
     }

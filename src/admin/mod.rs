@@ -8,6 +8,7 @@ mod counters;
 mod feed;
 mod page;
 mod snapshot;
+mod readiness;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -28,6 +29,7 @@ use crate::metrics::Registry;
 use counters::Counters;
 use feed::Feed;
 
+pub use readiness::{Condition, Part, Readiness};
 pub use snapshot::{Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker};
 
 /// How far the relay has come.
@@ -54,6 +56,8 @@ pub struct Sources {
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
     /// The tables of the page.
     pub tables: Box<dyn Fn() -> Tables + Send + Sync>,
+    /// The parts of `/readyz`.
+    pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// When the relay started.
     pub since: Instant,
     /// Connections at once; half of them may watch.
@@ -130,15 +134,8 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-async fn readyz(State(sources): Pages) -> Response {
-    let phase = *sources.phase.borrow();
-    let (code, text) = match phase {
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Phase::Running => (StatusCode::OK, "ready\n"),
-        Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        Phase::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopped\n"),
-    };
-    (code, text).into_response()
+async fn readyz(State(sources): Pages, uri: Uri, headers: HeaderMap) -> Response {
+    (sources.readiness)().response(&uri, &headers)
 }
 
 /// The members as a table for people; `/status` has the same for programs.

@@ -9,13 +9,16 @@ use super::{Exit, logging};
 use crate::cluster::identity_file;
 use crate::config::{Config, Error, Flags, Loaded, Place, Source, Surroundings};
 use crate::directory::OpenError;
-use crate::server::{BindError, Host, Server, StartError};
+use crate::net::notify::ServiceManager;
+use crate::server::{BindError, Host, Server, Sockets, StartError};
 
 /// Runs the relay until it is told to stop.
 ///
 /// # Errors
 /// It could not start, or was told to stop at once.
 pub fn serve(flags: Flags) -> Result<(), Exit> {
+    // Before anything is opened.
+    let sockets = Sockets::inherit().map_err(|error| Exit::Usage(error.to_string()))?;
     let source = Source::new(flags, Surroundings::of_this_process());
     let Loaded { layers, config } = source.read()?;
     let log = logging::start(&config.log_level, config.log_format)?;
@@ -26,6 +29,8 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
                 warn!(%error, "the log goes on as it was");
             }
         })),
+        sockets,
+        manager: ServiceManager::of_this_process().context("cannot use NOTIFY_SOCKET")?,
     };
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
@@ -52,6 +57,7 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
     let (keys, state_dir) = (config.keys.clone(), config.state_dir.clone());
     let registry = config.registry.as_ref().map(|registry| registry.address.to_string());
     Server::start_in(host, config).await.map_err(|error| match error {
+        StartError::Sockets(error) => Exit::Usage(error.to_string()),
         StartError::Bind(BindError { setting, address, error }) => {
             Exit::Bind { setting, address, error }
         }

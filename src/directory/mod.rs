@@ -228,6 +228,12 @@ impl Directory {
         self.registry()?.beacons().await
     }
 
+    /// Whether the last attempt to reach the registry went well; `None` without one.
+    #[must_use]
+    pub fn registry_is_up(&self) -> Option<bool> {
+        self.0.registry.as_ref().map(|registry| !registry.is_down())
+    }
+
     fn registry(&self) -> Result<&Registry, RegistryError> {
         self.0.registry.as_deref().ok_or(RegistryError::NoRegistry)
     }

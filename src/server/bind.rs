@@ -4,9 +4,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use socket2::Socket;
 use tokio::net::TcpListener;
 
 use crate::config::{Config, WssBind};
+use crate::net::inherited::{Inherited, Kind};
 use crate::net::listener::Listener;
 use crate::net::udp::Datagrams;
 
@@ -32,10 +34,17 @@ impl BindError {
     }
 }
 
-/// One socket a core. Where nobody chose the address, a machine without IPv6 gets 0.0.0.0.
-pub(super) fn udp(config: &Config) -> Result<Vec<Arc<dyn Datagrams>>, BindError> {
-    let count = std::thread::available_parallelism().map_or(1, usize::from);
+/// The inherited sockets; else one socket a core. Where nobody chose the address, a machine
+/// without IPv6 gets 0.0.0.0.
+pub(super) fn udp(
+    inherited: Vec<Socket>,
+    config: &Config,
+) -> Result<Vec<Arc<dyn Datagrams>>, BindError> {
     let address = config.udp_bind;
+    if !inherited.is_empty() {
+        return crate::udp::adopt(inherited).map_err(BindError::of("udp-bind", &"inherited"));
+    }
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
     let opened = crate::udp::open(address, count).or_else(|error| {
         let no_ipv6 =
             matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
@@ -48,17 +57,27 @@ pub(super) fn udp(config: &Config) -> Result<Vec<Arc<dyn Datagrams>>, BindError>
     opened.map_err(BindError::of("udp-bind", &address))
 }
 
-pub(super) fn wss(bind: &WssBind) -> Result<Listener, BindError> {
-    let listener = match bind {
-        WssBind::Tcp(address) => Listener::tcp(*address),
-        WssBind::Unix(path) => Listener::unix(path),
+/// The inherited listener, else that of the setting.
+pub(super) fn wss(inherited: Option<Inherited>, bind: &WssBind) -> Result<Listener, BindError> {
+    let listener = match (inherited, bind) {
+        (Some(Inherited { socket, kind: Kind::Unix, .. }), _) => Listener::adopt_unix(socket),
+        (Some(Inherited { socket, .. }), _) => Listener::adopt_tcp(socket),
+        (None, WssBind::Tcp(address)) => Listener::tcp(*address),
+        (None, WssBind::Unix(path)) => Listener::unix(path),
     };
     listener.map_err(BindError::of("wss-bind", bind))
 }
 
-pub(super) fn admin(address: SocketAddr) -> Result<(TcpListener, SocketAddr), BindError> {
+/// The inherited listener, else that of the setting.
+pub(super) fn admin(
+    inherited: Option<Socket>,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BindError> {
     let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
+        let listener = match inherited {
+            Some(socket) => socket.into(),
+            None => std::net::TcpListener::bind(address)?,
+        };
         listener.set_nonblocking(true)?;
         let bound = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, bound))

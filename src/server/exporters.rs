@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use super::{Reloader, ToRelay};
 use crate::admin::{Status, Tables};
@@ -28,6 +29,7 @@ pub(super) struct Parts<'a> {
     pub(super) wss: &'a wss::Server<ToRelay>,
     pub(super) threads: &'a Threads,
     pub(super) reloader: &'a Arc<Reloader>,
+    pub(super) vitals: &'a Arc<Vitals>,
     pub(super) cluster: Option<&'a Arc<Cluster>>,
 }
 
@@ -63,6 +65,8 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     }
     let reloader = Arc::clone(parts.reloader);
     registry.add(move |families| reloader.families(families));
+    let vitals = Arc::clone(parts.vitals);
+    registry.add(move |families| vitals.families(families));
     registry.add(|families| {
         let samples: Vec<_> = Call::ALL.iter().map(|call| ([call.word()], made(*call))).collect();
         families.push(family::counts(

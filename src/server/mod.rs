@@ -1,10 +1,13 @@
 //! Binds, wires, runs and drains: everything that a relay is made of, in one value.
 
+mod activation;
 mod background;
 mod bind;
 mod cluster;
 mod exporters;
+mod readiness;
 mod reload;
+mod service;
 mod settings;
 mod slow_readers;
 
@@ -24,14 +27,18 @@ use crate::config::{self, Config, Layers, LogFilter, Source};
 use crate::directory::{Directory, OpenError};
 use crate::ids::NodeId;
 use crate::metrics::Traffic;
+use crate::net::notify::ServiceManager;
 use crate::peers::Table;
 use crate::relay::{Beacons, Relay};
 use crate::wire::Frames;
 use crate::wss::{self, FrameSink, Session};
 
+pub use activation::{Sockets, SocketsError};
 pub use bind::BindError;
 use cluster::Joining;
+use readiness::Vitals;
 pub use reload::{Changes, ReloadError, Reloader};
+use service::Service;
 pub(crate) use settings::directory as directory_settings;
 
 /// Time for the other relays to hear that this one leaves.
@@ -50,6 +57,9 @@ impl FrameSink for ToRelay {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// An inherited socket is of no use.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     /// An address cannot be bound to.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -83,6 +93,8 @@ pub struct Server {
     stopping: CancellationToken,
     tasks: JoinSet<()>,
     reloader: Arc<Reloader>,
+    vitals: Arc<Vitals>,
+    service: Arc<Service>,
 }
 
 /// Sets what is logged from here on.
@@ -96,6 +108,10 @@ pub struct Host {
     pub settings: Option<(Source, Layers)>,
     /// Changes what is logged.
     pub set_log_filter: Option<SetLogFilter>,
+    /// Sockets that are open already.
+    pub sockets: Sockets,
+    /// Who waits to hear how the relay fares.
+    pub manager: Option<ServiceManager>,
 }
 
 impl std::fmt::Debug for Host {
@@ -138,9 +154,19 @@ impl Server {
         let files = settings::directory(&config);
         let directory =
             spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
-        let sockets = bind::udp(&config)?;
-        let listener = bind::wss(&config.wss_bind)?;
-        let (admin, admin_address) = bind::admin(config.admin_bind)?;
+        let inherited = std::mem::take(&mut host.sockets);
+        inherited.check_public(config.public_plaintext)?;
+        if !inherited.is_empty() {
+            info!(
+                wss = inherited.wss.is_some(),
+                admin = inherited.admin.is_some(),
+                udp = inherited.udp.len(),
+                "took over sockets: their settings do nothing"
+            );
+        }
+        let sockets = bind::udp(inherited.udp, &config)?;
+        let listener = bind::wss(inherited.wss, &config.wss_bind)?;
+        let (admin, admin_address) = bind::admin(inherited.admin, config.admin_bind)?;
         let udp_address = sockets.first().expect("at least one was opened").address();
 
         let traffic = Arc::<Traffic>::default();
@@ -178,6 +204,10 @@ impl Server {
         ));
 
         let stopping = CancellationToken::new();
+        let vitals = Vitals::new(watched.clone(), &config, &table, &directory, cluster.as_ref());
+        let vitals = Arc::new(vitals);
+        let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(&table));
+        let service = Arc::new(service);
         let (config, in_force) = watch::channel(Arc::new(config));
         let parts = reload::Parts {
             wss: Arc::clone(&wss),
@@ -185,6 +215,7 @@ impl Server {
             table: Arc::clone(&table),
             directory: directory.clone(),
             udp_address,
+            service: Arc::clone(&service),
         };
         let reloader = Reloader::new(parts, config, &mut host);
         let registry = exporters::all(&exporters::Parts {
@@ -195,11 +226,16 @@ impl Server {
             wss: &wss,
             threads: &threads,
             reloader: &reloader,
+            vitals: &vitals,
             cluster: cluster.as_ref(),
         });
         let pages = admin::Sources {
             registry,
             phase: watched,
+            readiness: {
+                let vitals = Arc::clone(&vitals);
+                Box::new(move || vitals.readiness())
+            },
             status: exporters::status(&traffic, &table, &relay, cluster.as_ref()),
             tables: exporters::tables(&table),
             since,
@@ -220,6 +256,8 @@ impl Server {
             Part { cluster, leaving, links }
         });
 
+        vitals.start(&mut tasks, &wss, reloader.config()).await;
+        tasks.spawn(Arc::clone(&service).keep_telling());
         phase.send_replace(Phase::Running);
         let server = Self {
             wss,
@@ -232,8 +270,11 @@ impl Server {
             stopping,
             tasks,
             reloader,
+            vitals,
+            service,
         };
         server.announce();
+        server.service.ready();
         Ok(server)
     }
 
@@ -301,12 +342,15 @@ impl Server {
 
     /// Sends the peers away over the drain time and ends everything, at most 1 s later.
     pub async fn shutdown(mut self) {
+        let time = self.config().drain_time;
+        self.vitals.drain(time);
+        self.service.stopping(time);
         self.phase.send_replace(Phase::Draining);
         info!(peers = self.wss.peer_count(), "draining");
         if let Some(Part { cluster, .. }) = &self.cluster {
             cluster.drain();
         }
-        self.wss.drain(self.config().drain_time).await;
+        self.wss.drain(time).await;
         if let Some(threads) = self.threads.take() {
             let stopped = spawn_blocking(|| threads.stop()).await;
             debug_assert!(stopped.is_ok(), "joining threads does not panic");

@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use super::service::Service;
 use super::{Host, SetLogFilter, ToRelay, settings};
 use crate::config::{self, Config, Difference, Loaded, Source};
 use crate::directory::{self, Directory, Reload};
@@ -64,6 +65,7 @@ pub(super) struct Parts {
     pub(super) table: Arc<Table<NodeId>>,
     pub(super) directory: Directory,
     pub(super) udp_address: SocketAddr,
+    pub(super) service: Arc<Service>,
 }
 
 /// Reloads a relay, on its own when the configuration file changes.
@@ -127,9 +129,20 @@ impl Reloader {
     /// Something that cannot be used; everything stays as it was.
     pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
         let mut in_force = self.in_force.lock().await;
+        self.parts.service.reloading();
+        let result = self.take_over(&mut in_force, force).await;
+        self.parts.service.ready();
+        result
+    }
+
+    async fn take_over(
+        &self,
+        in_force: &mut Option<Loaded>,
+        force: bool,
+    ) -> Result<Changes, ReloadError> {
         match self.read(force).await {
             Ok((new, keys)) => {
-                let settings = match (&mut *in_force, new) {
+                let settings = match (in_force, new) {
                     (Some(in_force), Some(new)) => self.apply(in_force, &new),
                     _ => Difference::default(),
                 };

@@ -156,7 +156,7 @@ impl Stream {
 /// A relay with its own state folder, its ports chosen by the system, its log at debug.
 pub(crate) struct Relay {
     program: Program,
-    /// The public listener.
+    /// The public listener; of a Unix socket, no address.
     pub(crate) wss: SocketAddr,
     /// The UDP sockets.
     pub(crate) udp: SocketAddr,
@@ -190,14 +190,13 @@ impl Relay {
             }
         }
         let program = Program::start(&mut command);
-        let address = |field: &str| {
-            program.wait(&program.stderr, field, |log| {
-                let lines = log.lines().filter(|line| line.contains("listening"));
-                let mut words = lines.flat_map(str::split_whitespace);
-                words.find_map(|word| word.strip_prefix(field)?.strip_prefix('=')?.parse().ok())
-            })
+        let line = program.wait_for_line("listening");
+        let address = |field: &str| -> Option<SocketAddr> {
+            let mut words = line.split_whitespace();
+            words.find_map(|word| word.strip_prefix(field)?.strip_prefix('=')?.parse().ok())
         };
-        let (wss, udp, admin) = (address("wss"), address("udp"), address("admin"));
+        let wss = address("wss").unwrap_or_else(|| ([0; 4], 0).into());
+        let (udp, admin) = (address("udp").unwrap(), address("admin").unwrap());
         Self { program, wss, udp, admin, keys: None, state }
     }
 

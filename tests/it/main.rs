@@ -1,6 +1,7 @@
 //! Tests of the whole.
 #![allow(clippy::unwrap_used)]
 
+mod activation;
 mod caddy;
 mod cells;
 mod changes;
@@ -23,6 +24,7 @@ mod prometheus;
 mod proxy;
 mod punch;
 mod random;
+mod readiness;
 mod registry;
 mod rogue;
 mod sessions;

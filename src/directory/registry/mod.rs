@@ -268,7 +268,7 @@ impl Registry {
         ask.answer(key.map_or(Lookup::Unknown, Lookup::Key));
     }
 
-    fn is_down(&self) -> bool {
+    pub(super) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
     }
 

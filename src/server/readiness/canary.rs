@@ -1,0 +1,253 @@
+//! Sends the canary off by the clock, and remembers how it came back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::admin::{Condition, Part};
+use crate::config::Config;
+use crate::metrics::{Buckets, Histogram, Labelled, family};
+use crate::words;
+use crate::wss::{self, CanaryError, FrameSink};
+
+/// Longest flight; a peer's patience.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Longest wait after a flight that went wrong.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Flights in a row that go wrong before the relay is not ready; one can be an accident.
+const FAILURES: u32 = 2;
+
+/// What a busy machine may be late by before it counts.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// From one on an idle machine (two signatures, a handful of packets) to the longest.
+const TIME: Buckets = &[
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    LIMIT,
+];
+
+words! {
+    /// How a flight ended.
+    enum Landing {
+        Ok => "ok",
+        Connect => "connect",
+        Login => "login",
+        Session => "session",
+        Timeout => "timeout",
+    }
+}
+
+impl From<&CanaryError> for Landing {
+    fn from(error: &CanaryError) -> Self {
+        match error {
+            CanaryError::Connect(_) => Self::Connect,
+            CanaryError::Login(_) => Self::Login,
+            CanaryError::Late(_) => Self::Timeout,
+            CanaryError::Session(_) | CanaryError::Send(_) | CanaryError::Ended => Self::Session,
+        }
+    }
+}
+
+/// How the canary fares.
+#[derive(Debug)]
+pub(super) struct Canary {
+    state: Mutex<State>,
+    time: Histogram,
+    landings: Labelled<Landing>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Between flights; none are made where it is zero.
+    interval: Duration,
+    /// When the last flight ended, or the first could have begun.
+    landed: Instant,
+    /// How long the last took that went well.
+    took: Option<Duration>,
+    /// Flights since then.
+    failures: u32,
+    error: Option<CanaryError>,
+}
+
+impl Canary {
+    pub(super) fn new(interval: Duration) -> Self {
+        let landed = Instant::now();
+        let state = State { interval, landed, took: None, failures: 0, error: None };
+        Self { state: Mutex::new(state), time: Histogram::new(TIME), landings: Labelled::default() }
+    }
+
+    /// Makes one flight.
+    pub(super) async fn fly<S: FrameSink>(&self, server: &wss::Server<S>) {
+        self.note(server.fly_canary(LIMIT).await);
+    }
+
+    fn note(&self, flight: Result<Duration, CanaryError>) {
+        let landing = flight.as_ref().map_or_else(Landing::from, |_| Landing::Ok);
+        self.landings.of(landing).increment();
+        let mut state = self.state.lock();
+        state.landed = Instant::now();
+        match flight {
+            Ok(took) => {
+                self.time.observe(took);
+                if state.failures >= FAILURES {
+                    info!(failures = state.failures, "the canary is served again");
+                }
+                (state.took, state.failures, state.error) = (Some(took), 0, None);
+            }
+            Err(error) => {
+                state.failures += 1;
+                if state.failures == FAILURES || state.took.is_none() && state.failures == 1 {
+                    warn!(%error, "the relay does not serve its canary: peers may not be served either");
+                }
+                state.error = Some(error);
+            }
+        }
+    }
+
+    /// Makes a flight whenever one is due, for ever.
+    pub(super) async fn keep_flying<S: FrameSink>(
+        &self,
+        server: Arc<wss::Server<S>>,
+        mut config: watch::Receiver<Arc<Config>>,
+    ) {
+        loop {
+            let interval = config.borrow_and_update().canary_interval;
+            let wait = {
+                let mut state = self.state.lock();
+                state.interval = interval;
+                if state.failures == 0 { interval } else { interval.min(RETRY) }
+            };
+            tokio::select! {
+                () = sleep(wait), if !interval.is_zero() => self.fly(&server).await,
+                Ok(()) = config.changed() => {}
+                // Off, and nobody can change that any more.
+                else => return std::future::pending().await,
+            }
+        }
+    }
+
+    /// How it fares at this moment.
+    pub(super) fn part(&self, now: Instant) -> Part {
+        let state = self.state.lock();
+        let ago = now.saturating_duration_since(state.landed);
+        match (&state.error, state.took) {
+            _ if state.interval.is_zero() => Part::new(Condition::Ok, "off"),
+            _ if state.is_overdue(now) => {
+                let reason = format!("nothing of it for {:.1} s", ago.as_secs_f64());
+                Part::new(Condition::Failed, reason)
+            }
+            (None, None) => Part::new(Condition::Failed, "not back from its first flight yet"),
+            (None, Some(took)) => {
+                let (ms, ago) = (took.as_secs_f64() * 1e3, ago.as_secs_f64());
+                Part::new(Condition::Ok, format!("back after {ms:.1} ms, {ago:.1} s ago"))
+            }
+            (Some(error), took) => {
+                let may_be_accident = state.failures < FAILURES && took.is_some();
+                let condition =
+                    if may_be_accident { Condition::Degraded } else { Condition::Failed };
+                let times = state.failures;
+                Part::new(condition, format!("{error}; failed {times} times in a row"))
+            }
+        }
+    }
+
+    /// Whether the relay has stopped to get to it, although it once did: what a restart mends.
+    pub(super) fn is_stuck(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        let is_late = state.error.as_ref().is_some_and(CanaryError::is_late);
+        let has_failed = state.took.is_some() && state.failures >= FAILURES && is_late;
+        !state.interval.is_zero() && (has_failed || state.is_overdue(now))
+    }
+
+    pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
+        families.extend([
+            self.time.family(
+                "pilot_beacon_canary_seconds",
+                "Time of the relay's own canary from its connection to the packet it sent itself.",
+            ),
+            family::labelled(
+                "pilot_beacon_canary_total",
+                "Flights of the canary, by how they ended.",
+                "result",
+                &self.landings,
+            ),
+        ]);
+    }
+}
+
+impl State {
+    fn is_overdue(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.landed) > self.interval + LIMIT + GRACE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    /// A canary after these flights, and when the last of them ended.
+    fn after(flights: Vec<Result<(), CanaryError>>) -> (Canary, Instant) {
+        let canary = Canary::new(INTERVAL);
+        for flight in flights {
+            canary.note(flight.map(|()| RETRY));
+        }
+        let landed = canary.state.lock().landed;
+        (canary, landed)
+    }
+
+    #[test]
+    fn one_failure_may_be_an_accident_and_two_are_none() {
+        let (late, ended) = (|| Err(CanaryError::Late(LIMIT)), || Err(CanaryError::Ended));
+        for (flights, condition, stuck) in [
+            (vec![], Condition::Failed, false),
+            (vec![Ok(())], Condition::Ok, false),
+            (vec![Ok(()), late()], Condition::Degraded, false),
+            (vec![Ok(()), late(), late()], Condition::Failed, true),
+            (vec![Ok(()), late(), late(), Ok(())], Condition::Ok, false),
+            // What does not get through is no reason for a restart, nor what never did.
+            (vec![Ok(()), ended(), ended()], Condition::Failed, false),
+            (vec![late()], Condition::Failed, false),
+            (vec![late(), late()], Condition::Failed, false),
+        ] {
+            let said = format!("{flights:?}");
+            let (canary, now) = after(flights);
+            assert_eq!(
+                (canary.part(now).condition, canary.is_stuck(now)),
+                (condition, stuck),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn canary_that_is_not_heard_of_has_failed() {
+        let (canary, now) = after(vec![Ok(())]);
+        let most = INTERVAL + LIMIT + GRACE;
+        assert_eq!(canary.part(now + most).condition, Condition::Ok);
+        let later = now + most + RETRY;
+        assert_eq!(canary.part(later).condition, Condition::Failed);
+        assert!(canary.is_stuck(later));
+
+        canary.state.lock().interval = Duration::ZERO;
+        assert_eq!(canary.part(later), Part::new(Condition::Ok, "off"));
+        assert!(!canary.is_stuck(later));
+    }
+}

@@ -1,0 +1,177 @@
+//! Whether the relay is fit for peers: what is looked at by the clock, and what that comes to.
+
+mod canary;
+mod lag;
+mod machine;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use prometheus::proto::MetricFamily;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::canary::Canary;
+use self::lag::Lag;
+use self::machine::Machine;
+use super::ToRelay;
+use crate::admin::{Condition, Part, Phase, Readiness};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::ids::NodeId;
+use crate::metrics::family;
+use crate::peers::Table;
+use crate::wss;
+
+/// How often descriptors and memory are counted: there may be 100,000 to count.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Everything that says how the relay fares.
+pub(super) struct Vitals {
+    phase: watch::Receiver<Phase>,
+    canary: Canary,
+    lag: Lag,
+    machine: ArcSwap<Machine>,
+    table: Arc<Table<NodeId>>,
+    directory: Directory,
+    cluster: Option<Arc<Cluster>>,
+    /// When the drain is to be over.
+    due: OnceLock<Instant>,
+}
+
+impl std::fmt::Debug for Vitals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vitals").field("canary", &self.canary).finish_non_exhaustive()
+    }
+}
+
+impl Vitals {
+    pub(super) fn new(
+        phase: watch::Receiver<Phase>,
+        config: &Config,
+        table: &Arc<Table<NodeId>>,
+        directory: &Directory,
+        cluster: Option<&Arc<Cluster>>,
+    ) -> Self {
+        Self {
+            phase,
+            canary: Canary::new(config.canary_interval),
+            lag: Lag::new(),
+            machine: ArcSwap::default(),
+            table: Arc::clone(table),
+            directory: directory.clone(),
+            cluster: cluster.map(Arc::clone),
+            due: OnceLock::new(),
+        }
+    }
+
+    /// Looks at everything once, then goes on by the clock.
+    pub(super) async fn start(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        wss: &Arc<wss::Server<ToRelay>>,
+        config: watch::Receiver<Arc<Config>>,
+    ) {
+        let vitals = Arc::clone(self);
+        tasks.spawn(async move { vitals.lag.watch().await });
+        self.look().await;
+        if !config.borrow().canary_interval.is_zero() {
+            self.canary.fly(wss).await;
+        }
+        let vitals = Arc::clone(self);
+        tasks.spawn(async move {
+            let mut ticks = interval(LOOK_INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                vitals.look().await;
+            }
+        });
+        let (vitals, wss) = (Arc::clone(self), Arc::clone(wss));
+        tasks.spawn(async move { vitals.canary.keep_flying(wss, config).await });
+    }
+
+    async fn look(&self) {
+        if let Ok(machine) = spawn_blocking(Machine::look).await {
+            self.machine.store(Arc::new(machine));
+        }
+    }
+
+    /// The drain is to be over after `time`.
+    pub(super) fn drain(&self, time: Duration) {
+        self.due.get_or_init(|| Instant::now() + time);
+    }
+
+    /// Whether peers should be sent here, and why.
+    pub(super) fn readiness(&self) -> Readiness {
+        let (now, phase, machine) = (Instant::now(), *self.phase.borrow(), **self.machine.load());
+        let parts = [
+            ("canary", self.canary.part(now)),
+            ("cluster", self.cluster()),
+            ("descriptors", machine.descriptors()),
+            ("drain", self.drained(now)),
+            ("memory", machine.memory()),
+            ("registry", self.registry()),
+            ("scheduler", self.lag.part(now)),
+        ];
+        Readiness::new(phase, BTreeMap::from(parts))
+    }
+
+    /// Whether the process does what it is there for, as far as a restart could mend it.
+    pub(super) fn is_alive(&self) -> bool {
+        // A runtime that is stuck cannot even ask.
+        *self.phase.borrow() != Phase::Running || !self.canary.is_stuck(Instant::now())
+    }
+
+    fn cluster(&self) -> Part {
+        let Some(cluster) = &self.cluster else {
+            return Part::new(Condition::Ok, "not part of one");
+        };
+        let members = cluster.status().members;
+        let up = members.iter().filter(|member| member.state == "up").count();
+        // The first relay of a cluster has to be ready while it is alone.
+        let condition = if members.is_empty() || up < members.len() {
+            Condition::Degraded
+        } else {
+            Condition::Ok
+        };
+        Part::new(condition, format!("{} other relays, {up} of them up", members.len()))
+    }
+
+    fn registry(&self) -> Part {
+        match self.directory.registry_is_up() {
+            None => Part::new(Condition::Ok, "not in use"),
+            Some(true) => Part::new(Condition::Ok, "answers"),
+            Some(false) => {
+                Part::new(Condition::Degraded, "cannot be reached; what is remembered counts")
+            }
+        }
+    }
+
+    fn drained(&self, now: Instant) -> Part {
+        match self.due.get() {
+            None => Part::new(Condition::Ok, "not asked for"),
+            Some(due) => {
+                let (peers, left) =
+                    (self.table.session_count(), due.saturating_duration_since(now));
+                let reason = format!("{peers} peers left, {} s to go", left.as_secs());
+                Part::new(Condition::Failed, reason)
+            }
+        }
+    }
+
+    /// Appends the families of readiness to a scrape.
+    pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
+        self.canary.families(families);
+        self.lag.families(families);
+        families.push(family::gauge_value(
+            "pilot_beacon_ready",
+            "1 while peers should be sent to this relay, as /readyz says.",
+            f64::from(u8::from(self.readiness().ready)),
+        ));
+    }
+}
