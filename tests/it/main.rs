@@ -26,6 +26,7 @@ mod punch;
 mod random;
 mod readiness;
 mod registry;
+mod reload;
 mod rogue;
 mod sessions;
 mod soak;
