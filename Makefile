@@ -26,8 +26,10 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus) and doc tests
 	$(CARGO) test --release --locked
 
-screenshots: setup ## The pictures of the status page, docs/page (6 min)
+screenshots: ## The pictures of the status page, docs/page (6 min)
+	@scripts/setup optipng=optipng
 	$(CARGO) test --release --locked --test it -- --ignored page::screenshots
+	optipng -quiet -strip all docs/page/*.png
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
