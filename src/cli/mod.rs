@@ -10,6 +10,7 @@ mod enroll;
 mod exit;
 mod keygen;
 mod logging;
+mod manual;
 mod output;
 mod serve;
 
@@ -54,6 +55,11 @@ enum Command {
     Enroll(enroll::Enroll),
     /// Print the id that other relays of a cluster know this one by
     ClusterId(cluster_id::ClusterId),
+    /// Print the completions of a shell
+    Completions(manual::Completions),
+    /// Write the manual's pages to a folder
+    #[command(hide = true)]
+    Man(manual::Man),
 }
 
 /// Does what the arguments ask, the first of which is the program's name.
@@ -115,6 +121,8 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
         Some(Command::ClusterId(id)) => id.run(),
+        Some(Command::Completions(completions)) => completions.run(),
+        Some(Command::Man(man)) => man.run(),
     }
 }
 
