@@ -9,7 +9,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test screenshots soak sanitize bench bench-peers lint docs deny clean
+.PHONY: help setup build run test screenshots soak sanitize bench bench-peers lint docs deny package man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ docs: ## Build the documentation, warnings denied
 deny: ## Licences, bans, sources, advisories (installs cargo-deny, needs the network; not in .ci/run)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny --locked check
+
+package: build ## Make a Debian package, target/package/beacon-relay_VERSION_ARCHITECTURE.deb
+	scripts/package $(BINARY) $(TARGET_DIR)/package
+
+man: build ## Write the manual's pages to target/man
+	$(BINARY) man $(TARGET_DIR)/man
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -6,6 +6,7 @@ mod dashboard;
 mod docker;
 mod metrics;
 pub(crate) mod nginx;
+mod package;
 mod reload;
 mod systemd;
 

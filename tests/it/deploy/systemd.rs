@@ -17,27 +17,35 @@ const UNITS: [&str; 4] = [
 /// Most exposure that the service may have: of 10, in tenths.
 const EXPOSURE: &str = "15";
 
-/// A machine on which the relay is installed beside the units of this one.
+/// A machine on which the relay is installed.
 fn install(root: &Path) {
     let units = root.join("usr/lib/systemd/system");
     fs::create_dir_all(&units).unwrap();
     fs::create_dir_all(root.join("usr/bin")).unwrap();
-    symlink("usr/bin", root.join("bin")).unwrap();
-    for program in ["usr/bin/beacon-relay", "usr/bin/kill"] {
-        fs::copy("/bin/true", root.join(program)).unwrap();
-    }
-    for entry in fs::read_dir("/usr/lib/systemd/system").unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_file() {
-            fs::copy(&path, units.join(path.file_name().unwrap())).unwrap();
-        }
-    }
+    fs::copy("/bin/true", root.join("usr/bin/beacon-relay")).unwrap();
     for unit in UNITS {
         fs::copy(deploy("systemd").join(unit), units.join(unit)).unwrap();
     }
+    add_surroundings(root);
 }
 
-fn verify(root: &Path) -> (bool, String) {
+/// Adds what the relay's units name of the rest of a machine: that which this one has.
+pub(super) fn add_surroundings(root: &Path) {
+    if !root.join("bin").exists() {
+        symlink("usr/bin", root.join("bin")).unwrap();
+    }
+    fs::copy("/bin/kill", root.join("usr/bin/kill")).unwrap();
+    for entry in fs::read_dir("/usr/lib/systemd/system").unwrap() {
+        let path = entry.unwrap().path();
+        let unit = root.join("usr/lib/systemd/system").join(path.file_name().unwrap());
+        if path.is_file() && !unit.exists() {
+            fs::copy(&path, unit).unwrap();
+        }
+    }
+}
+
+/// What systemd says of the units on such a machine.
+pub(super) fn verify(root: &Path) -> (bool, String) {
     let mut command = Command::new("systemd-analyze");
     command.args(["verify", "--man=no"]).arg(format!("--root={}", root.display())).args(UNITS);
     try_to_run(&mut command)
