@@ -7,8 +7,8 @@ mod connections;
 mod counters;
 mod feed;
 mod page;
-mod snapshot;
 mod readiness;
+mod snapshot;
 
 use std::future::Future;
 use std::sync::Arc;

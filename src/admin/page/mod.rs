@@ -18,7 +18,7 @@ const TEXT: &str = concat!(
     "beacon-relay ",
     env!("CARGO_PKG_VERSION"),
     "\n\n/         the status page, in a browser\n/metrics  for Prometheus\n\
-     /healthz  200 while the process answers\n/readyz   200 while it takes new peers\n\
+     /healthz  200 while the process answers\n/readyz   200 while it takes new peers; ?verbose says why, as JSON\n\
      /status   what the page shows, as JSON\n/events   the same each second, as a stream\n\
      /cluster  the relays of the cluster, as a table\n"
 );
