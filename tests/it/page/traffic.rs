@@ -38,12 +38,15 @@ impl Traffic {
             let mut peers = WSS.map(|id| Peer::log_in(wss, &Node::new(id)));
             let nodes = UDP.map(|id| UdpNode::register(udp, id));
             let began = Instant::now();
-            let mut tick = 0;
+            let (mut next, mut tick) = (began, 0_u32);
             while !ended.load(Ordering::Relaxed) {
                 let phase = if waves { began.elapsed().as_secs_f64() / 60.0 * TAU } else { 0.0 };
                 exchange(&mut peers, &nodes, burst, phase, tick);
                 tick += 1;
-                thread::sleep((began + TICK * tick).saturating_duration_since(Instant::now()));
+                // What a busy machine keeps from being sent is not made up for: a burst of it
+                // would show.
+                next = (next + TICK).max(Instant::now());
+                thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         Self { stop, sender: Some(sender) }
