@@ -34,8 +34,8 @@ screenshots: ## The pictures of the status page, docs/page (6 min)
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
 
-sanitize: ## The unsafe code of net/udp under AddressSanitizer (x86-64)
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib net::udp
+sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib -- net::udp net::inherited
 
 bench: build ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
 	$(BINARY) bench --rows $(TARGET_DIR)/bench.jsonl
