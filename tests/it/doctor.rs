@@ -65,7 +65,9 @@ fn doctor<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Diagnosis 
 /// Runs it with this PATH, by which it finds Caddy.
 fn doctor_in<A: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = A>) -> Diagnosis {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
-    command.env_clear().env("HOME", "/nonexistent").env("PATH", path);
+    // Caddy writes to its home whatever it is asked.
+    let home = tempfile::tempdir().unwrap();
+    command.env_clear().env("HOME", home.path()).env("PATH", path);
     let output = command.args(["doctor", "--json"]).args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.lines().count() <= 1 && !said.contains("panicked"), "{said}");
@@ -305,7 +307,7 @@ fn what_a_reload_of_the_proxy_does_is_told() {
         (closes, "warning", "worker_shutdown_timeout 9s"),
         (format!("http://{}", caddy.admin), "ok", "86400 s"),
         (write("nonsense", "{ nonsense"), "warning", "cannot be checked"),
-        ("/nonexistent".to_owned(), "warning", "No such file"),
+        (text(&folder.path().join("missing")), "warning", "No such file"),
     ] {
         let diagnosis = doctor([&url, "--proxy-config", &source]);
         diagnosis.assert("proxy-reload", verdict, part);

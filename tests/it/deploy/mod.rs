@@ -4,6 +4,7 @@ mod alerts;
 mod crowd;
 mod dashboard;
 mod docker;
+mod documents;
 mod metrics;
 pub(crate) mod nginx;
 mod package;

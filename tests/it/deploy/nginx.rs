@@ -92,6 +92,12 @@ impl Nginx {
         command
     }
 
+    /// `nginx -s reload`; returns when the old workers know of it.
+    pub(crate) fn reload(&self) {
+        self.signal("HUP");
+        self.program.wait_for_line("gracefully shutting down");
+    }
+
     fn signal(&self, name: &str) {
         run(Command::new("kill").args([&format!("-{name}"), &self.program.id().to_string()]));
     }
@@ -122,7 +128,7 @@ fn configuration(folder: &Path, address: SocketAddr, upstream: SocketAddr) -> St
             ("/var/log/nginx/error.log warn", "stderr notice"),
             ("worker_processes auto", "worker_processes 1"),
             ("worker_rlimit_nofile 131072;", ""),
-            ("worker_connections 65536", "worker_connections 512"),
+            ("worker_connections 65536", "worker_connections 4096"),
             ("http {\n", &http),
             ("server 127.0.0.1:8443;", &format!("server {upstream};")),
             ("listen 443 ssl;", &format!("listen {address} ssl;")),
@@ -193,8 +199,7 @@ fn websockets_stay_over_a_reload_of_nginx() {
     let receiving = Program::start(nginx.connect(&receiver).arg("--raw"));
     receiving.wait_for_line("connected to");
 
-    nginx.signal("HUP");
-    nginx.program.wait_for_line("gracefully shutting down");
+    nginx.reload();
 
     let file = nginx.folder.path().join("file");
     fs::File::create(&file).unwrap().write_all(b"still there").unwrap();

@@ -1,9 +1,10 @@
-//! What a reload of Caddy costs a thousand WebSockets, by version and directives, and how the
+//! What a reload of a proxy costs a thousand WebSockets, by version and directives, and how the
 //! limits of the relay hold the storm of redials.
 
 use std::time::{Duration, Instant};
 
 use super::crowd::{Crowd, count, raise_descriptors};
+use super::nginx::Nginx;
 use super::{deploy, run, tool};
 use crate::caddy::Caddy;
 use crate::harness::{Node, PATIENCE, Relay};
@@ -39,6 +40,19 @@ fn reload_of_a_caddy_that_keeps_streams_disconnects_nobody() {
     crowd.probe();
     assert!(crowd.seen().ends.lock().is_empty(), "{:?}", crowd.seen().ends.lock());
     assert_eq!(outcome(&relay, "auth_ok"), PEERS);
+}
+
+#[test]
+fn reload_of_nginx_disconnects_nobody() {
+    let relay = relay("0", "100");
+    let nginx = Nginx::with(relay.wss, &["localhost".to_owned()], 1, ("", ""));
+    let crowd = Crowd::dial(PEERS, 10, nginx.address, &nginx.ca());
+    crowd.wait_until_connected(PATIENCE);
+
+    nginx.reload();
+
+    crowd.probe();
+    assert!(crowd.seen().ends.lock().is_empty(), "{:?}", crowd.seen().ends.lock());
 }
 
 #[test]

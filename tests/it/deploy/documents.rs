@@ -1,0 +1,93 @@
+//! What the documents for operators name is there: files, headings, flags, settings.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{root, run};
+
+/// The documents that people read.
+fn documents() -> Vec<PathBuf> {
+    let of_docs = fs::read_dir(root("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let markdown = of_docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
+    let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(root);
+    top.into_iter().chain(markdown).collect()
+}
+
+/// The text without what stands in blocks of code.
+fn prose(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    text.split("```").step_by(2).collect()
+}
+
+/// What the headings of a document are called in links.
+fn anchors(path: &Path) -> Vec<String> {
+    let headings = prose(path);
+    let headings = headings.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let words = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_of_the_documents_lead_somewhere() {
+    let mut links = 0;
+    for document in documents() {
+        let text = prose(&document);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path =
+                if file.is_empty() { document.clone() } else { document.with_file_name(file) };
+            let at = document.display();
+            assert!(path.exists(), "{at}: {target}");
+            assert!(
+                anchor.is_empty() || anchors(&path).iter().any(|a| a == anchor),
+                "{at}: {target}"
+            );
+            links += 1;
+        }
+    }
+    assert!(links > 50, "{links} links: has the search gone blind?");
+}
+
+/// Flags in code within a text: `--flag` and what follows up to its end.
+fn flags(text: &str) -> Vec<&str> {
+    let begins = text.match_indices("`--").map(|(at, _)| &text[at + 1..]);
+    let end = |c: char| !(c.is_ascii_lowercase() || c == '-');
+    begins.map(|flag| flag.split(end).next().unwrap()).collect()
+}
+
+#[test]
+fn every_flag_of_the_migration_exists() {
+    let help = run(Command::new(env!("CARGO_BIN_EXE_beacon-relay")).args(["serve", "--help"]));
+    let text = fs::read_to_string(root("docs/MIGRATION.md")).unwrap();
+    let flags = flags(&text);
+    assert!(flags.len() > 15, "{flags:?}");
+    for flag in flags {
+        assert!(
+            help.contains(&format!("  {flag} ")) || help.contains(&format!("  {flag}[")),
+            "{flag}"
+        );
+    }
+}
+
+#[test]
+fn configuration_of_the_migration_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "hunter2\n").unwrap();
+    let text = fs::read_to_string(root("docs/MIGRATION.md")).unwrap();
+    let toml = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let toml = toml.replace("/etc/beacon-relay/registry.token", token.to_str().unwrap());
+    let file = folder.path().join("relay.toml");
+    fs::write(&file, toml).unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    check.env_clear().args(["check-config", "--state-dir"]).arg(folder.path());
+    run(check.arg("--config").arg(&file));
+}
