@@ -335,12 +335,13 @@ fn silent_udp_and_registry_are_warnings() {
 #[test]
 fn relay_of_this_machine_is_looked_at_without_a_url() {
     let relay = Relay::start(["--relay-name", "localhost"]);
+    relay.wait_for_metric("pilot_beacon_ready", 1.0);
     let admin = relay.admin.to_string();
     let state = text(relay.state_dir());
     let diagnosis = doctor(["--admin-bind", &admin, "--state-dir", &state]);
     diagnosis.assert("settings", "ok", "valid");
     diagnosis.assert("keys", "ok", &state);
-    diagnosis.assert("relay", "ok", &admin);
+    diagnosis.assert("relay", "ok", &format!("{admin}: ready"));
     assert_ne!(diagnosis.verdict("descriptors"), "skipped");
     diagnosis.assert("udp-buffers", &diagnosis.verdict("udp-buffers"), "net.core.");
     assert!(diagnosis.code < 2, "no URL, no failure");

@@ -17,18 +17,18 @@ pub(super) async fn check_relay(config: &Config, report: &mut Report) {
     let admin = local(config.admin_bind);
     let ready = http_get(admin, "/readyz").await;
     let metrics = http_get(admin, "/metrics").await;
-    let (Ok((status, _)), Ok((200, metrics))) = (ready, metrics) else {
+    let (Ok((status, said)), Ok((200, metrics))) = (ready, metrics) else {
         let remedy =
             "start it: systemctl start beacon-relay; is --admin-bind that of its settings?";
         report.warn("relay", format!("no relay answers at {admin}"), remedy);
         report.skip("descriptors", "no relay runs here; LimitNOFILE= bounds its peers");
         return;
     };
+    let found = format!("{admin}: {}", said.trim());
     if status == 200 {
-        report.ok("relay", format!("{admin}: it takes peers"));
+        report.ok("relay", found);
     } else {
-        let remedy = "it is starting, draining or unwell: see its log, and /readyz";
-        report.warn("relay", format!("{admin}: it takes no peers ({status})"), remedy);
+        report.warn("relay", found, "no peer should be sent to it: see its log, and /readyz");
     }
     check_descriptors(config, &metrics, report);
     check_counters(&metrics, report);
