@@ -8,7 +8,7 @@
 //!
 //! - floor 7: [`cli`], the subcommands;
 //! - floor 6: [`server`], which binds, wires, runs and drains;
-//! - floor 5: [`admin`], HTTP for operators;
+//! - floor 5: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
 //! - floor 4: [`wss`] and [`udp`], the ways in;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
 //! - floor 2: [`peers`], [`directory`], [`cluster`] and [`client`];
@@ -20,6 +20,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod config;
+pub mod control;
 pub mod directory;
 pub mod ids;
 pub mod key_file;

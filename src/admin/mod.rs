@@ -6,6 +6,7 @@
 mod connections;
 mod counters;
 mod feed;
+mod hosts;
 mod page;
 mod readiness;
 mod snapshot;
@@ -17,7 +18,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -31,6 +32,8 @@ use feed::Feed;
 
 pub use readiness::{Condition, Part, Readiness};
 pub use snapshot::{Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker};
+
+pub use hosts::Hosts;
 
 /// How far the relay has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -62,6 +65,8 @@ pub struct Sources {
     pub since: Instant,
     /// Connections at once; half of them may watch.
     pub max_connections: usize,
+    /// The names that the listener is asked by.
+    pub hosts: Arc<Hosts>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -86,10 +91,11 @@ impl Sources {
     }
 }
 
-/// Serves the pages until `shutdown`.
+/// Serves the pages and the routes of `actions` until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
     sources: Arc<Sources>,
+    actions: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let max_connections = sources.max_connections;
@@ -99,6 +105,7 @@ pub async fn serve(
     sources.registry.add(move |families| counted.families(&watched, families));
     let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
     let events = get(async move || watched.watch(&counted));
+    let hosts = Arc::clone(&sources.hosts);
     let router = Router::new()
         .merge(page::routes())
         .route("/events", events)
@@ -107,8 +114,10 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .route("/cluster", get(cluster_members))
-        .layer(map_response(page::guard))
-        .with_state(Arc::clone(&sources));
+        .with_state(Arc::clone(&sources))
+        .merge(actions)
+        .layer(from_fn_with_state(hosts, hosts::check))
+        .layer(map_response(page::guard));
     tokio::select! {
         () = connections::serve(listener, router, max_connections, Arc::clone(&counters), shutdown) => {}
         () = feed.run(sources, &counters) => {}

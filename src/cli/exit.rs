@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::config;
+use crate::control::client::AskError;
 
 /// Why the program ends; shown as one line.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum Exit {
         /// Checks that found something to look at.
         warnings: usize,
     },
+    /// No relay runs with that state folder.
+    #[error("{0}; start one, or name its state folder with --state-dir")]
+    NoRelay(AskError),
     /// Anything else.
     #[error("{0:#}")]
     Failed(#[from] anyhow::Error),
@@ -51,7 +55,7 @@ impl Exit {
                     64
                 }
             }
-            Self::Bind { .. } => 69,
+            Self::Bind { .. } | Self::NoRelay(_) => 69,
             Self::Findings { failed: 1.., .. } => 2,
             Self::Findings { .. } | Self::Failed(_) => 1,
         }

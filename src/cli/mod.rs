@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod cluster_id;
 pub mod connect;
+mod control;
 pub mod demo;
 mod doctor;
 mod enroll;
@@ -60,6 +61,8 @@ enum Command {
     /// Write the manual's pages to a folder
     #[command(hide = true)]
     Man(manual::Man),
+    #[command(flatten)]
+    Control(control::Control),
 }
 
 /// Does what the arguments ask, the first of which is the program's name.
@@ -123,6 +126,7 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         Some(Command::ClusterId(id)) => id.run(),
         Some(Command::Completions(completions)) => completions.run(),
         Some(Command::Man(man)) => man.run(),
+        Some(Command::Control(control)) => control.run(),
     }
 }
 

@@ -1,13 +1,17 @@
 //! `serve`: runs the relay until it is told to stop.
 
+use std::time::SystemTime;
+
 use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Exit, logging};
+use super::{Exit, LogControl, logging};
 use crate::cluster::identity_file;
-use crate::config::{Config, Error, Flags, Loaded, Place, Source, Surroundings};
+use crate::config::{Config, Error, Flags, Loaded, LogFilter, Place, Source, Surroundings};
+use crate::control::{Order, Recorder, Task};
 use crate::directory::OpenError;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Server, Sockets, StartError};
@@ -22,10 +26,11 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
     let source = Source::new(flags, Surroundings::of_this_process());
     let Loaded { layers, config } = source.read()?;
     let log = logging::start(&config.log_level, config.log_format)?;
+    let control = log.clone();
     let host = Host {
         settings: Some((source, layers)),
         set_log_filter: Some(Box::new(move |filter| {
-            if let Err(error) = log.set(filter) {
+            if let Err(error) = control.set(filter) {
                 warn!(%error, "the log goes on as it was");
             }
         })),
@@ -39,7 +44,8 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = start(host, config).await?;
-        run(server, &mut signals).await
+        server.recorder().dump_on_panic();
+        run(server, &mut signals, &log).await
     });
     // A look-up of a name or a read of a file that hangs must not hold up the end.
     runtime.shutdown_background();
@@ -85,10 +91,12 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
 }
 
 /// Serves until a signal, then drains; a second signal ends it at once.
-async fn run(mut server: Server, signals: &mut Signals) -> Result<(), Exit> {
+async fn run(mut server: Server, signals: &mut Signals, log: &LogControl) -> Result<(), Exit> {
+    let mut orders = server.take_orders().expect("nobody else runs this server");
     loop {
         let told = tokio::select! {
             told = signals.next() => told,
+            Some(order) = orders.recv() => Told::Order(order),
             () = server.failed() => {
                 error!("a part of the relay has ended by itself: this is a bug of the relay");
                 return Err(anyhow!("a part of the relay has ended by itself").into());
@@ -100,8 +108,18 @@ async fn run(mut server: Server, signals: &mut Signals) -> Result<(), Exit> {
                 // What came of it is in the log and the metrics.
                 let _reported = server.reload(false).await;
             }
+            Told::Record => record(server.recorder()),
+            Told::Order(order) => match order.task.clone() {
+                Task::Drain => {
+                    order.answer(Ok(json!({ "draining": true })));
+                    break;
+                }
+                Task::Reload { force } => order.answer(reload(&server, force).await),
+                Task::Log(filter) => order.answer(change_log(log, &filter)),
+            },
         }
     }
+    drop(orders);
     let drained = server.shutdown();
     tokio::select! {
         () = drained => Ok(()),
@@ -112,10 +130,32 @@ async fn run(mut server: Server, signals: &mut Signals) -> Result<(), Exit> {
     }
 }
 
-/// What a signal asks for.
+async fn reload(server: &Server, force: bool) -> Result<Value, String> {
+    let changes = server.reload(force).await.map_err(|error| error.to_string())?;
+    serde_json::to_value(changes).map_err(|error| error.to_string())
+}
+
+fn change_log(log: &LogControl, filter: &LogFilter) -> Result<Value, String> {
+    log.set(filter).map_err(|error| format!("{error:#}"))?;
+    info!(%filter, "the log filter was changed by an operator");
+    Ok(json!({ "filter": filter.to_string() }))
+}
+
+/// Writes the flight recorder's file, on a thread that nobody waits for.
+fn record(recorder: &Recorder) {
+    let recorder = recorder.clone();
+    let _detached = tokio::task::spawn_blocking(move || match recorder.dump(SystemTime::now()) {
+        Ok(path) => info!(path = %path.display(), "recorded the last events"),
+        Err(error) => warn!(%error, "cannot record the last events"),
+    });
+}
+
+/// What a signal or an operator asks for.
 enum Told {
     Reload,
+    Record,
     Stop,
+    Order(Order),
 }
 
 /// The signals that the relay listens to.
@@ -123,6 +163,7 @@ pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -132,6 +173,7 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hangup: listen(SignalKind::hangup())?,
+            user2: listen(SignalKind::user_defined2())?,
         })
     }
 
@@ -140,11 +182,12 @@ impl Signals {
             _ = self.terminate.recv() => Told::Stop,
             _ = self.interrupt.recv() => Told::Stop,
             _ = self.hangup.recv() => Told::Reload,
+            _ = self.user2.recv() => Told::Record,
         }
     }
 
     /// Waits until the process is told to stop.
     pub(super) async fn stop(&mut self) {
-        while matches!(self.next().await, Told::Reload) {}
+        while !matches!(self.next().await, Told::Stop) {}
     }
 }

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::Member;
 use crate::ids::{NodeId, RelayId};
-use crate::metrics::{Drop, Traffic};
+use crate::metrics::{Drop, Traffic, Whose};
 use crate::wire::cluster::{Place, Run, Standing};
 
 /// Longest time that a packet waits for the answer of a look-up.
@@ -248,7 +248,8 @@ impl Locations {
             self.parked_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
             traffic.unqueued(1);
             if now.saturating_duration_since(arrived) > PATIENCE {
-                traffic.dropped(Drop::LookupExpired, 1);
+                let whose = Whose::packet(sender, id);
+                traffic.dropped_of(whose, Drop::LookupExpired, 1, now);
                 continue;
             }
             let run = Run { dest: id, sender, epoch: remote.epoch };
@@ -267,17 +268,23 @@ impl Locations {
         drop(shard);
         // For this entry to be taken away in the end.
         self.due.lock().push_back((now + PATIENCE, id));
-        self.give_up(parked, Drop::UnknownDestination)
+        self.give_up(id, parked, Drop::UnknownDestination, now)
     }
 
-    fn give_up(&self, parked: impl IntoIterator<Item = Parked>, reason: Drop) -> u64 {
+    fn give_up(
+        &self,
+        id: NodeId,
+        parked: impl IntoIterator<Item = Parked>,
+        reason: Drop,
+        now: Instant,
+    ) -> u64 {
+        let traffic = self.traffic.shard();
         let mut count = 0;
         for packet in parked {
             self.parked_bytes.fetch_sub(packet.payload.len(), Ordering::Relaxed);
+            traffic.dropped_of(Whose::packet(packet.sender, id), reason, 1, now);
             count += 1;
         }
-        let traffic = self.traffic.shard();
-        traffic.dropped(reason, count);
         traffic.unqueued(count);
         count
     }
@@ -337,7 +344,7 @@ impl Locations {
                     let old: Vec<_> = parked.drain(..count).collect();
                     let next = parked.front().map_or(now + PATIENCE, |p| p.arrived + PATIENCE);
                     drop(shard);
-                    expired += self.give_up(old, Drop::LookupExpired);
+                    expired += self.give_up(id, old, Drop::LookupExpired, now);
                     let mut due = self.due.lock();
                     // In order: those behind it in time are behind it in the queue.
                     let at = due.partition_point(|(at, _)| *at <= next);

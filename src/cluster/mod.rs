@@ -17,6 +17,7 @@ pub mod mesh;
 pub mod nats;
 mod outbox;
 mod status;
+mod whereabouts;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{NodeId, RelayId};
-use crate::metrics::{Drop, Traffic, Transport};
+use crate::metrics::{Drop, Event as Noted, Traffic, Transport, What, Whose};
 use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
 use crate::wire::cluster::{DecodeError, Frame, Frames, Packets, Place, Run, Standing};
 
@@ -40,6 +41,7 @@ use locations::{Locations, Way};
 pub use member::Member;
 pub use outbox::{Batch, Outbox};
 pub use status::{MemberStatus, Status};
+pub use whereabouts::Elsewhere;
 
 /// A member that was silent for so many keep-alives is lost.
 pub const DEAD_AFTER: u32 = 3;
@@ -357,7 +359,7 @@ impl Cluster {
         now: Instant,
     ) -> Option<Arc<Member>> {
         let Outward { sender, dest, transport, count } = *outward;
-        let shard = self.traffic.shard();
+        let (shard, whose) = (self.traffic.shard(), Whose::packet(sender, dest));
         let result = |result, packets| self.counters.forwards.of(result).add(packets);
         match self.locations.find_or_park(dest, sender, payloads.clone(), now) {
             Way::To { remote, asks } => {
@@ -365,7 +367,7 @@ impl Cluster {
                     self.ask_for(dest);
                 }
                 if transport == Transport::Beacon && remote.standing == Standing::Gateway {
-                    shard.dropped(Drop::BeaconLoop, count);
+                    shard.dropped_of(whose, Drop::BeaconLoop, count, now);
                     result(Forward::Loop, count);
                     return None;
                 }
@@ -377,12 +379,12 @@ impl Cluster {
                 Some(remote.member)
             }
             Way::Nowhere => {
-                shard.dropped(Drop::UnknownDestination, count);
+                shard.dropped_of(whose, Drop::UnknownDestination, count, now);
                 result(Forward::Unknown, count);
                 None
             }
             Way::Parked { packets, bytes, refused, asks } => {
-                shard.dropped(Drop::LookupFull, refused);
+                shard.dropped_of(whose, Drop::LookupFull, refused, now);
                 shard.bridged(transport, Transport::Cluster, packets, bytes);
                 result(Forward::Parked, packets);
                 result(Forward::LookupFull, refused);
@@ -420,8 +422,13 @@ impl Cluster {
         presence.joined(relay, now);
         self.settle(presence, now);
         self.counters.joined.increment();
+        self.note(What::Joined, relay, "");
         tracing::info!(%relay, remote_addr = %member.address, "a relay has joined the cluster");
         member
+    }
+
+    fn note(&self, what: What, relay: RelayId, reason: &'static str) {
+        self.traffic.events.note(Noted { relay: Some(relay), reason, ..Noted::new(what) });
     }
 
     /// The link of a member has ended, for this reason.
@@ -435,6 +442,7 @@ impl Cluster {
             presence.left(member.relay, now);
             self.settle(presence, now);
             self.counters.lost.increment();
+            self.note(What::Left, member.relay, reason);
             tracing::info!(relay = %member.relay, reason, "a relay has left the cluster");
         }
         member.ending.cancel();
@@ -486,16 +494,16 @@ impl Cluster {
 
     /// Accounts for a batch of packets that came, and that there was no room to take in.
     pub fn give_up(&self, batch: &[u8]) {
-        let (mut packets, mut bytes) = (0, 0);
+        let (shard, now) = (self.traffic.shard(), Instant::now());
         for frame in Frames::<NodeId>::new(batch) {
             if let Ok(Frame::Packets(run)) = frame {
-                packets += run.count() as u64;
-                bytes += run.iter().map(|payload| payload.len() as u64).sum::<u64>();
+                let packets = run.count() as u64;
+                let bytes = run.iter().map(|payload| payload.len() as u64).sum::<u64>();
+                shard.came_in(Transport::Cluster, packets, bytes);
+                let whose = Whose::packet(run.run.sender, run.run.dest);
+                shard.dropped_of(whose, Drop::ClusterFull, packets, now);
             }
         }
-        let shard = self.traffic.shard();
-        shard.came_in(Transport::Cluster, packets, bytes);
-        shard.dropped(Drop::ClusterFull, packets);
     }
 
     fn talk(&self) -> (MutexGuard<'_, Presence<NodeId>>, Now) {

@@ -5,6 +5,7 @@
 //! packets the oldest batch goes first, counted; words beyond the bound are dropped, since
 //! presence repeats what matters.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Counters;
-use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
-use crate::wire::cluster::{Frame, MAX_BATCH, Name, Run, add_packet, begin_packets, encode};
+use crate::ids::NodeId;
+use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
+use crate::wire::cluster::{
+    Frame, Frames, MAX_BATCH, Name, Run, add_packet, begin_packets, encode,
+};
 
 /// Bytes that words may take: those of 30,000 moves at once.
 const WORDS_ROOM: usize = 4 << 20;
@@ -82,10 +86,10 @@ impl<I: Name> Lane<I> {
         Some(batch)
     }
 
-    fn close(&mut self) -> u64 {
+    fn close(&mut self) -> VecDeque<Batch> {
         self.closed = true;
         self.bytes = 0;
-        self.batches.drain(..).map(|batch| batch.packets).sum()
+        std::mem::take(&mut self.batches)
     }
 }
 
@@ -131,13 +135,12 @@ impl<I: Name> Outbox<I> {
         expire(&mut lane, now, shard);
         for payload in payloads {
             if lane.closed {
-                shard.dropped(Drop::ClusterLost, 1);
+                shard.dropped_of(whose(run), Drop::ClusterLost, 1, now);
                 continue;
             }
             while lane.bytes + RUN_COST + 2 + payload.len() > PACKETS_ROOM {
                 let Some(oldest) = lane.pop() else { break };
-                shard.dropped(Drop::ClusterFull, oldest.packets);
-                shard.unqueued(oldest.packets);
+                drop_batch::<I>(&oldest, Drop::ClusterFull, shard, now);
             }
             let Some(batch) = lane.batch(RUN_COST + 2 + payload.len(), now) else { continue };
             let before = batch.bytes.len();
@@ -197,11 +200,9 @@ impl<I: Name> Outbox<I> {
 
     /// Refuses everything from here on; what waits is counted as lost.
     pub(super) fn close(&self) {
-        let shard = self.traffic.shard();
         self.words.lock().close();
         let lost = self.packets.lock().close();
-        shard.dropped(Drop::ClusterLost, lost);
-        shard.unqueued(lost);
+        lost.iter().for_each(|batch| self.lost(batch));
         self.words_wait.notify_one();
         self.packets_wait.notify_one();
     }
@@ -219,9 +220,7 @@ impl<I: Name> Outbox<I> {
 
     /// Accounts for a batch that the link did not take.
     pub fn lost(&self, batch: &Batch) {
-        let shard = self.traffic.shard();
-        shard.dropped(Drop::ClusterLost, batch.packets);
-        shard.unqueued(batch.packets);
+        drop_batch::<I>(batch, Drop::ClusterLost, self.traffic.shard(), Instant::now());
     }
 
     /// Bytes that wait in both lanes.
@@ -238,7 +237,22 @@ fn expire<I: Name>(lane: &mut Lane<I>, now: Instant, shard: &Shard) {
         .is_some_and(|batch| now.saturating_duration_since(batch.arrived) > AGE)
     {
         let Some(batch) = lane.pop() else { return };
-        shard.dropped(Drop::ClusterAged, batch.packets);
-        shard.unqueued(batch.packets);
+        drop_batch::<I>(&batch, Drop::ClusterAged, shard, now);
     }
+}
+
+/// Accounts for a batch that goes nowhere.
+fn drop_batch<I: Name>(batch: &Batch, reason: Drop, shard: &Shard, now: Instant) {
+    for frame in Frames::<I>::new(&batch.bytes) {
+        if let Ok(Frame::Packets(packets)) = frame {
+            shard.dropped_of(whose(&packets.run), reason, packets.count() as u64, now);
+        }
+    }
+    shard.unqueued(batch.packets);
+}
+
+/// Whose packets of a run are, where the ids are those of nodes.
+fn whose<I: Name>(run: &Run<I>) -> Whose {
+    let node = |id: &I| (id as &dyn Any).downcast_ref::<NodeId>().copied();
+    Whose { sender: node(&run.sender), dest: node(&run.dest) }
 }

@@ -1,7 +1,7 @@
 //! The cluster's settings, put together: which fabric, and how its relays know each other.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::file::contents;
@@ -15,9 +15,6 @@ const LEAST_KEEPALIVE: Duration = Duration::from_millis(100);
 
 /// Longest time between signs of life: a dead relay is missed after 15 minutes.
 const MOST_KEEPALIVE: Duration = Duration::from_secs(5 * 60);
-
-/// Shortest secret, in bytes: 16 random ones cannot be guessed.
-const LEAST_SECRET: usize = 16;
 
 settings! {
     /// What the cluster's flags say, each for itself.
@@ -105,7 +102,8 @@ impl Cluster {
                     layers.refuse("cluster_dns", reason)
                 })?;
                 let secret = flags.cluster_secret_file.map(|path| {
-                    secret(&path).map_err(|e| layers.refuse_file("cluster_secret_file", &path, e))
+                    Secret::read_long(&path)
+                        .map_err(|e| layers.refuse_file("cluster_secret_file", &path, e))
                 });
                 ClusterFabric::Mesh {
                     bind,
@@ -148,13 +146,4 @@ fn refuse_alone(flags: &ClusterFlags, layers: &Layers) -> Result<(), Error> {
     .into_iter()
     .find(|(_, is_fine, _)| !is_fine)
     .map_or(Ok(()), |(key, _, reason)| Err(layers.refuse(key, reason)))
-}
-
-/// Reads the secret, and refuses one that could be guessed.
-fn secret(path: &Path) -> Result<Secret, String> {
-    let secret = Secret::read(path)?;
-    match secret.expose().len() {
-        LEAST_SECRET.. => Ok(secret),
-        bytes => Err(format!("the secret has {bytes} bytes; write {LEAST_SECRET} or more")),
-    }
 }

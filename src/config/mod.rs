@@ -37,8 +37,8 @@ pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use value::{
-    ClusterName, Fingerprint, HostPort, IpNet, LogFilter, LogFormat, NatsServers, PunchAllow,
-    RelayName, UdpSenderCheck, WebOrigin, WssBind,
+    ClusterName, Fingerprint, HostName, HostPort, IpNet, LogFilter, LogFormat, NatsServers,
+    PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
 };
 pub use warning::Warning;
 
@@ -82,6 +82,10 @@ settings! {
             udp_bind: SocketAddr ["IP:PORT"] or "[::]:9001";
             /// For operators: metrics and health
             admin_bind: SocketAddr ["IP:PORT"] or "127.0.0.1:9464";
+            /// Further names that --admin-bind is asked by, beside its address and localhost
+            admin_hosts as "admin_host": Vec<HostName> ["NAME"];
+            /// File with the token for actions over HTTP, 16 bytes or more; none without it
+            admin_token_file: Option<PathBuf> ["FILE"];
             /// Allow a --wss-bind that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]
@@ -163,6 +167,8 @@ settings! {
         cluster: Option<Cluster> = Cluster::read;
         /// Whether nobody chose `udp_bind`, so that a machine without IPv6 may use 0.0.0.0.
         udp_bind_default: bool = |layers: &Layers| Ok::<_, Error>(layers.is_default("udp_bind"));
+        /// What whoever asks for an action over HTTP has to know.
+        admin_token: Option<Secret> = admin_token;
         /// What is worth a line in the log.
         warnings: Vec<Warning> = Warning::all;
     }
@@ -198,6 +204,16 @@ impl Config {
             None
         }
     }
+}
+
+/// Reads the token for actions over HTTP, where a file has one.
+fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
+    let path: Option<PathBuf> = layers.read("admin_token_file")?;
+    let read = |path: PathBuf| {
+        Secret::read_long(&path)
+            .map_err(|error| layers.refuse_file("admin_token_file", &path, error))
+    };
+    path.map(read).transpose()
 }
 
 /// Every setting, in the order of the help.

@@ -7,6 +7,9 @@ use std::path::Path;
 use super::NatsServers;
 use super::file::contents;
 
+/// Shortest secret that relays or operators share, in bytes: 16 random ones cannot be guessed.
+const LEAST: usize = 16;
+
 /// Stands where a user and a password were.
 pub(super) const HIDDEN: &str = "***";
 
@@ -27,6 +30,15 @@ impl Secret {
         match text.trim() {
             "" => Err("the file is empty".to_owned()),
             text => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// Reads a file that holds nothing else, and refuses what could be guessed.
+    pub(super) fn read_long(path: &Path) -> Result<Self, String> {
+        let secret = Self::read(path)?;
+        match secret.0.len() {
+            LEAST.. => Ok(secret),
+            bytes => Err(format!("the secret has {bytes} bytes; write {LEAST} or more")),
         }
     }
 }

@@ -7,8 +7,12 @@ use std::path::PathBuf;
 use super::{Error, Layers, Place};
 
 /// Settings that name files with secrets.
-const SECRETS: [&str; 3] =
-    ["registry_admin_token_file", "cluster_secret_file", "cluster_nats_credentials"];
+const SECRETS: [&str; 4] = [
+    "admin_token_file",
+    "registry_admin_token_file",
+    "cluster_secret_file",
+    "cluster_nats_credentials",
+];
 
 /// What is allowed, but worth a line in the log.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

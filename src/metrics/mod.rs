@@ -4,11 +4,18 @@
 //! scrapes, by [`Registry::encode`].
 
 mod cold;
+mod drops;
+pub mod events;
 pub mod family;
 mod histogram;
+mod sampling;
+mod talkers;
 mod traffic;
 
 pub use cold::{Counter, Gauge, Labelled, Word};
+pub use drops::{Dropped, Whose};
+pub use events::{Event, Events, What};
 pub use family::Registry;
 pub use histogram::{Buckets, Histogram};
+pub use talkers::{Talker, Talkers};
 pub use traffic::{Drop, EndpointEvent, Handled, Origin, Shard, Traffic, Transport};

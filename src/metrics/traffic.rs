@@ -6,11 +6,15 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use prometheus::proto::MetricFamily;
 
+use super::drops::Drops;
 use super::family::{counts, gauge_value};
-use super::{Histogram, Word};
+use super::talkers::{self, Sample};
+use super::{Dropped, Events, Histogram, Talkers, Whose, Word};
+use crate::ids::NodeId;
 use crate::words;
 
 words! {
@@ -180,6 +184,8 @@ pub struct Shard {
     queued: AtomicU64,
     unqueued: AtomicU64,
     kernel_dropped: AtomicU64,
+    drops: Drops,
+    sample: Sample,
 }
 
 impl Default for Shard {
@@ -199,6 +205,8 @@ impl Default for Shard {
             queued: AtomicU64::new(0),
             unqueued: AtomicU64::new(0),
             kernel_dropped: AtomicU64::new(0),
+            drops: Drops::default(),
+            sample: Sample::default(),
         }
     }
 }
@@ -236,9 +244,20 @@ impl Shard {
         add(&self.bridged_bytes[from.index()][to.index()], bytes);
     }
 
-    /// Packets of peers that ended here.
+    /// A run of so many packets and bytes goes its way, for the sample of talkers.
+    pub fn passed(&self, sender: NodeId, dest: NodeId, run: (u64, u64), now: Instant) {
+        self.sample.passed(sender, dest, run, now);
+    }
+
+    /// Packets of peers that ended here, of whom nobody knows whose they were.
     pub fn dropped(&self, reason: Drop, packets: u64) {
         add(&self.dropped[reason.index()], packets);
+    }
+
+    /// Packets of peers that ended here, remembered for who asks for them.
+    pub fn dropped_of(&self, whose: Whose, reason: Drop, packets: u64, now: Instant) {
+        self.dropped(reason, packets);
+        self.drops.note(whose, reason, packets, now);
     }
 
     /// Packets of our own that never left.
@@ -278,6 +297,8 @@ pub struct Traffic {
     shards: Box<[Shard]>,
     /// How long records waited in an outbox: one observation for each batch that left.
     pub outbox_delay: Histogram,
+    /// The last events of connections.
+    pub events: Events,
 }
 
 /// 100 µs is a batch, 2 s the default age at which records are dropped.
@@ -298,6 +319,7 @@ impl Default for Traffic {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             outbox_delay: Histogram::new(OUTBOX_DELAY),
+            events: Events::default(),
         }
     }
 }
@@ -338,6 +360,21 @@ impl Traffic {
     #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
     pub fn packets_dropped(&self, reason: Drop) -> u64 {
         self.sum(|shard| &shard.dropped[reason.index()])
+    }
+
+    /// What was dropped lately of the packets from and to a node, the latest first.
+    #[must_use]
+    pub fn drops_of(&self, node: NodeId, now: Instant) -> Vec<Dropped> {
+        let mut found = Vec::new();
+        self.shards.iter().for_each(|shard| shard.drops.of(node, now, &mut found));
+        found.sort_by_key(|dropped| dropped.last);
+        found
+    }
+
+    /// The `count` nodes that sent and received most in the last seconds, by estimate.
+    #[must_use]
+    pub fn talkers(&self, count: usize, now: Instant) -> Talkers {
+        talkers::heaviest(self.shards.iter().map(|shard| &shard.sample), count, now)
     }
 
     /// Relayed packets that wait in outboxes at this moment.

@@ -13,18 +13,30 @@ use std::fmt::{Debug, Display};
 use std::hash::Hash;
 
 use crate::ids::{NodeId, PublicKey};
+use crate::wire::beacon;
 
 pub use endpoints::{Endpoint, EndpointView};
-pub use outbox::{Arrival, Limits, Record, SourceTag};
-pub use session::{Backlog, End, Link, Session};
+pub use outbox::{Arrival, Backlog, Limits, Record, SourceTag, Tag};
+pub use session::{End, Link, Session};
 pub use table::{
-    Claimed, Destination, Here, Kind, Refused, Registration, SenderView, Table, Takeover,
+    Claimed, Destination, EndpointLook, Here, Kind, Look, Refused, Registration, SenderView, Table,
+    Takeover,
 };
 
 /// What names a peer: a node id here; other doors have longer ones.
-pub trait Id: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static {}
+pub trait Id: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static {
+    /// Whose the records are that wait for this peer, where that is remembered of those that
+    /// are dropped.
+    fn tag(self) -> Tag {
+        Tag::default()
+    }
+}
 
-impl Id for NodeId {}
+impl Id for NodeId {
+    fn tag(self) -> Tag {
+        Tag { dest: Some(self), sender: beacon::delivery_sender }
+    }
+}
 
 /// Which of the doors' name spaces an id belongs to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

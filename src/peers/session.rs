@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
-use super::outbox::{Arrival, Limits, Outbox, Record};
+use super::outbox::{Arrival, Backlog, Limits, Outbox, Record};
 use super::{Id, Principal};
 use crate::metrics::{Traffic, Transport};
 use crate::net::Stream;
@@ -40,12 +40,14 @@ pub enum End {
     Idle,
     /// The kernel took nothing of what was in flight for too long.
     WriteTimeout,
+    /// An operator ended it.
+    Kicked,
     /// The door's own code failed.
     Failed,
 }
 
 impl End {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::PeerLeft,
         Self::ConnectionLost,
         Self::Replaced,
@@ -54,17 +56,9 @@ impl End {
         Self::Violation,
         Self::Idle,
         Self::WriteTimeout,
+        Self::Kicked,
         Self::Failed,
     ];
-}
-
-/// What waits in an outbox.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Backlog {
-    /// Framed bytes with their bookkeeping.
-    pub bytes: usize,
-    /// How long the oldest record has waited.
-    pub age: Duration,
 }
 
 /// What a session sends through.
@@ -121,7 +115,7 @@ impl<I: Id> Session<I> {
             inbound: Mutex::default(),
             generation,
             link,
-            outbox: Mutex::new(Outbox::new()),
+            outbox: Mutex::new(Outbox::new(principal.name.tag())),
             task: AtomicWaker::new(),
             end: AtomicU8::new(0),
         }
@@ -262,18 +256,16 @@ impl<I: Id> Session<I> {
         }
     }
 
-    /// What waits for the peer to read.
-    #[must_use]
-    pub fn backlog(&self, now: Instant) -> Backlog {
-        let outbox = self.outbox.lock();
-        let age = outbox.oldest_arrival().map(|at| now.saturating_duration_since(at));
-        Backlog { bytes: outbox.held(), age: age.unwrap_or_default() }
-    }
-
     /// Since when the kernel has taken nothing of what is in flight.
     #[must_use]
     pub fn stuck_since(&self) -> Option<Instant> {
         self.outbox.lock().stuck_since()
+    }
+
+    /// What waits for the peer to read.
+    #[must_use]
+    pub fn backlog(&self, now: Instant) -> Backlog {
+        self.outbox.lock().backlog(now)
     }
 
     /// Whether everything that was queued has left.
@@ -309,6 +301,7 @@ mod tests {
     use std::io;
     use std::sync::atomic::AtomicUsize;
     use std::sync::{OnceLock, Weak};
+    use std::time::Duration;
 
     /// A stream that takes everything or breaks, and counts how often it was asked.
     #[derive(Debug, Default)]

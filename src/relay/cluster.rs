@@ -8,7 +8,7 @@ use super::departures::Departures;
 use super::routing::Flow;
 use crate::cluster::{Cluster, Local, Outward};
 use crate::ids::{NodeId, RelayId};
-use crate::metrics::{Drop, Transport};
+use crate::metrics::{Drop, Transport, Whose};
 use crate::peers::SourceTag;
 use crate::wire::cluster::{Packets, Run};
 
@@ -36,7 +36,8 @@ impl Relay {
         let count = flow.packets.len() as u64;
         let Some(cluster) = self.cluster.as_ref().filter(|_| flow.transport != Transport::Cluster)
         else {
-            return self.traffic.shard().dropped(Drop::NotHere, count);
+            let shard = self.traffic.shard();
+            return shard.dropped_of(flow.whose(), Drop::NotHere, count, now);
         };
         let Flow { sender, dest, transport, .. } = *flow;
         let outward = Outward { sender, dest, transport, count };
@@ -74,7 +75,8 @@ impl Local for Relay {
                 next = positions.end;
                 let Run { dest, sender, .. } = run.run;
                 if !self.may_speak_for(from, sender, now) {
-                    shard.dropped(Drop::SenderElsewhere, run.count() as u64);
+                    let (whose, count) = (Whose::packet(sender, dest), run.count() as u64);
+                    shard.dropped_of(whose, Drop::SenderElsewhere, count, now);
                     continue;
                 }
                 if self.table.here(dest).is_none() {

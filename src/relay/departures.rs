@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::cluster::Member;
-use crate::metrics::{Drop, Origin, Shard, Transport};
+use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
 use crate::wire::beacon::MAX_UDP_PACKET;
 
@@ -24,11 +24,27 @@ struct Item {
     to: SocketAddr,
     from: Option<IpAddr>,
     transport: Transport,
-    origin: Origin,
     head: [u8; HEAD],
     head_length: u8,
-    /// Which packet of the batch the rest is taken from, and from which byte on.
-    body: Option<(u32, u8)>,
+    /// The rest of a relayed packet; none where the packet is our own.
+    body: Option<Body>,
+}
+
+impl Item {
+    const fn origin(&self) -> Origin {
+        if self.body.is_some() { Origin::Relayed } else { Origin::Ours }
+    }
+}
+
+/// What a relayed datagram carries behind its head.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Body {
+    /// Which packet of the batch it is taken from.
+    pub(super) index: usize,
+    /// From which byte on.
+    pub(super) skip: usize,
+    /// Whose it is.
+    pub(super) whose: Whose,
 }
 
 /// Where a datagram goes.
@@ -89,38 +105,36 @@ impl Departures {
         }
     }
 
-    /// Has a packet sent that is `head` and, of packet `index` of the batch, all from byte
-    /// `skip` on. `length` is that of the whole.
+    /// Has a packet sent that is `head` and a part of a packet of the batch. `length` is that
+    /// of the whole.
     pub(super) fn relay(
         &mut self,
         target: Target,
         head: &[u8],
-        index: usize,
-        skip: usize,
+        body: Body,
         length: usize,
+        now: Instant,
         shard: &Shard,
     ) {
         if length > MAX_UDP_PACKET {
-            return shard.dropped(Drop::TooLargeForUdp, 1);
+            return shard.dropped_of(body.whose, Drop::TooLargeForUdp, 1, now);
         }
-        let index = u32::try_from(index).expect("a batch holds fewer packets than bytes");
-        let skip = u8::try_from(skip).expect("a header has 9 bytes at most");
-        self.push(target, Origin::Relayed, head, Some((index, skip)));
+        self.push(target, head, Some(body));
     }
 
     /// Has a packet of our own sent, of 20 bytes at most.
     pub(super) fn send(&mut self, target: Target, packet: &[u8]) {
-        self.push(target, Origin::Ours, packet, None);
+        self.push(target, packet, None);
     }
 
-    fn push(&mut self, target: Target, origin: Origin, packet: &[u8], body: Option<(u32, u8)>) {
+    fn push(&mut self, target: Target, packet: &[u8], body: Option<Body>) {
         let Target { to, from, transport } = target;
         let mut head = [0; HEAD];
         let length = packet.len().min(HEAD);
         debug_assert_eq!(length, packet.len(), "no head is longer");
         head.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
         let head_length = u8::try_from(length).expect("20 at most");
-        self.items.push(Item { to, from, transport, origin, head, head_length, body });
+        self.items.push(Item { to, from, transport, head, head_length, body });
     }
 
     /// Carries everything out; `packet` finds a packet of the batch.
@@ -144,15 +158,15 @@ impl Departures {
         for position in 0..self.order.len() {
             let Some(index) = self.order.get(position).copied() else { continue };
             let Some(item) = self.items.get(index as usize).copied() else { continue };
-            let body = item.body.map_or(&[] as &[u8], |(body, skip)| {
-                packet(body as usize).get(usize::from(skip)..).unwrap_or_default()
+            let body = item.body.map_or(&[] as &[u8], |body| {
+                packet(body.index).get(body.skip..).unwrap_or_default()
             });
             if self.gathered.len() + HEAD + body.len() > GATHER {
-                self.send_gathered(socket, shard);
+                self.send_gathered(socket, now, shard);
             }
             self.gather(index, &item, body);
         }
-        self.send_gathered(socket, shard);
+        self.send_gathered(socket, now, shard);
         self.items.clear();
     }
 
@@ -174,8 +188,8 @@ impl Departures {
         let length = usize::from(item.head_length) + body.len();
         let joins = |run: &&mut Planned| {
             let Some(first) = self.items.get(run.item as usize) else { return false };
-            (first.to, first.from, first.transport, first.origin)
-                == (item.to, item.from, item.transport, item.origin)
+            (first.to, first.from, first.transport, first.origin())
+                == (item.to, item.from, item.transport, item.origin())
                 && run.segment <= MAX_SEGMENT
                 && length <= run.segment
                 && length > 0
@@ -201,7 +215,7 @@ impl Departures {
         self.gathered.extend_from_slice(body);
     }
 
-    fn send_gathered(&mut self, socket: &dyn Datagrams, shard: &Shard) {
+    fn send_gathered(&mut self, socket: &dyn Datagrams, now: Instant, shard: &Shard) {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut rest = &*self.gathered;
         for planned in self.planned.chunks(BATCH) {
@@ -218,7 +232,7 @@ impl Departures {
                 let Some(planned) = planned.get(index) else { return };
                 let Some(item) = self.items.get(planned.item as usize) else { return };
                 let bytes = planned.bytes * packets / planned.packets.max(1);
-                count(shard, item, packets as u64, bytes as u64, result);
+                count(shard, item, packets as u64, bytes as u64, result, now);
             });
         }
         self.planned.clear();
@@ -226,11 +240,22 @@ impl Departures {
     }
 }
 
-fn count(shard: &Shard, item: &Item, packets: u64, bytes: u64, result: Result<(), SendError>) {
-    match (result, item.origin) {
-        (Ok(()), origin) => shard.went_out(item.transport, origin, packets, bytes),
-        (Err(_), Origin::Ours) => shard.ours_dropped(packets),
-        (Err(SendError::Full), Origin::Relayed) => shard.dropped(Drop::UdpSocketFull, packets),
-        (Err(SendError::Refused), Origin::Relayed) => shard.dropped(Drop::UdpSendFailed, packets),
+fn count(
+    shard: &Shard,
+    item: &Item,
+    packets: u64,
+    bytes: u64,
+    result: Result<(), SendError>,
+    now: Instant,
+) {
+    let reason = match result {
+        Ok(()) => return shard.went_out(item.transport, item.origin(), packets, bytes),
+        Err(SendError::Full) => Drop::UdpSocketFull,
+        Err(SendError::Refused) => Drop::UdpSendFailed,
+    };
+    match item.body {
+        // Of packets that left together, those of the first sender stand for all.
+        Some(body) => shard.dropped_of(body.whose, reason, packets, now),
+        None => shard.ours_dropped(packets),
     }
 }

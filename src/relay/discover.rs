@@ -9,7 +9,7 @@ use super::departures::Departures;
 use super::udp::{Worker, back_to};
 use super::{Relay, Rules};
 use crate::ids::{NodeId, PublicKey};
-use crate::metrics::{Drop, EndpointEvent, Handled, Shard};
+use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
 use crate::net::udp::{Datagram, is_local};
 use crate::proto::endpoint::{self, Claim};
 use crate::wire::beacon::{self, Discover};
@@ -28,7 +28,7 @@ impl Relay {
         let claim = self.claim(worker, node, datagram, discover.extended, now, shard);
         let known_key = match claim {
             Ok(key) => key,
-            Err(reason) => return shard.dropped(reason, 1),
+            Err(reason) => return shard.dropped_of(Whose::sender(node), reason, 1, now),
         };
         if let Some(key) = discover.key {
             self.offer_key(node, PublicKey(*key), known_key, shard);

@@ -17,7 +17,7 @@ use super::udp::Worker;
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Handled, Shard, Transport};
+use crate::metrics::{Drop, Handled, Shard, Transport, Whose};
 use crate::net::udp::Datagram;
 use crate::peers::EndpointView;
 use crate::proto::limit::{Bucket, Places, Rate};
@@ -93,7 +93,10 @@ impl Relay {
         match self.judge_punch(worker, request, datagram, now, shard) {
             Ok(Some(sides)) => self.arrange(&sides, out, now, shard),
             Ok(None) => {}
-            Err(reason) => shard.dropped(reason, 1),
+            Err(reason) => {
+                let whose = Whose::packet(request.requester, request.target);
+                shard.dropped_of(whose, reason, 1, now);
+            }
         }
     }
 
@@ -172,9 +175,10 @@ impl Relay {
         let known = self.directory.lookup(target).await;
         let now = Instant::now();
         let shard = self.traffic.shard();
+        let whose = Whose::packet(requester, target);
         let sides = match self.sides(requester, target, now) {
             Ok(sides) => sides,
-            Err(reason) => return shard.dropped(reason, 1),
+            Err(reason) => return shard.dropped_of(whose, reason, 1, now),
         };
         let key = match known {
             Lookup::Key(key) => Some(key),
@@ -191,7 +195,7 @@ impl Relay {
                 self.arrange(&sides, out, now, shard);
                 out.depart(self.socket_of(0), |_| &[], now, shard);
             }),
-            Err(reason) => shard.dropped(reason, 1),
+            Err(reason) => shard.dropped_of(whose, reason, 1, now),
         }
     }
 }

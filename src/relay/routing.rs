@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::departures::{Departures, Target};
+use super::departures::{Body, Departures, Target};
 use super::{Relay, Session};
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Origin, Shard, Transport};
+use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
 use crate::peers::{Arrival, Destination, Record, SourceTag};
 use crate::proto::route::From;
 use crate::wire::beacon::{deliver_dest_header, deliver_header, relay_header};
@@ -29,6 +29,13 @@ pub(super) struct Flow {
     pub(super) canary: Option<Arc<Session>>,
 }
 
+impl Flow {
+    /// Whose its packets are.
+    pub(super) const fn whose(&self) -> Whose {
+        Whose::packet(self.sender, self.dest)
+    }
+}
+
 impl Relay {
     /// Looks the destination up once and hands it the packets of a flow.
     pub(super) fn route<'a>(
@@ -47,6 +54,7 @@ impl Relay {
         };
         let payload = |index| packet(index).get(flow.header..).unwrap_or_default();
         let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
+        shard.passed(flow.sender, flow.dest, (count, bytes), now);
         let destination = match (self.table.route(flow.dest, from, now), &flow.canary) {
             // Looked up all the same, to see that the table answers: but the canary is in no
             // table, and reaches nobody but itself.
@@ -80,11 +88,12 @@ impl Relay {
                 };
                 for index in flow.packets.clone() {
                     if endpoint.quiet && !self.may_disturb(endpoint.address, now) {
-                        shard.dropped(Drop::QuietEndpoint, 1);
+                        shard.dropped_of(flow.whose(), Drop::QuietEndpoint, 1, now);
                         continue;
                     }
                     let length = head.len() + payload(index).len();
-                    out.relay(target, head, index, flow.header, length, shard);
+                    let body = Body { index, skip: flow.header, whose: flow.whose() };
+                    out.relay(target, head, body, length, now, shard);
                 }
                 shard.bridged(flow.transport, Transport::Udp, count, bytes);
             }
@@ -96,15 +105,18 @@ impl Relay {
                 let target = Target { to: address, from: None, transport: Transport::Beacon };
                 for index in flow.packets.clone() {
                     let length = head.len() + payload(index).len();
-                    out.relay(target, &head, index, flow.header, length, shard);
+                    let body = Body { index, skip: flow.header, whose: flow.whose() };
+                    out.relay(target, &head, body, length, now, shard);
                 }
                 shard.bridged(flow.transport, Transport::Beacon, count, bytes);
             }
-            Destination::Loop => shard.dropped(Drop::BeaconLoop, count),
+            Destination::Loop => shard.dropped_of(flow.whose(), Drop::BeaconLoop, count, now),
             Destination::Unknown if self.cluster.is_some() => {
                 self.forward(flow, payload, out, now);
             }
-            Destination::Unknown => shard.dropped(Drop::UnknownDestination, count),
+            Destination::Unknown => {
+                shard.dropped_of(flow.whose(), Drop::UnknownDestination, count, now);
+            }
         }
     }
 }

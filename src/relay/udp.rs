@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::departures::{Departures, Target};
 use super::routing::Flow;
 use super::{Relay, Rules, decode_reason, limit_reason};
-use crate::metrics::{Drop, Shard, Transport};
+use crate::metrics::{Drop, Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::SourceTag;
 use crate::proto::limit::{Places, Source};
@@ -99,7 +99,7 @@ impl Relay {
                     }
                 };
                 if let Err(reason) = self.admit_source(worker, from, packet.len(), &batch) {
-                    shard.dropped(reason, 1);
+                    shard.dropped_of(Whose::packet(relay.sender, relay.dest), reason, 1, now);
                     continue;
                 }
                 match &mut flow {
@@ -158,11 +158,11 @@ impl Relay {
         let count = flow.packets.len() as u64;
         let sender = self.table.sender(flow.sender, address, now);
         if sender.has_session || self.has_session_elsewhere(flow.sender, now) {
-            return shard.dropped(Drop::SenderIsWss, count);
+            return shard.dropped_of(flow.whose(), Drop::SenderIsWss, count, now);
         }
         let observed = sender.is_endpoint || flow.transport == Transport::Beacon;
         if rules.observed_senders_only && !observed {
-            return shard.dropped(Drop::SenderNotObserved, count);
+            return shard.dropped_of(flow.whose(), Drop::SenderNotObserved, count, now);
         }
         self.route(flow, |index| received.packet(index), out, now, shard);
     }

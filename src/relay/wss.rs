@@ -8,7 +8,7 @@ use super::departures::Departures;
 use super::routing::Flow;
 use super::{Relay, Session, decode_reason, limit_reason};
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
+use crate::metrics::{Drop, Handled, Origin, Shard, Transport, Whose};
 use crate::peers::{Arrival, Realm, Record, SourceTag};
 use crate::proto::limit::{Rate, Source, SourceRates};
 use crate::wire::Frames;
@@ -25,7 +25,8 @@ impl Relay {
     pub fn route_frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
         let shard = session.traffic().shard();
         if !session.is_open() {
-            return shard.dropped(Drop::SessionEnded, frames.len() as u64);
+            let whose = Whose::sender(session.id());
+            return shard.dropped_of(whose, Drop::SessionEnded, frames.len() as u64, now);
         }
         let rules = self.rules.load();
         let canary = session.principal.realm == Realm::Canary;
@@ -38,18 +39,21 @@ impl Relay {
                 let dest = match beacon::decode(packet) {
                     Ok(Packet::Relay(relay)) => {
                         admit(rates, session, &relay, packet.len(), &mut inbound, now)
+                            .map_err(|reason| (reason, Some(relay.dest)))
                     }
                     Ok(Packet::Discover(discover)) => {
                         self.discover_over_session(session, &discover, out, now, shard);
                         continue;
                     }
-                    Ok(other) => Err(reason_over_session(&other)),
-                    Err(error) => Err(decode_reason(error)),
+                    Ok(other) => Err((reason_over_session(&other), None)),
+                    Err(error) => Err((decode_reason(error), None)),
                 };
                 let dest = match dest {
                     Ok(dest) => dest,
-                    Err(reason) => {
-                        shard.dropped(reason, 1);
+                    Err((reason, dest)) => {
+                        // In the name of who it proved to be, whatever the packet says.
+                        let whose = Whose { sender: Some(session.id()), dest };
+                        shard.dropped_of(whose, reason, 1, now);
                         continue;
                     }
                 };
@@ -92,7 +96,8 @@ impl Relay {
         shard: &Shard,
     ) {
         if discover.node != session.id() {
-            return shard.dropped(Drop::DiscoverForOther, 1);
+            let whose = Whose::sender(session.id());
+            return shard.dropped_of(whose, Drop::DiscoverForOther, 1, now);
         }
         if discover.extended {
             session.names_destination.store(true, Ordering::Relaxed);

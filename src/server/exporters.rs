@@ -1,18 +1,18 @@
 //! Gathers what a scrape and the status page show.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use super::{Reloader, ToRelay};
-use crate::admin::{Status, Tables};
+use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::NodeId;
-use crate::metrics::{Registry, Traffic, family};
+use crate::metrics::{self, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::peers::Table;
 use crate::relay::Relay;
@@ -112,7 +112,45 @@ pub(super) fn status(
     })
 }
 
-pub(super) fn tables(table: &Arc<Table<NodeId>>) -> Box<dyn Fn() -> Tables + Send + Sync> {
-    let slow_readers = SlowReaders::of(Arc::clone(table));
-    Box::new(move || Tables { slow_readers: slow_readers.now(), ..Tables::default() })
+pub(super) fn tables(
+    table: &Arc<Table<NodeId>>,
+    traffic: &Arc<Traffic>,
+) -> Box<dyn Fn() -> Tables + Send + Sync> {
+    let (slow_readers, traffic) = (SlowReaders::of(Arc::clone(table)), Arc::clone(traffic));
+    Box::new(move || Tables {
+        top_talkers: top_talkers(&traffic),
+        slow_readers: slow_readers.now(),
+        events: traffic.events.recent(MOST_ROWS).into_iter().map(shown).collect(),
+    })
+}
+
+fn top_talkers(traffic: &Traffic) -> Vec<Talker> {
+    let Talkers { senders, receivers } = traffic.talkers(MOST_ROWS, Instant::now());
+    let sides = [("sends", senders), ("receives", receivers)];
+    let row = |does| {
+        move |talker: metrics::Talker| Talker {
+            node: talker.node.number(),
+            does,
+            packets_per_second: talker.packets,
+            bytes_per_second: talker.bytes,
+        }
+    };
+    let mut talkers: Vec<_> =
+        sides.into_iter().flat_map(|(does, talkers)| talkers.into_iter().map(row(does))).collect();
+    talkers.sort_by_key(|talker| std::cmp::Reverse(talker.bytes_per_second));
+    talkers.truncate(MOST_ROWS);
+    talkers
+}
+
+/// An event as the page shows it, which anybody who reaches the port may read: without an
+/// address.
+fn shown(event: metrics::Event) -> admin::Event {
+    let at = event.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    admin::Event {
+        at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+        what: event.what.word(),
+        node: event.node.map(NodeId::number),
+        relay: event.relay.map(|relay| relay.to_string()),
+        reason: event.reason,
+    }
 }

@@ -5,6 +5,7 @@ mod background;
 mod bind;
 mod cluster;
 mod exporters;
+mod operators;
 mod readiness;
 mod reload;
 mod service;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +25,10 @@ use tracing::info;
 use crate::admin::{self, Phase};
 use crate::cluster::{Cluster, IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
+use crate::control::{self, Order, Orders, Recorder};
 use crate::directory::{Directory, OpenError};
 use crate::ids::NodeId;
-use crate::metrics::Traffic;
+use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
 use crate::peers::Table;
 use crate::relay::{Beacons, Relay};
@@ -95,6 +97,9 @@ pub struct Server {
     reloader: Arc<Reloader>,
     vitals: Arc<Vitals>,
     service: Arc<Service>,
+    traffic: Arc<Traffic>,
+    orders: Option<mpsc::Receiver<Order>>,
+    recorder: Recorder,
 }
 
 /// Sets what is logged from here on.
@@ -208,7 +213,8 @@ impl Server {
         let vitals = Arc::new(vitals);
         let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(&table));
         let service = Arc::new(service);
-        let (config, in_force) = watch::channel(Arc::new(config));
+        let at_start = Arc::new(config);
+        let (config, in_force) = watch::channel(Arc::clone(&at_start));
         let parts = reload::Parts {
             wss: Arc::clone(&wss),
             relay: Arc::clone(&relay),
@@ -216,6 +222,7 @@ impl Server {
             directory: directory.clone(),
             udp_address,
             service: Arc::clone(&service),
+            traffic: Arc::clone(&traffic),
         };
         let reloader = Reloader::new(parts, config, &mut host);
         let registry = exporters::all(&exporters::Parts {
@@ -237,15 +244,24 @@ impl Server {
                 Box::new(move || vitals.readiness())
             },
             status: exporters::status(&traffic, &table, &relay, cluster.as_ref()),
-            tables: exporters::tables(&table),
+            tables: exporters::tables(&table, &traffic),
             since,
             max_connections: settings::max_operators(),
+            hosts: settings::admin_hosts(&at_start, admin_address),
+        };
+        let pages = Arc::new(pages);
+        let numbers = Arc::clone(&pages);
+        let (orders, ordered) = Orders::new();
+        let parts = control::Parts {
+            table: Arc::clone(&table),
+            traffic: Arc::clone(&traffic),
+            directory: directory.clone(),
+            cluster,
+            status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
+            orders,
         };
         let mut tasks = JoinSet::new();
-        let until = stopping.clone();
-        tasks.spawn(async move {
-            admin::serve(admin, Arc::new(pages), until.cancelled_owned()).await;
-        });
+        operators::start(&mut tasks, &stopping, admin, pages, parts, &at_start);
         tasks.spawn(directory.clone().run(stopping.clone()));
         tasks.spawn(Arc::clone(&reloader).watch());
         background::start(&mut tasks, &stopping, in_force, &relay, &table, &directory, grants);
@@ -272,6 +288,9 @@ impl Server {
             reloader,
             vitals,
             service,
+            recorder: Recorder::new(Arc::clone(&traffic), &at_start.state_dir),
+            traffic,
+            orders: Some(ordered),
         };
         server.announce();
         server.service.ready();
@@ -340,12 +359,25 @@ impl Server {
         }
     }
 
+    /// What operators want done that only the owner of this server can do: whoever runs it
+    /// takes this once, and carries the orders out. Until then they wait.
+    pub const fn take_orders(&mut self) -> Option<mpsc::Receiver<Order>> {
+        self.orders.take()
+    }
+
+    /// What writes the last events to a file.
+    #[must_use]
+    pub const fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
     /// Sends the peers away over the drain time and ends everything, at most 1 s later.
     pub async fn shutdown(mut self) {
         let time = self.config().drain_time;
         self.vitals.drain(time);
         self.service.stopping(time);
         self.phase.send_replace(Phase::Draining);
+        self.traffic.events.note(Event::new(What::Draining));
         info!(peers = self.wss.peer_count(), "draining");
         if let Some(Part { cluster, .. }) = &self.cluster {
             cluster.drain();

@@ -22,7 +22,7 @@ use super::{Host, SetLogFilter, ToRelay, settings};
 use crate::config::{self, Config, Difference, Loaded, Source};
 use crate::directory::{self, Directory, Reload};
 use crate::ids::NodeId;
-use crate::metrics::{Gauge, Labelled, family};
+use crate::metrics::{Event, Gauge, Labelled, Traffic, What, Word as _, family};
 use crate::peers::Table;
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::relay::Relay;
@@ -65,6 +65,7 @@ pub(super) struct Parts {
     pub(super) table: Arc<Table<NodeId>>,
     pub(super) directory: Directory,
     pub(super) udp_address: SocketAddr,
+    pub(super) traffic: Arc<Traffic>,
     pub(super) service: Arc<Service>,
 }
 
@@ -147,7 +148,7 @@ impl Reloader {
                     _ => Difference::default(),
                 };
                 self.mark_good();
-                self.outcomes.of(Outcome::Ok).increment();
+                self.count(Outcome::Ok);
                 info!(
                     applied = settings.applied.len(),
                     needs_restart = settings.needs_restart.len(),
@@ -160,7 +161,7 @@ impl Reloader {
             }
             Err(error) => {
                 self.last_good.set(0);
-                self.outcomes.of(Outcome::Failed).increment();
+                self.count(Outcome::Failed);
                 warn!(%error, "not reloaded: everything stays as it was");
                 Err(error)
             }
@@ -228,6 +229,12 @@ impl Reloader {
                 let _reported = self.reload(false).await;
             }
         }
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.outcomes.of(outcome).increment();
+        let event = Event { reason: outcome.word(), ..Event::new(What::Reloaded) };
+        self.parts.traffic.events.note(event);
     }
 
     fn mark_good(&self) {

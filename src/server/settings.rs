@@ -1,10 +1,12 @@
 //! Turns the configuration into what each part is told.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use rustix::process::{Resource, getrlimit};
 
+use crate::admin;
 use crate::cluster::{Identity, IdentityError};
 use crate::config::{self, Config, HostPort, RegistryTrust, UdpSenderCheck, max_waiting};
 use crate::directory::{self, RegistrySettings};
@@ -78,6 +80,11 @@ pub(super) fn cluster(
     key: &SigningKey,
 ) -> Result<Identity, IdentityError> {
     Identity::new(key, cluster.name.as_str().to_owned(), cluster.keepalive)
+}
+
+/// The names that the operators' listener is asked by.
+pub(super) fn admin_hosts(config: &Config, bound: SocketAddr) -> Arc<admin::Hosts> {
+    admin::Hosts::new(bound, config.admin_hosts.iter().map(|name| name.as_str().to_owned()))
 }
 
 pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {

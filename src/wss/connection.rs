@@ -17,7 +17,7 @@ use super::session::Driver;
 use super::upgrade::{self, Upgraded};
 use super::{Door, EndReason, FrameSink, Outcome, Session};
 use crate::ids::NodeId;
-use crate::metrics::Word;
+use crate::metrics::{Event, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
 use crate::peers::{End, Limits, Link, Principal, Realm, Refused, Registration, Takeover};
@@ -123,6 +123,7 @@ impl<S: FrameSink> Door<S> {
     where
         T: AsyncRead + AsyncWrite + Unpin + Stream,
     {
+        self.note(What::Accepted, None, remote, "");
         // One state of them for the whole login.
         let settings = self.settings.load_full();
         let place = self.gate.enter(remote.ip(), settings.max_waiting);
@@ -132,6 +133,7 @@ impl<S: FrameSink> Door<S> {
             upgraded = timeout_at(deadline, upgrade) => upgraded,
             () = place.evicted() => {
                 self.count(Outcome::CrowdedOut);
+                self.note_refused(None, remote, Outcome::CrowdedOut.word());
                 return None;
             }
         };
@@ -139,12 +141,14 @@ impl<S: FrameSink> Door<S> {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(outcome)) => {
                 if let Some(outcome) = outcome {
+                    self.note_refused(None, remote, outcome.word());
                     debug!(remote_addr = %remote, outcome = outcome.word(), "refused a connection");
                 }
                 return None;
             }
             Err(_) => {
                 self.count(Outcome::AuthTimeout);
+                self.note_refused(None, remote, Outcome::AuthTimeout.word());
                 return None;
             }
         };
@@ -175,6 +179,8 @@ impl<S: FrameSink> Door<S> {
         if let Some(reason) = failed.refusal {
             self.counters.refusals.of(reason).increment();
         }
+        let reason = failed.refusal.map_or_else(|| failed.outcome.word(), Word::word);
+        self.note_refused(failed.node, client.address, reason);
         debug!(
             remote_addr = %client.address,
             node = failed.node.map(tracing::field::display),
@@ -219,6 +225,7 @@ impl<S: FrameSink> Door<S> {
         self.count(Outcome::AuthOk);
         self.counters.login_time.observe(now.saturating_duration_since(began));
         let node = reply.node;
+        self.note(What::LoggedIn, Some(node), client, "");
         if self.realm == Realm::Node {
             let generation = generation.number();
             debug!(%node, remote_addr = %client, generation, "peer connected");
@@ -238,12 +245,27 @@ impl<S: FrameSink> Door<S> {
             Refused::Taken => (Outcome::Gone, CloseCode::Normal, "replaced"),
         };
         self.count(outcome);
+        self.note_refused(Some(session.id()), session.observed, outcome.word());
         let close = login::close(session.stream(), code, reason);
         let _expired = tokio::time::timeout(CLOSE_TIME, close).await;
     }
 
     fn count(&self, outcome: Outcome) {
         self.gate.count(outcome);
+    }
+
+    fn note_refused(&self, node: Option<NodeId>, address: SocketAddr, reason: &'static str) {
+        self.note(What::Refused, node, address, reason);
+    }
+}
+
+impl<S> Door<S> {
+    fn note(&self, what: What, node: Option<NodeId>, address: SocketAddr, reason: &'static str) {
+        // The canary is nobody's business.
+        if self.realm == Realm::Node {
+            let event = Event { node, address: Some(address), reason, ..Event::new(what) };
+            self.traffic.events.note(event);
+        }
     }
 }
 
@@ -286,11 +308,14 @@ impl<'a, S> Alive<'a, S> {
 impl<S> Drop for Alive<'_, S> {
     fn drop(&mut self) {
         self.door.sessions.add(-1);
-        self.door.counters.ended.of(self.end.into()).increment();
+        let reason = EndReason::from(self.end);
+        self.door.counters.ended.of(reason).increment();
+        let Session { observed, .. } = self.session;
+        self.door.note(What::Ended, Some(self.session.id()), *observed, reason.word());
         if self.door.realm == Realm::Node {
             debug!(
                 node = %self.session.id(),
-                reason = EndReason::from(self.end).word(),
+                reason = reason.word(),
                 seconds = self.session.since.elapsed().as_secs(),
                 "peer disconnected"
             );

@@ -79,6 +79,8 @@ words! {
         Idle => "idle",
         /// The peer read nothing for too long.
         WriteTimeout => "write_timeout",
+        /// An operator ended it.
+        Kicked => "kicked",
         /// A panic of ours.
         Failed => "failed",
     }
@@ -95,6 +97,7 @@ impl From<End> for EndReason {
             End::Violation => Self::Violation,
             End::Idle => Self::Idle,
             End::WriteTimeout => Self::WriteTimeout,
+            End::Kicked => Self::Kicked,
             End::Failed => Self::Failed,
         }
     }

@@ -293,6 +293,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
             (End::Violation, None, _) => close_payload(CloseCode::Protocol, "protocol violation"),
             (End::Idle, ..) => close_payload(CloseCode::Policy, "idle"),
             (End::WriteTimeout, ..) => close_payload(CloseCode::Policy, "too slow"),
+            (End::Kicked, ..) => close_payload(CloseCode::Policy, "kicked"),
             (End::Failed, ..) => close_payload(CloseCode::Internal, "internal error"),
         };
         self.session.close_with(&payload, Instant::now());

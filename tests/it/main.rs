@@ -8,6 +8,7 @@ mod changes;
 mod client;
 mod cluster;
 mod config;
+mod control;
 mod deploy;
 mod doctor;
 mod drain;

@@ -16,7 +16,7 @@ pub use address::{HostPort, WssBind};
 pub use choice::{LogFilter, LogFormat, UdpSenderCheck};
 pub(super) use cluster::SharedName;
 pub use cluster::{ClusterName, NatsServers};
-pub use name::{Fingerprint, RelayName, WebOrigin};
+pub use name::{Fingerprint, HostName, RelayName, WebOrigin};
 pub use network::{IpNet, PunchAllow};
 
 use super::Invalid;
@@ -174,8 +174,8 @@ macro_rules! by_from_str {
 }
 
 by_from_str! {
-    HostPort WssBind LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin IpNet
-    ClusterName NatsServers SharedName
+    HostName HostPort WssBind LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
+    IpNet ClusterName NatsServers SharedName
 }
 
 #[cfg(test)]

@@ -42,6 +42,29 @@ impl FromStr for RelayName {
     }
 }
 
+/// A host as a `Host` header names it, without a port; in lower case.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for HostName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if !is_host_name(text) {
+            return Err("not a host name; write it without port, as in relay1.internal".into());
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+}
+
 /// An `Origin` that browsers may send, such as `https://app.example.net`; in lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WebOrigin(String);
@@ -117,6 +140,14 @@ mod tests {
         let too_long = format!("{}.net", "a.".repeat(125));
         for text in ["", "a b", "a:1", "https://a", "a..b", ".", "ä.example", too_long.as_str()] {
             assert!(text.parse::<RelayName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn host_is_a_name_without_a_port() {
+        assert_eq!("Relay1.internal".parse::<HostName>().unwrap().as_str(), "relay1.internal");
+        for text in ["", "*", "relay:9464", "http://relay", "a b"] {
+            assert!(text.parse::<HostName>().is_err(), "{text:?}");
         }
     }
 

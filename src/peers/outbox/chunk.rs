@@ -143,11 +143,25 @@ impl Chunk {
         self.runs.get(self.runs_gone..).unwrap_or_default()
     }
 
+    /// The runs that are left, each with the bytes from its first record on.
+    pub(super) fn runs_with_first(&self) -> impl Iterator<Item = (&Run, &[u8])> {
+        let mut record = self.dropped;
+        self.runs().iter().map(move |run| {
+            let ends = record.checked_sub(1).and_then(|last| self.ends.get(last));
+            let first = self.bytes.get(ends.map_or(0, |end| *end as usize)..).unwrap_or_default();
+            record += run.records as usize;
+            (run, first)
+        })
+    }
+
+    /// How many records are left.
+    pub(super) fn records(&self) -> usize {
+        self.ends.len() - self.dropped
+    }
+
     /// What the chunk costs in all.
     pub(super) fn cost(&self) -> usize {
-        self.bytes().len()
-            + (self.ends.len() - self.dropped) * RECORD_COST
-            + self.runs().len() * RUN_COST
+        self.bytes().len() + self.records() * RECORD_COST + self.runs().len() * RUN_COST
     }
 
     /// Whether no record is left.

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use chunk::{Chunk, RECORD_COST, RUN_COST, Run};
 use heavy::Heavy;
 
-use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
-use crate::wire::websocket::Opcode;
+use crate::ids::NodeId;
+use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
+use crate::wire::websocket::{Header, Opcode};
 
 pub use heavy::SourceTag;
 
@@ -56,9 +57,49 @@ pub struct Arrival {
     pub at: Instant,
 }
 
+/// Whose the records of an outbox are.
+#[derive(Clone, Copy, Debug)]
+pub struct Tag {
+    /// Whom they are for.
+    pub dest: Option<NodeId>,
+    /// Who sent a record.
+    pub sender: fn(&[u8]) -> Option<NodeId>,
+}
+
+impl Default for Tag {
+    fn default() -> Self {
+        Self { dest: None, sender: |_| None }
+    }
+}
+
+impl Tag {
+    /// Whose a framed record is.
+    fn whose(&self, framed: &[u8]) -> Whose {
+        let payload = match Header::decode(framed) {
+            Ok(Some(header)) => framed.get(header.size..).unwrap_or_default(),
+            Ok(None) | Err(_) => &[],
+        };
+        Whose { sender: (self.sender)(payload), dest: self.dest }
+    }
+}
+
+/// What waits in an outbox.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Backlog {
+    /// Records, those of our own among them.
+    pub records: usize,
+    /// Bytes with their bookkeeping, as the bound counts them.
+    pub bytes: usize,
+    /// How long the oldest record has waited.
+    pub age: Duration,
+    /// For how long the kernel has taken nothing of what is in flight.
+    pub stuck: Option<Duration>,
+}
+
 /// The queue of one session; its bytes go out in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    tag: Tag,
     control: Vec<u8>,
     pending: VecDeque<Box<Chunk>>,
     in_flight: Option<InFlight>,
@@ -101,8 +142,9 @@ impl InFlight {
 }
 
 impl Outbox {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(tag: Tag) -> Self {
         Self {
+            tag,
             control: Vec::new(),
             pending: VecDeque::new(),
             in_flight: None,
@@ -147,8 +189,12 @@ impl Outbox {
         shard: &Shard,
     ) -> bool {
         let Arrival { source, origin, at } = *arrival;
+        let tag = self.tag;
         let reject = |reason| match origin {
-            Origin::Relayed => shard.dropped(reason, 1),
+            Origin::Relayed => {
+                let whose = Whose { sender: (tag.sender)(record.head), dest: tag.dest };
+                shard.dropped_of(whose, reason, 1, at);
+            }
             Origin::Ours => shard.ours_dropped(1),
         };
         if self.ending || self.closed {
@@ -171,7 +217,7 @@ impl Outbox {
                 reject(if spares { Drop::OutboxShare } else { Drop::OutboxFull });
                 return false;
             }
-            self.drop_oldest(Drop::OutboxFull, shard);
+            self.drop_oldest(Drop::OutboxFull, at, shard);
         }
         if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
             self.pending.push_back(Chunk::lend());
@@ -237,7 +283,7 @@ impl Outbox {
         if self.closed {
             // The session ended while we were in the system call, and waited for this.
             self.taken = self.taken.saturating_sub(rest.chunk.cost());
-            lose(&rest.chunk, traffic.shard());
+            self.lose(&rest.chunk, traffic.shard());
             return;
         }
         self.blocked = true;
@@ -267,9 +313,9 @@ impl Outbox {
     /// still leaves whole, and control frames behind it.
     pub(super) fn end_records(&mut self, traffic: &Traffic) {
         self.ending = true;
-        for chunk in self.pending.drain(..) {
+        for chunk in std::mem::take(&mut self.pending) {
             self.waiting = self.waiting.saturating_sub(chunk.cost());
-            lose(&chunk, traffic.shard());
+            self.lose(&chunk, traffic.shard());
             chunk.give_back();
         }
     }
@@ -279,11 +325,39 @@ impl Outbox {
         self.end_records(traffic);
         self.closed = true;
         self.control = Vec::new();
-        self.pending = VecDeque::new();
         if let Some(InFlight { chunk, .. }) = self.in_flight.take() {
             self.taken = self.taken.saturating_sub(chunk.cost());
-            lose(&chunk, traffic.shard());
+            self.lose(&chunk, traffic.shard());
             chunk.give_back();
+        }
+    }
+
+    /// Accounts for records that will not leave.
+    fn lose(&self, chunk: &Chunk, shard: &Shard) {
+        let now = Instant::now();
+        for (run, first) in chunk.runs_with_first() {
+            let records = u64::from(run.records);
+            match run.origin {
+                Origin::Relayed => {
+                    shard.dropped_of(self.tag.whose(first), Drop::PeerGone, records, now);
+                    shard.unqueued(records);
+                }
+                Origin::Ours => shard.ours_dropped(records),
+            }
+        }
+    }
+
+    /// What waits at this moment.
+    pub(super) fn backlog(&self, now: Instant) -> Backlog {
+        let in_flight = self.in_flight.as_ref().map(|in_flight| &in_flight.chunk);
+        let chunks = || in_flight.into_iter().chain(&self.pending);
+        let oldest = chunks().find_map(|chunk| chunk.oldest());
+        let since = |at| now.saturating_duration_since(at);
+        Backlog {
+            records: chunks().map(|chunk| chunk.records()).sum(),
+            bytes: self.held(),
+            age: oldest.map_or(Duration::ZERO, |run| since(run.arrived)),
+            stuck: self.stuck_since().map(since),
         }
     }
 
@@ -307,12 +381,6 @@ impl Outbox {
         self.waiting + self.taken
     }
 
-    /// When the oldest record came that the kernel does not have whole.
-    pub(super) fn oldest_arrival(&self) -> Option<Instant> {
-        let in_flight = self.in_flight.as_ref().and_then(|taken| taken.chunk.runs().first());
-        in_flight.or_else(|| self.pending.front()?.oldest()).map(|run| run.arrived)
-    }
-
     fn oldest_source(&self) -> Option<SourceTag> {
         self.pending.front().and_then(|chunk| chunk.oldest()).map(|run| run.source)
     }
@@ -321,20 +389,21 @@ impl Outbox {
         while let Some(run) = self.pending.front().and_then(|chunk| chunk.oldest())
             && now.saturating_duration_since(run.arrived) > age
         {
-            self.drop_oldest(Drop::OutboxAged, shard);
+            self.drop_oldest(Drop::OutboxAged, now, shard);
         }
     }
 
-    fn drop_oldest(&mut self, reason: Drop, shard: &Shard) {
+    fn drop_oldest(&mut self, reason: Drop, now: Instant, shard: &Shard) {
         let Some(chunk) = self.pending.front_mut() else { return };
         let Some(run) = chunk.oldest() else { return };
+        let whose = self.tag.whose(chunk.bytes());
         let (source, number, origin) = (run.source, run.number, run.origin);
         let Some((bytes, overhead)) = chunk.drop_oldest() else { return };
         self.waiting = self.waiting.saturating_sub(bytes + overhead);
         self.heavy.left(source, number, bytes + overhead);
         match origin {
             Origin::Relayed => {
-                shard.dropped(reason, 1);
+                shard.dropped_of(whose, reason, 1, now);
                 shard.unqueued(1);
             }
             Origin::Ours => shard.ours_dropped(1),
@@ -343,19 +412,6 @@ impl Outbox {
             && let Some(chunk) = self.pending.pop_front()
         {
             chunk.give_back();
-        }
-    }
-}
-
-fn lose(chunk: &Chunk, shard: &Shard) {
-    for run in chunk.runs() {
-        let records = u64::from(run.records);
-        match run.origin {
-            Origin::Relayed => {
-                shard.dropped(Drop::PeerGone, records);
-                shard.unqueued(records);
-            }
-            Origin::Ours => shard.ours_dropped(records),
         }
     }
 }

@@ -3,6 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::metrics::Dropped;
+use crate::peers::Id as _;
+use crate::wire::beacon::deliver_header;
 
 const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2) };
 
@@ -14,7 +17,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { outbox: Outbox::new(), traffic: Traffic::default(), now: Instant::now() }
+        Self {
+            outbox: Outbox::new(NodeId::new(1).unwrap().tag()),
+            traffic: Traffic::default(),
+            now: Instant::now(),
+        }
     }
 
     fn push(&mut self, source: u64, body: &[u8]) {
@@ -52,7 +59,7 @@ impl Bench {
 fn firsts(mut bytes: &[u8]) -> Vec<u8> {
     let mut firsts = Vec::new();
     while !bytes.is_empty() {
-        let header = crate::wire::websocket::Header::decode(bytes).unwrap().unwrap();
+        let header = Header::decode(bytes).unwrap().unwrap();
         let end = header.size + usize::try_from(header.length).unwrap();
         firsts.push(bytes[header.size + 1]);
         bytes = &bytes[end..];
@@ -206,4 +213,40 @@ proptest! {
         prop_assert_eq!(bench.sent() + dropped, pushed);
         prop_assert_eq!(bench.outbox.held(), 0);
     }
+}
+
+#[test]
+fn dropped_records_are_remembered_by_sender_and_reason() {
+    let mut bench = Bench::new();
+    let (node, senders) = (NodeId::new(1).unwrap(), [7, 8].map(|id| NodeId::new(id).unwrap()));
+    let push = |bench: &mut Bench, sender: NodeId, count: usize| {
+        let head = deliver_header(sender);
+        let records = std::iter::repeat_n(Record { head: &head, body: &[0; 300] }, count);
+        let source = SourceTag(sender.number().into());
+        let arrival = Arrival { source, origin: Origin::Relayed, at: bench.now };
+        bench.outbox.push(records, &arrival, Opcode::Binary, &LIMITS, bench.traffic.shard());
+    };
+    push(&mut bench, senders[0], 3);
+    bench.now += LIMITS.age + Duration::from_secs(1);
+    push(&mut bench, senders[1], 2);
+    assert_eq!(bench.outbox.backlog(bench.now).records, 2);
+    bench.outbox.close(&bench.traffic);
+    assert_eq!(
+        bench.outbox.backlog(bench.now),
+        Backlog { records: 0, bytes: 0, age: Duration::ZERO, stuck: None }
+    );
+    push(&mut bench, senders[0], 1);
+
+    let mut drops: Vec<_> = bench
+        .traffic
+        .drops_of(node, bench.now)
+        .iter()
+        .map(|Dropped { reason, whose, packets, .. }| (*reason, whose.sender, *packets))
+        .collect();
+    drops.sort_by_key(|(reason, sender, _)| (*reason as u8, *sender));
+    let [first, second] = senders.map(Some);
+    assert_eq!(
+        drops,
+        [(Drop::OutboxAged, first, 3), (Drop::PeerGone, first, 1), (Drop::PeerGone, second, 2)]
+    );
 }

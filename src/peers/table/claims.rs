@@ -147,7 +147,7 @@ impl<I: Id> Table<I> {
         longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest))
     }
 
-    fn forget_endpoint(&self, id: I) -> bool {
+    pub(super) fn forget_endpoint(&self, id: I) -> bool {
         let mut shard = self.shard(id).write();
         let Some(entry) = shard.get_mut(&id) else { return false };
         if entry.endpoint.take().is_none() {

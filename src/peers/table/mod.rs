@@ -19,9 +19,11 @@ use crate::proto::route::{self, Way, Ways};
 
 mod changes;
 mod claims;
+mod look;
 
 pub use changes::{Here, Kind};
 pub use claims::Claimed;
+pub use look::{EndpointLook, Look};
 
 /// More than any machine has cores, so that two of them rarely want the same lock.
 const SHARDS: usize = 128;

@@ -309,6 +309,12 @@ impl<I: Name> Presence<I> {
         Some(self.locals.get(&id)?.epoch).filter(|epoch| *epoch > 0)
     }
 
+    /// The home and the spare of an id, as far as there are members enough.
+    #[must_use]
+    pub fn homes(&self, id: I) -> Vec<RelayId> {
+        self.members.homes(&id).into_iter().filter_map(|slot| self.members.relay(slot)).collect()
+    }
+
     /// Says what is due, and hears what it told itself, until nothing is left of either.
     fn settle(&mut self, now: Now) {
         loop {

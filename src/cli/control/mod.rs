@@ -1,0 +1,140 @@
+//! `status`, `peers`, `kick` and others: asks the relay of a state folder, and prints what it
+//! says.
+
+mod tables;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::{Exit, output};
+use crate::config::{Flags, Layers, LogFilter, Surroundings};
+use crate::control::client::{AskError, ask};
+use crate::control::{Action, DEFAULT_PEERS, DEFAULT_TALKERS};
+use crate::ids::NodeId;
+
+/// What is asked of a running relay.
+#[derive(Debug, Subcommand)]
+pub(super) enum Control {
+    /// Show the main numbers of the running relay
+    Status {
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// List the nodes that are connected or have a UDP endpoint
+    Peers {
+        /// How many at most, in the order of their ids
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
+        limit: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Show what is known of a node here
+    Peer {
+        /// The node's id
+        node: NodeId,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Show who sends and receives most, estimated from a sample
+    Top {
+        /// How many of each
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_TALKERS)]
+        count: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// End a node's session and forget its UDP endpoint; it may come back at once
+    Kick {
+        /// The node's id
+        node: NodeId,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Send all peers away over the drain time, then end, as SIGTERM does
+    Drain {
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Read keys and settings again, as SIGHUP does
+    Reload {
+        /// Take a key file that has lost more than half of its keys
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Change what is logged, until the next start
+    LogLevel {
+        /// Level, or levels of parts, as in info,beacon_relay::udp=debug
+        #[arg(value_name = "FILTER")]
+        filter: String,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Tell where a node is, how it is reached, and what became of its last packets
+    Explain {
+        /// The node's id
+        node: NodeId,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Print the last events of connections, the latest last
+    Record {
+        #[command(flatten)]
+        relay: Relay,
+    },
+}
+
+/// Which relay, and how to print.
+#[derive(clap::Args, Debug)]
+pub(super) struct Relay {
+    /// Folder of what the relay keeps [default: that of `serve`]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<String>,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Control {
+    /// Asks, and prints the answer.
+    pub(super) fn run(self) -> Result<(), Exit> {
+        let (action, relay) = self.action()?;
+        let surroundings = Surroundings::of_this_process();
+        let folder = Layers::collect(Flags::state_dir(relay.state_dir), &surroundings)?;
+        let answer = ask(&folder.state_dir()?, &action).map_err(|error| match error {
+            AskError::NoRelay { .. } => Exit::NoRelay(error),
+            AskError::NoAnswer { .. } | AskError::Refused(_) => Exit::Failed(error.into()),
+        })?;
+        let text = if relay.json { format!("{answer}\n") } else { tables::show(&action, &answer) };
+        output::print(&text)
+    }
+
+    fn action(self) -> Result<(Action, Relay), Exit> {
+        Ok(match self {
+            Self::Status { relay } => (Action::Status {}, relay),
+            Self::Peers { limit, relay } => (Action::Peers { limit }, relay),
+            Self::Peer { node, relay } => (Action::Peer { node }, relay),
+            Self::Top { count, relay } => (Action::Top { count }, relay),
+            Self::Kick { node, relay } => (Action::Kick { node }, relay),
+            Self::Drain { relay } => (Action::Drain {}, relay),
+            Self::Reload { force, relay } => (Action::Reload { force }, relay),
+            Self::LogLevel { filter, relay } => {
+                let parsed = filter.parse::<LogFilter>();
+                let parsed = parsed.map_err(|error| Exit::Usage(error.to_string()))?;
+                (Action::LogLevel { filter: parsed }, relay)
+            }
+            Self::Explain { node, relay } => (Action::Explain { node }, relay),
+            Self::Record { relay } => (Action::Record {}, relay),
+        })
+    }
+}
+
+/// The text of a field, whatever its type; empty where there is none.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}

@@ -1,0 +1,315 @@
+//! Answers as people read them: tables, and a few sentences.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::text;
+use crate::control::Action;
+
+/// The text of an answer.
+pub(super) fn show(action: &Action, answer: &Value) -> String {
+    match action {
+        Action::Status {} => status(answer),
+        Action::Reload { .. } => fields(answer),
+        Action::Peers { .. } => peers(answer),
+        Action::Peer { .. } => peer(answer),
+        Action::Top { .. } => top(answer),
+        Action::Kick { node } => {
+            let was = |key: &str, text: &'static str| {
+                answer.get(key).and_then(Value::as_bool).unwrap_or_default().then_some(text)
+            };
+            let done =
+                [was("session", "its session ends"), was("endpoint", "its endpoint is gone")];
+            let done: Vec<_> = done.into_iter().flatten().collect();
+            format!("kicked node {node}: {}\n", done.join(", "))
+        }
+        Action::Drain {} => "the relay drains, and ends when its peers are gone\n".to_owned(),
+        Action::LogLevel { filter } => format!("the relay logs {filter}\n"),
+        Action::Explain { node } => format!("node {node}: {}", explanation(answer)),
+        Action::Record {} => events(answer),
+    }
+}
+
+/// The main numbers; the tables and all samples of the metrics are for programs.
+fn status(answer: &Value) -> String {
+    let mut main = answer.clone();
+    if let Some(fields) = main.as_object_mut() {
+        for key in ["metrics", "top_talkers", "slow_readers", "events"] {
+            fields.remove(key);
+        }
+    }
+    fields(&main)
+}
+
+/// Columns, as wide as they need; numbers to the right.
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let is_number = |column: usize| {
+        let mut cells = rows.iter().filter_map(|row| row.get(column));
+        cells.all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains(':'))
+    };
+    let columns: Vec<_> = heads
+        .iter()
+        .enumerate()
+        .map(|(at, head)| {
+            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
+            (cells.chain([head.len()]).max().unwrap_or_default(), is_number(at))
+        })
+        .collect();
+    let mut out = String::new();
+    let mut line = |cells: &mut dyn Iterator<Item = &str>| {
+        let cells = cells.zip(&columns).map(|(cell, (width, is_number))| match is_number {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:<width$}"),
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{}", line.trim_end());
+    };
+    line(&mut heads.iter().copied());
+    for row in rows {
+        line(&mut row.iter().map(String::as_str));
+    }
+    out
+}
+
+/// One line for each field, with those of inner objects behind a dot.
+fn fields(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    gather(answer, "", &mut rows);
+    let width = rows.iter().map(|(key, _)| key.len()).max().unwrap_or_default();
+    rows.iter().map(|(key, value)| format!("{key:<width$}  {value}\n")).collect()
+}
+
+fn gather(value: &Value, prefix: &str, rows: &mut Vec<(String, String)>) {
+    let key = |name: &str| {
+        if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
+    };
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| gather(value, &key(name), rows));
+        }
+        Value::Array(items) => {
+            items.iter().zip(1..).for_each(|(item, n)| gather(item, &key(&n.to_string()), rows));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            rows.push((prefix.to_owned(), text(value)));
+        }
+    }
+}
+
+fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+    answer.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The text of a field by its path.
+fn at(value: &Value, path: &[&str]) -> String {
+    let found = path.iter().try_fold(value, |value, key| value.get(key));
+    found.map(text).unwrap_or_default()
+}
+
+/// A number of seconds as people say it.
+fn time(value: &Value, path: &[&str]) -> String {
+    let found = path.iter().try_fold(value, |value, key| value.get(key)).and_then(Value::as_f64);
+    match found {
+        None => String::new(),
+        Some(seconds) if seconds < 10.0 => format!("{seconds:.1}s"),
+        Some(seconds) if seconds < 600.0 => format!("{seconds:.0}s"),
+        Some(seconds) if seconds < 36_000.0 => format!("{:.0}m", seconds / 60.0),
+        Some(seconds) if seconds < 864_000.0 => format!("{:.0}h", seconds / 3_600.0),
+        Some(seconds) => format!("{:.0}d", seconds / 86_400.0),
+    }
+}
+
+fn peers(answer: &Value) -> String {
+    let rows: Vec<_> = list(answer, "peers")
+        .iter()
+        .map(|peer| {
+            let over = at(peer, &["over"]);
+            let way = if over == "wss" { "session" } else { "endpoint" };
+            vec![
+                at(peer, &["node"]),
+                over,
+                at(peer, &[way, "address"]),
+                time(peer, &[way, "age"]),
+                at(peer, &["session", "waiting_bytes"]),
+                time(peer, &["session", "waiting_age"]),
+                time(peer, &["endpoint", "silence"]),
+            ]
+        })
+        .collect();
+    let heads = ["NODE", "OVER", "ADDRESS", "AGE", "WAITING", "FOR", "SILENT"];
+    let mut out = table(&heads, &rows);
+    let total = answer.get("total").and_then(Value::as_u64).unwrap_or_default();
+    if total > rows.len() as u64 {
+        let _ = writeln!(out, "{} of {total}; more with --limit", rows.len());
+    }
+    out
+}
+
+fn peer(answer: &Value) -> String {
+    let mut out = String::new();
+    if answer.get("session").is_some() {
+        let _ = writeln!(
+            out,
+            "session    from {} for {}; {} packets wait, {} bytes, the oldest for {}",
+            at(answer, &["session", "address"]),
+            time(answer, &["session", "age"]),
+            at(answer, &["session", "waiting"]),
+            at(answer, &["session", "waiting_bytes"]),
+            time(answer, &["session", "waiting_age"]),
+        );
+        if answer.pointer("/session/stuck").is_some() {
+            let stuck = time(answer, &["session", "stuck"]);
+            let _ = writeln!(out, "           takes nothing of what is written to it, for {stuck}");
+        }
+    }
+    if answer.get("session_ended").is_some() {
+        let ended = time(answer, &["session_ended"]);
+        let _ = writeln!(out, "session    the last one ended {ended} ago");
+    }
+    if answer.get("endpoint").is_some() {
+        let quiet = answer.pointer("/endpoint/is_quiet").and_then(Value::as_bool);
+        let _ = writeln!(
+            out,
+            "endpoint   {} for {}, last heard of {} ago{}",
+            at(answer, &["endpoint", "address"]),
+            time(answer, &["endpoint", "age"]),
+            time(answer, &["endpoint", "silence"]),
+            if quiet == Some(true) { ": quiet" } else { "" },
+        );
+    }
+    if answer.get("beacon").is_some() {
+        let _ = writeln!(out, "beacon     {} serves it", at(answer, &["beacon"]));
+    }
+    out
+}
+
+fn top(answer: &Value) -> String {
+    let side = |key: &str, head: &str| {
+        let rows: Vec<_> = list(answer, key)
+            .iter()
+            .map(|rate| ["node", "packets", "bytes"].map(|field| at(rate, &[field])).to_vec())
+            .collect();
+        table(&[head, "PACKETS/S", "BYTES/S"], &rows)
+    };
+    format!("{}\n{}", side("senders", "SENDER"), side("receivers", "RECEIVER"))
+}
+
+fn explanation(answer: &Value) -> String {
+    let mut out =
+        format!("{}: {}\n\n{}", at(answer, &["place"]), at(answer, &["path"]), peer(answer));
+    let _ = writeln!(out, "directory  its key is {}", at(answer, &["key"]));
+    if let Some(cluster) = answer.get("cluster") {
+        if cluster.get("elsewhere").is_some() {
+            let of = |key: &str| at(cluster, &["elsewhere", key]);
+            let known = cluster.pointer("/elsewhere/was_known").and_then(Value::as_bool);
+            let _ = writeln!(
+                out,
+                "cluster    relay {} at {} has it, as {}, epoch {}; {}",
+                of("relay"),
+                of("address"),
+                of("standing"),
+                of("epoch"),
+                if known == Some(true) { "known here" } else { "asked for now" },
+            );
+        }
+        if cluster.get("epoch_here").is_some() {
+            let epoch = at(cluster, &["epoch_here"]);
+            let _ = writeln!(out, "cluster    this relay has claimed it, epoch {epoch}");
+        }
+        let homes: Vec<_> = list(cluster, "homes").iter().map(text).collect();
+        let _ = writeln!(out, "homes      {}", homes.join(" "));
+    }
+    let drops = list(answer, "drops");
+    if drops.is_empty() {
+        out.push_str("\nno packet from it or for it was dropped lately\n");
+    } else {
+        out.push_str("\nDropped lately, the latest first:\n");
+    }
+    for drop in drops {
+        let node = |key| match at(drop, &[key]) {
+            node if node.is_empty() => "-".to_owned(),
+            node => node,
+        };
+        let about = if at(drop, &["is_estimate"]) == "true" { "about " } else { "" };
+        let _ = writeln!(
+            out,
+            "  {} -> {}  {}  {about}{} packets, the last {} ago\n      {}",
+            node("sender"),
+            node("dest"),
+            at(drop, &["reason"]),
+            at(drop, &["packets"]),
+            time(drop, &["last"]),
+            at(drop, &["why"]),
+        );
+    }
+    if !list(answer, "events").is_empty() {
+        out.push_str("\nEvents, the latest first:\n");
+        for event in list(answer, "events") {
+            let of = |key: &str| at(event, &[key]);
+            let line = [of("time"), of("what"), of("reason"), of("address")].join("  ");
+            let _ = writeln!(out, "  {}", line.trim_end());
+        }
+    }
+    out
+}
+
+fn events(answer: &Value) -> String {
+    let rows: Vec<_> = answer
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|event| {
+            let fields = ["time", "what", "node", "relay", "address", "reason"];
+            let mut row = fields.map(|field| at(event, &[field])).to_vec();
+            if let Some(relay) = row.get_mut(3) {
+                relay.truncate(8);
+            }
+            row
+        })
+        .collect();
+    table(&["TIME", "WHAT", "NODE", "RELAY", "ADDRESS", "REASON"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::ids::NodeId;
+
+    #[test]
+    fn columns_are_as_wide_as_they_need() {
+        let rows =
+            [vec!["7".to_owned(), "wss".to_owned()], vec!["1000000".to_owned(), String::new()]];
+        assert_eq!(table(&["NODE", "OVER"], &rows), "   NODE  OVER\n      7  wss\n1000000\n");
+        assert_eq!(table(&["NODE", "OVER"], &[]), "NODE  OVER\n");
+    }
+
+    #[test]
+    fn explanation_tells_the_place_and_why_packets_were_dropped() {
+        let answer = json!({
+            "place": "nowhere", "path": "nobody has it", "key": "known", "node": 7,
+            "drops": [{ "sender": 8, "dest": 7, "reason": "unknown_destination", "why": "not here",
+                        "packets": 3, "is_estimate": false, "first": 2.0, "last": 1.25 }],
+            "events": [{ "number": 1, "time": "T", "what": "ended", "reason": "idle" }],
+        });
+        let text = show(&Action::Explain { node: NodeId::new(7).unwrap() }, &answer);
+        assert!(text.starts_with("node 7: nowhere: nobody has it\n"), "{text}");
+        assert!(
+            text.contains("8 -> 7  unknown_destination  3 packets, the last 1.2s ago"),
+            "{text}"
+        );
+        assert!(text.ends_with("  T  ended  idle\n"), "{text}");
+    }
+
+    #[test]
+    fn short_list_says_how_much_is_left_out() {
+        let answer = json!({ "total": 5, "peers": [{ "node": 7, "over": "udp",
+            "endpoint": { "address": "192.0.2.1:7", "age": 12.5, "silence": 0.25 } }] });
+        let text = show(&Action::Peers { limit: 1 }, &answer);
+        assert!(text.contains("udp   192.0.2.1:7  12s"), "{text}");
+        assert!(text.ends_with("1 of 5; more with --limit\n"), "{text}");
+    }
+}

@@ -1,0 +1,87 @@
+//! Where one node is in the cluster, for an operator who asks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::locations::{Remote, Way};
+use super::{Cluster, TICK};
+use crate::ids::{NodeId, RelayId};
+use crate::wire::cluster::Standing;
+
+/// Longest wait for the homes of a node to answer: several times what packets wait.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// Where a node is that another relay has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Elsewhere {
+    /// The relay.
+    pub relay: RelayId,
+    /// Where the link to it leads.
+    pub address: String,
+    /// How the node is there: over a `session`, an `endpoint` or a `gateway`.
+    pub standing: &'static str,
+    /// The epoch of its claim.
+    pub epoch: u64,
+    /// Whether the place was known, so that packets went there at once.
+    pub was_known: bool,
+}
+
+impl From<&Remote> for Elsewhere {
+    fn from(remote: &Remote) -> Self {
+        Self {
+            relay: remote.member.relay,
+            address: remote.member.address.clone(),
+            standing: match remote.standing {
+                Standing::Session => "session",
+                Standing::Endpoint => "endpoint",
+                Standing::Gateway => "gateway",
+            },
+            epoch: remote.epoch,
+            was_known: true,
+        }
+    }
+}
+
+impl Cluster {
+    /// The relays that are home to a node.
+    #[must_use]
+    pub fn homes(&self, node: NodeId) -> Vec<RelayId> {
+        self.presence.lock().homes(node)
+    }
+
+    /// The epoch under which this relay has a node; `None` where no home has granted one.
+    #[must_use]
+    pub fn epoch(&self, node: NodeId) -> Option<u64> {
+        self.presence.lock().epoch(node)
+    }
+
+    /// The other relay that has a node; its homes are asked where that is not known, which
+    /// takes 1 s at most.
+    pub async fn find(self: &Arc<Self>, node: NodeId) -> Option<Elsewhere> {
+        let until = Instant::now() + ANSWER_TIME;
+        let mut was_known = true;
+        loop {
+            // As a packet would, but without one.
+            let now = Instant::now();
+            match self.locations.find_or_park(node, node, std::iter::empty(), now) {
+                Way::To { remote, asks } => {
+                    if asks {
+                        self.ask_for(node);
+                    }
+                    return Some(Elsewhere { was_known, ..Elsewhere::from(&remote) });
+                }
+                Way::Nowhere => return None,
+                Way::Parked { asks, .. } => {
+                    if asks {
+                        self.ask_for(node);
+                    }
+                }
+            }
+            if now >= until {
+                return None;
+            }
+            was_known = false;
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}

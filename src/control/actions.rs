@@ -1,0 +1,223 @@
+//! The dispatcher: carries actions out, whoever asked, and writes them down.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use prometheus::proto::MetricFamily;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use super::answers::{Kicked, Peer, Peers, Top};
+use super::audit::Audit;
+use super::explain::Explanation;
+use super::orders::{Orders, Task};
+use super::recorder::Recorded;
+use super::{Action, Reject};
+use crate::cluster::Cluster;
+use crate::directory::Directory;
+use crate::ids::NodeId;
+use crate::metrics::{Event, Labelled, Traffic, What, family};
+use crate::peers::{End, Table};
+use crate::words;
+
+/// Actions that are carried out at a time: a list of all peers takes memory and a core.
+const AT_ONCE: usize = 4;
+
+/// Most peers and talkers that one answer lists.
+const MOST_ROWS: usize = 100_000;
+
+words! {
+    /// How an action ended.
+    enum Outcome {
+        Ok => "ok",
+        Failed => "failed",
+    }
+}
+
+/// Why an action was not carried out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Nobody has the node here.
+    #[error("node {0} is neither connected nor known here")]
+    NotHere(NodeId),
+    /// What was to be done has failed, for this reason.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What actions look at and change.
+pub struct Parts {
+    /// Who is reachable.
+    pub table: Arc<Table<NodeId>>,
+    /// Accounts, drops and events.
+    pub traffic: Arc<Traffic>,
+    /// Public keys.
+    pub directory: Directory,
+    /// The cluster, where there is one.
+    pub cluster: Option<Arc<Cluster>>,
+    /// The main numbers, as `/status` has them.
+    pub status: Box<dyn Fn() -> Value + Send + Sync>,
+    /// What only the owner of the server can do.
+    pub orders: Orders,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+/// Carries actions out.
+#[derive(Debug)]
+pub struct Actions {
+    parts: Parts,
+    audit: Audit,
+    places: Arc<Semaphore>,
+    outcomes: Labelled<Outcome>,
+    /// What was refused before it was an action.
+    pub(super) rejects: Labelled<Reject>,
+}
+
+impl Actions {
+    /// A dispatcher that keeps its audit log in the state folder.
+    #[must_use]
+    pub fn new(parts: Parts, state_dir: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            audit: Audit::new(state_dir),
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            outcomes: Labelled::default(),
+            rejects: Labelled::default(),
+        })
+    }
+
+    /// Carries an action out, writes it down, and returns its answer as JSON. `by` says for
+    /// the log who asked.
+    ///
+    /// # Errors
+    /// Why it was not carried out.
+    pub async fn run(self: &Arc<Self>, action: Action, by: String) -> Result<String, Refused> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let actions = Arc::clone(self);
+        // In a task of its own: who goes away meanwhile keeps nothing from being written down.
+        let done = tokio::spawn(async move {
+            let result = actions.carry_out_and_write(action, by).await;
+            drop(place);
+            result
+        });
+        done.await.unwrap_or_else(|_| Err(Refused::Failed("a bug of the relay".to_owned())))
+    }
+
+    async fn carry_out_and_write(
+        self: &Arc<Self>,
+        action: Action,
+        by: String,
+    ) -> Result<String, Refused> {
+        let result = self.carry_out(&action).await;
+        let (outcome, text) = match &result {
+            Ok(_) => (Outcome::Ok, "ok".to_owned()),
+            Err(refused) => (Outcome::Failed, refused.to_string()),
+        };
+        self.outcomes.of(outcome).increment();
+        let actions = Arc::clone(self);
+        let written =
+            spawn_blocking(move || actions.audit.write(&action, &by, &text, SystemTime::now()));
+        if let Ok(Err(error)) = written.await {
+            tracing::warn!(%error, "cannot write the audit log");
+        }
+        result
+    }
+
+    async fn carry_out(self: &Arc<Self>, action: &Action) -> Result<String, Refused> {
+        let Parts { table, orders, .. } = &self.parts;
+        let now = Instant::now();
+        match *action {
+            Action::Status {} => self.answer(|parts| Ok((parts.status)())).await,
+            Action::Peers { limit } => {
+                self.answer(move |parts| Ok(Peers::of(&parts.table, limit.min(MOST_ROWS), now)))
+                    .await
+            }
+            Action::Peer { node } => {
+                let peer = Peer::of(node, table, now);
+                peer.over.ok_or(Refused::NotHere(node))?;
+                json(&peer)
+            }
+            Action::Top { count } => {
+                self.answer(move |parts| Ok(Top::of(&parts.traffic, count.min(MOST_ROWS), now)))
+                    .await
+            }
+            Action::Record {} => {
+                self.answer(|parts| {
+                    let events = parts.traffic.events.recent(usize::MAX);
+                    Ok(events.into_iter().rev().map(Recorded::from).collect::<Vec<_>>())
+                })
+                .await
+            }
+            Action::Explain { node } => json(&Explanation::of(node, &self.parts).await),
+            Action::Kick { node } => {
+                let session = table.session(node);
+                if let Some(session) = &session {
+                    session.end(End::Kicked);
+                }
+                let (session, endpoint) = (session.is_some(), table.forget(node));
+                if !session && !endpoint {
+                    return Err(Refused::NotHere(node));
+                }
+                self.note(Some(node), "kick");
+                json(&Kicked { node: node.number(), session, endpoint })
+            }
+            Action::Drain {} => {
+                self.note(None, "drain");
+                json(&orders.give(Task::Drain).await?)
+            }
+            Action::Reload { force } => {
+                self.note(None, "reload");
+                json(&orders.give(Task::Reload { force }).await?)
+            }
+            Action::LogLevel { ref filter } => {
+                self.note(None, "log-level");
+                json(&orders.give(Task::Log(filter.clone())).await?)
+            }
+        }
+    }
+
+    fn note(&self, node: Option<NodeId>, reason: &'static str) {
+        self.parts.traffic.events.note(Event { node, reason, ..Event::new(What::Action) });
+    }
+
+    /// An answer that takes a while to gather, on a thread that nobody waits for.
+    async fn answer<T: Serialize>(
+        self: &Arc<Self>,
+        gather: impl FnOnce(&Parts) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<String, Refused> {
+        let actions = Arc::clone(self);
+        let gathered = spawn_blocking(move || gather(&actions.parts).and_then(|t| json(&t)));
+        gathered.await.unwrap_or_else(|_| Err(Refused::Failed("a bug of the relay".to_owned())))
+    }
+
+    /// Appends the families of actions to a scrape.
+    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        families.extend([
+            family::labelled(
+                "pilot_beacon_control_actions_total",
+                "Actions of operators, by how they ended.",
+                "result",
+                &self.outcomes,
+            ),
+            family::labelled(
+                "pilot_beacon_control_rejects_total",
+                "Requests for actions that were none, or that nobody may make.",
+                "reason",
+                &self.rejects,
+            ),
+        ]);
+    }
+}
+
+fn json<T: Serialize>(answer: &T) -> Result<String, Refused> {
+    serde_json::to_string(answer).map_err(|error| Refused::Failed(error.to_string()))
+}

@@ -1,0 +1,167 @@
+//! What is answered about peers: as it is now, from the table.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::ids::NodeId;
+use crate::metrics::{Talker, Talkers, Traffic};
+use crate::peers::{EndpointLook, Look, Session, Table};
+
+/// What is known of a node here.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Peer {
+    pub(super) node: u32,
+    /// Over what packets reach it: `wss`, `udp` or `beacon`; none where nothing does.
+    pub(super) over: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session: Option<SessionView>,
+    /// How long ago its last session ended, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) session_ended: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) endpoint: Option<EndpointView>,
+    /// The beacon that serves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) beacon: Option<String>,
+}
+
+/// A session over WebSocket; times in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SessionView {
+    pub(super) age: f64,
+    /// The client's address, as the proxy names it.
+    pub(super) address: String,
+    /// Records in the outbox.
+    pub(super) waiting: usize,
+    /// Bytes in it, with their bookkeeping.
+    pub(super) waiting_bytes: usize,
+    /// How long the oldest of them has waited.
+    pub(super) waiting_age: f64,
+    /// For how long the kernel has taken nothing of what is being written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stuck: Option<f64>,
+    pub(super) is_ending: bool,
+}
+
+/// A UDP endpoint; times in seconds.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct EndpointView {
+    pub(super) address: String,
+    /// How long it has been at this address.
+    pub(super) age: f64,
+    /// For how long nothing was heard of it.
+    pub(super) silence: f64,
+    /// Silent for two heartbeats: little is sent there.
+    pub(super) is_quiet: bool,
+}
+
+/// A list of peers.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Peers {
+    /// How many there are, listed or not.
+    pub(super) total: usize,
+    pub(super) peers: Vec<Peer>,
+}
+
+/// Who sends and receives most.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Top {
+    pub(super) senders: Vec<Rate>,
+    pub(super) receivers: Vec<Rate>,
+}
+
+/// What a node sends or receives in a second, by estimate.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Rate {
+    pub(super) node: u32,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+/// What a kick has done.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Kicked {
+    pub(super) node: u32,
+    /// Its session ends, with 1008 `kicked`.
+    pub(super) session: bool,
+    /// Its endpoint was forgotten.
+    pub(super) endpoint: bool,
+}
+
+/// Seconds to the millisecond.
+pub(super) fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
+}
+
+impl Peer {
+    /// What there is to say of a node; nothing but its id where it is not known.
+    pub(super) fn of(node: NodeId, table: &Table<NodeId>, now: Instant) -> Self {
+        let look = table.look(node, now);
+        let over = look.as_ref().and_then(|look| match look {
+            Look { session: Some(_), .. } => Some("wss"),
+            Look { endpoint: Some(_), .. } => Some("udp"),
+            Look { beacon: Some(_), .. } => Some("beacon"),
+            Look { session: None, endpoint: None, beacon: None, .. } => None,
+        });
+        let Look { session, ended, endpoint, beacon } =
+            look.unwrap_or(Look { session: None, ended: None, endpoint: None, beacon: None });
+        Self {
+            node: node.number(),
+            over,
+            session: session.map(|session| SessionView::of(&session, now)),
+            session_ended: ended.map(seconds),
+            endpoint: endpoint.as_ref().map(EndpointView::of),
+            beacon: beacon.map(|address| address.to_string()),
+        }
+    }
+}
+
+impl SessionView {
+    fn of(session: &Session<NodeId>, now: Instant) -> Self {
+        let backlog = session.backlog(now);
+        Self {
+            age: seconds(now.saturating_duration_since(session.since)),
+            address: session.observed.to_string(),
+            waiting: backlog.records,
+            waiting_bytes: backlog.bytes,
+            waiting_age: seconds(backlog.age),
+            stuck: backlog.stuck.map(seconds),
+            is_ending: !session.is_open(),
+        }
+    }
+}
+
+impl EndpointView {
+    fn of(endpoint: &EndpointLook) -> Self {
+        Self {
+            address: endpoint.view.address.to_string(),
+            age: seconds(endpoint.age),
+            silence: seconds(endpoint.silence),
+            is_quiet: endpoint.view.quiet,
+        }
+    }
+}
+
+impl Peers {
+    /// The first `limit` that are served here, by id.
+    pub(super) fn of(table: &Table<NodeId>, limit: usize, now: Instant) -> Self {
+        let mut nodes = table.served();
+        nodes.sort_unstable();
+        let total = nodes.len();
+        let peers = nodes.into_iter().take(limit).map(|node| Peer::of(node, table, now));
+        Self { total, peers: peers.collect() }
+    }
+}
+
+impl Top {
+    pub(super) fn of(traffic: &Traffic, count: usize, now: Instant) -> Self {
+        let Talkers { senders, receivers } = traffic.talkers(count, now);
+        let rates = |talkers: Vec<Talker>| -> Vec<Rate> {
+            let rate =
+                |Talker { node, packets, bytes }| Rate { node: node.number(), packets, bytes };
+            talkers.into_iter().map(rate).collect()
+        };
+        Self { senders: rates(senders), receivers: rates(receivers) }
+    }
+}

@@ -1,0 +1,171 @@
+//! Where a node is, by which way it is reached, and what became of its last packets.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::Parts;
+use super::answers::{Peer, seconds};
+use super::reasons::why;
+use super::recorder::Recorded;
+use crate::cluster::Elsewhere;
+use crate::directory::Lookup;
+use crate::ids::NodeId;
+use crate::metrics::{Dropped, Word as _};
+
+/// Drops that are told, the latest first.
+const DROPS: usize = 50;
+
+/// Events that are told, the latest first.
+const EVENTS: usize = 20;
+
+/// All that there is to say of a node.
+#[derive(Debug, Serialize)]
+pub(super) struct Explanation {
+    /// What packets for it go over: `wss`, `udp`, `cluster`, `beacon` or `nowhere`.
+    place: &'static str,
+    /// The same as a sentence.
+    path: String,
+    /// Whether the directory has a key for it: `known`, `unknown` or `unavailable`.
+    key: &'static str,
+    #[serde(flatten)]
+    here: Peer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<InCluster>,
+    drops: Vec<Lost>,
+    events: Vec<Recorded>,
+}
+
+/// What the cluster knows of a node.
+#[derive(Debug, Serialize)]
+struct InCluster {
+    /// The relays that remember where it is.
+    homes: Vec<String>,
+    /// The epoch under which this relay has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch_here: Option<u64>,
+    /// The other relay that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elsewhere: Option<Remote>,
+}
+
+#[derive(Debug, Serialize)]
+struct Remote {
+    relay: String,
+    address: String,
+    /// How it is there: `session`, `endpoint` or `gateway`.
+    standing: &'static str,
+    epoch: u64,
+    /// Whether this relay knew, or had to ask.
+    was_known: bool,
+}
+
+/// Packets that were dropped for one reason between two nodes.
+#[derive(Debug, Serialize)]
+struct Lost {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest: Option<u32>,
+    reason: &'static str,
+    /// What that means.
+    why: &'static str,
+    packets: u64,
+    /// Whether that is an estimate, since only some were noted.
+    is_estimate: bool,
+    /// How long ago the first and the last of them came, in seconds.
+    first: f64,
+    last: f64,
+}
+
+impl Explanation {
+    /// Asks the directory and the cluster, which takes some seconds where they are slow.
+    pub(super) async fn of(node: NodeId, parts: &Parts) -> Self {
+        let key = match parts.directory.lookup(node).await {
+            Lookup::Key(_) => "known",
+            Lookup::Unknown => "unknown",
+            Lookup::Unavailable => "unavailable",
+        };
+        let here = Peer::of(node, &parts.table, Instant::now());
+        let cluster = match &parts.cluster {
+            Some(cluster) => {
+                let is_here = matches!(here.over, Some("wss" | "udp"));
+                let elsewhere = if is_here { None } else { cluster.find(node).await };
+                Some(InCluster {
+                    homes: cluster.homes(node).iter().map(ToString::to_string).collect(),
+                    epoch_here: cluster.epoch(node),
+                    elsewhere: elsewhere.map(Remote::from),
+                })
+            }
+            None => None,
+        };
+        let elsewhere = cluster.as_ref().and_then(|cluster| cluster.elsewhere.as_ref());
+        let (place, path) = path(&here, elsewhere, key);
+        let now = Instant::now();
+        let drops = parts.traffic.drops_of(node, now).into_iter().take(DROPS).map(Lost::from);
+        let events = parts.traffic.events.of(node, EVENTS).into_iter().map(Recorded::from);
+        let (drops, events) = (drops.collect(), events.collect());
+        Self { place, path, key, here, cluster, drops, events }
+    }
+}
+
+/// The way that the router takes, and a sentence about it.
+fn path(here: &Peer, elsewhere: Option<&Remote>, key: &str) -> (&'static str, String) {
+    if let Some(session) = &here.session {
+        let Some(stuck) = session.stuck else {
+            return ("wss", format!("over its WebSocket session, from {}", session.address));
+        };
+        let text = format!(
+            "over its WebSocket session, from {}, which has taken nothing for {stuck:.1} s",
+            session.address
+        );
+        return ("wss", text);
+    }
+    if let Some(endpoint) = &here.endpoint {
+        let quiet = if endpoint.is_quiet {
+            ", which has been silent for two minutes and gets little until its next heartbeat"
+        } else {
+            ""
+        };
+        return ("udp", format!("over UDP, to {}{quiet}", endpoint.address));
+    }
+    // A gateway elsewhere is a beacon as well: our own goes before it.
+    let is_node = |remote: &&Remote| here.beacon.is_none() || remote.standing != "gateway";
+    if let Some(remote) = elsewhere.filter(is_node) {
+        return ("cluster", format!("through relay {} at {}", remote.relay, remote.address));
+    }
+    if let Some(beacon) = &here.beacon {
+        return ("beacon", format!("through the beacon at {beacon}"));
+    }
+    let last = here.session_ended.map_or(String::new(), |seconds| {
+        format!("; its last session here ended {seconds:.0} s ago")
+    });
+    let key = match key {
+        "unknown" => "; the directory has no key for it, so that it cannot log in",
+        _ => "",
+    };
+    ("nowhere", format!("no relay and no beacon that we know of has it{last}{key}"))
+}
+
+impl From<Elsewhere> for Remote {
+    fn from(elsewhere: Elsewhere) -> Self {
+        let Elsewhere { relay, address, standing, epoch, was_known } = elsewhere;
+        Self { relay: relay.to_string(), address, standing, epoch, was_known }
+    }
+}
+
+impl From<Dropped> for Lost {
+    fn from(dropped: Dropped) -> Self {
+        let Dropped { reason, whose, packets, is_estimate, first, last } = dropped;
+        Self {
+            sender: whose.sender.map(NodeId::number),
+            dest: whose.dest.map(NodeId::number),
+            reason: reason.word(),
+            why: why(reason),
+            packets,
+            is_estimate,
+            first: seconds(first),
+            last: seconds(last),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! What an operator asks of a running relay, and tells it to do.
+//!
+//! One dispatcher, [`Actions`], behind two doors: the Unix socket `control.sock` in the state
+//! folder ([`Socket`], for its owner and root), and HTTP with a bearer token ([`routes`]).
+//! Every action is a line of the audit log. What only the owner of the server can do goes to
+//! it as an [`Order`].
+
+mod actions;
+mod answers;
+mod audit;
+pub mod client;
+mod explain;
+mod http;
+mod orders;
+mod reasons;
+mod recorder;
+mod socket;
+mod time;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::LogFilter;
+use crate::ids::NodeId;
+use crate::words;
+
+pub use actions::{Actions, Parts, Refused};
+pub use http::{Token, routes};
+pub use orders::{Order, Orders, Task};
+pub use recorder::Recorder;
+pub use socket::{Socket, socket_file};
+
+/// Longest request, in bytes: one line of JSON.
+pub const MAX_REQUEST: usize = 65_536;
+
+/// Peers that are listed where nobody says how many.
+pub const DEFAULT_PEERS: usize = 1_000;
+
+/// Talkers that are listed where nobody says how many.
+pub const DEFAULT_TALKERS: usize = 10;
+
+/// What is asked: a line such as `{"action":"kick","node":7}`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Action {
+    /// The main numbers.
+    Status {},
+    /// The peers that are connected or have an endpoint.
+    Peers {
+        /// How many at most, in the order of their ids.
+        #[serde(default = "default_peers")]
+        limit: usize,
+    },
+    /// What is known of a node here.
+    Peer {
+        /// The node.
+        #[serde(with = "node_number")]
+        node: NodeId,
+    },
+    /// Who sends and receives most.
+    Top {
+        /// How many of each.
+        #[serde(default = "default_talkers")]
+        count: usize,
+    },
+    /// Ends a node's session, and forgets its endpoint.
+    Kick {
+        /// The node.
+        #[serde(with = "node_number")]
+        node: NodeId,
+    },
+    /// Sends the peers away and ends, as SIGTERM does.
+    Drain {},
+    /// Reads keys and settings again.
+    Reload {
+        /// Takes a key file that has lost most of its keys.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Changes what is logged, until the next start.
+    LogLevel {
+        /// A level, or levels of parts.
+        #[serde(with = "filter_text")]
+        filter: LogFilter,
+    },
+    /// Where a node is, how it is reached, and what became of its last packets.
+    Explain {
+        /// The node.
+        #[serde(with = "node_number")]
+        node: NodeId,
+    },
+    /// The last events of connections.
+    Record {},
+}
+
+words! {
+    /// Why a request did not become an action.
+    enum Reject {
+        /// More than one line, or a line over the limit.
+        TooLarge => "too_large",
+        /// The request did not come in time.
+        Slow => "slow",
+        /// Not an action, or not as it should be.
+        Malformed => "malformed",
+        /// Over HTTP, where no token is configured.
+        NoActions => "no_actions",
+        /// No bearer token.
+        NoToken => "no_token",
+        /// Another token.
+        WrongToken => "wrong_token",
+        /// A process of another user on the socket.
+        OtherUser => "other_user",
+        /// Gave way to newer connections on the socket.
+        CrowdedOut => "crowded_out",
+    }
+}
+
+/// What is answered, in one line: `{"ok":true,"result":…}` or `{"ok":false,"error":"…"}`.
+fn reply(result: &Result<String, String>) -> String {
+    match result {
+        Ok(json) => format!("{{\"ok\":true,\"result\":{json}}}\n"),
+        Err(error) => {
+            format!("{}\n", serde_json::json!({ "ok": false, "error": error }))
+        }
+    }
+}
+
+const fn default_peers() -> usize {
+    DEFAULT_PEERS
+}
+
+const fn default_talkers() -> usize {
+    DEFAULT_TALKERS
+}
+
+/// A node id as its number.
+mod node_number {
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    use crate::ids::NodeId;
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+    pub(super) fn serialize<S: Serializer>(node: &NodeId, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u32(node.number())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
+        NodeId::new(u32::deserialize(from)?).ok_or_else(|| D::Error::custom("0 is no node id"))
+    }
+}
+
+/// A log filter as an operator writes it.
+mod filter_text {
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    use crate::config::LogFilter;
+
+    pub(super) fn serialize<S: Serializer>(filter: &LogFilter, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(filter)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<LogFilter, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_is_read_with_its_defaults() {
+        let read = |text: &str| serde_json::from_str::<Action>(text).map_err(|e| e.to_string());
+        let node = NodeId::new(7).unwrap();
+        for (text, action) in [
+            (r#"{"action":"status"}"#, Action::Status {}),
+            (r#"{"action":"peers"}"#, Action::Peers { limit: DEFAULT_PEERS }),
+            (r#"{"action":"kick","node":7}"#, Action::Kick { node }),
+            (r#"{"action":"reload","force":true}"#, Action::Reload { force: true }),
+            (
+                r#"{"action":"log-level","filter":"debug"}"#,
+                Action::LogLevel { filter: "debug".parse().unwrap() },
+            ),
+        ] {
+            assert_eq!(read(text), Ok(action.clone()));
+            let again = serde_json::to_string(&action).unwrap();
+            assert_eq!(read(&again), Ok(action), "{again}");
+        }
+    }
+
+    #[test]
+    fn request_that_says_too_much_or_too_little_is_refused() {
+        for text in [
+            r#"{"action":"kick"}"#,
+            r#"{"action":"kick","node":0}"#,
+            r#"{"action":"kick","node":-1}"#,
+            r#"{"action":"kick","node":7,"nodes":8}"#,
+            r#"{"action":"status","node":7}"#,
+            r#"{"action":"log-level","filter":"loud"}"#,
+            r#"{"action":"shutdown"}"#,
+            "[]",
+            "",
+        ] {
+            assert!(serde_json::from_str::<Action>(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The last events of connections: what an operator reads when it is over, as from a flight
+//! recorder. Never a payload; an address only for the operator's own socket.
+//!
+//! Two rings: the rare events of the relay itself are not washed out by a flood of
+//! connections.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::Word;
+use crate::ids::{NodeId, RelayId};
+use crate::words;
+
+/// Events of connections that are kept.
+const CONNECTIONS: usize = 4_096;
+
+/// Events of the relay itself that are kept.
+const OWN: usize = 256;
+
+words! {
+    /// What happened.
+    pub enum What {
+        /// A connection was accepted.
+        Accepted => "accepted",
+        /// A connection, an upgrade or a login was refused.
+        Refused => "refused",
+        /// A node has logged in.
+        LoggedIn => "logged_in",
+        /// A session has ended.
+        Ended => "ended",
+        /// A relay has joined the cluster.
+        Joined => "joined",
+        /// A relay has left the cluster.
+        Left => "left",
+        /// Keys or settings were read again, or could not be.
+        Reloaded => "reloaded",
+        /// The relay sends its peers away.
+        Draining => "draining",
+        /// An operator asked for something.
+        Action => "action",
+    }
+}
+
+impl What {
+    const fn is_of_connections(self) -> bool {
+        match self {
+            Self::Accepted | Self::Refused | Self::LoggedIn | Self::Ended => true,
+            Self::Joined | Self::Left | Self::Reloaded | Self::Draining | Self::Action => false,
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Event {
+    /// Later events have higher numbers.
+    pub number: u64,
+    /// When.
+    pub at: SystemTime,
+    /// What.
+    pub what: What,
+    /// To which node, where that is known.
+    pub node: Option<NodeId>,
+    /// To which relay of the cluster.
+    pub relay: Option<RelayId>,
+    /// Where the other side is: for the operator's own socket and files, for nobody else.
+    pub address: Option<SocketAddr>,
+    /// Why, as a word of a metric; empty where there is nothing to say.
+    pub reason: &'static str,
+}
+
+impl Event {
+    /// An event that happens now, of which no more is known.
+    #[must_use]
+    pub fn new(what: What) -> Self {
+        let at = SystemTime::now();
+        Self { number: 0, at, what, node: None, relay: None, address: None, reason: "" }
+    }
+}
+
+/// The last events. Bounded; a note takes a short lock.
+#[derive(Debug, Default)]
+pub struct Events(Mutex<Rings>);
+
+#[derive(Debug, Default)]
+struct Rings {
+    noted: u64,
+    connections: VecDeque<Event>,
+    own: VecDeque<Event>,
+}
+
+impl Events {
+    /// Notes an event; its number is given here.
+    pub fn note(&self, event: Event) {
+        let mut rings = self.0.lock();
+        rings.noted += 1;
+        let event = Event { number: rings.noted, ..event };
+        let (ring, room) = if event.what.is_of_connections() {
+            (&mut rings.connections, CONNECTIONS)
+        } else {
+            (&mut rings.own, OWN)
+        };
+        if ring.len() == room {
+            ring.pop_front();
+        }
+        ring.push_back(event);
+    }
+
+    /// The last `count` events of both rings, the newest first.
+    #[must_use]
+    pub fn recent(&self, count: usize) -> Vec<Event> {
+        self.0.lock().newest_first(|_| true).take(count).collect()
+    }
+
+    /// The last `count` events of a node, the newest first.
+    #[must_use]
+    pub fn of(&self, node: NodeId, count: usize) -> Vec<Event> {
+        self.0.lock().newest_first(|event| event.node == Some(node)).take(count).collect()
+    }
+
+    /// All events, the oldest first; `None` where somebody has them at this moment, which
+    /// can be the very thread that panics.
+    #[must_use]
+    pub fn try_all(&self) -> Option<Vec<Event>> {
+        let rings: MutexGuard<'_, Rings> = self.0.try_lock()?;
+        let mut all: Vec<_> = rings.newest_first(|_| true).collect();
+        all.reverse();
+        Some(all)
+    }
+}
+
+impl Rings {
+    fn newest_first(&self, wanted: impl Fn(&Event) -> bool) -> impl Iterator<Item = Event> {
+        let mut connections = self.connections.iter().rev().peekable();
+        let mut own = self.own.iter().rev().peekable();
+        let merged = std::iter::from_fn(move || match (connections.peek(), own.peek()) {
+            (Some(a), Some(b)) if a.number < b.number => own.next(),
+            (Some(_), _) => connections.next(),
+            (None, _) => own.next(),
+        });
+        merged.copied().filter(move |event| wanted(event))
+    }
+}
+
+impl std::fmt::Display for What {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_node(what: What, number: u32) -> Event {
+        Event { node: NodeId::new(number), ..Event::new(what) }
+    }
+
+    #[test]
+    fn rare_events_outlive_a_flood_of_connections() {
+        let events = Events::default();
+        events.note(Event::new(What::Draining));
+        for number in 1..=2 * u32::try_from(CONNECTIONS).unwrap() {
+            events.note(of_node(What::Refused, number));
+        }
+        let all = events.try_all().unwrap();
+        assert_eq!(all.len(), CONNECTIONS + 1);
+        assert_eq!(all[0].what, What::Draining);
+        assert!(all.is_sorted_by_key(|event| event.number));
+        assert_eq!(events.of(NodeId::new(1).unwrap(), 9), [], "the oldest are gone");
+    }
+
+    #[test]
+    fn newest_comes_first_whichever_ring_has_it() {
+        let events = Events::default();
+        for what in [What::Accepted, What::Reloaded, What::LoggedIn, What::Joined, What::Ended] {
+            events.note(of_node(what, 7));
+        }
+        let recent: Vec<_> = events.recent(4).iter().map(|event| event.what).collect();
+        assert_eq!(recent, [What::Ended, What::Joined, What::LoggedIn, What::Reloaded]);
+        assert_eq!(events.of(NodeId::new(7).unwrap(), 1)[0].what, What::Ended);
+    }
+}

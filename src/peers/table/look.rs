@@ -1,0 +1,62 @@
+//! Everything that is known of one id, for who asks about it; nothing here is for packets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Id, Session, Table};
+use crate::peers::EndpointView;
+
+/// What is known of an id.
+#[derive(Clone, Debug)]
+pub struct Look<I> {
+    /// Its session.
+    pub session: Option<Arc<Session<I>>>,
+    /// How long ago its last session ended, where that is remembered.
+    pub ended: Option<Duration>,
+    /// Its UDP endpoint, whether or not a session goes before it.
+    pub endpoint: Option<EndpointLook>,
+    /// The beacon that serves it.
+    pub beacon: Option<SocketAddr>,
+}
+
+/// What is known of a UDP endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointLook {
+    /// As packets see it.
+    pub view: EndpointView,
+    /// How long it has been at its address.
+    pub age: Duration,
+    /// For how long nothing was heard of it.
+    pub silence: Duration,
+}
+
+impl<I: Id> Table<I> {
+    /// What is known of an id; `None` where nothing is.
+    #[must_use]
+    pub fn look(&self, id: I, now: Instant) -> Option<Look<I>> {
+        let uptime = self.uptime(now);
+        let shard = self.shard(id).read();
+        let entry = shard.get(&id)?;
+        Some(Look {
+            session: entry.session.clone(),
+            ended: entry.known().session_ended.map(|at| now.saturating_duration_since(at)),
+            endpoint: entry.endpoint.as_ref().map(|endpoint| EndpointLook {
+                view: endpoint.view(uptime),
+                age: now.saturating_duration_since(endpoint.moved),
+                silence: endpoint.silence(uptime),
+            }),
+            beacon: entry.beacon.as_deref().copied(),
+        })
+    }
+
+    /// Forgets the UDP endpoint of an id, until the id claims one again; false where there
+    /// is none.
+    pub fn forget(&self, id: I) -> bool {
+        let had_endpoint = self.forget_endpoint(id);
+        if had_endpoint {
+            self.newcomers.lock().remove(id);
+        }
+        had_endpoint
+    }
+}

@@ -1,0 +1,46 @@
+//! What operators ask of a running relay and tell it to do, each as the program's own command.
+
+mod commands;
+mod explain;
+mod http;
+mod record;
+mod socket;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::harness::Relay;
+
+/// Runs `beacon-relay` with these words, for the relay of a state folder.
+fn run(state_dir: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    command.args(words).arg("--state-dir").arg(state_dir).output().unwrap()
+}
+
+/// What a command prints, which must succeed.
+pub(crate) fn say(relay: &Relay, words: &[&str]) -> String {
+    let output = run(relay.state_dir(), words);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{words:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same with `--json`.
+pub(crate) fn ask(relay: &Relay, words: &[&str]) -> Value {
+    serde_json::from_str(&say(relay, &[words, &["--json"]].concat())).unwrap()
+}
+
+/// What a command says that fails: its exit code and stderr.
+fn fail(state_dir: &Path, words: &[&str]) -> (i32, String) {
+    let output = run(state_dir, words);
+    assert!(output.stdout.is_empty(), "{words:?}");
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// The lines of the audit log.
+fn audit(relay: &Relay) -> Vec<Value> {
+    let text = std::fs::read_to_string(relay.state_dir().join("audit.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
