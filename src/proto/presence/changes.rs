@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::members::Slot;
+use super::shards::{SHARDS, Shards};
 use super::{Event, Name, Now, Presence};
 use crate::ids::RelayId;
 use crate::wire::cluster::Frame;
@@ -10,53 +11,67 @@ use crate::wire::cluster::Frame;
 /// How long a relay answers for what it is no home of any more.
 const HAND_OVER: Duration = Duration::from_secs(60);
 
-/// A walk takes a second, in steps of this length.
+/// A walk goes on after this time.
 const STEP: Duration = Duration::from_millis(10);
 
-/// In how many steps.
+/// In how many steps, if none of them is too large.
 const STEPS: usize = 100;
 
-/// Ids to go through, a part at a time.
+/// How many records one call goes through at most, so that nobody waits long for it.
+pub(super) const MAX_STEP: usize = 2_000;
+
+/// How many claims one step makes at most, and how many statements one call makes: more, as
+/// packets wait for those.
+pub(super) const MAX_CLAIMS: usize = 10_000;
+
+/// A walk through the ids of a table, a part at a time.
 #[derive(Debug)]
 pub(super) struct Walk<I> {
     /// When the next step is due, if the walk is on or will be.
     due: Option<Instant>,
-    /// What is left of it, last first.
-    ids: Option<Vec<I>>,
-    step: usize,
+    /// The next part of the table.
+    shard: usize,
+    /// What is left of the part before.
+    ids: Vec<I>,
+    /// How many ids a step has; 0 before the first.
+    size: usize,
 }
 
-impl<I> Walk<I> {
+impl<I: Name> Walk<I> {
     pub(super) const fn new() -> Self {
-        Self { due: None, ids: None, step: 0 }
+        Self { due: None, shard: 0, ids: Vec::new(), size: 0 }
     }
 
     pub(super) const fn next(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Starts again at this moment; which ids there are is asked then.
+    /// Starts at this moment, from the beginning.
     fn start(&mut self, at: Instant) {
-        (self.due, self.ids) = (Some(at), None);
+        (self.due, self.shard, self.size) = (Some(at), 0, 0);
+        self.ids.clear();
     }
 
-    /// The ids of the step that is due; `all` tells those of the whole walk.
-    fn step(&mut self, now: Instant, all: impl FnOnce() -> Vec<I>) -> Vec<I> {
+    /// The ids of the step that is due: as many as make a walk of a second, within `bounds`.
+    fn step<V>(&mut self, table: &Shards<I, V>, bounds: (usize, usize), now: Instant) -> Vec<I> {
+        let mut step = Vec::new();
         if self.due.is_none_or(|due| due > now) {
-            return Vec::new();
+            return step;
         }
-        let ids = self.ids.get_or_insert_with(|| {
-            let ids = all();
-            self.step = ids.len().div_ceil(STEPS);
-            ids
-        });
-        let step = ids.split_off(ids.len().saturating_sub(self.step));
-        if ids.is_empty() {
-            (self.due, self.ids) = (None, None);
-        } else {
-            self.due = Some(now + STEP);
+        if self.size == 0 {
+            self.size = table.len().div_ceil(STEPS).clamp(bounds.0, bounds.1);
         }
-        step
+        loop {
+            let rest = self.ids.len().saturating_sub(self.size - step.len());
+            step.extend(self.ids.drain(rest..));
+            let more = !self.ids.is_empty() || self.shard < SHARDS;
+            if step.len() == self.size || !more {
+                self.due = more.then(|| now + STEP);
+                return step;
+            }
+            self.ids.extend(table.keys(self.shard));
+            self.shard += 1;
+        }
     }
 }
 
@@ -77,8 +92,8 @@ impl<I: Name> Presence<I> {
     /// The link to a relay is down: it is no member any more.
     pub fn left(&mut self, relay: RelayId, now: Now) {
         let Some(slot) = self.members.remove(relay) else { return };
-        self.statements.forget(slot);
-        self.registry.relay_left(slot, now.at, self.tick(now));
+        self.registry.relay_left(slot, self.tick(now));
+        self.losses.start(now.at);
         self.answer_is_missing_from(slot, now);
         self.events.push_back(Event::RelayGone { relay });
         self.homes_changed(now);
@@ -112,17 +127,16 @@ impl<I: Name> Presence<I> {
 
     /// Takes the steps that are due.
     pub(super) fn walk(&mut self, now: Now) {
-        let locals = &self.locals;
-        let step = self.claims.step(now.at, || {
-            let mut ids: Vec<_> = locals.keys().copied().collect();
-            ids.sort_unstable();
-            ids
-        });
-        for id in step {
+        for id in self.losses.step(self.registry.records(), (MAX_STEP, MAX_STEP), now.at) {
+            self.registry.end_if_lost(id, now.at);
+        }
+        if self.losses.next().is_none() {
+            self.registry.lost_are_ended();
+        }
+        for id in self.claims.step(&self.locals, (1, MAX_CLAIMS), now.at) {
             self.claim(id, now);
         }
-        let registry = &self.registry;
-        for id in self.leftovers.step(now.at, || registry.ids()) {
+        for id in self.leftovers.step(self.registry.records(), (1, MAX_STEP), now.at) {
             if !self.members.homes(&id).contains(&Slot::ME) {
                 self.hand_over(id, now);
             }

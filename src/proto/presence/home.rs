@@ -4,15 +4,23 @@ use super::members::Slot;
 use super::registry::{Claimant, Record, Verdict};
 use super::statements::Kind;
 use super::{Event, Name, Now, Presence, Reject};
-use crate::wire::cluster::{Claim, Frame, Place, Refusal};
+use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing};
 
 impl<I: Name> Presence<I> {
     pub(super) fn on_claim(&mut self, from: Slot, claim: &Claim<I>, now: Now) {
         let Some(relay) = self.members.relay(from) else { return };
         let Claim { id, serial, standing, .. } = *claim;
-        let (by, tick) = (Claimant { slot: from, relay }, self.tick(now));
-        let members = &self.members;
-        let refusal = match self.registry.claim(by, claim, |slot| members.relay(slot), now, tick) {
+        let by = Claimant { slot: from, relay };
+        let mut verdict = self.decide(by, claim, now);
+        if verdict == Verdict::Rejected(Reject::Full)
+            && standing == Standing::Session
+            && let Some(other) = self.registry.unproved()
+        {
+            // What proved nothing makes room.
+            self.hand_over(other, now);
+            verdict = self.decide(by, claim, now);
+        }
+        let refusal = match verdict {
             Verdict::Granted { epoch, replaced } => {
                 self.statements.end_moved(from, id, u64::MAX);
                 if let Some((owner, ends)) = replaced {
@@ -48,11 +56,16 @@ impl<I: Name> Presence<I> {
                 }
             }
         };
-        if claim.epoch == 0 {
+        if claim.epoch == 0 || refusal == Refusal::Full {
             // It knows that it has lost what it had, and is answered.
             self.statements.end_moved(from, id, serial);
         }
         self.send(from, Frame::Refused { id, serial, standing, refusal });
+    }
+
+    fn decide(&mut self, by: Claimant, claim: &Claim<I>, now: Now) -> Verdict {
+        let (tick, members) = (self.tick(now), &self.members);
+        self.registry.claim(by, claim, |slot| members.relay(slot), now, tick)
     }
 
     /// Tells the owner that was replaced until it answers, and all others once.
@@ -64,8 +77,8 @@ impl<I: Name> Presence<I> {
         }
     }
 
-    /// Forgets a node that this relay is no home of. An owner that sees other members may
-    /// count on this one: it is told that the node is its own to claim.
+    /// Forgets a node that this relay is no home of, or has no room for. An owner that sees
+    /// other members may count on this one: it is told that the node is its own to claim.
     pub(super) fn hand_over(&mut self, id: I, now: Now) {
         let live = self.registry.find(id).map(|record| (record.owner, record.serial));
         self.registry.forget(id);
@@ -99,7 +112,7 @@ impl<I: Name> Presence<I> {
 
     /// Where a node is, or was last, by what this home knows.
     pub(super) fn place(&self, id: I) -> Option<Place> {
-        let Record { owner, epoch, standing, .. } = *self.registry.known(id)?;
+        let Record { owner, epoch, standing, .. } = self.registry.known(id)?;
         Some(Place { owner: self.members.relay(owner)?, epoch, standing })
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::members::{Homes, Slot};
-use super::statements::Kind;
+use super::shards::Hasher;
 use super::timers::Timers;
 use super::{Event, Name, Now, Presence, Reject};
 use crate::wire::cluster::{Frame, Place};
@@ -34,7 +33,7 @@ struct Lookup {
 /// The look-ups in flight.
 #[derive(Debug)]
 pub(super) struct Lookups<I> {
-    open: HashMap<I, Lookup, RandomState>,
+    open: HashMap<I, Lookup, Hasher>,
     timers: Timers<I>,
 }
 
@@ -63,15 +62,13 @@ impl<I: Name> Lookups<I> {
         Some(lookup)
     }
 
-    /// The look-ups that wait for a relay, in order.
+    /// The look-ups that wait for a relay.
     fn waiting_for(&self, slot: Slot) -> Vec<I> {
         let waiting = self
             .open
             .iter()
             .filter(|(_, lookup)| lookup.waits_for.contains(&slot) || lookup.spare == slot);
-        let mut ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        ids
+        waiting.map(|(id, _)| *id).collect()
     }
 }
 
@@ -101,7 +98,7 @@ impl<I: Name> Presence<I> {
 
     pub(super) fn on_found(&mut self, from: Slot, id: I, place: Place, serial: u64, now: Now) {
         if place.owner == self.me && !self.locals.contains_key(&id) {
-            self.statements.say(from, id, Kind::Leave(serial), now.at);
+            self.send(from, Frame::Leave { id, serial });
             self.on_missing(from, id, now);
         } else if self.members.slot(place.owner).is_none() {
             self.on_missing(from, id, now);

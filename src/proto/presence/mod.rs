@@ -14,11 +14,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
 use crate::ids::RelayId;
-use crate::wire::cluster::{Frame, Name, Place, Standing, Takeover};
+use crate::wire::cluster::{Frame, Name, Place, Refusal, Standing, Takeover};
 
 mod changes;
 mod home;
@@ -26,6 +23,7 @@ mod lookups;
 mod members;
 mod owner;
 mod registry;
+mod shards;
 #[cfg(test)]
 mod simulation;
 mod statements;
@@ -33,15 +31,19 @@ mod statements;
 mod tests;
 mod timers;
 
-use changes::Walk;
+use changes::{MAX_CLAIMS, Walk};
 use lookups::Lookups;
 use members::{Members, Slot};
 use owner::Local;
 use registry::{Registry, Tick};
+use shards::Shards;
 use statements::Statements;
 
 /// How many nodes a relay is the home of at most.
 pub const MAX_ENTRIES: usize = 4_000_000;
+
+/// How far ahead of this relay's clock an epoch may be, in milliseconds.
+const MAX_AHEAD_MS: u64 = 60_000;
 
 /// The time of an input.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,13 @@ pub struct Now {
     pub at: Instant,
     /// For epochs: milliseconds since 1970 by this relay's clock.
     pub unix_ms: u64,
+}
+
+impl Now {
+    /// Whether an epoch is of no clock that is to be believed.
+    const fn is_ahead(self, epoch: u64) -> bool {
+        epoch > self.unix_ms.saturating_add(MAX_AHEAD_MS)
+    }
 }
 
 /// How a node is here.
@@ -106,7 +115,8 @@ pub enum Event<I> {
         id: I,
         /// The newest serial that has to go.
         serial: u64,
-        /// Where the node is instead; `None` if the claim came too soon.
+        /// Where the node is instead; `None` if the claim came too soon, or a home keeps to
+        /// it that this serial is over.
         place: Option<Place>,
     },
 }
@@ -116,7 +126,7 @@ pub enum Event<I> {
 pub enum Reject {
     /// A frame came from a relay that is no member.
     Stranger,
-    /// The epoch of a claim is too far ahead of the clock.
+    /// An epoch is too far ahead of the clock.
     EpochAhead,
     /// A claim is no reason to take the node away from its owner.
     Held,
@@ -176,12 +186,14 @@ pub struct Presence<I> {
     me: RelayId,
     start: Instant,
     members: Members,
-    locals: HashMap<I, Local, RandomState>,
+    locals: Shards<I, Local>,
     registry: Registry<I>,
     lookups: Lookups<I>,
     statements: Statements<I>,
     /// Locals that may have other homes now.
     claims: Walk<I>,
+    /// Entries whose owner may have left.
+    losses: Walk<I>,
     /// Entries that this relay may be no home of any more.
     leftovers: Walk<I>,
     rejects: [u64; Reject::ALL.len()],
@@ -199,11 +211,12 @@ impl<I: Name> Presence<I> {
             me,
             start,
             members: Members::new(me),
-            locals: HashMap::default(),
+            locals: Shards::new(),
             registry: Registry::new(room),
             lookups: Lookups::new(),
             statements: Statements::new(),
             claims: Walk::new(),
+            losses: Walk::new(),
             leftovers: Walk::new(),
             rejects: [0; Reject::ALL.len()],
             inbox: VecDeque::new(),
@@ -223,6 +236,13 @@ impl<I: Name> Presence<I> {
     }
 
     fn handle(&mut self, from: Slot, frame: &Frame<'_, I>, now: Now) {
+        if epoch_told(frame).is_some_and(|epoch| now.is_ahead(epoch)) {
+            self.reject(Reject::EpochAhead);
+            if let Frame::Found { id, .. } = *frame {
+                self.on_missing(from, id, now);
+            }
+            return;
+        }
         match *frame {
             Frame::Claim(ref claim) => self.on_claim(from, claim, now),
             Frame::Leave { id, serial } => self.on_leave(from, id, serial, now),
@@ -235,7 +255,7 @@ impl<I: Name> Presence<I> {
                 self.on_refused(from, id, (serial, standing), refusal, now);
             }
             Frame::Moved { id, place, ends } => self.on_moved(from, id, place, ends, now),
-            Frame::Left { id, serial } => self.statements.end_leave(from, id, serial),
+            Frame::Left { id, serial } => self.on_left(from, id, serial, now),
             Frame::Noted { id, serial } => self.statements.end_moved(from, id, serial),
             Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
             Frame::Missing { id } => self.on_missing(from, id, now),
@@ -264,6 +284,7 @@ impl<I: Name> Presence<I> {
             self.lookups.next(),
             self.registry.next(),
             self.claims.next(),
+            self.losses.next(),
             self.leftovers.next(),
         ];
         parts.into_iter().flatten().min()
@@ -303,24 +324,28 @@ impl<I: Name> Presence<I> {
         self.locals.contains_key(&id)
     }
 
-    /// The epoch under which this relay has a node; `None` before a home has granted one.
-    #[must_use]
-    pub fn epoch(&self, id: I) -> Option<u64> {
-        Some(self.locals.get(&id)?.epoch).filter(|epoch| *epoch > 0)
-    }
-
     /// The home and the spare of an id, as far as there are members enough.
     #[must_use]
     pub fn homes(&self, id: I) -> Vec<RelayId> {
         self.members.homes(&id).into_iter().filter_map(|slot| self.members.relay(slot)).collect()
     }
 
-    /// Says what is due, and hears what it told itself, until nothing is left of either.
+    /// The epoch under which this relay has a node; `None` before a home has granted one.
+    #[must_use]
+    pub fn epoch(&self, id: I) -> Option<u64> {
+        Some(self.locals.get(&id)?.epoch).filter(|epoch| *epoch > 0)
+    }
+
+    /// Says what is due, [`MAX_CLAIMS`] statements at most, and hears what it told itself.
     fn settle(&mut self, now: Now) {
+        let mut said = 0;
         loop {
             if let Some(frame) = self.inbox.pop_front() {
                 self.handle(Slot::ME, &frame, now);
-            } else if let Some(statement) = self.statements.pop(now.at) {
+            } else if said < MAX_CLAIMS
+                && let Some(statement) = self.statements.pop(now.at)
+            {
+                said += 1;
                 self.say(statement, now);
             } else {
                 break;
@@ -345,5 +370,30 @@ impl<I: Name> Presence<I> {
 
     fn tick(&self, now: Now) -> Tick {
         Tick::at(self.start, now.at)
+    }
+}
+
+/// The epoch that a home tells, if it tells one. Claims are judged by the home, and answered.
+const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
+    match *frame {
+        Frame::Granted { epoch, .. } => Some(epoch),
+        Frame::Moved { place, .. }
+        | Frame::Found { place, .. }
+        | Frame::Refused { refusal: Refusal::Held(place), .. } => Some(place.epoch),
+        Frame::Refused {
+            refusal: Refusal::TooSoon | Refusal::EpochAhead | Refusal::Full, ..
+        }
+        | Frame::Claim(_)
+        | Frame::Leave { .. }
+        | Frame::Left { .. }
+        | Frame::Noted { .. }
+        | Frame::Gone { .. }
+        | Frame::Find { .. }
+        | Frame::Missing { .. }
+        | Frame::Packets(_)
+        | Frame::Nack { .. }
+        | Frame::Alive
+        | Frame::Draining
+        | Frame::Unknown => None,
     }
 }

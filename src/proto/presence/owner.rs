@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::members::{Homes, Slot};
 use super::registry::Tick;
-use super::statements::Kind;
+use super::statements::{Kind, LAST_REPEAT};
 use super::{Event, Here, Name, Now, Presence};
 use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
 
@@ -63,27 +63,21 @@ impl<I: Name> Presence<I> {
 
     /// A node left: `serial` and all before it are over.
     pub fn departed(&mut self, id: I, serial: u64, now: Now) {
-        let Some(local) = self.locals.get(&id).filter(|local| local.serial <= serial) else {
+        if self.locals.get(&id).is_none_or(|local| local.serial > serial) {
             return;
-        };
-        let epoch = local.epoch;
-        self.drop_local(id, serial, now);
-        if epoch > 0 {
-            for to in self.members.slots().filter(|slot| *slot != Slot::ME) {
-                self.send(to, Frame::Gone { id, epoch });
-            }
         }
+        self.drop_local(id, serial, now);
         self.settle(now);
     }
 
     /// Packets came for a node that is not here, and was never after `last_serial`: its
-    /// homes are told.
+    /// homes are told, once; if that is lost, packets come again.
     pub fn not_here(&mut self, id: I, last_serial: u64, now: Now) {
         if self.locals.contains_key(&id) {
             return;
         }
         for home in self.members.homes(&id).into_iter().filter(|home| *home != Slot::NONE) {
-            self.statements.say(home, id, Kind::Leave(last_serial), now.at);
+            self.send(home, Frame::Leave { id, serial: last_serial });
         }
         self.settle(now);
     }
@@ -106,6 +100,10 @@ impl<I: Name> Presence<I> {
     /// Says a statement that is due, unless it has become void.
     pub(super) fn say(&mut self, statement: (Slot, I, Kind, bool), now: Now) {
         let (to, id, kind, afresh) = statement;
+        if self.members.relay(to).is_none() {
+            self.statements.end(to, id, kind);
+            return;
+        }
         let frame = match kind {
             Kind::Leave(serial) => Frame::Leave { id, serial },
             Kind::Claim => {
@@ -149,7 +147,8 @@ impl<I: Name> Presence<I> {
         let homes = self.members.homes(&id);
         let local = self.locals.get_mut(&id).filter(|local| local.serial == serial);
         let Some(local) = local else {
-            self.statements.say(from, id, Kind::Leave(serial), now.at);
+            // Once: if that is lost, who looks the node up here will say so again.
+            self.send(from, Frame::Leave { id, serial });
             return;
         };
         if standing == local.standing {
@@ -191,14 +190,38 @@ impl<I: Name> Presence<I> {
                 return;
             }
         };
-        if local.standing == Standing::Gateway && local.epoch > 0 {
-            // Another home has granted it in the meantime: ranks decide.
-            self.statements.end_claim(from, id);
-            self.claim(id, now);
-        } else if local.standing == Standing::Gateway {
+        if local.epoch > 0 && !self.statements.asked_afresh(from, id) {
+            // Only requests are refused: this was one from before another home granted it.
+            // The claim under the epoch has its own answer.
+            return;
+        }
+        // The other home may have granted it, and replaced an owner that gives way by now.
+        let asked = |home: &Slot| *home != from && self.statements.is_asked(*home, id);
+        let open = self.members.homes(&id).iter().any(asked);
+        if local.standing == Standing::Gateway {
             self.statements.park(from, id, now.at + REST);
+        } else if open {
+            self.statements.park(from, id, now.at + LAST_REPEAT);
         } else {
             self.give_way(id, place, now);
+        }
+    }
+
+    /// A home has noted that serials are over; or it says of a claim that its serial is.
+    pub(super) fn on_left(&mut self, from: Slot, id: I, serial: u64, now: Now) {
+        self.statements.end_leave(from, id, serial);
+        let Some(local) = self.locals.get(&id).filter(|local| local.serial <= serial) else {
+            return;
+        };
+        // It is mistaken, but another word of it may be on its way; if not, a new serial is
+        // what it believes.
+        if !self.statements.is_old_claim(from, id) {
+            return;
+        }
+        if local.standing == Standing::Gateway {
+            self.statements.park(from, id, now.at + REST);
+        } else {
+            self.give_way(id, None, now);
         }
     }
 
@@ -207,20 +230,27 @@ impl<I: Name> Presence<I> {
             // Whatever it has granted before, it has another owner there.
             local.told = local.told.map(|slot| if slot == from { Slot::NONE } else { slot });
         }
-        let local = self.locals.get(&id).copied();
-        if ends > 0 && local.is_none_or(|local| local.serial > ends) {
-            self.send(from, Frame::Leave { id, serial: ends });
-        }
-        let Some(local) = local else {
+        let Some(local) = self.locals.get(&id).copied() else {
+            if ends > 0 {
+                self.send(from, Frame::Leave { id, serial: ends });
+            }
             self.tell_place(id, place);
             return;
         };
+        if local.serial > ends {
+            // Of a serial before, or of none: if this one has lost, its claim is told.
+            if ends > 0 {
+                self.send(from, Frame::Leave { id, serial: ends });
+            }
+            self.claim(id, now);
+            return;
+        }
         let rank = (local.standing, local.epoch, self.me);
         let lost = place.owner != self.me && (place.standing, place.epoch, place.owner) > rank;
         if local.epoch == 0 || !lost {
             self.claim(id, now);
             let home = self.members.homes(&id).contains(&from);
-            if ends == 0 || self.statements.awaits_claim(from, id) {
+            if self.statements.awaits_claim(from, id) {
                 // The claim is the answer.
             } else if place.owner == self.me && !home {
                 self.send(from, Frame::Noted { id, serial: ends });
@@ -245,7 +275,9 @@ impl<I: Name> Presence<I> {
     /// A gateway gives way, but stays; it is claimed again when the other may be gone.
     fn rest(&mut self, id: I, from: Slot, now: Now) {
         if let Some(local) = self.locals.get_mut(&id) {
+            let epoch = local.epoch;
             (local.epoch, local.told) = (0, UNTOLD);
+            self.tell_gone(id, epoch);
         }
         for home in self.members.homes(&id).into_iter().filter(|home| *home != Slot::NONE) {
             self.statements.park(home, id, now.at + REST);
@@ -267,15 +299,23 @@ impl<I: Name> Presence<I> {
         }
     }
 
-    /// Forgets a local, and tells all homes that know of it.
+    /// Forgets a local, and tells all homes that know of it, and all caches.
     fn drop_local(&mut self, id: I, serial: u64, now: Now) {
         let Some(local) = self.locals.remove(&id) else { return };
         self.void_claims(id);
+        self.tell_gone(id, local.epoch);
         let (homes, told) = (self.members.homes(&id), local.told);
         for home in homes.into_iter().chain(told) {
             if self.members.relay(home).is_some() {
                 self.statements.say(home, id, Kind::Leave(serial), now.at);
             }
+        }
+    }
+
+    /// Has all others forget that a node is here; 0 is no epoch.
+    fn tell_gone(&mut self, id: I, epoch: u64) {
+        for to in self.members.slots().filter(|slot| epoch > 0 && *slot != Slot::ME) {
+            self.send(to, Frame::Gone { id, epoch });
         }
     }
 

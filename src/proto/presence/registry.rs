@@ -8,16 +8,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
+use super::changes::MAX_STEP;
 use super::members::Slot;
+use super::shards::{SHARDS, Shards};
 use super::{Now, Reject};
 use crate::ids::RelayId;
 use crate::wire::cluster::{Claim, Name, Standing, Takeover};
-
-/// How far ahead of the home's clock an epoch may be, in milliseconds.
-const MAX_AHEAD_MS: u64 = 60_000;
 
 /// How long an endpoint stays where it is before a claim that proves nothing may move it.
 const ENDPOINT_STAY: Duration = Duration::from_secs(30);
@@ -27,6 +23,9 @@ const SESSION_SHADOW: Duration = Duration::from_secs(90);
 
 /// How long a home remembers what is over, so that a late word does not bring it back.
 const MEMORY: Duration = Duration::from_secs(30);
+
+/// Tombstones of what proved nothing have this part of the room.
+const UNPROVED_SHARE: usize = 8;
 
 /// The serial of a tombstone whose owner did not leave: its relay did.
 const LOST: u64 = u64::MAX;
@@ -59,11 +58,24 @@ pub(super) struct Record {
     since: Tick,
     pub(super) owner: Slot,
     pub(super) standing: Standing,
-    /// Whether the owner still has the node; if not, this is a tombstone.
-    live: bool,
+    life: Life,
+}
+
+/// Whether the owner of a record still has the node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Life {
+    Live,
+    /// Live, but a grave of before is still in its queue.
+    Revived,
+    /// The record is a tombstone, and has a grave.
+    Over,
 }
 
 impl Record {
+    fn live(&self) -> bool {
+        self.life != Life::Over
+    }
+
     /// How long a tombstone of it stays.
     const fn memory(&self) -> Duration {
         match self.standing {
@@ -71,6 +83,28 @@ impl Record {
             Standing::Endpoint | Standing::Gateway => MEMORY,
         }
     }
+
+    /// Which of the graves are for it.
+    const fn sort(&self) -> Sort {
+        match self.standing {
+            Standing::Session => Sort::Proved,
+            Standing::Endpoint | Standing::Gateway => Sort::Unproved,
+        }
+    }
+}
+
+/// Tombstones of what proved nothing are kept apart: there is not as much room for them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Sort {
+    Unproved,
+    Proved,
+}
+
+/// The last serial that is over at a relay, and since when that is known.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    serial: u64,
+    since: Tick,
 }
 
 /// What a claim came to.
@@ -93,15 +127,21 @@ pub(super) enum Verdict {
 /// The nodes that this relay is a home of.
 #[derive(Debug)]
 pub(super) struct Registry<I> {
-    records: HashMap<I, Record, RandomState>,
+    records: Shards<I, Record>,
     live: usize,
     room: usize,
+    /// The nodes of live records that proved nothing: they make room for sessions.
+    unproved: Shards<I, ()>,
+    /// In which part to look for one next.
+    next_unproved: usize,
+    /// Relays that left, and when; their records count as over, until a walk has ended all.
+    lost: Vec<(Slot, Tick)>,
     /// Serials that are over at relays other than the one that the record names.
-    over: HashMap<(I, Slot), u64, RandomState>,
-    /// When to look whether a tombstone may go, for [`MEMORY`] and for [`SESSION_SHADOW`].
+    ended: Shards<(I, Slot), Ended>,
+    /// When to look whether a tombstone may go: one for each record at most.
     graves: [VecDeque<(Instant, I)>; 2],
-    /// When to forget what is in `over`.
-    forget: VecDeque<(Instant, (I, Slot), u64)>,
+    /// When to look whether to forget what has ended: one for each.
+    forget: VecDeque<(Instant, (I, Slot))>,
 }
 
 /// Who claims, as far as the order of ranks needs it.
@@ -114,10 +154,13 @@ pub(super) struct Claimant {
 impl<I: Name> Registry<I> {
     pub(super) fn new(room: usize) -> Self {
         Self {
-            records: HashMap::default(),
+            records: Shards::new(),
             live: 0,
             room,
-            over: HashMap::default(),
+            unproved: Shards::new(),
+            next_unproved: 0,
+            lost: Vec::new(),
+            ended: Shards::new(),
             graves: [VecDeque::new(), VecDeque::new()],
             forget: VecDeque::new(),
         }
@@ -129,31 +172,39 @@ impl<I: Name> Registry<I> {
     }
 
     /// How many are remembered though they are over.
-    pub(super) fn tombstones(&self) -> usize {
+    pub(super) const fn tombstones(&self) -> usize {
         self.records.len() - self.live
     }
 
-    /// The bytes of the table of records: 8 buckets for 7 entries, a byte of control each.
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> usize {
-        self.records.capacity() / 7 * 8 * (size_of::<(I, Record)>() + 1)
+    /// All records, for a walk through them.
+    pub(super) const fn records(&self) -> &Shards<I, Record> {
+        &self.records
     }
 
-    /// All ids that anything is known of, in order.
-    pub(super) fn ids(&self) -> Vec<I> {
-        let mut ids: Vec<_> = self.records.keys().copied().collect();
-        ids.sort_unstable();
-        ids
+    /// How many graves there are, and serials to be forgotten.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> (usize, usize) {
+        (self.graves.iter().map(VecDeque::len).sum(), self.forget.len())
     }
 
     /// What is known of a node, though it may be over.
-    pub(super) fn known(&self, id: I) -> Option<&Record> {
-        self.records.get(&id)
+    pub(super) fn known(&self, id: I) -> Option<Record> {
+        let mut record = *self.records.get(&id)?;
+        if let Some(since) = self.lost_since(&record) {
+            record = Record { serial: LOST, since, life: Life::Over, ..record };
+        }
+        Some(record)
     }
 
     /// The record of a node that has an owner.
-    pub(super) fn find(&self, id: I) -> Option<&Record> {
-        self.known(id).filter(|record| record.live)
+    pub(super) fn find(&self, id: I) -> Option<Record> {
+        self.known(id).filter(Record::live)
+    }
+
+    /// Since when a record is over because its relay left, if nothing has ended it yet.
+    fn lost_since(&self, record: &Record) -> Option<Tick> {
+        let lost = self.lost.iter().find(|(slot, _)| record.live() && record.owner == *slot);
+        lost.map(|(_, since)| *since)
     }
 
     /// Decides about a claim, and notes it if it holds; `relay_of` names the relays of slots.
@@ -165,21 +216,22 @@ impl<I: Name> Registry<I> {
         now: Now,
         tick: Tick,
     ) -> Verdict {
-        if claim.epoch > now.unix_ms.saturating_add(MAX_AHEAD_MS) {
+        if now.is_ahead(claim.epoch) {
             return Verdict::Rejected(Reject::EpochAhead);
         }
+        self.end_if_lost(claim.id, now.at);
         let known = self.records.get(&claim.id).copied();
         let over = match known {
-            Some(record) if record.owner == by.slot && !record.live => Some(record.serial),
+            Some(record) if record.owner == by.slot && !record.live() => Some(record.serial),
             Some(record) if record.owner == by.slot => None,
-            _ => self.over.get(&(claim.id, by.slot)).copied(),
+            _ => self.ended.get(&(claim.id, by.slot)).map(|ended| ended.serial),
         };
         if let Some(serial) = over.filter(|serial| claim.serial <= *serial) {
             return Verdict::Over(serial);
         }
         let born = now.unix_ms.saturating_sub(u64::from(claim.age_ms)).max(1);
         let Some(record) = known else {
-            if self.records.len() >= self.room {
+            if self.records.len() >= self.room && !self.make_room(now.at, tick) {
                 return Verdict::Rejected(Reject::Full);
             }
             let epoch = if claim.epoch == 0 { born } else { claim.epoch };
@@ -190,7 +242,7 @@ impl<I: Name> Registry<I> {
             if claim.serial < record.serial {
                 return Verdict::Stale;
             }
-            let again = record.live && claim.serial == record.serial;
+            let again = record.live() && claim.serial == record.serial;
             let epoch = match claim.epoch {
                 0 if again => record.epoch,
                 0 => next,
@@ -199,13 +251,14 @@ impl<I: Name> Registry<I> {
             return self.grant(by, claim, epoch, None, tick);
         }
         let age = tick.since(record.since);
-        if !record.live {
+        if !record.live() {
             let newer = claim.epoch > record.epoch;
             let shadowed = record.standing == Standing::Session && age < SESSION_SHADOW;
-            if claim.standing == Standing::Endpoint && shadowed && !newer {
+            // Under an epoch another home has granted it, and knows as much as this one.
+            if claim.epoch == 0 && claim.standing == Standing::Endpoint && shadowed {
                 return Verdict::Rejected(Reject::TooSoon);
             }
-            self.bury(claim.id, record.owner, record.serial, now.at);
+            self.remember(claim.id, record.owner, record.serial, now.at, tick);
             // An owner that was lost with its relay may come back, and be the newer one.
             let lost = record.serial == LOST;
             let epoch = match claim.epoch {
@@ -226,7 +279,8 @@ impl<I: Name> Registry<I> {
             return refused;
         }
         // The serials before the one that is replaced are over as well.
-        self.bury(claim.id, record.owner, record.serial.saturating_sub(1), now.at);
+        let before = record.serial.saturating_sub(1);
+        self.remember(claim.id, record.owner, before, now.at, tick);
         let newer = (claim.epoch, Some(by.relay)) > (record.epoch, relay_of(record.owner));
         let epoch = if newer { claim.epoch } else { next };
         self.grant(by, claim, epoch, Some((record.owner, record.serial)), tick)
@@ -240,33 +294,42 @@ impl<I: Name> Registry<I> {
         replaced: Option<(Slot, u64)>,
         tick: Tick,
     ) -> Verdict {
-        let Claim { serial, credential, standing, .. } = *claim;
-        let known = self.records.get(&claim.id).filter(|record| record.live);
-        let stays = known.filter(|record| record.owner == by.slot && record.serial == serial);
+        let Claim { id, serial, credential, standing, .. } = *claim;
+        let known = self.records.get(&id).copied();
+        let live = known.filter(Record::live);
+        let stays = live.filter(|record| record.owner == by.slot && record.serial == serial);
         let since = stays.map_or(tick, |record| record.since);
-        self.live += usize::from(known.is_none());
+        let life = match known.map(|record| record.life) {
+            None | Some(Life::Live) => Life::Live,
+            Some(Life::Revived | Life::Over) => Life::Revived,
+        };
         let owner = by.slot;
-        let record = Record { epoch, serial, credential, since, owner, standing, live: true };
-        self.records.insert(claim.id, record);
-        self.over.remove(&(claim.id, by.slot));
+        let record = Record { epoch, serial, credential, since, owner, standing, life };
+        self.live += usize::from(live.is_none());
+        match record.sort() {
+            Sort::Unproved => self.unproved.insert(id, ()),
+            Sort::Proved => self.unproved.remove(&id),
+        };
+        self.records.insert(id, record);
         Verdict::Granted { epoch, replaced }
     }
 
     /// An owner says that its sessions up to `serial` are over.
     pub(super) fn leave(&mut self, by: Slot, id: I, serial: u64, now: Instant, tick: Tick) {
+        self.end_if_lost(id, now);
         match self.records.get(&id).copied() {
             Some(record) if record.owner == by && record.serial <= serial => {
                 self.end(id, serial, now, tick);
             }
             Some(record) if record.owner == by => {}
-            Some(_) => self.bury(id, by, serial, now),
+            Some(_) => self.remember(id, by, serial, now, tick),
             // The claim may still be on its way.
             None if self.records.len() < self.room => {
                 let (epoch, credential, standing) = (0, 0, Standing::Gateway);
-                let (since, owner, live) = (tick, by, false);
-                let record = Record { epoch, serial, credential, since, owner, standing, live };
+                let (since, owner, life) = (tick, by, Life::Over);
+                let record = Record { epoch, serial, credential, since, owner, standing, life };
                 self.records.insert(id, record);
-                self.graves[0].push_back((now + MEMORY, id));
+                self.dig(id, Sort::Unproved, now, tick);
             }
             None => {}
         }
@@ -276,40 +339,103 @@ impl<I: Name> Registry<I> {
     fn end(&mut self, id: I, serial: u64, now: Instant, tick: Tick) {
         let Some(record) = self.records.get_mut(&id) else { return };
         record.serial = serial;
-        if std::mem::replace(&mut record.live, false) {
-            record.since = tick;
-            self.live -= 1;
-            let [short, long] = &mut self.graves;
-            let graves = if record.memory() == MEMORY { short } else { long };
-            graves.push_back((now + record.memory(), id));
+        let life = std::mem::replace(&mut record.life, Life::Over);
+        if life == Life::Over {
+            return;
         }
+        record.since = tick;
+        let sort = record.sort();
+        self.live -= 1;
+        self.unproved.remove(&id);
+        if life == Life::Live {
+            self.dig(id, sort, now, tick);
+        }
+    }
+
+    /// A grave for a tombstone; where there are too many of its sort, the oldest goes.
+    fn dig(&mut self, id: I, sort: Sort, now: Instant, tick: Tick) {
+        let graves = &mut self.graves[sort as usize];
+        graves.push_back((now + MEMORY, id));
+        if sort == Sort::Unproved && graves.len() > (self.room / UNPROVED_SHARE).max(1) {
+            self.open_grave(sort, true, now, tick);
+        }
+    }
+
+    /// Takes the oldest grave of a sort; forgets its tombstone if the time is up, or if it
+    /// proved nothing and has to go. Returns whether it was forgotten.
+    fn open_grave(&mut self, sort: Sort, must_go: bool, now: Instant, tick: Tick) -> bool {
+        let Some((_, id)) = self.graves[sort as usize].pop_front() else { return false };
+        let Some(record) = self.records.get_mut(&id) else { return false };
+        if record.live() {
+            record.life = Life::Live;
+            return false;
+        }
+        let time_is_up = tick.since(record.since) + Tick::LENGTH >= record.memory();
+        let goes = time_is_up || must_go && record.sort() == Sort::Unproved;
+        if goes {
+            self.records.remove(&id);
+        } else {
+            let sort = record.sort();
+            self.graves[sort as usize].push_back((now + MEMORY, id));
+        }
+        goes
+    }
+
+    /// Forgets the oldest tombstone of what proved nothing.
+    fn make_room(&mut self, now: Instant, tick: Tick) -> bool {
+        let graves = self.graves[Sort::Unproved as usize].len().min(MAX_STEP);
+        (0..graves).any(|_| self.open_grave(Sort::Unproved, true, now, tick))
+    }
+
+    /// A node that has an owner, and proved nothing.
+    pub(super) fn unproved(&mut self) -> Option<I> {
+        if self.unproved.len() == 0 {
+            return None;
+        }
+        // One part after the other, so that none is emptied from its beginning again and again.
+        let mut parts = (0..SHARDS).map(|part| (self.next_unproved + part) % SHARDS);
+        let (part, id) = parts.find_map(|part| Some((part, self.unproved.keys(part).next()?)))?;
+        self.next_unproved = (part + 1) % SHARDS;
+        Some(id)
     }
 
     /// Remembers apart what is over at a relay that the record does not name.
-    fn bury(&mut self, id: I, owner: Slot, serial: u64, now: Instant) {
-        if self.over.len() >= self.room {
-            return;
+    fn remember(&mut self, id: I, owner: Slot, serial: u64, now: Instant, tick: Tick) {
+        let key = (id, owner);
+        if let Some(ended) = self.ended.get_mut(&key) {
+            if ended.serial < serial {
+                *ended = Ended { serial, since: tick };
+            }
+        } else if self.ended.len() < self.room {
+            self.ended.insert(key, Ended { serial, since: tick });
+            self.forget.push_back((now + MEMORY, key));
         }
-        let over = self.over.entry((id, owner)).or_insert(serial);
-        *over = serial.max(*over);
-        self.forget.push_back((now + MEMORY, (id, owner), serial));
     }
 
-    /// A relay left: its nodes are over, and the serials of the next one begin anew.
-    pub(super) fn relay_left(&mut self, owner: Slot, now: Instant, tick: Tick) {
-        let owned = self.records.iter().filter(|(_, record)| record.owner == owner);
-        let mut owned: Vec<_> = owned.map(|(id, _)| *id).collect();
-        owned.sort_unstable();
-        for id in owned {
-            self.end(id, LOST, now, tick);
+    /// A relay left: its nodes are over. [`Self::end_if_lost`] is due for all ids, and then
+    /// [`Self::lost_are_ended`].
+    pub(super) fn relay_left(&mut self, owner: Slot, tick: Tick) {
+        self.lost.push((owner, tick));
+    }
+
+    /// Ends a record whose relay left.
+    pub(super) fn end_if_lost(&mut self, id: I, now: Instant) {
+        let since = self.records.get(&id).and_then(|record| self.lost_since(record));
+        if let Some(since) = since {
+            self.end(id, LOST, now, since);
         }
-        self.over.retain(|(_, by), _| *by != owner);
+    }
+
+    /// No record names a relay that left as the owner of a node any more.
+    pub(super) fn lost_are_ended(&mut self) {
+        self.lost.clear();
     }
 
     /// Forgets a node that this relay is no home of any more.
     pub(super) fn forget(&mut self, id: I) {
         if let Some(record) = self.records.remove(&id) {
-            self.live -= usize::from(record.live);
+            self.live -= usize::from(record.live());
+            self.unproved.remove(&id);
         }
     }
 
@@ -319,22 +445,23 @@ impl<I: Name> Registry<I> {
         graves.chain(self.forget.front().map(|(at, ..)| *at)).min()
     }
 
-    /// Forgets what is over for long enough.
+    /// Forgets what is over for long enough, [`MAX_STEP`] of each sort at most.
     pub(super) fn sweep(&mut self, now: Instant, tick: Tick) {
-        for graves in &mut self.graves {
-            while let Some((_, id)) = graves.pop_front_if(|(at, _)| *at <= now) {
-                // One that was claimed and ended in the meantime has a later grave.
-                let over = |record: &Record| {
-                    !record.live && tick.since(record.since) + Tick::LENGTH >= record.memory()
-                };
-                if self.records.get(&id).is_some_and(over) {
-                    self.records.remove(&id);
+        for sort in [Sort::Unproved, Sort::Proved] {
+            for _ in 0..MAX_STEP {
+                if self.graves[sort as usize].front().is_none_or(|(at, _)| *at > now) {
+                    break;
                 }
+                self.open_grave(sort, false, now, tick);
             }
         }
-        while let Some((_, key, serial)) = self.forget.pop_front_if(|(at, ..)| *at <= now) {
-            if self.over.get(&key) == Some(&serial) {
-                self.over.remove(&key);
+        for _ in 0..MAX_STEP {
+            let Some((_, key)) = self.forget.pop_front_if(|(at, _)| *at <= now) else { break };
+            let ended = self.ended.get(&key);
+            if ended.is_some_and(|ended| tick.since(ended.since) + Tick::LENGTH < MEMORY) {
+                self.forget.push_back((now + MEMORY, key));
+            } else {
+                self.ended.remove(&key);
             }
         }
     }

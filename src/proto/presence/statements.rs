@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
 use super::members::Slot;
+use super::shards::Shards;
 use super::timers::Timers;
 use crate::wire::cluster::Name;
 
@@ -61,14 +59,14 @@ struct Statement {
 /// The statements that are not answered.
 #[derive(Debug)]
 pub(super) struct Statements<I> {
-    open: HashMap<Key<I>, Statement, RandomState>,
+    open: Shards<Key<I>, Statement>,
     timers: Timers<Key<I>>,
     parked: usize,
 }
 
 impl<I: Name> Statements<I> {
     pub(super) fn new() -> Self {
-        Self { open: HashMap::default(), timers: Timers::new(), parked: 0 }
+        Self { open: Shards::new(), timers: Timers::new(), parked: 0 }
     }
 
     /// How many wait for an answer.
@@ -140,6 +138,12 @@ impl<I: Name> Statements<I> {
         self.open.get(&(to, id, Sort::Claim)).is_some_and(|statement| !statement.parked)
     }
 
+    /// Whether a claim was said, and waits for its answer.
+    pub(super) fn is_asked(&self, to: Slot, id: I) -> bool {
+        let claim = self.open.get(&(to, id, Sort::Claim));
+        claim.is_some_and(|claim| !claim.parked && claim.repeat > FIRST_REPEAT)
+    }
+
     /// Whether a claim asked for an epoch because its own was refused.
     pub(super) fn asked_afresh(&self, to: Slot, id: I) -> bool {
         self.open.get(&(to, id, Sort::Claim)).is_some_and(|statement| statement.afresh)
@@ -170,11 +174,14 @@ impl<I: Name> Statements<I> {
         }
     }
 
-    /// All that was said to a member that left.
-    pub(super) fn forget(&mut self, to: Slot) {
-        let gone: Vec<_> = self.open.keys().filter(|key| key.0 == to).copied().collect();
-        for key in gone {
-            self.remove(key);
-        }
+    /// Ends what is said to a relay that is no member any more.
+    pub(super) fn end(&mut self, to: Slot, id: I, kind: Kind) {
+        self.remove((to, id, kind.sort()));
+    }
+
+    /// Whether a claim has been said as often as it takes for the longest time between two.
+    pub(super) fn is_old_claim(&self, to: Slot, id: I) -> bool {
+        let claim = self.open.get(&(to, id, Sort::Claim));
+        claim.is_some_and(|claim| !claim.parked && claim.repeat == LAST_REPEAT)
     }
 }

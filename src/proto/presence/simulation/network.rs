@@ -8,6 +8,9 @@ use crate::wire::cluster::Frame;
 /// After how long a cut link is given up, in microseconds: three keep-alives.
 pub(super) const DEAD_AFTER: u64 = 15_000_000;
 
+/// The longest delay of a relay that is slow, in microseconds.
+const SLOWNESS: u64 = 3_000_000;
+
 /// Numbers that look random, the same for a seed everywhere (SplitMix64).
 #[derive(Debug)]
 pub(super) struct Random(u64);
@@ -83,6 +86,8 @@ pub(super) struct Network {
     pub(super) loss: u64,
     /// The longest delay, in microseconds.
     pub(super) delay: u64,
+    /// A relay that is slow, and until when.
+    pub(super) slow: Option<(usize, u64)>,
     links: BTreeMap<(usize, usize), Link>,
     queue: BTreeMap<(u64, u64), Happening>,
     count: u64,
@@ -93,7 +98,8 @@ impl Network {
         let pairs = (0..relays).flat_map(|a| (a + 1..relays).map(move |b| (a, b)));
         let links = pairs.map(|pair| (pair, Link::default())).collect();
         let (loss, delay) = (random.below(31), random.below(120_001));
-        Self { now: 0, random, loss, delay, links, queue: BTreeMap::new(), count: 0 }
+        let (slow, queue) = (None, BTreeMap::new());
+        Self { now: 0, random, loss, delay, slow, links, queue, count: 0 }
     }
 
     pub(super) fn pairs(&self) -> Vec<(usize, usize)> {
@@ -124,7 +130,9 @@ impl Network {
             return;
         }
         let generation = self.link(from, to).generation;
-        let delay = self.random.below(self.delay + 1);
+        let slow = |(relay, until)| (relay == from || relay == to) && self.now < until;
+        let slow = self.slow.is_some_and(slow);
+        let delay = self.random.below(if slow { SLOWNESS } else { self.delay } + 1);
         self.schedule(delay, Happening::Message { from, to, generation, message });
     }
 

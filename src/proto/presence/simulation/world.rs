@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) delivered: Delivered,
     /// Whether all clocks agree.
     pub(super) agreed: bool,
+    /// Whether relays are slow at times; then a login may be no newer than it looks.
+    pub(super) slows: bool,
     /// The logins of each node.
     pub(super) logins: Vec<Vec<Login>>,
     /// How many acts are to come.
@@ -42,6 +44,7 @@ impl World {
         let mut random = Random::new(seed);
         let count = 2 + random.index(4);
         let agreed = random.percent(40);
+        let slows = random.percent(40);
         let relays = (0..count)
             .map(|index| Relay::new(index, start, if agreed { 0 } else { random.below(4_001) }))
             .collect();
@@ -51,6 +54,7 @@ impl World {
             relays,
             delivered: Delivered::new(),
             agreed,
+            slows,
             logins: vec![Vec::new(); NODES + 1],
             acts,
             packets: 0,
@@ -69,6 +73,7 @@ impl World {
     /// The faults end; nobody does anything for ten seconds.
     pub(super) fn settle(&mut self) {
         self.network.loss = 0;
+        self.network.slow = None;
         // Packets wait for 200 ms: a look-up has to have an answer by then.
         self.network.delay = self.network.delay.min(20_000);
         for (a, b) in self.network.pairs() {
@@ -172,7 +177,11 @@ impl World {
                     self.network.schedule(after, Happening::Logout { node });
                 }
             }
-            46..58 => self.log_out(node),
+            46..50 => self.return_quickly(node),
+            50..52 if self.slows => {
+                self.network.slow = Some((relay, self.network.now + 5_000_000));
+            }
+            50..58 => self.log_out(node),
             58..62 => self.change(node, relay),
             62..88 => {
                 self.send(relay, node);
@@ -211,6 +220,18 @@ impl World {
         let login = Login { at: now, relay: at, boot, serial, over: false };
         self.logins[number].push(login);
         self.drain(at);
+    }
+
+    /// A node goes to another relay, and comes back before anybody has heard of that.
+    fn return_quickly(&mut self, node: usize) {
+        let relays = self.relays.len();
+        let relay = self.network.random.index(relays);
+        let other = (relay + 1 + self.network.random.index(relays - 1)) % relays;
+        let mut after = 0;
+        for relay in [relay, other, relay] {
+            self.network.schedule(after, Happening::Login { node, relay });
+            after += self.network.random.below(300_000);
+        }
     }
 
     /// A node leaves one of the relays that have it.

@@ -196,3 +196,36 @@ fn word_for_caches_ends_no_claim_of_a_later_serial() {
     relay.hear(2, Frame::Gone { id, epoch: CLOCK + 2_000 });
     assert_eq!(relay.claim(2, claim(id, CLOCK, 5, SESSION)), granted(id, CLOCK, 5, SESSION));
 }
+
+#[test]
+fn only_a_request_comes_too_soon_after_a_session() {
+    let (mut relay, id) = home();
+    relay.claim(2, claim(id, 0, 1, SESSION));
+    relay.hear(2, Frame::Leave { id, serial: 1 });
+    assert_eq!(
+        relay.claim(3, claim(id, CLOCK - 5, 1, ENDPOINT)),
+        granted(id, CLOCK + 1, 1, ENDPOINT),
+        "another home has granted it"
+    );
+}
+
+#[test]
+fn what_came_and_left_is_remembered_once() {
+    let (mut relay, id) = home();
+    for serial in 1..100 {
+        relay.hear(2, Frame::Leave { id: node(9), serial: 1 });
+        relay.hear(3, Frame::Leave { id: node(9), serial });
+        for owner in [2, 3] {
+            relay.claim(owner, claim(id, 0, serial, SESSION));
+            relay.hear(owner, Frame::Leave { id, serial });
+        }
+    }
+    // A grave for each id, and a serial for each relay that has been the owner of one.
+    assert_eq!(relay.presence.registry.queued(), (2, 3));
+    let left = Frame::Left { id, serial: 99 };
+    relay.wait(29_000);
+    assert_eq!(relay.claim(2, claim(id, CLOCK + 90, 99, SESSION)), left, "not forgotten");
+    relay.wait(91_000);
+    assert_eq!(relay.presence.registry.queued(), (0, 0));
+    assert_eq!(relay.presence.stats().tombstones, 0);
+}

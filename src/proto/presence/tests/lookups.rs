@@ -80,6 +80,7 @@ fn home_that_names_the_asker_itself_is_set_right() {
     let sent = relay.hear(2, Frame::Found { id, place: place(ME, CLOCK, SESSION), serial: 6 });
     assert!(sent.contains(&(super::relay(2), Frame::Leave { id, serial: 6 })));
     assert!(sent.contains(&(super::relay(3), Frame::Find { id })));
+    assert_eq!(relay.presence.stats().outstanding, 0, "who makes up places is told once");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::wire::cluster::{Claim, Refusal};
 mod home;
 mod lookups;
 mod owner;
+mod room;
 
 /// The clock of the relay at the start, in milliseconds.
 const CLOCK: u64 = 1_700_000_000_000;
@@ -189,10 +190,8 @@ fn million_entries_and_locals_take_at_most_100_bytes_each() {
     }
     let stats = presence.stats();
     assert_eq!((stats.entries, stats.locals, stats.outstanding), (1_000_000, 1_000_000, 0));
-    // hashbrown has a byte of control beside each bucket, and 8 buckets for 7 entries.
-    let bytes = |capacity: usize, entry: usize| capacity / 7 * 8 * (entry + 1);
-    let locals = bytes(presence.locals.capacity(), size_of::<(NodeId, Local)>());
-    let entries = presence.registry.bytes();
+    let locals = presence.locals.bytes();
+    let entries = presence.registry.records().bytes();
     assert!(locals <= 100_000_000, "locals: {locals}");
     assert!(entries <= 100_000_000, "entries: {entries}");
     println!(

@@ -68,7 +68,7 @@ fn grant_of_what_is_over_is_answered_by_a_leave() {
     assert_eq!(relay.wait(9_000), []);
     let leave = (super::relay(2), Frame::Leave { id, serial: 1 });
     assert_eq!(relay.hear(2, granted(id, CLOCK, 1, SESSION)), [leave]);
-    assert_eq!(relay.wait(250), [leave], "until it is noted");
+    assert_eq!(relay.wait(9_000), [], "who makes up grants has no statement for each");
 }
 
 #[test]
@@ -93,8 +93,9 @@ fn newer_place_supersedes_and_an_older_one_is_set_right() {
     relay.hear(2, granted(id, CLOCK, 1, SESSION));
     let newer = place(3, CLOCK + 1, SESSION);
     let sent = relay.hear(2, Frame::Moved { id, place: newer, ends: 1 });
-    let leave = Frame::Leave { id, serial: 1 };
-    assert_eq!(sent, [(super::relay(2), leave), (super::relay(3), leave)]);
+    let (leave, gone) = (Frame::Leave { id, serial: 1 }, Frame::Gone { id, epoch: CLOCK });
+    let (two, three) = (super::relay(2), super::relay(3));
+    assert_eq!(sent, [(two, gone), (three, gone), (two, leave), (three, leave)]);
     let superseded = Event::Superseded { id, serial: 1, place: Some(newer) };
     assert_eq!(relay.events(), [superseded, Event::Located { id, place: newer, asked: None }]);
 }
@@ -147,13 +148,13 @@ fn refused_gateway_stays_and_asks_again_after_30_seconds() {
 fn epoch_that_a_home_calls_too_far_ahead_is_asked_for_afresh() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
-    relay.hear(2, granted(id, CLOCK + 90_000, 1, SESSION));
+    relay.hear(2, granted(id, CLOCK + 50_000, 1, SESSION));
     relay.hear(3, refused(id, 1, SESSION, Refusal::EpochAhead));
     let asked = relay.wait(250);
     let afresh = Frame::Claim(Claim { age_ms: 200, ..claim(id, 0, 1, SESSION) });
     assert_eq!(asked, [(super::relay(3), afresh)]);
     relay.hear(3, granted(id, CLOCK, 1, SESSION));
-    assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK + 90_000), vec![]));
+    assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK + 50_000), vec![]));
 }
 
 #[test]
@@ -162,8 +163,7 @@ fn packets_for_a_node_that_is_not_here_make_the_homes_forget_it() {
     relay.presence.not_here(id, 5, relay.now());
     let leave = Frame::Leave { id, serial: 5 };
     assert_eq!(relay.sent(), [(super::relay(2), leave), (super::relay(3), leave)]);
-    relay.presence.not_here(id, 5, relay.now());
-    assert_eq!(relay.sent(), [], "it is being said");
+    assert_eq!(relay.wait(9_000), [], "if that is lost, packets come again");
 }
 
 #[test]
@@ -187,4 +187,110 @@ fn home_that_names_another_owner_is_claimed_again_when_the_other_home_is_gone() 
     relay.presence.left(super::relay(3), relay.now());
     let again = (super::relay(2), Frame::Claim(claim(id, CLOCK, 1, SESSION)));
     assert!(relay.sent().contains(&again));
+}
+
+#[test]
+fn word_of_another_serial_is_no_answer_to_the_claim() {
+    for (ends, leaves) in [(0, 0), (1, 1)] {
+        let (mut relay, id) = owner();
+        let two = super::relay(2);
+        relay.presence.arrived(id, here(2, SESSION), relay.now());
+        relay.wait(100);
+        relay.hear(3, granted(id, CLOCK, 2, SESSION));
+        // The home may have granted a newer epoch, and its answer may be lost.
+        let place = place(3, CLOCK + 5, SESSION);
+        let sent = relay.hear(2, Frame::Moved { id, place, ends });
+        let leave = (two, Frame::Leave { id, serial: ends });
+        assert_eq!(sent.iter().filter(|sent| **sent == leave).count(), leaves);
+        assert_eq!((relay.events(), relay.presence.stats().locals), (vec![], 1));
+        let again = Claim { age_ms: 300, ..claim(id, CLOCK, 2, SESSION) };
+        assert_eq!(relay.wait(250), [(two, Frame::Claim(again))]);
+        relay.hear(2, Frame::Moved { id, place, ends: 2 });
+        assert_eq!(relay.presence.stats().locals, 0, "it has lost");
+    }
+}
+
+#[test]
+fn word_of_another_serial_makes_a_home_be_told_again() {
+    let (mut relay, id) = settled(SESSION);
+    let place = place(3, CLOCK + 5, SESSION);
+    let again = (super::relay(2), Frame::Claim(claim(id, CLOCK, 1, SESSION)));
+    assert_eq!(relay.hear(2, Frame::Moved { id, place, ends: 0 }), [again]);
+    assert_eq!(relay.events(), []);
+}
+
+#[test]
+fn refusal_of_a_request_is_void_when_another_home_has_granted() {
+    for standing in [SESSION, ENDPOINT, GATEWAY] {
+        for refusal in [Refusal::Held(place(3, CLOCK, SESSION)), Refusal::TooSoon] {
+            let (mut relay, id) = owner();
+            relay.presence.arrived(id, here(1, standing), relay.now());
+            relay.wait(100);
+            relay.hear(3, granted(id, CLOCK + 1, 1, standing));
+            assert_eq!(relay.hear(2, refused(id, 1, standing, refusal)), []);
+            assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(CLOCK + 1)));
+            let again = Claim { age_ms: 300, ..claim(id, CLOCK + 1, 1, standing) };
+            assert_eq!(relay.wait(250), [(super::relay(2), Frame::Claim(again))]);
+        }
+    }
+}
+
+#[test]
+fn epoch_far_ahead_is_not_believed() {
+    let ahead = CLOCK + 60_001;
+    let elsewhere = place(3, ahead, SESSION);
+    let (mut relay, id) = owner();
+    let other = relay.id(3, 2);
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.sent();
+    relay.hear(2, granted(id, ahead, 1, SESSION));
+    assert_eq!(relay.presence.epoch(id), None);
+    relay.hear(2, refused(id, 1, SESSION, Refusal::Held(elsewhere)));
+    relay.hear(2, granted(id, ahead - 1, 1, SESSION));
+    relay.hear(3, granted(id, ahead - 1, 1, SESSION));
+    relay.hear(2, Frame::Moved { id, place: elsewhere, ends: 1 });
+    relay.hear(2, Frame::Moved { id: other, place: elsewhere, ends: 0 });
+    assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(ahead - 1)));
+    relay.presence.look_up(other, relay.now());
+    relay.sent();
+    let sent = relay.hear(3, Frame::Found { id: other, place: elsewhere, serial: 1 });
+    assert_eq!(sent, [(super::relay(2), Frame::Find { id: other })], "as if nobody was known");
+    assert_eq!((relay.events(), relay.rejects(Reject::EpochAhead)), (vec![], 5));
+}
+
+#[test]
+fn session_that_a_home_keeps_calling_over_needs_a_new_serial() {
+    for (standing, stays) in [(SESSION, false), (ENDPOINT, false), (GATEWAY, true)] {
+        let (mut relay, id) = owner();
+        relay.presence.arrived(id, here(4, standing), relay.now());
+        relay.hear(2, Frame::Left { id, serial: 4 });
+        relay.wait(100);
+        relay.hear(3, granted(id, CLOCK, 4, standing));
+        relay.wait(1_500);
+        relay.hear(2, Frame::Left { id, serial: 4 });
+        assert_eq!(relay.presence.stats().locals, 1, "another word may be on its way");
+        relay.wait(4_000);
+        relay.hear(2, Frame::Left { id, serial: 3 });
+        assert_eq!(relay.presence.stats().outstanding, 1, "of a serial before");
+        relay.hear(2, Frame::Left { id, serial: 4 });
+        let superseded = Event::Superseded { id, serial: 4, place: None };
+        assert_eq!(relay.events(), if stays { vec![] } else { vec![superseded] });
+        assert_eq!(relay.presence.stats().locals, usize::from(stays));
+    }
+}
+
+#[test]
+fn session_that_one_home_refuses_waits_for_the_other_that_was_asked() {
+    let held = Refusal::Held(place(3, CLOCK, SESSION));
+    for grants in [true, false] {
+        let (mut relay, id) = owner();
+        relay.presence.arrived(id, here(1, SESSION), relay.now());
+        relay.wait(100);
+        relay.hear(2, refused(id, 1, SESSION, held));
+        assert_eq!(relay.events(), [], "the spare may have granted it, and told the owner");
+        let answer =
+            if grants { granted(id, CLOCK + 9, 1, SESSION) } else { refused(id, 1, SESSION, held) };
+        relay.hear(3, answer);
+        assert_eq!(relay.presence.stats().locals, usize::from(grants));
+    }
 }
