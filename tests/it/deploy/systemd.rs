@@ -1,7 +1,6 @@
 //! The units of deploy/systemd, as systemd itself reads them.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -31,10 +30,6 @@ fn install(root: &Path) {
 
 /// Adds what the relay's units name of the rest of a machine: that which this one has.
 pub(super) fn add_surroundings(root: &Path) {
-    if !root.join("bin").exists() {
-        symlink("usr/bin", root.join("bin")).unwrap();
-    }
-    fs::copy("/bin/kill", root.join("usr/bin/kill")).unwrap();
     for entry in fs::read_dir("/usr/lib/systemd/system").unwrap() {
         let path = entry.unwrap().path();
         let unit = root.join("usr/lib/systemd/system").join(path.file_name().unwrap());
