@@ -12,12 +12,14 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 49] = [
+const BAD: [(&str, &str, &str); 51] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
     ("udp_bind", "9001", "not IP:PORT"),
     ("admin_bind", "127.0.0.1:99999", "not IP:PORT"),
+    ("admin_host", "a b", "is not a host name"),
+    ("admin_token_file", "/nonexistent/token", "cannot be read"),
     ("public_plaintext", "maybe", "neither true nor false"),
     ("trusted_proxy", "10.1.0.0/8", "write 10.0.0.0/8"),
     ("allow_origin", "app.example.net", "not an origin"),
@@ -95,7 +97,7 @@ fn write(folder: &TempDir, name: &str, text: &str) -> String {
 
 /// 78 where the file that a flag names is to blame, whoever gave the flag.
 fn code_of(key: &str) -> i32 {
-    if key == "keys" { CONFIG } else { USAGE }
+    if matches!(key, "keys" | "admin_token_file") { CONFIG } else { USAGE }
 }
 
 #[test]

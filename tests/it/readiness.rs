@@ -117,8 +117,7 @@ fn readiness_names_each_part_with_its_reason() {
     assert!(look_until(Instant::now() + PATIENCE, || looked().then_some(())).is_some());
 
     let mut stream = TcpStream::connect(relay.admin).unwrap();
-    let request =
-        "GET /readyz HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\nConnection: close\r\n\r\n";
+    let request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).unwrap();
     let json: Value = serde_json::from_str(&read_response(&mut stream).1).unwrap();
     assert_eq!(json["ready"], true);

@@ -284,7 +284,7 @@ fn what_is_printed_is_a_file_that_says_the_same() {
 
 #[test]
 fn flags_have_the_names_that_operators_were_told() {
-    let told = "state-dir wss-bind udp-bind admin-bind keys registry registry-tls registry-ca \
+    let told = "state-dir wss-bind udp-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
         registry-fingerprint registry-admin-token-file beacon-id peers advertise-addr open-gossip \
         auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
