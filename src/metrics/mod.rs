@@ -11,6 +11,7 @@ mod histogram;
 mod sampling;
 mod talkers;
 mod traffic;
+mod words;
 
 pub use cold::{Counter, Gauge, Labelled, Word};
 pub use drops::{Dropped, Whose};
@@ -18,4 +19,5 @@ pub use events::{Event, Events, What};
 pub use family::Registry;
 pub use histogram::{Buckets, Histogram};
 pub use talkers::{Talker, Talkers};
-pub use traffic::{Drop, EndpointEvent, Handled, Origin, Shard, Traffic, Transport};
+pub use traffic::{Origin, Shard, Traffic};
+pub use words::{Drop, EndpointEvent, Handled, Transport};

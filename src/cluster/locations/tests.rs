@@ -1,0 +1,141 @@
+//! Places, their age, and packets that wait for them.
+
+use super::*;
+use crate::cluster::Outbox;
+use crate::ids::PublicKey;
+use crate::wire::cluster::{Frame, Frames};
+
+fn node(number: u32) -> NodeId {
+    NodeId::new(number).unwrap()
+}
+
+fn relay(byte: u8) -> RelayId {
+    RelayId(PublicKey([byte; 32]))
+}
+
+fn place(owner: u8, epoch: u64) -> Place {
+    Place { owner: relay(owner), epoch, standing: Standing::Session }
+}
+
+struct Setup {
+    traffic: Arc<Traffic>,
+    locations: Locations,
+    a: Arc<Member>,
+    b: Arc<Member>,
+    now: Instant,
+}
+
+fn setup() -> Setup {
+    let traffic = Arc::<Traffic>::default();
+    let outbox = || Outbox::new(Arc::clone(&traffic), Arc::default());
+    let member = |byte| Arc::new(Member::new(relay(byte), String::new(), outbox()));
+    Setup {
+        locations: Locations::new(Arc::clone(&traffic)),
+        a: member(1),
+        b: member(2),
+        traffic,
+        now: Instant::now(),
+    }
+}
+
+impl Setup {
+    fn send(&self, number: u32, payloads: &[&'static [u8]]) -> Way {
+        self.locations.find_or_park(node(number), node(99), payloads.iter().copied(), self.now)
+    }
+}
+
+async fn packets(member: &Member) -> Vec<(u64, Vec<u8>)> {
+    let batch = member.outbox.next_packets().await.unwrap();
+    let mut found = Vec::new();
+    for frame in Frames::<NodeId>::new(&batch.bytes) {
+        let Ok(Frame::Packets(packets)) = frame else { panic!("{frame:?}") };
+        found.extend(packets.iter().map(|payload| (packets.run.epoch, payload.to_vec())));
+    }
+    member.outbox.sent(&batch);
+    found
+}
+
+#[tokio::test]
+async fn packets_wait_for_the_answer_and_keep_their_order() {
+    let setup = setup();
+    assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { packets: 1, asks: true, .. }));
+    assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: false, .. }));
+    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    assert!(matches!(setup.send(1, &[b"c"]), Way::To { remote, asks: false } if remote.epoch == 5));
+    assert_eq!(packets(&setup.a).await, [(5, b"a".to_vec()), (5, b"b".to_vec())]);
+    assert_eq!(setup.traffic.packets_queued(), 0);
+    assert_eq!((setup.locations.waiting(), setup.locations.places()), (0, 1));
+}
+
+#[test]
+fn newest_word_wins_and_a_late_one_changes_nothing() {
+    let setup = setup();
+    let at = || setup.locations.known(node(1)).map(|r| (r.member.relay, r.epoch));
+    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    setup.locations.located(node(1), &setup.b, &place(2, 4), setup.now);
+    assert_eq!(at(), Some((relay(1), 5)));
+    // Of two with one epoch the larger id stays, whichever came first.
+    setup.locations.located(node(1), &setup.b, &place(2, 5), setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    assert_eq!(at(), Some((relay(2), 5)));
+    setup.locations.gone(node(1), relay(2), 4);
+    setup.locations.gone(node(1), relay(1), 9);
+    assert_eq!(at(), Some((relay(2), 5)));
+    setup.locations.gone(node(1), relay(2), 5);
+    assert_eq!((at(), setup.locations.places()), (None, 0));
+}
+
+#[test]
+fn nobody_is_asked_again_for_a_moment_after_nobody_had_the_node() {
+    let mut setup = setup();
+    setup.send(1, &[b"a", b"b"]);
+    assert_eq!(setup.locations.missing(node(1), setup.now), 2);
+    assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 2);
+    assert!(matches!(setup.send(1, &[b"c"]), Way::Nowhere));
+    setup.now += NOWHERE_TIME;
+    assert!(matches!(setup.send(1, &[b"d"]), Way::Parked { asks: true, .. }));
+}
+
+#[test]
+fn waiting_is_bounded_in_packets_in_nodes_and_in_time() {
+    let mut setup = setup();
+    let many = [b"x" as &[u8]; 40];
+    assert!(matches!(setup.send(1, &many), Way::Parked { packets: 32, refused: 8, .. }));
+    setup.now += PATIENCE / 2;
+    for number in 2..=u32::try_from(MAX_WAITING).unwrap() {
+        assert!(matches!(setup.send(number, &[]), Way::Parked { asks: true, .. }));
+    }
+    assert!(matches!(setup.send(99_999, &[b"x"]), Way::Parked { refused: 1, .. }));
+    setup.now += PATIENCE / 2;
+    assert_eq!(setup.locations.expire(setup.now), 32);
+    assert_eq!(setup.traffic.packets_dropped(Drop::LookupExpired), 32);
+    assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, MAX_WAITING));
+    assert!(matches!(setup.send(1, &[b"y"]), Way::Parked { packets: 1, asks: false, .. }));
+}
+
+#[test]
+fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_while() {
+    let mut setup = setup();
+    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    let began = setup.now;
+    setup.now += REFRESH_AFTER;
+    assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
+    assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: false, .. }), "once");
+    let known = setup.locations.known(node(1)).unwrap();
+    assert!(known.is_believed(began + BELIEVED_FOR / 2));
+    assert!(!known.is_believed(began + BELIEVED_FOR));
+    setup.locations.located(node(1), &setup.a, &place(1, 5), began + REFRESH_AFTER);
+    assert!(setup.locations.known(node(1)).unwrap().is_believed(began + BELIEVED_FOR));
+    setup.locations.arrived(node(1));
+    assert!(setup.locations.known(node(1)).is_none());
+}
+
+#[test]
+fn places_at_a_lost_relay_are_forgotten() {
+    let setup = setup();
+    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    setup.locations.located(node(2), &setup.b, &place(2, 5), setup.now);
+    setup.locations.relay_gone(relay(1));
+    assert!(setup.locations.known(node(1)).is_none() && setup.locations.known(node(2)).is_some());
+    assert_eq!(setup.locations.places(), 1);
+}
