@@ -377,6 +377,8 @@ impl Server {
         self.vitals.drain(time);
         self.service.stopping(time);
         self.phase.send_replace(Phase::Draining);
+        // Before anybody is told: who hears of the drain finds the door closed.
+        self.wss.refuse_upgrades(time);
         self.traffic.events.note(Event::new(What::Draining));
         info!(peers = self.wss.peer_count(), "draining");
         if let Some(Part { cluster, .. }) = &self.cluster {

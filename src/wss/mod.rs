@@ -259,10 +259,15 @@ impl<S: FrameSink> Server<S> {
         ended.await;
     }
 
+    /// Takes nobody new, as the first step of a drain that is to take `time`.
+    pub fn refuse_upgrades(&self, time: Duration) {
+        self.door.gate.drain(time);
+    }
+
     /// Takes nobody new, and closes the peers with 1001, spread evenly over `time`; upgrades are
     /// answered 503 until then. Returns when all are gone, at most 1 s after that time.
     pub async fn drain(&self, time: Duration) {
-        self.door.gate.drain(time);
+        self.refuse_upgrades(time);
         // Weak, since who keeps a session keeps its socket.
         let sessions = self.door.table.all_sessions();
         let sessions: Vec<_> = sessions.iter().map(Arc::downgrade).collect();
