@@ -130,6 +130,7 @@ impl Loaded {
         };
         let (old, new) = (&self.config, &new.config);
         let changed = [
+            ("admin_token_file", old.admin_token != new.admin_token),
             ("registry_admin_token_file", token(old) != token(new)),
             ("cluster_secret_file", secret(old) != secret(new)),
         ];

@@ -42,7 +42,7 @@ pub enum ReloadError {
     File(#[from] FileError),
     /// The file lost more than half of the keys, which looks like an accident.
     #[error(
-        "{} would remove {removed} of {entries} keys: force the reload to take it as it is",
+        "{} would remove {removed} of {entries} keys: `beacon-relay reload --force` takes it as it is",
         path.display()
     )]
     Refused {
@@ -192,7 +192,7 @@ impl KeyFile {
                 warn!(
                     %file, removed, entries,
                     "the key file lost more than half of its keys and was not taken; \
-                     force a reload to take it as it is"
+                     `beacon-relay reload --force` takes it as it is"
                 );
                 Outcome::Refused
             }
