@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::proto::backoff::{between, doubled};
+
 /// Shortest wait before a redial.
 pub const FLOOR: Duration = Duration::from_millis(250);
 
@@ -20,8 +22,7 @@ pub const SETTLED: Duration = Duration::from_secs(30);
 /// floor and a ceiling that doubles from 500 ms.
 #[must_use]
 pub fn delay(attempt: u32, random: u32) -> Duration {
-    let ceiling = (FLOOR * 2).saturating_mul(1 << attempt.min(16)).min(CEILING);
-    FLOOR + (ceiling - FLOOR).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    between(FLOOR, doubled(FLOOR * 2, attempt, CEILING), random)
 }
 
 /// How many redials in a row there were.

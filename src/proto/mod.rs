@@ -1,5 +1,6 @@
 //! Decisions without IO: every input, the time among it, is an argument.
 
+pub mod backoff;
 pub mod crowd;
 pub mod endpoint;
 pub mod gossip;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::close::Failure;
 use super::hub::{Counted, Hub};
+use crate::proto::backoff::{between, doubled};
 
 /// Shortest pause between two attempts, before its jitter.
 const FLOOR: Duration = Duration::from_millis(250);
@@ -86,9 +87,9 @@ fn after(stood: Duration, attempt: u32) -> u32 {
 /// The wait before an attempt: none before the first, then 250 ms doubling to 5 s, and
 /// `random` moves it by up to half of itself either way.
 fn pause(attempt: u32, random: u32) -> Duration {
-    let Some(doublings) = attempt.checked_sub(1) else { return Duration::ZERO };
-    let pause = FLOOR.saturating_mul(1 << doublings.min(16)).min(CEILING);
-    pause.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX))
+    let Some(failures) = attempt.checked_sub(1) else { return Duration::ZERO };
+    let pause = doubled(FLOOR, failures, CEILING);
+    between(pause / 2, pause * 3 / 2, random)
 }
 
 /// For how long an address has been out of reach, and whether anybody was told.

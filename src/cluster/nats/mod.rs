@@ -28,6 +28,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, Fabric};
+use crate::proto::backoff::{between, doubled};
 use crate::wire::cluster::MAX_BATCH;
 use members::Members;
 use session::Session;
@@ -80,7 +81,7 @@ impl Drop for Running {
 
 /// Connects to one server after the other, for as long as it takes, until `stopping`.
 async fn keep_connected(servers: &[Server], members: &Arc<Members>, stopping: &CancellationToken) {
-    let mut failures = 0;
+    let mut failures: u32 = 0;
     let mut is_known = false;
     for server in servers.iter().cycle() {
         match stopping.run_until_cancelled(Session::open(server, members)).await {
@@ -96,11 +97,12 @@ async fn keep_connected(servers: &[Server], members: &Arc<Members>, stopping: &C
                 }
                 members.cluster.counters().dialling.set(1);
                 tracing::info!(server = server.name(), "the connection to NATS has ended");
-                failures = if since.elapsed() < LONGEST_PAUSE { failures + 1 } else { 0 };
+                failures =
+                    if since.elapsed() < LONGEST_PAUSE { failures.saturating_add(1) } else { 0 };
             }
             Some(Err(error)) => {
-                failures += 1;
-                if is_known || failures < servers.len() {
+                failures = failures.saturating_add(1);
+                if is_known || (failures as usize) < servers.len() {
                     tracing::debug!(server = server.name(), %error, "NATS cannot be reached");
                 } else {
                     tracing::warn!(server = server.name(), %error, "NATS cannot be reached");
@@ -127,7 +129,7 @@ fn greet(server: &Server, session: &Session) {
 
 /// The wait after so many failures in a row: doubling, and spread by `random` between half
 /// and one and a half of it, so that the relays do not come back all at once.
-fn pause(failures: usize, random: u32) -> Duration {
-    let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(8)).min(LONGEST_PAUSE);
-    pause / 2 + pause.mul_f64(f64::from(random) / f64::from(u32::MAX))
+fn pause(failures: u32, random: u32) -> Duration {
+    let pause = doubled(FIRST_PAUSE, failures, LONGEST_PAUSE);
+    between(pause / 2, pause * 3 / 2, random)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::proto::backoff::{between, doubled};
+
 /// Longest first wait; each further one may be twice as long.
 const FIRST: Duration = Duration::from_millis(500);
 
@@ -18,9 +20,9 @@ impl Backoff {
     /// Counts a failure; the wait after it is between half and all of what its number
     /// allows, chosen by `random`.
     pub(super) fn next(&mut self, random: u32) -> Duration {
-        let longest = FIRST.saturating_mul(1 << self.failures.min(8)).min(LONGEST);
+        let longest = doubled(FIRST, self.failures, LONGEST);
         self.failures = self.failures.saturating_add(1);
-        longest / 2 + (longest / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+        between(longest / 2, longest, random)
     }
 
     /// Forgets the failures, since the registry has answered.

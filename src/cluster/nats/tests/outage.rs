@@ -103,5 +103,5 @@ async fn relay_stops_while_nats_is_down() {
 fn pauses_double_from_a_quarter_of_a_second_to_two() {
     let longest: Vec<_> = (0..7).map(|failures| pause(failures, u32::MAX).as_millis()).collect();
     assert_eq!(longest, [375, 750, 1_500, 3_000, 3_000, 3_000, 3_000]);
-    assert_eq!((pause(0, 0), pause(usize::MAX, 0)), (FIRST_PAUSE / 2, LONGEST_PAUSE / 2));
+    assert_eq!((pause(0, 0), pause(u32::MAX, 0)), (FIRST_PAUSE / 2, LONGEST_PAUSE / 2));
 }
