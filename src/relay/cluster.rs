@@ -51,7 +51,7 @@ impl Relay {
     fn may_speak_for(&self, relay: RelayId, sender: NodeId, now: Instant) -> bool {
         let elsewhere =
             |cluster: &Arc<Cluster>| cluster.has_session_elsewhere(sender, Some(relay), now);
-        self.table.session(sender).is_none() && !self.cluster.as_ref().is_some_and(elsewhere)
+        !self.table.has_session(sender) && !self.cluster.as_ref().is_some_and(elsewhere)
     }
 }
 
@@ -79,9 +79,6 @@ impl Local for Relay {
                     shard.dropped_of(whose, Drop::SenderElsewhere, count, now);
                     continue;
                 }
-                if self.table.here(dest).is_none() {
-                    not_here(&run.run, serial);
-                }
                 let flow = Flow {
                     transport: Transport::Cluster,
                     source: SourceTag(u64::from(sender.number())),
@@ -91,7 +88,9 @@ impl Local for Relay {
                     header: 0,
                     canary: None,
                 };
-                self.route(&flow, payload, out, now, shard);
+                if !self.route(&flow, payload, out, now, shard) {
+                    not_here(&run.run, serial);
+                }
             }
             let socket = self.socket_of(u64::from(from.0.0[0]));
             out.depart(socket, payload, now, shard);

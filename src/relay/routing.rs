@@ -37,7 +37,8 @@ impl Flow {
 }
 
 impl Relay {
-    /// Looks the destination up once and hands it the packets of a flow.
+    /// Looks the destination up once and hands it the packets of a flow. False if it is not
+    /// here, nor behind a beacon.
     pub(super) fn route<'a>(
         &self,
         flow: &Flow,
@@ -45,7 +46,7 @@ impl Relay {
         out: &mut Departures,
         now: Instant,
         shard: &Shard,
-    ) {
+    ) -> bool {
         let count = flow.packets.len() as u64;
         let from = match flow.transport {
             Transport::Beacon => From::Beacon,
@@ -111,12 +112,15 @@ impl Relay {
                 shard.bridged(flow.transport, Transport::Beacon, count, bytes);
             }
             Destination::Loop => shard.dropped_of(flow.whose(), Drop::BeaconLoop, count, now),
-            Destination::Unknown if self.cluster.is_some() => {
-                self.forward(flow, payload, out, now);
-            }
             Destination::Unknown => {
-                shard.dropped_of(flow.whose(), Drop::UnknownDestination, count, now);
+                if self.cluster.is_some() {
+                    self.forward(flow, payload, out, now);
+                } else {
+                    shard.dropped_of(flow.whose(), Drop::UnknownDestination, count, now);
+                }
+                return false;
             }
         }
+        true
     }
 }

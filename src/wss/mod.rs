@@ -197,7 +197,7 @@ impl<S: FrameSink> Server<S> {
     /// Whether a node is connected here.
     #[must_use]
     pub fn is_connected(&self, node: NodeId) -> bool {
-        self.door.table.session(node).is_some()
+        self.door.table.has_session(node)
     }
 
     /// How many nodes are connected here.

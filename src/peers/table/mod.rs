@@ -285,6 +285,12 @@ impl<I: Id> Table<I> {
         self.shard(id).read().get(&id).and_then(|entry| entry.session.clone())
     }
 
+    /// Whether an id has a session.
+    #[must_use]
+    pub fn has_session(&self, id: I) -> bool {
+        self.shard(id).read().get(&id).is_some_and(|entry| entry.session.is_some())
+    }
+
     /// The UDP endpoint of an id that is reached there; a session goes before it.
     #[must_use]
     pub fn endpoint(&self, id: I, now: Instant) -> Option<EndpointView> {
