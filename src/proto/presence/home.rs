@@ -9,7 +9,7 @@ use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing};
 impl<I: Name> Presence<I> {
     pub(super) fn on_claim(&mut self, from: Slot, claim: &Claim<I>, now: Now) {
         let Some(relay) = self.members.relay(from) else { return };
-        let Claim { id, serial, standing, .. } = *claim;
+        let Claim { id, serial, nonce, standing, .. } = *claim;
         let by = Claimant { slot: from, relay };
         let mut verdict = self.decide(by, claim, now);
         if verdict == Verdict::Rejected(Reject::Full)
@@ -26,7 +26,7 @@ impl<I: Name> Presence<I> {
                 if let Some((owner, ends)) = replaced {
                     self.replace(id, from, owner, ends, now);
                 }
-                self.send(from, Frame::Granted { id, epoch, serial, standing });
+                self.send(from, Frame::Granted { id, epoch, serial, nonce });
                 return;
             }
             Verdict::Outranked => {
@@ -60,7 +60,7 @@ impl<I: Name> Presence<I> {
             // It knows that it has lost what it had, and is answered.
             self.statements.end_moved(from, id, serial);
         }
-        self.send(from, Frame::Refused { id, serial, standing, refusal });
+        self.send(from, Frame::Refused { id, nonce, refusal });
     }
 
     fn decide(&mut self, by: Claimant, claim: &Claim<I>, now: Now) -> Verdict {
@@ -70,7 +70,7 @@ impl<I: Name> Presence<I> {
 
     /// Tells the owner that was replaced until it answers, and all others once.
     fn replace(&mut self, id: I, by: Slot, owner: Slot, ends: u64, now: Now) {
-        self.statements.say(owner, id, Kind::Moved(ends), now.at);
+        self.repeat(owner, id, Kind::Moved(ends), now);
         let Some(place) = self.place(id) else { return };
         for to in self.members.slots().filter(|to| *to != by && *to != owner) {
             self.send(to, Frame::Moved { id, place, ends: 0 });
@@ -83,7 +83,7 @@ impl<I: Name> Presence<I> {
         let live = self.registry.find(id).map(|record| (record.owner, record.serial));
         self.registry.forget(id);
         if let Some((owner, serial)) = live {
-            self.statements.say(owner, id, Kind::Moved(serial), now.at);
+            self.repeat(owner, id, Kind::Moved(serial), now);
         }
     }
 

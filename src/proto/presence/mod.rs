@@ -37,7 +37,7 @@ use members::{Members, Slot};
 use owner::Local;
 use registry::{Registry, Tick};
 use shards::Shards;
-use statements::Statements;
+use statements::{Kind, Statements};
 
 /// How many nodes a relay is the home of at most.
 pub const MAX_ENTRIES: usize = 4_000_000;
@@ -132,7 +132,7 @@ pub enum Reject {
     Held,
     /// A claim that proves nothing came too soon after something else.
     TooSoon,
-    /// There is no room for another entry.
+    /// There is no room for another entry, or another statement.
     Full,
     /// There are too many look-ups in flight.
     LookupsFull,
@@ -214,7 +214,7 @@ impl<I: Name> Presence<I> {
             locals: Shards::new(),
             registry: Registry::new(room),
             lookups: Lookups::new(),
-            statements: Statements::new(),
+            statements: Statements::new(room),
             claims: Walk::new(),
             losses: Walk::new(),
             leftovers: Walk::new(),
@@ -248,11 +248,11 @@ impl<I: Name> Presence<I> {
             Frame::Leave { id, serial } => self.on_leave(from, id, serial, now),
             Frame::Find { id } => self.on_find(from, id),
             Frame::Gone { id, epoch } => self.on_gone(from, id, epoch),
-            Frame::Granted { id, epoch, serial, standing } => {
-                self.on_granted(from, id, (epoch, serial, standing), now);
+            Frame::Granted { id, epoch, serial, nonce } => {
+                self.on_granted(from, id, epoch, serial, nonce, now);
             }
-            Frame::Refused { id, serial, standing, refusal } => {
-                self.on_refused(from, id, (serial, standing), refusal, now);
+            Frame::Refused { id, nonce, refusal } => {
+                self.on_refused(from, id, nonce, refusal, now);
             }
             Frame::Moved { id, place, ends } => self.on_moved(from, id, place, ends, now),
             Frame::Left { id, serial } => self.on_left(from, id, serial, now),
@@ -358,6 +358,14 @@ impl<I: Name> Presence<I> {
             self.inbox.push_back(frame);
         } else {
             self.outbox.push_back((to, frame));
+        }
+    }
+
+    /// Says what is over until it is answered. Where there is no room for that, a home
+    /// learns it from packets, and an owner from its next claim.
+    fn repeat(&mut self, to: Slot, id: I, kind: Kind, now: Now) {
+        if !self.statements.say(to, id, kind, now.at) {
+            self.reject(Reject::Full);
         }
     }
 

@@ -2,19 +2,26 @@
 //!
 //! A claim without an epoch asks for one: of the home at once, of the spare if that does not
 //! answer soon. The newest epoch that is granted counts, and whichever of the two has not
-//! granted it is told. An owner gives way when each of the homes has answered, and one of
-//! them names a place of a higher rank: a home that has yet to answer might raise its own.
+//! granted it is told.
+//!
+//! An owner gives way when all of its homes name a place of a higher rank. If one keeps to
+//! that which the other does not know of, it counts after a second: until then the owner
+//! that the one names may hear of the rank that the other has granted here, and give way.
+//! Else both might, each to the other.
 
 use std::time::Duration;
 
 use super::members::{Homes, Slot};
 use super::registry::Tick;
-use super::statements::{Kind, LAST_REPEAT};
+use super::statements::{Due, Kind, LAST_REPEAT};
 use super::{Event, Here, Name, Now, Presence};
 use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
 
 /// How long the home has for its answer before the spare is asked.
 const SPARE_AFTER: Duration = Duration::from_millis(100);
+
+/// How long the word of one home about a better owner waits for that of the other.
+const CONTEST: Duration = Duration::from_secs(1);
 
 /// How long a claim rests that was refused and stays.
 const REST: Duration = Duration::from_secs(30);
@@ -92,14 +99,14 @@ impl<I: Name> Presence<I> {
         for (home, wait) in homes.into_iter().zip([Duration::ZERO, wait]) {
             let done = home == Slot::NONE || told.contains(&home);
             if !done && !self.statements.has_claim(home, id) {
-                self.statements.say(home, id, Kind::Claim, now.at + wait);
+                self.statements.claim(home, id, now.at + wait);
             }
         }
     }
 
     /// Says a statement that is due, unless it has become void.
-    pub(super) fn say(&mut self, statement: (Slot, I, Kind, bool), now: Now) {
-        let (to, id, kind, afresh) = statement;
+    pub(super) fn say(&mut self, statement: Due<I>, now: Now) {
+        let Due { to, id, kind, afresh, nonce } = statement;
         if self.members.relay(to).is_none() {
             self.statements.end(to, id, kind);
             return;
@@ -108,7 +115,7 @@ impl<I: Name> Presence<I> {
             Kind::Leave(serial) => Frame::Leave { id, serial },
             Kind::Claim => {
                 let home = self.members.homes(&id).contains(&to);
-                let Some(claim) = self.claim_frame(id, afresh, now).filter(|_| home) else {
+                let Some(claim) = self.claim_frame(id, nonce, afresh, now).filter(|_| home) else {
                     self.statements.end_claim(to, id);
                     return;
                 };
@@ -134,16 +141,34 @@ impl<I: Name> Presence<I> {
     }
 
     /// What a local claims; without its epoch if that was refused.
-    fn claim_frame(&self, id: I, afresh: bool, now: Now) -> Option<Frame<'static, I>> {
+    fn claim_frame(&self, id: I, nonce: u32, afresh: bool, now: Now) -> Option<Frame<'static, I>> {
         let Local { epoch, serial, credential, since, standing, takeover, .. } =
             *self.locals.get(&id)?;
         let age_ms = u32::try_from(self.tick(now).since(since).as_millis()).unwrap_or(u32::MAX);
         let epoch = if afresh { 0 } else { epoch };
-        Some(Frame::Claim(Claim { id, epoch, serial, standing, takeover, credential, age_ms }))
+        Some(Frame::Claim(Claim {
+            id,
+            epoch,
+            serial,
+            nonce,
+            standing,
+            takeover,
+            credential,
+            age_ms,
+        }))
     }
 
-    pub(super) fn on_granted(&mut self, from: Slot, id: I, of: (u64, u64, Standing), now: Now) {
-        let (epoch, serial, standing) = of;
+    /// The epoch counts, whatever has happened since. That the home keeps to it counts only
+    /// in answer to the latest claim.
+    pub(super) fn on_granted(
+        &mut self,
+        from: Slot,
+        id: I,
+        epoch: u64,
+        serial: u64,
+        nonce: u32,
+        now: Now,
+    ) {
         let homes = self.members.homes(&id);
         let local = self.locals.get_mut(&id).filter(|local| local.serial == serial);
         let Some(local) = local else {
@@ -151,33 +176,28 @@ impl<I: Name> Presence<I> {
             self.send(from, Frame::Leave { id, serial });
             return;
         };
-        if standing == local.standing {
-            if epoch > local.epoch {
-                (local.epoch, local.told) = (epoch, UNTOLD);
-                homes.iter().for_each(|home| self.statements.end_claim(*home, id));
+        let newer = epoch > local.epoch;
+        let known = epoch >= local.epoch || self.statements.asked_afresh(from, id);
+        let mut told = if newer { UNTOLD } else { local.told };
+        if known && self.statements.nonce(from, id) == Some(nonce) {
+            for (told, _) in told.iter_mut().zip(homes).filter(|(_, home)| *home == from) {
+                *told = from;
             }
-            if epoch == local.epoch || self.statements.asked_afresh(from, id) {
-                let mut told = local.told;
-                for (told, _) in told.iter_mut().zip(homes).filter(|(_, home)| *home == from) {
-                    *told = from;
-                }
-                local.told = told;
-                self.statements.end_claim(from, id);
-            }
+            self.statements.end_claim(from, id);
+        }
+        local.told = told;
+        if newer {
+            local.epoch = epoch;
+            homes.iter().for_each(|home| self.statements.end_claim(*home, id));
         }
         self.claim(id, now);
     }
 
-    pub(super) fn on_refused(
-        &mut self,
-        from: Slot,
-        id: I,
-        of: (u64, Standing),
-        refusal: Refusal,
-        now: Now,
-    ) {
-        let local = self.locals.get(&id).filter(|local| (local.serial, local.standing) == of);
-        let Some(local) = local else { return };
+    pub(super) fn on_refused(&mut self, from: Slot, id: I, nonce: u32, refusal: Refusal, now: Now) {
+        if self.statements.nonce(from, id) != Some(nonce) {
+            // The latest claim, or whatever made this one void, has an answer of its own.
+            return;
+        }
         let place = match refusal {
             Refusal::Held(place) => Some(place),
             Refusal::TooSoon => None,
@@ -190,15 +210,10 @@ impl<I: Name> Presence<I> {
                 return;
             }
         };
-        if local.epoch > 0 && !self.statements.asked_afresh(from, id) {
-            // Only requests are refused: this was one from before another home granted it.
-            // The claim under the epoch has its own answer.
-            return;
-        }
         // The other home may have granted it, and replaced an owner that gives way by now.
         let asked = |home: &Slot| *home != from && self.statements.is_asked(*home, id);
         let open = self.members.homes(&id).iter().any(asked);
-        if local.standing == Standing::Gateway {
+        if self.is_gateway(id) {
             self.statements.park(from, id, now.at + REST);
         } else if open {
             self.statements.park(from, id, now.at + LAST_REPEAT);
@@ -226,17 +241,18 @@ impl<I: Name> Presence<I> {
     }
 
     pub(super) fn on_moved(&mut self, from: Slot, id: I, place: Place, ends: u64, now: Now) {
-        if let Some(local) = self.locals.get_mut(&id) {
-            // Whatever it has granted before, it has another owner there.
-            local.told = local.told.map(|slot| if slot == from { Slot::NONE } else { slot });
-        }
-        let Some(local) = self.locals.get(&id).copied() else {
+        let Some(local) = self.locals.get_mut(&id) else {
             if ends > 0 {
                 self.send(from, Frame::Leave { id, serial: ends });
             }
             self.tell_place(id, place);
             return;
         };
+        // Whatever the home has granted before, it has another owner now.
+        local.told = local.told.map(|slot| if slot == from { Slot::NONE } else { slot });
+        let local = *local;
+        let contested = self.statements.is_contested(from, id);
+        self.statements.renew(from, id);
         if local.serial > ends {
             // Of a serial before, or of none: if this one has lost, its claim is told.
             if ends > 0 {
@@ -247,28 +263,43 @@ impl<I: Name> Presence<I> {
         }
         let rank = (local.standing, local.epoch, self.me);
         let lost = place.owner != self.me && (place.standing, place.epoch, place.owner) > rank;
+        let (homes, told) = (self.members.homes(&id), local.told);
+        let is_home = homes.contains(&from);
         if local.epoch == 0 || !lost {
             self.claim(id, now);
-            let home = self.members.homes(&id).contains(&from);
             if self.statements.awaits_claim(from, id) {
                 // The claim is the answer.
-            } else if place.owner == self.me && !home {
+            } else if place.owner == self.me && !is_home {
                 self.send(from, Frame::Noted { id, serial: ends });
-            } else if let Some(claim) = self.claim_frame(id, false, now) {
-                self.send(from, claim);
+            } else {
+                self.claim_by_the_way(from, id, now);
             }
             return;
         }
-        self.statements.end_claim(from, id);
-        let homes = self.members.homes(&id);
-        if homes.iter().any(|home| self.statements.awaits_claim(*home, id)) {
-            return;
-        }
-        if local.standing == Standing::Gateway {
+        let keeps = |home: &Slot| {
+            let asked = self.statements.awaits_claim(*home, id);
+            *home != from && *home != Slot::NONE && (told.contains(home) || asked)
+        };
+        if homes.iter().any(keeps) && !contested {
+            if !is_home {
+                // The homes decide, and its owner claims there as well.
+                self.send(from, Frame::Noted { id, serial: ends });
+            } else if !self.statements.is_parked(from, id) {
+                self.statements.contest(from, id, now.at + CONTEST);
+            }
+        } else if local.standing == Standing::Gateway {
             self.rest(id, from, now);
         } else {
-            self.statements.say(from, id, Kind::Leave(local.serial), now.at);
+            self.repeat(from, id, Kind::Leave(local.serial), now);
             self.give_way(id, Some(place), now);
+        }
+    }
+
+    /// Claims without being owed an answer: who said Moved knows that it was heard.
+    fn claim_by_the_way(&mut self, to: Slot, id: I, now: Now) {
+        let nonce = self.statements.nonce(to, id).unwrap_or_default();
+        if let Some(claim) = self.claim_frame(id, nonce, false, now) {
+            self.send(to, claim);
         }
     }
 
@@ -282,10 +313,7 @@ impl<I: Name> Presence<I> {
         for home in self.members.homes(&id).into_iter().filter(|home| *home != Slot::NONE) {
             self.statements.park(home, id, now.at + REST);
         }
-        // To ask is to answer: it knows that it is not the owner.
-        if let Some(claim) = self.claim_frame(id, false, now) {
-            self.send(from, claim);
-        }
+        self.claim_by_the_way(from, id, now);
     }
 
     /// A local is lost to another relay.
@@ -307,7 +335,7 @@ impl<I: Name> Presence<I> {
         let (homes, told) = (self.members.homes(&id), local.told);
         for home in homes.into_iter().chain(told) {
             if self.members.relay(home).is_some() {
-                self.statements.say(home, id, Kind::Leave(serial), now.at);
+                self.repeat(home, id, Kind::Leave(serial), now);
             }
         }
     }
@@ -317,6 +345,10 @@ impl<I: Name> Presence<I> {
         for to in self.members.slots().filter(|slot| epoch > 0 && *slot != Slot::ME) {
             self.send(to, Frame::Gone { id, epoch });
         }
+    }
+
+    fn is_gateway(&self, id: I) -> bool {
+        self.locals.get(&id).is_some_and(|local| local.standing == Standing::Gateway)
     }
 
     fn void_claims(&mut self, id: I) {

@@ -54,6 +54,20 @@ struct Statement {
     parked: bool,
     /// Whether the home refused the epoch, so that the claim asks for one.
     afresh: bool,
+    /// Whether the home has named a better owner, though another home has not.
+    contested: bool,
+    /// Of a claim: what its answer repeats.
+    nonce: u32,
+}
+
+/// A statement that is to be said now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due<I> {
+    pub(super) to: Slot,
+    pub(super) id: I,
+    pub(super) kind: Kind,
+    pub(super) afresh: bool,
+    pub(super) nonce: u32,
 }
 
 /// The statements that are not answered.
@@ -62,11 +76,15 @@ pub(super) struct Statements<I> {
     open: Shards<Key<I>, Statement>,
     timers: Timers<Key<I>>,
     parked: usize,
+    /// The last nonce; 0 is none.
+    nonces: u32,
+    /// How many may be open before only claims are taken.
+    room: usize,
 }
 
 impl<I: Name> Statements<I> {
-    pub(super) fn new() -> Self {
-        Self { open: Shards::new(), timers: Timers::new(), parked: 0 }
+    pub(super) fn new(room: usize) -> Self {
+        Self { open: Shards::new(), timers: Timers::new(), parked: 0, nonces: 0, room }
     }
 
     /// How many wait for an answer.
@@ -78,20 +96,60 @@ impl<I: Name> Statements<I> {
         self.timers.next()
     }
 
-    /// Says something from `due` on until it is answered, in place of one of its sort.
-    ///
-    /// What ends the same serial, or a later one, is being said already.
-    pub(super) fn say(&mut self, to: Slot, id: I, kind: Kind, due: Instant) {
+    /// Claims from `due` on until it is answered. There are no more claims than locals.
+    pub(super) fn claim(&mut self, to: Slot, id: I, due: Instant) {
+        self.put((to, id, Sort::Claim), Kind::Claim, due, false, false);
+    }
+
+    /// Says what is over from `now` on until it is answered, in place of one of its sort.
+    /// False where too much waits already: one member that never answers must not fill the
+    /// memory. What ends the same serial, or a later one, is being said.
+    pub(super) fn say(&mut self, to: Slot, id: I, kind: Kind, now: Instant) -> bool {
         let key = (to, id, kind.sort());
-        if kind != Kind::Claim && self.open.get(&key).is_some_and(|said| said.kind >= kind) {
-            return;
+        match self.open.get(&key) {
+            Some(said) if said.kind >= kind => return true,
+            None if self.open.len() >= self.room => return false,
+            Some(_) | None => {}
         }
-        self.put(key, kind, due, false);
+        self.put(key, kind, now, false, false);
+        true
     }
 
     /// A claim waits until `due`, though it is answered.
     pub(super) fn park(&mut self, to: Slot, id: I, due: Instant) {
-        self.put((to, id, Sort::Claim), Kind::Claim, due, true);
+        self.put((to, id, Sort::Claim), Kind::Claim, due, true, false);
+    }
+
+    /// A claim waits until `due`, as its home has named a better owner.
+    pub(super) fn contest(&mut self, to: Slot, id: I, due: Instant) {
+        self.put((to, id, Sort::Claim), Kind::Claim, due, true, true);
+    }
+
+    /// Whether a claim was said again after its home has named a better owner.
+    pub(super) fn is_contested(&self, to: Slot, id: I) -> bool {
+        let claim = self.open.get(&(to, id, Sort::Claim));
+        claim.is_some_and(|claim| claim.contested && !claim.parked)
+    }
+
+    /// What the home has answered to a claim so far is void.
+    pub(super) fn renew(&mut self, to: Slot, id: I) {
+        let nonce = self.next_nonce();
+        if let Some(statement) = self.open.get_mut(&(to, id, Sort::Claim)) {
+            statement.nonce = nonce;
+        }
+    }
+
+    /// What the answer to an open claim repeats.
+    pub(super) fn nonce(&self, to: Slot, id: I) -> Option<u32> {
+        Some(self.open.get(&(to, id, Sort::Claim))?.nonce)
+    }
+
+    const fn next_nonce(&mut self) -> u32 {
+        self.nonces = self.nonces.wrapping_add(1);
+        if self.nonces == 0 {
+            self.nonces = 1;
+        }
+        self.nonces
     }
 
     /// A claim goes on, and asks for an epoch from its next repeat on.
@@ -101,11 +159,13 @@ impl<I: Name> Statements<I> {
         }
     }
 
-    fn put(&mut self, key: Key<I>, kind: Kind, due: Instant, parked: bool) {
+    fn put(&mut self, key: Key<I>, kind: Kind, due: Instant, parked: bool, contested: bool) {
         self.remove(key);
         self.parked += usize::from(parked);
         self.timers.set(due, key);
-        self.open.insert(key, Statement { kind, due, repeat: FIRST_REPEAT, parked, afresh: false });
+        let (repeat, afresh, nonce) = (FIRST_REPEAT, false, self.next_nonce());
+        let statement = Statement { kind, due, repeat, parked, afresh, contested, nonce };
+        self.open.insert(key, statement);
     }
 
     fn remove(&mut self, key: Key<I>) -> Option<Statement> {
@@ -115,8 +175,8 @@ impl<I: Name> Statements<I> {
         Some(statement)
     }
 
-    /// The next one that is due, with whether it asks afresh; it is due again later.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<(Slot, I, Kind, bool)> {
+    /// The next one that is due; it is due again later.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Due<I>> {
         let key = self.timers.pop(now)?;
         let statement = self.open.get_mut(&key)?;
         if std::mem::take(&mut statement.parked) {
@@ -125,7 +185,8 @@ impl<I: Name> Statements<I> {
         statement.due = now + statement.repeat;
         statement.repeat = (statement.repeat * 2).min(LAST_REPEAT);
         self.timers.set(statement.due, key);
-        Some((key.0, key.1, statement.kind, statement.afresh))
+        let Statement { kind, afresh, nonce, .. } = *statement;
+        Some(Due { to: key.0, id: key.1, kind, afresh, nonce })
     }
 
     /// Whether a claim is open, answered or not.
@@ -136,6 +197,11 @@ impl<I: Name> Statements<I> {
     /// Whether a claim waits for its answer.
     pub(super) fn awaits_claim(&self, to: Slot, id: I) -> bool {
         self.open.get(&(to, id, Sort::Claim)).is_some_and(|statement| !statement.parked)
+    }
+
+    /// Whether a claim waits for better times.
+    pub(super) fn is_parked(&self, to: Slot, id: I) -> bool {
+        self.open.get(&(to, id, Sort::Claim)).is_some_and(|statement| statement.parked)
     }
 
     /// Whether a claim was said, and waits for its answer.

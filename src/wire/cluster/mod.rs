@@ -105,6 +105,8 @@ pub struct Claim<I> {
     pub epoch: u64,
     /// Which of this relay's connections of the node it is: later ones have higher numbers.
     pub serial: u64,
+    /// What the answer repeats, so that it is not taken for one to a later claim; from 1 on.
+    pub nonce: u32,
     /// How well the relay knows it.
     pub standing: Standing,
     /// What happens to an owner elsewhere.
@@ -138,17 +140,15 @@ pub enum Frame<'a, I> {
         epoch: u64,
         /// The serial of the claim.
         serial: u64,
-        /// The standing that the home has noted: claims may overtake each other.
-        standing: Standing,
+        /// The nonce of the claim.
+        nonce: u32,
     },
-    /// From a home: the claim of this serial gives way to an owner elsewhere.
+    /// From a home: the claim gives way to an owner elsewhere.
     Refused {
         /// The node.
         id: I,
-        /// The serial of the claim.
-        serial: u64,
-        /// The standing of the claim: the next one of this serial may have another.
-        standing: Standing,
+        /// The nonce of the claim.
+        nonce: u32,
         /// Why, and by whom.
         refusal: Refusal,
     },
@@ -326,23 +326,16 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             id,
             epoch: body.u64()?,
             serial: body.u64()?,
+            nonce: body.u32()?,
             standing: body.standing()?,
             takeover: body.takeover()?,
             credential: body.u64()?,
             age_ms: body.u32()?,
         }),
-        kind::GRANTED => Frame::Granted {
-            id,
-            epoch: body.u64()?,
-            serial: body.u64()?,
-            standing: body.standing()?,
-        },
-        kind::REFUSED => Frame::Refused {
-            id,
-            serial: body.u64()?,
-            standing: body.standing()?,
-            refusal: refusal(body)?,
-        },
+        kind::GRANTED => {
+            Frame::Granted { id, epoch: body.u64()?, serial: body.u64()?, nonce: body.u32()? }
+        }
+        kind::REFUSED => Frame::Refused { id, nonce: body.u32()?, refusal: refusal(body)? },
         kind::MOVED => Frame::Moved { id, place: place(body)?, ends: body.u64()? },
         kind::LEAVE => Frame::Leave { id, serial: body.u64()? },
         kind::LEFT => Frame::Left { id, serial: body.u64()? },
@@ -382,30 +375,28 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
         Frame::Claim(claim) => put(kind::CLAIM, &claim.id, batch, |body| {
             number(claim.epoch, body);
             number(claim.serial, body);
+            body.extend(claim.nonce.to_be_bytes());
             body.extend([claim.standing as u8, claim.takeover as u8]);
             number(claim.credential, body);
             body.extend(claim.age_ms.to_be_bytes());
         }),
-        Frame::Granted { id, epoch, serial, standing } => put(kind::GRANTED, &id, batch, |body| {
+        Frame::Granted { id, epoch, serial, nonce } => put(kind::GRANTED, &id, batch, |body| {
             number(epoch, body);
             number(serial, body);
-            body.push(standing as u8);
+            body.extend(nonce.to_be_bytes());
         }),
-        Frame::Refused { id, serial, standing, refusal } => {
-            put(kind::REFUSED, &id, batch, |body| {
-                number(serial, body);
-                body.push(standing as u8);
-                match refusal {
-                    Refusal::Held(place) => {
-                        body.push(0);
-                        put_place(&place, body);
-                    }
-                    Refusal::TooSoon => body.push(1),
-                    Refusal::EpochAhead => body.push(2),
-                    Refusal::Full => body.push(3),
+        Frame::Refused { id, nonce, refusal } => put(kind::REFUSED, &id, batch, |body| {
+            body.extend(nonce.to_be_bytes());
+            match refusal {
+                Refusal::Held(place) => {
+                    body.push(0);
+                    put_place(&place, body);
                 }
-            })
-        }
+                Refusal::TooSoon => body.push(1),
+                Refusal::EpochAhead => body.push(2),
+                Refusal::Full => body.push(3),
+            }
+        }),
         Frame::Moved { id, place, ends } => put(kind::MOVED, &id, batch, |body| {
             put_place(&place, body);
             number(ends, body);

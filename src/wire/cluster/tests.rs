@@ -21,44 +21,25 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
     let id = (1..u32::MAX).prop_map(node);
     let takeover =
         prop_oneof![Just(Takeover::Always), Just(Takeover::SameCredential), Just(Takeover::Refuse)];
-    (id, any::<u64>(), any::<u64>(), place(), takeover).prop_flat_map(
-        |(id, epoch, serial, place, takeover)| {
+    (id, any::<u64>(), any::<u64>(), any::<u32>(), place(), takeover).prop_flat_map(
+        |(id, epoch, serial, nonce, place, takeover)| {
             prop_oneof![
                 Just(Frame::Nack { id, epoch }),
                 Just(Frame::Claim(Claim {
                     id,
                     epoch,
                     serial,
+                    nonce,
                     standing: place.standing,
                     takeover,
                     credential: epoch ^ serial,
                     age_ms: 1_000,
                 })),
-                Just(Frame::Granted { id, epoch, serial, standing: place.standing }),
-                Just(Frame::Refused {
-                    id,
-                    serial,
-                    standing: place.standing,
-                    refusal: Refusal::Held(place)
-                }),
-                Just(Frame::Refused {
-                    id,
-                    serial,
-                    standing: place.standing,
-                    refusal: Refusal::TooSoon
-                }),
-                Just(Frame::Refused {
-                    id,
-                    serial,
-                    standing: place.standing,
-                    refusal: Refusal::EpochAhead
-                }),
-                Just(Frame::Refused {
-                    id,
-                    serial,
-                    standing: place.standing,
-                    refusal: Refusal::Full
-                }),
+                Just(Frame::Granted { id, epoch, serial, nonce }),
+                Just(Frame::Refused { id, nonce, refusal: Refusal::Held(place) }),
+                Just(Frame::Refused { id, nonce, refusal: Refusal::TooSoon }),
+                Just(Frame::Refused { id, nonce, refusal: Refusal::EpochAhead }),
+                Just(Frame::Refused { id, nonce, refusal: Refusal::Full }),
                 Just(Frame::Moved { id, place, ends: serial }),
                 Just(Frame::Leave { id, serial }),
                 Just(Frame::Left { id, serial }),
@@ -125,6 +106,20 @@ fn published_bytes() {
     let mut batch = Vec::new();
     encode(&Frame::Nack { id: node(0x0102_0304), epoch: 0x1122 }, &mut batch);
     assert_eq!(batch, *b"\x02\0\0\0\x0e\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\x11\x22");
+    let claim = Claim {
+        id: node(0x0102_0304),
+        epoch: 0,
+        serial: 1,
+        nonce: 9,
+        standing: Standing::Session,
+        takeover: Takeover::Always,
+        credential: 7,
+        age_ms: 0,
+    };
+    batch.clear();
+    encode(&Frame::Claim(claim), &mut batch);
+    let head = *b"\x10\0\0\0\x28\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x09";
+    assert_eq!(batch, [&head[..], b"\x02\0\0\0\0\0\0\0\0\x07\0\0\0\0"].concat());
 }
 
 #[test]

@@ -9,17 +9,24 @@ use crate::wire::cluster::Standing;
 /// microseconds: 120 ms of delay, and 100 ms to which the age of a request is known.
 const CLOSE: u64 = 220_000;
 
+/// After how long all relays are members of each other, in microseconds, and all nodes
+/// claimed that came before.
+const JOINED: u64 = 5_000_000;
+
 impl World {
     pub(super) fn check(&mut self) {
-        // A gateway's claim that rested may be under way just now.
-        if self.relays.iter().any(|relay| relay.presence.stats().outstanding > 0) {
-            self.run_for(500_000);
+        // A gateway's claim that rested, or what a home hands over, may be under way just now.
+        for _ in 0..4 {
+            if self.relays.iter().any(|relay| relay.presence.stats().outstanding > 0) {
+                self.run_for(500_000);
+            }
         }
         self.relays.iter().for_each(|relay| relay.assert_quiet());
         for number in (1..=NODES).filter(|number| usual_standing(*number) != Standing::Gateway) {
             let owners = self.owners(node(number));
             assert!(owners.len() <= 1, "node {number} is at {owners:?}");
             self.check_newest(number);
+            self.check_kept(number);
         }
         self.check_found();
         // Nor does it need what anybody remembers: a place that only one home still believes
@@ -39,6 +46,18 @@ impl World {
             let here = self.relays[newest.relay].table.get(&node(number));
             let serial = here.map(|(serial, _)| *serial);
             assert_eq!(serial, Some(newest.serial), "newest login of node {number}: {logins:?}");
+        }
+    }
+
+    /// While all see the same members and none is slow, a session gives way to none but
+    /// another that stays: if none has ended, one of them is there.
+    fn check_kept(&self, number: usize) {
+        let logins = &self.logins[number];
+        let joined = logins.first().is_some_and(|first| first.at > JOINED);
+        let kept = logins.iter().all(|login| !login.over);
+        let proved = usual_standing(number) == Standing::Session;
+        if self.calm && !self.slows && joined && kept && proved {
+            assert_eq!(self.owners(node(number)).len(), 1, "node {number} lost of {logins:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! One relay of a simulation: its presence, its table, its cache, and packets that wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::network::{Message, Network};
@@ -166,7 +166,7 @@ impl Relay {
     }
 
     /// Carries out what presence has decided.
-    pub(super) fn drain(&mut self, network: &mut Network, delivered: &mut Delivered) {
+    pub(super) fn drain(&mut self, network: &mut Network) {
         while let Some((to, frame)) = self.presence.poll_transmit() {
             if let Frame::Find { id } = frame {
                 let asked = self.questions.entry(id).or_insert(0);
@@ -190,20 +190,13 @@ impl Relay {
                     }
                 }
             }
-            // What waited may have been for a node that is here by now.
-            let here: BTreeSet<_> = self.table.keys().copied().collect();
-            for id in here {
-                for (number, until) in self.waiting.remove(&id).unwrap_or_default() {
-                    if until >= network.now {
-                        self.deliver(number, delivered);
-                    }
-                }
-            }
         }
     }
 
     fn locate(&mut self, id: NodeId, place: Place, network: &mut Network) {
-        if index(place.owner) == self.index {
+        if self.table.contains_key(&id) || index(place.owner) == self.index {
+            // It has come in the meantime.
+            self.waiting.remove(&id);
             return;
         }
         let known = self.cache.get(&id);

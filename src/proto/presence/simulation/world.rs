@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) agreed: bool,
     /// Whether relays are slow at times; then a login may be no newer than it looks.
     pub(super) slows: bool,
+    /// Whether all relays are members of each other all the time.
+    pub(super) calm: bool,
     /// The logins of each node.
     pub(super) logins: Vec<Vec<Login>>,
     /// How many acts are to come.
@@ -45,6 +47,7 @@ impl World {
         let count = 2 + random.index(4);
         let agreed = random.percent(40);
         let slows = random.percent(40);
+        let calm = random.percent(30);
         let relays = (0..count)
             .map(|index| Relay::new(index, start, if agreed { 0 } else { random.below(4_001) }))
             .collect();
@@ -55,6 +58,7 @@ impl World {
             delivered: Delivered::new(),
             agreed,
             slows,
+            calm,
             logins: vec![Vec::new(); NODES + 1],
             acts,
             packets: 0,
@@ -102,7 +106,7 @@ impl World {
         let due = self.relays.iter_mut().find(|relay| relay.next() == Some(next));
         if let Some(relay) = due {
             relay.presence.timeout(relay.now(self.network.now));
-            relay.drain(&mut self.network, &mut self.delivered);
+            relay.drain(&mut self.network);
             assert!(relay.next().is_none_or(|again| again > next), "timeout changes nothing");
             return;
         }
@@ -141,7 +145,7 @@ impl World {
     }
 
     fn drain(&mut self, relay: usize) {
-        self.relays[relay].drain(&mut self.network, &mut self.delivered);
+        self.relays[relay].drain(&mut self.network);
     }
 
     /// Links that are dead for too long break; those that can be made are made.
@@ -186,6 +190,7 @@ impl World {
             62..88 => {
                 self.send(relay, node);
             }
+            88..99 if self.calm => self.return_quickly(node),
             88..91 => self.cut(relay),
             91..95 => {
                 for (a, b) in self.network.pairs() {
@@ -199,7 +204,7 @@ impl World {
                 if relay.alive {
                     relay.draining = true;
                     relay.presence.draining(relay_id(relay.index), relay.now(self.network.now));
-                    relay.drain(&mut self.network, &mut self.delivered);
+                    relay.drain(&mut self.network);
                 }
             }
             // Time passes: what takes a minute happens too.

@@ -12,11 +12,11 @@ fn home() -> (Relay, NodeId) {
 #[test]
 fn epoch_is_the_clock_or_one_more_than_the_last() {
     let (mut relay, id) = home();
-    assert_eq!(relay.claim(2, claim(id, 0, 1, SESSION)), granted(id, CLOCK, 1, SESSION));
-    assert_eq!(relay.claim(2, claim(id, 0, 1, SESSION)), granted(id, CLOCK, 1, SESSION), "again");
-    assert_eq!(relay.claim(3, claim(id, 0, 1, SESSION)), granted(id, CLOCK + 1, 1, SESSION));
+    assert_eq!(relay.claim(2, claim(id, 0, 1, SESSION)), granted(id, CLOCK, 1));
+    assert_eq!(relay.claim(2, claim(id, 0, 1, SESSION)), granted(id, CLOCK, 1), "again");
+    assert_eq!(relay.claim(3, claim(id, 0, 1, SESSION)), granted(id, CLOCK + 1, 1));
     relay.wait(10);
-    assert_eq!(relay.claim(2, claim(id, 0, 2, SESSION)), granted(id, CLOCK + 10, 2, SESSION));
+    assert_eq!(relay.claim(2, claim(id, 0, 2, SESSION)), granted(id, CLOCK + 10, 2));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn newer_epoch_wins_and_an_older_one_is_told_where_the_node_is() {
     assert_eq!(relay.claim(3, claim(id, CLOCK + 4, 1, SESSION)), moved);
     assert_eq!(
         relay.claim(3, claim(id, CLOCK + 5, 1, SESSION)),
-        granted(id, CLOCK + 5, 1, SESSION),
+        granted(id, CLOCK + 5, 1),
         "of equal epochs the higher relay wins"
     );
 }
@@ -56,24 +56,24 @@ fn newer_epoch_wins_and_an_older_one_is_told_where_the_node_is() {
 fn epoch_far_ahead_of_the_clock_is_refused_and_counted() {
     let (mut relay, id) = home();
     let ahead = claim(id, CLOCK + 60_001, 1, SESSION);
-    assert_eq!(relay.claim(2, ahead), refused(id, 1, SESSION, Refusal::EpochAhead));
+    assert_eq!(relay.claim(2, ahead), refused(id, Refusal::EpochAhead));
     assert_eq!(relay.rejects(Reject::EpochAhead), 1);
     let last = claim(id, CLOCK + 60_000, 1, SESSION);
-    assert_eq!(relay.claim(2, last), granted(id, CLOCK + 60_000, 1, SESSION));
+    assert_eq!(relay.claim(2, last), granted(id, CLOCK + 60_000, 1));
 }
 
 #[test]
 fn endpoint_takes_nothing_from_a_session_and_an_endpoint_stays_for_30_seconds() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 1, ENDPOINT));
-    let too_soon = refused(id, 1, ENDPOINT, Refusal::TooSoon);
+    let too_soon = refused(id, Refusal::TooSoon);
     relay.wait(29_900);
     assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), too_soon);
     relay.wait(100);
-    assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), granted(id, CLOCK + 30_000, 1, ENDPOINT));
+    assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), granted(id, CLOCK + 30_000, 1));
     relay.claim(2, claim(id, 0, 2, SESSION));
     let held = Refusal::Held(place(2, CLOCK + 30_001, SESSION));
-    assert_eq!(relay.claim(3, claim(id, 0, 2, ENDPOINT)), refused(id, 2, ENDPOINT, held));
+    assert_eq!(relay.claim(3, claim(id, 0, 2, ENDPOINT)), refused(id, held));
     // Nor does one that was granted a newer epoch where the session was not known.
     let elsewhere = claim(id, CLOCK + 40_000, 3, ENDPOINT);
     let moved = Frame::Moved { id, place: place(2, CLOCK + 30_001, SESSION), ends: 3 };
@@ -86,11 +86,11 @@ fn endpoint_follows_a_session_elsewhere_after_90_seconds() {
     relay.claim(2, claim(id, 0, 1, SESSION));
     relay.hear(2, Frame::Leave { id, serial: 1 });
     relay.wait(89_900);
-    let too_soon = refused(id, 1, ENDPOINT, Refusal::TooSoon);
+    let too_soon = refused(id, Refusal::TooSoon);
     assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), too_soon);
-    assert_eq!(relay.claim(2, claim(id, 0, 2, ENDPOINT)), granted(id, CLOCK + 89_900, 2, ENDPOINT));
+    assert_eq!(relay.claim(2, claim(id, 0, 2, ENDPOINT)), granted(id, CLOCK + 89_900, 2));
     relay.hear(2, Frame::Leave { id, serial: 2 });
-    assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), granted(id, CLOCK + 89_901, 1, ENDPOINT));
+    assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), granted(id, CLOCK + 89_901, 1));
 }
 
 #[test]
@@ -98,9 +98,9 @@ fn gateway_supersedes_nobody_and_gives_way_to_all() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 1, GATEWAY));
     let held = Refusal::Held(place(2, CLOCK, GATEWAY));
-    assert_eq!(relay.claim(3, claim(id, 0, 1, GATEWAY)), refused(id, 1, GATEWAY, held));
-    assert_eq!(relay.claim(2, claim(id, 0, 2, GATEWAY)), granted(id, CLOCK + 1, 2, GATEWAY));
-    assert_eq!(relay.claim(3, claim(id, 0, 2, ENDPOINT)), granted(id, CLOCK + 2, 2, ENDPOINT));
+    assert_eq!(relay.claim(3, claim(id, 0, 1, GATEWAY)), refused(id, held));
+    assert_eq!(relay.claim(2, claim(id, 0, 2, GATEWAY)), granted(id, CLOCK + 1, 2));
+    assert_eq!(relay.claim(3, claim(id, 0, 2, ENDPOINT)), granted(id, CLOCK + 2, 2));
 }
 
 #[test]
@@ -116,8 +116,8 @@ fn session_passes_as_its_takeover_says() {
         relay.claim(2, Claim { credential: 5, ..claim(id, 0, 1, SESSION) });
         let answer = relay.claim(3, Claim { takeover, credential, ..claim(id, 0, 1, SESSION) });
         let held = Refusal::Held(place(2, CLOCK, SESSION));
-        let no = refused(id, 1, SESSION, held);
-        let yes = granted(id, CLOCK + 1, 1, SESSION);
+        let no = refused(id, held);
+        let yes = granted(id, CLOCK + 1, 1);
         assert_eq!(answer, if passes { yes } else { no }, "{takeover:?} {credential}");
     }
 }
@@ -145,9 +145,9 @@ fn request_that_comes_late_is_no_newer_than_what_came_before() {
     relay.claim(2, claim(id, 0, 1, SESSION));
     let late = Claim { age_ms: 500, ..claim(id, 0, 1, SESSION) };
     let held = Refusal::Held(place(2, CLOCK + 1_000, SESSION));
-    assert_eq!(relay.claim(3, late), refused(id, 1, SESSION, held));
+    assert_eq!(relay.claim(3, late), refused(id, held));
     relay.wait(1_000);
-    assert_eq!(relay.claim(3, late), granted(id, CLOCK + 1_500, 1, SESSION));
+    assert_eq!(relay.claim(3, late), granted(id, CLOCK + 1_500, 1));
 }
 
 #[test]
@@ -158,14 +158,14 @@ fn relay_that_leaves_takes_its_nodes_along_and_begins_anew() {
     assert_eq!(relay.events(), [Event::RelayGone { relay: super::relay(2) }]);
     assert_eq!(relay.presence.stats().entries, 0);
     relay.presence.joined(super::relay(2), relay.now());
-    assert_eq!(relay.claim(2, claim(id, 0, 1, SESSION)), granted(id, CLOCK + 1, 1, SESSION));
+    assert_eq!(relay.claim(2, claim(id, 0, 1, SESSION)), granted(id, CLOCK + 1, 1));
 }
 
 #[test]
 fn home_without_room_refuses_and_counts() {
     let mut relay = Relay::of_room(&[2], 1);
     relay.claim(2, claim(node(1), 0, 1, SESSION));
-    let full = refused(node(2), 2, SESSION, Refusal::Full);
+    let full = refused(node(2), Refusal::Full);
     assert_eq!(relay.claim(2, claim(node(2), 0, 2, SESSION)), full);
     assert_eq!((relay.rejects(Reject::Full), relay.presence.stats().entries), (1, 1));
 }
@@ -194,7 +194,7 @@ fn word_for_caches_ends_no_claim_of_a_later_serial() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 5, SESSION));
     relay.hear(2, Frame::Gone { id, epoch: CLOCK + 2_000 });
-    assert_eq!(relay.claim(2, claim(id, CLOCK, 5, SESSION)), granted(id, CLOCK, 5, SESSION));
+    assert_eq!(relay.claim(2, claim(id, CLOCK, 5, SESSION)), granted(id, CLOCK, 5));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn only_a_request_comes_too_soon_after_a_session() {
     relay.hear(2, Frame::Leave { id, serial: 1 });
     assert_eq!(
         relay.claim(3, claim(id, CLOCK - 5, 1, ENDPOINT)),
-        granted(id, CLOCK + 1, 1, ENDPOINT),
+        granted(id, CLOCK + 1, 1),
         "another home has granted it"
     );
 }

@@ -1,5 +1,6 @@
 //! The rules of presence one by one: one relay at work, the others played by the test.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -16,6 +17,9 @@ const CLOCK: u64 = 1_700_000_000_000;
 
 /// The relay at work.
 const ME: u8 = 1;
+
+/// The nonce of every claim that a test looks at; of an answer, that of the latest claim.
+const ANY: u32 = 0;
 
 const SESSION: Standing = Standing::Session;
 const ENDPOINT: Standing = Standing::Endpoint;
@@ -35,7 +39,7 @@ fn here(serial: u64, standing: Standing) -> Here {
 
 fn claim(id: NodeId, epoch: u64, serial: u64, standing: Standing) -> Claim<NodeId> {
     let (takeover, credential) = (Takeover::Always, 0);
-    Claim { id, epoch, serial, standing, takeover, credential, age_ms: 0 }
+    Claim { id, epoch, serial, nonce: ANY, standing, takeover, credential, age_ms: 0 }
 }
 
 fn place(owner: u8, epoch: u64, standing: Standing) -> Place {
@@ -47,6 +51,8 @@ struct Relay {
     presence: Presence<NodeId>,
     start: Instant,
     millis: u64,
+    /// The nonce of its latest claim of each node at each relay.
+    nonces: BTreeMap<(RelayId, NodeId), u32>,
 }
 
 impl Relay {
@@ -57,7 +63,8 @@ impl Relay {
 
     fn of_room(members: &[u8], room: usize) -> Self {
         let start = Instant::now();
-        let mut new = Self { presence: Presence::new(relay(ME), room, start), start, millis: 0 };
+        let (presence, nonces) = (Presence::new(relay(ME), room, start), BTreeMap::new());
+        let mut new = Self { presence, start, millis: 0, nonces };
         for member in members {
             new.presence.joined(relay(*member), new.now());
         }
@@ -90,7 +97,27 @@ impl Relay {
     }
 
     fn sent(&mut self) -> Vec<(RelayId, Frame<'static, NodeId>)> {
-        std::iter::from_fn(|| self.presence.poll_transmit()).collect()
+        self.note_nonces();
+        let mut sent: Vec<_> = std::iter::from_fn(|| self.presence.poll_transmit()).collect();
+        for (_, frame) in &mut sent {
+            if let Frame::Claim(claim) = frame {
+                claim.nonce = ANY;
+            }
+        }
+        sent
+    }
+
+    /// The nonce of its latest claim at a relay.
+    fn nonce(&self, at: u8, id: NodeId) -> u32 {
+        self.nonces[&(relay(at), id)]
+    }
+
+    fn note_nonces(&mut self) {
+        for (to, frame) in &self.presence.outbox {
+            if let (Frame::Claim(claim), Some(to)) = (frame, self.presence.members.relay(*to)) {
+                self.nonces.insert((to, claim.id), claim.nonce);
+            }
+        }
     }
 
     fn events(&mut self) -> Vec<Event<NodeId>> {
@@ -101,8 +128,14 @@ impl Relay {
     fn hear(
         &mut self,
         from: u8,
-        frame: Frame<'_, NodeId>,
+        mut frame: Frame<'_, NodeId>,
     ) -> Vec<(RelayId, Frame<'static, NodeId>)> {
+        self.note_nonces();
+        if let Frame::Granted { id, nonce: nonce @ ANY, .. }
+        | Frame::Refused { id, nonce: nonce @ ANY, .. } = &mut frame
+        {
+            *nonce = self.nonces.get(&(relay(from), *id)).copied().unwrap_or(ANY);
+        }
         self.presence.receive(relay(from), &frame, self.now());
         self.sent()
     }
@@ -131,17 +164,12 @@ impl Relay {
     }
 }
 
-fn granted(id: NodeId, epoch: u64, serial: u64, standing: Standing) -> Frame<'static, NodeId> {
-    Frame::Granted { id, epoch, serial, standing }
+fn granted(id: NodeId, epoch: u64, serial: u64) -> Frame<'static, NodeId> {
+    Frame::Granted { id, epoch, serial, nonce: ANY }
 }
 
-fn refused(
-    id: NodeId,
-    serial: u64,
-    standing: Standing,
-    refusal: Refusal,
-) -> Frame<'static, NodeId> {
-    Frame::Refused { id, serial, standing, refusal }
+fn refused(id: NodeId, refusal: Refusal) -> Frame<'static, NodeId> {
+    Frame::Refused { id, nonce: ANY, refusal }
 }
 
 #[test]

@@ -13,8 +13,8 @@ fn owner() -> (Relay, NodeId) {
 fn settled(standing: Standing) -> (Relay, NodeId) {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, standing), relay.now());
-    relay.hear(2, granted(id, CLOCK, 1, standing));
-    relay.hear(3, granted(id, CLOCK, 1, standing));
+    relay.hear(2, granted(id, CLOCK, 1));
+    relay.hear(3, granted(id, CLOCK, 1));
     assert_eq!(relay.presence.stats().outstanding, 0);
     (relay, id)
 }
@@ -29,10 +29,10 @@ fn home_is_asked_at_once_and_the_spare_if_it_is_silent() {
     assert_eq!(relay.wait(99), []);
     assert_eq!(relay.wait(1), [(three, request(100))]);
     assert_eq!(relay.wait(150), [(two, request(200))]);
-    let told = relay.hear(2, granted(id, CLOCK, 1, SESSION));
+    let told = relay.hear(2, granted(id, CLOCK, 1));
     let known = Claim { age_ms: 200, ..claim(id, CLOCK, 1, SESSION) };
     assert_eq!(told, [(three, Frame::Claim(known))]);
-    relay.hear(3, granted(id, CLOCK, 1, SESSION));
+    relay.hear(3, granted(id, CLOCK, 1));
     assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK), vec![]));
 }
 
@@ -40,8 +40,8 @@ fn home_is_asked_at_once_and_the_spare_if_it_is_silent() {
 fn of_several_grants_the_newest_counts_and_the_other_home_is_told() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
-    relay.hear(2, granted(id, CLOCK, 1, SESSION));
-    let told = relay.hear(3, granted(id, CLOCK + 3, 1, SESSION));
+    relay.hear(2, granted(id, CLOCK, 1));
+    let told = relay.hear(3, granted(id, CLOCK + 3, 1));
     assert_eq!(told, [(super::relay(2), Frame::Claim(claim(id, CLOCK + 3, 1, SESSION)))]);
     assert_eq!(relay.presence.epoch(id), Some(CLOCK + 3));
 }
@@ -52,8 +52,12 @@ fn standing_that_changes_is_claimed_under_the_same_epoch() {
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     let frame = Frame::Claim(claim(id, CLOCK, 1, SESSION));
     assert_eq!(relay.sent(), [(super::relay(2), frame), (super::relay(3), frame)]);
-    relay.hear(2, granted(id, CLOCK, 1, ENDPOINT));
+    let latest = Frame::Granted { id, epoch: CLOCK, serial: 1, nonce: relay.nonce(2, id) };
+    let before = Frame::Granted { id, epoch: CLOCK, serial: 1, nonce: relay.nonce(2, id) - 1 };
+    relay.hear(2, before);
     assert_eq!(relay.presence.stats().outstanding, 2, "the answer to an older claim is none");
+    relay.hear(2, latest);
+    assert_eq!(relay.presence.stats().outstanding, 1);
 }
 
 #[test]
@@ -67,7 +71,7 @@ fn grant_of_what_is_over_is_answered_by_a_leave() {
     }
     assert_eq!(relay.wait(9_000), []);
     let leave = (super::relay(2), Frame::Leave { id, serial: 1 });
-    assert_eq!(relay.hear(2, granted(id, CLOCK, 1, SESSION)), [leave]);
+    assert_eq!(relay.hear(2, granted(id, CLOCK, 1)), [leave]);
     assert_eq!(relay.wait(9_000), [], "who makes up grants has no statement for each");
 }
 
@@ -85,14 +89,20 @@ fn node_that_leaves_is_forgotten_by_caches_and_homes() {
 }
 
 #[test]
-fn newer_place_supersedes_and_an_older_one_is_set_right() {
+fn older_place_is_set_right() {
     let (mut relay, id) = settled(SESSION);
     let older = Frame::Moved { id, place: place(3, CLOCK - 1, SESSION), ends: 1 };
     let again = Frame::Claim(claim(id, CLOCK, 1, SESSION));
     assert_eq!(relay.hear(2, older), [(super::relay(2), again)]);
-    relay.hear(2, granted(id, CLOCK, 1, SESSION));
+}
+
+#[test]
+fn newer_place_that_both_homes_name_supersedes() {
+    let (mut relay, id) = settled(SESSION);
     let newer = place(3, CLOCK + 1, SESSION);
-    let sent = relay.hear(2, Frame::Moved { id, place: newer, ends: 1 });
+    let moved = Frame::Moved { id, place: newer, ends: 1 };
+    assert_eq!((relay.hear(2, moved), relay.events()), (vec![], vec![]));
+    let sent = relay.hear(3, moved);
     let (leave, gone) = (Frame::Leave { id, serial: 1 }, Frame::Gone { id, epoch: CLOCK });
     let (two, three) = (super::relay(2), super::relay(3));
     assert_eq!(sent, [(two, gone), (three, gone), (two, leave), (three, leave)]);
@@ -101,13 +111,58 @@ fn newer_place_supersedes_and_an_older_one_is_set_right() {
 }
 
 #[test]
+fn newer_place_that_one_home_keeps_to_supersedes_after_a_second() {
+    for stays in [false, true] {
+        let (mut relay, id) = settled(SESSION);
+        let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 };
+        relay.hear(2, moved);
+        relay.wait(999);
+        assert_eq!((relay.hear(2, moved), relay.events()), (vec![], vec![]), "it repeats itself");
+        let again = Claim { age_ms: 1_000, ..claim(id, CLOCK, 1, SESSION) };
+        assert_eq!(relay.wait(1), [(super::relay(2), Frame::Claim(again))]);
+        relay.hear(2, if stays { granted(id, CLOCK, 1) } else { moved });
+        let Stats { locals, outstanding, .. } = relay.presence.stats();
+        assert_eq!((locals, outstanding), if stays { (1, 0) } else { (0, 2) });
+    }
+}
+
+#[test]
+fn grant_of_before_a_newer_place_does_not_hold_after_it() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.wait(100);
+    let late = Frame::Granted { id, epoch: CLOCK, serial: 1, nonce: relay.nonce(2, id) };
+    relay.hear(2, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
+    let claims = relay.hear(2, late);
+    let under = Frame::Claim(Claim { age_ms: 100, ..claim(id, CLOCK, 1, SESSION) });
+    assert_eq!(claims, [(super::relay(2), under), (super::relay(3), under)]);
+    relay.hear(3, granted(id, CLOCK, 1));
+    assert_eq!(relay.presence.stats().outstanding, 1, "the home has yet to say that it holds");
+}
+
+#[test]
+fn newer_place_of_a_former_home_is_noted() {
+    let (mut relay, id) = settled(SESSION);
+    relay.presence.joined(super::relay(4), relay.now());
+    relay.sent();
+    let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 };
+    let former = [2, 3, 4].into_iter().find(|byte| {
+        let slot = relay.presence.members.slot(super::relay(*byte)).unwrap();
+        !relay.presence.members.homes(&id).contains(&slot)
+    });
+    let former = former.unwrap();
+    let noted = (super::relay(former), Frame::Noted { id, serial: 1 });
+    assert_eq!((relay.hear(former, moved), relay.events()), (vec![noted], vec![]));
+}
+
+#[test]
 fn owner_waits_for_both_homes_before_it_gives_way() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
-    relay.hear(3, granted(id, CLOCK, 1, SESSION));
+    relay.hear(3, granted(id, CLOCK, 1));
     relay.hear(3, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
     assert_eq!(relay.events(), [], "the home may have granted a newer epoch");
-    let told = relay.hear(2, granted(id, CLOCK + 2, 1, SESSION));
+    let told = relay.hear(2, granted(id, CLOCK + 2, 1));
     assert_eq!(told, [(super::relay(3), Frame::Claim(claim(id, CLOCK + 2, 1, SESSION)))]);
 }
 
@@ -125,7 +180,7 @@ fn notice_that_ends_what_is_not_here_is_answered_and_news_is_not() {
 fn refused_session_or_endpoint_has_to_go() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, ENDPOINT), relay.now());
-    relay.hear(2, refused(id, 1, ENDPOINT, Refusal::TooSoon));
+    relay.hear(2, refused(id, Refusal::TooSoon));
     assert_eq!(relay.events(), [Event::Superseded { id, serial: 1, place: None }]);
     assert_eq!(relay.presence.stats().locals, 0);
 }
@@ -135,9 +190,9 @@ fn refused_gateway_stays_and_asks_again_after_30_seconds() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, GATEWAY), relay.now());
     let held = Refusal::Held(place(3, CLOCK, SESSION));
-    relay.hear(2, refused(id, 1, GATEWAY, held));
+    relay.hear(2, refused(id, held));
     relay.wait(100);
-    relay.hear(3, refused(id, 1, GATEWAY, held));
+    relay.hear(3, refused(id, held));
     assert_eq!((relay.events(), relay.presence.stats().outstanding), (vec![], 0));
     assert_eq!(relay.wait(29_800), []);
     assert!(matches!(relay.wait(200)[..], [(_, Frame::Claim(_)), ..]));
@@ -148,12 +203,12 @@ fn refused_gateway_stays_and_asks_again_after_30_seconds() {
 fn epoch_that_a_home_calls_too_far_ahead_is_asked_for_afresh() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
-    relay.hear(2, granted(id, CLOCK + 50_000, 1, SESSION));
-    relay.hear(3, refused(id, 1, SESSION, Refusal::EpochAhead));
+    relay.hear(2, granted(id, CLOCK + 50_000, 1));
+    relay.hear(3, refused(id, Refusal::EpochAhead));
     let asked = relay.wait(250);
     let afresh = Frame::Claim(Claim { age_ms: 200, ..claim(id, 0, 1, SESSION) });
     assert_eq!(asked, [(super::relay(3), afresh)]);
-    relay.hear(3, granted(id, CLOCK, 1, SESSION));
+    relay.hear(3, granted(id, CLOCK, 1));
     assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK + 50_000), vec![]));
 }
 
@@ -181,12 +236,12 @@ fn relay_that_drains_says_so_and_its_nodes_stay() {
 fn home_that_names_another_owner_is_claimed_again_when_the_other_home_is_gone() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
-    relay.hear(2, granted(id, CLOCK, 1, SESSION));
+    relay.hear(2, granted(id, CLOCK, 1));
     relay.hear(2, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
     assert_eq!(relay.events(), [], "the spare has not answered");
     relay.presence.left(super::relay(3), relay.now());
-    let again = (super::relay(2), Frame::Claim(claim(id, CLOCK, 1, SESSION)));
-    assert!(relay.sent().contains(&again));
+    let again = Claim { age_ms: 1_000, ..claim(id, CLOCK, 1, SESSION) };
+    assert_eq!(relay.wait(1_000), [(super::relay(2), Frame::Claim(again))]);
 }
 
 #[test]
@@ -196,7 +251,7 @@ fn word_of_another_serial_is_no_answer_to_the_claim() {
         let two = super::relay(2);
         relay.presence.arrived(id, here(2, SESSION), relay.now());
         relay.wait(100);
-        relay.hear(3, granted(id, CLOCK, 2, SESSION));
+        relay.hear(3, granted(id, CLOCK, 2));
         // The home may have granted a newer epoch, and its answer may be lost.
         let place = place(3, CLOCK + 5, SESSION);
         let sent = relay.hear(2, Frame::Moved { id, place, ends });
@@ -205,7 +260,9 @@ fn word_of_another_serial_is_no_answer_to_the_claim() {
         assert_eq!((relay.events(), relay.presence.stats().locals), (vec![], 1));
         let again = Claim { age_ms: 300, ..claim(id, CLOCK, 2, SESSION) };
         assert_eq!(relay.wait(250), [(two, Frame::Claim(again))]);
-        relay.hear(2, Frame::Moved { id, place, ends: 2 });
+        for home in [2, 3] {
+            relay.hear(home, Frame::Moved { id, place, ends: 2 });
+        }
         assert_eq!(relay.presence.stats().locals, 0, "it has lost");
     }
 }
@@ -226,8 +283,9 @@ fn refusal_of_a_request_is_void_when_another_home_has_granted() {
             let (mut relay, id) = owner();
             relay.presence.arrived(id, here(1, standing), relay.now());
             relay.wait(100);
-            relay.hear(3, granted(id, CLOCK + 1, 1, standing));
-            assert_eq!(relay.hear(2, refused(id, 1, standing, refusal)), []);
+            let late = Frame::Refused { id, nonce: relay.nonce(2, id), refusal };
+            relay.hear(3, granted(id, CLOCK + 1, 1));
+            assert_eq!(relay.hear(2, late), []);
             assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(CLOCK + 1)));
             let again = Claim { age_ms: 300, ..claim(id, CLOCK + 1, 1, standing) };
             assert_eq!(relay.wait(250), [(super::relay(2), Frame::Claim(again))]);
@@ -243,11 +301,11 @@ fn epoch_far_ahead_is_not_believed() {
     let other = relay.id(3, 2);
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     relay.sent();
-    relay.hear(2, granted(id, ahead, 1, SESSION));
+    relay.hear(2, granted(id, ahead, 1));
     assert_eq!(relay.presence.epoch(id), None);
-    relay.hear(2, refused(id, 1, SESSION, Refusal::Held(elsewhere)));
-    relay.hear(2, granted(id, ahead - 1, 1, SESSION));
-    relay.hear(3, granted(id, ahead - 1, 1, SESSION));
+    relay.hear(2, refused(id, Refusal::Held(elsewhere)));
+    relay.hear(2, granted(id, ahead - 1, 1));
+    relay.hear(3, granted(id, ahead - 1, 1));
     relay.hear(2, Frame::Moved { id, place: elsewhere, ends: 1 });
     relay.hear(2, Frame::Moved { id: other, place: elsewhere, ends: 0 });
     assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(ahead - 1)));
@@ -265,7 +323,7 @@ fn session_that_a_home_keeps_calling_over_needs_a_new_serial() {
         relay.presence.arrived(id, here(4, standing), relay.now());
         relay.hear(2, Frame::Left { id, serial: 4 });
         relay.wait(100);
-        relay.hear(3, granted(id, CLOCK, 4, standing));
+        relay.hear(3, granted(id, CLOCK, 4));
         relay.wait(1_500);
         relay.hear(2, Frame::Left { id, serial: 4 });
         assert_eq!(relay.presence.stats().locals, 1, "another word may be on its way");
@@ -286,10 +344,9 @@ fn session_that_one_home_refuses_waits_for_the_other_that_was_asked() {
         let (mut relay, id) = owner();
         relay.presence.arrived(id, here(1, SESSION), relay.now());
         relay.wait(100);
-        relay.hear(2, refused(id, 1, SESSION, held));
+        relay.hear(2, refused(id, held));
         assert_eq!(relay.events(), [], "the spare may have granted it, and told the owner");
-        let answer =
-            if grants { granted(id, CLOCK + 9, 1, SESSION) } else { refused(id, 1, SESSION, held) };
+        let answer = if grants { granted(id, CLOCK + 9, 1) } else { refused(id, held) };
         relay.hear(3, answer);
         assert_eq!(relay.presence.stats().locals, usize::from(grants));
     }

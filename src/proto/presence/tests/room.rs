@@ -28,7 +28,7 @@ fn endpoints_that_came_and_left_keep_nobody_out() {
         assert_eq!(relay.claim(2, claim(node(80), 0, 80, ENDPOINT)), over, "the last are kept");
         for number in 101..=180 {
             let claim = claim(node(number), 0, 1_000, standing);
-            assert_eq!(relay.claim(2, claim), granted(node(number), CLOCK, 1_000, standing));
+            assert_eq!(relay.claim(2, claim), granted(node(number), CLOCK, 1_000));
         }
         let Stats { entries, tombstones, .. } = relay.presence.stats();
         assert_eq!((entries, tombstones), (80, 0));
@@ -52,7 +52,7 @@ fn session_takes_the_room_of_what_proved_nothing() {
     relay.claim(2, claim(node(4), 0, 4, GATEWAY));
     for number in [5, 6] {
         let sent = relay.hear(2, Frame::Claim(claim(node(number), 0, 9, SESSION)));
-        assert!(sent.contains(&(super::relay(2), granted(node(number), CLOCK, 9, SESSION))));
+        assert!(sent.contains(&(super::relay(2), granted(node(number), CLOCK, 9))));
         // Who has to go is told that the node is its own to claim, until it answers.
         let yours = place(2, 0, GATEWAY);
         let told = |(_, frame): &(_, Frame<'_, NodeId>)| {
@@ -62,13 +62,27 @@ fn session_takes_the_room_of_what_proved_nothing() {
         let (id, ends) = sent.iter().find_map(told).unwrap();
         assert!([(node(3), 3), (node(4), 4)].contains(&(id, ends)));
         assert_eq!(relay.presence.stats().outstanding, 1);
-        let full = refused(id, ends, ENDPOINT, Refusal::Full);
+        let full = refused(id, Refusal::Full);
         assert_eq!(relay.claim(2, claim(id, CLOCK, ends, ENDPOINT)), full);
         assert_eq!(relay.presence.stats().outstanding, 0);
     }
-    let full = refused(node(7), 9, SESSION, Refusal::Full);
+    let full = refused(node(7), Refusal::Full);
     assert_eq!(relay.claim(2, claim(node(7), 0, 9, SESSION)), full, "all are sessions");
     assert_eq!(relay.presence.stats().entries, 4);
+}
+
+#[test]
+fn members_that_never_answer_fill_no_memory() {
+    let mut relay = Relay::of_room(&[2, 3], 8);
+    for number in 1..=100 {
+        relay.presence.arrived(node(number), here(1, SESSION), relay.now());
+        relay.presence.departed(node(number), 1, relay.now());
+    }
+    assert_eq!(relay.presence.stats().outstanding, 8);
+    assert!(relay.rejects(Reject::Full) > 0);
+    // Who comes is claimed all the same.
+    relay.presence.arrived(node(101), here(1, SESSION), relay.now());
+    assert_eq!(relay.presence.stats().outstanding, 10);
 }
 
 #[test]
@@ -87,7 +101,7 @@ fn relay_that_left_has_nothing_at_once_and_its_records_end_in_steps() {
     // Nor does it matter that it comes back before all is done.
     relay.presence.joined(super::relay(2), relay.now());
     let first = relay.claim(2, claim(node(1), 0, 1, SESSION));
-    assert_eq!(first, granted(node(1), CLOCK + 1, 1, SESSION));
+    assert_eq!(first, granted(node(1), CLOCK + 1, 1));
     let mut last = entries(&relay);
     for _ in 0..3 {
         relay.millis += 10;
