@@ -142,15 +142,18 @@ impl Drop for Threads {
 
 fn receive(relay: &Relay, mut worker: Worker, stop: &AtomicBool, counters: &Counters) {
     let mut received = Received::new();
+    let mut fails = false;
     while !stop.load(Ordering::Relaxed) {
         // A packet that brings us down once must not end the thread, or its flows would be
         // lost with it.
         let batch = AssertUnwindSafe(|| relay.receive(&mut worker, &mut received));
         match catch_unwind(batch) {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => fails = false,
             Ok(Err(error)) => {
                 counters.receive_errors.increment();
-                warn!(%error, "cannot receive on a UDP socket");
+                if !std::mem::replace(&mut fails, true) {
+                    warn!(%error, "cannot receive on a UDP socket");
+                }
                 thread::sleep(ERROR_BACKOFF);
             }
             Err(_) => {

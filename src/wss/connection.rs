@@ -48,6 +48,7 @@ pub(super) async fn accept<S: FrameSink>(
     ending: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
+    let mut fails = false;
     loop {
         let accepted = tokio::select! {
             () = accepting.cancelled() => break,
@@ -59,6 +60,9 @@ pub(super) async fn accept<S: FrameSink>(
         };
         match accepted {
             Ok(accepted) => {
+                if std::mem::take(&mut fails) {
+                    info!("connections are accepted again");
+                }
                 let is_canary = doors.canary.is_from(|| accepted.origin());
                 let door = if is_canary { &doors.canary.door } else { &doors.peers };
                 let connection = Arc::clone(door).connection(accepted);
@@ -66,7 +70,9 @@ pub(super) async fn accept<S: FrameSink>(
             }
             Err(error) => {
                 doors.peers.counters.accept_errors.increment();
-                debug!(%error, "cannot accept a connection");
+                if !std::mem::replace(&mut fails, true) {
+                    warn!(%error, "cannot accept a connection: whoever dials waits");
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -7,10 +7,16 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::harness::{Node, Relay, http_get, look_until, write_directory};
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, write_directory};
 use crate::peer::Peer;
 
 const LAST_GOOD: &str = "pilot_beacon_keys_last_reload_success";
+
+/// When the keys and the settings were last read well, in whole seconds.
+const LAST_READ: [&str; 2] = [
+    "pilot_beacon_keys_last_reload_timestamp_seconds",
+    "pilot_beacon_last_reload_timestamp_seconds",
+];
 
 /// In which the peers are sent away.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
@@ -85,6 +91,13 @@ fn hangup_reloads_the_keys_and_says_what_came_of_it() {
     let line = relay.wait_for_line("reloaded");
     assert!(line.contains("removed=0"), "{line}");
     let _peer = Peer::log_in(relay.wss, &b);
+    let read = LAST_READ.map(|name| relay.metric(name));
+    let later = look_until(Instant::now() + PATIENCE, || {
+        relay.signal("HUP");
+        let mut both = LAST_READ.iter().zip(read);
+        both.all(|(name, before)| relay.metric(name) > before).then_some(())
+    });
+    later.expect("a second passes");
 
     fs::write(relay.keys().join("keys.json"), "{").unwrap();
     relay.signal("HUP");

@@ -183,6 +183,7 @@ fn spec_7_3_sync_replaces_what_its_source_published() {
     beacon.send(&sync(9, &[31, 32, 33]));
     other.send(&sync(9, &[34]));
     relay.wait_for_metric(LEARNT, 4.0);
+    assert_eq!(relay.metric("pilot_beacon_gossip_sources"), 2.0);
     // One a second is taken, the others are counted.
     let replaced = look_until(Instant::now() + PATIENCE, || {
         beacon.send(&sync(9, &[33]));

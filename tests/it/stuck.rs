@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cells::assert_balance;
-use crate::harness::{Node, Relay};
-use crate::peer::{Peer, frame, relay as relay_packet};
+use crate::harness::{Node, PATIENCE, Relay, look_until};
+use crate::peer::{Peer, discover, frame, relay as relay_packet};
 
 /// The readers that never read.
 const STUCK: std::ops::Range<u32> = 101..109;
@@ -212,4 +212,18 @@ fn spec_5_5_reader_that_takes_nothing_for_the_write_timeout_is_ended_and_its_que
     assert_balance(&relay);
     wss.send(9, b"unharmed");
     assert_eq!(wss.read(), Some((10, b"unharmed".to_vec())));
+}
+
+#[test]
+fn replies_that_nobody_reads_are_dropped_and_counted() {
+    let node = Node::new(11);
+    let relay = Relay::with_nodes(&[&node], &["--outbox-bytes", "16384", "--write-timeout", "1m"]);
+    let mut peer = Peer::log_in(relay.wss, &node);
+    let questions = frame(0x82, &discover(0x01, 11, &[])).repeat(20_000);
+    let dropped = look_until(Instant::now() + PATIENCE, || {
+        peer.write(&questions);
+        (relay.metric("pilot_beacon_packets_originated_dropped_total") > 0.0).then_some(())
+    });
+    dropped.expect("the socket is full, and then the outbox");
+    assert_balance(&relay);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::cells::assert_balance;
-use crate::harness::{Node, Relay};
+use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::peer::{Peer, UdpNode, address, discover, punch, relay as packet, sync};
 
 /// How often something happened to an endpoint.
@@ -343,5 +343,23 @@ fn spec_6_6_bytes_of_a_source_are_limited_over_udp_and_wss() {
     let dropped = relay.dropped("byte_limited");
     assert!((20_usize.saturating_sub(refilled)..=20).contains(&dropped), "{dropped}, {refilled}");
     (0..40 - dropped).for_each(|_| assert_eq!(target.delivery().1.len(), 991));
+    assert_balance(&relay);
+}
+
+#[test]
+fn datagrams_that_the_kernel_drops_are_counted() {
+    let relay = Relay::start([] as [&str; 0]);
+    let node = UdpNode::register(relay.udp, 21);
+    relay.signal("STOP");
+    for _ in 0..20_000 {
+        node.relay(22, &[0x5a; 1_200]);
+    }
+    relay.signal("CONT");
+    // The kernel tells it with the next datagram that it takes.
+    let counted = look_until(Instant::now() + PATIENCE, || {
+        node.relay(22, b"and one more");
+        (relay.metric("pilot_beacon_udp_kernel_dropped_total") > 0.0).then_some(())
+    });
+    counted.expect("24 MB find no room");
     assert_balance(&relay);
 }

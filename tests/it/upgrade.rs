@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::peer::{Peer, upgrade_request};
 
@@ -183,4 +185,33 @@ fn spec_3_3_relay_that_is_full_says_so_before_the_upgrade() {
         (status == 101).then(|| peer.authenticate(&nodes[2], 2))
     });
     assert!(admitted.is_some(), "a place that was left stays taken");
+}
+
+/// Gives a running relay another limit of descriptors.
+fn limit_descriptors(relay: &Relay, limit: usize) {
+    let pid = Pid::from_raw(relay.id().cast_signed()).unwrap();
+    // It has our own, of which it raises no more than the current one.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = Some(limit as u64);
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
+#[test]
+fn relay_without_descriptors_serves_who_is_here_and_all_others_later() {
+    let nodes = [11, 12, 13].map(Node::new);
+    let relay = Relay::with_nodes(&nodes.each_ref(), &[]);
+    let (mut a, mut b) = (Peer::log_in(relay.wss, &nodes[0]), Peer::log_in(relay.wss, &nodes[1]));
+    let before = relay.metric("process_max_fds");
+    // Whatever the relay opens for a moment it closes again: then none is left to accept.
+    limit_descriptors(&relay, relay.descriptors());
+    let mut waits = Peer::connect(relay.wss);
+    relay.wait_for_line("cannot accept a connection");
+    a.relay(11, 12, b"still here");
+    assert_eq!(b.delivery(), (11, b"still here".to_vec()));
+
+    limit_descriptors(&relay, 1_000);
+    assert_eq!(waits.ask_for_upgrade(""), 101);
+    waits.authenticate(&nodes[2], 2);
+    assert!(relay.metric("pilot_beacon_wss_accept_errors_total") >= 1.0);
+    assert_ne!(relay.metric("process_max_fds"), before);
 }

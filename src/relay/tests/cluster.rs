@@ -93,6 +93,7 @@ async fn packet_for_a_node_that_is_not_here_is_answered_and_never_forwarded_agai
     siblings.packet(&siblings.b, 12, 22);
     assert_eq!(siblings.fixture.dropped(Drop::NotHere), 1);
     assert_eq!(nacks(&siblings.b).await, [(node(22), 5)]);
+    assert_eq!(siblings.cluster.counters().nacks_sent.value(), 1);
     let forwarded = siblings.fixture.relay.traffic.packets_queued();
     assert_eq!((forwarded, siblings.sent().len()), (0, 0));
 }

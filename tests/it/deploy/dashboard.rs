@@ -33,7 +33,7 @@ pub(super) fn queries() -> Vec<(String, String)> {
 }
 
 /// Every way that a packet can go, and every login, again and again until it is told to stop.
-fn load(cluster: &Cluster, stop: &AtomicBool) {
+pub(super) fn load(cluster: &Cluster, stop: &AtomicBool) {
     let [first, second] = &cluster.relays[..] else { panic!("two relays") };
     let mut here = Peer::log_in(first.wss, &Node::new(1));
     let mut there = Peer::log_in(second.wss, &Node::new(2));

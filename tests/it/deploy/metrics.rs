@@ -1,11 +1,14 @@
 //! Every metric that the relay exports is explained, and shown or left out for a reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{dashboard, root};
-use crate::cluster::{Cluster, Fabric};
-use crate::harness::Node;
+use crate::cluster::{Cluster, Fabric, wait_for_members};
+use crate::harness::{Node, look_until};
 
 /// Families that the dashboard does not show, and why.
 const NOT_SHOWN: [(&str, &str); 2] = [
@@ -20,6 +23,125 @@ fn families() -> BTreeSet<String> {
     let text = cluster.relays[0].metrics();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
+/// Families that the load below does not move: where they move, and what they are called there.
+const MOVES_ELSEWHERE: [(&str, &str, &str); 32] = [
+    ("admin_foreign_hosts_total", "tests/it/control/http.rs", NAME),
+    ("admin_snapshots_total", "tests/it/page/watchers.rs", NAME),
+    ("admin_stuck_total", "src/admin/connections.rs", "counters.stuck.value(), 1"),
+    ("admin_watchers", "tests/it/page/watchers.rs", NAME),
+    ("admin_watchers_refused_total", "tests/it/page/watchers.rs", NAME),
+    ("cluster_nacks_sent_total", "src/relay/tests/cluster.rs", "nacks_sent.value(), 1"),
+    ("cluster_rejects_total", "src/cluster/mesh/tests/lanes.rs", "(Reject::Malformed), before + 1"),
+    ("cluster_waiting_bytes", "src/cluster/nats/tests/outage.rs", "outbox.bytes() == 0"),
+    ("control_actions_total", "tests/it/control/commands.rs", NAME),
+    ("control_rejects_total", "tests/it/control/socket.rs", NAME),
+    ("directory_cache_entries", "src/directory/registry/tests/answers.rs", NAME),
+    ("directory_cache_evictions_total", "src/directory/registry/cache.rs", "cache.evictions())"),
+    ("gossip_sources", "tests/it/gossip.rs", NAME),
+    ("keys_entries", "tests/it/changes.rs", NAME),
+    ("keys_last_reload_success", "tests/it/changes.rs", NAME),
+    ("keys_last_reload_timestamp_seconds", "tests/it/changes.rs", NAME),
+    ("keys_reload_total", "tests/it/changes.rs", NAME),
+    ("last_reload_success", "tests/it/changes.rs", NAME),
+    ("last_reload_timestamp_seconds", "tests/it/changes.rs", NAME),
+    ("learnt_nodes", "tests/it/gossip.rs", NAME),
+    ("packets_originated_dropped_total", "tests/it/stuck.rs", NAME),
+    ("packets_queued", "tests/it/stuck.rs", NAME),
+    ("process_max_fds", "tests/it/upgrade.rs", NAME),
+    ("ready", "tests/it/readiness.rs", NAME),
+    ("registry_lookups_in_flight", "tests/it/registry.rs", NAME),
+    ("registry_up", "tests/it/registry.rs", NAME),
+    ("reloads_total", "tests/it/changes.rs", NAME),
+    ("udp_kernel_dropped_total", "tests/it/udp.rs", NAME),
+    ("wss_accept_errors_total", "tests/it/upgrade.rs", NAME),
+    ("wss_idle_disconnects_total", "tests/it/sessions.rs", NAME),
+    ("wss_refusals_total", "tests/it/login.rs", NAME),
+    ("wss_replacements_total", "tests/it/sessions.rs", NAME),
+];
+
+/// How long the load lasts at most, if not all that it moves has moved before.
+const LOAD_TIME: Duration = Duration::from_secs(5);
+
+/// It is called there as here.
+const NAME: &str = "";
+
+/// Families that nothing moves, and why.
+const NEVER_MOVES: [(&str, &str); 6] = [
+    ("build_info", "names the build"),
+    ("process_start_time_seconds", "the start is over"),
+    ("process_threads", "as many as ever"),
+    ("udp_panics_total", "no packet is known that would: the tests of noise say so"),
+    ("udp_receive_errors_total", "the kernel has no errors for a socket that is not connected"),
+    ("wss_panics_total", "as over UDP"),
+];
+
+/// A family without the name of the project.
+fn short(family: &str) -> &str {
+    family.strip_prefix("pilot_beacon_").unwrap_or(family)
+}
+
+/// The samples of each family, as text.
+fn samples(text: &str) -> BTreeMap<String, String> {
+    let mut samples = BTreeMap::<_, String>::new();
+    let mut family = String::new();
+    for line in text.lines() {
+        if let Some(of) = line.strip_prefix("# TYPE ") {
+            of.split(' ').next().unwrap().clone_into(&mut family);
+        } else if !line.starts_with('#') {
+            samples.entry(family.clone()).or_default().push_str(line);
+        }
+    }
+    samples
+}
+
+#[test]
+fn every_metric_moves_in_some_test() {
+    let nodes = [1, 2, 3].map(Node::new);
+    let more = ["--registry", "127.0.0.1:1", "--drain-time", "0s"];
+    let mut cluster = Cluster::start(Fabric::Mesh, 2, &nodes.each_ref(), |_| more.to_vec());
+    cluster.wait_for_members(2);
+    let at_first = samples(&cluster.relays[0].metrics());
+    let elsewhere = MOVES_ELSEWHERE.iter().map(|(family, ..)| *family);
+    let excused: BTreeSet<_> = elsewhere.chain(NEVER_MOVES.map(|(family, _)| family)).collect();
+    let mut still: BTreeSet<_> = at_first.keys().map(|family| short(family)).collect();
+    assert!(still.is_superset(&excused), "gone: {:?}", excused.difference(&still));
+
+    let mut look = |cluster: &Cluster| {
+        let now = samples(&cluster.relays[0].metrics());
+        let moved = now.iter().filter(|(family, text)| at_first.get(*family) != Some(text));
+        moved.for_each(|(family, _)| {
+            still.remove(short(family));
+        });
+        still.is_subset(&excused).then_some(())
+    };
+
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| dashboard::load(&cluster, &stop));
+        look_until(Instant::now() + LOAD_TIME, || {
+            look(&cluster).or_else(|| loading.is_finished().then_some(()))
+        });
+        stop.store(true, Ordering::Relaxed);
+        loading.join().unwrap();
+    });
+    // A sibling that goes and comes back.
+    cluster.relays[1].signal("TERM");
+    assert_eq!(cluster.relays[1].wait_for_end(), 0);
+    wait_for_members(&cluster.relays[0], 1);
+    look(&cluster);
+    cluster.restart(1);
+    cluster.wait_for_members(2);
+    look(&cluster);
+    let unmoved: Vec<_> = still.difference(&excused).collect();
+    assert!(unmoved.is_empty(), "{unmoved:?}");
+    for (family, file, called) in MOVES_ELSEWHERE {
+        let test = fs::read_to_string(root(file)).unwrap();
+        let full = at_first.keys().find(|full| short(full) == family).unwrap();
+        let is_there = if called == NAME { names(&test, full) } else { test.contains(called) };
+        assert!(is_there, "{family} is not in {file}");
+    }
 }
 
 /// Whether `text` has this name, and not as a part of another.
@@ -39,8 +161,7 @@ fn every_metric_is_in_the_document() {
     let (_, section) = document.split_once("\n## Metrics\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
     for family in families() {
-        let short = family.strip_prefix("pilot_beacon_").unwrap_or(&family);
-        let listed = section.lines().any(|line| names(line, short));
+        let listed = section.lines().any(|line| names(line, short(&family)));
         assert!(listed, "{family} is not in docs/OPERATIONS.md, Metrics");
     }
 }
