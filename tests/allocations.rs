@@ -18,6 +18,8 @@ use beacon_relay::server::Server;
 #[path = "it/harness.rs"]
 #[allow(dead_code)]
 mod harness;
+#[path = "it/last_words.rs"]
+mod last_words;
 #[path = "it/peer.rs"]
 #[allow(dead_code)]
 mod peer;

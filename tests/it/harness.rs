@@ -17,6 +17,8 @@ use ed25519_dalek::SigningKey;
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
+use crate::last_words::show_log;
+
 /// Longest wait for anything that a test expects.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -103,6 +105,7 @@ impl Drop for Program {
         // Both fail only if the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        show_log(&self.name, self.child.id(), &self.log());
     }
 }
 

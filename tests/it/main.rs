@@ -17,6 +17,7 @@ mod gossip;
 mod harness;
 mod hostile;
 mod idle;
+mod last_words;
 mod login;
 mod noise;
 mod page;
