@@ -10,6 +10,7 @@ mod cluster;
 mod config;
 mod control;
 mod deploy;
+mod descriptors;
 mod doctor;
 mod drain;
 mod floors;

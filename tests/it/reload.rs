@@ -8,9 +8,9 @@ use std::mem::MaybeUninit;
 use std::time::Instant;
 
 use beacon_relay::config::live_settings;
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::cells::assert_balance;
+use crate::descriptors::Descriptors;
 use crate::harness::{Node, Relay, write_directory};
 use crate::peer::{Peer, upgrade_request};
 
@@ -72,13 +72,8 @@ fn is_undisturbed(peer: &Peer) -> bool {
 #[test]
 fn ten_thousand_peers_notice_nothing_of_a_reload() {
     assert!(live_settings().eq(SETTINGS.iter().map(|(key, ..)| *key)), "a setting is missing here");
-    // Both ends of each connection are on this machine, the other one in the relay.
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = u64::from(PEERS) + 2_000;
-    assert!(limit.maximum.is_none_or(|most| most >= wanted), "ulimit -Hn is below {wanted}");
-    limit.current = Some(limit.current.unwrap_or(0).max(wanted));
-    setrlimit(Resource::Nofile, limit).unwrap();
-
+    // A connection's other end is in the relay, which inherits the limit.
+    let _descriptors = Descriptors::take(u64::from(PEERS));
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("relay.toml");
     fs::write(&config, file(|(_, before, _)| before)).unwrap();

@@ -4,11 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::Value;
 
 use super::start;
 use crate::cluster::flow::Flow;
+use crate::descriptors::Descriptors;
 use crate::harness::{PATIENCE, Relay, look_until};
 use crate::peer::Peer;
 use crate::{harness::Node, page::traffic::WSS};
@@ -60,17 +60,10 @@ fn snapshot(stream: &mut TcpStream, count: usize) -> Value {
     }
 }
 
-fn raise_descriptors() {
-    let mut limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(20_000).min(20_000);
-    assert!(wanted > 4_096, "1,000 watchers need more than {wanted} descriptors (ulimit -Hn)");
-    limit.current = Some(limit.current.unwrap_or(0).max(wanted));
-    setrlimit(Resource::Nofile, limit).unwrap();
-}
-
 #[test]
 fn thousand_watchers_cost_little_memory_and_no_packet() {
-    raise_descriptors();
+    // The relay inherits the limit, and admits 512 operators at once by it.
+    let _descriptors = Descriptors::take(512 * 32);
     let relay = start(&["--relay-rate", "0"]);
     let [from, to] = WSS.map(|id| Peer::log_in(relay.wss, &Node::new(id)));
     let flow = Flow::start(from, WSS[0], WSS[1], to);
