@@ -2,9 +2,8 @@
 //! beacon gossips with.
 
 use std::net::UdpSocket;
-use std::time::Duration;
 
-use super::{Cluster, Fabric, on_both_fabrics};
+use super::{Cluster, Fabric, on_both_fabrics, wait_until_found};
 use crate::cells::assert_balance;
 use crate::harness::{Node, PATIENCE};
 use crate::peer::{Peer, UdpNode, relay as packet, sync};
@@ -24,7 +23,6 @@ fn node_of_a_beacon_is_reached_from_every_relay(fabric: Fabric) {
     let relays = &cluster.relays;
     beacon.send_to(&sync(9, &[77, 78]), relays[0].udp).unwrap();
     relays[0].wait_for_metric("pilot_beacon_learnt_nodes", 2.0);
-    relays[0].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
 
     // What the beacon gets is the whole Relay packet, from the relay that it knows.
     let expect = |wanted: &[u8]| {
@@ -39,16 +37,17 @@ fn node_of_a_beacon_is_reached_from_every_relay(fabric: Fabric) {
         }
     };
     let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
+    wait_until_found(&relays[1], 77, &relays[0]);
     b.relay(12, 77, b"over wss");
     expect(&packet(12, 77, b"over wss"));
     let udp = UdpNode::register(relays[2].udp, 21);
+    wait_until_found(&relays[2], 78, &relays[0]);
     udp.relay(78, b"over udp");
     expect(&packet(21, 78, b"over udp"));
 
     // And back: the beacon's packets reach nodes of every relay through the one that it knows.
-    for relay in &relays[1..] {
-        relay.wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
-    }
+    wait_until_found(&relays[0], 12, &relays[1]);
+    wait_until_found(&relays[0], 21, &relays[2]);
     beacon.send_to(&packet(77, 12, b"back"), relays[0].udp).unwrap();
     assert_eq!(b.delivery(), (77, b"back".to_vec()));
     beacon.send_to(&packet(78, 21, b"back as well"), relays[0].udp).unwrap();
@@ -58,7 +57,7 @@ fn node_of_a_beacon_is_reached_from_every_relay(fabric: Fabric) {
     let session = Node::new(77);
     crate::harness::write_directory(cluster.folder(), &[&nodes[0], &nodes[1], &session]);
     let mut moved = log_in_once_known(&cluster, &session);
-    std::thread::sleep(Duration::from_millis(51));
+    wait_until_found(&relays[1], 77, &relays[2]);
     b.relay(12, 77, b"here now");
     assert_eq!(moved.delivery(), (12, b"here now".to_vec()));
     relays.iter().for_each(assert_balance);

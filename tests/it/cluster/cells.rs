@@ -1,6 +1,6 @@
 //! Every node reaches every node, over whichever relay and whichever way it came.
 
-use super::{Cluster, Fabric, on_both_fabrics};
+use super::{Cluster, Fabric, on_both_fabrics, wait_until_claimed, wait_until_found};
 use crate::cells::assert_balance;
 use crate::harness::Node;
 use crate::peer::{Peer, UdpNode};
@@ -47,11 +47,8 @@ fn every_node_reaches_every_node(fabric: Fabric) {
         let id = 21 + u32::try_from(index).unwrap();
         everyone.push(Anyone::Udp(UdpNode::register(relay.udp, id)));
     }
-    // Told within moments; no packet is sent twice, so each has to arrive.
-    cluster.relays.iter().for_each(|relay| {
-        relay.wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"here\"}", 3.0);
-        relay.wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
-    });
+    // No packet is sent twice, so each has to arrive.
+    cluster.relays.iter().for_each(|relay| wait_until_claimed(relay, 3));
     for from in 0..everyone.len() {
         for to in (0..everyone.len()).filter(|to| *to != from) {
             let (sender, dest) = (everyone[from].id(), everyone[to].id());
@@ -72,6 +69,7 @@ fn largest_packets_pass_and_keep_their_order(fabric: Fabric) {
     let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
     let mut a = Peer::log_in(cluster.relays[0].wss, &nodes[0]);
     let mut b = Peer::log_in(cluster.relays[1].wss, &nodes[1]);
+    wait_until_found(&cluster.relays[0], 12, &cluster.relays[1]);
     let largest = vec![7; 65_527];
     a.relay(11, 12, &largest);
     assert!(b.delivery() == (11, largest));

@@ -12,12 +12,21 @@ use super::faults::print_row;
 use super::flow::Flow;
 use super::nats::NatsServer;
 use super::network::Network;
-use super::{Fabric, mesh_arguments, on_both_fabrics, wait_for_members, wait_until};
+use super::soon::{FOUND_WITHIN, assert_in_the_end};
+use super::{
+    Fabric, mesh_arguments, on_both_fabrics, wait_for_members, wait_until, wait_until_found,
+};
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay, write_directory};
 use crate::peer::Peer;
 
 on_both_fabrics!(newest_login_wins_when_two_halves_see_each_other_again);
+
+/// Time to cut and heal a link within three of them on a machine that is slow to do so.
+const KEEPALIVE: &str = "1500ms";
+
+/// Until a relay that is cut off is out of every route: three of them, and half a second.
+const DEAD_AFTER: Duration = Duration::from_millis(3 * 1_500 + 500);
 
 /// The host of the engine, where there is one.
 const ENGINE: u32 = 3;
@@ -61,7 +70,7 @@ fn three(fabric: Fabric, nodes: &[Node]) -> Cut {
         let any = format!("{}:0", network.address(host));
         let words = ["--keys", keys.to_str().unwrap(), "--wss-bind", &any, "--udp-bind", &any];
         let more = ["--admin-bind", &any, "--upgrade-rate", "0", "--relay-rate", "0"];
-        let rest = ["--public-plaintext", "--cluster-keepalive", "500ms"];
+        let rest = ["--public-plaintext", "--cluster-keepalive", KEEPALIVE];
         let cluster = match &nats {
             Some(nats) => vec!["--cluster-nats".to_owned(), nats.url()],
             None => mesh_arguments(folder.path(), bind, &binds),
@@ -81,14 +90,16 @@ fn cut_link_heals_and_others_notice_nothing() {
     let Cut { relays, network, .. } = &three(Fabric::Mesh, &nodes);
     let at = |index: usize, node: usize| Peer::log_in(relays[index].wss, &nodes[node]);
     let across = Flow::start(at(0, 0), 11, 12, at(1, 1));
-    let others = Flow::start(at(1, 2), 13, 14, at(2, 3));
+    let (c, d) = (at(1, 2), at(2, 3));
+    // Not one of the others' packets may be lost, nor those before it is known where they go.
+    wait_until_found(&relays[1], 14, &relays[2]);
+    let others = Flow::start(c, 13, 14, d);
     wait_until("both flows run", || across.received() > 100 && others.received() > 100);
 
     // Shorter than three keep-alives: a matter of retransmission.
     network.cut(0, 1);
     thread::sleep(Duration::from_millis(300));
     network.heal(0, 1);
-    let short = Instant::now();
     let received = across.received();
     wait_until("packets cross again", || across.received() > received + 100);
     assert_eq!(relays[0].metric("pilot_beacon_cluster_lost_total"), 0.0);
@@ -116,11 +127,10 @@ fn cut_link_heals_and_others_notice_nothing() {
         healed,
     );
     print_row(Fabric::Mesh, "link cut and healed", "over other links", &others, cut);
-    eprintln!("| Mesh | link cut | known | | {} ms |", known.as_millis());
     eprintln!("| Mesh | link healed | members again | | {} ms |", back.as_millis());
     assert_eq!((others.lost().len(), others.doubled(), across.doubled()), (0, 0, 0));
     assert!(across.is_in_order());
-    assert!(short < cut && known < Duration::from_millis(2_500), "{known:?}");
+    assert_in_the_end("Mesh | link cut | known", DEAD_AFTER, known);
     relays.iter().for_each(assert_balance);
 }
 
@@ -163,6 +173,8 @@ fn newest_login_wins_when_two_halves_see_each_other_again(fabric: Fabric) {
         moved,
     );
     eprintln!("| {fabric:?} | partition healed | members again | | {} ms |", back.as_millis());
-    assert_eq!((report.doubled(), report.lost_after(moved + Duration::from_millis(51))), (0, 0));
+    assert_eq!(report.doubled(), 0);
+    let found = report.recovered_after(moved);
+    assert_in_the_end(&format!("{fabric:?} | partition | move"), FOUND_WITHIN, found);
     relays.iter().for_each(assert_balance);
 }

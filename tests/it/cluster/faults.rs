@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::flow::{Flow, Report};
-use super::{Cluster, Fabric, on_both_fabrics, wait_for_members, wait_until};
+use super::soon::assert_in_the_end;
+use super::{Cluster, Fabric, on_both_fabrics, wait_for_members, wait_until, wait_until_found};
 use crate::cells::assert_balance;
 use crate::harness::Node;
 use crate::peer::Peer;
@@ -50,6 +51,8 @@ fn killed_relay_loses_only_its_own_connections(fabric: Fabric) {
     let mut peers = peers(&cluster, &nodes, &[0, 1, 0, 2]).into_iter();
     let mut next = || peers.next().unwrap();
     let (a, b, c, d) = (next(), next(), next(), next());
+    // Not one of the others' packets may be lost, nor those before it is known where they go.
+    wait_until_found(&cluster.relays[0], 12, &cluster.relays[1]);
     let others = Flow::start(a, 11, 12, b);
     let its_own = Flow::start(c, 13, 14, d);
     wait_until("both flows run", || others.received() > 100 && its_own.received() > 100);
@@ -68,12 +71,12 @@ fn killed_relay_loses_only_its_own_connections(fabric: Fabric) {
     let (others, its_own) = (others.stop(), its_own.stop());
     print_row(fabric, "SIGKILL", "between others", &others, killed);
     print_row(fabric, "SIGKILL", "to its node, which redialled", &its_own, killed);
-    eprintln!("| {fabric:?} | SIGKILL | known to all | | {} ms |", known.as_millis());
 
-    assert!(known < DEAD_AFTER, "{known:?}");
+    assert_in_the_end(&format!("{fabric:?} | SIGKILL | known to all"), DEAD_AFTER, known);
     assert_eq!((others.lost().len(), others.doubled()), (0, 0), "others lost packets");
     assert_eq!(its_own.doubled(), 0);
-    assert!(its_own.recovered_after(killed) < DEAD_AFTER);
+    let found = its_own.recovered_after(killed);
+    assert_in_the_end(&format!("{fabric:?} | SIGKILL | redial"), DEAD_AFTER, found);
     cluster.relays[..2].iter().for_each(assert_balance);
 
     cluster.restart(2);
@@ -86,6 +89,8 @@ fn frozen_relay_disturbs_nobody_and_is_back_when_it_thaws(fabric: Fabric) {
     let mut peers = peers(&cluster, &nodes, &[0, 1, 0, 2]).into_iter();
     let mut next = || peers.next().unwrap();
     let (a, b, c, d) = (next(), next(), next(), next());
+    // Not one of the others' packets may be lost, nor those before it is known where they go.
+    wait_until_found(&cluster.relays[0], 12, &cluster.relays[1]);
     let others = Flow::start(a, 11, 12, b);
     let its_own = Flow::start(c, 13, 14, d);
     wait_until("both flows run", || others.received() > 100 && its_own.received() > 100);
@@ -125,12 +130,10 @@ fn relays_that_start_at_once_find_each_other(fabric: Fabric) {
         "| {fabric:?} | start of 5 at once | all are members | | {} ms |",
         began.elapsed().as_millis()
     );
-    cluster.relays.iter().for_each(|relay| {
-        relay.wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
-    });
     thread::sleep(KEEPALIVE * 2);
     for (from, to) in [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (0, 3)] {
         let (sender, dest) = (nodes[from].id, nodes[to].id);
+        wait_until_found(&cluster.relays[from], dest, &cluster.relays[to]);
         peers[from].relay(sender, dest, b"hello");
         assert_eq!(peers[to].delivery(), (sender, b"hello".to_vec()));
     }

@@ -13,17 +13,26 @@ use crate::peer::Peer;
 /// Time between two packets.
 pub(crate) const PACE: Duration = Duration::from_millis(2);
 
-/// Time for the last packets to arrive.
+/// Nothing more is on its way if nothing has come for so long.
 const TAIL: Duration = Duration::from_millis(500);
 
 /// Packets from one WSS node to another, while this lives.
 pub(crate) struct Flow {
-    sending: Arc<AtomicBool>,
+    sending: Until,
     sender: JoinHandle<Vec<Instant>>,
-    listening: Arc<AtomicBool>,
+    listening: Until,
     received: Arc<Mutex<Vec<(u32, Instant)>>>,
     cut: Arc<AtomicBool>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Has a thread go on until this is dropped, also by a test that fails.
+struct Until(Arc<AtomicBool>);
+
+impl Drop for Until {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What became of the packets of a flow.
@@ -37,8 +46,8 @@ pub(crate) struct Report {
 impl Flow {
     /// Begins to send from a peer, in its name, to `dest`, which is this other peer.
     pub(crate) fn start(mut from: Peer, sender: u32, dest: u32, to: Peer) -> Self {
-        let sending = Arc::new(AtomicBool::new(true));
-        let go_on = Arc::clone(&sending);
+        let go_on = Arc::new(AtomicBool::new(true));
+        let sending = Until(Arc::clone(&go_on));
         let sender = thread::spawn(move || {
             let mut sent = Vec::new();
             while go_on.load(Ordering::Relaxed) {
@@ -52,7 +61,7 @@ impl Flow {
         let flow = Self {
             sending,
             sender,
-            listening: Arc::new(AtomicBool::new(true)),
+            listening: Until(Arc::new(AtomicBool::new(true))),
             received: Arc::default(),
             cut: Arc::default(),
             listeners: Mutex::default(),
@@ -63,7 +72,7 @@ impl Flow {
 
     /// Collects what another peer receives as well.
     pub(crate) fn listen(&self, peer: Peer) {
-        let (listening, received) = (Arc::clone(&self.listening), Arc::clone(&self.received));
+        let (listening, received) = (Arc::clone(&self.listening.0), Arc::clone(&self.received));
         let cut = Arc::clone(&self.cut);
         cut.store(false, Ordering::Relaxed);
         let listener = thread::spawn(move || {
@@ -85,13 +94,17 @@ impl Flow {
 
     /// Stops sending, waits for what is on its way, and reports.
     pub(crate) fn stop(self) -> Report {
-        self.sending.store(false, Ordering::Relaxed);
+        drop(self.sending);
         let sent = self.sender.join().unwrap();
-        let end = Instant::now() + TAIL;
-        while self.received.lock().len() < sent.len() && Instant::now() < end {
+        let (mut count, mut end) = (0, Instant::now() + TAIL);
+        while count < sent.len() && Instant::now() < end {
             thread::sleep(PACE);
+            let before = std::mem::replace(&mut count, self.received.lock().len());
+            if count > before {
+                end = Instant::now() + TAIL;
+            }
         }
-        self.listening.store(false, Ordering::Relaxed);
+        drop(self.listening);
         for listener in self.listeners.into_inner() {
             listener.join().unwrap();
         }
@@ -120,13 +133,20 @@ impl Report {
 
     /// How long after `moment` the last packet was sent that was lost.
     pub(crate) fn recovered_after(&self, moment: Instant) -> Duration {
-        let last = self.lost().last().map(|number| self.sent[*number as usize]);
-        last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moment))
+        self.recovered_after_each(&[moment])[0]
     }
 
-    /// How many were lost of those sent after `moment`.
-    pub(crate) fn lost_after(&self, moment: Instant) -> usize {
-        self.lost().iter().filter(|number| self.sent[**number as usize] > moment).count()
+    /// How long after each of these moments, which are in order, the last packet was sent
+    /// that was lost before the next of them.
+    pub(crate) fn recovered_after_each(&self, moments: &[Instant]) -> Vec<Duration> {
+        let lost: Vec<_> = self.lost().iter().map(|number| self.sent[*number as usize]).collect();
+        let nexts = moments.iter().skip(1).map(Some).chain([None]);
+        let last = |(moment, next): (&Instant, Option<&Instant>)| {
+            let before = |sent: &&Instant| next.is_none_or(|next| *sent < next);
+            let last = lost.iter().rfind(before);
+            last.map_or(Duration::ZERO, |last| last.saturating_duration_since(*moment))
+        };
+        moments.iter().zip(nexts).map(last).collect()
     }
 }
 

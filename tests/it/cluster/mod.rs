@@ -10,6 +10,7 @@ pub(crate) mod flow;
 mod moves;
 mod nats;
 mod network;
+mod soon;
 
 use std::fs;
 use std::net::UdpSocket;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use crate::control::ask;
 use crate::harness::{Node, PATIENCE, Relay, look_until, write_directory};
 use nats::NatsServer;
 
@@ -110,6 +112,25 @@ impl Cluster {
 pub(crate) fn wait_for_members(relay: &Relay, count: usize) {
     #[allow(clippy::cast_precision_loss)] // a handful
     relay.wait_for_metric("pilot_beacon_cluster_members", count as f64);
+}
+
+/// Waits until a relay knows that another one has a node, under the epoch that it has there.
+/// A packet for it has somewhere to go from here on.
+pub(crate) fn wait_until_found(by: &Relay, node: u32, at: &Relay) {
+    let explained = |relay| ask(relay, &["explain", &node.to_string()])["cluster"].take();
+    let what = format!("{node} is found at {} by {}", at.wss, by.wss);
+    wait_until(&what, || {
+        let epoch = explained(at)["epoch_here"].as_u64();
+        epoch.is_some() && explained(by)["elsewhere"]["epoch"].as_u64() == epoch
+    });
+}
+
+/// Waits until a relay has so many nodes, and their homes know of them.
+pub(crate) fn wait_until_claimed(relay: &Relay, nodes: u32) {
+    let entries = |kind| format!("pilot_beacon_cluster_presence_entries{{kind=\"{kind}\"}}");
+    relay.wait_for_metric(&entries("here"), f64::from(nodes));
+    // A node is claimed in the moment in which it is here, until all its homes have answered.
+    relay.wait_for_metric(&entries("outstanding"), 0.0);
 }
 
 /// The address of a relay by its position.

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::flow::Flow;
-use super::{Cluster, Fabric, on_both_fabrics, wait_until};
+use super::soon::{FOUND_WITHIN, assert_soon};
+use super::{Cluster, Fabric, on_both_fabrics, wait_until, wait_until_found};
 use crate::cells::assert_balance;
 use crate::harness::Node;
 use crate::peer::{Peer, UdpNode, relay as packet};
@@ -14,10 +15,6 @@ on_both_fabrics!(
     udp_node_is_reached_through_the_relay_that_it_registered_with,
     name_of_a_wss_node_elsewhere_is_not_believed_over_udp,
 );
-
-/// A packet sent so long after the login elsewhere must arrive. The round trip of a link on
-/// one machine is below 1 ms.
-const FOUND_WITHIN: Duration = Duration::from_millis(51);
 
 fn node_that_moves_is_followed_at_once_and_its_old_session_closed(fabric: Fabric) {
     let nodes = [Node::new(11), Node::new(12)];
@@ -45,20 +42,10 @@ fn node_that_moves_is_followed_at_once_and_its_old_session_closed(fabric: Fabric
     }
     let report = flow.stop();
     assert_eq!(report.doubled(), 0);
-    for moved in &moments {
-        let found = *moved + FOUND_WITHIN;
-        let next = moments.iter().find(|next| *next > moved).copied();
-        let lost = report.lost().into_iter().map(|number| report.sent[number as usize]);
-        // Until the next move, which has losses of its own.
-        let late = lost.filter(|sent| *sent > found && next.is_none_or(|next| *sent < next));
-        assert_eq!(late.count(), 0, "lost after {FOUND_WITHIN:?}");
-    }
-    eprintln!(
-        "{fabric:?}: {} moves, {} of {} packets lost",
-        moments.len(),
-        report.lost().len(),
-        report.sent.len()
-    );
+    let (lost, sent) = (report.lost().len(), report.sent.len());
+    eprintln!("{fabric:?}: {} moves, {lost} of {sent} packets lost", moments.len());
+    let found = report.recovered_after_each(&moments);
+    assert_soon(&format!("{fabric:?} | move"), FOUND_WITHIN, found);
     relays.iter().for_each(assert_balance);
     drop(here);
 }
@@ -69,22 +56,23 @@ fn node_that_leaves_and_comes_back_elsewhere_is_found(fabric: Fabric) {
     let relays = &cluster.relays;
     let mut a = Peer::log_in(relays[0].wss, &nodes[0]);
     let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
-    std::thread::sleep(FOUND_WITHIN);
+    wait_until_found(&relays[0], 12, &relays[1]);
     a.relay(11, 12, b"one");
     assert_eq!(b.delivery(), (11, b"one".to_vec()));
     // A second login elsewhere closes the first with 1000 "replaced".
     let mut there = Peer::log_in(relays[2].wss, &nodes[1]);
     assert_eq!(b.read_close(), (1000, "replaced".to_owned()));
-    std::thread::sleep(FOUND_WITHIN);
+    wait_until_found(&relays[0], 12, &relays[2]);
     a.relay(11, 12, b"two");
     assert_eq!(there.delivery(), (11, b"two".to_vec()));
     drop((b, there));
-    relays[2].wait_for_metric("pilot_beacon_wss_active", 0.0);
+    // Its relay tells all others that it is gone.
+    relays[0].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"place\"}", 0.0);
     // Asked for while it is nowhere: nobody remembers for long that it was not there.
     a.relay(11, 12, b"into the void");
     relays[0].wait_for_dropped("unknown_destination", 1);
     let mut back = Peer::log_in(relays[1].wss, &nodes[1]);
-    std::thread::sleep(FOUND_WITHIN);
+    wait_until_found(&relays[0], 12, &relays[1]);
     a.relay(11, 12, b"three");
     assert_eq!(back.delivery(), (11, b"three".to_vec()));
     relays.iter().for_each(assert_balance);
@@ -96,7 +84,7 @@ fn udp_node_is_reached_through_the_relay_that_it_registered_with(fabric: Fabric)
     let relays = &cluster.relays;
     let mut a = Peer::log_in(relays[0].wss, &node);
     let udp = UdpNode::register(relays[1].udp, 21);
-    relays[1].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
+    wait_until_found(&relays[0], 21, &relays[1]);
     a.relay(11, 21, b"through its own");
     assert_eq!(udp.delivery(), (11, b"through its own".to_vec()));
     // Another endpoint for it, at another relay, a moment later: too soon for a node to move.
@@ -114,7 +102,7 @@ fn name_of_a_wss_node_elsewhere_is_not_believed_over_udp(fabric: Fabric) {
     let relays = &cluster.relays;
     let mut a = Peer::log_in(relays[0].wss, &nodes[0]);
     let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
-    relays[1].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"outstanding\"}", 0.0);
+    wait_until_found(&relays[0], 12, &relays[1]);
     a.relay(11, 12, b"who are you");
     assert_eq!(b.delivery(), (11, b"who are you".to_vec()));
     // Relay 0 knows by now where 12 is; whoever says over UDP there that it is 12, lies.
