@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
+use tracing::debug;
 
 use super::{FrameSink, MAX_MESSAGE, Session, Settings, Timing};
 use crate::peers::End;
@@ -252,6 +253,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                 }
                 Ok(None) => break,
                 Err(violation) => {
+                    debug!(node = %self.session.id(), error = %violation, "a peer broke the framing rules");
                     self.violation = Some(violation);
                     self.hand_over(bytes, frames, now);
                     return self.session.end(End::Violation);

@@ -155,8 +155,9 @@ fn spec_3_8_broken_framing_ends_the_session_with_its_code() {
         |length: u64| [&[0x82, 0xff][..], &length.to_be_bytes(), &[0, 0, 0, 0]].concat();
     let too_long = frame(0x82, &[0; 65_537]);
     let in_fragments = [frame(0x02, &[0; 60_000]), frame(0x80, &[0; 5_537])].concat();
-    let cases: [(&str, Vec<u8>, u16); 13] = [
+    let cases: [(&str, Vec<u8>, u16); 14] = [
         ("no mask", vec![0x82, 1, 5], 1002),
+        ("the close of Caddy 2.6.2, without a mask", vec![0x88, 2, 3, 0xe9], 1002),
         ("a reserved bit", frame(0xc2, b"x"), 1002),
         ("an unknown opcode", frame(0x83, b"x"), 1002),
         ("a long ping", frame(0x89, &[0; 126]), 1002),

@@ -21,8 +21,8 @@ pub enum Violation {
     #[error("a length beyond 63 bits")]
     Length,
     /// A client's frame without a mask, or a server's with one.
-    #[error("wrong masking")]
-    Masking,
+    #[error("wrong masking of a {0:?} frame")]
+    Masking(Opcode),
     /// A continuation without a beginning, or a new message within another.
     #[error("fragments out of order")]
     Fragments,
@@ -48,7 +48,7 @@ impl Violation {
             | Self::Opcode(_)
             | Self::ControlFrame
             | Self::Length
-            | Self::Masking
+            | Self::Masking(_)
             | Self::Fragments
             | Self::CloseFrame => CloseCode::Protocol,
         }
@@ -116,7 +116,7 @@ impl Decoder {
         let bytes = buffer.get(*at..).unwrap_or_default();
         let Some(header) = Header::decode(bytes)? else { return Ok(None) };
         if header.mask.is_some() != (self.role == Role::Server) {
-            return Err(Violation::Masking);
+            return Err(Violation::Masking(header.opcode));
         }
         // The announced length is judged before the payload is there: nothing waits or grows
         // for a message that would be refused.

@@ -82,8 +82,10 @@ fn spec_3_6_longest_message_is_taken_and_one_more_is_refused_unread() {
 fn spec_3_8_violations_have_their_close_codes() {
     let mut unmasked = masked(2, true, b"x");
     unmasked[1] &= 0x7f;
-    let cases: [(&[u8], Violation, CloseCode); 8] = [
-        (&unmasked, Violation::Masking, CloseCode::Protocol),
+    let cases: [(&[u8], Violation, CloseCode); 9] = [
+        (&unmasked, Violation::Masking(Opcode::Binary), CloseCode::Protocol),
+        // Caddy 2.6.2 sends this one when it is reloaded.
+        (&[0x88, 2, 3, 0xe9], Violation::Masking(Opcode::Close), CloseCode::Protocol),
         (&masked(0, true, b"x"), Violation::Fragments, CloseCode::Protocol),
         (&masked(1, true, b"\xff"), Violation::InvalidText, CloseCode::InvalidText),
         (&masked(8, true, b"\x03"), Violation::CloseFrame, CloseCode::Protocol),
@@ -116,7 +118,7 @@ fn client_takes_only_unmasked_frames() {
     let mut client = Decoder::new(Role::Client, 1_024);
     assert_eq!(client.next(&mut buffer, &mut 0), Ok(Some(Message::Text(2..4))));
     let mut masked = masked(2, true, b"x");
-    assert_eq!(client.next(&mut masked, &mut 0), Err(Violation::Masking));
+    assert_eq!(client.next(&mut masked, &mut 0), Err(Violation::Masking(Opcode::Binary)));
 }
 
 /// What a public implementation makes of the same bytes: the payloads of its frames.
