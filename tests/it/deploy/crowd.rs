@@ -21,7 +21,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -31,6 +31,12 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::harness::{Node, PATIENCE, look_until};
+
+/// Longest wait for what a crowd does: a thousand TLS handshakes on a machine with other work.
+pub(super) const CROWD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Daemons that log in for the first time at once. More of them would only time each other out.
+const FIRST_LOGINS: usize = 64;
 
 type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
@@ -66,16 +72,19 @@ struct Daemon {
     office: Ipv4Addr,
     proxy: SocketAddr,
     tls: TlsConnector,
+    first_logins: Arc<Semaphore>,
     seen: Arc<Seen>,
     probed: watch::Receiver<()>,
 }
 
 impl Crowd {
-    /// So many daemons of the nodes 1 and up, in so many offices, all dialling at once.
+    /// So many daemons of the nodes 1 and up, in so many offices. Their first logins come one
+    /// after another, [`FIRST_LOGINS`] at a time; all later ones when each daemon wants.
     pub(super) fn dial(size: usize, offices: usize, proxy: SocketAddr, ca: &Path) -> Self {
         let runtime = Runtime::new().unwrap();
         let seen = Arc::<Seen>::default();
         let (probe, probed) = watch::channel(());
+        let first_logins = Arc::new(Semaphore::new(FIRST_LOGINS));
         let tls = TlsConnector::from(client_config(&Trust::CaFile(ca.to_owned())).unwrap());
         for number in 0..size {
             let daemon = Daemon {
@@ -83,6 +92,7 @@ impl Crowd {
                 office: office(number % offices),
                 proxy,
                 tls: tls.clone(),
+                first_logins: Arc::clone(&first_logins),
                 seen: Arc::clone(&seen),
                 probed: probed.clone(),
             };
@@ -104,13 +114,14 @@ impl Crowd {
     /// Waits until so many sessions have ended.
     pub(super) fn wait_for_ends(&self, number: usize) {
         let ended = || (self.seen.ends.lock().values().sum::<usize>() == number).then_some(());
-        look_until(Instant::now() + PATIENCE, ended).unwrap_or_else(|| self.complain("ended"));
+        look_until(Instant::now() + CROWD_PATIENCE, ended)
+            .unwrap_or_else(|| self.complain("ended"));
     }
 
     /// Waits until so many logins were accepted.
     pub(super) fn wait_for_accepted(&self, number: usize) {
         let accepted = || (count(&self.seen.accepted) >= number).then_some(());
-        look_until(Instant::now() + PATIENCE, accepted)
+        look_until(Instant::now() + CROWD_PATIENCE, accepted)
             .unwrap_or_else(|| self.complain("accepted"));
     }
 
@@ -119,7 +130,7 @@ impl Crowd {
         let expected = count(&self.seen.answers) + self.size;
         self.probe.send(()).unwrap();
         let answered = || (count(&self.seen.answers) == expected).then_some(());
-        look_until(Instant::now() + PATIENCE, answered)
+        look_until(Instant::now() + CROWD_PATIENCE, answered)
             .unwrap_or_else(|| self.complain("answered"));
     }
 
@@ -153,9 +164,12 @@ fn add(counter: &AtomicUsize) {
 impl Daemon {
     async fn live(mut self) {
         let mut backoff = Backoff::default();
+        let first_logins = Arc::clone(&self.first_logins);
+        let mut turn = first_logins.acquire().await.ok();
         loop {
             match timeout(PATIENCE, self.log_in()).await.unwrap_or(Err(Error::ConnectionClosed)) {
                 Ok(socket) => {
+                    turn.take();
                     let began = Instant::now();
                     add(&self.seen.live);
                     add(&self.seen.accepted);

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::crowd::{Crowd, count, raise_descriptors};
+use super::crowd::{CROWD_PATIENCE, Crowd, count, raise_descriptors};
 use super::nginx::Nginx;
 use super::{deploy, run, tool};
 use crate::caddy::Caddy;
-use crate::harness::{Node, PATIENCE, Relay};
+use crate::harness::{Node, PATIENCE, Relay, look_until};
 
 const PEERS: usize = 1_000;
 
@@ -33,7 +33,7 @@ fn reload_of_a_caddy_that_keeps_streams_disconnects_nobody() {
     let relay = relay("0", "100");
     let caddy = Caddy::that_keeps(relay.wss);
     let crowd = Crowd::dial(PEERS, 10, caddy.address, &caddy.ca);
-    crowd.wait_until_connected(PATIENCE);
+    crowd.wait_until_connected(CROWD_PATIENCE);
 
     caddy.reload();
 
@@ -47,12 +47,17 @@ fn reload_of_nginx_disconnects_nobody() {
     let relay = relay("0", "100");
     let nginx = Nginx::with(relay.wss, &["localhost".to_owned()], 1, ("", ""));
     let crowd = Crowd::dial(PEERS, 10, nginx.address, &nginx.ca());
-    crowd.wait_until_connected(PATIENCE);
+    crowd.wait_until_connected(CROWD_PATIENCE);
 
     nginx.reload();
 
     crowd.probe();
     assert!(crowd.seen().ends.lock().is_empty(), "{:?}", crowd.seen().ends.lock());
+}
+
+/// 1001 from Caddy; some see only the end of the connection.
+fn is_of_caddy(end: Option<u16>) -> bool {
+    matches!(end, Some(1001) | None)
 }
 
 #[test]
@@ -61,31 +66,62 @@ fn later_caddy_closes_all_without_the_directive_that_keeps_them() {
     let relay = relay("0", "100");
     let caddy = Caddy::of(tool("caddy"), "Caddyfile", relay.wss);
     let crowd = Crowd::dial(FEW, 1, caddy.address, &caddy.ca);
-    crowd.wait_until_connected(PATIENCE);
+    crowd.wait_until_connected(CROWD_PATIENCE);
+
     caddy.reload();
+
     crowd.wait_for_ends(FEW);
+    let ends = crowd.seen().ends.lock().clone();
+    assert!(ends.keys().all(|end| is_of_caddy(*end)), "{ends:?}");
+    assert_eq!(relay.log().matches(BROKEN).count(), 0, "{}", relay.log());
+}
+
+/// What the relay says of a peer that broke the framing rules.
+const BROKEN: &str = "a peer broke the framing rules";
+
+/// What it says of the close that Caddy 2.6.2 sends to the relay without a mask.
+const UNMASKED_CLOSE: &str = "wrong masking of a Close frame";
+
+/// Most peers that may see how the relay takes that close. Seen: one, in every other run.
+const OVERTAKEN: usize = PEERS / 50;
+
+/// Caddy 2.6.2 does not mask the close that it sends to the relay (caddyserver/caddy#5199, mended
+/// in 2.6.3). The relay must answer 1002 (SPEC §3.5). Caddy has closed most of its connections
+/// before its close leaves, and goes on copying until it has: so a few peers see the relay's
+/// 1002 where Caddy's 1001 should be. Nothing else may have been broken, and nobody else see it.
+fn assert_ends_by_caddy(crowd: &Crowd, relay: &Relay) {
+    let mut ends = crowd.seen().ends.lock().clone();
+    let overtaken = ends.remove(&Some(1002)).unwrap_or(0);
+    assert!(ends.keys().all(|end| is_of_caddy(*end)), "{ends:?}");
+    assert!(overtaken <= OVERTAKEN, "{overtaken} of 1002, {ends:?}");
+    // The relay says it before it answers, but the line may still be on its way.
+    let told = || (relay.log().matches(UNMASKED_CLOSE).count() >= overtaken).then_some(());
+    let told = look_until(Instant::now() + PATIENCE, told);
+    assert!(told.is_some(), "{overtaken} of 1002, for another reason:\n{}", relay.log());
+    let log = relay.log();
+    let other = log.lines().find(|line| line.contains(BROKEN) && !line.contains(UNMASKED_CLOSE));
+    assert_eq!(other, None);
 }
 
 #[test]
 fn reload_of_caddy_closes_all_and_the_limits_hold_the_storm() {
     const OFFICES: usize = 4;
-    const RATE: usize = 20;
+    // Less than a burst comes back while the crowd connects and dials again, however slowly.
+    const RATE: usize = 2;
     const BURST: usize = PEERS / OFFICES;
     let relay = relay(&RATE.to_string(), &BURST.to_string());
     let caddy = Caddy::start(relay.wss);
     let began = Instant::now();
     // Each office uses its burst to the last.
     let crowd = Crowd::dial(PEERS, OFFICES, caddy.address, &caddy.ca);
-    crowd.wait_until_connected(PATIENCE);
+    crowd.wait_until_connected(CROWD_PATIENCE);
 
     caddy.reload();
 
     crowd.wait_for_ends(PEERS);
-    // 1001 from Caddy; some see only the end of the connection.
-    let ends = crowd.seen().ends.lock().clone();
-    assert!(ends.keys().all(|code| matches!(code, Some(1001) | None)), "{ends:?}");
+    assert_ends_by_caddy(&crowd, &relay);
     // All dial again within half a second, and more than the limits allow are told to wait.
-    crowd.wait_for_accepted(PEERS + PEERS / 3);
+    crowd.wait_for_accepted(PEERS + PEERS / 20);
     let told_to_wait = count(&crowd.seen().limited);
     let (accepted, limited) = (outcome(&relay, "auth_ok"), outcome(&relay, "rate_limited"));
     let allowed =
