@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::{self, Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::deploy::{deploy, run, tool};
@@ -26,6 +27,7 @@ pub(crate) struct Caddy {
     /// The root of its own CA.
     pub(crate) ca: PathBuf,
     storage: TempDir,
+    _ports: [Socket; 2],
 }
 
 impl Caddy {
@@ -44,34 +46,45 @@ impl Caddy {
         let storage = tempfile::tempdir().unwrap();
         let ca = storage.path().join("caddy/pki/authorities/local/root.crt");
         let file = deploy(file);
-        let end = Instant::now() + PATIENCE;
-        // Caddy cannot say which ports the system chose for it, so they are chosen for it; should
-        // somebody else take them meanwhile, others are tried.
-        let started = look_until(end, || {
-            let free = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-            let [address, admin] = free.map(|listener| listener.local_addr().unwrap());
-            let variables = [
-                ("RELAY_HOST", "localhost".to_owned()),
-                ("RELAY_TLS", "internal".to_owned()),
-                ("RELAY_LISTEN", address.ip().to_string()),
-                ("RELAY_HTTPS_PORT", address.port().to_string()),
-                ("RELAY_UPSTREAM", upstream.to_string()),
-                ("RELAY_CADDY_ADMIN", admin.to_string()),
-            ];
-            let mut command = Command::new(&caddy);
-            command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).envs(variables);
-            command.env("XDG_DATA_HOME", storage.path()).env("XDG_CONFIG_HOME", storage.path());
+        // Caddy cannot say which ports the system chose for it, so they are chosen for it.
+        let ports = [(); 2].map(|()| reserve_port());
+        let [address, admin] =
+            ports.each_ref().map(|port| port.local_addr().unwrap().as_socket().unwrap());
+        let variables = [
+            ("RELAY_HOST", "localhost".to_owned()),
+            ("RELAY_TLS", "internal".to_owned()),
+            ("RELAY_LISTEN", address.ip().to_string()),
+            ("RELAY_HTTPS_PORT", address.port().to_string()),
+            ("RELAY_UPSTREAM", upstream.to_string()),
+            ("RELAY_CADDY_ADMIN", admin.to_string()),
+        ];
+        let mut command = Command::new(&caddy);
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).envs(variables);
+        command.env("XDG_DATA_HOME", storage.path()).env("XDG_CONFIG_HOME", storage.path());
+        // It listens before it has its certificate. While it gets that it cleans its storage as
+        // well, which can fail the first attempt; the next one would come after a minute.
+        let program = look_until(Instant::now() + PATIENCE, || {
             let program = Program::start(&mut command);
-            let line = program
-                .wait_for_line_of(&["serving initial configuration", "address already in use"]);
-            line.contains("serving").then_some((program, address, admin))
+            let line =
+                program.wait_for_line_of(&["certificate obtained successfully", "will retry"]);
+            let obtained = line.contains("obtained");
+            if !obtained {
+                eprintln!("Caddy is started again:\n{}", program.log());
+            }
+            obtained.then_some(program)
         });
-        let (program, address, admin) = started.expect("no port is free");
-        let caddy = Self { program, caddy, address, admin, ca, storage };
-        // It listens before it has its certificate.
-        let shaken = look_until(end, || caddy.dial().ok());
-        assert!(shaken.is_some(), "no TLS with Caddy:\n{}", caddy.program.log());
+        let program = program.expect("Caddy gets no certificate from itself");
+        let caddy = Self { program, caddy, address, admin, ca, storage, _ports: ports };
+        caddy.wait_for_tls();
         caddy
+    }
+
+    fn wait_for_tls(&self) {
+        let mut error = None;
+        let shaken = look_until(Instant::now() + PATIENCE, || {
+            self.dial().inspect_err(|cause| error = Some(cause.to_string())).ok()
+        });
+        assert!(shaken.is_some(), "no TLS with Caddy ({error:?}):\n{}", self.program.log());
     }
 
     /// `caddy reload` with another configuration: one that waits a little longer.
@@ -108,6 +121,16 @@ impl Caddy {
     fn get(&self, path: &str) -> (u16, String) {
         read_response(&mut self.request(path, "Connection: close\r\n"))
     }
+}
+
+/// A port of loopback that nobody else gets while this lives. Caddy gets it: as this socket, it
+/// binds with SO_REUSEPORT. So two Caddys that were told the same port would share it, and each
+/// get half of the other's clients.
+fn reserve_port() -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket
 }
 
 #[test]
