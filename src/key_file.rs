@@ -78,7 +78,10 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("{} is no key file: it must hold 32 bytes in base64", path.display())]
+    #[error(
+        "{} is no key file: it must hold 32 bytes in base64, as `beacon-relay keygen --out` writes them",
+        path.display()
+    )]
     NotAKey {
         /// The key file.
         path: PathBuf,

@@ -249,7 +249,11 @@ fn advice(error: &ConnectError, args: &Args, public_key: PublicKey) -> String {
     let node = args.node_id;
     match error {
         ConnectError::Login(LoginError::Refused { .. }) => {
-            format!("{error}; at the relay: beacon-relay enroll {node} {public_key}")
+            let key = args.key.display();
+            format!(
+                "{error}; is {key} the key of node {node}? Then, at the relay: \
+                 beacon-relay enroll {node} {public_key}"
+            )
         }
         ConnectError::Login(LoginError::OtherRelay { relay, .. }) => {
             format!("{error}; if that is the relay you mean: --relay-name {relay:?}")

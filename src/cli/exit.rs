@@ -37,7 +37,7 @@ pub enum Exit {
     #[error("{0}; start one, or name its state folder with --state-dir")]
     NoRelay(AskError),
     /// Anything else.
-    #[error("{0:#}")]
+    #[error("{}", one_line(.0))]
     Failed(#[from] anyhow::Error),
 }
 
@@ -62,9 +62,23 @@ impl Exit {
     }
 }
 
+/// The error and its causes; not again those that it has told already.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
+    use crate::key_file::read_key;
 
     #[test]
     fn address_in_use_is_named_and_exits_69() {
@@ -75,5 +89,13 @@ mod tests {
             exit.to_string().starts_with("--wss-bind = \"127.0.0.1:1\": address in use"),
             "{exit}"
         );
+    }
+    #[test]
+    fn each_cause_is_told_once() {
+        let error = anyhow!("no room").context("cannot write").context("cannot save");
+        assert_eq!(Exit::Failed(error).to_string(), "cannot save: cannot write: no room");
+        let error = read_key("/nonexistent/node.key".as_ref()).err().unwrap();
+        let line = Exit::Failed(error.into()).to_string();
+        assert_eq!(line.matches("No such file").count(), 1, "{line}");
     }
 }

@@ -1,8 +1,9 @@
 //! `keygen`: a new Ed25519 key.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
@@ -31,8 +32,14 @@ impl Keygen {
             let keys = serde_json::json!({ "seed": seed, "public_key": public.to_string() });
             return output::print(&format!("{keys}\n"));
         };
-        create_key(&file, &key)
-            .with_context(|| format!("--out = {file:?}: the key cannot be written"))?;
+        create_key(&file, &key).map_err(|error| {
+            if error.kind() == ErrorKind::AlreadyExists {
+                return anyhow!(
+                    "--out = {file:?}: it exists already, and stays; name another file"
+                );
+            }
+            anyhow!("--out = {file:?}: the key cannot be written: {error}")
+        })?;
         output::print(&format!("{public}\n"))
     }
 }

@@ -43,7 +43,10 @@ impl KeyList {
             let (line, column) = (error.line(), error.column());
             let text = error.to_string();
             let reason = text.strip_suffix(&format!(" at line {line} column {column}"));
-            let reason = reason.unwrap_or(&text).to_owned();
+            let mut reason = reason.unwrap_or(&text).to_owned();
+            if error.is_syntax() || error.is_eof() {
+                reason.push_str("; it must hold JSON such as {\"4242\": \"<public key>\"}");
+            }
             FileError::Invalid { path: path.to_owned(), line, column, reason }
         })
     }

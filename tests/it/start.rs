@@ -106,6 +106,7 @@ fn key_file_that_cannot_be_used_exits_78_with_the_place() {
         ("zero.json", "{\"0\": \"A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=\"}", "line 1"),
         ("list.json", "[]", "line 1, column"),
         ("empty.json", "", "line 1"),
+        ("node.key", "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=", "it must hold JSON such as"),
     ] {
         let path = write(&folder, name, text);
         let line = refused(&["--keys", &path], CONFIG);
