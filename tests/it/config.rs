@@ -192,6 +192,7 @@ fn bad_file_that_a_flag_names_exits_78() {
     let folder = TempDir::new().unwrap();
     let empty = write(&folder, "empty", "\n");
     let broken = write(&folder, "keys.json", "{\"7\": 7}");
+    let short = write(&folder, "short", "fifteen bytes..");
     let missing = folder.path().join("missing");
     let missing = missing.to_str().unwrap();
     let registry = "--registry=r:9000";
@@ -200,6 +201,9 @@ fn bad_file_that_a_flag_names_exits_78() {
         ("--registry-ca", missing, &[registry]),
         ("--registry-admin-token-file", &empty, &[registry]),
         ("--registry-admin-token-file", missing, &[registry]),
+        ("--admin-token-file", &empty, &[]),
+        ("--admin-token-file", &short, &[]),
+        ("--admin-token-file", missing, &[]),
         ("--keys", &broken, &[]),
         ("--config", missing, &[]),
         ("--config", folder.path().to_str().unwrap(), &[]),

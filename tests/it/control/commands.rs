@@ -81,6 +81,26 @@ fn reload_takes_keys_in_and_says_how_many() {
 }
 
 #[test]
+fn reload_that_takes_most_keys_away_needs_force() {
+    let nodes: Vec<_> = (1..=20).map(Node::new).collect();
+    let relay = Relay::with_nodes(&nodes.iter().collect::<Vec<_>>(), &[]);
+    let (mut stays, mut goes) =
+        (Peer::log_in(relay.wss, &nodes[0]), Peer::log_in(relay.wss, &nodes[19]));
+    write_directory(relay.keys(), &[&nodes[0]]);
+    let (code, error) = fail(relay.state_dir(), &["reload"]);
+    assert_eq!(code, 1);
+    assert!(error.contains("19 of 20") && error.contains("--force"), "{error}");
+    stays.relay(1, 20, b"nobody is thrown out");
+    assert_eq!(goes.delivery(), (1, b"nobody is thrown out".to_vec()));
+
+    let answer = ask(&relay, &["reload", "--force"]);
+    assert!(answer.to_string().contains("\"removed\":19"), "{answer}");
+    assert_eq!(goes.read_close().0, 1008);
+    stays.relay(1, 1, b"to itself");
+    assert_eq!(stays.delivery(), (1, b"to itself".to_vec()));
+}
+
+#[test]
 fn log_level_changes_what_is_logged() {
     let node = Node::new(11);
     let relay = Relay::with_nodes(&[&node], &[]);
