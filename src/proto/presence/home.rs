@@ -22,7 +22,6 @@ impl<I: Name> Presence<I> {
         }
         let refusal = match verdict {
             Verdict::Granted { epoch, replaced } => {
-                self.statements.end_moved(from, id, u64::MAX);
                 if let Some((owner, ends)) = replaced {
                     self.replace(id, from, owner, ends, now);
                 }
