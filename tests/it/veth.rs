@@ -28,9 +28,8 @@ impl Namespace {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (number, process) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
         let name = format!("br{process}-{number}");
-        // 198.18.0.0/15 is for tests of networks: 2^15 times four addresses.
-        let network =
-            u32::from(Ipv4Addr::new(198, 18, 0, 0)) | ((process * 8 % 0x8000 + number) * 4);
+        // 198.18.0.0/15 is for tests of networks, its other half for those of clusters.
+        let network = free_network(Ipv4Addr::new(198, 18, 0, 0), 4, process * 8 + number);
         let end = |host| Ipv4Addr::from(network + host);
         let namespace = Self { name, here: end(1), there: end(2) };
         let Self { name, here, there } = &namespace;
@@ -68,7 +67,20 @@ impl Drop for Namespace {
     }
 }
 
-pub(crate) fn ip(arguments: &str) {
+/// The first address of a network of so many, the `start`th of this /16 or a later one that no
+/// interface is in: another run may be under way, or was killed and left its own behind.
+pub(crate) fn free_network(among: Ipv4Addr, size: u32, start: u32) -> u32 {
+    let shown = ip("-4 -oneline address show");
+    let address = |word: &str| word.split_once('/')?.0.parse().map(Ipv4Addr::to_bits).ok();
+    let taken: Vec<_> = shown.split_whitespace().filter_map(address).collect();
+    let count = 0x1_0000 / size;
+    let mut networks = (start..start + count).map(|n| among.to_bits() + n % count * size);
+    let is_free = |first: &u32| !taken.iter().any(|one| (*first..*first + size).contains(one));
+    networks.find(is_free).expect("a network is free")
+}
+
+/// Runs `ip`, which must succeed; what it says.
+pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split(' ')).output();
     let output = output.expect("this test needs `ip` (iproute2); `make setup` installs it");
     assert!(
@@ -77,6 +89,7 @@ pub(crate) fn ip(arguments: &str) {
          `ip {arguments}`: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::veth::ip;
+use crate::veth::{free_network, ip};
 
 /// A bridge with namespaces on it; all go when this is dropped.
 pub(crate) struct Network {
@@ -20,9 +20,7 @@ impl Network {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let (number, process) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
         let name = format!("bc{process}n{number}");
-        // 198.19.0.0/16 is for tests of networks: 2^11 times 32 addresses.
-        let network = (process.wrapping_mul(8) + number) % 0x800 * 32;
-        let network = u32::from(Ipv4Addr::new(198, 19, 0, 0)) | network;
+        let network = free_network(Ipv4Addr::new(198, 19, 0, 0), 32, process * 8 + number);
         let made = Self { name, network, hosts };
         ip(&format!("link add {} type bridge", made.name));
         ip(&format!("address add {}/27 dev {}", made.address(29), made.name));
