@@ -93,10 +93,16 @@ fn inherited_sockets_are_served_by_as_many_threads_and_ours_stay_closed() {
     assert_eq!(relay.udp, kept.udp[0].local_addr().unwrap());
     let line = relay.wait_for_line("took over sockets");
     assert!(line.contains("wss=true admin=true udp=3"), "{line}");
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", relay.id())).unwrap();
-    let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap();
-    let threads = tasks.map(|task| name(task.unwrap())).filter(|name| name.starts_with("udp-"));
-    assert_eq!(threads.count(), 3);
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", relay.id())).unwrap();
+        let comms = tasks.map(|task| task.unwrap().path().join("comm"));
+        // A thread of another kind may have ended.
+        let names = comms.filter_map(|comm| std::fs::read_to_string(comm).ok());
+        names.filter(|name| name.starts_with("udp-")).count()
+    };
+    // A thread names itself, once it runs.
+    let named = look_until(Instant::now() + PATIENCE, || (threads() == 3).then_some(()));
+    assert!(named.is_some(), "{} threads", threads());
 
     // Whichever socket the kernel gives a flow to, somebody reads it.
     let mut peer = Peer::log_in(relay.wss, &kept.nodes[0]);

@@ -33,8 +33,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// machine does meets its neighbour as well.
 const WINDOW: Duration = Duration::from_millis(200);
 
-/// Measurements of each kind: at least, and at most where the machine is noisy.
-const ROUNDS: std::ops::RangeInclusive<usize> = 10..=25;
+/// Measurements of each kind: at least, and at most where the machine is noisy. Beside a build
+/// the median of 25 was once 90 %, between 96 % and 110 % of other runs.
+const ROUNDS: std::ops::RangeInclusive<usize> = 10..=60;
 
 /// What the pairs must keep (issue: 95 %).
 const SHARE: f64 = 0.95;
@@ -187,7 +188,7 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else() {
     assert!(relay.metric("pilot_beacon_packets_queued") > 100.0);
     drop(stuck);
     relay.wait_for_metric("pilot_beacon_wss_sessions", 0.0);
-    assert_eq!(relay.metric("pilot_beacon_packets_queued"), 0.0);
+    relay.wait_for_metric("pilot_beacon_packets_queued", 0.0);
     assert_balance(&relay);
 }
 
@@ -207,8 +208,8 @@ fn spec_5_5_reader_that_takes_nothing_for_the_write_timeout_is_ended_and_its_que
     relay.wait_for_metric("pilot_beacon_wss_sessions", 1.0);
     relay.wait_for_metric("pilot_beacon_wss_frames_in_total", 10_000.0);
     assert_eq!(relay.metric("pilot_beacon_wss_active"), 1.0);
+    relay.wait_for_metric("pilot_beacon_packets_queued", 0.0);
     assert!(dropped(&relay, "peer_gone") > 100.0, "{}", relay.metrics());
-    assert_eq!(relay.metric("pilot_beacon_packets_queued"), 0.0);
     assert_balance(&relay);
     wss.send(9, b"unharmed");
     assert_eq!(wss.read(), Some((10, b"unharmed".to_vec())));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::{ask, say};
 use crate::harness::{Node, PATIENCE, Relay, look_until};
@@ -67,6 +67,11 @@ fn sigusr2_writes_a_file_and_only_the_newest_stay() {
         relay.signal("USR2");
         let written = || relay.log().matches("recorded the last events").count() == count;
         look_until(Instant::now() + PATIENCE, || written().then_some(())).expect("it is written");
+        // A file is named by its millisecond, which has one file.
+        let name = files().pop().unwrap();
+        let ms = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let is_past = || !name.ends_with(format!("flight-{:013}.jsonl", ms()));
+        look_until(Instant::now() + PATIENCE, || is_past().then_some(())).unwrap();
     }
     let files = files();
     assert_eq!(files.len(), 8);
