@@ -146,3 +146,17 @@ fn relay_whose_listener_cannot_be_reached_is_not_ready_until_it_can() {
     relay.wait_for_metric("pilot_beacon_ready", 1.0);
     relay.wait_for_line("the canary is served again");
 }
+
+#[test]
+fn canary_that_a_reload_turns_on_flies_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("relay.toml");
+    fs::write(&file, "canary_interval = \"0s\"").unwrap();
+    let relay = Relay::start(["--config", file.to_str().unwrap()]);
+    assert_eq!(readiness(&relay).1["parts"]["canary"]["reason"], "off");
+    fs::write(&file, "canary_interval = \"1h\"").unwrap();
+    relay.signal("HUP");
+    wait_for_flights(&relay, 1.0);
+    let (status, parts) = readiness(&relay);
+    assert_eq!(status, 200, "{parts}");
+}

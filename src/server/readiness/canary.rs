@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::sleep_until;
 use tracing::{info, warn};
 
 use crate::admin::{Condition, Part};
@@ -76,6 +76,8 @@ pub(super) struct Canary {
 struct State {
     /// Between flights; none are made where it is zero.
     interval: Duration,
+    /// When the next flight begins, unless it is under way.
+    due: Instant,
     /// When the last flight ended, or the first could have begun.
     landed: Instant,
     /// How long the last took that went well.
@@ -88,7 +90,8 @@ struct State {
 impl Canary {
     pub(super) fn new(interval: Duration) -> Self {
         let landed = Instant::now();
-        let state = State { interval, landed, took: None, failures: 0, error: None };
+        let due = landed + interval;
+        let state = State { interval, due, landed, took: None, failures: 0, error: None };
         Self { state: Mutex::new(state), time: Histogram::new(TIME), landings: Labelled::default() }
     }
 
@@ -118,6 +121,18 @@ impl Canary {
                 state.error = Some(error);
             }
         }
+        let wait = if state.failures == 0 { state.interval } else { state.interval.min(RETRY) };
+        state.due = state.landed + wait;
+    }
+
+    /// When the next flight is due at this interval; never where it is zero. Another interval
+    /// than before begins with a flight, and is not held against the one before.
+    fn next(&self, interval: Duration, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        if state.interval != interval {
+            (state.interval, state.landed, state.due) = (interval, now, now);
+        }
+        (!interval.is_zero()).then_some(state.due)
     }
 
     /// Makes a flight whenever one is due, for ever.
@@ -128,13 +143,10 @@ impl Canary {
     ) {
         loop {
             let interval = config.borrow_and_update().canary_interval;
-            let wait = {
-                let mut state = self.state.lock();
-                state.interval = interval;
-                if state.failures == 0 { interval } else { interval.min(RETRY) }
-            };
+            let due = self.next(interval, Instant::now());
+            let wait = async { sleep_until(due.unwrap_or_else(Instant::now).into()).await };
             tokio::select! {
-                () = sleep(wait), if !interval.is_zero() => self.fly(&server).await,
+                () = wait, if due.is_some() => self.fly(&server).await,
                 Ok(()) = config.changed() => {}
                 // Off, and nobody can change that any more.
                 else => return std::future::pending().await,
@@ -235,6 +247,22 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn another_interval_begins_with_a_flight_and_is_not_overdue() {
+        let (canary, landed) = after(vec![Ok(())]);
+        assert_eq!(canary.next(INTERVAL, landed), Some(landed + INTERVAL));
+        assert_eq!(canary.next(Duration::ZERO, landed), None);
+        let later = landed + INTERVAL * 100;
+        assert_eq!(canary.next(INTERVAL, later), Some(later));
+        assert_eq!(canary.part(later).condition, Condition::Ok);
+        assert!(!canary.is_stuck(later));
+        // A reload of something else puts nothing off.
+        assert_eq!(canary.next(INTERVAL, later + RETRY), Some(later));
+        let shorter = later + INTERVAL;
+        assert_eq!(canary.next(RETRY, shorter), Some(shorter));
+        assert!(!canary.is_stuck(shorter + LIMIT + GRACE));
     }
 
     #[test]
