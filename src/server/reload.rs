@@ -15,11 +15,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::{Level, enabled, info, warn};
 
 use super::service::Service;
 use super::{Host, SetLogFilter, ToRelay, settings};
-use crate::config::{self, Config, Difference, Loaded, Source};
+use crate::config::{self, Config, Difference, Loaded, LogFilter, Source};
 use crate::directory::{self, Directory, Reload};
 use crate::ids::NodeId;
 use crate::metrics::{Event, Gauge, Labelled, Traffic, What, Word as _, family};
@@ -143,11 +143,20 @@ impl Reloader {
     ) -> Result<Changes, ReloadError> {
         match self.read(force).await {
             Ok((new, keys)) => {
-                let settings = match (in_force, new) {
+                let settings = match (&mut *in_force, new) {
                     (Some(in_force), Some(new)) => self.apply(in_force, &new),
                     _ => Difference::default(),
                 };
+                let filter = in_force.as_ref().map(|loaded| loaded.config.log_level.clone());
+                let changed = settings.applied.iter().any(|change| change.key == "log_level");
+                let filter = filter.filter(|_| changed);
+                // A filter that hides what follows comes after it, one that shows it before.
+                let is_heard = enabled!(Level::INFO);
+                if !is_heard {
+                    self.set_log_filter(filter.as_ref());
+                }
                 self.mark_good();
+                tell(&settings);
                 self.count(Outcome::Ok);
                 info!(
                     applied = settings.applied.len(),
@@ -157,6 +166,9 @@ impl Reloader {
                     changed = keys.changed,
                     "reloaded"
                 );
+                if is_heard {
+                    self.set_log_filter(filter.as_ref());
+                }
                 Ok(Changes { settings, keys })
             }
             Err(error) => {
@@ -192,18 +204,7 @@ impl Reloader {
             relay.update(settings::rules(config, *udp_address));
             relay.beacons().believe_all(config.open_gossip);
             table.allow_endpoints(config.max_nodes);
-            if let Some(set) = &self.set_log_filter {
-                set(&config.log_level);
-            }
             self.config.send_replace(Arc::new(config.clone()));
-        }
-        for change in &difference.applied {
-            let config::Change { key, old, new } = change;
-            info!(setting = key, %old, %new, "a setting has changed");
-        }
-        for change in &difference.needs_restart {
-            let config::Change { key, old, new } = change;
-            warn!(setting = key, %old, %new, "a changed setting needs a restart");
         }
         for warning in &new.config.warnings {
             warn!(reason = %warning, "questionable setting");
@@ -228,6 +229,12 @@ impl Reloader {
                 // What came of it is in the log and the metrics.
                 let _reported = self.reload(false).await;
             }
+        }
+    }
+
+    fn set_log_filter(&self, filter: Option<&LogFilter>) {
+        if let (Some(set), Some(filter)) = (&self.set_log_filter, filter) {
+            set(filter);
         }
     }
 
@@ -263,6 +270,18 @@ impl Reloader {
                 &self.last_good_at,
             ),
         ]);
+    }
+}
+
+/// Says what has changed.
+fn tell(difference: &Difference) {
+    for change in &difference.applied {
+        let config::Change { key, old, new } = change;
+        info!(setting = key, %old, %new, "a setting has changed");
+    }
+    for change in &difference.needs_restart {
+        let config::Change { key, old, new } = change;
+        warn!(setting = key, %old, %new, "a changed setting needs a restart");
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::control::say;
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, write_directory};
 use crate::peer::Peer;
 
@@ -161,6 +162,27 @@ fn level_of_the_log_is_changed_by_a_reload() {
     assert!(!relay.log().contains("peer connected"), "{}", relay.log());
     drop(Peer::log_in(relay.wss, &node));
     relay.wait_for_line("peer connected");
+}
+
+#[test]
+fn level_that_an_operator_has_set_outlives_a_reload_of_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, node) = (folder.path().join("relay.toml"), Node::new(11));
+    fs::write(&file, "max_nodes = 10").unwrap();
+    let relay = Relay::with_nodes(&[&node], &["--config", file.to_str().unwrap()]);
+    say(&relay, &["log-level", "debug"]);
+    fs::write(&file, "max_nodes = 20").unwrap();
+    relay.signal("HUP");
+    relay.wait_for_line("reloaded");
+    drop(Peer::log_in(relay.wss, &node));
+    relay.wait_for_line("peer connected");
+
+    // One that hides what a reload has to say comes after that.
+    fs::write(&file, "max_nodes = 30\nlog_level = \"warn\"").unwrap();
+    relay.signal("HUP");
+    relay.wait_for_line("setting=\"log_level\" old=info new=warn");
+    let reloaded = || (relay.log().matches("reloaded").count() == 2).then_some(());
+    look_until(Instant::now() + PATIENCE, reloaded).expect("it is told");
 }
 
 #[test]
