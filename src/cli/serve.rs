@@ -90,10 +90,10 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
     })
 }
 
-/// Serves until a signal, then drains; a second signal ends it at once.
+/// Serves until a signal or an order, then drains; a signal after the first ends it at once.
 async fn run(mut server: Server, signals: &mut Signals, log: &LogControl) -> Result<(), Exit> {
     let mut orders = server.take_orders().expect("nobody else runs this server");
-    loop {
+    let mut signalled = loop {
         let told = tokio::select! {
             told = signals.next() => told,
             Some(order) = orders.recv() => Told::Order(order),
@@ -103,7 +103,7 @@ async fn run(mut server: Server, signals: &mut Signals, log: &LogControl) -> Res
             }
         };
         match told {
-            Told::Stop => break,
+            Told::Stop => break true,
             Told::Reload => {
                 // What came of it is in the log and the metrics.
                 let _reported = server.reload(false).await;
@@ -112,20 +112,31 @@ async fn run(mut server: Server, signals: &mut Signals, log: &LogControl) -> Res
             Told::Order(order) => match order.task.clone() {
                 Task::Drain => {
                     order.answer(Ok(json!({ "draining": true })));
-                    break;
+                    break false;
                 }
                 Task::Reload { force } => order.answer(reload(&server, force).await),
                 Task::Log(filter) => order.answer(change_log(log, &filter)),
             },
         }
-    }
-    drop(orders);
+    };
     let drained = server.shutdown();
-    tokio::select! {
-        () = drained => Ok(()),
-        () = signals.stop() => {
-            info!("stopped without draining to the end, by a second signal");
-            Err(anyhow!("stopped at once by a second signal").into())
+    tokio::pin!(drained);
+    loop {
+        tokio::select! {
+            () = &mut drained => return Ok(()),
+            Some(order) = orders.recv() => {
+                let is_done = order.task == Task::Drain;
+                let refused = || "the relay is draining".to_owned();
+                order.answer(is_done.then(|| json!({ "draining": true })).ok_or_else(refused));
+            }
+            // The first after an operator's order, such as systemd's, cuts nobody off.
+            () = signals.stop() => {
+                if std::mem::replace(&mut signalled, true) {
+                    info!("stopped without draining to the end, by a second signal");
+                    return Err(anyhow!("stopped at once by a second signal").into());
+                }
+                info!("draining already; another signal stops at once");
+            }
         }
     }
 }

@@ -38,16 +38,21 @@ impl Service {
         Self { manager, vitals, table }
     }
 
+    /// The service manager, while it was not told of the end, after which nothing is news.
+    fn manager_until_the_end(&self) -> Option<&ServiceManager> {
+        self.manager.as_ref().filter(|_| !self.vitals.is_draining())
+    }
+
     /// Everything is in place, at the start or after a reload.
     pub(super) fn ready(&self) {
-        if let Some(manager) = &self.manager {
+        if let Some(manager) = self.manager_until_the_end() {
             manager.ready(&self.status());
         }
     }
 
     /// A reload begins.
     pub(super) fn reloading(&self) {
-        if let Some(manager) = &self.manager {
+        if let Some(manager) = self.manager_until_the_end() {
             manager.reloading();
         }
     }

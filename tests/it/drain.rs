@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::control::say;
 use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::peer::{Peer, upgrade_request};
 
@@ -114,4 +115,21 @@ fn login_that_began_before_the_drain_ends_in_it() {
     relay.wait_for_line("draining");
     let (opcode, payload) = half.try_to_authenticate(&nodes[2], 2);
     assert_eq!((opcode, &payload[..2]), (8, &1001_u16.to_be_bytes()[..]));
+}
+
+#[test]
+fn signal_after_an_operators_drain_cuts_nobody_off() {
+    let nodes = [11, 12, 13].map(Node::new);
+    let mut relay = Relay::with_nodes(&nodes.each_ref(), &["--drain-time", "2s"]);
+    let mut peers = nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
+    say(&relay, &["drain"]);
+    relay.wait_for_line("draining");
+    // As `drain` and then `systemctl stop` do.
+    relay.signal("TERM");
+    relay.wait_for_line("draining already");
+    assert!(say(&relay, &["drain"]).contains("drains"), "a second order changes nothing");
+    for peer in &mut peers {
+        assert_eq!(peer.read_close().0, 1001);
+    }
+    assert_eq!(relay.wait_for_end(), 0);
 }

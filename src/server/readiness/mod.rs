@@ -121,6 +121,11 @@ impl Vitals {
         Readiness::new(phase, BTreeMap::from(parts))
     }
 
+    /// Whether the end has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        *self.phase.borrow() == Phase::Draining
+    }
+
     /// Whether the process does what it is there for, as far as a restart could mend it.
     pub(super) fn is_alive(&self) -> bool {
         // A runtime that is stuck cannot even ask.
