@@ -1,6 +1,7 @@
 //! What is allowed, but worth a line in the log.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -26,6 +27,17 @@ pub enum Warning {
         /// The file.
         path: PathBuf,
     },
+    /// Whoever reaches the operators' port sees who is connected.
+    #[error(
+        "{place} = {address}: the operators' pages have no password, and this address may be \
+         public; bind loopback or an inner address, or close the port in the firewall"
+    )]
+    PublicAdmin {
+        /// Who set it.
+        place: Place,
+        /// The address.
+        address: SocketAddr,
+    },
     /// A setting of a cluster that is not there.
     #[error("{place} does nothing without --cluster-bind or --cluster-nats: this relay is alone")]
     NoCluster {
@@ -48,11 +60,38 @@ impl Warning {
             let place = layers.place(key);
             warnings.extend(readable.map(|path| Self::ReadableSecret { place, path }));
         }
+        let address: SocketAddr = layers.read("admin_bind")?;
+        if may_be_public(address.ip()) {
+            warnings.push(Self::PublicAdmin { place: layers.place("admin_bind"), address });
+        }
         if ["cluster_bind", "cluster_nats"].iter().all(|key| layers.is_default(key)) {
             let idle = ["cluster_name", "cluster_keepalive"].into_iter();
             let idle = idle.filter(|key| !layers.reads_as_default(key));
             warnings.extend(idle.map(|key| Self::NoCluster { place: layers.place(key) }));
         }
         Ok(warnings)
+    }
+}
+
+/// Whether an address may be reached from everywhere.
+fn may_be_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => !(ip.is_loopback() || ip.is_private() || ip.is_link_local()),
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_inner_networks_are_not_public() {
+        for inner in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1", "::ffff:10.0.0.1"] {
+            assert!(!may_be_public(inner.parse().unwrap()), "{inner}");
+        }
+        for public in ["0.0.0.0", "::", "192.0.2.1", "2001:db8::1"] {
+            assert!(may_be_public(public.parse().unwrap()), "{public}");
+        }
     }
 }
