@@ -133,20 +133,15 @@ impl Report {
 
     /// How long after `moment` the last packet was sent that was lost.
     pub(crate) fn recovered_after(&self, moment: Instant) -> Duration {
-        self.recovered_after_each(&[moment])[0]
+        self.recovered_between(moment, Instant::now())
     }
 
-    /// How long after each of these moments, which are in order, the last packet was sent
-    /// that was lost before the next of them.
-    pub(crate) fn recovered_after_each(&self, moments: &[Instant]) -> Vec<Duration> {
-        let lost: Vec<_> = self.lost().iter().map(|number| self.sent[*number as usize]).collect();
-        let nexts = moments.iter().skip(1).map(Some).chain([None]);
-        let last = |(moment, next): (&Instant, Option<&Instant>)| {
-            let before = |sent: &&Instant| next.is_none_or(|next| *sent < next);
-            let last = lost.iter().rfind(before);
-            last.map_or(Duration::ZERO, |last| last.saturating_duration_since(*moment))
-        };
-        moments.iter().zip(nexts).map(last).collect()
+    /// The same of the packets that were sent before `until`.
+    pub(crate) fn recovered_between(&self, moment: Instant, until: Instant) -> Duration {
+        let lost = self.lost();
+        let mut sent = lost.iter().map(|number| self.sent[*number as usize]);
+        let last = sent.rfind(|sent| *sent < until);
+        last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moment))
     }
 }
 
