@@ -32,6 +32,7 @@ fn session_is_told_with_what_became_of_its_packets() {
     peer.relay(11, 99, b"to nobody");
     peer.relay(11, 99, b"to nobody");
     peer.relay(12, 11, b"in another's name");
+    relay.wait_for_dropped("unknown_destination", 2);
 
     let drop = dropped(&relay, 99, "unknown_destination");
     assert_eq!(pair(&drop), (Some(11), Some(99), 2));
