@@ -354,3 +354,13 @@ fn relay_of_this_machine_is_looked_at_without_a_url() {
     diagnosis.assert("settings", "warning", "--max-peers");
     assert_eq!(diagnosis.code, 1);
 }
+
+#[test]
+fn key_that_cannot_be_read_is_a_wrong_argument() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    let key = ["--node-id", "11", "--key", "/nonexistent/key"];
+    let output = command.args(["doctor", "ws://127.0.0.1:1"]).args(key).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0), "{said}");
+    assert!(said.contains("--key: ") && said.contains("/nonexistent/key"), "{said}");
+}

@@ -4,14 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 use super::client_address::FORGED;
 use super::report::Report;
-use super::{Args, PATIENCE};
+use super::{Args, Exit, PATIENCE};
 use crate::client::{Client, ConnectError, LoginError, MAX_PAYLOAD, Options, Target, read_key};
 use crate::ids::{NodeId, PublicKey};
 use crate::net::tls::Trust;
@@ -29,9 +28,12 @@ pub(super) struct Login {
 
 impl Login {
     /// Reads the key, where one is named.
-    pub(super) fn read(args: &Args) -> anyhow::Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// The file has none: nothing can be said of the login.
+    pub(super) fn read(args: &Args) -> Result<Option<Self>, Exit> {
         let (Some(node), Some(path)) = (args.node_id, &args.key) else { return Ok(None) };
-        let file = read_key(path).context("--key")?;
+        let file = read_key(path).map_err(|error| Exit::Usage(format!("--key: {error:#}")))?;
         let trust = args.ca.clone().map_or(Trust::System, Trust::CaFile);
         let relay_name = args.flags.text("relay_name").map(str::to_owned);
         Ok(Some(Self { node, key: file.key, trust, relay_name }))

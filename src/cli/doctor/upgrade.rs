@@ -92,10 +92,12 @@ fn status_remedy<T>(response: &Response<T>, target: &Target) -> String {
                       (deploy/Caddyfile, deploy/nginx/nginx.conf)"
             .to_owned(),
         403 => "a firewall in front, or the relay refuses the Origin: --allow-origin".to_owned(),
-        404 => format!(
-            "the relay's path is /v1/compat, and {} was asked for; does the proxy pass it on?",
-            target.uri.path()
-        ),
+        404 => match target.uri.path() {
+            "/v1/compat" => "no relay has answered: another site of the proxy, or something else \
+                             at this port"
+                .to_owned(),
+            other => format!("the relay's path is /v1/compat, and {other} was asked for"),
+        },
         429 => "too many upgrades from this address: wait, or raise --upgrade-burst".to_owned(),
         502 | 504 => "the proxy does not reach the relay: is it running, and is its --wss-bind \
                       the proxy's upstream?"
