@@ -63,6 +63,16 @@ pub struct Dropped {
     pub last: Duration,
 }
 
+impl Dropped {
+    /// Adds what another thread noted of the same pair and reason.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.is_estimate |= other.is_estimate;
+        self.first = self.first.max(other.first);
+        self.last = self.last.min(other.last);
+    }
+}
+
 /// The drops that one thread noted.
 #[derive(Debug, Default)]
 pub(super) struct Drops {

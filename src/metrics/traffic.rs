@@ -5,6 +5,7 @@
 //! `in = out + dropped + handled + queued`, and the tests hold it to that.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -228,11 +229,20 @@ impl Traffic {
         self.sum(|shard| &shard.dropped[reason.index()])
     }
 
-    /// What was dropped lately of the packets from and to a node, the latest first.
+    /// What was dropped lately of the packets from and to a node, the latest first: one entry
+    /// for each pair and reason, whichever threads noted it.
     #[must_use]
     pub fn drops_of(&self, node: NodeId, now: Instant) -> Vec<Dropped> {
-        let mut found = Vec::new();
-        self.shards.iter().for_each(|shard| shard.drops.of(node, now, &mut found));
+        let mut noted = Vec::new();
+        self.shards.iter().for_each(|shard| shard.drops.of(node, now, &mut noted));
+        let mut found: HashMap<_, Dropped> = HashMap::with_capacity(noted.len());
+        for dropped in noted {
+            found
+                .entry((dropped.whose, dropped.reason))
+                .and_modify(|all| all.absorb(&dropped))
+                .or_insert(dropped);
+        }
+        let mut found: Vec<_> = found.into_values().collect();
         found.sort_by_key(|dropped| dropped.last);
         found
     }
@@ -376,4 +386,36 @@ fn labelled<W: Word>(
 ) -> MetricFamily {
     let samples: Vec<_> = W::ALL.iter().map(|word| ([word.word()], sum(word.index()))).collect();
     counts(name, help, &[label], samples.iter().map(|(words, sum)| (words.as_slice(), *sum)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn drops_that_several_threads_noted_are_one_entry() {
+        let (traffic, start) = (Traffic::default(), Instant::now());
+        let second = Duration::from_secs(1);
+        let [a, b] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let pair = Whose::packet(a, b);
+        let [one, other, ..] = &*traffic.shards else { panic!("one shard") };
+        one.dropped_of(pair, Drop::OutboxFull, 3, start);
+        other.dropped_of(pair, Drop::OutboxFull, 4, start + second);
+        one.dropped_of(pair, Drop::OutboxFull, 5, start + 2 * second);
+        other.dropped_of(pair, Drop::OutboxAged, 1, start + 3 * second);
+
+        let found = traffic.drops_of(b, start + 4 * second);
+        let expected = |reason, packets, first, last| Dropped {
+            reason,
+            whose: pair,
+            packets,
+            is_estimate: false,
+            first: first * second,
+            last: last * second,
+        };
+        let aged = expected(Drop::OutboxAged, 1, 1, 1);
+        assert_eq!(found, [aged, expected(Drop::OutboxFull, 12, 4, 2)]);
+    }
 }
