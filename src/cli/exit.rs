@@ -36,6 +36,9 @@ pub enum Exit {
     /// No relay runs with that state folder.
     #[error("{0}; start one, or name its state folder with --state-dir")]
     NoRelay(AskError),
+    /// A relay runs, and does not answer.
+    #[error(transparent)]
+    NoAnswer(AskError),
     /// Anything else.
     #[error("{}", one_line(.0))]
     Failed(#[from] anyhow::Error),
@@ -55,7 +58,7 @@ impl Exit {
                     64
                 }
             }
-            Self::Bind { .. } | Self::NoRelay(_) => 69,
+            Self::Bind { .. } | Self::NoRelay(_) | Self::NoAnswer(_) => 69,
             Self::Findings { failed: 1.., .. } => 2,
             Self::Findings { .. } | Self::Failed(_) => 1,
         }
@@ -78,6 +81,7 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+    use crate::control::client::PATIENCE;
     use crate::key_file::read_key;
 
     #[test]
@@ -90,6 +94,15 @@ mod tests {
             "{exit}"
         );
     }
+
+    #[test]
+    fn relay_that_does_not_answer_exits_69() {
+        let silent = AskError::Silent { path: "control.sock".into(), patience: PATIENCE };
+        let exit = Exit::NoAnswer(silent);
+        assert_eq!(exit.code(), 69);
+        assert!(exit.to_string().contains("within 90 s: is it stopped"), "{exit}");
+    }
+
     #[test]
     fn each_cause_is_told_once() {
         let error = anyhow!("no room").context("cannot write").context("cannot save");

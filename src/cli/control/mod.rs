@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Exit, output};
 use crate::config::{Flags, Layers, LogFilter, Surroundings};
-use crate::control::client::{AskError, ask};
+use crate::control::client::{AskError, PATIENCE, ask};
 use crate::control::{Action, DEFAULT_PEERS, DEFAULT_TALKERS};
 use crate::ids::NodeId;
 
@@ -102,9 +102,11 @@ impl Control {
         let (action, relay) = self.action()?;
         let surroundings = Surroundings::of_this_process();
         let folder = Layers::collect(Flags::state_dir(relay.state_dir), &surroundings)?;
-        let answer = ask(&folder.state_dir()?, &action).map_err(|error| match error {
+        let asked = ask(&folder.state_dir()?, &action, PATIENCE);
+        let answer = asked.map_err(|error| match error {
             AskError::NoRelay { .. } => Exit::NoRelay(error),
-            AskError::NoAnswer { .. } | AskError::Refused(_) => Exit::Failed(error.into()),
+            AskError::Silent { .. } | AskError::NoAnswer { .. } => Exit::NoAnswer(error),
+            AskError::Refused(_) => Exit::Failed(error.into()),
         })?;
         let text = if relay.json { format!("{answer}\n") } else { tables::show(&action, &answer) };
         output::print(&text)
