@@ -34,7 +34,7 @@ pub enum Exit {
         warnings: usize,
     },
     /// No relay runs with that state folder.
-    #[error("{0}; start one, or name its state folder with --state-dir")]
+    #[error("{0}; {advice}", advice = way_out(.0))]
     NoRelay(AskError),
     /// A relay runs, and does not answer.
     #[error(transparent)]
@@ -62,6 +62,19 @@ impl Exit {
             Self::Findings { failed: 1.., .. } => 2,
             Self::Findings { .. } | Self::Failed(_) => 1,
         }
+    }
+}
+
+/// What to do about a relay that cannot be asked.
+fn way_out(error: &AskError) -> &'static str {
+    match error {
+        AskError::NoRelay { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            "run this as the relay's user or as root"
+        }
+        AskError::NoRelay { .. }
+        | AskError::Silent { .. }
+        | AskError::NoAnswer { .. }
+        | AskError::Refused(_) => "start one, or name its state folder with --state-dir",
     }
 }
 
@@ -101,6 +114,17 @@ mod tests {
         let exit = Exit::NoAnswer(silent);
         assert_eq!(exit.code(), 69);
         assert!(exit.to_string().contains("within 90 s: is it stopped"), "{exit}");
+    }
+
+    #[test]
+    fn another_user_is_not_told_to_start_a_relay() {
+        let of = |kind: io::ErrorKind| {
+            let error = AskError::NoRelay { path: "control.sock".into(), source: kind.into() };
+            Exit::NoRelay(error).to_string()
+        };
+        let denied = of(io::ErrorKind::PermissionDenied);
+        assert!(denied.ends_with("; run this as the relay's user or as root"), "{denied}");
+        assert!(of(io::ErrorKind::NotFound).contains("; start one, or name its state folder"));
     }
 
     #[test]
