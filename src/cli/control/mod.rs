@@ -100,7 +100,11 @@ impl Control {
     /// Asks, and prints the answer.
     pub(super) fn run(self) -> Result<(), Exit> {
         let (action, relay) = self.action()?;
-        let surroundings = Surroundings::of_this_process();
+        let mut surroundings = Surroundings::of_this_process();
+        if relay.state_dir.is_some() {
+            // Nothing else is needed, and what is broken there is no concern of this command.
+            surroundings.variables.clear();
+        }
         let folder = Layers::collect(Flags::state_dir(relay.state_dir), &surroundings)?;
         let asked = ask(&folder.state_dir()?, &action, PATIENCE);
         let answer = asked.map_err(|error| match error {

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,22 @@ fn command_without_a_relay_says_so() {
     assert_eq!(error.lines().count(), 1);
 }
 
-fn serve(folder: &std::path::Path) -> Program {
+#[test]
+fn broken_configuration_is_no_concern_of_who_names_the_state_folder() {
+    let relay = Relay::start::<&str>([]);
+    let file = relay.state_dir().join("broken.toml");
+    fs::write(&file, "no_such_key = 1").unwrap();
+    let command = |state_dir: Option<&Path>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        command.arg("status").env("BEACON_RELAY_CONFIG", &file);
+        command.args(state_dir.map(|folder| [Path::new("--state-dir"), folder]).iter().flatten());
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(command(Some(relay.state_dir())), Some(0));
+    assert_eq!(command(None), Some(78));
+}
+
+fn serve(folder: &Path) -> Program {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
     command.arg("serve").arg("--state-dir").arg(folder);
     for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
