@@ -80,9 +80,13 @@ impl Sources {
     /// a thread that others wait for.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
+        let Readiness { ready, parts, .. } = (self.readiness)();
+        let failed = parts.into_iter().filter(|(_, part)| part.condition == Condition::Failed);
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             phase: *self.phase.borrow(),
+            ready,
+            failed: failed.map(|(name, part)| (name, part.reason)).collect(),
             uptime_seconds: (self.since.elapsed().as_secs_f64() * 1e3).round() / 1e3,
             status: (self.status)(),
             tables: (self.tables)(),

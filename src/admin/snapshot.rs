@@ -18,6 +18,10 @@ pub struct Snapshot {
     pub version: &'static str,
     /// How far the relay has come.
     pub phase: Phase,
+    /// Whether peers should be sent here, as `/readyz` says.
+    pub ready: bool,
+    /// The parts that have failed, and why.
+    pub failed: BTreeMap<&'static str, String>,
     /// Age of the relay, to the millisecond: what rates are computed over.
     pub uptime_seconds: f64,
     /// The main numbers.

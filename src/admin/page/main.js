@@ -107,8 +107,10 @@ const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-d
 
 function show(snapshot) {
   byId('version').textContent = snapshot.version;
-  byId('phase').textContent = snapshot.phase;
-  byId('phase').dataset.state = snapshot.phase;
+  const isUnready = snapshot.phase === 'running' && !snapshot.ready;
+  const failed = Object.entries(snapshot.failed).map(([part, reason]) => `${part}: ${reason}`);
+  byId('phase').textContent = isUnready ? `not ready: ${failed.join('; ')}` : snapshot.phase;
+  byId('phase').dataset.state = isUnready ? 'unready' : snapshot.phase;
   byId('uptime').textContent = age(snapshot.uptime_seconds);
   const { cluster } = snapshot;
   byId('cluster-fact').hidden = !cluster;

@@ -35,7 +35,13 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
 fn status(answer: &Value) -> String {
     let mut main = answer.clone();
     if let Some(fields) = main.as_object_mut() {
-        for key in ["metrics", "top_talkers", "slow_readers", "events"] {
+        if at(answer, &["phase"]) == "running" && at(answer, &["ready"]) == "false" {
+            let failed = answer.get("failed").and_then(Value::as_object).into_iter().flatten();
+            let failed: Vec<_> =
+                failed.map(|(part, reason)| format!("{part}: {}", text(reason))).collect();
+            fields.insert("phase".to_owned(), format!("not ready: {}", failed.join("; ")).into());
+        }
+        for key in ["metrics", "top_talkers", "slow_readers", "events", "ready", "failed"] {
             fields.remove(key);
         }
     }
@@ -285,6 +291,19 @@ mod tests {
             [vec!["7".to_owned(), "wss".to_owned()], vec!["1000000".to_owned(), String::new()]];
         assert_eq!(table(&["NODE", "OVER"], &rows), "   NODE  OVER\n      7  wss\n1000000\n");
         assert_eq!(table(&["NODE", "OVER"], &[]), "NODE  OVER\n");
+    }
+
+    #[test]
+    fn status_of_a_relay_that_is_not_ready_says_why() {
+        let of = |phase: &str, ready: bool, failed: Value| {
+            let answer = json!({ "phase": phase, "ready": ready, "failed": failed });
+            show(&Action::Status {}, &answer)
+        };
+        let failed = json!({ "canary": "not heard of", "scheduler": "1.2 s late" });
+        let why = "phase  not ready: canary: not heard of; scheduler: 1.2 s late\n";
+        assert_eq!(of("running", false, failed.clone()), why);
+        assert_eq!(of("running", true, json!({})), "phase  running\n");
+        assert_eq!(of("draining", false, failed), "phase  draining\n");
     }
 
     #[test]

@@ -40,6 +40,25 @@ fn status_and_peers_tell_who_is_here() {
 }
 
 #[test]
+fn status_says_that_the_relay_is_not_ready_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("wss.sock");
+    let bind = format!("unix:{}", socket.display());
+    let relay = Relay::start(["--wss-bind", &bind, "--canary-interval", "10ms"]);
+    assert_eq!(ask(&relay, &["status"])["ready"], true);
+    assert!(!say(&relay, &["status"]).contains("ready"));
+
+    fs::rename(&socket, folder.path().join("away.sock")).unwrap();
+    relay.wait_for_metric("pilot_beacon_ready", 0.0);
+    let status = ask(&relay, &["status"]);
+    assert_eq!((&status["phase"], &status["ready"]), (&"running".into(), &false.into()));
+    let why = status["failed"]["canary"].as_str().unwrap();
+    assert!(why.starts_with("cannot connect to the listener"), "{status}");
+    let text = say(&relay, &["status"]);
+    assert!(text.contains("not ready: canary: cannot connect to the listener"), "{text}");
+}
+
+#[test]
 fn kick_ends_that_session_and_forgets_that_endpoint_and_no_other() {
     let nodes = [11, 12, 13].map(Node::new);
     let relay = Relay::with_nodes(&nodes.each_ref(), &[]);

@@ -146,6 +146,28 @@ fn page_shows_what_the_metrics_say_in_a_real_browser() {
     assert_ne!(browser.complaints(), [] as [String; 0]);
 }
 
+#[test]
+fn page_of_a_relay_that_is_not_ready_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, away) = (folder.path().join("wss.sock"), folder.path().join("away.sock"));
+    let bind = format!("unix:{}", socket.display());
+    let relay = Relay::start(["--wss-bind", &bind, "--canary-interval", "10ms"]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", relay.admin));
+    browser.wait_for("document.getElementById('phase').textContent === 'running'");
+    let colour = "getComputedStyle(document.getElementById('phase')).color";
+    let good = browser.value(colour);
+
+    std::fs::rename(&socket, &away).unwrap();
+    browser.wait_for(
+        "document.getElementById('phase').textContent.startsWith('not ready: canary: cannot connect')",
+    );
+    assert_ne!(browser.value(colour), good);
+    std::fs::rename(&away, &socket).unwrap();
+    browser.wait_for("document.getElementById('phase').textContent === 'running'");
+    assert_eq!(browser.value(colour), good);
+}
+
 /// Light and dark, by the system and by the button, and on a phone.
 fn looks(browser: &mut Browser) {
     const COLOUR: &str = "getComputedStyle(document.body).backgroundColor";
