@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use crate::metrics::Registry;
@@ -118,7 +118,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .route("/cluster", get(cluster_members))
-        .with_state(Arc::clone(&sources))
+        .with_state(Pages::new(Arc::clone(&sources)))
         .merge(actions)
         .layer(from_fn_with_state(hosts, hosts::check))
         .layer(map_response(page::guard));
@@ -128,18 +128,51 @@ pub async fn serve(
     }
 }
 
-type Pages = State<Arc<Sources>>;
+/// Large pages that are made at a time: they take turns at the registry anyway, and so many
+/// threads are all that clients can keep busy, however fast they ask.
+const AT_ONCE: usize = 2;
 
-async fn metrics(State(sources): Pages) -> Response {
-    match sources.registry.encode() {
-        Ok(text) => {
+/// The sources, and the places of those who make a large page of them.
+#[derive(Clone)]
+struct Pages {
+    sources: Arc<Sources>,
+    places: Arc<Semaphore>,
+}
+
+impl Pages {
+    fn new(sources: Arc<Sources>) -> Self {
+        Self { sources, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Makes something large of the sources, apart from the threads of the packets; `None`
+    /// where that panics.
+    async fn make<T: Send + 'static>(
+        self,
+        page: impl FnOnce(&Sources) -> T + Send + 'static,
+    ) -> Option<T> {
+        let Self { sources, places } = self;
+        let place = places.acquire_owned().await;
+        let made = spawn_blocking(move || {
+            let made = page(&sources);
+            // Held until here: who asked may be gone, and asks again.
+            drop(place);
+            made
+        });
+        made.await.ok()
+    }
+}
+
+async fn metrics(State(pages): State<Pages>) -> Response {
+    match pages.make(|sources| sources.registry.encode()).await {
+        Some(Ok(text)) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
             (kind, text).into_response()
         }
-        Err(error) => {
+        Some(Err(error)) => {
             tracing::warn!(%error, "cannot encode the metrics");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -147,12 +180,12 @@ async fn healthz() -> &'static str {
     "ok\n"
 }
 
-async fn readyz(State(sources): Pages, uri: Uri, headers: HeaderMap) -> Response {
-    (sources.readiness)().response(&uri, &headers)
+async fn readyz(State(pages): State<Pages>, uri: Uri, headers: HeaderMap) -> Response {
+    (pages.sources.readiness)().response(&uri, &headers)
 }
 
 /// The members as a table for people; `/status` has the same for programs.
-async fn cluster_members(State(sources): Pages) -> Response {
+async fn cluster_members(State(Pages { sources, .. }): State<Pages>) -> Response {
     use std::fmt::Write as _;
     let Some(cluster) = (sources.status)().cluster else {
         return (StatusCode::NOT_FOUND, "this relay is not part of a cluster\n").into_response();
@@ -170,9 +203,76 @@ async fn cluster_members(State(sources): Pages) -> Response {
     text.into_response()
 }
 
-async fn status(State(sources): Pages) -> Response {
-    match spawn_blocking(move || sources.snapshot()).await {
-        Ok(snapshot) => axum::Json(snapshot).into_response(),
-        Err(_panicked) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+async fn status(State(pages): State<Pages>) -> Response {
+    match pages.make(Sources::snapshot).await {
+        Some(snapshot) => axum::Json(snapshot).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use tokio::task::{JoinSet, yield_now};
+
+    use super::*;
+
+    fn sources(registry: Registry) -> Arc<Sources> {
+        let phase = Phase::Running;
+        Arc::new(Sources {
+            registry,
+            phase: watch::channel(phase).1,
+            status: Box::new(|| Status {
+                wss_peers: 0,
+                udp_nodes: 0,
+                learnt_nodes: 0,
+                beacons: 0,
+                packets_queued: 0,
+                cluster: None,
+            }),
+            tables: Box::new(Tables::default),
+            readiness: Box::new(move || Readiness::new(phase, BTreeMap::new())),
+            since: Instant::now(),
+            max_connections: 2,
+            hosts: Hosts::new(([127, 0, 0, 1], 1).into(), []),
+        })
+    }
+
+    #[tokio::test]
+    async fn slow_scrape_keeps_no_thread_of_the_runtime() {
+        let registry = Registry::default();
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        registry.add(move |_| released.lock().recv_timeout(Duration::from_secs(10)).unwrap());
+        let pages = Pages::new(sources(registry));
+        let scrape = tokio::spawn(metrics(State(pages)));
+        // The one thread of this runtime gets here only while the scrape waits elsewhere.
+        yield_now().await;
+        release.send(()).unwrap();
+        assert_eq!(scrape.await.unwrap().status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn few_pages_are_made_at_a_time() {
+        let pages = Pages::new(sources(Registry::default()));
+        let (making, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut asked = JoinSet::new();
+        for _ in 0..8 * AT_ONCE {
+            let (making, most) = (Arc::clone(&making), Arc::clone(&most));
+            asked.spawn(pages.clone().make(move |_| {
+                most.fetch_max(making.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Room for others to come in, were they let in.
+                (0..1_000).for_each(|_| std::thread::yield_now());
+                making.fetch_sub(1, Ordering::SeqCst);
+            }));
+        }
+        assert!(asked.join_all().await.iter().all(Option::is_some));
+        let most = most.load(Ordering::SeqCst);
+        assert!((1..=AT_ONCE).contains(&most), "{most} at a time");
     }
 }
