@@ -1,6 +1,6 @@
 //! What operators see of the cluster: the table of members, and the families of a scrape.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
@@ -48,6 +48,12 @@ pub struct MemberStatus {
 }
 
 impl Cluster {
+    /// Whether a member that was silent for so long misses a sign of life: one and a half
+    /// keep-alives, since none comes on the dot.
+    pub(super) fn is_overdue(&self, silence: Duration) -> bool {
+        silence > self.identity.keepalive * 3 / 2
+    }
+
     /// The cluster at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -57,7 +63,7 @@ impl Cluster {
             let silence = member.silence(now);
             let state = if member.is_draining() {
                 "draining"
-            } else if silence > self.identity.keepalive * 3 / 2 {
+            } else if self.is_overdue(silence) {
                 "silent"
             } else {
                 "up"

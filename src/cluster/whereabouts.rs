@@ -24,22 +24,8 @@ pub struct Elsewhere {
     pub epoch: u64,
     /// Whether the place was known, so that packets went there at once.
     pub was_known: bool,
-}
-
-impl From<&Remote> for Elsewhere {
-    fn from(remote: &Remote) -> Self {
-        Self {
-            relay: remote.member.relay,
-            address: remote.member.address.clone(),
-            standing: match remote.standing {
-                Standing::Session => "session",
-                Standing::Endpoint => "endpoint",
-                Standing::Gateway => "gateway",
-            },
-            epoch: remote.epoch,
-            was_known: true,
-        }
-    }
+    /// For how long nothing was heard of the relay, where a sign of life is overdue.
+    pub silence: Option<Duration>,
 }
 
 impl Cluster {
@@ -68,7 +54,7 @@ impl Cluster {
                     if asks {
                         self.ask_for(node);
                     }
-                    return Some(Elsewhere { was_known, ..Elsewhere::from(&remote) });
+                    return Some(self.elsewhere(&remote, was_known, now));
                 }
                 Way::Nowhere => return None,
                 Way::Parked { asks, .. } => {
@@ -82,6 +68,21 @@ impl Cluster {
             }
             was_known = false;
             tokio::time::sleep(TICK).await;
+        }
+    }
+    fn elsewhere(&self, remote: &Remote, was_known: bool, now: Instant) -> Elsewhere {
+        let member = &remote.member;
+        Elsewhere {
+            relay: member.relay,
+            address: member.address.clone(),
+            standing: match remote.standing {
+                Standing::Session => "session",
+                Standing::Endpoint => "endpoint",
+                Standing::Gateway => "gateway",
+            },
+            epoch: remote.epoch,
+            was_known,
+            silence: Some(member.silence(now)).filter(|silence| self.is_overdue(*silence)),
         }
     }
 }

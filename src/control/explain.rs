@@ -58,6 +58,9 @@ struct Remote {
     epoch: u64,
     /// Whether this relay knew, or had to ask.
     was_known: bool,
+    /// For how many seconds nothing was heard of the relay, where a sign of life is overdue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silence: Option<f64>,
 }
 
 /// Packets that were dropped for one reason between two nodes.
@@ -132,7 +135,11 @@ fn path(here: &Peer, elsewhere: Option<&Remote>, key: &str) -> (&'static str, St
     // A gateway elsewhere is a beacon as well: our own goes before it.
     let is_node = |remote: &&Remote| here.beacon.is_none() || remote.standing != "gateway";
     if let Some(remote) = elsewhere.filter(is_node) {
-        return ("cluster", format!("through relay {} at {}", remote.relay, remote.address));
+        let silence = remote.silence.map_or(String::new(), |silence| {
+            format!(", of which nothing was heard for {silence:.1} s")
+        });
+        let text = format!("through relay {} at {}{silence}", remote.relay, remote.address);
+        return ("cluster", text);
     }
     if let Some(beacon) = &here.beacon {
         return ("beacon", format!("through the beacon at {beacon}"));
@@ -149,8 +156,9 @@ fn path(here: &Peer, elsewhere: Option<&Remote>, key: &str) -> (&'static str, St
 
 impl From<Elsewhere> for Remote {
     fn from(elsewhere: Elsewhere) -> Self {
-        let Elsewhere { relay, address, standing, epoch, was_known } = elsewhere;
-        Self { relay: relay.to_string(), address, standing, epoch, was_known }
+        let Elsewhere { relay, address, standing, epoch, was_known, silence } = elsewhere;
+        let silence = silence.map(seconds);
+        Self { relay: relay.to_string(), address, standing, epoch, was_known, silence }
     }
 }
 

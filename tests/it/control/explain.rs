@@ -167,3 +167,24 @@ fn node_of_another_relay_is_found_and_so_is_why_a_packet_was_lost() {
     dropped(here, 12, "cluster_lost");
     there.signal("CONT");
 }
+
+#[test]
+fn relay_that_has_gone_silent_is_not_vouched_for() {
+    let nodes = [11, 12].map(Node::new);
+    // Silent after 3 s, lost after 6 s.
+    let cluster =
+        Cluster::of_three(Fabric::Mesh, &nodes.each_ref(), &["--cluster-keepalive", "2s"]);
+    let [here, there, _] = cluster.relays.as_slice() else { panic!() };
+    let _b = Peer::log_in(there.wss, &nodes[1]);
+    let elsewhere = || ask(here, &["explain", "12"])["cluster"]["elsewhere"].clone();
+    wait_until("it is known", || elsewhere()["was_known"] == true);
+    assert_eq!(elsewhere()["silence"], Value::Null);
+
+    there.signal("STOP");
+    wait_until("its silence is told", || elsewhere()["silence"].as_f64() > Some(3.0));
+    let text = say(here, &["explain", "12"]);
+    there.signal("CONT");
+    let path = text.lines().next().unwrap();
+    assert!(path.starts_with("node 12: cluster: through relay "), "{path}");
+    assert!(path.contains(", of which nothing was heard for "), "{path}");
+}
