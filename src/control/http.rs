@@ -91,7 +91,7 @@ async fn act(
                 Reject::Slow => StatusCode::REQUEST_TIMEOUT,
                 Reject::NoToken | Reject::WrongToken => StatusCode::UNAUTHORIZED,
                 Reject::NoActions | Reject::OtherUser => StatusCode::FORBIDDEN,
-                Reject::Malformed | Reject::CrowdedOut => StatusCode::BAD_REQUEST,
+                Reject::Malformed | Reject::CrowdedOut | Reject::Busy => StatusCode::BAD_REQUEST,
             };
             let mut response = answer(status, &Err(error));
             if status == StatusCode::UNAUTHORIZED {

@@ -109,8 +109,10 @@ words! {
         WrongToken => "wrong_token",
         /// A process of another user on the socket.
         OtherUser => "other_user",
-        /// Gave way to newer connections on the socket.
+        /// Said nothing, and gave way to newer connections on the socket.
         CrowdedOut => "crowded_out",
+        /// Came to the socket while too many others were not done.
+        Busy => "busy",
     }
 }
 

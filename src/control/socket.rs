@@ -1,8 +1,9 @@
 //! The Unix socket for operators of this machine: a line of JSON in, a line of JSON out.
 //!
 //! The socket is for its owner alone, from its first moment under its name; root may as well.
-//! Connections are few, each with a time: the oldest gives way to a new one, so that nobody
-//! who says nothing keeps an operator out.
+//! Connections are few, each with a time. Of those that have not asked yet the oldest gives
+//! way to a new one, so that nobody who says nothing keeps an operator out; whose action runs
+//! is left alone, and who asks when there are too many of them is told so.
 
 use std::collections::VecDeque;
 use std::fs::{self, Permissions};
@@ -16,12 +17,13 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Action, Actions, MAX_REQUEST, Reject, reply};
 
-/// Connections at once.
+/// Connections that have not asked yet, and those that have: so many of each at once.
 const CONNECTIONS: usize = 8;
 
 /// Time for a request to come.
@@ -80,20 +82,24 @@ impl Socket {
     /// Answers requests, for ever.
     pub async fn serve(self, actions: Arc<Actions>) {
         let mut connections = JoinSet::new();
-        let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        // The oldest first; who has asked, or is gone, has closed its end.
+        let mut reading: VecDeque<oneshot::Sender<Evicted>> = VecDeque::new();
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     while connections.try_join_next().is_some() {}
-                    oldest.retain(|connection| !connection.is_finished());
-                    if oldest.len() >= CONNECTIONS
-                        && let Some(connection) = oldest.pop_front()
+                    reading.retain(|connection| !connection.is_closed());
+                    if reading.len() >= CONNECTIONS
+                        && let Some(connection) = reading.pop_front()
                     {
-                        actions.rejects.of(Reject::CrowdedOut).increment();
-                        connection.abort();
+                        // It may have asked just now, and stays.
+                        let _ = connection.send(Evicted);
                     }
-                    let connection = serve(stream, Arc::clone(&actions));
-                    oldest.push_back(connections.spawn(connection));
+                    let (evict, evicted) = oneshot::channel();
+                    reading.push_back(evict);
+                    let (actions, places) = (Arc::clone(&actions), Arc::clone(&places));
+                    connections.spawn(serve(stream, actions, places, evicted));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept on the control socket");
@@ -114,17 +120,37 @@ impl Drop for Socket {
     }
 }
 
-/// Answers the one request of a connection.
-async fn serve(mut stream: UnixStream, actions: Arc<Actions>) {
+/// Tells a connection that it gives way.
+#[derive(Debug)]
+struct Evicted;
+
+/// Answers the one request of a connection, unless it is evicted before it has asked.
+async fn serve(
+    mut stream: UnixStream,
+    actions: Arc<Actions>,
+    places: Arc<Semaphore>,
+    evicted: oneshot::Receiver<Evicted>,
+) {
     let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { return };
-    let result = match request(&mut stream, uid).await {
-        Ok(action) => {
+    let asked = tokio::select! {
+        biased;
+        asked = request(&mut stream, uid) => asked,
+        Ok(Evicted) = evicted => return actions.rejects.of(Reject::CrowdedOut).increment(),
+    };
+    // The place is kept until the answer is taken: that may be long, and takes memory.
+    let (result, _place) = match asked.map(|action| (action, places.try_acquire())) {
+        Ok((action, Ok(place))) => {
             let result = actions.run(action, format!("uid {uid}")).await;
-            result.map_err(|refused| refused.to_string())
+            (result.map_err(|refused| refused.to_string()), Some(place))
+        }
+        Ok((_, Err(_))) => {
+            actions.rejects.of(Reject::Busy).increment();
+            let error = format!("busy: {CONNECTIONS} other requests are not done yet; ask again");
+            (Err(error), None)
         }
         Err((reject, error)) => {
             actions.rejects.of(reject).increment();
-            Err(error)
+            (Err(error), None)
         }
     };
     let reply = reply(&result);
@@ -156,7 +182,13 @@ async fn request(stream: &mut UnixStream, uid: u32) -> Result<Action, (Reject, S
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::control::{Orders, Parts};
+    use crate::directory::{Directory, Settings};
+    use crate::metrics::Traffic;
+    use crate::peers::Table;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -193,5 +225,57 @@ mod tests {
         let _theirs = Socket::bind(folder.path()).unwrap();
         drop(ours);
         assert!(Probe::connect(socket_file(folder.path())).is_ok());
+    }
+
+    /// Sends a line and reads all that comes back.
+    async fn ask(path: PathBuf, line: &'static str) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(line.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn action_that_runs_gives_way_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings { keys: None, registry: None, state_dir: folder.path().to_owned() };
+        let (orders, mut ordered) = Orders::new();
+        let parts = Parts {
+            table: Arc::new(Table::new(1, 1)),
+            traffic: Arc::new(Traffic::default()),
+            directory: Directory::open(settings).unwrap(),
+            cluster: None,
+            status: Box::new(|| Value::Null),
+            orders,
+        };
+        let actions = Actions::new(parts, folder.path());
+        let socket = Socket::bind(folder.path()).unwrap();
+        let path = socket_file(folder.path());
+        let serving = tokio::spawn(socket.serve(Arc::clone(&actions)));
+
+        // Nobody carries them out yet.
+        let mut asked = JoinSet::new();
+        for _ in 0..=CONNECTIONS {
+            asked.spawn(ask(path.clone(), "{\"action\":\"reload\"}\n"));
+            // By the answer the one before has asked as well.
+            assert!(ask(path.clone(), "?\n").await.contains("not a request"));
+        }
+        let refused = asked.join_next().await.unwrap().unwrap();
+        assert!(refused.contains("\"error\":\"busy: "), "{refused}");
+
+        let silent: Vec<_> = (0..2 * CONNECTIONS).map(|_| Probe::connect(&path).unwrap()).collect();
+        assert!(ask(path.clone(), "?\n").await.contains("not a request"));
+        for _ in 0..CONNECTIONS {
+            ordered.recv().await.unwrap().answer(Ok(Value::Null));
+        }
+        for answer in asked.join_all().await {
+            assert_eq!(answer, "{\"ok\":true,\"result\":null}\n");
+        }
+        let rejects = [Reject::Busy, Reject::CrowdedOut].map(|why| actions.rejects.of(why).value());
+        assert_eq!(rejects[0], 1);
+        assert!(rejects[1] >= CONNECTIONS as u64, "{rejects:?}");
+        drop(silent);
+        serving.abort();
     }
 }
