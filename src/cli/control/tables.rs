@@ -11,7 +11,7 @@ use crate::control::Action;
 pub(super) fn show(action: &Action, answer: &Value) -> String {
     match action {
         Action::Status {} => status(answer),
-        Action::Reload { .. } => fields(answer),
+        Action::Reload { .. } => reload(answer),
         Action::Peers { .. } => peers(answer),
         Action::Peer { .. } => peer(answer),
         Action::Top { .. } => top(answer),
@@ -46,6 +46,25 @@ fn status(answer: &Value) -> String {
         }
     }
     fields(&main)
+}
+
+/// What has changed, a line for each setting; then the numbers of the keys.
+fn reload(answer: &Value) -> String {
+    let mut out = String::new();
+    for (key, about) in [("applied", ""), ("needs_restart", ", once the relay is started again")] {
+        for change in list(answer, key) {
+            let of = |key: &str| match at(change, &[key]) {
+                value if value.is_empty() => "nothing".to_owned(),
+                value => value,
+            };
+            let _ = writeln!(out, "{}: {} -> {}{about}", of("key"), of("old"), of("new"));
+        }
+    }
+    let mut rest = answer.clone();
+    if let Some(fields) = rest.as_object_mut() {
+        fields.retain(|key, _| !["applied", "needs_restart"].contains(&key.as_str()));
+    }
+    out + &fields(&rest)
 }
 
 /// Columns, as wide as they need; numbers to the right.
@@ -304,6 +323,22 @@ mod tests {
         assert_eq!(of("running", false, failed.clone()), why);
         assert_eq!(of("running", true, json!({})), "phase  running\n");
         assert_eq!(of("draining", false, failed), "phase  draining\n");
+    }
+
+    #[test]
+    fn reload_tells_each_setting_in_a_line() {
+        let change =
+            |key: &str, old: &str, new: &str| json!({ "key": key, "old": old, "new": new });
+        let answer = json!({
+            "applied": [change("max_nodes", "1000", "1001"), change("admin_host", "", "relay.test")],
+            "needs_restart": [change("threads", "1", "2")],
+            "keys": { "added": 1, "removed": 0 },
+        });
+        let text = show(&Action::Reload { force: false }, &answer);
+        let expected = "max_nodes: 1000 -> 1001\nadmin_host: nothing -> relay.test\n\
+                        threads: 1 -> 2, once the relay is started again\n\
+                        keys.added    1\nkeys.removed  0\n";
+        assert_eq!(text, expected);
     }
 
     #[test]
