@@ -29,7 +29,7 @@ pub use orders::{Order, Orders, Task};
 pub use recorder::Recorder;
 pub use socket::{Socket, socket_file};
 
-/// Longest request, in bytes: one line of JSON.
+/// Longest request, in bytes: one line of JSON. The socket reads nothing after the line.
 pub const MAX_REQUEST: usize = 65_536;
 
 /// Peers that are listed where nobody says how many.
@@ -95,7 +95,7 @@ pub enum Action {
 words! {
     /// Why a request did not become an action.
     enum Reject {
-        /// More than one line, or a line over the limit.
+        /// Longer than [`MAX_REQUEST`].
         TooLarge => "too_large",
         /// The request did not come in time.
         Slow => "slow",

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{ask, fail, run, say};
+use super::{ask, audit, fail, run, say};
 use crate::harness::{PATIENCE, Program, Relay};
 
 fn connect(relay: &Relay) -> UnixStream {
@@ -108,6 +108,16 @@ fn request_that_is_none_or_too_long_is_refused() {
     relay.wait_for_metric("pilot_beacon_control_rejects_total{reason=\"malformed\"}", 6.0);
     relay.wait_for_metric("pilot_beacon_control_rejects_total{reason=\"too_large\"}", 1.0);
     assert!(!relay.state_dir().join("audit.jsonl").exists(), "nothing was done");
+}
+
+#[test]
+fn first_line_is_the_request_and_nothing_after_it_is_done() {
+    let relay = Relay::start::<&str>([]);
+    let answer = send(&relay, b"{\"action\":\"status\"}\n{\"action\":\"peers\"}\n");
+    assert!(answer.starts_with("{\"ok\":true") && answer.contains("uptime_seconds"), "{answer}");
+    assert_eq!(answer.lines().count(), 1);
+    let done: Vec<_> = audit(&relay).iter().map(|line| line["action"].clone()).collect();
+    assert_eq!(done, ["status"]);
 }
 
 #[test]
