@@ -267,7 +267,8 @@ mod tests {
         let silent: Vec<_> = (0..2 * CONNECTIONS).map(|_| Probe::connect(&path).unwrap()).collect();
         assert!(ask(path.clone(), "?\n").await.contains("not a request"));
         for _ in 0..CONNECTIONS {
-            ordered.recv().await.unwrap().answer(Ok(Value::Null));
+            let order = timeout(WRITE_TIME, ordered.recv()).await.expect("all of them run");
+            order.unwrap().answer(Ok(Value::Null));
         }
         for answer in asked.join_all().await {
             assert_eq!(answer, "{\"ok\":true,\"result\":null}\n");
