@@ -144,7 +144,7 @@ impl Canary {
         loop {
             let interval = config.borrow_and_update().canary_interval;
             let due = self.next(interval, Instant::now());
-            let wait = async { sleep_until(due.unwrap_or_else(Instant::now).into()).await };
+            let wait = sleep_until(due.unwrap_or_else(Instant::now).into());
             tokio::select! {
                 () = wait, if due.is_some() => self.fly(&server).await,
                 Ok(()) = config.changed() => {}
