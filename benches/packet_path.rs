@@ -46,7 +46,7 @@ impl Stream for Sink {
 fn session(table: &Table<NodeId>, number: u32) -> Arc<Session<NodeId>> {
     let name = NodeId::new(number).unwrap();
     let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-    let limits = Limits { bytes: 262_144, age: Duration::from_secs(2) };
+    let limits = Limits { bytes: 262_144, age: Duration::from_secs(2), message: 65_536 };
     let traffic = Arc::<Traffic>::default();
     let link = Link { stream: Box::new(Sink), framing: Opcode::Binary, limits, traffic };
     let observed = SocketAddr::from(([127, 0, 0, 1], 1));

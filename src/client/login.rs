@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::dial::Socket;
 use super::options::Options;
 use crate::ids::PublicKey;
-use crate::wire::auth::{Challenge, Generation, Reply};
+use crate::wire::auth::{Challenge, Generation, MaxMessage, Reply};
 
 /// Close code of a refusal (policy violation).
 const REFUSED: u16 = 1008;
@@ -79,6 +79,8 @@ fn reply(options: &Options, host: &str, challenge: &str) -> Result<String, Login
         public_key: PublicKey(options.key.verifying_key().to_bytes()),
         signature: options.key.sign(text.as_bytes()).to_bytes(),
         generation: (generation == Generation::Third).then_some(3),
+        // What the socket is configured for (`dial`).
+        max_message: MaxMessage::MOST,
     };
     Ok(reply.encode())
 }

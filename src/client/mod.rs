@@ -53,6 +53,8 @@ use session::Outgoing;
 /// Longest payload of [`Sender::send_to`], in bytes.
 ///
 /// 65_527 = 65_536 (largest packet) - 9 (header of a Relay packet).
+/// A relay passes so much on to clients like this one; to deployed daemons over WebSocket
+/// 32,763 bytes at most (SPEC §2.5).
 pub const MAX_PAYLOAD: usize = MAX_WSS_PACKET - RELAY_HEADER;
 
 /// Packets that wait in each direction between the session and the application.

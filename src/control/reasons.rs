@@ -31,6 +31,10 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         Drop::PeerGone => "the destination's session ended before it left",
         Drop::SessionEnded => "the sender's session was replaced or had ended",
         Drop::TooLargeForUdp => "it is longer than a datagram can be, and the way is UDP",
+        Drop::TooLargeForPeer => {
+            "it is longer than the WebSocket message that the destination takes: 32,768 bytes, \
+             unless its login says more"
+        }
         Drop::UdpSocketFull => "the relay's UDP send buffer was full: see net.core.wmem_max",
         Drop::UdpSendFailed => "the kernel refused the datagram: no route, or too large",
         Drop::QuietEndpoint => {

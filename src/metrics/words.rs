@@ -56,6 +56,8 @@ words! {
         SessionEnded => "session_ended",
         /// Longer than a datagram can be.
         TooLargeForUdp => "too_large_for_udp",
+        /// Longer than the message that the peer takes over WSS.
+        TooLargeForPeer => "too_large_for_peer",
         /// The UDP socket's send buffer is full.
         UdpSocketFull => "udp_socket_full",
         /// The kernel refused a datagram.

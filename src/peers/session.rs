@@ -342,7 +342,7 @@ mod tests {
         let link = Link {
             stream: Box::new(Arc::clone(stream)),
             framing: Opcode::Binary,
-            limits: Limits { bytes: 200_000, age: Duration::from_secs(2) },
+            limits: Limits { bytes: 200_000, age: Duration::from_secs(2), message: 65_536 },
             traffic: Arc::clone(traffic),
         };
         let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };

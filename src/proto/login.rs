@@ -90,6 +90,7 @@ mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
 
     use super::*;
+    use crate::wire::auth::MaxMessage;
     use crate::wire::beacon::Grant;
 
     const NOW: u64 = 1_767_225_600;
@@ -114,6 +115,7 @@ mod tests {
             public_key: public(),
             signature: key().sign(text.as_bytes()).to_bytes(),
             generation: (generation == Generation::Third).then_some(3),
+            max_message: MaxMessage::LEAST,
         }
     }
 

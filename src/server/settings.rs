@@ -14,7 +14,7 @@ use crate::net::tls::Trust;
 use crate::peers::Limits;
 use crate::proto::limit::{Rate, SourceRates};
 use crate::relay::{PunchRules, Rules};
-use crate::wire::auth::Generation;
+use crate::wire::auth::{Generation, MaxMessage};
 use crate::wss;
 
 /// Times that a listed beacon may send what a node may: it relays for many.
@@ -68,7 +68,11 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
             2 => Generation::Second,
             _ => Generation::First,
         },
-        outbox: Limits { bytes: config.outbox_bytes, age: config.outbox_age },
+        outbox: Limits {
+            bytes: config.outbox_bytes,
+            age: config.outbox_age,
+            message: MaxMessage::LEAST.bytes(),
+        },
         // The listener is bound by the server; the rest is said above.
         ..wss::Settings::new(nowhere)
     }

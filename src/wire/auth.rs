@@ -16,6 +16,60 @@ use crate::ids::{NodeId, PublicKey};
 /// A reply of the third generation with the longest id takes about 220 bytes.
 pub const MAX_REPLY: usize = 1_024;
 
+/// The largest WebSocket message that a daemon takes, in bytes (SPEC §4.2).
+///
+/// Nothing signs it: whoever carries the connection can change it, and could as well cut it.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct MaxMessage(u32);
+
+impl MaxMessage {
+    /// What every daemon takes: the read limit of the deployed ones.
+    pub const LEAST: Self = Self(32_768);
+
+    /// The largest message there is (SPEC §3.6).
+    pub const MOST: Self = Self(65_536);
+
+    /// The limit in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.0 as usize
+    }
+
+    fn is_least(&self) -> bool {
+        *self == Self::LEAST
+    }
+}
+
+impl Default for MaxMessage {
+    fn default() -> Self {
+        Self::LEAST
+    }
+}
+
+impl From<MaxMessage> for u32 {
+    fn from(max: MaxMessage) -> Self {
+        max.0
+    }
+}
+
+impl TryFrom<u32> for MaxMessage {
+    type Error = InvalidMaxMessage;
+
+    fn try_from(bytes: u32) -> Result<Self, InvalidMaxMessage> {
+        if (Self::LEAST.0..=Self::MOST.0).contains(&bytes) {
+            Ok(Self(bytes))
+        } else {
+            Err(InvalidMaxMessage(bytes))
+        }
+    }
+}
+
+/// A `max_message` that no daemon may say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("max_message is {0}, and not 32768 to 65536")]
+pub struct InvalidMaxMessage(u32);
+
 /// The acceptance, from the relay (SPEC §4.4).
 pub const AUTH_OK: &str = r#"{"type":"auth_ok"}"#;
 
@@ -132,6 +186,8 @@ pub struct Reply {
     pub signature: [u8; 64],
     /// The generation that the reply names; deployed daemons name none.
     pub generation: Option<u64>,
+    /// The largest message that the daemon takes; deployed daemons do not say.
+    pub max_message: MaxMessage,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -142,6 +198,8 @@ struct ReplyJson {
     sig: String,
     #[serde(default, rename = "gen", skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
+    #[serde(default, skip_serializing_if = "MaxMessage::is_least")]
+    max_message: MaxMessage,
 }
 
 impl Reply {
@@ -154,6 +212,7 @@ impl Reply {
             public_key: self.public_key.to_string(),
             sig: STANDARD.encode(self.signature),
             generation: self.generation,
+            max_message: self.max_message,
         };
         serde_json::to_string(&out).expect("strings and numbers always serialize")
     }
@@ -162,7 +221,7 @@ impl Reply {
     ///
     /// # Errors
     /// Text that is not JSON of this form, another type of message, node id 0, a key or a
-    /// signature that is not base64 of its length.
+    /// signature that is not base64 of its length, a message size out of range.
     pub fn decode(text: &[u8]) -> Result<Self, DecodeError> {
         let reply: ReplyJson = serde_json::from_slice(text)?;
         if reply.r#type != "auth_reply" {
@@ -178,6 +237,7 @@ impl Reply {
             public_key: reply.public_key.parse()?,
             signature: signature.ok_or(DecodeError::Signature)?,
             generation: reply.generation,
+            max_message: reply.max_message,
         })
     }
 }
@@ -313,9 +373,10 @@ mod tests {
             public_key: PublicKey(key().verifying_key().to_bytes()),
             signature: [9; 64],
             generation: Some(3),
+            max_message: MaxMessage::MOST,
         };
         let text = reply.encode();
-        assert!(text.len() < 260, "{} bytes", text.len());
+        assert!(text.len() < 280, "{} bytes", text.len());
         assert_eq!(Reply::decode(text.as_bytes()).unwrap(), reply);
         let text = text.replace("\"gen\":3", "\"gen\":3,\"later\":[1]");
         assert_eq!(Reply::decode(text.as_bytes()).unwrap(), reply);
@@ -328,6 +389,7 @@ mod tests {
             public_key: PublicKey([1; 32]),
             signature: [9; 64],
             generation: None,
+            max_message: MaxMessage::LEAST,
         }
         .encode();
         for (from, to) in [
@@ -348,6 +410,32 @@ mod tests {
     }
 
     #[test]
+    fn spec_4_2_message_size_is_what_every_daemon_takes_unless_the_reply_says_more() {
+        let reply = |max_message| Reply {
+            node: NodeId::new(7).unwrap(),
+            public_key: PublicKey([1; 32]),
+            signature: [9; 64],
+            generation: None,
+            max_message,
+        };
+        let silent = reply(MaxMessage::LEAST).encode();
+        assert!(!silent.contains("max_message"), "{silent}");
+        let with = |value: &str| {
+            let text = silent.replacen('}', &format!(",\"max_message\":{value}}}"), 1);
+            Reply::decode(text.as_bytes()).map(|reply| reply.max_message.bytes())
+        };
+        assert_eq!(Reply::decode(silent.as_bytes()).unwrap(), reply(MaxMessage::LEAST));
+        for bytes in [32_768, 40_000, 65_536] {
+            assert_eq!(with(&bytes.to_string()).unwrap(), bytes);
+        }
+        for broken in
+            ["32767", "65537", "0", "-1", "4294967296", "40000.0", "\"40000\"", "null", "[]"]
+        {
+            assert!(with(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
     fn spec_4_5_only_bye_is_known() {
         assert_eq!(Control::decode(BYE.as_bytes()), Control::Bye);
         assert_eq!(Control::decode(br#"{"type":"later"}"#), Control::Unknown);
@@ -363,12 +451,13 @@ mod tests {
         }
 
         #[test]
-        fn reply_decoder_never_panics_on_flipped_bits(flip in 0usize..2_000, cut in 0usize..260) {
+        fn reply_decoder_never_panics_on_flipped_bits(flip in 0usize..2_000, cut in 0usize..280) {
             let reply = Reply {
                 node: NodeId::new(7).unwrap(),
                 public_key: PublicKey([1; 32]),
                 signature: [9; 64],
                 generation: Some(3),
+                max_message: MaxMessage::MOST,
             };
             let mut text = reply.encode().into_bytes();
             if let Some(byte) = text.get_mut(flip / 8) {

@@ -218,7 +218,7 @@ impl<S: FrameSink> Door<S> {
         let link = Link {
             stream,
             framing: Opcode::Binary,
-            limits: outbox,
+            limits: Limits { message: reply.max_message.bytes(), ..outbox },
             traffic: Arc::clone(&self.traffic),
         };
         let session = Arc::new(Session::new(principal, self.table.generation(), client, link, now));

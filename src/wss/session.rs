@@ -366,7 +366,7 @@ mod tests {
         let link = Link {
             stream: Box::new(stream),
             framing: Opcode::Binary,
-            limits: Limits { bytes: 100_000, age: Duration::from_secs(2) },
+            limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
             traffic: Arc::default(),
         };
         let name = NodeId::new(1).unwrap();

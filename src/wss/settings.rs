@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::IpNet;
 use crate::peers::Limits;
-use crate::wire::auth::Generation;
+use crate::wire::auth::{Generation, MaxMessage};
 
 /// The times of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,7 +45,7 @@ pub struct Settings {
     pub relay_name: Option<String>,
     /// The earliest generation of logins that is accepted.
     pub min_generation: Generation,
-    /// The bounds of each peer's outbox.
+    /// The bounds of each peer's outbox; how long a message may be, the peer's login says.
     pub outbox: Limits,
 }
 
@@ -72,7 +72,11 @@ impl Settings {
             allow_origins: Vec::new(),
             relay_name: None,
             min_generation: Generation::First,
-            outbox: Limits { bytes: 262_144, age: Duration::from_secs(2) },
+            outbox: Limits {
+                bytes: 262_144,
+                age: Duration::from_secs(2),
+                message: MaxMessage::LEAST.bytes(),
+            },
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{Node, Relay, look_until};
-use crate::peer::{Peer, UdpNode};
+use crate::peer::{Peer, UdpNode, discover};
 
 /// Longest time until a relay that nobody talks to is at rest.
 const MOMENT: Duration = Duration::from_secs(3);
@@ -66,7 +66,8 @@ pub(crate) fn assert_balance(relay: &Relay) {
 fn largest_packets_pass_and_larger_ones_are_dropped_with_a_reason() {
     let (a, b) = (Node::new(11), Node::new(12));
     let relay = Relay::with_nodes(&[&a, &b], &[]);
-    let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
+    let mut wss_a = Peer::log_in(relay.wss, &a);
+    let mut wss_b = Peer::log_in_for_largest(relay.wss, &b);
     let udp = UdpNode::register(relay.udp, 21);
 
     let largest = vec![7; 65_527];
@@ -81,6 +82,44 @@ fn largest_packets_pass_and_larger_ones_are_dropped_with_a_reason() {
     wss_a.relay(11, 12, b"");
     assert_eq!(wss_b.delivery(), (11, Vec::new()));
     assert!(udp.is_silent(Duration::from_millis(50)));
+    assert_balance(&relay);
+}
+
+#[test]
+fn delivery_that_a_compat_daemon_cannot_take_is_dropped_and_does_not_end_its_session() {
+    let (a, b) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
+    let udp = UdpNode::register(relay.udp, 21);
+
+    let longest = vec![7; 32_763];
+    udp.relay(12, &longest);
+    assert!(wss_b.delivery() == (21, longest.clone()));
+    udp.relay(12, &vec![7; 32_764]);
+    wss_a.relay(11, 12, &vec![7; 65_527]);
+    wss_a.relay(11, 12, b"still there");
+    assert_eq!(wss_b.delivery(), (11, b"still there".to_vec()));
+    relay.wait_for_dropped("too_large_for_peer", 2);
+
+    // The longer header of a 0x09 counts as well.
+    wss_b.send(2, &discover(0x08, 12, &[]));
+    assert_eq!(wss_b.read().unwrap().1[0], 0x02);
+    udp.relay(12, &longest[..32_760]);
+    udp.relay(12, &longest[..32_759]);
+    let (_, packet) = wss_b.read().unwrap();
+    assert_eq!((packet[0], packet.len()), (0x09, 32_768));
+    relay.wait_for_dropped("too_large_for_peer", 3);
+
+    // What one session has said is nothing that the next has said.
+    drop(wss_b);
+    let mut wss_b = Peer::log_in_for_largest(relay.wss, &b);
+    wss_a.relay(11, 12, &vec![7; 65_527]);
+    assert!(wss_b.delivery() == (11, vec![7; 65_527]));
+    let mut wss_b = Peer::log_in(relay.wss, &b);
+    wss_a.relay(11, 12, &vec![7; 65_527]);
+    relay.wait_for_dropped("too_large_for_peer", 4);
+    wss_a.relay(11, 12, b"the end");
+    assert_eq!(wss_b.delivery(), (11, b"the end".to_vec()));
     assert_balance(&relay);
 }
 

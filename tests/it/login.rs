@@ -129,7 +129,9 @@ fn spec_4_4_refusals_all_look_alike_and_come_a_fixed_time_after_the_reply() {
     let in_text = |challenge: &Value| with(&known, &text(challenge), "node_id", json!("11"));
     let other_type = |challenge: &Value| with(&known, &text(challenge), "type", json!("hello"));
     let short_key = |challenge: &Value| with(&known, &text(challenge), "public_key", json!("AA"));
-    let cases: [(&str, &str, Forgery<'_>); 12] = [
+    let long_message =
+        |challenge: &Value| with(&known, &text(challenge), "max_message", json!(65_537));
+    let cases: [(&str, &str, Forgery<'_>); 13] = [
         ("wrong signature", "signature", &wrong_signature),
         ("unknown node", "unknown_node", &unknown_node),
         ("another node's key", "other_key", &other_key),
@@ -142,6 +144,7 @@ fn spec_4_4_refusals_all_look_alike_and_come_a_fixed_time_after_the_reply() {
         ("node as text", "malformed", &in_text),
         ("another type", "malformed", &other_type),
         ("short key", "malformed", &short_key),
+        ("message size out of range", "malformed", &long_message),
     ];
     for (what, reason, make) in cases {
         let before = refusals(&relay, reason);
@@ -153,7 +156,7 @@ fn spec_4_4_refusals_all_look_alike_and_come_a_fixed_time_after_the_reply() {
         assert!(sent.elapsed() >= REFUSAL_DELAY, "{what}: after {:?}", sent.elapsed());
         assert_eq!(refusals(&relay, reason), before + 1.0, "{what} counts as {reason}");
     }
-    assert_eq!(connections(&relay, "auth_fail"), 12.0);
+    assert_eq!(connections(&relay, "auth_fail"), 13.0);
     assert_eq!(connections(&relay, "auth_ok"), 0.0);
 }
 

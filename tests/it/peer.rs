@@ -37,6 +37,17 @@ impl Peer {
         peer
     }
 
+    /// Logs in like that, and says that it takes the largest messages.
+    pub(crate) fn log_in_for_largest(wss: SocketAddr, node: &Node) -> Self {
+        let mut peer = Self::upgrade(wss);
+        let text = signed_text(node.id, &peer.challenge(), 2);
+        let mut reply = reply(node, &text, None);
+        reply["max_message"] = 65_536.into();
+        peer.send(1, reply.to_string().as_bytes());
+        assert_eq!(peer.read(), Some((1, AUTH_OK.to_vec())));
+        peer
+    }
+
     /// Upgrades as a daemon does.
     pub(crate) fn upgrade(wss: SocketAddr) -> Self {
         let (peer, status) = Self::request(wss, "");

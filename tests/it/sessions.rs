@@ -132,7 +132,8 @@ fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it() {
 fn spec_3_5_fragmented_packet_is_relayed_whole() {
     let (a, b) = (Node::new(11), Node::new(12));
     let relay = Relay::with_nodes(&[&a, &b], &[]);
-    let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
+    let mut wss_a = Peer::log_in(relay.wss, &a);
+    let mut wss_b = Peer::log_in_for_largest(relay.wss, &b);
     let payload = vec![0x5a; 65_527];
     let packet = crate::peer::relay(11, 12, &payload);
     wss_a.write(&frame(0x02, &packet[..1]));

@@ -34,6 +34,7 @@ fn client_that_knows_only_the_specification_interoperates() {
             "discovered over WebSocket",
             "discovered over UDP",
             "relayed to UDP and back",
+            "takes the largest messages",
             "deliveries name their destination",
             "said bye",
         ];

@@ -39,7 +39,8 @@ def say(what):
 class WebSocket:
     """The client's side of RFC 6455 as far as section 3 needs it."""
 
-    def __init__(self, host, port):
+    def __init__(self, host, port, max_message=32768):
+        self.max_message = max_message  # 3.6
         self.socket = socket.create_connection((host, port), TIMEOUT_S)
         self.file = self.socket.makefile("rb")
         key = base64.b64encode(os.urandom(16)).decode()
@@ -84,7 +85,7 @@ class WebSocket:
             (length,) = struct.unpack("!H", self.file.read(2))
         elif length == 127:
             (length,) = struct.unpack("!Q", self.file.read(8))
-        expect(length <= 65536, "no message is longer (3.6)")
+        expect(length <= self.max_message, "no message is longer (3.6)")
         return first & 0x80 != 0, first & 0x0F, self.file.read(length)
 
     def receive(self):
@@ -136,7 +137,7 @@ def check_vectors():
     say("vectors hold")
 
 
-def log_in(connection, host):
+def log_in(connection, host, max_message=None):
     challenge = json.loads(connection.expect(TEXT, "a challenge"))  # 4.1
     expect(challenge["type"] == "auth_challenge", "the first frame is the challenge")
     expect(re.fullmatch("[0-9a-f]{64}", challenge["nonce"]), "nonce")
@@ -152,10 +153,12 @@ def log_in(connection, host):
     }
     if generation == 3:
         reply["gen"] = 3
+    if max_message is not None:
+        reply["max_message"] = max_message
     connection.send(TEXT, json.dumps(reply).encode())
     verdict = json.loads(connection.expect(TEXT, "auth_ok"))
     expect(verdict["type"] == "auth_ok", f"verdict {verdict}")
-    say(f"logged in, generation {generation}")
+    return generation
 
 
 def address(packet):
@@ -173,11 +176,18 @@ def packet(kind, *ids, payload=b""):
     return struct.pack(f"!B{len(ids)}I", kind, *ids) + payload
 
 
+def deliver(wss, payload):
+    """2.5"""
+    delivered = wss.expect(BINARY, "a delivery")
+    expect(delivered == packet(DELIVER, UDP_NODE, payload=payload), f"{len(payload)} bytes")
+
+
 def main():
     host, wss_port, udp_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     check_vectors()
     wss = WebSocket(host, wss_port)
-    log_in(wss, host)
+    generation = log_in(wss, host)
+    say(f"logged in, generation {generation}")
 
     wss.send(BINARY, packet(DISCOVER, NODE))  # 5.2
     observed = address(wss.expect(BINARY, "a DiscoverReply"))
@@ -192,15 +202,23 @@ def main():
     expect(observed == udp.getsockname(), f"observed at {observed}")
     say("discovered over UDP")
 
-    for size in [0, 1, 125, 1250, 4200, 65498]:  # 2.5
+    for size in [0, 1, 125, 1250, 4200, 32764, 65498, 32763]:  # 2.5
         payload = os.urandom(size)
         wss.send(BINARY, packet(RELAY, NODE, UDP_NODE, payload=payload))
         delivered = udp.recv(65536)
         expect(delivered == packet(DELIVER, NODE, payload=payload), f"{size} bytes to UDP")
         udp.send(packet(RELAY, UDP_NODE, NODE, payload=payload))
-        delivered = wss.expect(BINARY, "a delivery")
-        expect(delivered == packet(DELIVER, UDP_NODE, payload=payload), f"{size} bytes back")
+        if size <= 32763:  # 3.6: longer ones do not come, and the next one does
+            deliver(wss, payload)
     say("relayed to UDP and back")
+
+    wss = WebSocket(host, wss_port, max_message=65536)
+    log_in(wss, host, max_message=65536)  # 4.2
+    for size in [32763, 32764, 65498]:
+        payload = os.urandom(size)
+        udp.send(packet(RELAY, UDP_NODE, NODE, payload=payload))
+        deliver(wss, payload)
+    say("takes the largest messages")
 
     wss.send(BINARY, packet(DISCOVER_EX, NODE))
     address(wss.expect(BINARY, "a DiscoverReply"))

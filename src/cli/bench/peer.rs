@@ -10,7 +10,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 
 use crate::ids::{NodeId, PublicKey};
 use crate::net::udp::{self, BatchSocket, Datagrams as _, Received};
-use crate::wire::auth::{AUTH_OK, Challenge, Generation, Reply};
+use crate::wire::auth::{AUTH_OK, Challenge, Generation, MaxMessage, Reply};
 use crate::wire::beacon;
 use crate::wire::websocket::{Header, MAX_HEADER, Opcode, apply_mask, frame_header};
 
@@ -91,6 +91,7 @@ pub(super) fn log_in(server: SocketAddr, node: &Node) -> anyhow::Result<TcpStrea
         public_key: node.public_key(),
         signature: node.key.sign(text.as_bytes()).to_bytes(),
         generation: None,
+        max_message: MaxMessage::MOST,
     };
     let mut frame = Vec::new();
     push_frame(Opcode::Text, reply.encode().as_bytes(), [1, 2, 3, 4], &mut frame);

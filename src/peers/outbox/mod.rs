@@ -35,6 +35,8 @@ pub struct Limits {
     pub bytes: usize,
     /// How long a record may be pending.
     pub age: Duration,
+    /// Longest record that the peer takes, in bytes before it is framed.
+    pub message: usize,
 }
 
 /// A packet for a peer, in two parts: it is copied only into the outbox.
@@ -199,6 +201,11 @@ impl Outbox {
         };
         if self.ending || self.closed {
             reject(Drop::PeerGone);
+            return false;
+        }
+        if record.head.len() + record.body.len() > limits.message {
+            // The peer would end the session over it.
+            reject(Drop::TooLargeForPeer);
             return false;
         }
         // 4 = the header of every frame but the shortest and the longest.

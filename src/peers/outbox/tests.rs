@@ -7,7 +7,7 @@ use crate::metrics::Dropped;
 use crate::peers::Id as _;
 use crate::wire::beacon::deliver_header;
 
-const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2) };
+const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: usize::MAX };
 
 struct Bench {
     outbox: Outbox,

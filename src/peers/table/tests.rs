@@ -41,7 +41,7 @@ fn at(host: u8, port: u16) -> SocketAddr {
 fn session(table: &Table<NodeId>, number: u32, key: u8) -> Arc<Session<NodeId>> {
     let principal =
         Principal { realm: Realm::Node, name: id(number), credential: PublicKey([key; 32]) };
-    let limits = Limits { bytes: 100_000, age: Duration::from_secs(2) };
+    let limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 };
     Arc::new(Session::new(
         principal,
         table.generation(),

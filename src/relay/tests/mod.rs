@@ -162,7 +162,7 @@ impl Stream for Silent {
 fn log_in(relay: &Relay, number: u32) -> Registration<NodeId> {
     let name = NodeId::new(number).unwrap();
     let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-    let limits = Limits { bytes: 1_000_000, age: SECOND };
+    let limits = Limits { bytes: 1_000_000, age: SECOND, message: 65_536 };
     let traffic = Arc::clone(&relay.traffic);
     let link = Link { stream: Box::new(Silent), framing: Opcode::Binary, limits, traffic };
     let session = Session::new(principal, 1, at(3), link, Instant::now());

@@ -68,13 +68,15 @@ fn largest_packets_pass_and_keep_their_order(fabric: Fabric) {
     let nodes = [Node::new(11), Node::new(12)];
     let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
     let mut a = Peer::log_in(cluster.relays[0].wss, &nodes[0]);
-    let mut b = Peer::log_in(cluster.relays[1].wss, &nodes[1]);
+    let mut b = Peer::log_in_for_largest(cluster.relays[1].wss, &nodes[1]);
     wait_until_found(&cluster.relays[0], 12, &cluster.relays[1]);
     let largest = vec![7; 65_527];
     a.relay(11, 12, &largest);
-    assert!(b.delivery() == (11, largest));
+    assert!(b.delivery() == (11, largest.clone()));
     a.relay(11, 12, b"");
     assert_eq!(b.delivery(), (11, Vec::new()));
+    b.relay(12, 11, &largest);
+    cluster.relays[0].wait_for_dropped("too_large_for_peer", 1);
     for round in 0..100u32 {
         for n in 0..50u32 {
             let mut payload = (round * 50 + n).to_be_bytes().to_vec();

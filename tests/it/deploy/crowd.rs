@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use beacon_relay::client::backoff::Backoff;
 use beacon_relay::ids::{NodeId, PublicKey};
 use beacon_relay::net::tls::{Trust, client_config};
-use beacon_relay::wire::auth::{AUTH_OK, Challenge, Generation, Reply};
+use beacon_relay::wire::auth::{AUTH_OK, Challenge, Generation, MaxMessage, Reply};
 use beacon_relay::wire::beacon;
 use ed25519_dalek::Signer as _;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -206,6 +206,7 @@ impl Daemon {
             public_key: PublicKey(self.node.key.verifying_key().to_bytes()),
             signature: self.node.key.sign(text.as_bytes()).to_bytes(),
             generation: None,
+            max_message: MaxMessage::LEAST,
         };
         socket.send(Message::text(reply.encode())).await?;
         assert_eq!(next_text(&mut socket).await?, AUTH_OK);
