@@ -80,6 +80,8 @@ pub struct Counters {
     pub joined: Counter,
     /// Members that were lost.
     pub lost: Counter,
+    /// Panics that ended one link, or one connection.
+    pub panics: Counter,
     /// Addresses that are dialled or wait for their next turn.
     pub dialling: Gauge,
     /// Links that have not said hello yet.
@@ -113,6 +115,7 @@ impl Default for Counters {
             nacks_sent: Counter::default(),
             joined: Counter::default(),
             lost: Counter::default(),
+            panics: Counter::default(),
             dialling: Gauge::default(),
             greeting: Gauge::default(),
             batches: Counter::default(),

@@ -18,6 +18,8 @@ pub mod mesh;
 pub mod nats;
 mod outbox;
 mod status;
+#[cfg(test)]
+mod testing;
 mod whereabouts;
 
 use std::collections::BTreeMap;

@@ -178,6 +178,7 @@ impl Cluster {
             ("nacks_sent_total", "Runs of packets for nodes not here.", &counters.nacks_sent),
             ("joined_total", "Relays that became members.", &counters.joined),
             ("lost_total", "Members that left or were lost.", &counters.lost),
+            ("panics_total", "Panics that ended one link, or one connection.", &counters.panics),
         ] {
             let name = format!("pilot_beacon_cluster_{name}");
             families.push(family::counter(&name, help, counter));

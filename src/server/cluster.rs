@@ -2,8 +2,11 @@
 //! told of who comes and goes here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::StartError;
@@ -16,6 +19,9 @@ use crate::metrics::Traffic;
 use crate::peers::{Kind, Table};
 use crate::proto::presence::Here;
 use crate::wire::cluster::{Standing, Takeover};
+
+/// Time for the other relays to hear that this one leaves.
+const LEAVE_TIME: Duration = Duration::from_millis(500);
 
 /// A cluster to be part of, and what carries its batches.
 pub(super) struct Joining {
@@ -59,11 +65,52 @@ impl Joining {
     }
 
     /// Keeps the links, until `stopping`.
-    pub(super) async fn run(self, stopping: CancellationToken) {
+    async fn run(self, stopping: CancellationToken) {
         match self.fabric {
             Fabric::Mesh(mesh) => self.cluster.run(mesh, stopping).await,
             Fabric::Nats(nats) => self.cluster.run(nats, stopping).await,
         }
+    }
+}
+
+/// Our part in a cluster, while it runs.
+#[derive(Debug)]
+pub(super) struct Part {
+    cluster: Arc<Cluster>,
+    leaving: CancellationToken,
+    /// The task that keeps time and links: one, in a set that tells again that it has ended.
+    links: JoinSet<()>,
+}
+
+impl Part {
+    pub(super) fn start(joining: Joining) -> Self {
+        let cluster = Arc::clone(&joining.cluster);
+        let leaving = CancellationToken::new();
+        let mut links = JoinSet::new();
+        links.spawn(joining.run(leaving.clone()));
+        Self { cluster, leaving, links }
+    }
+
+    /// Waits until time or links have ended without being told to. Without them members never
+    /// leave, and packets for their nodes age out.
+    pub(super) async fn failed(&mut self) {
+        if let Some(ended) = self.links.join_next().await {
+            let reason = ended.err().map(tracing::field::display);
+            tracing::error!(reason, "the cluster's task has ended");
+        }
+    }
+
+    pub(super) fn drain(&self) {
+        self.cluster.drain();
+    }
+
+    /// Tells the others that nobody is here any more, and ends the links.
+    pub(super) async fn leave(mut self, table: &Table<NodeId>) {
+        withdraw(table, &self.cluster);
+        self.cluster.settled(LEAVE_TIME / 2).await;
+        self.leaving.cancel();
+        // What has not ended by then is aborted with the set.
+        let _ended = timeout(LEAVE_TIME, self.links.join_next()).await;
     }
 }
 
@@ -83,7 +130,7 @@ pub(super) async fn tell(table: Arc<Table<NodeId>>, cluster: Arc<Cluster>) {
 }
 
 /// Tells the cluster that nobody is here any more.
-pub(super) fn withdraw(table: &Table<NodeId>, cluster: &Cluster) {
+fn withdraw(table: &Table<NodeId>, cluster: &Cluster) {
     let nodes = table.served();
     let serial = table.generation();
     nodes.into_iter().for_each(|node| cluster.departed(node, serial));
@@ -102,4 +149,44 @@ fn presence(serial: u64, kind: Kind) -> Here {
 fn credential(key: &PublicKey) -> u64 {
     let hash: [u8; 32] = Sha256::digest(key.0).into();
     hash.first_chunk::<8>().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::config::{Config, Flags, Layers, Surroundings};
+    use crate::server::Server;
+
+    async fn relay_on_a_mesh() -> (Server, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "a secret that only a test may have").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut flags = Flags::state_dir(Some(folder.path().display().to_string()));
+        for key in ["wss_bind", "udp_bind", "admin_bind", "cluster_bind"] {
+            flags.add(key, "127.0.0.1:0".to_owned());
+        }
+        flags.add("cluster_secret_file", secret.display().to_string());
+        let layers = Layers::collect(flags, &Surroundings::of_this_process()).unwrap();
+        (Server::start(Config::new(&layers).unwrap()).await.unwrap(), folder)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn relay_without_the_task_of_its_cluster_has_failed() {
+        let (mut server, _folder) = relay_on_a_mesh().await;
+        let unharmed = timeout(Duration::from_millis(50), server.failed()).await;
+        assert!(unharmed.is_err(), "it fails by itself");
+
+        server.cluster.as_mut().expect("it is part of one").links.abort_all();
+
+        // A supervisor may look again, and still stop it in order.
+        for _ in 0..2 {
+            let failed = timeout(Duration::from_secs(20), server.failed()).await;
+            failed.expect("it goes on as if nothing was");
+        }
+        server.shutdown().await;
+    }
 }

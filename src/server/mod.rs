@@ -14,16 +14,15 @@ mod slow_readers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::admin::{self, Phase};
-use crate::cluster::{Cluster, IdentityError, nats};
+use crate::cluster::{IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
 use crate::control::{self, Order, Orders, Recorder};
 use crate::directory::{Directory, OpenError};
@@ -37,14 +36,11 @@ use crate::wss::{self, FrameSink, Session};
 
 pub use activation::{Sockets, SocketsError};
 pub use bind::BindError;
-use cluster::Joining;
+use cluster::{Joining, Part};
 use readiness::Vitals;
 pub use reload::{Changes, ReloadError, Reloader};
 use service::Service;
 pub(crate) use settings::directory as directory_settings;
-
-/// Time for the other relays to hear that this one leaves.
-const LEAVE_TIME: Duration = Duration::from_millis(500);
 
 /// Gives the frames of sessions to the router.
 struct ToRelay(Arc<Relay>);
@@ -123,14 +119,6 @@ impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-/// Our part in a cluster, and what ends it.
-#[derive(Debug)]
-struct Part {
-    cluster: Arc<Cluster>,
-    leaving: CancellationToken,
-    links: JoinHandle<()>,
 }
 
 impl std::fmt::Debug for ToRelay {
@@ -266,10 +254,8 @@ impl Server {
         tasks.spawn(Arc::clone(&reloader).watch());
         background::start(&mut tasks, &stopping, in_force, &relay, &table, &directory, grants);
         let cluster = joining.map(|joining| {
-            let (cluster, leaving) = (Arc::clone(&joining.cluster), CancellationToken::new());
-            tasks.spawn(cluster::tell(Arc::clone(&table), Arc::clone(&cluster)));
-            let links = tokio::spawn(joining.run(leaving.clone()));
-            Part { cluster, leaving, links }
+            tasks.spawn(cluster::tell(Arc::clone(&table), Arc::clone(&joining.cluster)));
+            Part::start(joining)
         });
 
         vitals.start(&mut tasks, &wss, reloader.config()).await;
@@ -353,9 +339,16 @@ impl Server {
     /// Waits until a part of the relay has ended without being told to: a failure of ours,
     /// after which the relay should end and be started again.
     pub async fn failed(&mut self) {
+        let cluster = async {
+            match &mut self.cluster {
+                Some(part) => part.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ended = self.tasks.join_next() => {}
             () = self.wss.failed() => {}
+            () = cluster => {}
         }
     }
 
@@ -381,20 +374,16 @@ impl Server {
         self.wss.refuse_upgrades(time);
         self.traffic.events.note(Event::new(What::Draining));
         info!(peers = self.wss.peer_count(), "draining");
-        if let Some(Part { cluster, .. }) = &self.cluster {
-            cluster.drain();
+        if let Some(part) = &self.cluster {
+            part.drain();
         }
         self.wss.drain(time).await;
         if let Some(threads) = self.threads.take() {
             let stopped = spawn_blocking(|| threads.stop()).await;
             debug_assert!(stopped.is_ok(), "joining threads does not panic");
         }
-        if let Some(Part { cluster, leaving, links }) = self.cluster.take() {
-            cluster::withdraw(&self.table, &cluster);
-            cluster.settled(LEAVE_TIME / 2).await;
-            leaving.cancel();
-            let ended = timeout(LEAVE_TIME, links).await;
-            debug_assert!(ended.is_err() || ended.is_ok_and(|e| e.is_ok()), "links do not panic");
+        if let Some(part) = self.cluster.take() {
+            part.leave(&self.table).await;
         }
         self.phase.send_replace(Phase::Stopped);
         self.stopping.cancel();

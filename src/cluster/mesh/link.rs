@@ -83,6 +83,7 @@ impl Link {
                         break (Close::BadBatch, Close::BadBatch.word());
                     }
                     Err(error) => {
+                        hub.cluster.counters().panics.increment();
                         tracing::error!(relay = %member.relay, %error, "a lane has failed");
                         break (Close::Failed, Close::Failed.word());
                     }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Endpoint, Incoming, ServerConfig};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ use super::{Cluster, Fabric, Reject, relay_id};
 use crate::ids::RelayId;
 use close::Close;
 use hub::{Hub, Secret};
+use link::Link;
 use lobby::Lobby;
 use tls::Verifier;
 
@@ -135,39 +136,103 @@ impl Fabric for Mesh {
 
         let endpoint = self.endpoint.clone();
         let hub = Hub::new(cluster, self.relay, self.endpoint, self.address, self.secret);
-        let lobby = Arc::<Lobby>::default();
-        let mut tasks = JoinSet::new();
-        tasks.spawn(seeds::tend(Arc::clone(&hub), self.names, stopping.clone()));
-        loop {
-            tokio::select! {
-                () = stopping.cancelled() => break,
-                Some(incoming) = endpoint.accept() => {
-                    let Some(incoming) = validated(incoming) else { continue };
-                    let remote = canonical(incoming.remote_address());
-                    let (guest, gave_way) = lobby.enter(remote.ip());
-                    if gave_way {
-                        hub.warn(Reject::TooMany, remote, &"too many strangers");
-                    }
-                    let hub = Arc::clone(&hub);
-                    tasks.spawn(async move {
-                        let welcome = hub.welcome(incoming);
-                        let link = guest.leaving.run_until_cancelled(welcome).await.flatten();
-                        drop(guest);
-                        if let Some(link) = link {
-                            link.run().await;
-                        }
-                    });
-                }
-                Some(_ended) = tasks.join_next() => {}
-            }
+        let dialling = seeds::tend(Arc::clone(&hub), self.names, stopping.clone());
+        let mut tasks = Tasks::new(hub, dialling);
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = tasks.serve(&endpoint) => {}
         }
         endpoint.close(Close::Stopping.code(), &[]);
         let farewell = async {
-            while tasks.join_next().await.is_some() {}
+            tasks.ended().await;
             endpoint.wait_idle().await;
         };
         // Whoever has not heard of it by then learns it from our silence.
         let _ = timeout(FAREWELL, farewell).await;
+    }
+}
+
+/// The tasks of a running mesh.
+struct Tasks {
+    hub: Arc<Hub>,
+    lobby: Arc<Lobby>,
+    /// Resolves names and dials; the mesh is none without it.
+    dialling: JoinSet<()>,
+    /// Connections that others have dialled, until they are links.
+    greeting: JoinSet<Option<Link>>,
+    /// Links that others have dialled.
+    links: JoinSet<()>,
+}
+
+impl Tasks {
+    fn new(hub: Arc<Hub>, dial: impl Future<Output = ()> + Send + 'static) -> Self {
+        let mut dialling = JoinSet::new();
+        dialling.spawn(dial);
+        Self {
+            hub,
+            lobby: Arc::default(),
+            dialling,
+            greeting: JoinSet::new(),
+            links: JoinSet::new(),
+        }
+    }
+
+    /// Takes links, until a part of the mesh has ended that it cannot do without.
+    async fn serve(&mut self, endpoint: &Endpoint) {
+        loop {
+            tokio::select! {
+                incoming = endpoint.accept() => match incoming {
+                    Some(incoming) => self.greet(incoming),
+                    None => return tracing::error!("the mesh's socket has failed"),
+                },
+                Some(greeted) = self.greeting.join_next() => self.greeted(greeted),
+                Some(ended) = self.links.join_next() => {
+                    // It tells of its end itself, unless it has failed: its relay would stay
+                    // a member for ever.
+                    if let Err(error) = ended {
+                        return tracing::error!(%error, "a link has failed");
+                    }
+                }
+                _ended = self.dialling.join_next() => {
+                    return tracing::error!("nothing dials other relays any more");
+                }
+            }
+        }
+    }
+
+    fn greet(&mut self, incoming: Incoming) {
+        let Some(incoming) = validated(incoming) else { return };
+        let remote = canonical(incoming.remote_address());
+        let (guest, gave_way) = self.lobby.enter(remote.ip());
+        if gave_way {
+            self.hub.warn(Reject::TooMany, remote, &"too many strangers");
+        }
+        let hub = Arc::clone(&self.hub);
+        self.greeting.spawn(async move {
+            let welcome = hub.welcome(incoming);
+            guest.leaving.run_until_cancelled(welcome).await.flatten()
+        });
+    }
+
+    fn greeted(&mut self, greeted: Result<Option<Link>, JoinError>) {
+        match greeted {
+            Ok(Some(link)) => _ = self.links.spawn(link.run()),
+            Ok(None) => {}
+            // A stranger's connection, and nothing else.
+            Err(error) => {
+                self.hub.cluster.counters().panics.increment();
+                tracing::error!(%error, "a connection without a hello has failed");
+            }
+        }
+    }
+
+    /// Waits for the end of all tasks, and of the links among them.
+    async fn ended(&mut self) {
+        while let Some(greeted) = self.greeting.join_next().await {
+            self.greeted(greeted);
+        }
+        while self.links.join_next().await.is_some() {}
+        while self.dialling.join_next().await.is_some() {}
     }
 }
 

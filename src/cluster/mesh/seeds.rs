@@ -61,7 +61,7 @@ impl Seed {
 }
 
 /// Keeps a dial for each address behind `names` until `stopping`. An address that no name
-/// leads to is given up.
+/// leads to is given up. Ends before only where a dial or a look-up has failed.
 pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: CancellationToken) {
     let mut seeds: Vec<_> = names.into_iter().map(Seed::new).collect();
     let mut lookups = JoinSet::new();
@@ -69,13 +69,16 @@ pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: Cancellati
     let mut refresh = interval(REFRESH);
     let mut asked = Instant::now();
     loop {
-        let hub = &dials.hub;
+        let hub = Arc::clone(&dials.hub);
+        let stopping = dials.stopping.clone();
         tokio::select! {
-            () = dials.stopping.cancelled() => break,
+            () = stopping.cancelled() => break,
             _ = refresh.tick() => {}
             () = hub.unreached.notified(), if asked.elapsed() >= SOONEST => {}
+            () = dials.failed() => break,
             Some(answer) = lookups.join_next() => {
-                let Ok((at, answer)): Result<(usize, _), _> = answer else { continue };
+                // One that failed would have its name resolved never again.
+                let Ok((at, answer)): Result<(usize, _), _> = answer else { break };
                 if let Some(seed) = seeds.get_mut(at) {
                     seed.answered(answer);
                 }
@@ -91,7 +94,9 @@ pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: Cancellati
             lookups.spawn(async move { (at, resolve(&name, ipv6).await) });
         }
     }
-    dials.ended().await;
+    if dials.stopping.is_cancelled() {
+        dials.ended().await;
+    }
 }
 
 /// The addresses of a name that our socket can dial; none of them is an error.
@@ -122,7 +127,6 @@ impl Dials {
     /// Gives up the addresses that are not `wanted`, and starts with those that are new.
     /// Of too many it takes the first in order, so that each refresh chooses alike.
     fn are(&mut self, mut wanted: BTreeSet<SocketAddr>) {
-        while self.tasks.try_join_next().is_some() {}
         let crowded = wanted.len() > MAX_ADDRESSES;
         if crowded && !self.crowded {
             tracing::warn!(
@@ -148,6 +152,18 @@ impl Dials {
                 self.tasks.spawn(dial::keep(Arc::clone(&self.hub), address, given_up.clone()));
                 given_up
             });
+        }
+    }
+
+    /// Waits until a dial has failed. Cancel-safe.
+    async fn failed(&mut self) {
+        loop {
+            match self.tasks.join_next().await {
+                // It was given up.
+                Some(Ok(())) => {}
+                Some(Err(error)) => return tracing::error!(%error, "a dial has failed"),
+                None => return std::future::pending().await,
+            }
         }
     }
 
@@ -190,8 +206,7 @@ mod tests {
         resolve("no port", true).await.unwrap_err();
     }
 
-    #[tokio::test]
-    async fn address_that_no_name_leads_to_is_given_up() {
+    fn hub() -> Arc<Hub> {
         let relay = RelayId(PublicKey([1; 32]));
         let identity = Identity {
             relay,
@@ -201,7 +216,12 @@ mod tests {
         };
         let cluster = Cluster::new(identity, Arc::default());
         let endpoint = transport::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let hub = Hub::new(cluster, relay, endpoint, address(9), Secret(None));
+        Hub::new(cluster, relay, endpoint, address(9), Secret(None))
+    }
+
+    #[tokio::test]
+    async fn address_that_no_name_leads_to_is_given_up() {
+        let hub = hub();
         let mut dials = Dials::new(Arc::clone(&hub), CancellationToken::new());
         let dialling = async |count| {
             until("so many dials", || hub.cluster.counters().dialling.value() == count).await;
@@ -215,5 +235,19 @@ mod tests {
         dials.stopping.cancel();
         dials.ended().await;
         dialling(0).await;
+    }
+
+    #[tokio::test]
+    async fn dial_that_fails_is_noticed_and_one_that_is_given_up_is_not() {
+        let mut dials = Dials::new(hub(), CancellationToken::new());
+        dials.are([address(1), address(2)].into());
+        dials.are([address(2)].into());
+        until("one was given up", || dials.hub.cluster.counters().dialling.value() == 1).await;
+        let noticed = tokio::time::timeout(Duration::from_millis(20), dials.failed()).await;
+        assert!(noticed.is_err(), "one that was given up has not failed");
+
+        dials.tasks.abort_all();
+
+        dials.failed().await;
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectError, Event, Subscriber};
 use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::select;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -66,7 +66,8 @@ impl Session {
         // may come before or after.
         let incoming = stream::select(self.beats, self.batches);
         let taking_in = tokio::spawn(arrivals.take_in(Arc::clone(members)));
-        let taking_in = AbortOnDropHandle::new(taking_in);
+        let mut taking_in = AbortOnDropHandle::new(taking_in);
+        let mut took_in = None;
         let mut tasks = JoinSet::new();
         tasks.spawn(read(incoming, deliveries, Arc::clone(members)));
         tasks.spawn(beat(self.client.clone(), Arc::clone(members)));
@@ -74,12 +75,25 @@ impl Session {
         select! {
             () = stopping.cancelled() => say_goodbye(&self.client, members).await,
             () = self.ended.cancelled() => {}
-            _ = tasks.join_next() => {}
+            Some(ended) = tasks.join_next() => note_end(ended, members),
+            ended = &mut taking_in => took_in = Some(ended),
         }
         members.client.send_replace(None);
         tasks.shutdown().await;
-        // Nothing is left to it any more, so it ends, after what has come.
-        let _ = taking_in.await;
+        let took_in = match took_in {
+            Some(ended) => ended,
+            // Nothing is left to it any more, so it ends, after what has come.
+            None => taking_in.await,
+        };
+        note_end(took_in, members);
+    }
+}
+
+/// Counts a task that has failed: the connection ends with it, and the next one has its own.
+fn note_end(ended: Result<(), JoinError>, members: &Members) {
+    if let Err(error) = ended {
+        members.cluster.counters().panics.increment();
+        tracing::error!(%error, "a task of the connection to NATS has failed");
     }
 }
 

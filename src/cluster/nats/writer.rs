@@ -21,20 +21,34 @@ struct Writer {
     member: Arc<Member>,
     subject: Subject,
     link: watch::Receiver<Option<Client>>,
+    /// Why the membership ends with the task.
+    end: &'static str,
 }
 
 /// Writes to a member for as long as it is one; ends the membership once the member is to go.
 pub(super) async fn run(members: Arc<Members>, member: Arc<Member>, signals: Arc<Signals>) {
     let subject = members.subjects.to(member.relay);
     let link = members.client.subscribe();
-    let writer = Writer { members, member, subject, link };
+    let mut writer = Writer { members, member, subject, link, end: "failed" };
     let ending = &writer.member.ending;
     // A lane ends by itself: a batch that it holds has to be accounted for.
     join!(ending.run_until_cancelled(writer.keep_telling(&signals.asked)), async {
         ending.run_until_cancelled(signals.paired.wait()).await;
         join!(writer.lane(WORDS), writer.lane(PACKETS));
     },);
-    writer.members.end(&writer.member, "silent");
+    writer.end = "silent";
+}
+
+/// Ends the membership however the task ends: a member to which nobody writes would never
+/// leave.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.members.cluster.counters().panics.increment();
+            tracing::error!(relay = %self.member.relay, "the writer to a member has failed");
+        }
+        self.members.end(&self.member, self.end);
+    }
 }
 
 impl Writer {

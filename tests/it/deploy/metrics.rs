@@ -26,13 +26,14 @@ fn families() -> BTreeSet<String> {
 }
 
 /// Families that the load below does not move: where they move, and what they are called there.
-const MOVES_ELSEWHERE: [(&str, &str, &str); 32] = [
+const MOVES_ELSEWHERE: [(&str, &str, &str); 33] = [
     ("admin_foreign_hosts_total", "tests/it/control/http.rs", NAME),
     ("admin_snapshots_total", "tests/it/page/watchers.rs", NAME),
     ("admin_stuck_total", "src/admin/connections.rs", "counters.stuck.value(), 1"),
     ("admin_watchers", "tests/it/page/watchers.rs", NAME),
     ("admin_watchers_refused_total", "tests/it/page/watchers.rs", NAME),
     ("cluster_nacks_sent_total", "src/relay/tests/cluster.rs", "nacks_sent.value(), 1"),
+    ("cluster_panics_total", "src/cluster/nats/tests/failures.rs", "panics.value() == 1"),
     ("cluster_rejects_total", "src/cluster/mesh/tests/lanes.rs", "(Reject::Malformed), before + 1"),
     ("cluster_waiting_bytes", "src/cluster/nats/tests/outage.rs", "outbox.bytes() == 0"),
     ("control_actions_total", "tests/it/control/commands.rs", NAME),

@@ -1,6 +1,7 @@
 //! Relays with real sockets on loopback, and puppets: ends of a link that a test moves by
 //! hand.
 
+mod failures;
 mod joining;
 mod lanes;
 mod settling;

@@ -4,6 +4,7 @@
 //! the thing itself explains that it comes.
 
 mod credentials;
+mod failures;
 mod hostile;
 mod lanes;
 mod membership;
