@@ -11,7 +11,7 @@
 //! - floor 5: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
 //! - floor 4: [`wss`] and [`udp`], the ways in;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
-//! - floor 2: [`peers`], [`directory`], [`cluster`] and [`client`];
+//! - floor 2: [`peers`], [`directory`], [`cluster`], [`client`] and [`log_writer`];
 //! - floor 1: [`net`], [`config`], [`metrics`] and [`key_file`];
 //! - floor 0: [`proto`] (decisions without IO), [`wire`] (bytes and values) and [`ids`].
 
@@ -24,6 +24,7 @@ pub mod control;
 pub mod directory;
 pub mod ids;
 pub mod key_file;
+pub mod log_writer;
 pub mod metrics;
 pub mod net;
 pub mod peers;

@@ -16,14 +16,13 @@ mod output;
 mod serve;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use exit::Exit;
-pub use logging::{LogControl, start as start_logging};
+pub use logging::{LogControl, Logs, start as start_logging};
 pub use serve::serve;
 
 use crate::config::{Flags, Source, Surroundings, shown};
@@ -72,8 +71,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match parse(arguments).and_then(dispatch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            // Nobody is left to tell that stderr is closed.
-            let _ = writeln!(io::stderr(), "beacon-relay: {exit}");
+            output::say_last(format!("beacon-relay: {exit}\n"));
             exit.code().into()
         }
     }

@@ -1,10 +1,13 @@
 //! What a command prints for whoever called it.
 
 use std::io::{self, ErrorKind, Write as _};
+use std::sync::mpsc;
+use std::thread;
 
 use anyhow::Context as _;
 
 use super::Exit;
+use super::logging::LAST_LINES_TIME;
 
 /// Writes `text` to stdout; a reader that has seen enough, such as `head`, is no error.
 pub(super) fn print(text: &str) -> Result<(), Exit> {
@@ -14,5 +17,19 @@ pub(super) fn print(text: &str) -> Result<(), Exit> {
             Err(error).context("stdout cannot be written").map_err(Exit::from)
         }
         _ => Ok(()),
+    }
+}
+
+/// Writes the last line to stderr; a reader that takes nothing keeps nobody from ending.
+pub(super) fn say_last(line: String) {
+    let (done, written) = mpsc::channel::<()>();
+    let writing = thread::Builder::new().spawn(move || {
+        // Nobody is left to tell that stderr is closed.
+        let _ = io::stderr().write_all(line.as_bytes());
+        drop(done);
+    });
+    if writing.is_ok() {
+        // Closed once the line is written.
+        let _ = written.recv_timeout(LAST_LINES_TIME);
     }
 }

@@ -1,17 +1,16 @@
 //! `serve`: runs the relay until it is told to stop.
 
-use std::time::SystemTime;
-
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Exit, LogControl, logging};
+use super::logging::LAST_LINES_TIME;
+use super::{Exit, LogControl, Logs, logging};
 use crate::cluster::identity_file;
 use crate::config::{Config, Error, Flags, Loaded, LogFilter, Place, Source, Surroundings};
-use crate::control::{Order, Recorder, Task};
+use crate::control::{Order, Task};
 use crate::directory::OpenError;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Server, Sockets, StartError};
@@ -26,7 +25,7 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
     let source = Source::new(flags, Surroundings::of_this_process());
     let Loaded { layers, config } = source.read()?;
     let log = logging::start(&config.log_level, config.log_format)?;
-    let control = log.clone();
+    let control = log.control.clone();
     let host = Host {
         settings: Some((source, layers)),
         set_log_filter: Some(Box::new(move |filter| {
@@ -36,19 +35,25 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
         })),
         sockets,
         manager: ServiceManager::of_this_process().context("cannot use NOTIFY_SOCKET")?,
+        log: Some(log.writer.clone()),
     };
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
     }
     let runtime = runtime()?;
+    let mut recorder = None;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let server = start(host, config).await?;
         server.recorder().dump_on_panic();
+        recorder = Some(server.recorder().clone());
         run(server, &mut signals, &log).await
     });
     // A look-up of a name or a read of a file that hangs must not hold up the end.
     runtime.shutdown_background();
+    if let Some(recorder) = recorder {
+        recorder.wait(LAST_LINES_TIME);
+    }
     ended
 }
 
@@ -91,12 +96,15 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
 }
 
 /// Serves until a signal or an order, then drains; a signal after the first ends it at once.
-async fn run(mut server: Server, signals: &mut Signals, log: &LogControl) -> Result<(), Exit> {
+async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<(), Exit> {
     let mut orders = server.take_orders().expect("nobody else runs this server");
     let mut signalled = loop {
         let told = tokio::select! {
             told = signals.next() => told,
             Some(order) = orders.recv() => Told::Order(order),
+            () = log.writer.failed() => {
+                return Err(anyhow!("the writer of the log has ended by itself").into());
+            }
             () = server.failed() => {
                 error!("a part of the relay has ended by itself: this is a bug of the relay");
                 return Err(anyhow!("a part of the relay has ended by itself").into());
@@ -108,14 +116,14 @@ async fn run(mut server: Server, signals: &mut Signals, log: &LogControl) -> Res
                 // What came of it is in the log and the metrics.
                 let _reported = server.reload(false).await;
             }
-            Told::Record => record(server.recorder()),
+            Told::Record => server.recorder().record(),
             Told::Order(order) => match order.task.clone() {
                 Task::Drain => {
                     order.answer(Ok(json!({ "draining": true })));
                     break false;
                 }
                 Task::Reload { force } => order.answer(reload(&server, force).await),
-                Task::Log(filter) => order.answer(change_log(log, &filter)),
+                Task::Log(filter) => order.answer(change_log(&log.control, &filter)),
             },
         }
     };
@@ -150,15 +158,6 @@ fn change_log(log: &LogControl, filter: &LogFilter) -> Result<Value, String> {
     log.set(filter).map_err(|error| format!("{error:#}"))?;
     info!(%filter, "the log filter was changed by an operator");
     Ok(json!({ "filter": filter.to_string() }))
-}
-
-/// Writes the flight recorder's file, on a thread that nobody waits for.
-fn record(recorder: &Recorder) {
-    let recorder = recorder.clone();
-    let _detached = tokio::task::spawn_blocking(move || match recorder.dump(SystemTime::now()) {
-        Ok(path) => info!(path = %path.display(), "recorded the last events"),
-        Err(error) => warn!(%error, "cannot record the last events"),
-    });
 }
 
 /// What a signal or an operator asks for.

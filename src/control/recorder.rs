@@ -8,9 +8,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::time::rfc3339;
@@ -22,6 +24,9 @@ const FILES: usize = 8;
 /// Shortest time between two files that panics write: each panic of a peer's doing would
 /// push an older file out.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// Files that wait to be written: one more is as good as all that are asked for meanwhile.
+const ORDERS: usize = 1;
 
 /// An event as the operator's own socket and files show it: with addresses.
 #[derive(Debug, Serialize)]
@@ -54,30 +59,128 @@ impl From<Event> for Recorded {
     }
 }
 
-/// Writes the last events to files.
+/// Writes the last events to files, on a thread of its own: a disk that takes nothing stops
+/// neither who panics nor the signals.
 #[derive(Clone, Debug)]
 pub struct Recorder {
+    orders: SyncSender<Why>,
+    unfinished: Arc<Unfinished>,
+    panicked: Arc<Mutex<Option<SystemTime>>>,
+}
+
+/// Why a file is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Why {
+    Asked,
+    Panicked,
+}
+
+/// How many files are ordered and not written yet.
+#[derive(Debug, Default)]
+struct Unfinished {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// What the thread writes, and where.
+#[derive(Debug)]
+struct Files {
     traffic: Arc<Traffic>,
     folder: PathBuf,
-    panicked: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl Recorder {
     /// A recorder of this relay's events, whose files go to the state folder.
-    #[must_use]
-    pub fn new(traffic: Arc<Traffic>, folder: &Path) -> Self {
-        Self { traffic, folder: folder.to_owned(), panicked: Arc::default() }
-    }
-
-    /// Writes the last events to a new file, and says which. Blocks.
     ///
     /// # Errors
-    /// The system refuses, or somebody notes an event at this very moment, which can be the
-    /// thread that calls this in a panic.
-    pub fn dump(&self, now: SystemTime) -> io::Result<PathBuf> {
-        let events = self.traffic.events.try_all().ok_or(io::ErrorKind::WouldBlock)?;
+    /// The system has no room for a thread.
+    pub fn start(traffic: Arc<Traffic>, folder: &Path) -> io::Result<Self> {
+        let files = Files { traffic, folder: folder.to_owned() };
+        let (orders, ordered) = sync_channel(ORDERS);
+        let unfinished = Arc::<Unfinished>::default();
+        let finished = Arc::clone(&unfinished);
+        thread::Builder::new().name("recorder".to_owned()).spawn(move || {
+            for why in ordered {
+                files.write(why);
+                finished.add(-1);
+            }
+        })?;
+        Ok(Self { orders, unfinished, panicked: Arc::default() })
+    }
+
+    /// Has the last events written to a new file, which the log then names. Waits for nothing.
+    pub fn record(&self) {
+        self.order(Why::Asked);
+    }
+
+    /// Writes a file where the process panics, at most one in 60 s.
+    pub fn dump_on_panic(&self) {
+        let recorder = self.clone();
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            if recorder.is_due(SystemTime::now()) {
+                recorder.order(Why::Panicked);
+            }
+        }));
+    }
+
+    /// Waits until all files are written, for `limit` at most.
+    pub fn wait(&self, limit: Duration) {
+        let end = Instant::now() + limit;
+        let mut count = self.unfinished.count.lock();
+        while *count > 0 {
+            if self.unfinished.changed.wait_until(&mut count, end).timed_out() {
+                return;
+            }
+        }
+    }
+
+    fn order(&self, why: Why) {
+        self.unfinished.add(1);
+        if self.orders.try_send(why).is_err() {
+            self.unfinished.add(-1);
+            tracing::warn!(
+                "the last events are not recorded: the files before are not written yet"
+            );
+        }
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        let Some(mut last) = self.panicked.try_lock() else { return false };
+        let is_due = last.is_none_or(|last| now.duration_since(last).is_ok_and(|t| t >= PAUSE));
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
+
+impl Unfinished {
+    fn add(&self, change: isize) {
+        let mut count = self.count.lock();
+        *count = count.saturating_add_signed(change);
+        self.changed.notify_all();
+    }
+}
+
+impl Files {
+    fn write(&self, why: Why) {
+        match (self.dump(SystemTime::now()), why) {
+            (Ok(path), Why::Asked) => {
+                tracing::info!(path = %path.display(), "recorded the last events");
+            }
+            (Ok(path), Why::Panicked) => {
+                tracing::error!(path = %path.display(), "recorded after a panic");
+            }
+            (Err(error), _) => tracing::warn!(%error, "cannot record the last events"),
+        }
+    }
+
+    /// Writes the last events to a new file, and says which.
+    fn dump(&self, now: SystemTime) -> io::Result<PathBuf> {
         let mut text = Vec::new();
-        for event in events {
+        for event in self.traffic.events.all() {
             serde_json::to_writer(&mut text, &Recorded::from(event))?;
             text.push(b'\n');
         }
@@ -88,31 +191,6 @@ impl Recorder {
         file.write_all(&text)?;
         self.remove_old()?;
         Ok(path)
-    }
-
-    /// Writes a file where the process panics, at most one in 60 s.
-    pub fn dump_on_panic(&self) {
-        let recorder = self.clone();
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            before(panic);
-            let now = SystemTime::now();
-            if recorder.is_due(now) {
-                match recorder.dump(now) {
-                    Ok(path) => tracing::error!(path = %path.display(), "recorded after a panic"),
-                    Err(error) => tracing::error!(%error, "cannot record after a panic"),
-                }
-            }
-        }));
-    }
-
-    fn is_due(&self, now: SystemTime) -> bool {
-        let Some(mut last) = self.panicked.try_lock() else { return false };
-        let is_due = last.is_none_or(|last| now.duration_since(last).is_ok_and(|t| t >= PAUSE));
-        if is_due {
-            *last = Some(now);
-        }
-        is_due
     }
 
     fn remove_old(&self) -> io::Result<()> {
@@ -145,10 +223,10 @@ mod tests {
         let at = UNIX_EPOCH;
         traffic.events.note(Event { address, at, ..Event::new(What::Accepted) });
         traffic.events.note(Event { node, reason: "kicked", at, ..Event::new(What::Ended) });
-        let recorder = Recorder::new(Arc::clone(&traffic), folder.path());
+        let files = Files { traffic, folder: folder.path().to_owned() };
         fs::write(folder.path().join("keys.json"), "{}").unwrap();
         let paths: Vec<_> = (1..=FILES as u64 + 2)
-            .map(|second| recorder.dump(UNIX_EPOCH + Duration::from_secs(second)).unwrap())
+            .map(|second| files.dump(UNIX_EPOCH + Duration::from_secs(second)).unwrap())
             .collect();
 
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), FILES + 1);
@@ -166,7 +244,7 @@ mod tests {
     #[test]
     fn panics_that_follow_each_other_write_one_file() {
         let folder = tempfile::tempdir().unwrap();
-        let recorder = Recorder::new(Arc::default(), folder.path());
+        let recorder = Recorder::start(Arc::default(), folder.path()).unwrap();
         let due = |seconds| recorder.is_due(UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!([1, 2, 60, 61, 62].map(due), [true, false, false, true, false]);
     }
@@ -176,11 +254,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let traffic = Arc::<Traffic>::default();
         traffic.events.note(Event::new(What::Draining));
-        Recorder::new(traffic, folder.path()).dump_on_panic();
-        let panicked = std::thread::spawn(|| panic!("on purpose")).join();
+        let recorder = Recorder::start(traffic, folder.path()).unwrap();
+        recorder.dump_on_panic();
+        let panicked = thread::spawn(|| panic!("on purpose")).join();
         // Other tests of this process go on without it.
         let _ours = std::panic::take_hook();
         assert!(panicked.is_err());
+        recorder.wait(Duration::from_secs(20));
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(files.len(), 1);
         let text = fs::read_to_string(files[0].as_ref().unwrap().path()).unwrap();

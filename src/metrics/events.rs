@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::Word;
 use crate::ids::{NodeId, RelayId};
@@ -121,14 +121,12 @@ impl Events {
         self.0.lock().newest_first(|event| event.node == Some(node)).take(count).collect()
     }
 
-    /// All events, the oldest first; `None` where somebody has them at this moment, which
-    /// can be the very thread that panics.
+    /// All events, the oldest first.
     #[must_use]
-    pub fn try_all(&self) -> Option<Vec<Event>> {
-        let rings: MutexGuard<'_, Rings> = self.0.try_lock()?;
-        let mut all: Vec<_> = rings.newest_first(|_| true).collect();
+    pub fn all(&self) -> Vec<Event> {
+        let mut all: Vec<_> = self.0.lock().newest_first(|_| true).collect();
         all.reverse();
-        Some(all)
+        all
     }
 }
 
@@ -166,7 +164,7 @@ mod tests {
         for number in 1..=2 * u32::try_from(CONNECTIONS).unwrap() {
             events.note(of_node(What::Refused, number));
         }
-        let all = events.try_all().unwrap();
+        let all = events.all();
         assert_eq!(all.len(), CONNECTIONS + 1);
         assert_eq!(all[0].what, What::Draining);
         assert!(all.is_sorted_by_key(|event| event.number));

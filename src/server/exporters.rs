@@ -12,6 +12,7 @@ use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::NodeId;
+use crate::log_writer::LogWriter;
 use crate::metrics::{self, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::peers::Table;
@@ -31,6 +32,7 @@ pub(super) struct Parts<'a> {
     pub(super) reloader: &'a Arc<Reloader>,
     pub(super) vitals: &'a Arc<Vitals>,
     pub(super) cluster: Option<&'a Arc<Cluster>>,
+    pub(super) log: Option<LogWriter>,
 }
 
 pub(super) fn all(parts: &Parts<'_>) -> Registry {
@@ -62,6 +64,9 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     });
     if let Some(cluster) = parts.cluster.map(Arc::clone) {
         registry.add(move |families| cluster.families(families));
+    }
+    if let Some(log) = parts.log.clone() {
+        registry.add(move |families| log.families(families));
     }
     let reloader = Arc::clone(parts.reloader);
     registry.add(move |families| reloader.families(families));

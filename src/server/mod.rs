@@ -27,6 +27,7 @@ use crate::config::{self, Config, Layers, LogFilter, Source};
 use crate::control::{self, Order, Orders, Recorder};
 use crate::directory::{Directory, OpenError};
 use crate::ids::NodeId;
+use crate::log_writer::LogWriter;
 use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
 use crate::peers::Table;
@@ -113,6 +114,8 @@ pub struct Host {
     pub sockets: Sockets,
     /// Who waits to hear how the relay fares.
     pub manager: Option<ServiceManager>,
+    /// Where the lines of the log go, to be counted where they are lost.
+    pub log: Option<LogWriter>,
 }
 
 impl std::fmt::Debug for Host {
@@ -223,6 +226,7 @@ impl Server {
             reloader: &reloader,
             vitals: &vitals,
             cluster: cluster.as_ref(),
+            log: host.log.take(),
         });
         let pages = admin::Sources {
             registry,
@@ -248,6 +252,8 @@ impl Server {
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
             orders,
         };
+        let recorder = Recorder::start(Arc::clone(&traffic), &at_start.state_dir);
+        let recorder = recorder.map_err(StartError::Thread)?;
         let mut tasks = JoinSet::new();
         operators::start(&mut tasks, &stopping, admin, pages, parts, &at_start);
         tasks.spawn(directory.clone().run(stopping.clone()));
@@ -274,7 +280,7 @@ impl Server {
             reloader,
             vitals,
             service,
-            recorder: Recorder::new(Arc::clone(&traffic), &at_start.state_dir),
+            recorder,
             traffic,
             orders: Some(ordered),
         };

@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod idle;
 mod last_words;
+mod log_pipe;
 mod login;
 mod noise;
 mod page;
