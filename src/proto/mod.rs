@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod gossip;
 pub mod limit;
 pub mod login;
+pub mod network;
 pub mod presence;
 pub mod route;
 pub mod watch;

@@ -132,7 +132,7 @@ impl<S: FrameSink> Door<S> {
         self.note(What::Accepted, None, remote, "");
         // One state of them for the whole login.
         let settings = self.settings.load_full();
-        let place = self.gate.enter(remote.ip(), settings.max_waiting);
+        let place = self.gate.enter(remote.ip(), &settings);
         let deadline = (began + settings.timing.auth_timeout).into();
         let upgrade = upgrade::upgrade(stream, remote, &self.gate, &settings);
         let upgraded = tokio::select! {

@@ -17,6 +17,7 @@ use crate::ids::NodeId;
 use crate::peers::Table;
 use crate::proto::crowd::Crowd;
 use crate::proto::limit::{Bucket, Places, Rate};
+use crate::proto::network::Network;
 
 /// Client addresses that have a bucket at a time.
 const CLIENTS: usize = 16_384;
@@ -104,19 +105,23 @@ impl Gate {
         }
     }
 
-    /// Lets a connection wait for its login; the oldest of the busiest network gives way
-    /// where more than `max_waiting` do.
-    pub(super) fn enter(self: &Arc<Self>, ip: IpAddr, max_waiting: usize) -> Place {
+    /// Lets a connection wait for its login; where as many wait as may, the oldest of the
+    /// network that has the most is evicted for it.
+    pub(super) fn enter(self: &Arc<Self>, remote: IpAddr, settings: &Settings) -> Place {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        // Behind a proxy all would be one network, and several clients in the same moment
+        // the largest, until each has said for whom it comes.
+        let network =
+            if settings.is_proxy(remote) { Network::alone(number) } else { Network::of(remote) };
         let evicted = Arc::new(Notify::new());
         let mut waiting = self.waiting.lock();
-        if waiting.crowd.len() >= max_waiting
+        if waiting.crowd.len() >= settings.max_waiting
             && let Some(oldest) = waiting.crowd.pop()
             && let Some(evicted) = waiting.evictions.remove(&oldest)
         {
             evicted.notify_one();
         }
-        waiting.crowd.add(number, ip);
+        waiting.crowd.add(number, network);
         waiting.evictions.insert(number, Arc::clone(&evicted));
         drop(waiting);
         Place { gate: Arc::clone(self), number, evicted }
@@ -139,13 +144,10 @@ pub(super) struct Place {
 impl Place {
     /// Counts the connection among those of its client, once that is known.
     pub(super) fn belongs_to(&self, ip: IpAddr) {
-        let mut waiting = self.gate.waiting.lock();
-        if waiting.evictions.contains_key(&self.number) {
-            waiting.crowd.add(self.number, ip);
-        }
+        self.gate.waiting.lock().crowd.reassign(self.number, Network::of(ip));
     }
 
-    /// Waits until the connection has to give way.
+    /// Waits until the connection is evicted.
     pub(super) async fn evicted(&self) {
         self.evicted.notified().await;
     }
@@ -154,7 +156,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = self.gate.waiting.lock();
-        waiting.crowd.remove(self.number);
+        waiting.crowd.withdraw(self.number);
         waiting.evictions.remove(&self.number);
     }
 }

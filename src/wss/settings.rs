@@ -1,6 +1,6 @@
 //! What the WebSocket door is told.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::IpNet;
@@ -50,6 +50,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether a request from this address says for whom it comes.
+    #[must_use]
+    pub fn is_proxy(&self, remote: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(remote))
+    }
+
     /// The defaults, listening on `bind`; proxies on loopback are trusted if that is where
     /// it listens.
     #[must_use]

@@ -13,6 +13,7 @@ mod deploy;
 mod descriptors;
 mod doctor;
 mod drain;
+mod flood;
 mod floors;
 mod gossip;
 mod harness;

@@ -1,5 +1,5 @@
-//! Connections that have not said hello: a bounded number, of which the oldest of the busiest
-//! network gives way, so that no stranger alone keeps a relay of the cluster out.
+//! Connections that have not said hello: a bounded number, of which the oldest of the network
+//! with the most is evicted, so that no stranger alone keeps a relay of the cluster out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::proto::crowd::Crowd;
+use crate::proto::network::Network;
 
 /// Connections that are greeted at a time.
 pub(super) const MAX_GREETING: usize = 64;
@@ -29,12 +30,12 @@ struct Guests {
 pub(super) struct Guest {
     lobby: Arc<Lobby>,
     number: u64,
-    /// Ends when this one has to give way to others.
+    /// Ends when this one is evicted.
     pub(super) leaving: CancellationToken,
 }
 
 impl Lobby {
-    /// Lets somebody in; true where somebody else had to give way.
+    /// Lets somebody in; true where somebody else was evicted for it.
     pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> (Guest, bool) {
         let mut guests = self.0.lock();
         let gives_way = guests.leaving.len() >= MAX_GREETING;
@@ -43,7 +44,7 @@ impl Lobby {
         }
         guests.next += 1;
         let (number, leaving) = (guests.next, CancellationToken::new());
-        guests.crowd.add(number, ip);
+        guests.crowd.add(number, Network::of(ip));
         guests.leaving.insert(number, leaving.clone());
         (Guest { lobby: Arc::clone(self), number, leaving }, gives_way)
     }
@@ -52,7 +53,7 @@ impl Lobby {
 impl Drop for Guest {
     fn drop(&mut self) {
         let mut guests = self.lobby.0.lock();
-        guests.crowd.remove(self.number);
+        guests.crowd.withdraw(self.number);
         guests.leaving.remove(&self.number);
     }
 }

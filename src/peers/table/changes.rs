@@ -103,7 +103,7 @@ impl<I: Id> Table<I> {
         }
         drop(shard);
         if had_endpoint {
-            self.newcomers.lock().remove(id);
+            self.newcomers.lock().withdraw(id);
         }
         session
     }

@@ -1,4 +1,4 @@
-//! Claims of UDP endpoints: judged, followed, and who gives way for them (SPEC §6).
+//! Claims of UDP endpoints: judged, followed, and which endpoint is evicted for them (SPEC §6).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use crate::ids::PublicKey;
 use crate::peers::Id;
 use crate::peers::endpoints::Endpoint;
 use crate::proto::endpoint::{self, Claim, MOVE_INTERVAL};
+use crate::proto::network::Network;
 
 /// What became of a claim of an endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,7 +26,8 @@ impl<I: Id> Table<I> {
     /// Judges a node's claim of an endpoint, and follows it where it holds.
     ///
     /// `is_known` says that the directory knows the id: such a node is admitted even where
-    /// the table is full. A heartbeat from the known endpoint takes a read lock only.
+    /// the table is full, and is no newcomer. It is asked where an endpoint is made or moves
+    /// only. A heartbeat from the known endpoint takes a read lock only.
     pub fn claim(
         &self,
         id: I,
@@ -54,7 +56,7 @@ impl<I: Id> Table<I> {
                     self.talks_to(id, local);
                 }
                 if first {
-                    self.newcomers.lock().remove(id);
+                    self.newcomers.lock().withdraw(id);
                 }
                 return Claimed { claim: Some(claim), evicted: false, key };
             }
@@ -63,12 +65,14 @@ impl<I: Id> Table<I> {
             }
             Claim::Register | Claim::Move => drop(shard),
         }
+        let is_known = is_known();
         let evicted = claim == Claim::Register
             && self.endpoint_count() >= self.max_endpoints.load(Ordering::Relaxed);
         if evicted && !self.make_room(is_known, uptime) {
             return Claimed { claim: None, evicted: false, key: None };
         }
-        self.settle(id, from, local, extended, evicted, now)
+        let claimed = self.settle(id, from, local, extended, is_known, now);
+        Claimed { evicted, ..claimed }
     }
 
     /// Notes that a node talks to another address of ours than before.
@@ -87,7 +91,7 @@ impl<I: Id> Table<I> {
         from: SocketAddr,
         local: Option<IpAddr>,
         extended: bool,
-        evicted: bool,
+        is_known: bool,
         now: Instant,
     ) -> Claimed {
         let mut shard = self.shard(id).write();
@@ -112,26 +116,33 @@ impl<I: Id> Table<I> {
                     self.endpoints.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            let newcomer = !endpoint.is_repeated();
+            let is_regular = endpoint.is_repeated();
             // A move is no news for others: the node is still reached through here.
             if entry.endpoint.replace(Box::new(endpoint)).is_none() {
                 self.note(id, entry);
             }
             drop(shard);
-            if newcomer {
-                self.newcomers.lock().add(id, from.ip());
+            let mut newcomers = self.newcomers.lock();
+            // The directory has only so many nodes, and a flood of strangers must push none
+            // of them out.
+            if is_regular || is_known {
+                newcomers.withdraw(id);
+            } else {
+                newcomers.add(id, Network::of(from.ip()));
             }
         }
-        Claimed { claim: Some(claim), evicted, key }
+        Claimed { claim: Some(claim), evicted: false, key }
     }
 
     /// Evicts one endpoint; false where nobody gives way.
-    fn make_room(&self, is_known: impl FnOnce() -> bool, uptime: Duration) -> bool {
-        let newcomer = self.newcomers.lock().pop();
-        if let Some(newcomer) = newcomer {
-            return self.forget_endpoint(newcomer);
+    fn make_room(&self, is_known: bool, uptime: Duration) -> bool {
+        // One that was forgotten in this very moment makes no room: the next one goes.
+        while let Some(newcomer) = self.next_newcomer() {
+            if self.forget_endpoint(newcomer) {
+                return true;
+            }
         }
-        if !is_known() {
+        if !is_known {
             return false;
         }
         // All have come back at least once: the longest silent of one shard goes.
@@ -145,6 +156,10 @@ impl<I: Id> Table<I> {
             oldest.map(|(id, _)| id)
         });
         longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest))
+    }
+
+    fn next_newcomer(&self) -> Option<I> {
+        self.newcomers.lock().pop()
     }
 
     pub(super) fn forget_endpoint(&self, id: I) -> bool {

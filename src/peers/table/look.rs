@@ -55,7 +55,7 @@ impl<I: Id> Table<I> {
     pub fn forget(&self, id: I) -> bool {
         let had_endpoint = self.forget_endpoint(id);
         if had_endpoint {
-            self.newcomers.lock().remove(id);
+            self.newcomers.lock().withdraw(id);
         }
         had_endpoint
     }

@@ -400,7 +400,7 @@ impl<I: Id> Table<I> {
         }
         self.endpoints.fetch_sub(expired.len(), Ordering::Relaxed);
         // One by one: 500,000 at once would keep the receiving threads waiting.
-        expired.iter().for_each(|id| self.newcomers.lock().remove(*id));
+        expired.iter().for_each(|id| self.newcomers.lock().withdraw(*id));
         expired.len() as u64
     }
 

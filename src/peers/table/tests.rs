@@ -189,6 +189,51 @@ fn full_endpoint_table_evicts_newcomers_of_the_largest_prefix() {
 }
 
 #[test]
+fn flood_from_many_networks_leaves_a_new_node_its_time_wherever_it_is() {
+    let low = SocketAddr::from(([1, 2, 3, 4], 1));
+    let high = SocketAddr::from(([223, 255, 255, 1], 1));
+    for node in [low, high] {
+        let table = table(10, 100);
+        let now = Instant::now();
+        let stranger = |n: u32| SocketAddr::from(((0x6440_0000 + n * 256).to_be_bytes(), 1));
+        for n in 0..100 {
+            claim(&table, 1_000 + n, stranger(n), now);
+        }
+        assert_eq!(claim(&table, 1, node, now), Some(Claim::Register));
+        for n in 100..199 {
+            claim(&table, 1_000 + n, stranger(n), now);
+        }
+        assert!(table.endpoint(id(1), now).is_some(), "{node}: 99 came after it, of 100");
+        claim(&table, 1_199, stranger(199), now);
+        assert!(table.endpoint(id(1), now).is_none(), "{node}: it is the oldest");
+        assert_eq!(table.endpoint_count(), 100);
+    }
+}
+
+#[test]
+fn flood_of_strangers_pushes_no_node_of_the_directory_out() {
+    let table = table(10, 4);
+    let now = Instant::now();
+    let stranger = |n: u8| SocketAddr::from(([198, 51, n, 1], 1));
+    let known = |number, from, now| table.claim(id(number), from, None, false, || true, now);
+    known(1, at(1, 1), now);
+    // A stranger at first, until the directory has it.
+    claim(&table, 2, at(2, 1), now);
+    let now = now + MOVE_INTERVAL;
+    assert_eq!(known(2, at(2, 2), now).claim, Some(Claim::Move));
+    for n in 0..100 {
+        assert_eq!(claim(&table, 100 + u32::from(n), stranger(n), now), Some(Claim::Register));
+    }
+    assert!([1, 2].iter().all(|n| table.endpoint(id(*n), now).is_some()));
+    for number in [3, 4] {
+        let admitted = known(number, at(3, 1), now);
+        assert_eq!((admitted.claim, admitted.evicted), (Some(Claim::Register), true));
+    }
+    assert_eq!(claim(&table, 300, stranger(200), now), None, "no stranger is left to evict");
+    assert!((1..=4).all(|n| table.endpoint(id(n), now).is_some()));
+}
+
+#[test]
 fn full_endpoint_table_of_regulars_admits_only_nodes_of_the_directory() {
     let table = table(10, 2);
     let now = Instant::now();

@@ -1,0 +1,62 @@
+//! The network that an address counts in, where many addresses share a bound.
+
+use std::net::IpAddr;
+
+/// An IPv4 /24, an IPv6 /56, or somebody whose address is not known yet.
+///
+/// An opaque key: whoever compares two of them learns nothing but whether they are the same.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Network(u64);
+
+/// Marks an IPv6 /56, whose bits take the lower 56.
+const IPV6: u64 = 1 << 63;
+
+/// Marks a number that stands for no network.
+const ALONE: u64 = 1 << 62;
+
+impl Network {
+    /// The network of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self(u64::from(u32::from(ip) >> 8)),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                let high = [a, b, c, d].iter().fold(0, |n, part| n << 16 | u64::from(*part));
+                Self(high >> 8 | IPV6)
+            }
+        }
+    }
+
+    /// A network of its own for somebody whose address only a proxy knows, told from others
+    /// by a number below 2^62.
+    #[must_use]
+    pub const fn alone(number: u64) -> Self {
+        Self(number & (ALONE - 1) | ALONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> Network {
+        Network::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn networks_are_24_and_56_bits() {
+        assert_eq!(network("192.0.2.1"), network("192.0.2.255"));
+        assert_ne!(network("192.0.2.1"), network("192.0.3.1"));
+        assert_eq!(network("::ffff:192.0.2.9"), network("192.0.2.1"));
+        assert_eq!(network("2001:db8:0:11::1"), network("2001:db8:0:ff::2"));
+        assert_ne!(network("2001:db8:0:11::1"), network("2001:db8:0:111::1"));
+    }
+
+    #[test]
+    fn who_is_alone_is_in_no_network_of_others() {
+        assert_ne!(Network::alone(1), Network::alone(2));
+        assert_ne!(Network::alone(0xc0_0002), network("192.0.2.1"));
+        assert_ne!(Network::alone(0), network("::"));
+    }
+}
