@@ -26,7 +26,7 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         }
         Drop::BeaconLoop => "it came from a beacon, and only a beacon has the destination",
         Drop::OutboxFull => "the destination reads too slowly: its outbox is full, the oldest went",
-        Drop::OutboxShare => "the sender holds most of the destination's full outbox",
+        Drop::OutboxShare => "the sender holds more than half of the destination's full outbox",
         Drop::OutboxAged => "it waited longer than --outbox-age: the destination reads too slowly",
         Drop::PeerGone => "the destination's session ended before it left",
         Drop::SessionEnded => "the sender's session was replaced or had ended",

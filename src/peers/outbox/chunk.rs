@@ -28,11 +28,17 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) source: SourceTag,
-    pub(super) number: u64,
     pub(super) origin: Origin,
     pub(super) arrived: Instant,
     pub(super) records: u32,
     pub(super) bytes: usize,
+}
+
+impl Run {
+    /// What the run costs in all.
+    pub(super) const fn cost(&self) -> usize {
+        self.bytes + self.records as usize * RECORD_COST + RUN_COST
+    }
 }
 
 /// One write's worth of records. The oldest can be dropped from its front.
@@ -110,23 +116,37 @@ impl Chunk {
         self.runs.get(self.runs_gone)
     }
 
-    /// Drops the oldest record; returns its framed bytes and what it cost beside them.
-    pub(super) fn drop_oldest(&mut self) -> Option<(usize, usize)> {
+    /// Drops the oldest record; returns what it cost in all.
+    pub(super) fn drop_oldest(&mut self) -> Option<usize> {
         let start = self.start();
         let length = *self.ends.get(self.dropped)? as usize - start;
         let run = self.runs.get_mut(self.runs_gone)?;
         self.dropped += 1;
         run.records -= 1;
         run.bytes -= length;
-        let mut cost = RECORD_COST;
+        let mut cost = length + RECORD_COST;
         if run.records == 0 {
             self.runs_gone += 1;
             cost += RUN_COST;
         }
-        Some((length, cost))
+        Some(cost)
     }
 
-    fn start(&self) -> usize {
+    /// Moves the bytes out for a write; [`Self::put_bytes`] brings them back.
+    ///
+    /// What else the chunk knows stays: whose its records are, and how many.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Brings back what [`Self::take_bytes`] moved out.
+    pub(super) fn put_bytes(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.bytes.is_empty(), "a chunk is written by one flusher at a time");
+        self.bytes = bytes;
+    }
+
+    /// Where the oldest record begins in the bytes.
+    pub(super) fn start(&self) -> usize {
         self.dropped
             .checked_sub(1)
             .and_then(|last| self.ends.get(last))

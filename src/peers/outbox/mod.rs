@@ -6,19 +6,19 @@
 //! Control frames have a lane of their own and go before records.
 
 mod chunk;
-mod heavy;
+mod shares;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use chunk::{Chunk, RECORD_COST, RUN_COST, Run};
-use heavy::Heavy;
+use shares::Shares;
 
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
 use crate::wire::websocket::{Header, Opcode};
 
-pub use heavy::SourceTag;
+pub use shares::SourceTag;
 
 /// Bytes that control frames may take: a challenge of the longest kind (400), or two pings
 /// and two pongs of 127 and a close.
@@ -109,8 +109,11 @@ pub(super) struct Outbox {
     waiting: usize,
     /// What was taken from it costs until the kernel has all of it.
     taken: usize,
-    heavy: Heavy,
-    runs: u64,
+    /// Who holds how much of it, since it was full; none as long as nobody asked.
+    shares: Option<Shares>,
+    /// Runs that were looked at to count the shares.
+    #[cfg(test)]
+    looked_at: usize,
     /// Somebody is in the system call with what is in flight.
     pub(super) flushing: bool,
     /// The kernel took less than it was given: only the peer's own task goes on.
@@ -120,24 +123,34 @@ pub(super) struct Outbox {
     pub(super) closed: bool,
 }
 
-/// What a flush took.
+/// The records that are being written. While a flusher has their bytes, what they are and
+/// whose stays here, so that the shares of the queue can be counted at any time.
 #[derive(Debug)]
-pub(super) struct InFlight {
+struct InFlight {
     chunk: Box<Chunk>,
     written: usize,
     /// When the kernel last took a byte of it.
-    pub(super) progress: Instant,
+    progress: Instant,
 }
 
-impl InFlight {
+/// The bytes that a flusher writes.
+#[derive(Debug)]
+pub(super) struct Write {
+    bytes: Vec<u8>,
+    /// Where the bytes begin that are left to write.
+    at: usize,
+    progress: Instant,
+}
+
+impl Write {
     /// The bytes that are left to write.
     pub(super) fn rest(&self) -> &[u8] {
-        self.chunk.bytes().get(self.written..).unwrap_or_default()
+        self.bytes.get(self.at..).expect("the kernel takes no more than it is given")
     }
 
     /// Counts written bytes; true when nothing is left.
     pub(super) fn wrote(&mut self, bytes: usize, now: Instant) -> bool {
-        self.written += bytes;
+        self.at += bytes;
         self.progress = now;
         self.rest().is_empty()
     }
@@ -152,8 +165,9 @@ impl Outbox {
             in_flight: None,
             waiting: 0,
             taken: 0,
-            heavy: Heavy::new(),
-            runs: 0,
+            shares: None,
+            #[cfg(test)]
+            looked_at: 0,
             flushing: false,
             blocked: false,
             ending: false,
@@ -216,30 +230,34 @@ impl Outbox {
             reject(Drop::OutboxFull);
             return false;
         }
-        while self.held() + cost > limits.bytes {
-            // A source that fills the outbox makes room only at its own cost.
-            let oldest = self.oldest_source();
-            let spares = oldest != Some(source) && self.heavy.holds_most(source, self.held());
-            if oldest.is_none() || spares {
-                reject(if spares { Drop::OutboxShare } else { Drop::OutboxFull });
-                return false;
+        if self.held() + cost > limits.bytes {
+            // Judged by what it holds as it comes: not again behind each record that goes, or
+            // others would lose theirs for an arrival that is refused in the end.
+            let holds_most = self.holds_most(source);
+            while self.held() + cost > limits.bytes {
+                let oldest = self.oldest_source().expect("pending records, or it would fit");
+                // A source that fills the outbox makes room only at its own cost.
+                if holds_most && oldest != source {
+                    reject(Drop::OutboxShare);
+                    return false;
+                }
+                self.drop_oldest(Drop::OutboxFull, at, shard);
             }
-            self.drop_oldest(Drop::OutboxFull, at, shard);
         }
         if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
             self.pending.push_back(Chunk::lend());
         }
-        let Some(chunk) = self.pending.back_mut() else { return false };
+        let chunk = self.pending.back_mut().expect("one was pushed if there was none");
         let before = chunk.cost();
         if chunk.begins_run(source, origin, at) {
-            self.runs += 1;
-            let number = self.runs;
-            chunk.push_run(Run { source, number, origin, arrived: at, records: 0, bytes: 0 });
+            chunk.push_run(Run { source, origin, arrived: at, records: 0, bytes: 0 });
         }
         chunk.push(framing, record.head, record.body);
         let cost = chunk.cost() - before;
         self.waiting += cost;
-        self.heavy.came(source, self.runs, cost);
+        if let Some(shares) = &mut self.shares {
+            shares.came(source, cost);
+        }
         true
     }
 
@@ -257,69 +275,89 @@ impl Outbox {
 
     /// Takes what is next to write, unless somebody else has it; the caller puts it back with
     /// [`Self::put_back`] or ends it with [`Self::finish`].
-    pub(super) fn take(
-        &mut self,
-        limits: &Limits,
-        now: Instant,
-        shard: &Shard,
-    ) -> Option<InFlight> {
+    pub(super) fn take(&mut self, limits: &Limits, now: Instant, shard: &Shard) -> Option<Write> {
         if self.flushing || self.blocked || self.closed {
             return None;
         }
-        let next = self.in_flight.take().or_else(|| {
-            if !self.control.is_empty() {
-                let mut chunk = Chunk::lend();
-                chunk.push_control(&self.control);
-                self.taken += chunk.cost();
-                self.control.clear();
-                return Some(InFlight { chunk, written: 0, progress: now });
-            }
-            self.expire(limits.age, now, shard);
-            let chunk = self.pending.pop_front()?;
-            self.waiting = self.waiting.saturating_sub(chunk.cost());
+        if self.in_flight.is_none() {
+            let chunk = self.next_chunk(limits, now, shard)?;
             self.taken += chunk.cost();
-            Some(InFlight { chunk, written: 0, progress: now })
-        })?;
+            self.in_flight = Some(InFlight { chunk, written: 0, progress: now });
+        }
+        let InFlight { chunk, written, progress } = self.in_flight.as_mut()?;
+        let at = chunk.start() + *written;
         self.flushing = true;
-        Some(next)
+        Some(Write { bytes: chunk.take_bytes(), at, progress: *progress })
+    }
+
+    /// Control frames if there are any, else the oldest pending chunk.
+    fn next_chunk(&mut self, limits: &Limits, now: Instant, shard: &Shard) -> Option<Box<Chunk>> {
+        if !self.control.is_empty() {
+            let mut chunk = Chunk::lend();
+            chunk.push_control(&self.control);
+            self.control.clear();
+            return Some(chunk);
+        }
+        self.expire(limits.age, now, shard);
+        let chunk = self.pending.pop_front()?;
+        self.waiting = self.waiting.saturating_sub(chunk.cost());
+        Some(chunk)
     }
 
     /// Puts back what the kernel did not take whole, and leaves the rest to the peer's task.
-    pub(super) fn put_back(&mut self, rest: InFlight, traffic: &Traffic) {
-        self.flushing = false;
+    pub(super) fn put_back(&mut self, rest: Write, traffic: &Traffic) {
+        let in_flight = self.land(rest);
         if self.closed {
             // The session ended while we were in the system call, and waited for this.
-            self.taken = self.taken.saturating_sub(rest.chunk.cost());
-            self.lose(&rest.chunk, traffic.shard());
+            self.taken = self.taken.saturating_sub(in_flight.chunk.cost());
+            self.lose(&in_flight.chunk, traffic.shard());
+            in_flight.chunk.give_back();
             return;
         }
         self.blocked = true;
-        self.in_flight = Some(rest);
+        self.in_flight = Some(in_flight);
     }
 
     /// Accounts for what the kernel took whole.
-    pub(super) fn finish(&mut self, done: InFlight, now: Instant, traffic: &Traffic) {
-        self.flushing = false;
+    pub(super) fn finish(&mut self, done: Write, now: Instant, traffic: &Traffic) {
+        let chunk = self.land(done).chunk;
         let shard = traffic.shard();
-        for run in done.chunk.runs() {
+        for run in chunk.runs() {
             let records = u64::from(run.records);
             shard.went_out(Transport::Wss, run.origin, records, run.bytes as u64);
             if run.origin == Origin::Relayed {
                 shard.unqueued(records);
             }
-            self.heavy.left(run.source, run.number, run.bytes + run.records as usize * RECORD_COST);
+            if let Some(shares) = &mut self.shares {
+                shares.left(run.source, run.cost());
+            }
         }
-        if let Some(run) = done.chunk.runs().first() {
+        if let Some(run) = chunk.runs().first() {
             traffic.outbox_delay.observe(now.saturating_duration_since(run.arrived));
         }
-        self.taken = self.taken.saturating_sub(done.chunk.cost());
-        done.chunk.give_back();
+        self.taken = self.taken.saturating_sub(chunk.cost());
+        chunk.give_back();
+        if self.held() == 0 {
+            self.shares = None;
+        }
+    }
+
+    /// Takes the bytes back from the flusher.
+    fn land(&mut self, write: Write) -> InFlight {
+        let Write { bytes, at, progress } = write;
+        let mut in_flight = self.in_flight.take().expect("what is written is in flight");
+        in_flight.written = at - in_flight.chunk.start();
+        in_flight.progress = progress;
+        in_flight.chunk.put_bytes(bytes);
+        self.flushing = false;
+        in_flight
     }
 
     /// Refuses records from here on and gives up those that are pending; what is in flight
     /// still leaves whole, and control frames behind it.
     pub(super) fn end_records(&mut self, traffic: &Traffic) {
         self.ending = true;
+        self.shares = None;
         for chunk in std::mem::take(&mut self.pending) {
             self.waiting = self.waiting.saturating_sub(chunk.cost());
             self.lose(&chunk, traffic.shard());
@@ -332,7 +370,10 @@ impl Outbox {
         self.end_records(traffic);
         self.closed = true;
         self.control = Vec::new();
-        if let Some(InFlight { chunk, .. }) = self.in_flight.take() {
+        // A flusher that is in the system call accounts for it when it comes back.
+        if !self.flushing
+            && let Some(InFlight { chunk, .. }) = self.in_flight.take()
+        {
             self.taken = self.taken.saturating_sub(chunk.cost());
             self.lose(&chunk, traffic.shard());
             chunk.give_back();
@@ -392,6 +433,25 @@ impl Outbox {
         self.pending.front().and_then(|chunk| chunk.oldest()).map(|run| run.source)
     }
 
+    /// Whether a source holds more than half of the queue, in flight and pending.
+    fn holds_most(&mut self, source: SourceTag) -> bool {
+        let half = self.held() / 2;
+        if let Some(answer) = self.shares.as_ref().and_then(|shares| shares.exceeds(source, half)) {
+            return answer;
+        }
+        let in_flight = self.in_flight.as_ref().map(|in_flight| &in_flight.chunk);
+        let chunks = in_flight.into_iter().chain(&self.pending);
+        let runs = chunks.flat_map(|chunk| chunk.runs());
+        #[cfg(test)]
+        {
+            self.looked_at += runs.clone().count();
+        }
+        let shares = Shares::count(runs);
+        let answer = shares.exceeds(source, half).expect("others are below a quarter");
+        self.shares = Some(shares);
+        answer
+    }
+
     fn expire(&mut self, age: Duration, now: Instant, shard: &Shard) {
         while let Some(run) = self.pending.front().and_then(|chunk| chunk.oldest())
             && now.saturating_duration_since(run.arrived) > age
@@ -401,13 +461,14 @@ impl Outbox {
     }
 
     fn drop_oldest(&mut self, reason: Drop, now: Instant, shard: &Shard) {
-        let Some(chunk) = self.pending.front_mut() else { return };
-        let Some(run) = chunk.oldest() else { return };
+        let chunk = self.pending.front_mut().expect("the caller saw a pending record");
+        let &Run { source, origin, .. } = chunk.oldest().expect("no pending chunk is empty");
         let whose = self.tag.whose(chunk.bytes());
-        let (source, number, origin) = (run.source, run.number, run.origin);
-        let Some((bytes, overhead)) = chunk.drop_oldest() else { return };
-        self.waiting = self.waiting.saturating_sub(bytes + overhead);
-        self.heavy.left(source, number, bytes + overhead);
+        let cost = chunk.drop_oldest().expect("no pending chunk is empty");
+        self.waiting = self.waiting.saturating_sub(cost);
+        if let Some(shares) = &mut self.shares {
+            shares.left(source, cost);
+        }
         match origin {
             Origin::Relayed => {
                 shard.dropped_of(whose, reason, 1, now);

@@ -1,5 +1,7 @@
 //! Bounds, drops and accounts of an outbox, against a model where a list will do.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -44,6 +46,48 @@ impl Bench {
             self.outbox.finish(taken, self.now, &self.traffic);
         }
         written
+    }
+
+    /// Begins a flush that the kernel does not take whole.
+    fn block(&mut self) {
+        let mut taken = self.outbox.take(&LIMITS, self.now, self.traffic.shard()).unwrap();
+        assert!(!taken.wrote(1, self.now));
+        self.outbox.put_back(taken, &self.traffic);
+    }
+
+    /// What each source holds, in flight and pending, counted anew.
+    fn held_by_source(&self) -> HashMap<u64, usize> {
+        let in_flight = self.outbox.in_flight.as_ref().map(|in_flight| &in_flight.chunk);
+        let chunks = in_flight.into_iter().chain(&self.outbox.pending);
+        let mut held = HashMap::new();
+        for run in chunks.flat_map(|chunk| chunk.runs()) {
+            *held.entry(run.source.0).or_default() += run.cost();
+        }
+        held
+    }
+
+    /// What has to become of a record, by the rule and an exact count: the reason why it is
+    /// dropped itself, if it is.
+    fn verdict(&self, source: u64, length: usize) -> Option<Drop> {
+        let cost = 1 + length + 4 + RECORD_COST + RUN_COST;
+        if self.outbox.taken + cost > LIMITS.bytes {
+            return Some(Drop::OutboxFull);
+        }
+        let held = self.held_by_source().get(&source).copied().unwrap_or_default();
+        if held * 2 <= self.outbox.held() {
+            return None;
+        }
+        let mut room = LIMITS.bytes - self.outbox.held();
+        for run in self.outbox.pending.iter().flat_map(|chunk| chunk.runs()) {
+            if room >= cost {
+                break;
+            }
+            if run.source.0 != source {
+                return Some(Drop::OutboxShare);
+            }
+            room += run.cost();
+        }
+        None
     }
 
     fn dropped(&self, reason: Drop) -> u64 {
@@ -103,6 +147,65 @@ fn source_that_fills_the_outbox_loses_its_own_packets_and_not_the_others() {
         assert!(left.len() > 90);
     }
     assert!(bench.dropped(Drop::OutboxShare) > 0);
+}
+
+#[test]
+fn sender_is_not_punished_for_what_it_sent_in_the_past() {
+    let mut bench = Bench::new();
+    for _ in 0..15_000 {
+        bench.now += Duration::from_micros(100);
+        bench.push(1, &[0; 100]);
+        bench.flush();
+    }
+    // The peer stalls: one sender floods it, and the one of before sends a little.
+    bench.push(2, &[0; 1_000]);
+    bench.block();
+    for _ in 0..60 {
+        for _ in 0..100 {
+            bench.now += Duration::from_micros(1);
+            bench.push(2, &[0; 1_000]);
+        }
+        let before = bench.dropped(Drop::OutboxShare);
+        bench.push(1, &[9; 1_000]);
+        assert_eq!(bench.dropped(Drop::OutboxShare), before, "the light sender's is taken");
+    }
+    bench.outbox.blocked = false;
+    let left = firsts(&bench.flush()[1_000 + 1 + 4 - 1..]);
+    assert!(left.contains(&9), "and reaches the peer");
+}
+
+#[test]
+fn arrival_that_is_refused_in_the_end_has_cost_nobody_a_record() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        bench.push(2, &[0; 5_000]);
+    }
+    bench.push(1, &[0; 40_000]);
+
+    bench.push(1, &[0; 35_000]);
+
+    // It held less than half as it came, and more than half of what its arrival left.
+    assert_eq!((bench.dropped(Drop::OutboxShare), bench.dropped(Drop::OutboxFull)), (0, 6));
+}
+
+#[test]
+fn flood_of_many_sources_into_a_full_outbox_costs_the_same_for_each_record() {
+    const RECORDS: usize = 20_000;
+    let mut bench = Bench::new();
+    for source in 0..RECORDS {
+        bench.push(source as u64, &[0; 20]);
+    }
+    assert!(bench.dropped(Drop::OutboxFull) > 10_000);
+    let looked_at = bench.outbox.looked_at;
+    assert!(looked_at <= 4 * RECORDS, "{looked_at}");
+
+    // What is in flight does not leave, however much comes.
+    bench.block();
+    for source in 0..RECORDS {
+        bench.push(source as u64, &[0; 1_000]);
+    }
+    let looked_at = bench.outbox.looked_at - looked_at;
+    assert!(looked_at <= 60 * RECORDS, "{looked_at}");
 }
 
 #[test]
@@ -181,6 +284,50 @@ fn record_that_cannot_fit_behind_what_is_in_flight_costs_nobody_else() {
 }
 
 proptest! {
+    #[test]
+    fn who_holds_most_of_the_queue_loses_its_own_arrivals_and_nobody_else(
+        steps in proptest::collection::vec((0u64..6, 0usize..40_000, 0u8..14, 0u64..300), 1..120),
+    ) {
+        let mut bench = Bench::new();
+        let mut flusher = None;
+        for (source, length, action, ms) in steps {
+            bench.now += Duration::from_millis(ms);
+            match (action, flusher.take()) {
+                (0, None) => { bench.flush(); }
+                // A flush whose system call lasts: until the next step that ends it.
+                (1..=3, None) => {
+                    flusher = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard());
+                }
+                (0, Some(mut taken)) => {
+                    let length = taken.rest().len();
+                    prop_assert!(taken.wrote(length, bench.now));
+                    bench.outbox.finish(taken, bench.now, &bench.traffic);
+                }
+                (1, Some(mut taken)) => {
+                    taken.wrote(1.min(taken.rest().len() - 1), bench.now);
+                    bench.outbox.put_back(taken, &bench.traffic);
+                    bench.outbox.blocked = false;
+                }
+                (_, still) => flusher = still,
+            }
+            bench.outbox.expire(LIMITS.age, bench.now, bench.traffic.shard());
+            let of = [Drop::OutboxFull, Drop::OutboxShare];
+            let length = if action % 2 == 0 { length } else { length / 50 };
+            let verdict = bench.verdict(source, length);
+            let before = of.map(|reason| bench.dropped(reason));
+
+            bench.push(source, &vec![0; length]);
+
+            let exact: usize = bench.held_by_source().values().sum();
+            prop_assert_eq!(exact, bench.outbox.held());
+            let [full, share] = of.map(|reason| bench.dropped(reason));
+            prop_assert_eq!(share - before[1], u64::from(verdict == Some(Drop::OutboxShare)));
+            if verdict == Some(Drop::OutboxFull) {
+                prop_assert_eq!(full - before[0], 1);
+            }
+        }
+    }
+
     #[test]
     fn every_record_is_accounted_for(
         steps in proptest::collection::vec((0u64..5, 0usize..40_000, 0u8..10, 0u64..900), 1..200),
