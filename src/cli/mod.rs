@@ -111,10 +111,8 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         Some(Command::Serve(flags)) => serve(flags),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Bench(arguments)) => Ok(bench::run(&arguments)?),
-        Some(Command::Connect(arguments)) => {
-            Ok(serve::runtime()?.block_on(connect::run(arguments))?)
-        }
-        Some(Command::Doctor(arguments)) => serve::runtime()?.block_on(doctor::run(*arguments)),
+        Some(Command::Connect(arguments)) => Ok(serve::run_to_end(connect::run(arguments))??),
+        Some(Command::Doctor(arguments)) => serve::run_to_end(doctor::run(*arguments))?,
         Some(Command::CheckConfig(flags)) => {
             let source = Source::new(flags, Surroundings::of_this_process());
             check::check(&source.read()?)

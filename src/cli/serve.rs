@@ -1,10 +1,14 @@
 //! `serve`: runs the relay until it is told to stop.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info, warn};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
 
 use super::logging::LAST_LINES_TIME;
 use super::{Exit, LogControl, Logs, logging};
@@ -13,7 +17,7 @@ use crate::config::{Config, Error, Flags, Loaded, LogFilter, Place, Source, Surr
 use crate::control::{Order, Task};
 use crate::directory::OpenError;
 use crate::net::notify::ServiceManager;
-use crate::server::{BindError, Host, Server, Sockets, StartError};
+use crate::server::{BindError, Host, Reloader, Server, Sockets, StartError};
 
 /// Runs the relay until it is told to stop.
 ///
@@ -44,7 +48,16 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
     let mut recorder = None;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let server = start(host, config).await?;
+        debug!("starting");
+        // In a task of its own: a file that does not answer makes nobody deaf to signals.
+        let starting = tokio::spawn(start(host, config));
+        let server = tokio::select! {
+            started = starting => started.context("the start has failed")??,
+            () = signals.stop() => {
+                info!("stopped before everything was started");
+                return Ok(());
+            }
+        };
         server.recorder().dump_on_panic();
         recorder = Some(server.recorder().clone());
         run(server, &mut signals, &log).await
@@ -57,8 +70,16 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
     ended
 }
 
+/// Runs a command to its end. A read that hangs, such as that of stdin, does not hold it up.
+pub(super) fn run_to_end<T>(command: impl Future<Output = T>) -> Result<T, Exit> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(command);
+    runtime.shutdown_background();
+    Ok(ended)
+}
+
 /// The runtime of all tasks, a thread a core.
-pub(super) fn runtime() -> Result<Runtime, Exit> {
+fn runtime() -> Result<Runtime, Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     Ok(runtime.context("cannot start the runtime")?)
 }
@@ -98,12 +119,20 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
 /// Serves until a signal or an order, then drains; a signal after the first ends it at once.
 async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<(), Exit> {
     let mut orders = server.take_orders().expect("nobody else runs this server");
+    // Beside everything else: a disk that hangs makes the relay deaf to nothing. What waits
+    // there when the end begins is given up.
+    let mut reloads = JoinSet::new();
+    let hung_up = Arc::new(Notify::new());
+    reloads.spawn(reload_whenever(Arc::clone(&hung_up), Arc::clone(server.reloader())));
     let mut signalled = loop {
         let told = tokio::select! {
             told = signals.next() => told,
             Some(order) = orders.recv() => Told::Order(order),
             () = log.writer.failed() => {
                 return Err(anyhow!("the writer of the log has ended by itself").into());
+            }
+            Some(Err(error)) = reloads.join_next() => {
+                return Err(anyhow!(error).context("a reload has failed").into());
             }
             () = server.failed() => {
                 error!("a part of the relay has ended by itself: this is a bug of the relay");
@@ -112,21 +141,23 @@ async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<()
         };
         match told {
             Told::Stop => break true,
-            Told::Reload => {
-                // What came of it is in the log and the metrics.
-                let _reported = server.reload(false).await;
-            }
+            // A further signal, while one waits for its turn, asks for nothing new.
+            Told::Reload => hung_up.notify_one(),
             Told::Record => server.recorder().record(),
             Told::Order(order) => match order.task.clone() {
                 Task::Drain => {
                     order.answer(Ok(json!({ "draining": true })));
                     break false;
                 }
-                Task::Reload { force } => order.answer(reload(&server, force).await),
+                Task::Reload { force } => {
+                    let reloader = Arc::clone(server.reloader());
+                    reloads.spawn(async move { order.answer(reload(&reloader, force).await) });
+                }
                 Task::Log(filter) => order.answer(change_log(&log.control, &filter)),
             },
         }
     };
+    drop(reloads);
     let drained = server.shutdown();
     tokio::pin!(drained);
     loop {
@@ -149,8 +180,17 @@ async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<()
     }
 }
 
-async fn reload(server: &Server, force: bool) -> Result<Value, String> {
-    let changes = server.reload(force).await.map_err(|error| error.to_string())?;
+/// Reloads once for all that asked meanwhile, for ever.
+async fn reload_whenever(asked: Arc<Notify>, reloader: Arc<Reloader>) {
+    loop {
+        asked.notified().await;
+        // What came of it is in the log and the metrics.
+        let _reported = reloader.reload(false).await;
+    }
+}
+
+async fn reload(reloader: &Reloader, force: bool) -> Result<Value, String> {
+    let changes = reloader.reload(force).await.map_err(|error| error.to_string())?;
     serde_json::to_value(changes).map_err(|error| error.to_string())
 }
 
@@ -198,6 +238,9 @@ impl Signals {
 
     /// Waits until the process is told to stop.
     pub(super) async fn stop(&mut self) {
-        while !matches!(self.next().await, Told::Stop) {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

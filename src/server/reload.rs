@@ -7,15 +7,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
-use tracing::{Level, enabled, info, warn};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{Level, debug, enabled, info, warn};
 
 use super::service::Service;
 use super::{Host, SetLogFilter, ToRelay, settings};
@@ -27,6 +27,13 @@ use crate::peers::Table;
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::relay::Relay;
 use crate::{words, wss};
+
+/// Reloads at a time: one that runs, and those that wait for it. Fewer than the actions of
+/// operators at a time, so that reloads that hang leave room for others.
+const RELOADS: usize = 3;
+
+/// Time after which a reload that still reads is worth a warning: 10,000,000 keys take less.
+const LONG: Duration = Duration::from_secs(15);
 
 /// What a reload has changed.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -48,6 +55,9 @@ pub enum ReloadError {
     /// The key file cannot be used, or has lost more than half of its keys.
     #[error(transparent)]
     Keys(#[from] directory::ReloadError),
+    /// Too many wait for one that does not end.
+    #[error("{RELOADS} reloads have not ended: does a file that they read not answer?")]
+    Busy,
 }
 
 words! {
@@ -55,6 +65,7 @@ words! {
     enum Outcome {
         Ok => "ok",
         Failed => "failed",
+        Busy => "busy",
     }
 }
 
@@ -77,8 +88,9 @@ pub struct Reloader {
     /// What was read and is in force, where there is a source; held while a reload runs, so that
     /// two never overtake each other.
     in_force: tokio::sync::Mutex<Option<Loaded>>,
+    places: Semaphore,
     config: watch::Sender<Arc<Config>>,
-    file: Mutex<Watch>,
+    file: Arc<Mutex<Watch>>,
     outcomes: Labelled<Outcome>,
     last_good: Gauge,
     last_good_at: Gauge,
@@ -106,8 +118,9 @@ impl Reloader {
             source,
             set_log_filter: host.set_log_filter.take(),
             in_force,
+            places: Semaphore::new(RELOADS),
             config,
-            file: Mutex::new(file),
+            file: Arc::new(Mutex::new(file)),
             outcomes: Labelled::default(),
             last_good: Gauge::default(),
             last_good_at: Gauge::default(),
@@ -124,11 +137,17 @@ impl Reloader {
     /// Reads the configuration and the key file again, and says in the log and the answer what
     /// came of it. Nobody is disconnected but nodes whose own key went.
     ///
-    /// `force` takes a key file that has lost more than half of its keys.
+    /// `force` takes a key file that has lost more than half of its keys. One runs at a time,
+    /// and lasts as long as the files do not answer; two more wait for it.
     ///
     /// # Errors
-    /// Something that cannot be used; everything stays as it was.
+    /// Something that cannot be used, or too many that wait; everything stays as it was.
     pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
+        let Ok(_place) = self.places.try_acquire() else {
+            warn!(error = %ReloadError::Busy, "not reloaded: everything stays as it was");
+            self.count(Outcome::Busy);
+            return Err(ReloadError::Busy);
+        };
         let mut in_force = self.in_force.lock().await;
         self.parts.service.reloading();
         let result = self.take_over(&mut in_force, force).await;
@@ -182,16 +201,27 @@ impl Reloader {
 
     /// Checks the settings, then the keys, which are in force when this returns.
     async fn read(&self, force: bool) -> Result<(Option<Loaded>, Reload), ReloadError> {
+        debug!("reading settings and keys again");
         let (source, directory) = (self.source.clone(), self.parts.directory.clone());
-        if let Some(file) = source.as_ref().and_then(Source::file) {
-            // Before the reading: a write meanwhile then shows as a change.
-            self.file.lock().mark_read(stamp(file));
-        }
-        let reading = spawn_blocking(move || {
+        let file = Arc::clone(&self.file);
+        let mut reading = spawn_blocking(move || {
+            if let Some(path) = source.as_ref().and_then(Source::file) {
+                // Before the reading: a write meanwhile then shows as a change.
+                let stamp = stamp(path);
+                file.lock().mark_read(stamp);
+            }
             let new = source.map(|source| source.read()).transpose()?;
             Ok((new, directory.reload(force)?))
         });
-        reading.await.expect("a reload does not panic")
+        let read = match timeout(LONG, &mut reading).await {
+            Ok(read) => read,
+            Err(_) => {
+                self.last_good.set(0);
+                warn!("a reload takes long: does a file that it reads not answer?");
+                reading.await
+            }
+        };
+        read.expect("a reload does not panic")
     }
 
     /// Hands each part what is new. None of this can fail.

@@ -18,6 +18,7 @@ mod floors;
 mod gossip;
 mod harness;
 mod hostile;
+mod hung_files;
 mod idle;
 mod last_words;
 mod log_pipe;

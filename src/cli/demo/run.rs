@@ -51,7 +51,7 @@ impl Demo {
             directory::enroll(&config.state_dir, node.id, node.public_key())
                 .context("cannot enrol the demo's nodes")?;
         }
-        let whole = serve::runtime()?.block_on(present(&demo, config, &nodes));
+        let whole = serve::run_to_end(present(&demo, config, &nodes))?;
         drop(temporary);
         if whole? { Ok(()) } else { Err(anyhow!("not every copy of the file is whole").into()) }
     }
