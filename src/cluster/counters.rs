@@ -28,7 +28,7 @@ words! {
         Malformed => "malformed",
         /// Words of a relay that is no member.
         NoMember => "no_member",
-        /// Words or packets that found no room.
+        /// Words, packets or questions that found no room.
         NoRoom => "no_room",
     }
 }
@@ -48,6 +48,8 @@ words! {
         LookupFull => "lookup_full",
         /// No answer in time.
         LookupExpired => "lookup_expired",
+        /// The node came to this relay while they waited: later ones would overtake them.
+        Overtaken => "overtaken",
         /// The relay that has the node answered that it has not.
         Nack => "nack",
     }

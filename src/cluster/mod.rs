@@ -20,6 +20,8 @@ mod outbox;
 mod status;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod whereabouts;
 
 use std::collections::BTreeMap;
@@ -245,13 +247,18 @@ impl Cluster {
                 self.note_lookup(LookupResult::Found, asked, now);
                 if presence.is_here(id) {
                     // It has come in the meantime.
-                    return self.missing(id, now);
+                    self.is_here(id, now.at);
+                } else {
+                    self.located(id, &place, now);
                 }
-                self.located(id, &place, now);
             }
             Event::Missing { id, asked } => {
                 self.note_lookup(LookupResult::Missing, Some(asked), now);
-                self.missing(id, now);
+                if presence.is_here(id) {
+                    self.is_here(id, now.at);
+                } else {
+                    self.missing(id, now);
+                }
             }
             Event::Gone { id, owner, epoch } => self.locations.gone(id, owner, epoch),
             Event::RelayGone { relay } => self.locations.relay_gone(relay),
@@ -280,6 +287,11 @@ impl Cluster {
         self.counters.forwards.of(Forward::Unknown).add(dropped);
     }
 
+    fn is_here(&self, id: NodeId, now: Instant) {
+        let dropped = self.locations.arrived(id, now);
+        self.counters.forwards.of(Forward::Overtaken).add(dropped);
+    }
+
     fn note_lookup(&self, result: LookupResult, asked: Option<Instant>, now: Now) {
         if let Some(asked) = asked {
             self.counters.lookups.of(result).increment();
@@ -296,7 +308,7 @@ impl Cluster {
         let mut presence = self.presence.lock();
         presence.arrived(node, here, now);
         // Where it was before says nothing any more, and would be held against it.
-        self.locations.arrived(node);
+        self.is_here(node, now.at);
         self.settle(presence, now);
     }
 
@@ -367,7 +379,7 @@ impl Cluster {
         match self.locations.find_or_park(dest, sender, payloads.clone(), now) {
             Way::To { remote, asks } => {
                 if asks {
-                    self.ask_for(dest);
+                    self.ask_for(dest, now);
                 }
                 if transport == Transport::Beacon && remote.standing == Standing::Gateway {
                     shard.dropped_of(whose, Drop::BeaconLoop, count, now);
@@ -392,7 +404,7 @@ impl Cluster {
                 result(Forward::Parked, packets);
                 result(Forward::LookupFull, refused);
                 if asks {
-                    self.ask_for(dest);
+                    self.ask_for(dest, now);
                 }
                 None
             }
@@ -400,11 +412,16 @@ impl Cluster {
     }
 
     /// Has a node looked up, without waiting for whoever holds presence.
-    fn ask_for(&self, node: NodeId) {
+    fn ask_for(&self, node: NodeId, now: Instant) {
         let mut asks = self.asks.lock();
         if asks.len() < MAX_ASKS {
             asks.push(node);
+            drop(asks);
             self.asking.notify_one();
+        } else {
+            drop(asks);
+            self.locations.not_asked(node, now);
+            self.counters.rejects.of(Reject::NoRoom).increment();
         }
     }
 }

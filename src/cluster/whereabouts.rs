@@ -52,14 +52,14 @@ impl Cluster {
             match self.locations.find_or_park(node, node, std::iter::empty(), now) {
                 Way::To { remote, asks } => {
                     if asks {
-                        self.ask_for(node);
+                        self.ask_for(node, now);
                     }
                     return Some(self.elsewhere(&remote, was_known, now));
                 }
                 Way::Nowhere => return None,
                 Way::Parked { asks, .. } => {
                     if asks {
-                        self.ask_for(node);
+                        self.ask_for(node, now);
                     }
                 }
             }

@@ -56,6 +56,9 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         Drop::SyncFromStranger => "a Sync from an address that is no listed beacon",
         Drop::SyncLimited => "a Sync too soon after the last, or from one beacon too many",
         Drop::LookupFull => "too many packets wait for the answer to where the destination is",
+        Drop::Overtaken => {
+            "the destination came to this relay while the packet waited for a look-up"
+        }
         Drop::LookupExpired => "the cluster did not say in time where the destination is",
         Drop::ClusterFull => "too much waits for the relay that has the destination",
         Drop::ClusterAged => {

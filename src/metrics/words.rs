@@ -96,6 +96,8 @@ words! {
         LookupFull => "lookup_full",
         /// Waited too long for the answer of a look-up.
         LookupExpired => "lookup_expired",
+        /// Waited for a look-up while its node came here: later packets would overtake it.
+        Overtaken => "overtaken",
         /// The oldest of a full outbox towards another relay.
         ClusterFull => "cluster_full",
         /// Waited in the outbox towards another relay beyond its age.

@@ -31,6 +31,10 @@ const NOWHERE_TIME: Duration = Duration::from_millis(40);
 /// A place that is used is asked for again after this time: news of it may have been lost.
 const REFRESH_AFTER: Duration = Duration::from_secs(45);
 
+/// How long a question is thought to be on its way: twice what a look-up takes at most. After
+/// that it is asked again by the next packet, or forgotten with its node.
+const QUESTION_TIME: Duration = Duration::from_secs(2);
+
 /// How long a place that nobody has confirmed is held against others: twice the time after
 /// which one that is used is asked for again.
 const BELIEVED_FOR: Duration = Duration::from_secs(90);
@@ -77,7 +81,15 @@ enum Location {
         until: Instant,
     },
     /// A look-up is on its way.
-    Waiting(VecDeque<Parked>),
+    Waiting(Waiting),
+}
+
+/// What waits for a look-up.
+#[derive(Debug)]
+struct Waiting {
+    parked: VecDeque<Parked>,
+    /// When no answer is expected any more.
+    ask_again: Instant,
 }
 
 #[derive(Debug)]
@@ -96,7 +108,7 @@ pub(super) enum Way {
     /// Nobody has the node: the packets are still the caller's.
     Nowhere,
     /// So many packets wait, with payloads of so many bytes; the others found no room. `asks`
-    /// says that nobody has asked yet.
+    /// says that nobody has asked yet, or that no answer has come.
     Parked { packets: u64, bytes: u64, refused: u64, asks: bool },
 }
 
@@ -172,7 +184,13 @@ impl Locations {
                 return Way::To { remote: remote.clone(), asks };
             }
             Some(Location::Nowhere { until }) if now < *until => return Way::Nowhere,
-            Some(Location::Waiting(parked)) => (parked, false),
+            Some(Location::Waiting(waiting)) => {
+                let asks = now >= waiting.ask_again;
+                if asks {
+                    waiting.ask_again = now + QUESTION_TIME;
+                }
+                (&mut waiting.parked, asks)
+            }
             Some(Location::Nowhere { .. }) | None => {
                 let room = |count| (count < MAX_WAITING).then_some(count + 1);
                 if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
@@ -183,12 +201,13 @@ impl Locations {
                         asks: false,
                     };
                 }
-                let location = shard.entry(id).insert(Location::Waiting(VecDeque::new()));
+                let waiting = Waiting { parked: VecDeque::new(), ask_again: now + QUESTION_TIME };
+                let location = shard.entry(id).insert(Location::Waiting(waiting));
                 self.due.lock().push_back((now + PATIENCE, id));
-                let Location::Waiting(parked) = location.into_mut() else {
+                let Location::Waiting(waiting) = location.into_mut() else {
                     return Way::Nowhere;
                 };
-                (parked, true)
+                (&mut waiting.parked, true)
             }
         };
         let (mut taken, mut taken_bytes, mut refused) = (0, 0, 0);
@@ -224,8 +243,8 @@ impl Locations {
                 }
                 return;
             }
-            Some(Location::Waiting(parked)) => {
-                let parked = std::mem::take(parked);
+            Some(Location::Waiting(waiting)) => {
+                let parked = std::mem::take(&mut waiting.parked);
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.send(id, parked, &remote, now);
             }
@@ -261,8 +280,8 @@ impl Locations {
     /// Notes that nobody has a node; returns how many packets were dropped for it.
     pub(super) fn missing(&self, id: NodeId, now: Instant) -> u64 {
         let mut shard = self.shard(id).write();
-        let Some(Location::Waiting(parked)) = shard.get_mut(&id) else { return 0 };
-        let parked = std::mem::take(parked);
+        let Some(Location::Waiting(waiting)) = shard.get_mut(&id) else { return 0 };
+        let parked = std::mem::take(&mut waiting.parked);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         shard.insert(id, Location::Nowhere { until: now + NOWHERE_TIME });
         drop(shard);
@@ -301,13 +320,30 @@ impl Locations {
         }
     }
 
-    /// Forgets a place, whoever had the node: it is here.
-    pub(super) fn arrived(&self, id: NodeId) {
-        if let Entry::Occupied(entry) = self.shard(id).write().entry(id)
-            && matches!(entry.get(), Location::At(_))
-        {
-            entry.remove();
-            self.places.fetch_sub(1, Ordering::Relaxed);
+    /// Notes that there was no room for a question that [`Self::find_or_park`] gave: the next
+    /// packet asks it.
+    pub(super) fn not_asked(&self, id: NodeId, now: Instant) {
+        match self.shard(id).write().get_mut(&id) {
+            Some(Location::At(remote)) => remote.refresh = now,
+            Some(Location::Waiting(waiting)) => waiting.ask_again = now,
+            Some(Location::Nowhere { .. }) | None => {}
+        }
+    }
+
+    /// Forgets where a node was: it is here. Packets that waited for it are dropped, since
+    /// what is sent from here on reaches it at once and would arrive before them; returns how
+    /// many.
+    pub(super) fn arrived(&self, id: NodeId, now: Instant) -> u64 {
+        match self.shard(id).write().remove(&id) {
+            Some(Location::At(_)) => {
+                self.places.fetch_sub(1, Ordering::Relaxed);
+                0
+            }
+            Some(Location::Waiting(waiting)) => {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.give_up(id, waiting.parked, Drop::Overtaken, now)
+            }
+            Some(Location::Nowhere { .. }) | None => 0,
         }
     }
 
@@ -329,7 +365,8 @@ impl Locations {
         }
     }
 
-    /// Drops packets that have waited too long; returns how many.
+    /// Drops packets that have waited too long, and forgets nodes for which none wait and no
+    /// answer is expected; returns how many packets were dropped.
     pub(super) fn expire(&self, now: Instant) -> u64 {
         let mut expired = 0;
         loop {
@@ -338,11 +375,18 @@ impl Locations {
             drop(due);
             let mut shard = self.shard(id).write();
             match shard.get_mut(&id) {
-                Some(Location::Waiting(parked)) => {
+                Some(Location::Waiting(Waiting { parked, ask_again })) => {
                     let old = |packet: &Parked| now >= packet.arrived + PATIENCE;
                     let count = parked.iter().take_while(|packet| old(packet)).count();
                     let old: Vec<_> = parked.drain(..count).collect();
                     let next = parked.front().map_or(now + PATIENCE, |p| p.arrived + PATIENCE);
+                    if parked.is_empty() && now >= *ask_again {
+                        shard.remove(&id);
+                        self.waiting.fetch_sub(1, Ordering::Relaxed);
+                        drop(shard);
+                        expired += self.give_up(id, old, Drop::LookupExpired, now);
+                        continue;
+                    }
                     drop(shard);
                     expired += self.give_up(id, old, Drop::LookupExpired, now);
                     let mut due = self.due.lock();

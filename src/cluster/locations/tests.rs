@@ -126,7 +126,7 @@ fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_w
     assert!(!known.is_believed(began + BELIEVED_FOR));
     setup.locations.located(node(1), &setup.a, &place(1, 5), began + REFRESH_AFTER);
     assert!(setup.locations.known(node(1)).unwrap().is_believed(began + BELIEVED_FOR));
-    setup.locations.arrived(node(1));
+    assert_eq!(setup.locations.arrived(node(1), setup.now), 0);
     assert!(setup.locations.known(node(1)).is_none());
 }
 
@@ -138,4 +138,56 @@ fn places_at_a_lost_relay_are_forgotten() {
     setup.locations.relay_gone(relay(1));
     assert!(setup.locations.known(node(1)).is_none() && setup.locations.known(node(2)).is_some());
     assert_eq!(setup.locations.places(), 1);
+}
+
+#[test]
+fn node_whose_question_had_no_room_is_asked_for_by_the_next_packet() {
+    let setup = setup();
+    assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { asks: true, .. }));
+    setup.locations.not_asked(node(1), setup.now);
+
+    assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: true, .. }));
+    assert!(matches!(setup.send(1, &[b"c"]), Way::Parked { packets: 1, asks: false, .. }));
+
+    setup.locations.located(node(2), &setup.a, &place(1, 5), setup.now);
+    let later = setup.now + REFRESH_AFTER;
+    let refresh = || setup.locations.find_or_park(node(2), node(99), std::iter::empty(), later);
+    assert!(matches!(refresh(), Way::To { asks: true, .. }));
+    assert!(matches!(refresh(), Way::To { asks: false, .. }));
+    setup.locations.not_asked(node(2), later);
+    assert!(matches!(refresh(), Way::To { asks: true, .. }));
+}
+
+#[test]
+fn node_that_nobody_answers_for_is_asked_for_again_or_forgotten() {
+    let mut setup = setup();
+    assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { asks: true, .. }));
+    assert!(matches!(setup.send(2, &[b"a"]), Way::Parked { asks: true, .. }));
+
+    // Packets for one of them come on and on.
+    let began = setup.now;
+    let mut asked = 0;
+    while setup.now < began + 2 * QUESTION_TIME {
+        setup.now += PATIENCE / 2;
+        setup.locations.expire(setup.now);
+        asked += u32::from(matches!(setup.send(1, &[b"a"]), Way::Parked { asks: true, .. }));
+    }
+
+    assert_eq!((asked, setup.locations.waiting()), (2, 1), "the other is forgotten");
+    setup.now += 2 * QUESTION_TIME;
+    setup.locations.expire(setup.now);
+    assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, 0));
+    assert!(setup.locations.due.lock().is_empty());
+}
+
+#[test]
+fn packets_for_a_node_that_comes_here_do_not_wait_for_an_answer() {
+    let setup = setup();
+    setup.send(1, &[b"a", b"b"]);
+
+    assert_eq!(setup.locations.arrived(node(1), setup.now), 2);
+
+    assert_eq!(setup.traffic.packets_dropped(Drop::Overtaken), 2);
+    assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, 0));
+    assert_eq!(setup.locations.missing(node(1), setup.now), 0);
 }
