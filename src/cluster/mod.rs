@@ -320,6 +320,14 @@ impl Cluster {
         self.settle(presence, now);
     }
 
+    /// The same of a node that has ended its session itself.
+    pub fn released(&self, node: NodeId, serial: u64) {
+        let now = self.now();
+        let mut presence = self.presence.lock();
+        presence.released(node, serial, now);
+        self.settle(presence, now);
+    }
+
     /// Waits until the others have answered whatever was said to them, `time` at most.
     pub async fn settled(&self, time: Duration) {
         let answered = async {

@@ -42,7 +42,9 @@ pub(super) const fn why(reason: Drop) -> &'static str {
              its next heartbeat"
         }
         Drop::ForbiddenEndpoint => "it came from an address that no node may have",
-        Drop::ClaimOfWssNode => "a claim over UDP for a node that has, or just had, a session",
+        Drop::ClaimOfWssNode => {
+            "a punch over UDP of a node that has a WebSocket session, or has just lost one"
+        }
         Drop::EndpointsFull => "as many UDP nodes as --max-nodes allows",
         Drop::DiscoverForOther => "a Discover over WebSocket for another node",
         Drop::NotOverWss => "a type that has no meaning over WebSocket",

@@ -66,7 +66,7 @@ words! {
         QuietEndpoint => "quiet_endpoint",
         /// A claim from an address that no endpoint may have.
         ForbiddenEndpoint => "forbidden_endpoint",
-        /// A claim over UDP for a node that has, or just had, a WSS session.
+        /// A punch over UDP of a node that has, or has just lost, a WSS session.
         ClaimOfWssNode => "claim_of_wss_node",
         /// The endpoint table is full and nobody in it gives way.
         EndpointsFull => "endpoints_full",
@@ -132,6 +132,8 @@ words! {
         Moved => "moved",
         /// A move came too soon after the last: answered, not followed.
         MoveLimited => "move_limited",
+        /// A claim of a node that has, or just had, a WSS session: not followed.
+        Held => "held",
         /// A key that is none, or contradicts the known one, was ignored.
         KeyIgnored => "key_ignored",
         /// An endpoint gave way to a new one.

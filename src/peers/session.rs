@@ -24,8 +24,10 @@ const FLUSH_ROUNDS: usize = 4;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum End {
-    /// The peer said bye, or closed.
+    /// The peer said bye, or closed as who leaves does: with 1000 or without a code.
     PeerLeft = 1,
+    /// The peer's side closed with another code: it has failed, or the proxy restarts.
+    PeerClosed,
     /// The connection ended without a word.
     ConnectionLost,
     /// A newer session of the same peer took its place.
@@ -47,8 +49,9 @@ pub enum End {
 }
 
 impl End {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::PeerLeft,
+        Self::PeerClosed,
         Self::ConnectionLost,
         Self::Replaced,
         Self::ShuttingDown,

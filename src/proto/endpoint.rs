@@ -16,8 +16,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// An endpoint moves at most once in this time, its registration included.
 pub const MOVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// For so long after a WebSocket session its node's endpoint can be neither made nor moved:
-/// as long as a daemon may be silent before it counts as gone.
+/// For so long after a WebSocket session was lost nobody else can make or move its node's
+/// endpoint: as long as a daemon may be silent before it counts as gone.
 pub const HOLD_AFTER_SESSION: Duration = Duration::from_secs(90);
 
 /// An endpoint that was silent for two heartbeats gets at most [`QUIET_RATE`].
@@ -34,10 +34,38 @@ pub struct Known {
     pub endpoint: Option<(SocketAddr, Instant)>,
     /// Whether it has a WebSocket session.
     pub has_session: bool,
-    /// When its last WebSocket session ended.
-    pub session_ended: Option<Instant>,
+    /// Its last WebSocket session, once that has ended.
+    pub last_session: Option<LastSession>,
     /// When its endpoint was given up, since the node is at another relay.
     pub left: Option<Instant>,
+}
+
+/// A WebSocket session that has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LastSession {
+    /// When it ended.
+    pub ended: Instant,
+    /// The client's address.
+    pub client: IpAddr,
+    /// Who may claim the node's endpoint after it.
+    pub hold: Hold,
+}
+
+/// Who may claim the endpoint of a node whose WebSocket session has ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hold {
+    /// The session was lost: only who claims from the address that it came from.
+    ClientOnly,
+    /// The node ended it: whoever comes first, and at once.
+    First,
+    /// Somebody came first: the usual rules.
+    Over,
+}
+
+impl LastSession {
+    fn is_of(&self, from: SocketAddr) -> bool {
+        self.client.to_canonical() == from.ip().to_canonical()
+    }
 }
 
 /// What becomes of a claim.
@@ -51,7 +79,8 @@ pub enum Claim {
     Move,
     /// The endpoint moved too recently, here or to another relay: answer, but keep it.
     Keep,
-    /// The node has, or just had, a WebSocket session: drop the packet.
+    /// The node has a WebSocket session, or has just lost one, and the claim comes from
+    /// elsewhere: answer, but change nothing.
     HeldBySession,
 }
 
@@ -66,8 +95,19 @@ pub fn judge(known: &Known, from: SocketAddr, now: Instant) -> Claim {
     {
         return Claim::Refresh;
     }
-    if known.session_ended.is_some_and(|ended| now < ended + HOLD_AFTER_SESSION) {
-        return Claim::HeldBySession;
+    let recent = known.last_session.filter(|last| now < last.ended + HOLD_AFTER_SESSION);
+    if let Some(last) = recent {
+        let is_client = last.is_of(from);
+        let is_elsewhere = |endpoint: SocketAddr| !last.is_of(endpoint);
+        match (known.endpoint, last.hold) {
+            (None, Hold::First) => return Claim::Register,
+            (Some(_), Hold::First) => return Claim::Move,
+            // It was the node that had proved itself from there: whoever came before it, or
+            // first, has to wait for no 30 s to pass against it.
+            (Some((endpoint, _)), _) if is_client && is_elsewhere(endpoint) => return Claim::Move,
+            (_, Hold::ClientOnly) if !is_client => return Claim::HeldBySession,
+            (_, Hold::ClientOnly | Hold::Over) => {}
+        }
     }
     match known.endpoint {
         // Or whoever repeats the claim would have the endpoint for as long as it takes to
@@ -102,6 +142,15 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// A session from 192.0.2.9 that ended so.
+    fn ended(ended: Instant, hold: Hold) -> Option<LastSession> {
+        Some(LastSession { ended, client: at("192.0.2.9:443").ip(), hold })
+    }
+
+    fn lost(at: Instant) -> Option<LastSession> {
+        ended(at, Hold::ClientOnly)
+    }
+
     #[test]
     fn endpoint_moves_once_in_thirty_seconds_from_its_registration() {
         let t0 = Instant::now();
@@ -121,16 +170,64 @@ mod tests {
         let during = Known {
             endpoint: Some((endpoint, t0 - MOVE_INTERVAL)),
             has_session: true,
-            session_ended: None,
+            last_session: None,
             left: None,
         };
         assert_eq!(judge(&during, endpoint, t0), Claim::HeldBySession);
-        let after = Known { has_session: false, session_ended: Some(t0), ..during };
+        let after = Known { has_session: false, last_session: lost(t0), ..during };
         assert_eq!(judge(&after, endpoint, t0), Claim::Refresh);
         assert_eq!(judge(&after, at("192.0.2.2:1000"), t0), Claim::HeldBySession);
         let without = Known { endpoint: None, ..after };
         assert_eq!(judge(&without, endpoint, t0), Claim::HeldBySession);
         assert_eq!(judge(&without, endpoint, t0 + HOLD_AFTER_SESSION), Claim::Register);
+    }
+
+    #[test]
+    fn node_that_ended_its_session_is_not_dark_until_the_hold_is_over() {
+        let t0 = Instant::now();
+        let elsewhere = at("192.0.2.2:1000");
+        let left = Known { last_session: ended(t0, Hold::First), ..Known::default() };
+        assert_eq!(judge(&left, elsewhere, t0), Claim::Register);
+        let stale = Known { endpoint: Some((at("192.0.2.1:1000"), t0)), ..left };
+        assert_eq!(judge(&stale, elsewhere, t0), Claim::Move, "at once, though it just moved");
+        let given_up = Known { left: Some(t0), ..left };
+        assert_eq!(judge(&given_up, elsewhere, t0), Claim::Register);
+
+        // The first one who comes is the last one to whom that applies.
+        let hold = ended(t0, Hold::Over);
+        let taken = Known { endpoint: Some((elsewhere, t0)), last_session: hold, ..left };
+        assert_eq!(judge(&taken, at("192.0.2.3:1000"), t0), Claim::Keep);
+        assert_eq!(judge(&taken, at("192.0.2.3:1000"), t0 + MOVE_INTERVAL), Claim::Move);
+    }
+
+    #[test]
+    fn client_of_a_lost_session_lifts_the_hold_for_itself_alone() {
+        let t0 = Instant::now();
+        let (client, mapped) = (at("192.0.2.9:1000"), at("[::ffff:192.0.2.9]:1000"));
+        let held = Known { last_session: lost(t0), ..Known::default() };
+        assert_eq!(judge(&held, client, t0), Claim::Register);
+        assert_eq!(judge(&held, mapped, t0), Claim::Register);
+        assert_eq!(judge(&held, at("192.0.2.2:1000"), t0), Claim::HeldBySession);
+
+        let registered = Known { endpoint: Some((client, t0)), ..held };
+        let later = t0 + MOVE_INTERVAL;
+        assert_eq!(judge(&registered, at("192.0.2.9:1001"), t0), Claim::Keep);
+        assert_eq!(judge(&registered, at("192.0.2.9:1001"), later), Claim::Move);
+        assert_eq!(judge(&registered, at("192.0.2.2:1000"), later), Claim::HeldBySession);
+    }
+
+    #[test]
+    fn who_comes_first_after_a_session_gives_way_to_its_client() {
+        let t0 = Instant::now();
+        let stranger = Some((at("192.0.2.2:1000"), t0));
+        for hold in [Hold::ClientOnly, Hold::Over] {
+            let last_session = ended(t0, hold);
+            let taken = Known { endpoint: stranger, last_session, ..Known::default() };
+            assert_eq!(judge(&taken, at("192.0.2.9:1000"), t0), Claim::Move, "{hold:?}");
+            let over = t0 + HOLD_AFTER_SESSION;
+            let taken = Known { endpoint: Some((at("192.0.2.2:1000"), over)), ..taken };
+            assert_eq!(judge(&taken, at("192.0.2.9:1000"), over), Claim::Keep, "{hold:?}");
+        }
     }
 
     #[test]

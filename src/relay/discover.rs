@@ -25,13 +25,15 @@ impl Relay {
         shard: &Shard,
     ) {
         let node = discover.node;
-        let claim = self.claim(worker, node, datagram, discover.extended, now, shard);
-        let known_key = match claim {
-            Ok(key) => key,
+        match self.claim(worker, node, datagram, discover.extended, now, shard) {
+            Ok(known_key) => {
+                if let Some(key) = discover.key {
+                    self.offer_key(node, PublicKey(*key), known_key, shard);
+                }
+            }
+            // Its address is what it asks for, and it learns no more than that.
+            Err(Drop::ClaimOfWssNode) => {}
             Err(reason) => return shard.dropped_of(Whose::sender(node), reason, 1, now),
-        };
-        if let Some(key) = discover.key {
-            self.offer_key(node, PublicKey(*key), known_key, shard);
         }
         let mut reply = Vec::with_capacity(20);
         beacon::encode_discover_reply(datagram.from, &mut reply);
@@ -54,6 +56,7 @@ impl Relay {
             return Err(Drop::ForbiddenEndpoint);
         }
         if self.has_session_elsewhere(node, now) {
+            shard.endpoint(EndpointEvent::Held, 1);
             return Err(Drop::ClaimOfWssNode);
         }
         let in_directory = || self.directory.known(node).is_some();
@@ -64,7 +67,10 @@ impl Relay {
         }
         match claimed.claim {
             None => return Err(Drop::EndpointsFull),
-            Some(Claim::HeldBySession) => return Err(Drop::ClaimOfWssNode),
+            Some(Claim::HeldBySession) => {
+                shard.endpoint(EndpointEvent::Held, 1);
+                return Err(Drop::ClaimOfWssNode);
+            }
             Some(Claim::Register) => shard.endpoint(EndpointEvent::Registered, 1),
             Some(Claim::Move) => shard.endpoint(EndpointEvent::Moved, 1),
             Some(Claim::Keep) => shard.endpoint(EndpointEvent::MoveLimited, 1),

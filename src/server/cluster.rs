@@ -123,6 +123,7 @@ pub(super) async fn tell(table: Arc<Table<NodeId>>, cluster: Arc<Cluster>) {
         for node in changed {
             match table.here(node) {
                 Some(here) => cluster.arrived(node, presence(here.serial, here.kind)),
+                None if table.has_left(node) => cluster.released(node, serial),
                 None => cluster.departed(node, serial),
             }
         }

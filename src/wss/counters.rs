@@ -63,8 +63,10 @@ words! {
 words! {
     /// Why a session ended.
     pub enum EndReason {
-        /// The peer said bye, or closed.
+        /// The peer said bye, or closed with 1000 or without a code.
         PeerLeft => "peer_left",
+        /// A close with another code: of the peer, or of the proxy.
+        PeerClosed => "peer_closed",
         /// The connection ended without a word.
         ConnectionLost => "connection_lost",
         /// A newer session of the same node.
@@ -90,6 +92,7 @@ impl From<End> for EndReason {
     fn from(end: End) -> Self {
         match end {
             End::PeerLeft => Self::PeerLeft,
+            End::PeerClosed => Self::PeerClosed,
             End::ConnectionLost => Self::ConnectionLost,
             End::Replaced => Self::Replaced,
             End::ShuttingDown => Self::ShuttingDown,

@@ -226,7 +226,8 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         let Some(bytes) = bytes.get_mut(..filled) else { return };
         frames.clear();
         let mut at = 0;
-        let (mut answered, mut bye) = (false, false);
+        let (mut answered, mut left) = (false, None);
+        let bye = |text: &[u8]| (Control::decode(text) == Control::Bye).then_some(End::PeerLeft);
         loop {
             match self.decoder.next(bytes, &mut at) {
                 Ok(Some(Message::Binary(range))) => frames.push(range),
@@ -241,15 +242,13 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                 }
                 Ok(Some(Message::Pong(_))) => self.pong_due = None,
                 Ok(Some(Message::Text(range))) => {
-                    bye = Control::decode(bytes.get(range).unwrap_or_default()) == Control::Bye;
+                    left = bye(bytes.get(range).unwrap_or_default());
                 }
-                Ok(Some(Message::FragmentedText(text))) => {
-                    bye = Control::decode(&text) == Control::Bye;
-                }
+                Ok(Some(Message::FragmentedText(text))) => left = bye(&text),
                 Ok(Some(Message::Fragment)) => {}
                 Ok(Some(Message::Close(code))) => {
                     self.peer_code = code;
-                    bye = true;
+                    left = Some(end_of_close(code));
                 }
                 Ok(None) => break,
                 Err(violation) => {
@@ -259,9 +258,9 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                     return self.session.end(End::Violation);
                 }
             }
-            if bye {
+            if let Some(end) = left {
                 self.hand_over(bytes, frames, now);
-                return self.session.end(End::PeerLeft);
+                return self.session.end(end);
             }
         }
         self.hand_over(bytes, frames, now);
@@ -284,8 +283,8 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         let payload = match (end, self.violation, self.peer_code) {
             // Nobody is there to hear it.
             (End::ConnectionLost, ..) => return,
-            (End::PeerLeft, _, Some(code)) => code.to_be_bytes().to_vec(),
-            (End::PeerLeft, ..) => close_payload(CloseCode::Normal, "bye"),
+            (End::PeerLeft | End::PeerClosed, _, Some(code)) => code.to_be_bytes().to_vec(),
+            (End::PeerLeft | End::PeerClosed, ..) => close_payload(CloseCode::Normal, "bye"),
             (End::Replaced, ..) => close_payload(CloseCode::Normal, "replaced"),
             (End::ShuttingDown, ..) => close_payload(CloseCode::GoingAway, "shutting down"),
             (End::KeyWithdrawn, ..) => close_payload(CloseCode::Policy, "key withdrawn"),
@@ -330,6 +329,15 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// What a close frame says of the end. A proxy that restarts closes with 1001 as well, so only
+/// what a daemon says that leaves (1000, or no code) is taken for its own wish.
+const fn end_of_close(code: Option<u16>) -> End {
+    match code {
+        None | Some(1_000) => End::PeerLeft,
+        Some(_) => End::PeerClosed,
     }
 }
 

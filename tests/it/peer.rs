@@ -48,6 +48,14 @@ impl Peer {
         peer
     }
 
+    /// Logs in as the client of this address, for whom a proxy speaks.
+    pub(crate) fn log_in_from(client: &str, wss: SocketAddr, node: &Node) -> Self {
+        let (mut peer, status) = Self::request(wss, &format!("X-Forwarded-For: {client}\r\n"));
+        assert_eq!(status, 101);
+        peer.authenticate(node, 2);
+        peer
+    }
+
     /// Upgrades as a daemon does.
     pub(crate) fn upgrade(wss: SocketAddr) -> Self {
         let (peer, status) = Self::request(wss, "");

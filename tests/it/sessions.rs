@@ -74,7 +74,8 @@ fn spec_4_5_bye_and_close_end_a_session_gracefully() {
         assert_eq!(witness.delivery(), (11, b"last words".to_vec()));
         wait_for_sessions(&relay, 1.0);
     }
-    relay.wait_for_metric(&ended("peer_left"), 4.0);
+    relay.wait_for_metric(&ended("peer_left"), 3.0);
+    relay.wait_for_metric(&ended("peer_closed"), 1.0);
 }
 
 #[test]

@@ -177,27 +177,64 @@ fn spec_6_3_wss_node_cannot_be_claimed_during_its_session_nor_just_after() {
     let relay = Relay::with_nodes(&[&a], &[]);
     let own = UdpNode::register(relay.udp, 11);
     let target = UdpNode::register(relay.udp, 21);
-    let session = Peer::log_in(relay.wss, &a);
+    let session = Peer::log_in_from("198.51.100.7", relay.wss, &a);
     let forger = UdpNode::register(relay.udp, 22);
-    let claims = || relay.dropped("claim_of_wss_node");
+    let claim = |packet: &[u8]| {
+        forger.send(packet);
+        assert_eq!(address(0x02, &forger.receive()), forger.address(), "it asked, and is told");
+    };
 
-    forger.send(&discover(0x01, 11, &[]));
-    forger.send(&discover(0x08, 11, &[]));
+    claim(&discover(0x01, 11, &[]));
+    claim(&discover(0x08, 11, &[]));
     forger.send(&punch(11, 21, &[]));
     forger.observed();
-    assert_eq!(claims(), 3);
-    own.discover();
-    relay.wait_for_dropped("claim_of_wss_node", 4);
+    assert_eq!((events(&relay, "held"), relay.dropped("claim_of_wss_node")), (3.0, 1));
+    assert_eq!(own.observed(), own.address());
 
     drop(session);
     relay.wait_for_metric("pilot_beacon_wss_active", 0.0);
-    forger.send(&discover(0x01, 11, &[]));
-    forger.observed();
-    assert_eq!(claims(), 5);
+    claim(&discover(0x01, 11, &[]));
+    assert_eq!((events(&relay, "held"), events(&relay, "moved")), (5.0, 0.0));
     assert_eq!(own.observed(), own.address(), "the endpoint from before is the node's own");
     target.relay(11, b"to the node itself");
     assert_eq!(own.delivery(), (21, b"to the node itself".to_vec()));
     assert_balance(&relay);
+}
+
+#[test]
+fn spec_6_3_node_that_moves_from_compat_mode_to_udp_is_reached_there_at_once() {
+    let a = Node::new(11);
+    let ends: [&dyn Fn(&mut Peer); 3] =
+        [&|peer| peer.send(8, &[0x03, 0xe8]), &|peer| peer.send(8, b""), &|peer| {
+            peer.send(1, br#"{"type":"bye"}"#)
+        }];
+    for end in ends {
+        let relay = Relay::with_nodes(&[&a], &[]);
+        let other = UdpNode::register(relay.udp, 21);
+        let mut session = Peer::log_in_from("198.51.100.7", relay.wss, &a);
+        end(&mut session);
+        assert_eq!(session.read_close().0, 1000);
+        relay.wait_for_metric("pilot_beacon_wss_active", 0.0);
+        let node = UdpNode::register(relay.udp, 11);
+        other.relay(11, b"over UDP");
+        assert_eq!(node.delivery(), (21, b"over UDP".to_vec()));
+        assert_balance(&relay);
+    }
+}
+
+#[test]
+fn spec_6_3_close_that_a_proxy_sends_as_well_frees_the_name_for_its_client_alone() {
+    let a = Node::new(11);
+    for (client, registered) in [("198.51.100.7", 0.0), ("127.0.0.1", 1.0)] {
+        let relay = Relay::with_nodes(&[&a], &[]);
+        let mut session = Peer::log_in_from(client, relay.wss, &a);
+        session.send(8, &[0x03, 0xe9]);
+        assert_eq!(session.read_close().0, 1001);
+        relay.wait_for_metric("pilot_beacon_wss_active", 0.0);
+        let node = UdpNode::silent(relay.udp, 11);
+        assert_eq!(node.observed(), node.address());
+        assert_eq!(relay.metric("pilot_beacon_udp_nodes"), registered, "{client}");
+    }
 }
 
 #[test]

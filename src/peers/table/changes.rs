@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{End, Entry, Id, Session, Table};
 use crate::ids::PublicKey;
+use crate::proto::endpoint::Hold;
 
 /// Ids whose way here has changed since somebody asked.
 #[derive(Debug)]
@@ -81,6 +82,14 @@ impl<I: Id> Table<I> {
             (None, None, None) => return None,
         };
         Some(Here { serial: entry.serial, kind })
+    }
+
+    /// Whether an id, which is not here any more, has ended its last session here itself.
+    #[must_use]
+    pub fn has_left(&self, id: I) -> bool {
+        let shard = self.shard(id).read();
+        let last = shard.get(&id).and_then(Entry::last_session);
+        last.is_some_and(|last| last.hold == Hold::First)
     }
 
     /// Gives up an id's session and endpoint, since a newer one is elsewhere; what came after

@@ -8,7 +8,7 @@ use super::{Entry, SHARDS, Table};
 use crate::ids::PublicKey;
 use crate::peers::Id;
 use crate::peers::endpoints::Endpoint;
-use crate::proto::endpoint::{self, Claim, MOVE_INTERVAL};
+use crate::proto::endpoint::{self, Claim, Hold, MOVE_INTERVAL};
 use crate::proto::network::Network;
 
 /// What became of a claim of an endpoint.
@@ -100,6 +100,10 @@ impl<I: Id> Table<I> {
         let mut key = None;
         if matches!(claim, Claim::Register | Claim::Move) {
             let entry = shard.entry(id).or_default();
+            let past = entry.past.as_mut().and_then(|past| past.session.as_mut());
+            if let Some((last, _)) = past.filter(|(last, _)| last.hold == Hold::First) {
+                last.hold = Hold::Over;
+            }
             let mut endpoint = Endpoint::new(from, local, now);
             endpoint.heard(self.uptime(now), extended);
             match &entry.endpoint {

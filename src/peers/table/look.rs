@@ -40,7 +40,7 @@ impl<I: Id> Table<I> {
         let entry = shard.get(&id)?;
         Some(Look {
             session: entry.session.clone(),
-            ended: entry.known().session_ended.map(|at| now.saturating_duration_since(at)),
+            ended: entry.last_session().map(|last| now.saturating_duration_since(last.ended)),
             endpoint: entry.endpoint.as_ref().map(|endpoint| EndpointLook {
                 view: endpoint.view(uptime),
                 age: now.saturating_duration_since(endpoint.moved),

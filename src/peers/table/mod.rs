@@ -13,7 +13,9 @@ use parking_lot::{Mutex, RwLock};
 use super::endpoints::{Endpoint, EndpointView};
 use super::{End, Id, Session};
 use crate::proto::crowd::Crowd;
-use crate::proto::endpoint::{FORGET_AFTER, HOLD_AFTER_SESSION, Known, MOVE_INTERVAL};
+use crate::proto::endpoint::{
+    FORGET_AFTER, HOLD_AFTER_SESSION, Hold, Known, LastSession, MOVE_INTERVAL,
+};
 use crate::proto::limit::Source;
 use crate::proto::route::{self, Way, Ways};
 
@@ -44,9 +46,9 @@ struct Entry<I> {
 /// What is kept of what was here.
 #[derive(Debug, Default)]
 struct Past {
-    /// When the session ended, and what the peer may still send in that second: coming back
+    /// The session that ended, and what the peer may still send in that second: coming back
     /// is no new allowance.
-    session: Option<(Instant, Source)>,
+    session: Option<(LastSession, Source)>,
     /// When the endpoint was given up to another relay.
     left: Option<Instant>,
 }
@@ -65,11 +67,15 @@ impl<I> Entry<I> {
             && self.beacon.is_none()
     }
 
+    fn last_session(&self) -> Option<LastSession> {
+        self.past.as_ref().and_then(|past| past.session).map(|(last, _)| last)
+    }
+
     fn known(&self) -> Known {
         Known {
             endpoint: self.endpoint.as_ref().map(|endpoint| (endpoint.address, endpoint.moved)),
             has_session: self.session.is_some(),
-            session_ended: self.past.as_ref().and_then(|past| past.session).map(|(at, _)| at),
+            last_session: self.last_session(),
             left: self.past.as_ref().and_then(|past| past.left),
         }
     }
@@ -273,7 +279,15 @@ impl<I: Id> Table<I> {
     /// Takes the session of an id out of its entry.
     fn end_session(&self, id: I, entry: &mut Entry<I>, now: Instant) -> Option<Arc<Session<I>>> {
         let session = entry.session.take()?;
-        entry.past.get_or_insert_default().session = Some((now, *session.inbound.lock()));
+        let last = LastSession {
+            ended: now,
+            client: session.observed.ip(),
+            hold: match session.ending() {
+                Some(End::PeerLeft) => Hold::First,
+                Some(_) | None => Hold::ClientOnly,
+            },
+        };
+        entry.past.get_or_insert_default().session = Some((last, *session.inbound.lock()));
         self.sessions.fetch_sub(1, Ordering::Relaxed);
         self.note(id, entry);
         Some(session)
@@ -389,7 +403,7 @@ impl<I: Id> Table<I> {
                     }
                 }
                 let held = |past: &Past| {
-                    past.session.is_some_and(|(at, _)| now < at + HOLD_AFTER_SESSION)
+                    past.session.is_some_and(|(last, _)| now < last.ended + HOLD_AFTER_SESSION)
                         || past.left.is_some_and(|at| now < at + MOVE_INTERVAL)
                 };
                 if !entry.past.as_deref().is_some_and(held) {

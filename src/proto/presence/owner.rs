@@ -77,6 +77,27 @@ impl<I: Name> Presence<I> {
         self.settle(now);
     }
 
+    /// As [`Self::departed`], for a node that has ended its session itself: that casts no
+    /// shadow, so it can come back elsewhere as an endpoint at once.
+    ///
+    /// It is claimed as an endpoint before it leaves, and once: if that is lost, an endpoint
+    /// has to wait.
+    pub fn released(&mut self, id: I, serial: u64, now: Now) {
+        let local = self.locals.get_mut(&id).filter(|local| local.serial <= serial);
+        if let Some(local) = local.filter(|local| local.standing == Standing::Session) {
+            local.standing = Standing::Endpoint;
+            let told = local.told;
+            let homes = self.members.homes(&id);
+            let others = told.into_iter().filter(|slot| !homes.contains(slot));
+            for home in homes.into_iter().chain(others) {
+                if self.members.relay(home).is_some() {
+                    self.claim_by_the_way(home, id, now);
+                }
+            }
+        }
+        self.departed(id, serial, now);
+    }
+
     /// Packets came for a node that is not here, and was never after `last_serial`: its
     /// homes are told, once; if that is lost, packets come again.
     pub fn not_here(&mut self, id: I, last_serial: u64, now: Now) {

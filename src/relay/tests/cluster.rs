@@ -129,7 +129,10 @@ fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
     let mut siblings = Siblings::new();
     siblings.hears(&siblings.c, 12, 3);
     let discover = [&[0x01][..], &12u32.to_be_bytes()].concat();
-    assert!(siblings.fixture.one(at(8), &discover, Instant::now()).is_empty());
+    assert_eq!(siblings.fixture.one(at(8), &discover, Instant::now()).len(), 1);
+    assert_eq!(siblings.fixture.relay.table.endpoint_count(), 0);
+    let punch = [&[0x03][..], &12u32.to_be_bytes(), &21u32.to_be_bytes()].concat();
+    assert!(siblings.fixture.one(at(8), &punch, Instant::now()).is_empty());
     assert_eq!(siblings.fixture.dropped(Drop::ClaimOfWssNode), 1);
     let packet = [&[0x05][..], &12u32.to_be_bytes(), &21u32.to_be_bytes()].concat();
     siblings.fixture.one(at(8), &packet, Instant::now());

@@ -169,18 +169,51 @@ fn log_in(relay: &Relay, number: u32) -> Registration<NodeId> {
     relay.table.register(session.into(), Takeover::Always).unwrap()
 }
 
+/// The answer to a Discover from a host.
+fn observed(host: u8) -> [(SocketAddr, Vec<u8>); 1] {
+    [(at(host), vec![2, 4, 198, 51, 100, host, 0x0f, 0xa0])]
+}
+
 #[test]
-fn spec_6_3_name_of_a_session_is_free_90_seconds_after_its_end() {
+fn spec_6_3_name_of_a_lost_session_is_free_for_others_90_seconds_after_its_end() {
     let mut relay = Fixture::new();
     let registered = log_in(&relay.relay, 1);
 
     let t0 = Instant::now();
-    assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 1_000), []);
+    assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 1_000), observed(1));
     drop(registered);
-    assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 89), []);
-    assert_eq!(relay.dropped(Drop::ClaimOfWssNode), 2);
+    assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 89), observed(1));
+    assert_eq!(relay.relay.table.endpoint_count(), 0);
+    assert_eq!(relay.one(at(1), &[3, 0, 0, 0, 1, 0, 0, 0, 2], t0 + SECOND * 89), []);
+    assert_eq!(relay.dropped(Drop::ClaimOfWssNode), 1);
     let ended = Instant::now();
-    assert_eq!(relay.one(at(1), &discover(1), ended + SECOND * 90).len(), 1);
+    assert_eq!(relay.one(at(1), &discover(1), ended + SECOND * 90), observed(1));
+    assert_eq!(relay.relay.table.endpoint_count(), 1);
+}
+
+#[test]
+fn spec_6_3_client_of_a_lost_session_is_not_dark_for_90_seconds() {
+    let mut relay = Fixture::new();
+    drop(log_in(&relay.relay, 1));
+    let now = Instant::now();
+    relay.one(at(1), &discover(1), now);
+    assert_eq!(relay.one(at(9), &packet(9, 1, b"x"), now), [], "nobody else is the node");
+    // Where `log_in` came from.
+    assert_eq!(relay.one(at(3), &discover(1), now), observed(3));
+    assert_eq!(relay.one(at(9), &packet(9, 1, b"x"), now), [(at(3), delivery(9, b"x"))]);
+}
+
+#[test]
+fn spec_6_3_node_that_says_bye_is_not_dark_for_90_seconds() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    let registered = log_in(&relay.relay, 1);
+    relay.relay.table.session(NodeId::new(1).unwrap()).unwrap().end(crate::peers::End::PeerLeft);
+    drop(registered);
+    for (host, endpoint) in [(1, 1), (2, 1), (3, 3), (2, 3)] {
+        assert_eq!(relay.one(at(host), &discover(1), now), observed(host));
+        let delivered = relay.one(at(9), &packet(9, 1, b"x"), now);
+        assert_eq!(delivered, [(at(endpoint), delivery(9, b"x"))], "after {host}");
+    }
 }
 
 #[test]

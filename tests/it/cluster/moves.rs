@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::flow::Flow;
 use super::soon::{FOUND_WITHIN, assert_soon};
-use super::{Cluster, Fabric, on_both_fabrics, wait_until, wait_until_found};
+use super::{Cluster, Fabric, on_both_fabrics, wait_until, wait_until_claimed, wait_until_found};
 use crate::cells::assert_balance;
 use crate::harness::Node;
 use crate::peer::{Peer, UdpNode, relay as packet};
@@ -14,6 +14,7 @@ on_both_fabrics!(
     node_that_leaves_and_comes_back_elsewhere_is_found,
     udp_node_is_reached_through_the_relay_that_it_registered_with,
     name_of_a_wss_node_elsewhere_is_not_believed_over_udp,
+    node_that_says_bye_at_one_relay_is_a_udp_node_of_another_at_once,
 );
 
 fn node_that_moves_is_followed_at_once_and_its_old_session_closed(fabric: Fabric) {
@@ -114,8 +115,9 @@ fn name_of_a_wss_node_elsewhere_is_not_believed_over_udp(fabric: Fabric) {
     let liar = UdpNode::silent(relays[0].udp, 12);
     liar.send(&packet(12, 11, b"I am 12"));
     relays[0].wait_for_dropped("sender_is_wss", 1);
-    liar.discover();
-    relays[0].wait_for_dropped("claim_of_wss_node", 1);
+    assert_eq!(liar.observed(), liar.address());
+    relays[0].wait_for_metric("pilot_beacon_endpoint_events_total{event=\"held\"}", 1.0);
+    relays[0].wait_for_metric("pilot_beacon_udp_nodes", 0.0);
     // Where nobody knows, the home does: the endpoint does not stay.
     let liar = UdpNode::silent(relays[2].udp, 12);
     liar.discover();
@@ -123,5 +125,25 @@ fn name_of_a_wss_node_elsewhere_is_not_believed_over_udp(fabric: Fabric) {
     relays[2].wait_for_metric("pilot_beacon_udp_nodes", 0.0);
     a.relay(11, 12, b"still you");
     assert_eq!(b.delivery(), (11, b"still you".to_vec()));
+    relays.iter().for_each(assert_balance);
+}
+
+fn node_that_says_bye_at_one_relay_is_a_udp_node_of_another_at_once(fabric: Fabric) {
+    let nodes = [Node::new(11), Node::new(12)];
+    let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
+    let relays = &cluster.relays;
+    let mut a = Peer::log_in(relays[0].wss, &nodes[0]);
+    let mut b = Peer::log_in(relays[1].wss, &nodes[1]);
+    wait_until_found(&relays[0], 12, &relays[1]);
+    b.send(1, br#"{"type":"bye"}"#);
+    assert_eq!(b.read_close(), (1000, "bye".to_owned()));
+    // Its homes know that it has left, and its place is forgotten.
+    wait_until_claimed(&relays[1], 0);
+    relays[2].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"place\"}", 0.0);
+    let udp = UdpNode::register(relays[2].udp, 12);
+    wait_until_found(&relays[0], 12, &relays[2]);
+    a.relay(11, 12, b"over UDP by now");
+    assert_eq!(udp.delivery(), (11, b"over UDP by now".to_vec()));
+    assert_eq!(relays[2].metric("pilot_beacon_udp_nodes"), 1.0);
     relays.iter().for_each(assert_balance);
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{ask, say};
 use crate::cluster::{Cluster, Fabric, wait_until};
 use crate::harness::{Node, PATIENCE, Relay, look_until};
-use crate::peer::{Peer, UdpNode, discover};
+use crate::peer::{Peer, UdpNode, punch};
 
 /// The explanation of a node once it tells of a drop for this reason, and that drop.
 fn dropped(relay: &Relay, node: u32, reason: &str) -> Value {
@@ -102,8 +102,8 @@ fn udp_node_is_told_with_its_endpoint_and_its_drops() {
     let forger = UdpNode::silent(relay.udp, 11);
     forger.relay(22, b"in the name of a session");
     assert_eq!(pair(&dropped(&relay, 11, "sender_is_wss")), (Some(11), Some(22), 1));
-    forger.send(&discover(0x01, 11, &[]));
-    assert_eq!(pair(&dropped(&relay, 11, "claim_of_wss_node")), (Some(11), None, 1));
+    forger.send(&punch(11, 21, &[]));
+    assert_eq!(pair(&dropped(&relay, 11, "claim_of_wss_node")), (Some(11), Some(21), 1));
     UdpNode::silent(relay.udp, 22).relay(21, b"from elsewhere");
     assert_eq!(pair(&dropped(&relay, 22, "sender_not_observed")), (Some(22), Some(21), 1));
 

@@ -229,3 +229,12 @@ fn what_came_and_left_is_remembered_once() {
     assert_eq!(relay.presence.registry.queued(), (0, 0));
     assert_eq!(relay.presence.stats().tombstones, 0);
 }
+
+#[test]
+fn endpoint_need_not_wait_for_a_session_that_was_an_endpoint_when_it_left() {
+    let (mut relay, id) = home();
+    relay.claim(2, claim(id, 0, 1, SESSION));
+    relay.claim(2, claim(id, CLOCK, 1, ENDPOINT));
+    relay.hear(2, Frame::Leave { id, serial: 1 });
+    assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), granted(id, CLOCK + 1, 1));
+}

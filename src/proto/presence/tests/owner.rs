@@ -351,3 +351,17 @@ fn session_that_one_home_refuses_waits_for_the_other_that_was_asked() {
         assert_eq!(relay.presence.stats().locals, usize::from(grants));
     }
 }
+
+#[test]
+fn node_that_ended_its_session_is_an_endpoint_to_its_homes_before_it_leaves() {
+    let (mut relay, id) = settled(SESSION);
+    relay.presence.released(id, 1, relay.now());
+    let sent = relay.wait(0);
+    for home in [2, 3].map(super::relay) {
+        let said: Vec<_> = sent.iter().filter(|(to, _)| *to == home).map(|(_, f)| f).collect();
+        let [Frame::Claim(_), ..] = said[..] else { panic!("{said:?}") };
+        assert_eq!(*said[0], Frame::Claim(claim(id, CLOCK, 1, ENDPOINT)));
+        assert!(said.contains(&&Frame::Leave { id, serial: 1 }), "{said:?}");
+    }
+    assert_eq!(relay.presence.stats().locals, 0);
+}
