@@ -1,12 +1,14 @@
 //! From a URL to a session: TCP, TLS for `wss://`, the upgrade, the login.
+//!
+//! Which address of the name is taken decides `net::dial`; one that leads to no session is
+//! tried last the next time.
 
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -17,6 +19,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::login::{self, LoginError};
 use super::options::Options;
+use crate::net::dial::Destination;
 use crate::net::tls::{TlsError, Trust, client_config};
 use crate::wire::beacon::MAX_WSS_PACKET;
 
@@ -38,6 +41,7 @@ pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 /// What can be prepared once for all redials: the checked URL and the TLS configuration.
 pub(super) struct Dialer {
     target: Target,
+    destination: Destination,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     headers: HeaderMap,
 }
@@ -57,14 +61,31 @@ impl Dialer {
     pub(super) fn new(options: &Options) -> Result<Self, ConnectError> {
         let target = Target::parse(&options.url)?;
         let tls = if target.tls { Some(tls(&target.host, &options.trust)?) } else { None };
-        Ok(Self { target, tls, headers: options.headers.clone() })
+        let destination = Destination::new(&target.host, target.port, options.resolver.clone());
+        Ok(Self { target, destination, tls, headers: options.headers.clone() })
     }
 
     /// Dials and logs in.
     pub(super) async fn dial(&self, options: &Options) -> Result<Socket, ConnectError> {
+        let mut reached = None;
+        let logged_in = self.dial_noting(&mut reached, options).await;
+        if logged_in.is_err()
+            && let Some(address) = reached
+        {
+            self.destination.demote(address);
+        }
+        logged_in
+    }
+
+    /// Dials and logs in; `reached` is the address that took a connection.
+    async fn dial_noting(
+        &self,
+        reached: &mut Option<SocketAddr>,
+        options: &Options,
+    ) -> Result<Socket, ConnectError> {
         let limit = options.timeouts.connect;
         let late = |_| ConnectError::Timeout { step: "connecting", limit };
-        let upgraded = async { self.upgrade(self.connect().await?).await };
+        let upgraded = async { self.upgrade(self.connect(reached).await?).await };
         let socket = timeout(limit, upgraded).await.map_err(late)??;
         self.log_in(socket, options).await
     }
@@ -89,13 +110,14 @@ impl Dialer {
         Ok(socket)
     }
 
-    async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
-        let Target { host, port, .. } = &self.target;
+    async fn connect(
+        &self,
+        reached: &mut Option<SocketAddr>,
+    ) -> Result<Box<dyn Stream>, ConnectError> {
         let unreachable =
             |source| ConnectError::Unreachable { authority: self.authority(), source };
-        let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
-        // A packet must not wait for the acknowledgement of the one before it.
-        tcp.set_nodelay(true).map_err(unreachable)?;
+        let tcp = self.destination.connect().await.map_err(unreachable)?;
+        *reached = tcp.peer_addr().ok();
         Ok(match &self.tls {
             Some((connector, name)) => {
                 let connecting = connector.connect(name.clone(), tcp);

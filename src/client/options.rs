@@ -7,6 +7,7 @@ use ed25519_dalek::SigningKey;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use crate::ids::NodeId;
+use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 
 /// Where and how to connect.
@@ -29,6 +30,8 @@ pub struct Options {
     pub require_relay_name: bool,
     /// Further headers of the upgrade, for a proxy that asks for some.
     pub headers: HeaderMap,
+    /// How the name of the relay is resolved: by the system, where nothing else is said.
+    pub resolver: Resolver,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -45,6 +48,7 @@ impl Options {
             relay_name: None,
             require_relay_name: false,
             headers: HeaderMap::new(),
+            resolver: Resolver::shared(),
             timeouts: Timeouts::default(),
         }
     }
@@ -53,8 +57,17 @@ impl Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A header can hold a password.
-        let Self { url, node, key: _, trust, relay_name, require_relay_name, headers: _, timeouts } =
-            self;
+        let Self {
+            url,
+            node,
+            key: _,
+            trust,
+            relay_name,
+            require_relay_name,
+            headers: _,
+            resolver: _,
+            timeouts,
+        } = self;
         f.debug_struct("Options")
             .field("url", url)
             .field("node", node)
@@ -69,7 +82,7 @@ impl fmt::Debug for Options {
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// For the name, TCP, TLS and the upgrade together.
+    /// For the name, all its addresses, TLS and the upgrade together.
     pub connect: Duration,
     /// From the upgrade to the acceptance; the relay waits 10 s for our reply by default.
     pub login: Duration,

@@ -1,10 +1,12 @@
 //! Sockets without policy: streams, listeners, datagrams, TLS.
 
 pub mod calls;
+pub mod dial;
 pub mod entrance;
 pub mod inherited;
 pub mod listener;
 pub mod notify;
+pub mod resolve;
 mod stream;
 pub mod tls;
 pub mod udp;

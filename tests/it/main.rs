@@ -23,6 +23,7 @@ mod idle;
 mod last_words;
 mod log_pipe;
 mod login;
+mod names;
 mod noise;
 mod page;
 mod peer;

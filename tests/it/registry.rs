@@ -57,7 +57,7 @@ impl Registry {
         Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer, beacons)
     }
 
-    fn on(
+    pub(crate) fn on(
         listener: TcpListener,
         answer: impl Fn(u32) -> Answer + Send + Sync + 'static,
         beacons: Value,

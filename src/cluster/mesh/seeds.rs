@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
 use super::{canonical, dial};
+use crate::net::resolve::Resolver;
 
 /// How often every name is resolved.
 const REFRESH: Duration = Duration::from_secs(10);
@@ -65,6 +65,7 @@ impl Seed {
 pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: CancellationToken) {
     let mut seeds: Vec<_> = names.into_iter().map(Seed::new).collect();
     let mut lookups = JoinSet::new();
+    let resolver = Resolver::system();
     let mut dials = Dials::new(hub, stopping);
     let mut refresh = interval(REFRESH);
     let mut asked = Instant::now();
@@ -90,8 +91,8 @@ pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: Cancellati
         let ipv6 = hub.address.is_ipv6();
         for (at, seed) in seeds.iter_mut().enumerate().filter(|(_, seed)| !seed.asked) {
             seed.asked = true;
-            let name = seed.name.clone();
-            lookups.spawn(async move { (at, resolve(&name, ipv6).await) });
+            let (name, resolver) = (seed.name.clone(), resolver.clone());
+            lookups.spawn(async move { (at, resolve(&resolver, &name, ipv6).await) });
         }
     }
     if dials.stopping.is_cancelled() {
@@ -100,8 +101,8 @@ pub(super) async fn tend(hub: Arc<Hub>, names: Vec<String>, stopping: Cancellati
 }
 
 /// The addresses of a name that our socket can dial; none of them is an error.
-async fn resolve(name: &str, ipv6: bool) -> io::Result<BTreeSet<SocketAddr>> {
-    let addresses = lookup_host(name).await?.map(canonical);
+async fn resolve(resolver: &Resolver, name: &str, ipv6: bool) -> io::Result<BTreeSet<SocketAddr>> {
+    let addresses = resolver.resolve_authority(name).await?.into_iter().map(canonical);
     let addresses: BTreeSet<_> = addresses.filter(|to| ipv6 || to.is_ipv4()).collect();
     if addresses.is_empty() {
         return Err(io::Error::other("it has no address that this relay's own can dial"));
@@ -198,12 +199,13 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_and_names_resolve() {
+        let resolver = Resolver::system();
         for name in ["192.0.2.1:9443", "[::ffff:192.0.2.1]:9443"] {
-            assert_eq!(resolve(name, false).await.unwrap(), [address(1)].into());
+            assert_eq!(resolve(&resolver, name, false).await.unwrap(), [address(1)].into());
         }
-        resolve("[2001:db8::1]:9443", true).await.unwrap();
-        resolve("[2001:db8::1]:9443", false).await.unwrap_err();
-        resolve("no port", true).await.unwrap_err();
+        resolve(&resolver, "[2001:db8::1]:9443", true).await.unwrap();
+        resolve(&resolver, "[2001:db8::1]:9443", false).await.unwrap_err();
+        resolve(&resolver, "no port", true).await.unwrap_err();
     }
 
     fn hub() -> Arc<Hub> {

@@ -1,17 +1,19 @@
 //! Where the registry is, and how a connection to it is made.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Failure, Problem};
 use crate::directory::OpenError;
+use crate::net::dial::Destination;
+use crate::net::resolve::Resolver;
 use crate::net::tls::{Trust, client_config};
 
 /// How long name resolution, TCP and TLS may take together.
@@ -28,6 +30,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 pub(super) struct Target {
     address: String,
+    destination: Destination,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
@@ -36,16 +39,16 @@ impl Target {
     pub(super) fn new(address: String, trust: Option<&Trust>) -> Result<Self, OpenError> {
         let invalid = || OpenError::RegistryAddress(address.clone());
         let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
-        if host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-            return Err(invalid());
-        }
+        let port = port.parse().ok().filter(|port| *port > 0 && !host.is_empty());
+        let port = port.ok_or_else(invalid)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| invalid())?;
         let tls = match trust {
             Some(trust) => Some((TlsConnector::from(client_config(trust)?), name)),
             None => None,
         };
-        Ok(Self { address, tls })
+        let destination = Destination::new(bare, port, Resolver::system());
+        Ok(Self { address, destination, tls })
     }
 
     pub(super) fn address(&self) -> &str {
@@ -53,15 +56,23 @@ impl Target {
     }
 
     pub(super) async fn dial(&self) -> Result<Box<dyn Stream>, Problem> {
-        timeout(DIAL, self.connect()).await.unwrap_or_else(|_| {
+        let mut reached = None;
+        let dialled = timeout(DIAL, self.connect(&mut reached)).await.unwrap_or_else(|_| {
             Err(Problem::new(Failure::Connect, format!("no connection within {DIAL:?}")))
-        })
+        });
+        if dialled.is_err()
+            && let Some(address) = reached
+        {
+            self.destination.demote(address);
+        }
+        dialled
     }
 
-    async fn connect(&self) -> Result<Box<dyn Stream>, Problem> {
+    /// Connects; `reached` is the address that took a connection.
+    async fn connect(&self, reached: &mut Option<SocketAddr>) -> Result<Box<dyn Stream>, Problem> {
         let failed = |error: io::Error| Problem::new(Failure::Connect, error);
-        let stream = TcpStream::connect(&self.address).await.map_err(failed)?;
-        stream.set_nodelay(true).map_err(failed)?;
+        let stream = self.destination.connect().await.map_err(failed)?;
+        *reached = stream.peer_addr().ok();
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
         match &self.tls {

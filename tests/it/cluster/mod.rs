@@ -9,7 +9,7 @@ mod faults;
 pub(crate) mod flow;
 mod moves;
 mod nats;
-mod network;
+pub(crate) mod network;
 mod soon;
 
 use std::fs;

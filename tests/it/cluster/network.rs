@@ -42,7 +42,7 @@ impl Network {
         Ipv4Addr::from(self.network + host + 1)
     }
 
-    fn namespace(&self, host: u32) -> String {
+    pub(crate) fn namespace(&self, host: u32) -> String {
         format!("{}-{host}", self.name)
     }
 
