@@ -1,4 +1,5 @@
-//! Discover over UDP: a node asks for its address and thereby keeps its endpoint (SPEC §6).
+//! Discover over UDP: a node asks for its address and thereby keeps its endpoint (SPEC §6);
+//! who has no id yet asks for the address alone (SPEC §2.1).
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -24,21 +25,42 @@ impl Relay {
         now: Instant,
         shard: &Shard,
     ) {
-        let node = discover.node;
-        match self.claim(worker, node, datagram, discover.extended, now, shard) {
-            Ok(known_key) => {
-                if let Some(key) = discover.key {
-                    self.offer_key(node, PublicKey(*key), known_key, shard);
-                }
-            }
-            // Its address is what it asks for, and it learns no more than that.
-            Err(Drop::ClaimOfWssNode) => {}
-            Err(reason) => return shard.dropped_of(Whose::sender(node), reason, 1, now),
+        let claimed = match discover.node {
+            Some(node) => self.claim_by_discover(worker, node, discover, datagram, now, shard),
+            None if self.may_be_endpoint(worker, datagram) => Ok(()),
+            None => Err(Drop::ForbiddenEndpoint),
+        };
+        if let Err(reason) = claimed {
+            let whose = Whose { sender: discover.node, dest: None };
+            return shard.dropped_of(whose, reason, 1, now);
         }
         let mut reply = Vec::with_capacity(20);
         beacon::encode_discover_reply(datagram.from, &mut reply);
         out.send(back_to(datagram), &reply);
         shard.handled(Handled::Discover, 1);
+    }
+
+    /// Follows the claim of a node that asks; an error where the question is not answered.
+    fn claim_by_discover(
+        &self,
+        worker: &Worker,
+        node: NodeId,
+        discover: &Discover<'_>,
+        datagram: &Datagram,
+        now: Instant,
+        shard: &Shard,
+    ) -> Result<(), Drop> {
+        match self.claim(worker, node, datagram, discover.extended, now, shard) {
+            Ok(known_key) => {
+                if let Some(key) = discover.key {
+                    self.offer_key(node, PublicKey(*key), known_key, shard);
+                }
+                Ok(())
+            }
+            // Its address is what it asks for, and it learns no more than that.
+            Err(Drop::ClaimOfWssNode) => Ok(()),
+            Err(reason) => Err(reason),
+        }
     }
 
     /// Follows a node's claim to be reached where its packet came from; the key that it has

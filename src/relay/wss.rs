@@ -95,11 +95,12 @@ impl Relay {
         now: Instant,
         shard: &Shard,
     ) {
-        if discover.node != session.id() {
+        if discover.node.is_some_and(|node| node != session.id()) {
             let whose = Whose::sender(session.id());
             return shard.dropped_of(whose, Drop::DiscoverForOther, 1, now);
         }
-        if discover.extended {
+        // An address question is nobody's, and changes nothing for this node either.
+        if discover.extended && discover.node.is_some() {
             session.names_destination.store(true, Ordering::Relaxed);
         }
         let mut reply = Vec::with_capacity(20);

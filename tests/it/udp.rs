@@ -41,6 +41,25 @@ fn spec_2_2_address_is_told_in_4_bytes_over_ipv4_and_16_over_ipv6() {
 }
 
 #[test]
+fn spec_2_1_address_question_is_answered_and_registers_nothing() {
+    let relay = Relay::start(["--udp-bind", "[::]:0"]);
+    for ip in ["127.0.0.1", "::1"] {
+        let to = on(&relay, ip);
+        let socket = UdpNode::at(&SocketAddr::new(to.ip(), 0).to_string(), to, 0);
+        let key = Node::new(21).key.verifying_key().to_bytes();
+        for question in [discover(0x01, 0, &[]), discover(0x08, 0, &[]), discover(0x01, 0, &key)] {
+            socket.send(&question);
+            assert_eq!(address(0x02, &socket.receive()), socket.address());
+        }
+    }
+    assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 0.0);
+    assert_eq!((events(&relay, "registered"), relay.dropped("zero_id")), (0.0, 0));
+    let handled = "pilot_beacon_packets_handled_total{kind=\"discover\"}";
+    assert_eq!(relay.metric(handled), 6.0);
+    assert_balance(&relay);
+}
+
+#[test]
 fn spec_6_reply_and_delivery_leave_from_the_address_that_was_asked() {
     let relay = Relay::start(["--udp-bind", "[::]:0"]);
     let asked = on(&relay, "127.0.0.5");
@@ -138,7 +157,7 @@ fn spec_2_broken_packets_are_counted_by_reason_and_never_answered() {
         (&[0x01, 0, 0, 0], "truncated"),
         (&[0x05, 0, 0, 0, 1, 0, 0, 0], "truncated"),
         (&[0x07, 0, 0, 0, 1, 0, 2, 0, 0, 0, 1], "truncated"),
-        (&[0x01, 0, 0, 0, 0], "zero_id"),
+        (&[0x03, 0, 0, 0, 0, 0, 0, 0, 1], "zero_id"),
         (&[0x05, 0, 0, 0, 1, 0, 0, 0, 0], "zero_id"),
         (&[0x02, 4, 127, 0, 0, 1, 0, 9], "not_for_relay"),
         (&[0x04, 4, 127, 0, 0, 1, 0, 9], "not_for_relay"),
@@ -248,6 +267,11 @@ fn spec_5_2_discover_over_wss_never_makes_a_udp_node() {
         (opcode, address(0x02, &reply)),
         (2, peer.stream.local_addr().unwrap().as_socket().unwrap())
     );
+    // An address question, which makes no difference to what comes later.
+    peer.send(2, &discover(0x08, 0, &[]));
+    let (opcode, reply) = peer.read().unwrap();
+    assert_eq!(opcode, 2);
+    assert_eq!(address(0x02, &reply), peer.stream.local_addr().unwrap().as_socket().unwrap());
     peer.send(2, &discover(0x01, 12, &[]));
     peer.send(2, &punch(11, 21, &[]));
     peer.send(2, &sync(3, &[31]));

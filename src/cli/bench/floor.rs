@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run};
 use crate::wire::auth::{AUTH_OK, Challenge, Reply};
-use crate::wire::beacon::{self, Packet, RELAY_HEADER, deliver_header};
+use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER, deliver_header};
 use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Role, frame_header};
 
 /// Bytes of one read.
@@ -262,8 +262,9 @@ fn datagrams(socket: &dyn Datagrams, places: &Places) {
             }
         }
         for (datagram, packet) in received.iter() {
-            if let Ok(Packet::Discover(discover)) = beacon::decode(packet) {
-                places.write().insert(discover.node.number(), Place::Udp(datagram.from));
+            if let Ok(Packet::Discover(Discover { node: Some(node), .. })) = beacon::decode(packet)
+            {
+                places.write().insert(node.number(), Place::Udp(datagram.from));
                 lanes.clear();
                 let mut reply = Vec::new();
                 beacon::encode_discover_reply(datagram.from, &mut reply);

@@ -58,8 +58,8 @@ pub enum DecodeError {
         /// Length of the packet.
         got: usize,
     },
-    /// A node id is 0.
-    #[error("node id 0 is never valid")]
+    /// A node id is 0 where the packet must name a node.
+    #[error("node id 0 where a node is named")]
     ZeroId,
     /// An address is neither 4 nor 16 bytes long.
     #[error("an address of {0} bytes")]
@@ -88,8 +88,8 @@ pub enum Packet<'a> {
 /// A Discover (0x01) or DiscoverEx (0x08) packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Discover<'a> {
-    /// The node that asks.
-    pub node: NodeId,
+    /// The node that asks; 0 on the wire is nobody's: an address question (SPEC §2.1).
+    pub node: Option<NodeId>,
     /// The 32 bytes after the node id, where there are so many; not checked to be a key.
     pub key: Option<&'a [u8; 32]>,
     /// Whether the node wants its deliveries as 0x09 from then on.
@@ -165,7 +165,8 @@ impl<'a> Sync<'a> {
 /// Decodes one packet.
 ///
 /// # Errors
-/// An empty packet, an unknown type, one shorter than its fixed part, a node id of 0.
+/// An empty packet, an unknown type, one shorter than its fixed part, a node id of 0 in
+/// another than a Discover.
 pub fn decode(packet: &[u8]) -> Result<Packet<'_>, DecodeError> {
     let (&kind, body) = packet.split_first().ok_or(DecodeError::Empty)?;
     match kind {
@@ -189,7 +190,7 @@ fn decode_relay(body: &[u8]) -> Result<Relay<'_>, DecodeError> {
 
 fn decode_discover(body: &[u8], extended: bool) -> Result<Discover<'_>, DecodeError> {
     let (id, rest) = fixed(body)?;
-    Ok(Discover { node: node(*id)?, key: rest.first_chunk(), extended })
+    Ok(Discover { node: NodeId::new(u32::from_be_bytes(*id)), key: rest.first_chunk(), extended })
 }
 
 fn decode_punch(body: &[u8]) -> Result<PunchRequest, DecodeError> {

@@ -13,7 +13,7 @@ fn spec_2_1_discover_takes_an_optional_key_and_ignores_what_follows() {
     let bare = [0x01, 0, 0, 0x10, 0x92];
     assert_eq!(
         decode(&bare),
-        Ok(Packet::Discover(Discover { node: id(4242), key: None, extended: false }))
+        Ok(Packet::Discover(Discover { node: Some(id(4242)), key: None, extended: false }))
     );
 
     let mut packet = bare.to_vec();
@@ -23,6 +23,25 @@ fn spec_2_1_discover_takes_an_optional_key_and_ignores_what_follows() {
     assert!(
         matches!(decode(&packet), Ok(Packet::Discover(Discover { key: Some(key), .. })) if *key == [7; 32])
     );
+}
+
+#[test]
+fn spec_2_1_discover_of_nobody_is_an_address_question_and_other_packets_name_a_node() {
+    for (kind, extended) in [(0x01, false), (0x08, true)] {
+        assert_eq!(
+            decode(&[kind, 0, 0, 0, 0]),
+            Ok(Packet::Discover(Discover { node: None, key: None, extended }))
+        );
+    }
+    for (kind, length) in [(0x03, 9), (0x05, 9), (0x06, 5), (0x09, 9)] {
+        let mut packet = vec![1; length];
+        packet[0] = kind;
+        for first in (1..length).step_by(4) {
+            let mut nobody = packet.clone();
+            nobody[first..first + 4].fill(0);
+            assert_eq!(decode(&nobody), Err(DecodeError::ZeroId), "{nobody:?}");
+        }
+    }
 }
 
 #[test]
@@ -96,7 +115,6 @@ fn short_packets_say_what_they_lack() {
     }
     assert_eq!(decode(&[]), Err(DecodeError::Empty));
     assert_eq!(decode(&[0x0a]), Err(DecodeError::UnknownType(0x0a)));
-    assert_eq!(decode(&[0x01, 0, 0, 0, 0]), Err(DecodeError::ZeroId));
     assert_eq!(decode(&[0x02, 5, 0, 0]), Err(DecodeError::AddressLength(5)));
     assert_eq!(
         decode(&[0x07, 0, 0, 0, 1, 0, 2, 0, 0, 0, 1]),

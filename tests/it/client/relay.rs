@@ -152,7 +152,9 @@ async fn serve_udp(table: Arc<Table>) {
     loop {
         let (length, from) = table.socket.recv_from(&mut buffer).await.unwrap();
         if let Ok(Packet::Discover(discover)) = beacon::decode(&buffer[..length]) {
-            table.endpoints.lock().insert(discover.node, from);
+            if let Some(node) = discover.node {
+                table.endpoints.lock().insert(node, from);
+            }
             let mut reply = Vec::new();
             beacon::encode_discover_reply(from, &mut reply);
             table.socket.send_to(&reply, from).await.unwrap();
