@@ -35,7 +35,7 @@ fn node(number: u32) -> NodeId {
 
 fn session(serial: u64) -> Here {
     let (standing, takeover) = (Standing::Session, crate::wire::cluster::Takeover::Always);
-    Here { serial, standing, takeover, credential: 7 }
+    Here { serial, standing, takeover, credential: 7, since: None }
 }
 
 #[test]

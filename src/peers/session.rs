@@ -86,6 +86,9 @@ pub struct Session<I> {
     pub observed: std::net::SocketAddr,
     /// When the session began.
     pub since: Instant,
+    /// When its connection was accepted: of two sessions of one peer the one whose connection
+    /// was accepted later is the newer, here and in the cluster.
+    pub accepted: Instant,
     /// Whether deliveries name their destination (0x09 instead of 0x06).
     pub names_destination: AtomicBool,
     /// What the peer may send in a second; only its own task takes from it. Locked to copy
@@ -101,7 +104,8 @@ pub struct Session<I> {
 impl<I: Id> Session<I> {
     /// A session that nobody can find yet.
     ///
-    /// `generation` tells the sessions of one peer apart: see [`super::Table::generation`].
+    /// `generation` tells the sessions of one peer apart, and which is the newer: see
+    /// [`super::Table::generation`].
     #[must_use]
     pub fn new(
         principal: Principal<I>,
@@ -114,6 +118,7 @@ impl<I: Id> Session<I> {
             principal,
             observed,
             since: now,
+            accepted: now,
             names_destination: AtomicBool::new(false),
             inbound: Mutex::default(),
             generation,
@@ -122,6 +127,12 @@ impl<I: Id> Session<I> {
             task: AtomicWaker::new(),
             end: AtomicU8::new(0),
         }
+    }
+
+    /// The same session, of a connection that was accepted before it began.
+    #[must_use]
+    pub fn accepted_at(self, accepted: Instant) -> Self {
+        Self { accepted, ..self }
     }
 
     /// The peer's id.

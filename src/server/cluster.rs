@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, load_or_create, mesh, nats};
 use crate::config::{self, ClusterFabric, HostPort};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Traffic;
-use crate::peers::{Kind, Table};
+use crate::peers::{self, Kind, Table};
 use crate::proto::presence::Here;
 use crate::wire::cluster::{Standing, Takeover};
 
@@ -122,7 +122,7 @@ pub(super) async fn tell(table: Arc<Table<NodeId>>, cluster: Arc<Cluster>) {
         let serial = table.generation();
         for node in changed {
             match table.here(node) {
-                Some(here) => cluster.arrived(node, presence(here.serial, here.kind)),
+                Some(here) => cluster.arrived(node, presence(here)),
                 None if table.has_left(node) => cluster.released(node, serial),
                 None => cluster.departed(node, serial),
             }
@@ -137,13 +137,14 @@ fn withdraw(table: &Table<NodeId>, cluster: &Cluster) {
     nodes.into_iter().for_each(|node| cluster.departed(node, serial));
 }
 
-fn presence(serial: u64, kind: Kind) -> Here {
+fn presence(here: peers::Here) -> Here {
+    let peers::Here { serial, kind, accepted } = here;
     let (standing, credential) = match kind {
         Kind::Session(key) => (Standing::Session, credential(&key)),
         Kind::Endpoint => (Standing::Endpoint, 0),
         Kind::Beacon => (Standing::Gateway, 0),
     };
-    Here { serial, standing, takeover: Takeover::Always, credential }
+    Here { serial, standing, takeover: Takeover::Always, credential, since: accepted }
 }
 
 /// What others are told of a proved key: enough to see that it is the same.

@@ -65,7 +65,10 @@ pub(super) async fn accept<S: FrameSink>(
                 }
                 let is_canary = doors.canary.is_from(|| accepted.origin());
                 let door = if is_canary { &doors.canary.door } else { &doors.peers };
-                let connection = Arc::clone(door).connection(accepted);
+                // Here, where connections come one after the other: how long the login of one
+                // takes shall not make it newer than another.
+                let turn = Turn { generation: door.table.generation(), accepted: Instant::now() };
+                let connection = Arc::clone(door).connection(accepted, turn);
                 connections.spawn(connection);
             }
             Err(error) => {
@@ -87,6 +90,13 @@ pub(super) async fn accept<S: FrameSink>(
     let _ended = ending.run_until_cancelled(served).await;
 }
 
+/// When it was a connection's turn to be accepted: of two logins of a node the later one counts.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    generation: u64,
+    accepted: Instant,
+}
+
 /// A session that is in the table.
 type Admitted = (Arc<Session>, Registration<NodeId>);
 
@@ -106,12 +116,11 @@ impl<S: FrameSink> Door<S> {
         }
     }
 
-    async fn connection(self: Arc<Self>, accepted: Accepted) {
-        let began = Instant::now();
+    async fn connection(self: Arc<Self>, accepted: Accepted, turn: Turn) {
         // Boxed, so that what only the login needs is given back while the session lives.
         let logged_in = match accepted {
-            Accepted::Tcp(stream, remote) => Box::pin(self.log_in(stream, remote, began)).await,
-            Accepted::Unix(stream) => Box::pin(self.log_in(stream, UNIX_CLIENT, began)).await,
+            Accepted::Tcp(stream, remote) => Box::pin(self.log_in(stream, remote, turn)).await,
+            Accepted::Unix(stream) => Box::pin(self.log_in(stream, UNIX_CLIENT, turn)).await,
         };
         let Some(LoggedIn { session, registration, decoder, early }) = logged_in else { return };
         let guard = Alive::new(&self, &session);
@@ -125,7 +134,7 @@ impl<S: FrameSink> Door<S> {
         drop(registration);
     }
 
-    async fn log_in<T>(&self, stream: T, remote: SocketAddr, began: Instant) -> Option<LoggedIn>
+    async fn log_in<T>(&self, stream: T, remote: SocketAddr, turn: Turn) -> Option<LoggedIn>
     where
         T: AsyncRead + AsyncWrite + Unpin + Stream,
     {
@@ -133,7 +142,7 @@ impl<S: FrameSink> Door<S> {
         // One state of them for the whole login.
         let settings = self.settings.load_full();
         let place = self.gate.enter(remote.ip(), &settings);
-        let deadline = (began + settings.timing.auth_timeout).into();
+        let deadline = (turn.accepted + settings.timing.auth_timeout).into();
         let upgrade = upgrade::upgrade(stream, remote, &self.gate, &settings);
         let upgraded = tokio::select! {
             upgraded = timeout_at(deadline, upgrade) => upgraded,
@@ -168,7 +177,7 @@ impl<S: FrameSink> Door<S> {
                 Failed::new(Outcome::Draining, Some((CloseCode::GoingAway, "shutting down")))
             }
             Ok(accepted) => {
-                match self.admit(stream, client.address, &accepted, settings.outbox, began) {
+                match self.admit(stream, client.address, &accepted, settings.outbox, turn) {
                     Ok((session, registration)) => {
                         let login::Accepted { early, decoder, .. } = accepted;
                         return Some(LoggedIn { session, registration, decoder, early });
@@ -209,7 +218,7 @@ impl<S: FrameSink> Door<S> {
         client: SocketAddr,
         accepted: &login::Accepted,
         outbox: Limits,
-        began: Instant,
+        turn: Turn,
     ) -> Result<Admitted, (Arc<Session>, Refused)> {
         let login::Accepted { reply, generation, .. } = accepted;
         let now = Instant::now();
@@ -221,7 +230,8 @@ impl<S: FrameSink> Door<S> {
             limits: Limits { message: reply.max_message.bytes(), ..outbox },
             traffic: Arc::clone(&self.traffic),
         };
-        let session = Arc::new(Session::new(principal, self.table.generation(), client, link, now));
+        let session = Session::new(principal, turn.generation, client, link, now);
+        let session = Arc::new(session.accepted_at(turn.accepted));
         session.push_control(Opcode::Text, AUTH_OK.as_bytes());
         let registration = match self.table.register(Arc::clone(&session), Takeover::Always) {
             Ok(registration) => registration,
@@ -229,7 +239,7 @@ impl<S: FrameSink> Door<S> {
         };
         // Counted before the peer can know of it.
         self.count(Outcome::AuthOk);
-        self.counters.login_time.observe(now.saturating_duration_since(began));
+        self.counters.login_time.observe(now.saturating_duration_since(turn.accepted));
         let node = reply.node;
         self.note(What::LoggedIn, Some(node), client, "");
         if self.realm == Realm::Node {
@@ -248,7 +258,7 @@ impl<S: FrameSink> Door<S> {
     async fn turn_away(&self, session: &Session, refused: Refused) {
         let (outcome, code, reason) = match refused {
             Refused::Full => (Outcome::AtCapacity, CloseCode::TryAgain, "at capacity"),
-            Refused::Taken => (Outcome::Gone, CloseCode::Normal, "replaced"),
+            Refused::Taken => (Outcome::Superseded, CloseCode::Normal, "replaced"),
         };
         self.count(outcome);
         self.note_refused(Some(session.id()), session.observed, outcome.word());

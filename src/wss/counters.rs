@@ -37,6 +37,8 @@ words! {
         Violation => "violation",
         /// Gave way to others while it had not logged in.
         CrowdedOut => "crowded_out",
+        /// A connection of the same node that was accepted later has logged in before.
+        Superseded => "superseded",
         /// The relay is stopping.
         Draining => "draining",
     }

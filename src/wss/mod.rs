@@ -218,6 +218,7 @@ impl<S: FrameSink> Server<S> {
             Outcome::Gone,
             Outcome::Violation,
             Outcome::CrowdedOut,
+            Outcome::Superseded,
         ];
         let refused_upgrades = [
             Outcome::RateLimited,

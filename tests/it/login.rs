@@ -214,6 +214,25 @@ fn spec_4_2_reply_over_1024_bytes_is_closed_with_1009_as_soon_as_it_is_announced
 }
 
 #[test]
+fn spec_5_3_login_that_finishes_late_does_not_replace_the_newer_session() {
+    let (node, other) = (Node::new(11), Node::new(12));
+    let relay = Relay::with_nodes(&[&node, &other], &[]);
+    let mut witness = Peer::log_in(relay.wss, &other);
+
+    // A connection that a proxy holds up, and the next one, which is in before its reply comes.
+    let mut late = Peer::upgrade(relay.wss);
+    let challenge = late.challenge();
+    let mut newer = Peer::log_in(relay.wss, &node);
+    late.reply(&node, &signed_text(11, &challenge, 2), None);
+
+    assert_eq!(late.read_to_end(), [close(1000, "replaced")]);
+    relay.wait_for_metric(&outcome_metric("superseded"), 1.0);
+    assert_eq!(relay.metric("pilot_beacon_wss_replacements_total"), 0.0);
+    witness.relay(12, 11, b"to the newer");
+    assert_eq!(newer.delivery(), (12, b"to the newer".to_vec()));
+}
+
+#[test]
 fn spec_4_2_one_deadline_covers_connection_upgrade_and_reply() {
     let relay = Relay::with_nodes(&[], &["--auth-timeout", "1s"]);
     let timeouts = outcome_metric("auth_timeout");

@@ -28,6 +28,8 @@ pub struct Here {
     pub serial: u64,
     /// The way.
     pub kind: Kind,
+    /// When the connection of a session was accepted.
+    pub accepted: Option<Instant>,
 }
 
 /// The ways to an id, the best first.
@@ -81,7 +83,8 @@ impl<I: Id> Table<I> {
             (None, None, Some(_)) => Kind::Beacon,
             (None, None, None) => return None,
         };
-        Some(Here { serial: entry.serial, kind })
+        let accepted = entry.session.as_ref().map(|session| session.accepted);
+        Some(Here { serial: entry.serial, kind, accepted })
     }
 
     /// Whether an id, which is not here any more, has ended its last session here itself.

@@ -176,7 +176,7 @@ impl<I: Id> Table<I> {
         now.saturating_duration_since(self.began)
     }
 
-    /// A number for a new session; later sessions have higher ones.
+    /// A number for a new session, drawn when its connection is accepted; later ones are higher.
     pub fn generation(&self) -> u64 {
         self.generations.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -235,7 +235,7 @@ impl<I: Id> Table<I> {
             {
                 return Err(Refused::Taken);
             }
-            // Of two logins that finished out of order, the later one stays.
+            // Of two logins that finished out of order, that of the later connection stays.
             (Some(existing), _) if existing.generation() > session.generation() => {
                 return Err(Refused::Taken);
             }

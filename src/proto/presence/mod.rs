@@ -72,6 +72,9 @@ pub struct Here {
     pub takeover: Takeover,
     /// Hash of what the node proved to have; 0 where it proved nothing.
     pub credential: u64,
+    /// When its connection was accepted, by which it is older or newer than one elsewhere;
+    /// `None` for now.
+    pub since: Option<Instant>,
 }
 
 /// What the caller has to act on.

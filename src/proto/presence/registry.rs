@@ -480,8 +480,10 @@ fn may_replace<I>(
     if claim.standing > record.standing {
         return Ok(());
     }
-    // A first request is as new as it gets; a repeated one may be older than the owner.
-    if claim.age_ms > 0 && record.epoch > born {
+    // What came after the owner was granted is newer, whatever two clocks say of their epochs.
+    let claim_age = Duration::from_millis(claim.age_ms.into());
+    let came_before = claim.age_ms > 0 && claim_age + Tick::LENGTH > age;
+    if came_before && record.epoch > born {
         return Err(Verdict::Held);
     }
     if claim.standing == Standing::Endpoint {

@@ -7,11 +7,15 @@ use super::soon::{FOUND_WITHIN, assert_soon};
 use super::{Cluster, Fabric, on_both_fabrics, wait_until, wait_until_claimed, wait_until_found};
 use crate::cells::assert_balance;
 use crate::harness::Node;
-use crate::peer::{Peer, UdpNode, relay as packet};
+use crate::peer::{AUTH_OK, Peer, UdpNode, relay as packet, signed_text};
+
+/// More than homes take for one moment.
+const CLEARLY_LATE: Duration = Duration::from_millis(300);
 
 on_both_fabrics!(
     node_that_moves_is_followed_at_once_and_its_old_session_closed,
     node_that_leaves_and_comes_back_elsewhere_is_found,
+    login_that_finishes_late_does_not_replace_a_newer_session_elsewhere,
     udp_node_is_reached_through_the_relay_that_it_registered_with,
     name_of_a_wss_node_elsewhere_is_not_believed_over_udp,
     node_that_says_bye_at_one_relay_is_a_udp_node_of_another_at_once,
@@ -81,6 +85,28 @@ fn node_that_leaves_and_comes_back_elsewhere_is_found(fabric: Fabric) {
     wait_until_found(&relays[0], 12, &relays[1]);
     a.relay(11, 12, b"three");
     assert_eq!(back.delivery(), (11, b"three".to_vec()));
+    relays.iter().for_each(assert_balance);
+}
+
+fn login_that_finishes_late_does_not_replace_a_newer_session_elsewhere(fabric: Fabric) {
+    let nodes = [Node::new(11), Node::new(12)];
+    let cluster = Cluster::of_three(fabric, &[&nodes[0], &nodes[1]], &[]);
+    let relays = &cluster.relays;
+    let mut witness = Peer::log_in(relays[2].wss, &nodes[0]);
+
+    // A connection that a proxy holds up, and the next one, which is in before its reply comes.
+    let mut late = Peer::upgrade(relays[0].wss);
+    let challenge = late.challenge();
+    assert!(late.is_silent(CLEARLY_LATE));
+    let mut newer = Peer::log_in(relays[1].wss, &nodes[1]);
+    wait_until_found(&relays[2], 12, &relays[1]);
+    late.reply(&nodes[1], &signed_text(12, &challenge, 2), None);
+
+    // Its relay cannot know of the other one, whose home does.
+    assert_eq!(late.read(), Some((1, AUTH_OK.to_vec())));
+    assert_eq!(late.read_close(), (1000, "replaced".to_owned()));
+    witness.relay(11, 12, b"to the newer");
+    assert_eq!(newer.delivery(), (11, b"to the newer".to_vec()));
     relays.iter().for_each(assert_balance);
 }
 

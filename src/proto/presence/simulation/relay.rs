@@ -88,7 +88,7 @@ impl Relay {
         self.table.insert(id, (serial, how));
         self.cache.remove(&id);
         let takeover = Takeover::Always;
-        let here = Here { serial, standing: how, takeover, credential: 0 };
+        let here = Here { serial, standing: how, takeover, credential: 0, since: None };
         self.presence.arrived(id, here, self.now(network.now));
     }
 

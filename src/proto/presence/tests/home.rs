@@ -151,6 +151,16 @@ fn request_that_comes_late_is_no_newer_than_what_came_before() {
 }
 
 #[test]
+fn request_that_came_after_the_grant_is_newer_whatever_another_clock_said() {
+    let (mut relay, id) = home();
+    // The spare's clock, half a minute ahead, has granted it first.
+    relay.claim(2, claim(id, CLOCK + 30_000, 1, SESSION));
+    relay.wait(1_000);
+    let newer = Claim { age_ms: 300, ..claim(id, 0, 1, SESSION) };
+    assert_eq!(relay.claim(3, newer), granted(id, CLOCK + 30_001, 1));
+}
+
+#[test]
 fn relay_that_leaves_takes_its_nodes_along_and_begins_anew() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 40, SESSION));

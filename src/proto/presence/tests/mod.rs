@@ -34,7 +34,7 @@ fn node(number: u32) -> NodeId {
 }
 
 fn here(serial: u64, standing: Standing) -> Here {
-    Here { serial, standing, takeover: Takeover::Always, credential: 0 }
+    Here { serial, standing, takeover: Takeover::Always, credential: 0, since: None }
 }
 
 fn claim(id: NodeId, epoch: u64, serial: u64, standing: Standing) -> Claim<NodeId> {

@@ -28,12 +28,23 @@ fn home_is_asked_at_once_and_the_spare_if_it_is_silent() {
     assert_eq!(relay.sent(), [(two, request(0))]);
     assert_eq!(relay.wait(99), []);
     assert_eq!(relay.wait(1), [(three, request(100))]);
-    assert_eq!(relay.wait(150), [(two, request(200))]);
+    assert_eq!(relay.wait(150), [(two, request(250))]);
     let told = relay.hear(2, granted(id, CLOCK, 1));
-    let known = Claim { age_ms: 200, ..claim(id, CLOCK, 1, SESSION) };
+    let known = Claim { age_ms: 250, ..claim(id, CLOCK, 1, SESSION) };
     assert_eq!(told, [(three, Frame::Claim(known))]);
     relay.hear(3, granted(id, CLOCK, 1));
     assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK), vec![]));
+}
+
+#[test]
+fn node_is_as_old_as_its_connection_and_not_as_its_login() {
+    let (mut relay, id) = owner();
+    let accepted = relay.now().at;
+    relay.wait(4_321);
+    let late = Here { since: Some(accepted), ..here(1, SESSION) };
+    relay.presence.arrived(id, late, relay.now());
+    let request = Frame::Claim(Claim { age_ms: 4_321, ..claim(id, 0, 1, SESSION) });
+    assert_eq!(relay.sent(), [(super::relay(2), request)]);
 }
 
 #[test]
@@ -206,7 +217,7 @@ fn epoch_that_a_home_calls_too_far_ahead_is_asked_for_afresh() {
     relay.hear(2, granted(id, CLOCK + 50_000, 1));
     relay.hear(3, refused(id, Refusal::EpochAhead));
     let asked = relay.wait(250);
-    let afresh = Frame::Claim(Claim { age_ms: 200, ..claim(id, 0, 1, SESSION) });
+    let afresh = Frame::Claim(Claim { age_ms: 250, ..claim(id, 0, 1, SESSION) });
     assert_eq!(asked, [(super::relay(3), afresh)]);
     relay.hear(3, granted(id, CLOCK, 1));
     assert_eq!((relay.presence.epoch(id), relay.wait(9_000)), (Some(CLOCK + 50_000), vec![]));
@@ -258,7 +269,7 @@ fn word_of_another_serial_is_no_answer_to_the_claim() {
         let leave = (two, Frame::Leave { id, serial: ends });
         assert_eq!(sent.iter().filter(|sent| **sent == leave).count(), leaves);
         assert_eq!((relay.events(), relay.presence.stats().locals), (vec![], 1));
-        let again = Claim { age_ms: 300, ..claim(id, CLOCK, 2, SESSION) };
+        let again = Claim { age_ms: 350, ..claim(id, CLOCK, 2, SESSION) };
         assert_eq!(relay.wait(250), [(two, Frame::Claim(again))]);
         for home in [2, 3] {
             relay.hear(home, Frame::Moved { id, place, ends: 2 });
@@ -287,7 +298,7 @@ fn refusal_of_a_request_is_void_when_another_home_has_granted() {
             relay.hear(3, granted(id, CLOCK + 1, 1));
             assert_eq!(relay.hear(2, late), []);
             assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(CLOCK + 1)));
-            let again = Claim { age_ms: 300, ..claim(id, CLOCK + 1, 1, standing) };
+            let again = Claim { age_ms: 350, ..claim(id, CLOCK + 1, 1, standing) };
             assert_eq!(relay.wait(250), [(super::relay(2), Frame::Claim(again))]);
         }
     }
