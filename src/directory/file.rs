@@ -19,7 +19,8 @@ use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Gauge, Labelled, family};
 use crate::proto::watch::{Stamp, Watch};
 
-/// Fewest keys for which a loss of more than half is refused; smaller files change freely.
+/// Fewest keys for which a loss or change of more than half is refused; smaller files change
+/// freely.
 const GUARDED: usize = 16;
 
 /// What a reload changed.
@@ -40,9 +41,10 @@ pub enum ReloadError {
     /// The file cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The file lost more than half of the keys, which looks like an accident.
+    /// The file lost or changed more than half of the keys, which looks like an accident.
     #[error(
-        "{} would remove {removed} of {entries} keys: `beacon-relay reload --force` takes it as it is",
+        "{} would remove {removed} and change {changed} of {entries} keys: \
+         `beacon-relay reload --force` takes it as it is",
         path.display()
     )]
     Refused {
@@ -50,6 +52,8 @@ pub enum ReloadError {
         path: PathBuf,
         /// How many keys it would remove.
         removed: usize,
+        /// How many nodes it would give another key.
+        changed: usize,
         /// How many keys there are.
         entries: usize,
     },
@@ -154,16 +158,16 @@ impl KeyFile {
                 Difference::Changed => reload.changed += 1,
             }
         }
-        if !force && old.len() >= GUARDED && reload.removed > old.len() / 2 {
-            let (path, removed, entries) = (self.path.clone(), reload.removed, old.len());
-            return Err(ReloadError::Refused { path, removed, entries });
+        let Reload { added, removed, changed } = reload;
+        if !force && old.len() >= GUARDED && removed + changed > old.len() / 2 {
+            let path = self.path.clone();
+            return Err(ReloadError::Refused { path, removed, changed, entries: old.len() });
         }
         let keys = Arc::new(keys);
         self.keys.store(keys.clone());
         // An added node counts too: its key may have come from the registry until now.
         old.differences(&keys).for_each(|(node, _)| changes.push(node));
         let (file, entries) = (self.path.display(), keys.len());
-        let Reload { added, removed, changed } = reload;
         info!(%file, entries, added, removed, changed, "read the key file");
         Ok(reload)
     }
@@ -187,11 +191,11 @@ impl KeyFile {
                 warn!(%file, line, column, %reason, "the key file is broken, its keys stay");
                 Outcome::Invalid
             }
-            ReloadError::Refused { path, removed, entries } => {
+            ReloadError::Refused { path, removed, changed, entries } => {
                 let file = path.display();
                 warn!(
-                    %file, removed, entries,
-                    "the key file lost more than half of its keys and was not taken; \
+                    %file, removed, changed, entries,
+                    "the key file lost or changed more than half of its keys and was not taken; \
                      `beacon-relay reload --force` takes it as it is"
                 );
                 Outcome::Refused
@@ -350,6 +354,30 @@ mod tests {
         assert_eq!(fixture.file.find(node(16)), None, "half is no more than half");
         fixture.write("{}");
         assert_eq!(fixture.file.find(node(1)), None, "a small file changes freely");
+    }
+
+    #[test]
+    fn other_keys_for_more_than_half_of_the_nodes_are_refused() {
+        let mut fixture = Fixture::new((1..=100).map(|n| (n, 1)));
+        fixture.write(&text((1..=100).map(|n| (n, 2))));
+        assert_eq!(fixture.file.find(node(1)), Some(key(1)));
+        assert_eq!(fixture.counts(), [1, 0, 1]);
+
+        // Removed and changed ones count together, added ones do not.
+        let kept = (1..=49).map(|n| (n, 1));
+        let changed = (50..=80).map(|n| (n, 2));
+        let added = (101..=300).map(|n| (n, 1));
+        fixture.write(&text(kept.chain(changed).chain(added)));
+        assert_eq!(fixture.counts(), [1, 0, 2]);
+        let error = fixture.file.reload(&fixture.changes, false).unwrap_err();
+        let expected = "would remove 20 and change 31 of 100 keys";
+        assert!(error.to_string().contains(expected), "{error}");
+
+        fixture.write(&text((1..=50).map(|n| (n, 1)).chain((51..=100).map(|n| (n, 2)))));
+        assert_eq!(fixture.file.find(node(100)), Some(key(2)), "half is no more than half");
+        fixture.write(&text((1..=100).map(|n| (n, 3))));
+        let forced = fixture.file.reload(&fixture.changes, true).unwrap();
+        assert_eq!(forced, Reload { added: 0, removed: 0, changed: 100 });
     }
 
     #[test]

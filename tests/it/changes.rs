@@ -83,6 +83,28 @@ fn broken_key_file_keeps_the_keys_and_is_named_with_line_and_column() {
 }
 
 #[test]
+fn key_file_with_other_keys_for_all_nodes_disconnects_nobody_until_it_is_forced() {
+    let nodes: Vec<_> = (11..31).map(Node::new).collect();
+    let nodes: Vec<_> = nodes.iter().collect();
+    let relay = Relay::with_nodes(&nodes, &[]);
+    let mut peers: Vec<_> = nodes.iter().map(|node| Peer::log_in(relay.wss, node)).collect();
+
+    let other = |node: &&Node| Node { id: node.id, key: Node::new(node.id + 1_000).key };
+    let others: Vec<_> = nodes.iter().map(other).collect();
+    write_directory(relay.keys(), &others.iter().collect::<Vec<_>>());
+    let line = relay.wait_for_line("the key file lost or changed more than half of its keys");
+    assert!(line.contains("removed=0 changed=20 entries=20"), "{line}");
+    relay.wait_for_metric(&reads("refused"), 1.0);
+    relay.wait_for_metric("pilot_beacon_wss_active", 20.0);
+    let _again = Peer::log_in(relay.wss, nodes[19]);
+
+    say(&relay, &["reload", "--force"]);
+    assert_eq!(peers[0].read_close().0, 1008);
+    relay.wait_for_metric("pilot_beacon_wss_active", 0.0);
+    let _lives = Peer::log_in(relay.wss, &others[0]);
+}
+
+#[test]
 fn hangup_reloads_the_keys_and_says_what_came_of_it() {
     let (a, b) = (Node::new(11), Node::new(12));
     let relay = Relay::with_nodes(&[&a], &[]);
