@@ -58,6 +58,19 @@ pub enum Lookup {
     Unavailable,
 }
 
+/// What the registry says of a connected node when it is asked once more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recheck {
+    /// The key is the remembered one.
+    Confirmed,
+    /// The node has no key, or another one; nothing is changed by that yet.
+    Contradicted,
+    /// The registry does not answer, or not sensibly.
+    Unavailable,
+    /// The registry is not asked about this node: there is none, or the key file has the node.
+    NotAsked,
+}
+
 /// Whose key may have changed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Change {
@@ -194,16 +207,76 @@ impl Directory {
         in_file.or_else(|| self.0.registry.as_ref()?.known(node))
     }
 
-    /// Reads the key file now; blocks. Without a key file nothing changes.
+    /// Asks the registry about a connected node, whatever is remembered of it. `key` is what the
+    /// node has proved to have. An answer against that changes nothing by itself: see
+    /// [`Self::contradicted`].
+    pub async fn recheck(&self, node: NodeId, key: PublicKey) -> Recheck {
+        let in_file = self.0.file.as_ref().and_then(|file| file.find(node));
+        match (in_file, &self.0.registry) {
+            (None, Some(registry)) => registry.recheck(node, key).await,
+            (Some(_), _) | (None, None) => Recheck::NotAsked,
+        }
+    }
+
+    /// Waits until the registry contradicts a remembered key; for ever without a registry.
+    ///
+    /// Until somebody decides by [`Self::believe`], [`Self::hold`] or a forced
+    /// [`Self::reload`], the remembered key stays in use.
+    pub async fn contradicted(&self) {
+        match &self.0.registry {
+            Some(registry) => registry.claims().raised().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The nodes whose remembered keys the registry contradicts.
+    #[must_use]
+    pub fn contradictions(&self) -> Vec<NodeId> {
+        self.0.registry.as_ref().map(|registry| registry.claims().nodes()).unwrap_or_default()
+    }
+
+    /// Believes what the registry has said against remembered keys within the last 30 s; each
+    /// is a change. What it said before is forgotten.
+    pub fn believe(&self) {
+        if let Some(registry) = &self.0.registry {
+            registry.believe();
+        }
+    }
+
+    /// Holds back what the registry says against remembered keys, but for what it has repeated
+    /// for an hour; whether it was not held back before.
+    pub fn hold(&self) -> bool {
+        let Some(registry) = &self.0.registry else { return false };
+        let is_news = registry.claims().hold();
+        registry.believe_persistent();
+        is_news
+    }
+
+    /// How many nodes' keys are withdrawn or changed by what is held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.registry.as_ref().map_or(0, |registry| registry.claims().held())
+    }
+
+    /// Reads the key file now; blocks. `force` also takes what is held back of the registry's
+    /// answers, and what it answers within the next 6 minutes. Without a key file and without
+    /// that nothing changes.
     ///
     /// # Errors
-    /// A broken file, or, without `force`, one that lost more than half of at least 16 keys:
+    /// A broken file, or, without `force`, one that lost or changed more than half of at least
+    /// 16 keys:
     /// the keys stay.
     pub fn reload(&self, force: bool) -> Result<Reload, ReloadError> {
-        match &self.0.file {
-            Some(file) => file.reload(&self.0.changes, force),
-            None => Ok(Reload::default()),
+        let mut reload = match &self.0.file {
+            Some(file) => file.reload(&self.0.changes, force)?,
+            None => Reload::default(),
+        };
+        if let (true, Some(registry)) = (force, &self.0.registry) {
+            let (removed, changed) = registry.force();
+            reload.removed += removed;
+            reload.changed += changed;
         }
+        Ok(reload)
     }
 
     /// Waits for the next change of a key; for one caller at a time. At most 4,096 nodes
@@ -232,6 +305,12 @@ impl Directory {
     #[must_use]
     pub fn registry_is_up(&self) -> Option<bool> {
         self.0.registry.as_ref().map(|registry| !registry.is_down())
+    }
+
+    /// Whether the registry answered the last look-up with an error; `None` without one.
+    #[must_use]
+    pub fn registry_refuses(&self) -> Option<bool> {
+        self.0.registry.as_ref().map(|registry| registry.refuses())
     }
 
     fn registry(&self) -> Result<&Registry, RegistryError> {

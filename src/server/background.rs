@@ -1,5 +1,5 @@
-//! What happens by the clock, beside the packets: sweeps, gossip, the registry, and keys
-//! that change.
+//! What happens by the clock, beside the packets: sweeps, gossip, the registry's beacons, and
+//! the start of what watches keys.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::withdrawals;
 use crate::config::{Config, HostPort};
-use crate::directory::{Change, Directory, Lookup, RegistryError};
+use crate::directory::{Directory, RegistryError};
 use crate::ids::{BeaconId, NodeId};
-use crate::peers::{End, Table};
+use crate::peers::Table;
 use crate::proto::endpoint::SWEEP_INTERVAL;
 use crate::proto::gossip::SYNC_INTERVAL;
 use crate::relay::{GrantQueue, Relay};
@@ -26,10 +27,6 @@ const BEACON_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How often silent gossip sources are looked for: several times in their 90 s.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// In this time each connected node's key is looked up once more, so that one that the
-/// registry has withdrawn ends its session: the time for which a cached key is fresh.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(300);
 
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
@@ -59,9 +56,10 @@ pub(super) fn start(
         complained: false,
     };
     spawn(Box::pin(beacons.keep()));
-    spawn(Box::pin(withdraw_keys(Arc::clone(table), directory.clone())));
+    spawn(Box::pin(withdrawals::end_sessions(Arc::clone(table), directory.clone())));
     if has_registry {
-        spawn(Box::pin(recheck_keys(Arc::clone(table), directory.clone())));
+        spawn(Box::pin(withdrawals::recheck(Arc::clone(table), directory.clone())));
+        spawn(Box::pin(withdrawals::judge(Arc::clone(table), directory.clone())));
     }
 }
 
@@ -161,65 +159,13 @@ impl BeaconList {
     }
 }
 
-/// Ends the sessions of nodes whose key was removed or changed.
-async fn withdraw_keys(table: Arc<Table<NodeId>>, directory: Directory) {
-    loop {
-        let nodes = match directory.next_change().await {
-            Change::Node(node) => vec![node],
-            Change::Any => connected(&table),
-        };
-        for node in nodes {
-            end_if_withdrawn(&table, node, &directory).await;
-        }
-    }
-}
-
-/// Looks the keys of connected nodes up once more, spread over the interval.
-async fn recheck_keys(table: Arc<Table<NodeId>>, directory: Directory) {
-    loop {
-        let nodes = connected(&table);
-        let pause = RECHECK_INTERVAL / u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
-        for node in nodes {
-            sleep(pause).await;
-            end_if_withdrawn(&table, node, &directory).await;
-        }
-        sleep(pause).await;
-    }
-}
-
-/// The connected nodes; not their sessions, since whoever keeps those for minutes keeps the
-/// sockets of all that end meanwhile.
-fn connected(table: &Table<NodeId>) -> Vec<NodeId> {
-    table.all_sessions().iter().map(|session| session.id()).collect()
-}
-
-async fn end_if_withdrawn(table: &Table<NodeId>, node: NodeId, directory: &Directory) {
-    let Some(session) = table.session(node) else { return };
-    let withdrawn = match directory.lookup(session.id()).await {
-        Lookup::Key(key) => key != session.principal.credential,
-        Lookup::Unknown => true,
-        // A registry that is down disconnects nobody.
-        Lookup::Unavailable => false,
-    };
-    if withdrawn && session.is_open() {
-        info!(node = %session.id(), "ended a session: the node's key was removed or changed");
-        session.end(End::KeyWithdrawn);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::net::UnixStream;
-
     use super::*;
     use crate::config::{Flags, Layers, PunchAllow, Surroundings};
     use crate::directory::{RegistrySettings, Settings};
-    use crate::ids::PublicKey;
-    use crate::peers::{Limits, Link, Principal, Realm, Takeover};
     use crate::proto::limit::{Rate, SourceRates};
     use crate::relay::{Beacons, PunchRules, Rules};
-    use crate::wire::websocket::Opcode;
-    use crate::wss::Session;
 
     fn directory(registry: Option<&str>) -> (Directory, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
@@ -277,30 +223,5 @@ mod tests {
         beacons.refresh().await;
         assert!(beacons.complained);
         assert_eq!(beacons.relay.beacons().listed(), ["192.0.2.1:9001".parse().unwrap()]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
-        let (directory, _folder) = directory(None);
-        let table = Arc::new(Table::new(1, 1));
-        let (stream, _peer) = UnixStream::pair().unwrap();
-        let name = NodeId::new(1).unwrap();
-        let link = Link {
-            stream: Box::new(stream),
-            framing: Opcode::Binary,
-            limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
-            traffic: Arc::default(),
-        };
-        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-        let observed = ([192, 0, 2, 1], 1).into();
-        let session = Arc::new(Session::new(principal, 1, observed, link, Instant::now()));
-        let registration = table.register(Arc::clone(&session), Takeover::Always).unwrap();
-
-        let mut tasks = JoinSet::new();
-        tasks.spawn(recheck_keys(Arc::clone(&table), directory));
-        sleep(Duration::from_millis(1)).await;
-        let weak = Arc::<Session>::downgrade(&session);
-        drop((session, registration));
-        assert!(weak.upgrade().is_none(), "its socket stays open");
     }
 }

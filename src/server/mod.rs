@@ -11,6 +11,7 @@ mod reload;
 mod service;
 mod settings;
 mod slow_readers;
+mod withdrawals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -52,7 +52,7 @@ pub enum ReloadError {
     /// A setting is wrong, or a file that one names.
     #[error(transparent)]
     Settings(#[from] config::Error),
-    /// The key file cannot be used, or has lost more than half of its keys.
+    /// The key file cannot be used, or has lost or changed more than half of its keys.
     #[error(transparent)]
     Keys(#[from] directory::ReloadError),
     /// Too many wait for one that does not end.
@@ -137,8 +137,9 @@ impl Reloader {
     /// Reads the configuration and the key file again, and says in the log and the answer what
     /// came of it. Nobody is disconnected but nodes whose own key went.
     ///
-    /// `force` takes a key file that has lost more than half of its keys. One runs at a time,
-    /// and lasts as long as the files do not answer; two more wait for it.
+    /// `force` takes a key file that has lost or changed more than half of its keys, and what is
+    /// held back of the registry's answers. One
+    /// runs at a time, and lasts as long as the files do not answer; two more wait for it.
     ///
     /// # Errors
     /// Something that cannot be used, or too many that wait; everything stays as it was.

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, mem};
@@ -10,7 +11,8 @@ use std::{fs, mem};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
-use crate::harness::{Node, PATIENCE, Relay, look_until};
+use crate::control::say;
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::peer::{Peer, UdpNode, nonce, sync};
 
 /// What the registry says when it is asked for a node.
@@ -306,6 +308,40 @@ fn spec_8_4_slow_registry_delays_only_those_who_need_it() {
     let line = relay.wait_for_line("the registry failed");
     assert!(line.contains("reason=\"timeout\""), "{line}");
     relay.wait_for_metric("pilot_beacon_registry_failures_total{reason=\"timeout\"}", 1.0);
+}
+
+#[test]
+fn registry_that_has_lost_all_nodes_disconnects_nobody_until_somebody_believes_it() {
+    let has_lost_all = Arc::new(AtomicBool::new(false));
+    let is_lost = Arc::clone(&has_lost_all);
+    let registry = Registry::start(move |node| match is_lost.load(Ordering::Relaxed) {
+        true => Answer::NotFound,
+        false => Answer::Key(node),
+    });
+    let relay = registry.relay(&["--upgrade-burst", "1000"]);
+    // One of them is looked up again every 2 s.
+    let nodes: Vec<_> = (1..=150).map(Node::new).collect();
+    let mut peers: Vec<_> = nodes.iter().map(|node| Peer::log_in(relay.wss, node)).collect();
+    has_lost_all.store(true, Ordering::Relaxed);
+
+    let line = relay.wait_for_line("the registry says that most nodes have no key");
+    assert!(line.contains("WARN") && line.contains("contradicted=32 confirmed=0"), "{line}");
+    let held = relay.metric("pilot_beacon_registry_held_nodes");
+    assert!(held >= 32.0, "{held}");
+    assert_eq!(relay.metric("pilot_beacon_wss_active"), 150.0);
+    let (status, parts) = http_get(relay.admin, "/readyz?verbose");
+    assert!(status == 200 && parts.contains("held back, until"), "{parts}");
+    drop(peers.pop());
+    let _returned = Peer::log_in(relay.wss, nodes.last().unwrap());
+
+    // Without an operator's word nothing changes, with it all that is held goes.
+    say(&relay, &["reload"]);
+    assert!(relay.metric("pilot_beacon_registry_held_nodes") >= held);
+    say(&relay, &["reload", "--force"]);
+    let withdrawn = "pilot_beacon_wss_sessions_ended_total{reason=\"key_withdrawn\"}";
+    let ended = || (relay.metric(withdrawn) >= held).then_some(());
+    look_until(Instant::now() + PATIENCE, ended).expect("the sessions end");
+    assert_eq!(relay.metric("pilot_beacon_registry_held_nodes"), 0.0);
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub(super) enum Control {
     },
     /// Read keys and settings again, as SIGHUP does
     Reload {
-        /// Take a key file that has lost more than half of its keys
+        /// Take a key file that has lost or changed more than half of its keys, and what is held
+        /// back of the registry's answers
         #[arg(long)]
         force: bool,
         #[command(flatten)]

@@ -42,6 +42,18 @@ pub(super) enum Cached {
     Nothing,
 }
 
+/// What an answer of the registry is to what is remembered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Confirmation {
+    /// It says the same, or nothing was remembered: it is remembered as of now.
+    Taken,
+    /// It says something else: what was remembered stays.
+    Contradicts {
+        /// The remembered key, unless it is too old to count.
+        usable: Option<PublicKey>,
+    },
+}
+
 #[derive(Debug)]
 pub(super) struct Cache {
     shards: Box<[RwLock<Shard>]>,
@@ -57,6 +69,21 @@ struct Shard {
 struct Confirmed {
     key: PublicKey,
     at: Instant,
+}
+
+impl Shard {
+    fn replace(&mut self, node: NodeId, key: Option<PublicKey>, at: Instant) {
+        match key {
+            Some(key) => {
+                self.unknown.remove(node);
+                self.keys.insert(node, Confirmed { key, at });
+            }
+            None => {
+                self.unknown.insert(node, at);
+                self.keys.remove(node);
+            }
+        }
+    }
 }
 
 impl Cache {
@@ -88,20 +115,43 @@ impl Cache {
         }
     }
 
-    /// Takes what the registry says of a node now; whether a remembered key goes with that.
-    pub(super) fn confirm(&self, node: NodeId, key: Option<PublicKey>, now: Instant) -> bool {
+    /// Takes what the registry says of a node now, unless that contradicts what is remembered.
+    pub(super) fn confirm(
+        &self,
+        node: NodeId,
+        key: Option<PublicKey>,
+        now: Instant,
+    ) -> Confirmation {
         let mut shard = self.shard(node).write();
-        let old = match key {
-            Some(key) => {
-                shard.unknown.remove(node);
-                shard.keys.insert(node, Confirmed { key, at: now })
+        match shard.keys.find(node) {
+            Some(old) if Some(old.key) != key => {
+                let is_usable = now.saturating_duration_since(old.at) < USABLE;
+                let usable = is_usable.then_some(old.key);
+                if key.is_none() {
+                    // Counts only once the key is too old.
+                    shard.unknown.insert(node, now);
+                }
+                Confirmation::Contradicts { usable }
             }
-            None => {
-                shard.unknown.insert(node, now);
-                shard.keys.remove(node)
+            _ => {
+                shard.replace(node, key, now);
+                Confirmation::Taken
             }
-        };
-        old.is_some_and(|old| Some(old.key) != key)
+        }
+    }
+
+    /// Remembers this of a node, whatever was remembered before.
+    pub(super) fn replace(&self, node: NodeId, key: Option<PublicKey>, now: Instant) {
+        self.shard(node).write().replace(node, key, now);
+    }
+
+    /// Remembers the key of a node of which nothing is remembered, as one too old to count: the
+    /// registry's next answer is compared with it.
+    pub(super) fn seed(&self, node: NodeId, key: PublicKey, now: Instant) {
+        let mut shard = self.shard(node).write();
+        if let (None, Some(at)) = (shard.keys.find(node), now.checked_sub(USABLE)) {
+            shard.keys.insert(node, Confirmed { key, at });
+        }
     }
 
     /// How many keys are remembered.
@@ -134,35 +184,53 @@ mod tests {
     fn key_is_fresh_then_stale_then_forgotten() {
         let (cache, t0, key) = (Cache::new(MAX_KEYS), Instant::now(), PublicKey([1; 32]));
         assert_eq!(cache.find(node(7), t0), Cached::Nothing);
-        assert!(!cache.confirm(node(7), Some(key), t0));
+        assert_eq!(cache.confirm(node(7), Some(key), t0), Confirmation::Taken);
         assert_eq!(cache.find(node(7), t0 + FRESH - MS), Cached::Fresh(key));
         assert_eq!(cache.find(node(7), t0 + FRESH), Cached::Stale(key));
         assert_eq!(cache.find(node(7), t0 + USABLE - MS), Cached::Stale(key));
         assert_eq!(cache.find(node(7), t0 + USABLE), Cached::Nothing);
-        assert!(!cache.confirm(node(7), Some(key), t0 + USABLE));
+        assert_eq!(cache.confirm(node(7), Some(key), t0 + USABLE), Confirmation::Taken);
         assert_eq!(cache.find(node(7), t0 + USABLE), Cached::Fresh(key));
     }
 
     #[test]
     fn unknown_node_is_remembered_for_10_seconds() {
         let (cache, t0) = (Cache::new(MAX_KEYS), Instant::now());
-        assert!(!cache.confirm(node(7), None, t0));
+        assert_eq!(cache.confirm(node(7), None, t0), Confirmation::Taken);
         assert_eq!(cache.find(node(7), t0 + UNKNOWN - MS), Cached::Unknown);
         assert_eq!(cache.find(node(7), t0 + UNKNOWN), Cached::Nothing);
     }
 
     #[test]
-    fn another_key_and_no_key_are_told_from_the_same_key() {
+    fn contradicted_key_stays_until_it_is_replaced() {
         let (cache, t0) = (Cache::new(MAX_KEYS), Instant::now());
         let (first, second) = (PublicKey([1; 32]), PublicKey([2; 32]));
         cache.confirm(node(7), Some(first), t0);
-        assert!(!cache.confirm(node(7), Some(first), t0));
-        assert!(cache.confirm(node(7), Some(second), t0));
+        assert_eq!(cache.confirm(node(7), Some(first), t0), Confirmation::Taken);
+        for said in [Some(second), None] {
+            let contradiction = cache.confirm(node(7), said, t0);
+            assert_eq!(contradiction, Confirmation::Contradicts { usable: Some(first) });
+            assert_eq!(cache.find(node(7), t0), Cached::Fresh(first));
+        }
+        cache.replace(node(7), Some(second), t0);
         assert_eq!(cache.find(node(7), t0), Cached::Fresh(second));
-        assert!(cache.confirm(node(7), None, t0));
+        cache.replace(node(7), None, t0);
         assert_eq!(cache.find(node(7), t0), Cached::Unknown);
-        assert!(!cache.confirm(node(7), Some(first), t0), "it had no key before");
+        assert_eq!(cache.confirm(node(7), Some(first), t0), Confirmation::Taken);
         assert_eq!(cache.find(node(7), t0), Cached::Fresh(first));
+    }
+
+    #[test]
+    fn key_that_is_too_old_is_still_compared_with() {
+        let (cache, t0, key) = (Cache::new(MAX_KEYS), Instant::now(), PublicKey([1; 32]));
+        cache.seed(node(7), key, t0);
+        assert_eq!(cache.find(node(7), t0), Cached::Nothing);
+        let contradiction = cache.confirm(node(7), None, t0);
+        assert_eq!(contradiction, Confirmation::Contradicts { usable: None });
+        assert_eq!(cache.find(node(7), t0), Cached::Unknown);
+        assert_eq!(cache.confirm(node(7), Some(key), t0), Confirmation::Taken);
+        cache.seed(node(7), PublicKey([2; 32]), t0);
+        assert_eq!(cache.find(node(7), t0), Cached::Fresh(key));
     }
 
     #[test]

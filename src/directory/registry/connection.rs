@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
 use super::dial::{Stream, Target};
-use super::{Call, DEADLINE, Failure, MAX_REQUESTS, Problem, Registry, Request};
+use super::{Ask, Call, DEADLINE, Failure, MAX_REQUESTS, Problem, Registry, Request};
 use crate::ids::InvalidPublicKey;
 use crate::wire::registry::{self as wire, DecodeError, Mode, PREAMBLE, Response};
 
@@ -234,14 +234,12 @@ impl Connection {
         };
         let refused = match (request.call, response?) {
             (Call::Lookup(ask), Response::Key { node, key }) => {
-                if node != ask.node().number() {
-                    let error = format!("asked for node {}, answered for {node}", ask.node());
-                    return Err(Problem::new(Failure::WrongNode, error));
-                }
+                check_node(&ask, node)?;
                 self.registry.settle(ask, Some(key));
                 None
             }
-            (Call::Lookup(ask), Response::NotFound) => {
+            (Call::Lookup(ask), Response::NotFound { node }) => {
+                node.map_or(Ok(()), |node| check_node(&ask, node))?;
                 self.registry.settle(ask, None);
                 None
             }
@@ -255,11 +253,11 @@ impl Connection {
                 None
             }
             (call, Response::Failed(text)) => {
-                call.refuse(&text);
+                call.refuse(&self.registry, &text);
                 Some(text)
             }
-            (call, Response::NotFound) => {
-                call.refuse("not found");
+            (call, Response::NotFound { .. }) => {
+                call.refuse(&self.registry, "not found");
                 None
             }
             _ => return Err(Problem::new(Failure::Malformed, "a response to another request")),
@@ -287,6 +285,15 @@ impl Connection {
             warn!(registry, reason, error, "the registry failed; known keys stay in use");
         }
     }
+}
+
+/// Refuses an answer about another node: the answers have got out of step with the questions.
+fn check_node(ask: &Ask, answered: u32) -> Result<(), Problem> {
+    if answered == ask.node().number() {
+        return Ok(());
+    }
+    let error = format!("asked for node {}, answered for {answered}", ask.node());
+    Err(Problem::new(Failure::WrongNode, error))
 }
 
 impl From<DecodeError> for Problem {

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod cache;
+mod claims;
 mod connection;
 mod dial;
 mod in_flight;
@@ -22,12 +23,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
-use self::cache::{Cache, Cached};
+use self::cache::{Cache, Cached, Confirmation};
+use self::claims::{Claims, Withdrawal};
 pub(super) use self::connection::Connection;
 use self::dial::Target;
 use self::in_flight::{Answer, Ask, InFlight, Joined, MAX_LOOKUPS};
 use super::changes::Changes;
-use super::{Lookup, OpenError, Outcome};
+use super::{Lookup, OpenError, Outcome, Recheck};
 use crate::ids::{BeaconId, NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
 use crate::net::tls::Trust;
@@ -129,11 +131,11 @@ enum Call {
 
 impl Call {
     /// Tells who asked that the registry refused; a lookup just gets no answer.
-    fn refuse(self, text: &str) {
+    fn refuse(self, registry: &Registry, text: &str) {
         let refused = RegistryError::Refused(text.to_owned());
         // Who asked may have given up already.
         match self {
-            Self::Lookup(_) => {}
+            Self::Lookup(_) => registry.refuse(),
             Self::RegisterBeacon { done, .. } => drop(done.send(Err(refused))),
             Self::ListBeacons { done } => drop(done.send(Err(refused))),
         }
@@ -149,7 +151,10 @@ pub(super) struct Registry {
     requests: mpsc::Sender<Request>,
     // The last attempt to reach the registry failed: questions are not worth a wait.
     down: AtomicBool,
+    // The last look-up that was answered was answered with an error.
+    refuses: AtomicBool,
     failures: Labelled<Failure>,
+    claims: Claims,
     changes: Arc<Changes>,
 }
 
@@ -166,7 +171,9 @@ impl Registry {
             in_flight: Arc::default(),
             requests: sender,
             down: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
             failures: Labelled::default(),
+            claims: Claims::default(),
             changes,
         });
         let connection = Connection::new(registry.clone(), target, settings.admin_token, receiver);
@@ -190,21 +197,29 @@ impl Registry {
                 (Lookup::Key(key), Outcome::Stale)
             }
             Cached::Unknown => (Lookup::Unknown, Outcome::Unknown),
-            Cached::Nothing => {
-                let lookup = match self.ask(node) {
-                    Some(mut answer) => {
-                        let answer = timeout(DEADLINE, answer.wait_for(Option::is_some)).await;
-                        answer.ok().and_then(Result::ok).and_then(|lookup| *lookup)
-                    }
-                    None => None,
-                };
-                match lookup.unwrap_or(Lookup::Unavailable) {
-                    Lookup::Key(key) => (Lookup::Key(key), Outcome::Asked),
-                    Lookup::Unknown => (Lookup::Unknown, Outcome::Unknown),
-                    Lookup::Unavailable => (Lookup::Unavailable, Outcome::Unavailable),
-                }
-            }
+            Cached::Nothing => match self.ask_and_wait(node).await {
+                Lookup::Key(key) => (Lookup::Key(key), Outcome::Asked),
+                Lookup::Unknown => (Lookup::Unknown, Outcome::Unknown),
+                Lookup::Unavailable => (Lookup::Unavailable, Outcome::Unavailable),
+            },
         }
+    }
+
+    /// Asks about a connected node whatever is remembered; `key` is what it has proved to have.
+    pub(super) async fn recheck(&self, node: NodeId, key: PublicKey) -> Recheck {
+        self.cache.seed(node, key, now());
+        match self.ask_and_wait(node).await {
+            Lookup::Unavailable => Recheck::Unavailable,
+            Lookup::Key(_) | Lookup::Unknown if self.claims.has(node) => Recheck::Contradicted,
+            Lookup::Key(_) | Lookup::Unknown => Recheck::Confirmed,
+        }
+    }
+
+    async fn ask_and_wait(&self, node: NodeId) -> Lookup {
+        let Some(mut answer) = self.ask(node) else { return Lookup::Unavailable };
+        let answer = timeout(DEADLINE, answer.wait_for(Option::is_some)).await;
+        let lookup = answer.ok().and_then(Result::ok).and_then(|lookup| *lookup);
+        lookup.unwrap_or(Lookup::Unavailable)
     }
 
     /// Puts the question about `node`, unless somebody did already.
@@ -258,14 +273,71 @@ impl Registry {
         })
     }
 
-    /// Takes what the registry said of a node.
+    /// Takes what the registry said of a node. What contradicts a remembered key changes nothing
+    /// until it is believed.
     fn settle(&self, ask: Ask, key: Option<PublicKey>) {
-        let node = ask.node();
-        if self.cache.confirm(node, key, now()) {
+        let (node, now) = (ask.node(), now());
+        self.refuses.store(false, Ordering::Relaxed);
+        let mut claims = self.claims.lock();
+        let key = match self.cache.confirm(node, key, now) {
+            Confirmation::Taken => {
+                self.claims.recant(&mut claims, node);
+                key
+            }
+            Confirmation::Contradicts { usable } => {
+                let believed = self.claims.raise(&mut claims, node, key, now);
+                self.withdraw(believed);
+                if believed.is_some() { key } else { usable.or(key) }
+            }
+        };
+        drop(claims);
+        ask.answer(key.map_or(Lookup::Unknown, Lookup::Key));
+    }
+
+    /// Notes that a look-up was answered with an error, which says nothing of the node.
+    fn refuse(&self) {
+        self.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// Believes what the registry says against remembered keys; the claims are locked.
+    fn withdraw(&self, withdrawals: impl IntoIterator<Item = Withdrawal>) {
+        for Withdrawal { node, key, at } in withdrawals {
+            self.cache.replace(node, key, at);
             info!(%node, known = key.is_some(), "the registry changed the key of a node");
             self.changes.push(node);
         }
-        ask.answer(key.map_or(Lookup::Unknown, Lookup::Key));
+    }
+
+    /// What the registry says against remembered keys.
+    pub(super) const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Believes what the registry has said lately.
+    pub(super) fn believe(&self) {
+        let mut claims = self.claims.lock();
+        self.withdraw(self.claims.believe(&mut claims, now()));
+    }
+
+    /// Believes what the registry has repeated for an hour.
+    pub(super) fn believe_persistent(&self) {
+        let mut claims = self.claims.lock();
+        self.withdraw(self.claims.persistent(&mut claims, now()));
+    }
+
+    /// Believes what is held back; how many nodes have no key any more, and how many another.
+    pub(super) fn force(&self) -> (usize, usize) {
+        let mut claims = self.claims.lock();
+        let withdrawals = self.claims.force(&mut claims, now());
+        let removed = withdrawals.iter().filter(|withdrawal| withdrawal.key.is_none()).count();
+        let changed = withdrawals.len() - removed;
+        self.withdraw(withdrawals);
+        (removed, changed)
+    }
+
+    /// Whether the last answer to a look-up was an error.
+    pub(super) fn refuses(&self) -> bool {
+        self.refuses.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -279,6 +351,8 @@ impl Registry {
     pub(super) fn metrics(&self, families: &mut Vec<MetricFamily>) {
         #[allow(clippy::cast_precision_loss)] // far below 2^53
         let (entries, in_flight) = (self.cache.len() as f64, self.in_flight.len() as f64);
+        #[allow(clippy::cast_precision_loss)] // at most 65,536
+        let held = self.claims.held() as f64;
         families.extend([
             family::gauge_value(
                 "pilot_beacon_registry_up",
@@ -295,6 +369,18 @@ impl Registry {
                 "pilot_beacon_registry_lookups_in_flight",
                 "Nodes that the registry is being asked about.",
                 in_flight,
+            ),
+            family::gauge_value(
+                "pilot_beacon_registry_held_nodes",
+                "Nodes of which the registry says that their key is gone or another, held back \
+                 since it says so of too many.",
+                held,
+            ),
+            family::labelled(
+                "pilot_beacon_registry_contradictions_total",
+                "Answers of the registry against a remembered key, by what became of them.",
+                "result",
+                &self.claims.fates,
             ),
             family::gauge_value(
                 "pilot_beacon_directory_cache_entries",

@@ -148,10 +148,22 @@ impl Vitals {
     }
 
     fn registry(&self) -> Part {
-        match self.directory.registry_is_up() {
-            None => Part::new(Condition::Ok, "not in use"),
-            Some(true) => Part::new(Condition::Ok, "answers"),
-            Some(false) => {
+        let held = self.directory.held();
+        if held > 0 {
+            let reason = format!(
+                "says that the keys of {held} nodes are gone or changed, too many to be believed: \
+                 held back, until it is repeated for an hour or `beacon-relay reload --force`"
+            );
+            return Part::new(Condition::Degraded, reason);
+        }
+        match (self.directory.registry_is_up(), self.directory.registry_refuses()) {
+            (None, _) => Part::new(Condition::Ok, "not in use"),
+            (Some(true), Some(true)) => {
+                let reason = "answers look-ups with an error; what is remembered counts";
+                Part::new(Condition::Degraded, reason)
+            }
+            (Some(true), _) => Part::new(Condition::Ok, "answers"),
+            (Some(false), _) => {
                 Part::new(Condition::Degraded, "cannot be reached; what is remembered counts")
             }
         }

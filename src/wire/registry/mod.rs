@@ -135,7 +135,10 @@ pub enum Response {
         key: PublicKey,
     },
     /// The registry has no such node.
-    NotFound,
+    NotFound {
+        /// The node that the answer is about, where the registry says.
+        node: Option<u32>,
+    },
     /// The request failed; the beginning of the registry's text.
     Failed(String),
     /// The beacon is registered.
@@ -209,13 +212,24 @@ impl Response {
     }
 
     fn from_error(text: &str) -> Self {
-        if text.contains("not found") {
-            Self::NotFound
-        } else {
-            Self::Failed(
-                text.get(..text.floor_char_boundary(MAX_ERROR_TEXT)).unwrap_or(text).to_owned(),
-            )
+        Self::not_found(text).unwrap_or_else(|| {
+            let kept = text.get(..text.floor_char_boundary(MAX_ERROR_TEXT)).unwrap_or(text);
+            Self::Failed(kept.to_owned())
+        })
+    }
+
+    /// Reads the texts that say that there is no such node, and no others: what a registry in
+    /// trouble says may contain `not found` as well.
+    fn not_found(text: &str) -> Option<Self> {
+        if text == "node not found" {
+            return Some(Self::NotFound { node: None });
         }
+        let (node, what) = text.strip_prefix("node ")?.split_once(": ")?;
+        if !matches!(what, "not found" | "node not found") {
+            return None;
+        }
+        let node: NodeId = node.parse().ok()?;
+        Some(Self::NotFound { node: Some(node.number()) })
     }
 }
 

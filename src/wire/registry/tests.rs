@@ -73,7 +73,10 @@ fn spec_8_json_responses_are_read() {
         )),
         Response::Key { node: 7, key }
     );
-    assert_eq!(decode(r#"{"error":"node 7 not found"}"#), Response::NotFound);
+    assert_eq!(
+        decode(r#"{"type":"error","error":"node 7: node not found"}"#),
+        Response::NotFound { node: Some(7) }
+    );
     assert_eq!(
         decode(r#"{"type":"error","error":"rate limited"}"#),
         Response::Failed("rate limited".to_owned())
@@ -97,9 +100,46 @@ fn spec_8_binary_responses_are_read() {
             Response::Key { node: 7, key: PublicKey([9; 32]) }
         );
     }
-    assert_eq!(decode(b"\xffnode 7 not found"), Response::NotFound);
+    assert_eq!(decode(b"\xffnode 7: not found"), Response::NotFound { node: Some(7) });
     assert_eq!(decode(b"\xffbusy"), Response::Failed("busy".to_owned()));
     assert_eq!(decode(b"\x00{\"type\":\"beacon_register_ok\"}"), Response::BeaconRegistered);
+}
+
+#[test]
+fn spec_8_only_the_exact_texts_mean_an_unknown_node() {
+    let decode = |text: &str| {
+        let binary = [b"\xff", text.as_bytes()].concat();
+        let binary = Response::decode(Mode::Binary, &binary).unwrap();
+        let json = serde_json::json!({"type": "error", "error": text}).to_string();
+        assert_eq!(Response::decode(Mode::Json, json.as_bytes()).unwrap(), binary, "{text}");
+        binary
+    };
+    for (text, node) in [
+        ("node 7: not found", Some(7)),
+        ("node 4294967295: node not found", Some(u32::MAX)),
+        ("node not found", None),
+    ] {
+        assert_eq!(decode(text), Response::NotFound { node }, "{text}");
+    }
+    for text in [
+        "upstream not found: node 7",
+        "upstream not found: node 7: not found",
+        "not found",
+        "node 7 not found",
+        "node 7: not found: retry",
+        "node 7: Not found",
+        "node 7:not found",
+        "node 07: not found",
+        "node 0: not found",
+        "node -7: not found",
+        "node 7: node 7: not found",
+        "Node not found",
+        "node not found ",
+        "table nodes not found",
+        "hostname \"node 7\" not found",
+    ] {
+        assert_eq!(decode(text), Response::Failed(text.to_owned()));
+    }
 }
 
 #[test]

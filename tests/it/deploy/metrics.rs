@@ -53,6 +53,8 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("packets_queued", "tests/it/stuck.rs", NAME),
     ("process_max_fds", "tests/it/upgrade.rs", NAME),
     ("ready", "tests/it/readiness.rs", NAME),
+    ("registry_contradictions_total", "src/directory/registry/tests/answers.rs", NAME),
+    ("registry_held_nodes", "tests/it/registry.rs", NAME),
     ("registry_lookups_in_flight", "tests/it/registry.rs", NAME),
     ("registry_up", "tests/it/registry.rs", NAME),
     ("reloads_total", "tests/it/changes.rs", NAME),

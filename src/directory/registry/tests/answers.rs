@@ -144,6 +144,9 @@ async fn stale_key_is_given_while_it_is_refreshed_and_the_change_is_told() {
     assert!(before.elapsed() < SOON);
     until(|| fake.lookups(7) == 2).await;
     skip(SECOND).await;
+    fixture.directory.contradicted().await;
+    assert_eq!(fixture.known(7), Some(PublicKey([1; 32])), "until somebody believes it");
+    fixture.directory.believe();
     assert_eq!(fixture.directory.next_change().await, Change::Node(node(7)));
     assert_eq!(fixture.lookup(7).await, key(2));
     assert_eq!(fake.lookups(7), 2);
@@ -152,9 +155,57 @@ async fn stale_key_is_given_while_it_is_refreshed_and_the_change_is_told() {
     fake.answer_with(|_| Reply::NotFound);
     skip(5 * MINUTE).await;
     assert_eq!(fixture.lookup(7).await, key(2));
+    fixture.directory.contradicted().await;
+    fixture.directory.believe();
     assert_eq!(fixture.directory.next_change().await, Change::Node(node(7)));
     assert_eq!(fixture.lookup(7).await, Lookup::Unknown);
     assert_eq!(fixture.known(7), None);
+}
+
+#[tokio::test]
+async fn what_is_held_back_is_in_use_until_it_is_forced() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+    let fixture = Fixture::new(fake.address);
+    let recheck = async |number| fixture.directory.recheck(node(number), PublicKey([1; 32])).await;
+    for number in 1..=4 {
+        assert_eq!(fixture.lookup(number).await, key(1));
+        assert_eq!(recheck(number).await, Recheck::Confirmed);
+    }
+    fake.answer_with(|node| match node {
+        1 => Reply::Key(2),
+        _ => Reply::NotFound,
+    });
+    for number in 1..=3 {
+        assert_eq!(recheck(number).await, Recheck::Contradicted);
+        assert_eq!(fixture.lookup(number).await, key(1));
+    }
+    assert!(fixture.directory.hold());
+    assert_eq!(fixture.metric("pilot_beacon_registry_held_nodes"), 3.0);
+    // Nobody is disconnected, and those who come back are let in.
+    skip(5 * MINUTE).await;
+    assert_eq!(fixture.lookup(1).await, key(1));
+    assert_eq!(fixture.lookup(2).await, key(1));
+
+    let forced = fixture.directory.reload(true).unwrap();
+    assert_eq!(forced, Reload { added: 0, removed: 2, changed: 1 });
+    assert_eq!(fixture.lookup(1).await, key(2));
+    assert_eq!(fixture.lookup(2).await, Lookup::Unknown);
+    assert_eq!(recheck(4).await, Recheck::Confirmed, "believed as the others were");
+    assert_eq!(fixture.known(4), None);
+    assert_eq!(fixture.metric("pilot_beacon_registry_held_nodes"), 0.0);
+    let results = "pilot_beacon_registry_contradictions_total{result=\"forced\"}";
+    assert_eq!(fixture.metric(results), 4.0);
+}
+
+#[tokio::test]
+async fn key_of_a_session_that_is_not_remembered_is_withdrawn_by_judgement_only() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::NotFound).await;
+    let fixture = Fixture::new(fake.address);
+    let key = PublicKey([1; 32]);
+    assert_eq!(fixture.directory.recheck(node(7), key).await, Recheck::Contradicted);
+    assert_eq!(fixture.known(7), None, "a login is not checked against it");
+    fixture.directory.believe();
+    assert_eq!(fixture.directory.next_change().await, Change::Node(node(7)));
 }
 
 #[tokio::test]

@@ -200,6 +200,24 @@ async fn lie_about_one_node_costs_the_others_in_the_pipe_only_a_moment() {
 }
 
 #[tokio::test]
+async fn error_that_speaks_of_something_not_found_withdraws_no_key() {
+    for text in ["upstream not found: node 7", "node 8: not found", "not found"] {
+        let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+        let fixture = Fixture::new(fake.address);
+        assert_eq!(fixture.lookup(7).await, key(1));
+        fake.answer_with(move |_| Reply::Error(text));
+        let recheck = fixture.directory.recheck(node(7), PublicKey([1; 32])).await;
+        assert_eq!(recheck, Recheck::Unavailable, "{text}");
+        skip(5 * MINUTE).await;
+        assert_eq!(fixture.lookup(7).await, key(1), "{text}");
+        assert_eq!(fixture.directory.contradictions(), [], "{text}");
+        let reason = if text.starts_with("node 8") { "wrong_node" } else { "refused" };
+        assert!(fixture.failures(reason) >= 1.0, "{text}");
+        assert_eq!(fixture.directory.registry_refuses(), Some(reason == "refused"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn refusal_is_no_answer_and_leaves_the_connection() {
     let fake = Fake::start(Modes::Both, None, |node| match node {
         7 => Reply::Error("rate limited"),

@@ -209,7 +209,7 @@ fn respond(body: &[u8], binary: bool, shared: &Shared) -> Vec<(Duration, Option<
     match answer(node) {
         Reply::Key(key) => now(found(node, key, binary)),
         Reply::KeyOf(other, key) => now(found(other, key, binary)),
-        Reply::NotFound => now(error(&format!("node {node} not found"), binary)),
+        Reply::NotFound => now(error(&format!("node {node}: not found"), binary)),
         Reply::Error(text) => now(error(text, binary)),
         Reply::After(after, key) => vec![(after, Some(found(node, key, binary)))],
         Reply::Raw(bytes) => now(bytes),

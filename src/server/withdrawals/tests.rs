@@ -1,0 +1,72 @@
+//! What is believed and what is held back, and that nobody is kept who has left.
+
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::directory::Settings;
+use crate::ids::PublicKey;
+use crate::peers::{Limits, Link, Principal, Realm, Takeover};
+use crate::wire::websocket::Opcode;
+use crate::wss::Session;
+
+#[tokio::test(start_paused = true)]
+async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { keys: None, registry: None, state_dir: folder.path().to_owned() };
+    let directory = Directory::open(settings).unwrap();
+    let table = Arc::new(Table::new(1, 1));
+    let (stream, _peer) = UnixStream::pair().unwrap();
+    let name = NodeId::new(1).unwrap();
+    let link = Link {
+        stream: Box::new(stream),
+        framing: Opcode::Binary,
+        limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
+        traffic: Arc::default(),
+    };
+    let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
+    let observed = ([192, 0, 2, 1], 1).into();
+    let now = Instant::now().into_std();
+    let session = Arc::new(Session::new(principal, 1, observed, link, now));
+    let registration = table.register(Arc::clone(&session), Takeover::Always).unwrap();
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(recheck(Arc::clone(&table), directory));
+    sleep(Duration::from_millis(1)).await;
+    let weak = Arc::<Session>::downgrade(&session);
+    drop((session, registration));
+    assert!(weak.upgrade().is_none(), "its socket stays open");
+}
+
+fn case(contradicted: usize, confirmed: usize, sessions: usize) -> Case {
+    let sample = Sample { confirmed, contradicted, unavailable: 0 };
+    Case { sample, sessions, claimed: contradicted, ended: 0 }
+}
+
+#[test]
+fn registry_that_contradicts_most_of_a_fleet_is_not_believed() {
+    assert_eq!(case(20, 0, 20).verdict(), Verdict::Hold);
+    assert_eq!(case(17, 15, 30_000).verdict(), Verdict::Hold);
+    assert_eq!(case(4, 3, 7).verdict(), Verdict::Hold);
+}
+
+#[test]
+fn nodes_that_are_withdrawn_one_by_one_are_believed() {
+    assert_eq!(case(1, 0, 1).verdict(), Verdict::Believe);
+    assert_eq!(case(3, 0, 3).verdict(), Verdict::Believe, "three nodes are no fleet");
+    assert_eq!(case(10, 10, 20).verdict(), Verdict::Believe, "half is no more than half");
+    assert_eq!(case(0, 32, 30_000).verdict(), Verdict::Believe);
+}
+
+#[test]
+fn fleet_is_not_sent_away_in_small_parts_either() {
+    let lately = |ended| Case { ended, ..case(4, 12, 16) };
+    assert_eq!(lately(6).verdict(), Verdict::Believe, "10 of 22");
+    assert_eq!(lately(9).verdict(), Verdict::Hold, "13 of 25");
+}
+
+#[test]
+fn registry_that_says_little_is_asked_again() {
+    let sample = Sample { confirmed: 1, contradicted: 1, unavailable: 3 };
+    let case = Case { sample, sessions: 5, claimed: 1, ended: 0 };
+    assert_eq!(case.verdict(), Verdict::Postpone);
+}
