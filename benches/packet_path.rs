@@ -16,8 +16,7 @@ use beacon_relay::ids::{NodeId, PublicKey};
 use beacon_relay::metrics::{Origin, Traffic};
 use beacon_relay::net::Stream;
 use beacon_relay::peers::{
-    Arrival, Destination, Limits, Link, Principal, Realm, Record, Session, SourceTag, Table,
-    Takeover,
+    Arrival, Destination, Limits, Link, Principal, Realm, Record, Session, Source, Table, Takeover,
 };
 use beacon_relay::proto::route::From;
 use beacon_relay::wire::websocket::{Decoder, Opcode, Role, apply_mask, frame_header};
@@ -100,7 +99,8 @@ fn route_and_outbox(criterion: &mut Criterion) {
                     panic!("7 has a session");
                 };
                 let record = Record { head: &[6, 0, 0, 0, 1], body: &body };
-                let arrival = Arrival { source: SourceTag(1), origin: Origin::Relayed, at: now };
+                let arrival =
+                    Arrival { source: Source::Session(1), origin: Origin::Relayed, at: now };
                 session.push((0..run).map(|_| record), &arrival);
                 session.flush(now);
             });

@@ -16,7 +16,7 @@ use crate::ids::{NodeId, PublicKey};
 use crate::wire::beacon;
 
 pub use endpoints::{Endpoint, EndpointView};
-pub use outbox::{Arrival, Backlog, Limits, Record, SourceTag, Tag};
+pub use outbox::{Arrival, Backlog, Limits, Record, Source, Tag};
 pub use session::{End, Link, Session};
 pub use table::{
     Claimed, Destination, EndpointLook, Here, Kind, Look, Refused, Registration, SenderView, Table,

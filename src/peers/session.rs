@@ -310,7 +310,7 @@ mod tests {
     use crate::ids::{NodeId, PublicKey};
     use crate::metrics::{Drop, Origin};
     use crate::net::Stream;
-    use crate::peers::{Realm, SourceTag};
+    use crate::peers::{Realm, Source};
     use std::future::poll_fn;
     use std::io;
     use std::sync::atomic::AtomicUsize;
@@ -366,7 +366,7 @@ mod tests {
 
     fn push(session: &Session<NodeId>) {
         let record = Record { head: b"", body: b"x" };
-        let (source, origin) = (SourceTag(1), Origin::Relayed);
+        let (source, origin) = (Source::Session(2), Origin::Relayed);
         session.push(std::iter::once(record), &Arrival { source, origin, at: Instant::now() });
     }
 

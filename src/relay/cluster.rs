@@ -9,7 +9,7 @@ use super::routing::Flow;
 use crate::cluster::{Cluster, Local, Outward};
 use crate::ids::{NodeId, RelayId};
 use crate::metrics::{Drop, Transport, Whose};
-use crate::peers::SourceTag;
+use crate::peers::Source;
 use crate::wire::cluster::{Packets, Run};
 
 impl Relay {
@@ -81,7 +81,7 @@ impl Local for Relay {
                 }
                 let flow = Flow {
                     transport: Transport::Cluster,
-                    source: SourceTag(u64::from(sender.number())),
+                    source: Source::Node(sender),
                     sender,
                     dest,
                     packets: positions,

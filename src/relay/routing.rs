@@ -9,7 +9,7 @@ use super::departures::{Body, Departures, Target};
 use super::{Relay, Session};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
-use crate::peers::{Arrival, Destination, Record, SourceTag};
+use crate::peers::{Arrival, Destination, Record, Source};
 use crate::proto::route::From;
 use crate::wire::beacon::{deliver_dest_header, deliver_header, relay_header};
 
@@ -18,7 +18,7 @@ use crate::wire::beacon::{deliver_dest_header, deliver_header, relay_header};
 #[derive(Clone, Debug)]
 pub(super) struct Flow {
     pub(super) transport: Transport,
-    pub(super) source: SourceTag,
+    pub(super) source: Source,
     pub(super) sender: NodeId,
     pub(super) dest: NodeId,
     /// The positions of the packets in the batch.

@@ -9,7 +9,7 @@ use super::routing::Flow;
 use super::{Relay, Rules, decode_reason, limit_reason};
 use crate::metrics::{Drop, Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
-use crate::peers::SourceTag;
+use crate::peers;
 use crate::proto::limit::{Places, Source};
 use crate::wire::beacon::{self, Packet, RELAY_HEADER};
 
@@ -113,7 +113,7 @@ impl Relay {
                     _ => {
                         let next = Flow {
                             transport: from.transport,
-                            source: source_tag(from.address),
+                            source: source_of(from.address),
                             sender: relay.sender,
                             dest: relay.dest,
                             packets: index..index + 1,
@@ -209,9 +209,9 @@ pub(super) const fn back_to(datagram: &Datagram) -> Target {
 
 /// Tells sources apart within an outbox: the address, not the sender that it claims, or one
 /// address could pass for many.
-fn source_tag(address: SocketAddr) -> SourceTag {
+fn source_of(address: SocketAddr) -> peers::Source {
     use std::hash::BuildHasher as _;
     static HASHER: std::sync::LazyLock<foldhash::fast::RandomState> =
         std::sync::LazyLock::new(foldhash::fast::RandomState::default);
-    SourceTag(HASHER.hash_one(address))
+    peers::Source::Address(HASHER.hash_one(address))
 }

@@ -9,7 +9,7 @@ use super::routing::Flow;
 use super::{Relay, Session, decode_reason, limit_reason};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport, Whose};
-use crate::peers::{Arrival, Realm, Record, SourceTag};
+use crate::peers::{self, Arrival, Realm, Record};
 use crate::proto::limit::{Rate, Source, SourceRates};
 use crate::wire::Frames;
 use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER};
@@ -64,7 +64,7 @@ impl Relay {
                     _ => {
                         let next = Flow {
                             transport: Transport::Wss,
-                            source: SourceTag(session.generation()),
+                            source: peers::Source::Session(session.generation()),
                             sender: session.id(),
                             dest,
                             packets: index..index + 1,
@@ -106,7 +106,7 @@ impl Relay {
         let mut reply = Vec::with_capacity(20);
         beacon::encode_discover_reply(session.observed, &mut reply);
         let record = Record { head: &reply, body: &[] };
-        let source = SourceTag(session.generation());
+        let source = peers::Source::Session(session.generation());
         session.push(std::iter::once(record), &Arrival { source, origin: Origin::Ours, at: now });
         out.flush_later(session);
         shard.handled(Handled::Discover, 1);

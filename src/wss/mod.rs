@@ -42,7 +42,7 @@ use crate::directory::Keys;
 use crate::ids::NodeId;
 use crate::metrics::{Gauge, Origin, Traffic, Transport, family};
 use crate::net::listener::Listener;
-use crate::peers::{Arrival, End, Realm, Record, SourceTag, Table};
+use crate::peers::{Arrival, End, Realm, Record, Source, Table};
 
 pub use canary::CanaryError;
 pub use counters::{Counters, EndReason, Outcome, RefusalReason};
@@ -65,9 +65,6 @@ const CLOSE_TIME: Duration = Duration::from_millis(800);
 
 /// How often a drain that waits for the turn of a peer looks whether it has left by itself.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
-
-/// Records that an embedder writes itself come from nobody else.
-const OWN_SOURCE: SourceTag = SourceTag(0);
 
 /// What all connections of a listener share.
 pub(crate) struct Door<S> {
@@ -188,7 +185,7 @@ impl<S: FrameSink> Server<S> {
         let Some(session) = self.door.table.session(node) else { return false };
         let at = Instant::now();
         let record = Record { head: &[], body: frame };
-        let arrival = Arrival { source: OWN_SOURCE, origin: Origin::Ours, at };
+        let arrival = Arrival { source: Source::Ours, origin: Origin::Ours, at };
         session.push(std::iter::once(record), &arrival);
         session.flush(at);
         true

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::SourceTag;
+use super::Source;
 use crate::metrics::Origin;
 use crate::wire::websocket::{Opcode, frame_header};
 
@@ -27,7 +27,7 @@ thread_local! {
 /// Records of one source that came in one batch.
 #[derive(Debug)]
 pub(super) struct Run {
-    pub(super) source: SourceTag,
+    pub(super) source: Source,
     pub(super) origin: Origin,
     pub(super) arrived: Instant,
     pub(super) records: u32,
@@ -85,7 +85,7 @@ impl Chunk {
     }
 
     /// Whether the next record begins a run of its own.
-    pub(super) fn begins_run(&self, source: SourceTag, origin: Origin, arrived: Instant) -> bool {
+    pub(super) fn begins_run(&self, source: Source, origin: Origin, arrived: Instant) -> bool {
         !self.runs.last().is_some_and(|run| {
             run.source == source && run.origin == origin && run.arrived == arrived
         })

@@ -18,7 +18,7 @@ use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
 use crate::wire::websocket::{Header, Opcode};
 
-pub use shares::SourceTag;
+pub use shares::Source;
 
 /// Bytes that control frames may take: a challenge of the longest kind (400), or two pings
 /// and two pongs of 127 and a close.
@@ -52,7 +52,7 @@ pub struct Record<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// Where they came from.
-    pub source: SourceTag,
+    pub source: Source,
     /// Whether they are relayed or made here.
     pub origin: Origin,
     /// When their batch came.
@@ -429,12 +429,12 @@ impl Outbox {
         self.waiting + self.taken
     }
 
-    fn oldest_source(&self) -> Option<SourceTag> {
+    fn oldest_source(&self) -> Option<Source> {
         self.pending.front().and_then(|chunk| chunk.oldest()).map(|run| run.source)
     }
 
     /// Whether a source holds more than half of the queue, in flight and pending.
-    fn holds_most(&mut self, source: SourceTag) -> bool {
+    fn holds_most(&mut self, source: Source) -> bool {
         let half = self.held() / 2;
         if let Some(answer) = self.shares.as_ref().and_then(|shares| shares.exceeds(source, half)) {
             return answer;

@@ -9,10 +9,21 @@
 //! has to come before it is counted again, which bounds the cost for each byte that comes.
 
 use super::chunk::Run;
+use crate::ids::NodeId;
 
-/// Identifies a source of packets within an outbox.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct SourceTag(pub u64);
+/// Identifies a source of packets within an outbox. Two kinds never meet in one number.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Source {
+    /// A session here, by its generation.
+    Session(u64),
+    /// A node whose packets another relay sends.
+    Node(NodeId),
+    /// A UDP address, by its hash: not the sender that it claims, or one address could pass
+    /// for many.
+    Address(u64),
+    /// The relay itself, or who embeds it.
+    Ours,
+}
 
 /// Sources with exact accounts: whoever is none of them holds at most a fourth.
 const KNOWN: usize = 3;
@@ -20,7 +31,7 @@ const KNOWN: usize = 3;
 /// What a source holds, in bytes with their bookkeeping.
 #[derive(Clone, Copy, Debug)]
 struct Share {
-    source: SourceTag,
+    source: Source,
     bytes: usize,
 }
 
@@ -54,7 +65,7 @@ impl Shares {
     /// A vote of so many bytes: whoever has no counter cancels the votes of all who have one.
     /// A byte that is cancelled takes one of each counter with it, four in all, so no source
     /// loses more than a fourth of all bytes.
-    fn vote(&mut self, source: SourceTag, bytes: usize) {
+    fn vote(&mut self, source: Source, bytes: usize) {
         if let Some(share) = self.known_mut(source) {
             share.bytes += bytes;
             return;
@@ -76,7 +87,7 @@ impl Shares {
     }
 
     /// `bytes` of `source` came.
-    pub(super) fn came(&mut self, source: SourceTag, bytes: usize) {
+    pub(super) fn came(&mut self, source: Source, bytes: usize) {
         match self.known_mut(source) {
             Some(share) => share.bytes += bytes,
             None => self.others += bytes,
@@ -84,7 +95,7 @@ impl Shares {
     }
 
     /// `bytes` of `source` left, which had come before.
-    pub(super) fn left(&mut self, source: SourceTag, bytes: usize) {
+    pub(super) fn left(&mut self, source: Source, bytes: usize) {
         if let Some(share) = self.known_mut(source) {
             debug_assert!(share.bytes >= bytes, "nothing leaves that did not come");
             share.bytes = share.bytes.saturating_sub(bytes);
@@ -92,7 +103,7 @@ impl Shares {
     }
 
     /// Whether `source` holds more than `bytes`; none where only a new count can tell.
-    pub(super) fn exceeds(&self, source: SourceTag, bytes: usize) -> Option<bool> {
+    pub(super) fn exceeds(&self, source: Source, bytes: usize) -> Option<bool> {
         let known = self.known.iter().flatten().find(|share| share.source == source);
         match known {
             Some(share) => Some(share.bytes > bytes),
@@ -100,7 +111,7 @@ impl Shares {
         }
     }
 
-    fn known_mut(&mut self, source: SourceTag) -> Option<&mut Share> {
+    fn known_mut(&mut self, source: Source) -> Option<&mut Share> {
         self.known.iter_mut().flatten().find(|share| share.source == source)
     }
 }
@@ -116,7 +127,7 @@ mod tests {
     use crate::metrics::Origin;
 
     fn run(source: u64, bytes: usize) -> Run {
-        let source = SourceTag(source);
+        let source = Source::Address(source);
         Run { source, origin: Origin::Relayed, arrived: Instant::now(), records: 1, bytes }
     }
 
@@ -126,9 +137,9 @@ mod tests {
             runs in proptest::collection::vec((0u64..9, 0usize..5_000), 0..60),
         ) {
             let runs: Vec<Run> = runs.into_iter().map(|(source, bytes)| run(source, bytes)).collect();
-            let mut exact = HashMap::<u64, usize>::new();
+            let mut exact = HashMap::<Source, usize>::new();
             for run in &runs {
-                *exact.entry(run.source.0).or_default() += run.cost();
+                *exact.entry(run.source).or_default() += run.cost();
             }
             let all: usize = exact.values().sum();
 
@@ -136,7 +147,7 @@ mod tests {
 
             prop_assert!(shares.others <= all / 4);
             for (source, held) in exact {
-                let known = shares.known.iter().flatten().find(|share| share.source.0 == source);
+                let known = shares.known.iter().flatten().find(|share| share.source == source);
                 match known {
                     Some(share) => prop_assert_eq!(share.bytes, held),
                     None => prop_assert!(held <= shares.others),

@@ -27,10 +27,14 @@ impl Bench {
     }
 
     fn push(&mut self, source: u64, body: &[u8]) {
+        self.push_from(Source::Session(source), body);
+    }
+
+    fn push_from(&mut self, source: Source, body: &[u8]) {
         let record = Record { head: b"h", body };
         self.outbox.push(
             std::iter::once(record),
-            &Arrival { source: SourceTag(source), origin: Origin::Relayed, at: self.now },
+            &Arrival { source, origin: Origin::Relayed, at: self.now },
             Opcode::Binary,
             &LIMITS,
             self.traffic.shard(),
@@ -56,12 +60,12 @@ impl Bench {
     }
 
     /// What each source holds, in flight and pending, counted anew.
-    fn held_by_source(&self) -> HashMap<u64, usize> {
+    fn held_by_source(&self) -> HashMap<Source, usize> {
         let in_flight = self.outbox.in_flight.as_ref().map(|in_flight| &in_flight.chunk);
         let chunks = in_flight.into_iter().chain(&self.outbox.pending);
         let mut held = HashMap::new();
         for run in chunks.flat_map(|chunk| chunk.runs()) {
-            *held.entry(run.source.0).or_default() += run.cost();
+            *held.entry(run.source).or_default() += run.cost();
         }
         held
     }
@@ -73,7 +77,7 @@ impl Bench {
         if self.outbox.taken + cost > LIMITS.bytes {
             return Some(Drop::OutboxFull);
         }
-        let held = self.held_by_source().get(&source).copied().unwrap_or_default();
+        let held = self.held_by_source().get(&Source::Session(source)).copied().unwrap_or_default();
         if held * 2 <= self.outbox.held() {
             return None;
         }
@@ -82,7 +86,7 @@ impl Bench {
             if room >= cost {
                 break;
             }
-            if run.source.0 != source {
+            if run.source != Source::Session(source) {
                 return Some(Drop::OutboxShare);
             }
             room += run.cost();
@@ -186,6 +190,25 @@ fn arrival_that_is_refused_in_the_end_has_cost_nobody_a_record() {
 
     // It held less than half as it came, and more than half of what its arrival left.
     assert_eq!((bench.dropped(Drop::OutboxShare), bench.dropped(Drop::OutboxFull)), (0, 6));
+}
+
+#[test]
+fn sources_of_different_kinds_with_the_same_number_are_not_one() {
+    let node = NodeId::new(1001).unwrap();
+    let light = [Source::Session(0), Source::Node(node), Source::Address(1001), Source::Ours];
+    let mut bench = Bench::new();
+    bench.push_from(light[2], &[0; 10]);
+    for _ in 0..200 {
+        bench.push_from(Source::Session(1001), &[0; 1_000]);
+    }
+    let flood_lost = bench.dropped(Drop::OutboxShare);
+    assert!(flood_lost > 0);
+
+    for source in light {
+        bench.push_from(source, &[0; 1_000]);
+    }
+
+    assert_eq!(bench.dropped(Drop::OutboxShare), flood_lost);
 }
 
 #[test]
@@ -369,7 +392,7 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
     let push = |bench: &mut Bench, sender: NodeId, count: usize| {
         let head = deliver_header(sender);
         let records = std::iter::repeat_n(Record { head: &head, body: &[0; 300] }, count);
-        let source = SourceTag(sender.number().into());
+        let source = Source::Node(sender);
         let arrival = Arrival { source, origin: Origin::Relayed, at: bench.now };
         bench.outbox.push(records, &arrival, Opcode::Binary, &LIMITS, bench.traffic.shard());
     };
