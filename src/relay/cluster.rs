@@ -68,7 +68,8 @@ impl Local for Relay {
         let serial = self.table.generation();
         let payloads: Vec<&[u8]> = packets.iter().flat_map(Packets::iter).collect();
         let payload = |index: usize| payloads.get(index).copied().unwrap_or_default();
-        Departures::lend(|out| {
+        let socket = self.socket_of(u64::from(from.0.0[0]));
+        Departures::of_batch(socket, payload, now, shard, |out| {
             let mut next = 0;
             for run in packets.iter().filter(|run| run.count() > 0) {
                 let positions = next..next + run.count();
@@ -92,8 +93,6 @@ impl Local for Relay {
                     not_here(&run.run, serial);
                 }
             }
-            let socket = self.socket_of(u64::from(from.0.0[0]));
-            out.depart(socket, payload, now, shard);
         });
     }
 

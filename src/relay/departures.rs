@@ -1,7 +1,9 @@
 //! What a batch has to carry out at its end: outboxes to flush and datagrams to send.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -81,13 +83,34 @@ thread_local! {
 }
 
 impl Departures {
-    /// Lends this thread's departures, which are empty.
-    pub(super) fn lend<R>(with: impl FnOnce(&mut Self) -> R) -> R {
+    /// Has `fill` note what a batch has to carry out, and carries it out. `packet` finds a
+    /// packet of the batch.
+    ///
+    /// # Panics
+    /// As `fill` does, or a socket; but not before all that was noted is carried out: nobody
+    /// else would flush the outboxes that the batch filled.
+    pub(super) fn of_batch<'a>(
+        socket: &dyn Datagrams,
+        packet: impl Fn(usize) -> &'a [u8],
+        now: Instant,
+        shard: &Shard,
+        fill: impl FnOnce(&mut Self),
+    ) {
         // Taken out meanwhile, so that a flush that comes back here finds another one.
         let mut departures = DEPARTURES.take();
-        let result = with(&mut departures);
-        DEPARTURES.set(departures);
-        result
+        let mut panic = None;
+        contain(&mut panic, || fill(&mut departures));
+        for session in departures.sessions.drain(..) {
+            contain(&mut panic, || session.flush(now));
+        }
+        for member in departures.members.drain(..) {
+            contain(&mut panic, || member.outbox.wake());
+        }
+        contain(&mut panic, || departures.send_all(socket, packet, now, shard));
+        match panic {
+            None => DEPARTURES.set(departures),
+            Some(panic) => resume_unwind(panic),
+        }
     }
 
     /// Has a session's outbox flushed at the end.
@@ -137,20 +160,14 @@ impl Departures {
         self.items.push(Item { to, from, transport, head, head_length, body });
     }
 
-    /// Carries everything out; `packet` finds a packet of the batch.
-    pub(super) fn depart<'a>(
+    /// Sends the datagrams.
+    fn send_all<'a>(
         &mut self,
         socket: &dyn Datagrams,
         packet: impl Fn(usize) -> &'a [u8],
         now: Instant,
         shard: &Shard,
     ) {
-        for session in self.sessions.drain(..) {
-            session.flush(now);
-        }
-        for member in self.members.drain(..) {
-            member.outbox.wake();
-        }
         if self.items.is_empty() {
             return;
         }
@@ -237,6 +254,13 @@ impl Departures {
         }
         self.planned.clear();
         self.gathered.clear();
+    }
+}
+
+/// Takes a step whose panic waits for the steps behind it; the first of a batch stays.
+fn contain(panic: &mut Option<Box<dyn Any + Send>>, step: impl FnOnce()) {
+    if let Err(caught) = catch_unwind(AssertUnwindSafe(step)) {
+        panic.get_or_insert(caught);
     }
 }
 

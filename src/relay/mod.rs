@@ -125,12 +125,12 @@ impl Relay {
         self.beacons.expire(&self.table, now);
     }
 
-    /// The socket that sends for a session: always the same one, so that flows keep their
-    /// order.
-    fn socket_of(&self, generation: u64) -> &dyn Datagrams {
+    /// The socket with a number, or the one that sends for a session: always the same one, so
+    /// that flows keep their order.
+    fn socket_of(&self, number: u64) -> &dyn Datagrams {
         let count = self.sockets.len().max(1) as u64;
         #[allow(clippy::cast_possible_truncation)] // below the number of sockets
-        let index = (generation % count) as usize;
+        let index = (number % count) as usize;
         &**self.sockets.get(index).expect("a relay has at least one socket")
     }
 

@@ -191,10 +191,15 @@ impl Relay {
             Some(_) | None => Err(Drop::GrantInvalid),
         };
         match verdict {
-            Ok(()) => Departures::lend(|out| {
-                self.arrange(&sides, out, now, shard);
-                out.depart(self.socket_of(0), |_| &[], now, shard);
-            }),
+            Ok(()) => Departures::of_batch(
+                self.socket_of(0),
+                |_| &[],
+                now,
+                shard,
+                |out| {
+                    self.arrange(&sides, out, now, shard);
+                },
+            ),
             Err(reason) => shard.dropped_of(whose, reason, 1, now),
         }
     }

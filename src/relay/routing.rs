@@ -74,9 +74,9 @@ impl Relay {
                 let records =
                     flow.packets.clone().map(|index| Record { head, body: payload(index) });
                 let arrival = Arrival { source: flow.source, origin: Origin::Relayed, at: now };
+                out.flush_later(&session);
                 session.push(records, &arrival);
                 shard.bridged(flow.transport, Transport::Wss, count, bytes);
-                out.flush_later(&session);
             }
             Destination::Endpoint(endpoint) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);

@@ -21,6 +21,8 @@ const SOURCES: usize = 32_768;
 /// gives to that socket.
 pub struct Worker {
     socket: Arc<dyn Datagrams>,
+    /// Which of the relay's sockets it is.
+    number: u64,
     sources: Places<Source>,
     kernel_dropped: u32,
 }
@@ -49,8 +51,9 @@ struct Batch<'a> {
 impl Relay {
     /// One worker for each socket.
     pub fn workers(&self) -> impl Iterator<Item = Worker> + '_ {
-        self.sockets.iter().map(|socket| Worker {
+        self.sockets.iter().zip(0..).map(|(socket, number)| Worker {
             socket: Arc::clone(socket),
+            number,
             sources: Places::new(SOURCES),
             kernel_dropped: 0,
         })
@@ -75,7 +78,9 @@ impl Relay {
         shard.kernel_dropped(lost.into());
         let rules = &**self.rules.load();
         let batch = Batch { received, rules, now, shard };
-        Departures::lend(|out| {
+        let socket = self.socket_of(worker.number);
+        let packet = |index| received.packet(index);
+        Departures::of_batch(socket, packet, now, shard, |out| {
             let mut flow: Option<(SocketAddr, Flow)> = None;
             for (index, (datagram, packet)) in received.iter().enumerate() {
                 let from = From {
@@ -129,7 +134,6 @@ impl Relay {
             if let Some((address, flow)) = flow {
                 self.route_checked(address, &flow, &batch, out);
             }
-            out.depart(&*worker.socket, |index| received.packet(index), now, shard);
         });
     }
 

@@ -31,59 +31,64 @@ impl Relay {
         let rules = self.rules.load();
         let canary = session.principal.realm == Realm::Canary;
         let rates = if canary { &UNLIMITED } else { &rules.source };
-        Departures::lend(|out| {
-            // A copy: whoever replaces this session reads it under the table's lock.
-            let mut inbound = *session.inbound.lock();
-            let mut flow: Option<Flow> = None;
-            for (index, packet) in frames.iter().enumerate() {
-                let dest = match beacon::decode(packet) {
-                    Ok(Packet::Relay(relay)) => {
-                        admit(rates, session, &relay, packet.len(), &mut inbound, now)
-                            .map_err(|reason| (reason, Some(relay.dest)))
-                    }
-                    Ok(Packet::Discover(discover)) => {
-                        self.discover_over_session(session, &discover, out, now, shard);
-                        continue;
-                    }
-                    Ok(other) => Err((reason_over_session(&other), None)),
-                    Err(error) => Err((decode_reason(error), None)),
-                };
-                let dest = match dest {
-                    Ok(dest) => dest,
-                    Err((reason, dest)) => {
-                        // In the name of who it proved to be, whatever the packet says.
-                        let whose = Whose { sender: Some(session.id()), dest };
-                        shard.dropped_of(whose, reason, 1, now);
-                        continue;
-                    }
-                };
-                match &mut flow {
-                    Some(flow) if flow.dest == dest && flow.packets.end == index => {
-                        flow.packets.end = index + 1;
-                    }
-                    _ => {
-                        let next = Flow {
-                            transport: Transport::Wss,
-                            source: peers::Source::Session(session.generation()),
-                            sender: session.id(),
-                            dest,
-                            packets: index..index + 1,
-                            header: RELAY_HEADER,
-                            canary: canary.then(|| Arc::clone(session)),
-                        };
-                        if let Some(flow) = flow.replace(next) {
-                            self.route(&flow, |i| frames.packet(i), out, now, shard);
+        let socket = self.socket_of(session.generation());
+        Departures::of_batch(
+            socket,
+            |i| frames.packet(i),
+            now,
+            shard,
+            |out| {
+                // A copy: whoever replaces this session reads it under the table's lock.
+                let mut inbound = *session.inbound.lock();
+                let mut flow: Option<Flow> = None;
+                for (index, packet) in frames.iter().enumerate() {
+                    let dest = match beacon::decode(packet) {
+                        Ok(Packet::Relay(relay)) => {
+                            admit(rates, session, &relay, packet.len(), &mut inbound, now)
+                                .map_err(|reason| (reason, Some(relay.dest)))
+                        }
+                        Ok(Packet::Discover(discover)) => {
+                            self.discover_over_session(session, &discover, out, now, shard);
+                            continue;
+                        }
+                        Ok(other) => Err((reason_over_session(&other), None)),
+                        Err(error) => Err((decode_reason(error), None)),
+                    };
+                    let dest = match dest {
+                        Ok(dest) => dest,
+                        Err((reason, dest)) => {
+                            // In the name of who it proved to be, whatever the packet says.
+                            let whose = Whose { sender: Some(session.id()), dest };
+                            shard.dropped_of(whose, reason, 1, now);
+                            continue;
+                        }
+                    };
+                    match &mut flow {
+                        Some(flow) if flow.dest == dest && flow.packets.end == index => {
+                            flow.packets.end = index + 1;
+                        }
+                        _ => {
+                            let next = Flow {
+                                transport: Transport::Wss,
+                                source: peers::Source::Session(session.generation()),
+                                sender: session.id(),
+                                dest,
+                                packets: index..index + 1,
+                                header: RELAY_HEADER,
+                                canary: canary.then(|| Arc::clone(session)),
+                            };
+                            if let Some(flow) = flow.replace(next) {
+                                self.route(&flow, |i| frames.packet(i), out, now, shard);
+                            }
                         }
                     }
                 }
-            }
-            *session.inbound.lock() = inbound;
-            if let Some(flow) = flow {
-                self.route(&flow, |i| frames.packet(i), out, now, shard);
-            }
-            let socket = self.socket_of(session.generation());
-            out.depart(socket, |i| frames.packet(i), now, shard);
-        });
+                *session.inbound.lock() = inbound;
+                if let Some(flow) = flow {
+                    self.route(&flow, |i| frames.packet(i), out, now, shard);
+                }
+            },
+        );
     }
 
     /// Answers a Discover on the connection that it came over; the node stays a WSS node.
@@ -107,8 +112,8 @@ impl Relay {
         beacon::encode_discover_reply(session.observed, &mut reply);
         let record = Record { head: &reply, body: &[] };
         let source = peers::Source::Session(session.generation());
-        session.push(std::iter::once(record), &Arrival { source, origin: Origin::Ours, at: now });
         out.flush_later(session);
+        session.push(std::iter::once(record), &Arrival { source, origin: Origin::Ours, at: now });
         shard.handled(Handled::Discover, 1);
     }
 }

@@ -12,20 +12,20 @@ fn relay(byte: u8) -> RelayId {
     RelayId(PublicKey([byte; 32]))
 }
 
-fn node(number: u32) -> NodeId {
+pub(super) fn node(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
 /// A relay with two others.
-struct Siblings {
-    fixture: Fixture,
-    cluster: Arc<Cluster>,
-    b: Arc<Member>,
+pub(super) struct Siblings {
+    pub(super) fixture: Fixture,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) b: Arc<Member>,
     c: Arc<Member>,
 }
 
 impl Siblings {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let traffic = Arc::<Traffic>::default();
         let identity =
             Identity { relay: relay(1), boot: [1; 16], name: "test".to_owned(), keepalive: SECOND };

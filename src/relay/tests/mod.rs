@@ -17,6 +17,7 @@ use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
 use crate::wire::websocket::Opcode;
 
 mod cluster;
+mod panics;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -160,11 +161,15 @@ impl Stream for Silent {
 
 /// A session of a node that never says anything.
 fn log_in(relay: &Relay, number: u32) -> Registration<NodeId> {
+    log_in_over(Silent, relay, number)
+}
+
+fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration<NodeId> {
     let name = NodeId::new(number).unwrap();
     let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
     let limits = Limits { bytes: 1_000_000, age: SECOND, message: 65_536 };
     let traffic = Arc::clone(&relay.traffic);
-    let link = Link { stream: Box::new(Silent), framing: Opcode::Binary, limits, traffic };
+    let link = Link { stream: Box::new(stream), framing: Opcode::Binary, limits, traffic };
     let session = Session::new(principal, 1, at(3), link, Instant::now());
     relay.table.register(session.into(), Takeover::Always).unwrap()
 }

@@ -1,0 +1,105 @@
+//! A batch that panics: what it had queued leaves all the same, whichever way it came.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::cluster::{Siblings, node};
+use super::*;
+use crate::cluster::Local as _;
+use crate::metrics::Transport;
+use crate::wire::Frames as Batch;
+use crate::wire::cluster::{Frame, Frames, Run as Flow, add_packet, begin_packets};
+
+/// A stream whose writes are a bug.
+#[derive(Debug)]
+struct Broken;
+
+impl Stream for Broken {
+    fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn try_write(&self, _: &[u8]) -> io::Result<usize> {
+        panic!("a bug");
+    }
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+    fn shutdown_write(&self) {}
+}
+
+/// Nodes that a batch goes to: 31 has a broken session, 32 a good one, 33 an endpoint.
+struct Receivers {
+    _sessions: [Registration<NodeId>; 2],
+}
+
+impl Receivers {
+    fn of(fixture: &mut Fixture) -> Self {
+        let sessions =
+            [log_in_over(Broken, &fixture.relay, 31), log_in_over(Silent, &fixture.relay, 32)];
+        assert_eq!(fixture.one(at(33), &discover(33), Instant::now()).len(), 1);
+        Self { _sessions: sessions }
+    }
+
+    /// Carries a batch out that panics, and sees that it reached 32 and 33.
+    fn after(fixture: &Fixture, batch: impl FnOnce()) {
+        assert!(catch_unwind(AssertUnwindSafe(batch)).is_err());
+        let traffic = &fixture.relay.traffic;
+        assert_eq!(traffic.packets_out(Transport::Wss), (1, 0));
+        let sent = std::mem::take(&mut *fixture.wire.runs.lock());
+        assert_eq!(sent, [(at(33), vec![delivery(12, b"x")])]);
+    }
+}
+
+#[test]
+fn panic_in_a_batch_of_datagrams_loses_nothing_that_it_had_queued() {
+    let mut fixture = Fixture::new();
+    let _receivers = Receivers::of(&mut fixture);
+    let packets = [31, 32, 33].map(|dest| packet(12, dest, b"x"));
+    let datagrams: Vec<_> = packets.iter().map(|packet| (at(12), &packet[..])).collect();
+    let received = Received::of(&datagrams);
+    let relay = Arc::clone(&fixture.relay);
+    let mut worker = relay.workers().next().unwrap();
+
+    Receivers::after(&fixture, || relay.route_datagrams(&mut worker, &received, Instant::now()));
+}
+
+#[test]
+fn panic_in_a_batch_of_a_session_loses_nothing_that_it_had_queued() {
+    let mut fixture = Fixture::new();
+    let _receivers = Receivers::of(&mut fixture);
+    let _sender = log_in(&fixture.relay, 12);
+    let session = fixture.relay.table.session(NodeId::new(12).unwrap()).unwrap();
+    let bytes = [31, 32, 33].map(|dest| packet(12, dest, b"x")).concat();
+    let ranges = [0..10, 10..20, 20..30];
+    let relay = Arc::clone(&fixture.relay);
+
+    Receivers::after(&fixture, || {
+        relay.route_frames(&session, Batch::new(&bytes, &ranges), Instant::now());
+    });
+}
+
+#[test]
+fn panic_in_a_batch_of_another_relay_loses_nothing_that_it_had_queued() {
+    let mut siblings = Siblings::new();
+    let _receivers = Receivers::of(&mut siblings.fixture);
+    let mut bytes = Vec::new();
+    for dest in [32, 33, 99] {
+        let run = Flow { dest: node(dest), sender: node(12), epoch: 5 };
+        let at = begin_packets(&run, &mut bytes);
+        add_packet(at, b"x", &mut bytes);
+    }
+    let packets: Vec<_> = Frames::new(&bytes)
+        .map(|frame| match frame {
+            Ok(Frame::Packets(packets)) => packets,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let relay = Arc::clone(&siblings.fixture.relay);
+
+    // The batch is not even whole: the panic comes while it is routed.
+    Receivers::after(&siblings.fixture, || {
+        relay.deliver(siblings.b.relay, &packets, Instant::now(), &mut |_, _| panic!("a bug"));
+    });
+}
