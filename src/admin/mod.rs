@@ -233,6 +233,8 @@ mod tests {
                 learnt_nodes: 0,
                 beacons: 0,
                 packets_queued: 0,
+                packets_dropped: 0,
+                expected_drops: Vec::new(),
                 cluster: None,
             }),
             tables: Box::new(Tables::default),

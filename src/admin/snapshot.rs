@@ -47,6 +47,10 @@ pub struct Status {
     pub beacons: usize,
     /// Relayed packets that wait in outboxes.
     pub packets_queued: u64,
+    /// Packets that were dropped, but for the reasons of `expected_drops`.
+    pub packets_dropped: u64,
+    /// Reasons for which packets are dropped all the time and nothing is wrong.
+    pub expected_drops: Vec<&'static str>,
     /// The cluster, where the relay is part of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<cluster::Status>,

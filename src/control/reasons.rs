@@ -48,6 +48,10 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         Drop::EndpointsFull => "as many UDP nodes as --max-nodes allows",
         Drop::DiscoverForOther => "a Discover over WebSocket for another node",
         Drop::NotOverWss => "a type that has no meaning over WebSocket",
+        Drop::PunchOverWss => "a punch over WebSocket, as daemons in compat mode send all the time",
+        Drop::DirectProbe => {
+            "a probe for a direct way, as daemons in compat mode send over WebSocket all the time"
+        }
         Drop::PunchRateLimited => "over --punch-rate punches a second, of all nodes together",
         Drop::PunchSourceLimited => "more than one punch a second of one address",
         Drop::PunchUnknownTarget => "a side of the punch has no UDP endpoint here",

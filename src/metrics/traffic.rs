@@ -229,6 +229,14 @@ impl Traffic {
         self.sum(|shard| &shard.dropped[reason.index()])
     }
 
+    /// Packets dropped for any reason but those of which nothing is wrong
+    /// ([`Drop::is_expected`]).
+    #[must_use]
+    pub fn packets_dropped_unexpectedly(&self) -> u64 {
+        let unexpected = Drop::ALL.iter().copied().filter(|reason| !reason.is_expected());
+        unexpected.map(|reason| self.packets_dropped(reason)).sum()
+    }
+
     /// What was dropped lately of the packets from and to a node, the latest first: one entry
     /// for each pair and reason, whichever threads noted it.
     #[must_use]

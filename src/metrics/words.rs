@@ -74,6 +74,10 @@ words! {
         DiscoverForOther => "discover_for_other",
         /// A packet that has no meaning over WSS.
         NotOverWss => "not_over_wss",
+        /// A punch over WSS: daemons in compat mode send one all the time.
+        PunchOverWss => "punch_over_wss",
+        /// A probe for a direct way to another node: likewise.
+        DirectProbe => "direct_probe",
         /// Over the punches a second of the relay.
         PunchRateLimited => "punch_rate_limited",
         /// Over the punches a second of the source address.
@@ -108,6 +112,15 @@ words! {
         NotHere => "not_here",
         /// A packet from another relay in the name of a node that is elsewhere.
         SenderElsewhere => "sender_elsewhere",
+    }
+}
+
+impl Drop {
+    /// Whether packets are dropped for this reason wherever daemons are in compat mode, and
+    /// nothing is wrong: people are not told of them, and no alert counts them.
+    #[must_use]
+    pub const fn is_expected(self) -> bool {
+        matches!(self, Self::PunchOverWss | Self::DirectProbe)
     }
 }
 

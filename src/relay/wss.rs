@@ -52,10 +52,16 @@ impl Relay {
                             continue;
                         }
                         Ok(other) => Err((reason_over_session(&other), None)),
+                        Err(_) if beacon::is_direct_probe(packet) => Err((Drop::DirectProbe, None)),
                         Err(error) => Err((decode_reason(error), None)),
                     };
                     let dest = match dest {
                         Ok(dest) => dest,
+                        // Nobody asks what became of these, and there are many.
+                        Err((reason, _)) if reason.is_expected() => {
+                            shard.dropped(reason, 1);
+                            continue;
+                        }
                         Err((reason, dest)) => {
                             // In the name of who it proved to be, whatever the packet says.
                             let whose = Whose { sender: Some(session.id()), dest };
@@ -135,9 +141,10 @@ fn admit(
 
 const fn reason_over_session(packet: &Packet<'_>) -> Drop {
     match packet {
-        // A punch needs a UDP endpoint, which a WSS node has not; a Sync is the word of a
-        // beacon, which speaks UDP.
-        Packet::PunchRequest(_) | Packet::Sync(_) => Drop::NotOverWss,
+        // Needs a UDP endpoint, which a WSS node has not.
+        Packet::PunchRequest(_) => Drop::PunchOverWss,
+        // The word of a beacon, which speaks UDP.
+        Packet::Sync(_) => Drop::NotOverWss,
         Packet::DiscoverReply(_)
         | Packet::PunchCommand(_)
         | Packet::Deliver(_)

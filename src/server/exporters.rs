@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
-use crate::metrics::{self, Registry, Talkers, Traffic, Word as _, family};
+use crate::metrics::{self, Drop, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::peers::Table;
 use crate::relay::Relay;
@@ -113,6 +113,12 @@ pub(super) fn status(
         learnt_nodes: table.learnt_count(),
         beacons: relay.beacons().sources(),
         packets_queued: traffic.packets_queued(),
+        packets_dropped: traffic.packets_dropped_unexpectedly(),
+        expected_drops: Drop::ALL
+            .iter()
+            .filter(|reason| reason.is_expected())
+            .map(|reason| reason.word())
+            .collect(),
         cluster: cluster.as_ref().map(|cluster| cluster.status()),
     })
 }

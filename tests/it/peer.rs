@@ -306,6 +306,13 @@ pub(crate) fn punch(requester: u32, target: u32, grant: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// A probe for a direct way that begins so.
+pub(crate) fn direct_probe(magic: &[u8; 4]) -> Vec<u8> {
+    let mut probe = magic.to_vec();
+    probe.resize(70, 0x5a);
+    probe
+}
+
 /// A grant that `key` signs in the name of `target` (SPEC §2.4).
 pub(crate) fn grant(requester: u32, target: u32, expiry: u64, key: &SigningKey) -> Vec<u8> {
     let text = format!("punch-grant:{requester}:{target}:{expiry}");

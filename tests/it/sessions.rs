@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay};
-use crate::peer::{Peer, UdpNode, frame};
+use crate::peer::{Peer, UdpNode, direct_probe, frame};
 
 /// Far longer than a test.
 const NEVER: &str = "1h";
@@ -212,11 +212,17 @@ fn spec_5_2_what_a_session_may_not_send_is_dropped_and_counted() {
     let (a, b) = (Node::new(11), Node::new(12));
     let relay = Relay::with_nodes(&[&a, &b], &[]);
     let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
-    let cases: [(&str, &[u8]); 10] = [
+    let probe = direct_probe(b"PILS");
+    let cases: [(&str, &[u8]); 15] = [
         ("sender_mismatch", &crate::peer::relay(12, 12, b"forged")),
         ("discover_for_other", &[0x01, 0, 0, 0, 12]),
         ("discover_for_other", &[0x08, 0, 0, 0, 12]),
-        ("not_over_wss", &[0x03, 0, 0, 0, 11, 0, 0, 0, 12]),
+        ("punch_over_wss", &[0x03, 0, 0, 0, 11, 0, 0, 0, 12]),
+        ("direct_probe", &probe),
+        ("direct_probe", &direct_probe(b"PILA")),
+        ("unknown_type", &probe[..69]),
+        ("unknown_type", &direct_probe(b"PIL1")),
+        ("unknown_type", &direct_probe(b"PORT")),
         ("not_over_wss", &[0x07, 0, 0, 0, 1, 0, 1, 0, 0, 0, 12]),
         ("not_for_relay", &[0x06, 0, 0, 0, 11, 1]),
         ("unknown_type", &[0x7f]),
@@ -229,6 +235,12 @@ fn spec_5_2_what_a_session_may_not_send_is_dropped_and_counted() {
         wss_a.send(2, packet);
         relay.wait_for_metric(&dropped(reason), before + 1.0);
     }
+    // Of what daemons send all the time nobody is told.
+    let status = crate::control::ask(&relay, &["status"]);
+    assert_eq!(status["packets_dropped"], 15 - 3, "{status}");
+    let explained = crate::control::ask(&relay, &["explain", "11"]);
+    let drops = explained["drops"].as_array().unwrap();
+    assert!(!drops.is_empty() && drops.iter().all(|drop| drop["reason"] != "punch_over_wss"));
     wss_a.relay(11, 12, b"and yet it lives");
     assert_eq!(wss_b.read(), Some((2, [&[6, 0, 0, 0, 11][..], b"and yet it lives"].concat())));
     assert!(wss_a.is_silent(Duration::from_millis(50)), "nothing of it is answered");

@@ -6,6 +6,9 @@ export const WINDOW = 300;
 /** Between two snapshots that are further apart than this, a line has a gap. */
 const GAP = 3.5;
 
+/** The family of dropped packets: those with a reason of which nothing is wrong do not count. */
+export const DROPPED = 'pilot_beacon_packets_dropped_total';
+
 export class History {
   #points = [];
   #offset = NaN;
@@ -19,7 +22,9 @@ export class History {
     const isSame = last && uptime > last.uptime && Math.abs(this.#offset + uptime - now) < GAP;
     if (!isSame) this.#offset = now - uptime;
     const families = new Map();
+    const expected = new Set(snapshot.expected_drops.map((reason) => `${DROPPED}{reason="${reason}"}`));
     for (const [name, value] of Object.entries(snapshot.metrics)) {
+      if (expected.has(name)) continue;
       const family = name.split('{', 1)[0];
       families.set(family, (families.get(family) ?? 0) + value);
     }
@@ -30,6 +35,7 @@ export class History {
       uptime,
       metrics: snapshot.metrics,
       families,
+      expected,
       // Rates are over the time since the point before, if it is of the same process.
       seconds: before ? uptime - last.uptime : NaN,
       isAfterGap: !before || at - last.at > GAP,

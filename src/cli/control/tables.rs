@@ -41,7 +41,16 @@ fn status(answer: &Value) -> String {
                 failed.map(|(part, reason)| format!("{part}: {}", text(reason))).collect();
             fields.insert("phase".to_owned(), format!("not ready: {}", failed.join("; ")).into());
         }
-        for key in ["metrics", "top_talkers", "slow_readers", "events", "ready", "failed"] {
+        let for_programs = [
+            "metrics",
+            "top_talkers",
+            "slow_readers",
+            "events",
+            "ready",
+            "failed",
+            "expected_drops",
+        ];
+        for key in for_programs {
             fields.remove(key);
         }
     }

@@ -37,6 +37,9 @@ pub const DELIVER_HEADER: usize = 5;
 /// 16_375 = (65_507 (largest datagram) - 1 (type) - 4 (beacon) - 2 (count)) / 4.
 pub const MAX_SYNC_NODES: usize = (MAX_UDP_PACKET - 7) / 4;
 
+/// Length of a probe for a direct way.
+const DIRECT_PROBE: usize = 70;
+
 /// Length of a punch grant: expiry u64 and a 64-byte signature.
 pub const GRANT_LENGTH: usize = 72;
 
@@ -160,6 +163,14 @@ impl<'a> Sync<'a> {
         let (ids, _) = self.ids.as_chunks::<4>();
         ids.iter().filter_map(|id| NodeId::new(u32::from_be_bytes(*id)))
     }
+}
+
+/// Whether bytes are no packet but a probe of the overlay's own, with which a daemon looks
+/// for a direct way to another: 70 bytes, `PIL` and a letter first (SPEC §5.2).
+#[must_use]
+pub const fn is_direct_probe(packet: &[u8]) -> bool {
+    packet.len() == DIRECT_PROBE
+        && matches!(packet, [b'P', b'I', b'L', letter, ..] if letter.is_ascii_alphabetic())
 }
 
 /// Decodes one packet.

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Node, Relay};
-use crate::peer::{Peer, UdpNode};
+use crate::peer::{Peer, UdpNode, direct_probe, punch};
 
 /// Time between two bursts.
 const TICK: Duration = Duration::from_millis(20);
@@ -86,6 +86,9 @@ fn exchange(peers: &mut [Peer; 2], nodes: &[UdpNode; 2], burst: u32, phase: f64,
     (0..counts[3]).for_each(|_| udp_b.relay(UDP[0], &payload[..100]));
     if tick.is_multiple_of(5) {
         wss_a.relay(WSS[0], ABSENT, b"");
+        // Dropped as well, and no fault: the page must not show these.
+        wss_a.send(2, &punch(WSS[0], WSS[1], &[]));
+        wss_a.send(2, &direct_probe(b"PILS"));
         // A sign of life as well: packets for a silent node are limited.
         udp_a.relay(ABSENT, b"");
     }
