@@ -2,6 +2,7 @@
 
 mod activation;
 mod background;
+mod beacons;
 mod bind;
 mod cluster;
 mod exporters;
