@@ -73,10 +73,7 @@ impl Destination {
 }
 
 /// Connects to the first of `addresses` that answers; what each said, where none does.
-///
-/// # Errors
-/// No address, or none that answers.
-pub async fn first_to_answer(
+async fn first_to_answer(
     addresses: Vec<SocketAddr>,
 ) -> Result<TcpStream, Vec<(SocketAddr, io::Error)>> {
     let mut waiting = addresses.into_iter();
@@ -104,10 +101,7 @@ pub async fn first_to_answer(
 }
 
 /// Connects to one address, for [`LONGEST_ATTEMPT`] at most.
-///
-/// # Errors
-/// What the system says; `TimedOut`.
-pub async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     let connecting = TcpStream::connect(address);
     timeout(LONGEST_ATTEMPT, connecting).await.unwrap_or_else(|_| {
         let text = format!("no answer within {LONGEST_ATTEMPT:?}");

@@ -23,8 +23,8 @@ use crate::harness::{Node, Relay};
 use crate::registry::{Answer, Registry};
 
 /// What a run of the doctor came to.
-struct Diagnosis {
-    code: i32,
+pub(crate) struct Diagnosis {
+    pub(crate) code: i32,
     report: Value,
 }
 
@@ -47,7 +47,7 @@ impl Diagnosis {
     }
 
     /// Asserts that a check ended so, and says this.
-    fn assert(&self, check: &str, verdict: &str, part: &str) {
+    pub(crate) fn assert(&self, check: &str, verdict: &str, part: &str) {
         let (is, text) = self.of(check);
         assert!(
             is == verdict && text.contains(part),
@@ -64,7 +64,15 @@ fn doctor<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Diagnosis 
 
 /// Runs it with this PATH, by which it finds Caddy.
 fn doctor_in<A: AsRef<OsStr>>(path: &str, arguments: impl IntoIterator<Item = A>) -> Diagnosis {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    doctor_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), path, arguments)
+}
+
+/// Runs it by this command, to which the arguments are added.
+pub(crate) fn doctor_by<A: AsRef<OsStr>>(
+    mut command: Command,
+    path: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Diagnosis {
     // Caddy writes to its home whatever it is asked.
     let home = tempfile::tempdir().unwrap();
     command.env_clear().env("HOME", home.path()).env("PATH", path);

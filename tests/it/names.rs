@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::cluster::network::Network;
 use crate::cluster::{mesh_arguments, wait_for_members};
+use crate::doctor::doctor_by;
 use crate::harness::{Node, Program, Relay};
 use crate::peer::Peer;
 use crate::registry::{Answer, Registry};
@@ -120,4 +121,28 @@ fn relays_link_though_the_first_address_of_a_name_is_dead() {
         names.relay_on(1, &mesh_arguments(folder, &binds[1], &binds[1..])),
     ];
     relays.iter().for_each(|relay| wait_for_members(relay, 2));
+}
+
+#[test]
+fn doctor_blames_the_dead_address_and_nothing_else() {
+    let (names, node) = (Names::new(1, HERE), Node::new(11));
+    let bind = format!("{}:0", names.here());
+    // Shorter than the doctor's patience: a connection that idles meanwhile is closed.
+    let flags = ["--wss-bind", &bind, "--public-plaintext", "--auth-timeout", "1s"];
+    let relay =
+        Relay::with_nodes(&[&node], &[&flags[..], &["--relay-name", "relay.test"]].concat());
+    let url = format!("ws://relay.test:{}", relay.wss.port());
+    let key = node.write_key(names.folder.path()).display().to_string();
+
+    let doctor = names.run_on(0, env!("CARGO_BIN_EXE_beacon-relay"));
+    let path = std::env::var("PATH").unwrap();
+    let arguments = [&*url, "--node-id", "11", "--key", &key];
+    let diagnosis = doctor_by(doctor, &path, arguments);
+
+    let dead = format!("but not [{DEAD}]:{}", relay.wss.port());
+    diagnosis.assert("tcp", "warning", &dead);
+    for check in ["upgrade", "challenge", "relay-name", "login", "largest-frame"] {
+        diagnosis.assert(check, "ok", "");
+    }
+    assert_eq!(diagnosis.code, 1);
 }

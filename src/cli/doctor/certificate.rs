@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,12 +42,12 @@ const FAR: u64 = 253_402_300_799;
 const LONGEST_CHAIN: usize = 8;
 
 /// Shakes hands; the connection, and whether the certificate is to be trusted.
-pub(super) async fn check(
+pub(super) async fn check<S: AsyncRead + AsyncWrite + Unpin>(
     target: &Target,
     ca: Option<&Path>,
-    tcp: TcpStream,
+    stream: S,
     report: &mut Report,
-) -> Option<(TlsStream<TcpStream>, bool)> {
+) -> Option<(TlsStream<S>, bool)> {
     let judge = match ca.map_or_else(system_roots, file_roots).map_err(|error| error.to_string()) {
         Ok(roots) => Judge::new(roots),
         Err(error) => Err(error),
@@ -63,7 +63,7 @@ pub(super) async fn check(
         report.fail("tls", "the host is no name of a certificate", "correct the URL");
         return None;
     };
-    let shaken = timeout(PATIENCE, judge.connector().connect(name, tcp)).await;
+    let shaken = timeout(PATIENCE, judge.connector().connect(name, stream)).await;
     let tls = match shaken {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => {

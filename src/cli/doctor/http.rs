@@ -1,21 +1,23 @@
 //! A plain HTTP GET, for the operators' port of a relay and for Caddy's.
 
 use std::io;
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::PATIENCE;
+use crate::config::HostPort;
+use crate::net::dial::Destination;
+use crate::net::resolve::Resolver;
 
 /// Longest answer that is read, in bytes: far above any configuration or scrape.
 const LONGEST: u64 = 16 << 20;
 
-/// The status and the body.
-pub(super) async fn http_get(server: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+/// The status and the body of what `server` answers.
+pub(super) async fn http_get(server: &HostPort, path: &str) -> io::Result<(u16, String)> {
     let answered = async {
-        let mut stream = TcpStream::connect(server).await?;
+        let destination = Destination::new(server.host(), server.port(), Resolver::shared());
+        let mut stream = destination.connect().await?;
         // HTTP/1.0, so that no answer is chunked.
         let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;

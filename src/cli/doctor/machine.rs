@@ -15,8 +15,9 @@ const FULL: u64 = 90;
 /// Looks at the relay that these settings are of, as its operators' port shows it.
 pub(super) async fn check_relay(config: &Config, report: &mut Report) {
     let admin = local(config.admin_bind);
-    let ready = http_get(admin, "/readyz").await;
-    let metrics = http_get(admin, "/metrics").await;
+    let server = admin.to_string().parse().expect("an address is a host and a port");
+    let ready = http_get(&server, "/readyz").await;
+    let metrics = http_get(&server, "/metrics").await;
     let (Ok((status, said)), Ok((200, metrics))) = (ready, metrics) else {
         let remedy =
             "start it: systemctl start beacon-relay; is --admin-bind that of its settings?";

@@ -7,6 +7,7 @@ mod certificate;
 mod client_address;
 mod http;
 mod machine;
+mod probe;
 mod proxy;
 mod reach;
 mod registry;
@@ -91,7 +92,8 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
     Ok(())
 }
 
-/// What a peer does, step by step; after a failure the steps that need it are not tried.
+/// What a peer does, step by step and at each address; after a failure the steps that need it
+/// are not tried.
 async fn check_url(url: &str, args: &Args, report: &mut Report) -> Result<(), Exit> {
     let login = session::Login::read(args)?;
     let target = match Target::parse(url) {
@@ -101,29 +103,19 @@ async fn check_url(url: &str, args: &Args, report: &mut Report) -> Result<(), Ex
             return Ok(());
         }
     };
-    let Some(tcp) = reach::check(&target, report).await else { return Ok(()) };
-    let (local, remote) = (tcp.local_addr(), tcp.peer_addr());
-    let usable = if target.tls {
-        match certificate::check(&target, args.ca.as_deref(), tcp, report).await {
-            Some((tls, trusted)) => upgrade::check(&target, args, tls, report).await && trusted,
-            None => false,
-        }
-    } else {
-        report.skip("tls", "ws:// has none: this is the relay itself, or a path without TLS");
-        upgrade::check(&target, args, tcp, report).await
-    };
+    let Some(addresses) = reach::check_name(&target, report).await else { return Ok(()) };
+    let probes = probe::check(addresses, &target, args, report).await;
     let Some(login) = login else {
         report.skip("login", "--node-id N --key FILE log in and use the session");
         return Ok(());
     };
-    if !usable {
+    let Some(usable) = probes.iter().find(|probe| probe.usable) else {
         report.skip("login", "not tried after the failure above");
         return Ok(());
-    }
-    if let (Some(observed), Ok(local), Ok(remote)) =
-        (session::check(url, &target, &login, report).await, local, remote)
-    {
-        client_address::check(observed, local.ip(), remote.ip(), target.tls, report);
+    };
+    let observed = session::check(url, &target, &login, usable.address, report).await;
+    if let (Some(observed), Some(local)) = (observed, usable.local) {
+        client_address::check(observed, local, usable.address.ip(), target.tls, report);
     }
     Ok(())
 }

@@ -3,17 +3,23 @@
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant, timeout};
 
 use super::PATIENCE;
 use super::report::Report;
 use crate::client::Target;
+use crate::net::dial::MAX_ADDRESSES;
+use crate::net::resolve::Resolver;
 
-/// Resolves the name and dials every address of it; the connection to the first that answers.
-pub(super) async fn check(target: &Target, report: &mut Report) -> Option<TcpStream> {
+/// Longest wait for the answer to a connection: by then it was asked for three times, after 0,
+/// 1 and 3 s.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Resolves the name; the addresses that a peer would try.
+pub(super) async fn check_name(target: &Target, report: &mut Report) -> Option<Vec<SocketAddr>> {
     let Target { host, port, .. } = target;
-    let addresses = match resolve(host, *port).await {
+    let mut addresses = match resolve(host, *port).await {
         Ok(addresses) => addresses,
         Err(error) => {
             let remedy = format!("add A and AAAA records for {host}, or correct the URL");
@@ -22,50 +28,64 @@ pub(super) async fn check(target: &Target, report: &mut Report) -> Option<TcpStr
         }
     };
     let listed: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
-    report.ok("name", format!("{host} is {}", listed.join(", ")));
-
-    let (mut first, mut silent) = (None, Vec::new());
-    for address in addresses {
-        let started = Instant::now();
-        match dial(address).await {
-            Ok(tcp) if first.is_none() => first = Some((tcp, address, started.elapsed())),
-            Ok(_another) => {}
-            Err(error) => silent.push(format!("{address} ({error})")),
-        }
-    }
-    let Some((tcp, address, took)) = first else {
-        let remedy = format!("is the proxy running, and TCP {port} open in the firewall?");
-        report.fail("tcp", format!("nobody answers: {}", silent.join(", ")), remedy);
-        return None;
-    };
-    let answered = format!("{address} answers in {:.1} ms", took.as_secs_f64() * 1_000.0);
-    if silent.is_empty() {
-        report.ok("tcp", answered);
+    let found = format!("{host} is {}", listed.join(", "));
+    if addresses.len() > MAX_ADDRESSES {
+        let remedy =
+            format!("take some out: peers try {MAX_ADDRESSES} at most, as this check does");
+        report.warn("name", found, remedy);
     } else {
-        let found = format!("{answered}, but not {}", silent.join(", "));
-        let remedy = "listen there too, or take the record out: peers wait for it in vain, unless \
-                      only this machine has no route";
-        report.warn("tcp", found, remedy);
+        report.ok("name", found);
     }
-    Some(tcp)
+    addresses.truncate(MAX_ADDRESSES);
+    Some(addresses)
 }
 
 /// The addresses of a name, each once.
 pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found = timeout(PATIENCE, lookup_host((host, port))).await;
-    let mut addresses: Vec<_> = found.map_err(|_| io::ErrorKind::TimedOut)??.collect();
-    let mut seen = Vec::new();
-    addresses.retain(|address| {
-        let new = !seen.contains(address);
-        seen.push(*address);
-        new
-    });
-    if addresses.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-    }
-    Ok(addresses)
+    let resolver = Resolver::shared();
+    let found = timeout(PATIENCE, resolver.resolve(host, port)).await;
+    found.unwrap_or_else(|_late| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s"))
+    })
 }
 
-async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
-    timeout(PATIENCE, TcpStream::connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)?
+/// Connects to one address; the connection, and how long it took.
+pub(super) async fn dial(address: SocketAddr) -> io::Result<(TcpStream, Duration)> {
+    let started = Instant::now();
+    let connected = timeout(ANSWER, TcpStream::connect(address)).await;
+    let tcp = connected.unwrap_or_else(|_late| {
+        Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"))
+    })?;
+    Ok((tcp, started.elapsed()))
+}
+
+/// Says who answers: each address, with the time that it took or what was wrong.
+pub(super) fn tell(answers: &[(SocketAddr, Result<Duration, String>)], report: &mut Report) {
+    let mut answered = Vec::new();
+    let mut silent = Vec::new();
+    for (address, answer) in answers {
+        match answer {
+            Ok(took) => answered.push((took, address)),
+            Err(error) => silent.push(format!("{address} ({error})")),
+        }
+    }
+    let Some((took, address)) = answered.iter().min() else {
+        let port = answers.first().map_or(0, |(address, _)| address.port());
+        let remedy = format!("is the proxy running, and TCP {port} open in the firewall?");
+        report.fail("tcp", format!("nobody answers: {}", silent.join(", ")), remedy);
+        return;
+    };
+    let mut found = format!("{address} answers in {:.1} ms", took.as_secs_f64() * 1_000.0);
+    let others = answered.iter().filter(|(_, other)| other != address);
+    for (_, other) in others {
+        found = format!("{found}, {other} too");
+    }
+    if silent.is_empty() {
+        report.ok("tcp", found);
+    } else {
+        let found = format!("{found}, but not {}", silent.join(", "));
+        let remedy = "listen there too, or take the record out: peers wait for it in vain, unless \
+                      only this machine has no route";
+        report.warn("tcp", found, remedy);
+    }
 }

@@ -1,6 +1,7 @@
 //! What the doctor found, a line a check; how bad it is, and what to do.
 
 use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -88,6 +89,35 @@ impl Report {
         self.checks.push(Finding { check, verdict, found, remedy });
     }
 
+    /// Takes in what was found at several addresses, check by check: once what is the same at
+    /// all, and else with the addresses at which it was found.
+    pub(super) fn merge(&mut self, reports: &[(SocketAddr, &Self)]) {
+        let mut checks: Vec<&'static str> = Vec::new();
+        for finding in reports.iter().flat_map(|(_, report)| &report.checks) {
+            if !checks.contains(&finding.check) {
+                checks.push(finding.check);
+            }
+        }
+        for check in checks {
+            let mut groups: Vec<(&Finding, Vec<String>)> = Vec::new();
+            for (address, report) in reports {
+                for finding in report.checks.iter().filter(|finding| finding.check == check) {
+                    match groups.iter_mut().find(|(known, _)| *known == finding) {
+                        Some((_, addresses)) => addresses.push(address.to_string()),
+                        None => groups.push((finding, vec![address.to_string()])),
+                    }
+                }
+            }
+            for (finding, addresses) in groups {
+                let mut finding = finding.clone();
+                if addresses.len() < reports.len() {
+                    finding.found = format!("at {}: {}", addresses.join(", "), finding.found);
+                }
+                self.checks.push(finding);
+            }
+        }
+    }
+
     fn count(&self, verdict: Verdict) -> usize {
         self.checks.iter().filter(|finding| finding.verdict == verdict).count()
     }
@@ -149,6 +179,24 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!(json["checks"][1]["remedy"], "look");
         assert_eq!(json["checks"][2]["verdict"], "skipped");
+    }
+
+    #[test]
+    fn what_differs_between_addresses_names_them() {
+        let [one, two, three] = [1, 2, 3].map(|n| SocketAddr::from(([192, 0, 2, n], 443)));
+        let [mut good, mut bad] = [Report::default(), Report::default()];
+        good.ok("tls", "TLSv1.3");
+        good.ok("upgrade", "a WebSocket");
+        bad.ok("tls", "TLSv1.3");
+        bad.fail("upgrade", "refused", "look");
+        let mut report = Report::default();
+        report.merge(&[(one, &good), (two, &bad), (three, &good)]);
+        assert_eq!(
+            report.to_string(),
+            "ok       tls            TLSv1.3\n\
+             ok       upgrade        at 192.0.2.1:443, 192.0.2.3:443: a WebSocket\n\
+             FAILED   upgrade        at 192.0.2.2:443: refused -> look\n"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::report::Report;
 use super::{Args, Exit, PATIENCE};
 use crate::client::{Client, ConnectError, LoginError, MAX_PAYLOAD, Options, Target, read_key};
 use crate::ids::{NodeId, PublicKey};
+use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 
 /// Round trips beyond this are worth a look.
@@ -40,15 +41,18 @@ impl Login {
     }
 }
 
-/// Logs in, and uses the session; the address that the relay takes this client to have.
+/// Logs in at this address of the name, and uses the session; the address that the relay takes
+/// this client to have.
 pub(super) async fn check(
     url: &str,
     target: &Target,
     login: &Login,
+    address: SocketAddr,
     report: &mut Report,
 ) -> Option<IpAddr> {
     let mut options = Options::new(url, login.node, login.key.clone());
     options.trust = login.trust.clone();
+    options.resolver = Resolver::new(1, move |_| Ok(vec![address]));
     options.relay_name.clone_from(&login.relay_name);
     // Nobody may believe it: see client_address.
     options.headers.insert("x-forwarded-for", HeaderValue::from_static(FORGED));

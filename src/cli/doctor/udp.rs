@@ -1,12 +1,14 @@
 //! UDP: does the relay answer a Discover from here?
 
+use futures_util::future::join_all;
+
 use crate::client::udp::Peer;
 use crate::ids::NodeId;
 
 use super::reach::resolve;
 use super::report::Report;
 
-/// Asks every address of a `HOST:PORT`.
+/// Asks every address of a `HOST:PORT`, all at the same time.
 pub(super) async fn check(address: &str, report: &mut Report) {
     let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let Some((host, port)) = parts else {
@@ -22,8 +24,11 @@ pub(super) async fn check(address: &str, report: &mut Report) {
             return;
         }
     };
-    for relay in addresses {
-        match Peer::connect(relay, stranger(), None, false).await {
+    let asked = addresses
+        .into_iter()
+        .map(async |relay| (relay, Peer::connect(relay, stranger(), None, false).await));
+    for (relay, answer) in join_all(asked).await {
+        match answer {
             Ok(peer) => {
                 report.ok("udp", format!("{relay} sees this machine at {}", peer.observed()));
             }
@@ -32,7 +37,7 @@ pub(super) async fn check(address: &str, report: &mut Report) {
                     "open UDP {port} in the relay's firewall, and here for answers; is the \
                      relay's --udp-bind on that address?"
                 );
-                report.warn("udp", error.to_string(), remedy);
+                report.warn("udp", format!("{relay}: {error}"), remedy);
             }
         }
     }
