@@ -26,6 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
+use crate::cluster::MemberStatus;
 use crate::metrics::Registry;
 use counters::Counters;
 use feed::Feed;
@@ -190,15 +191,24 @@ async fn cluster_members(State(Pages { sources, .. }): State<Pages>) -> Response
     let Some(cluster) = (sources.status)().cluster else {
         return (StatusCode::NOT_FOUND, "this relay is not part of a cluster\n").into_response();
     };
-    let mut text =
-        format!("{:<64}  {:<9}{:>8}{:>10}  ADDRESS\n", "RELAY", "STATE", "AGE", "WAITING");
-    let mut row = |relay: &str, state: &str, seconds: u64, bytes: usize, address: &str| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{relay:<64}  {state:<9}{seconds:>7}s{bytes:>9}B  {address}");
-    };
-    row(&cluster.relay, "self", sources.since.elapsed().as_secs(), 0, "");
+    let mut text = format!(
+        "{:<64}  {:<9}{:>8}{:>10}{:>12}  ADDRESS\n",
+        "RELAY", "STATE", "AGE", "WAITING", "CLOCK"
+    );
+    let mut row =
+        |relay: &str, state: &str, seconds: u64, bytes: usize, ahead_ms, address: &str| {
+            let clock = Option::<i64>::map_or(ahead_ms, "-".to_owned(), |ms| format!("{ms:+}ms"));
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "{relay:<64}  {state:<9}{seconds:>7}s{bytes:>9}B{clock:>12}  {address}"
+            );
+        };
+    let age = sources.since.elapsed().as_secs();
+    row(&cluster.relay, "self", age, 0, cluster.clock_ahead_ms, "");
     for member in &cluster.members {
-        row(&member.relay, member.state, member.seconds, member.waiting_bytes, &member.address);
+        let &MemberStatus { state, seconds, waiting_bytes, clock_ahead_ms, .. } = member;
+        row(&member.relay, state, seconds, waiting_bytes, clock_ahead_ms, &member.address);
     }
     text.into_response()
 }

@@ -79,6 +79,10 @@ impl Cluster {
                     self.locations.gone(id, member.relay, epoch);
                 }
                 Ok(Frame::Alive | Frame::Unknown) => {}
+                Ok(Frame::Clock(reading)) => {
+                    let Now { at, unix_ms } = self.now();
+                    member.hear_clock(reading, unix_ms, at);
+                }
                 Ok(Frame::Draining) => {
                     if member.drains() {
                         tracing::info!(relay = %member.relay, "a relay of the cluster is draining");

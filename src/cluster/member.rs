@@ -3,10 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::{Clock, Notice};
 use super::outbox::Outbox;
 use crate::ids::{NodeId, RelayId};
+use crate::wire::cluster::{Frame, Reading};
 
 /// A relay with an authenticated link to us.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Member {
     pub ending: CancellationToken,
     heard_ms: AtomicU64,
     draining: AtomicBool,
+    clock: Mutex<Clock>,
+    pub(super) clock_notice: Notice,
 }
 
 impl Member {
@@ -36,6 +41,8 @@ impl Member {
             ending: CancellationToken::new(),
             heard_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            clock: Mutex::default(),
+            clock_notice: Notice::default(),
         }
     }
 
@@ -50,6 +57,23 @@ impl Member {
     pub fn silence(&self, now: Instant) -> Duration {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
         now.saturating_duration_since(self.since).saturating_sub(heard)
+    }
+
+    /// Tells it what our clock shows.
+    pub(super) fn tell_clock(&self, unix_ms: u64, now: Instant) {
+        let reading = self.clock.lock().reading(unix_ms, now);
+        self.outbox.say(&Frame::Clock(reading), now);
+    }
+
+    /// Takes in what its clock shows.
+    pub(super) fn hear_clock(&self, reading: Reading, unix_ms: u64, now: Instant) {
+        self.clock.lock().hear(reading, unix_ms, now);
+    }
+
+    /// By how much its clock is ahead of ours, in milliseconds; `None` where it has not told.
+    #[must_use]
+    pub fn clock_ahead_ms(&self) -> Option<i64> {
+        self.clock.lock().ahead_ms()
     }
 
     /// Notes that it takes no new nodes; true the first time.

@@ -8,6 +8,7 @@
 //! Who has which node is decided by [`Presence`], without IO. Locks are taken in this order:
 //! presence, then places or members, then an outbox; nobody waits for another relay.
 
+mod clock;
 mod counters;
 mod fabric;
 mod identity;
@@ -39,6 +40,7 @@ use crate::metrics::{Drop, Traffic, Transport, Whose};
 use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
 use crate::wire::cluster::{Frame, Packets, Place, Run, Standing};
 
+use clock::{Clocks, Notice, Say, is_off};
 pub use counters::{Counters, Forward, LookupResult, Reject};
 pub use fabric::Fabric;
 pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};
@@ -108,6 +110,7 @@ pub struct Cluster {
     repairs: Mutex<Vec<(NodeId, u64)>>,
     asking: Notify,
     draining: AtomicBool,
+    clock_notice: Notice,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -132,6 +135,7 @@ impl Cluster {
             repairs: Mutex::default(),
             asking: Notify::new(),
             draining: AtomicBool::new(false),
+            clock_notice: Notice::default(),
         })
     }
 
@@ -187,6 +191,7 @@ impl Cluster {
             for member in self.members() {
                 if alive {
                     member.outbox.say(&Frame::Alive, now);
+                    member.tell_clock(self.now().unix_ms, now);
                 }
                 if alive && self.draining.load(Ordering::Relaxed) {
                     // Once might be lost.
@@ -195,6 +200,9 @@ impl Cluster {
                 if member.silence(now) > self.identity.keepalive * DEAD_AFTER {
                     member.ending.cancel();
                 }
+            }
+            if alive {
+                self.watch_clocks(now);
             }
             let expired = self.locations.expire(now);
             self.counters.forwards.of(Forward::LookupExpired).add(expired);
@@ -206,6 +214,34 @@ impl Cluster {
             }
             presence.timeout(now);
             self.settle(presence, now);
+        }
+    }
+
+    /// Says in the log whose clock is off, ours or that of members.
+    fn watch_clocks(&self, now: Instant) {
+        let members = self.members();
+        let clocks = Clocks::of(members.iter().map(|member| &**member));
+        let own_is_off = clocks.own_is_off();
+        let ahead_ms = clocks.own_ahead_ms;
+        match self.clock_notice.about(own_is_off, now) {
+            Say::Off => {
+                tracing::warn!(ahead_ms, "this relay's clock is off those of the other relays");
+            }
+            Say::RightAgain => tracing::info!(ahead_ms, "this relay's clock is right again"),
+            Say::Nothing => {}
+        }
+        for member in members {
+            let ahead_ms = member.clock_ahead_ms();
+            // Where ours is off, theirs are not to blame.
+            let their_fault = !own_is_off && ahead_ms.is_some_and(is_off);
+            let relay = member.relay;
+            match member.clock_notice.about(their_fault, now) {
+                Say::Off => tracing::warn!(%relay, ahead_ms, "the clock of another relay is off"),
+                Say::RightAgain => {
+                    tracing::info!(%relay, ahead_ms, "the clock of another relay is right again");
+                }
+                Say::Nothing => {}
+            }
         }
     }
 

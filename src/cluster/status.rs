@@ -1,11 +1,13 @@
 //! What operators see of the cluster: the table of members, and the families of a scrape.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
-use super::Cluster;
+use super::clock::{Clocks, is_off};
+use super::{Cluster, Member};
 use crate::metrics::family;
 use crate::proto::presence;
 
@@ -28,6 +30,11 @@ pub struct Status {
     pub looked_up: usize,
     /// Words that are repeated until they are answered.
     pub outstanding: usize,
+    /// By how much this relay's clock is ahead of those of most others, in milliseconds;
+    /// `None` where they have not told.
+    pub clock_ahead_ms: Option<i64>,
+    /// Whether that is more than the cluster should live with.
+    pub clock_is_off: bool,
 }
 
 /// One other relay.
@@ -45,6 +52,11 @@ pub struct MemberStatus {
     pub silent_ms: u128,
     /// What waits for it, in bytes.
     pub waiting_bytes: usize,
+    /// By how much its clock is ahead of this relay's, in milliseconds; `None` where it has
+    /// not told.
+    pub clock_ahead_ms: Option<i64>,
+    /// Whether its clock, and not this relay's, is the one that is off.
+    pub clock_is_off: bool,
 }
 
 impl Cluster {
@@ -59,7 +71,11 @@ impl Cluster {
     pub fn status(&self) -> Status {
         let now = Instant::now();
         let stats = self.presence.lock().stats();
-        let members = self.members().into_iter().map(|member| {
+        let members = self.members();
+        let clocks = Clocks::of(members.iter().map(|member| &**member));
+        let own_is_off = clocks.own_is_off();
+        let members = members.into_iter().map(|member: Arc<Member>| {
+            let clock_ahead_ms = member.clock_ahead_ms();
             let silence = member.silence(now);
             let state = if member.is_draining() {
                 "draining"
@@ -75,6 +91,8 @@ impl Cluster {
                 seconds: now.saturating_duration_since(member.since).as_secs(),
                 silent_ms: silence.as_millis(),
                 waiting_bytes: member.outbox.bytes(),
+                clock_ahead_ms,
+                clock_is_off: !own_is_off && clock_ahead_ms.is_some_and(is_off),
             }
         });
         Status {
@@ -86,6 +104,8 @@ impl Cluster {
             places: self.locations.places(),
             looked_up: self.locations.waiting(),
             outstanding: stats.outstanding,
+            clock_ahead_ms: clocks.own_ahead_ms,
+            clock_is_off: own_is_off,
         }
     }
 
@@ -118,7 +138,18 @@ impl Cluster {
             let samples = samples.iter().map(|(words, value)| (words.as_slice(), *value));
             family::gauge_values(name, help, &[label], samples)
         };
+        #[allow(clippy::cast_precision_loss)] // milliseconds of thousands of years
+        let own_skew = status.clock_ahead_ms.map_or(0.0, |ms| ms as f64 / 1_000.0);
+        let widest = status.members.iter().filter_map(|m| m.clock_ahead_ms).map(i64::unsigned_abs);
+        #[allow(clippy::cast_precision_loss)]
+        let widest_skew = widest.max().unwrap_or(0) as f64 / 1_000.0;
         families.extend([
+            labelled(
+                "pilot_beacon_cluster_clock_skew_seconds",
+                "By how much clocks of the cluster differ.",
+                "of",
+                &[("own", own_skew), ("widest", widest_skew)],
+            ),
             family::gauge_value(
                 "pilot_beacon_cluster_members",
                 "Relays of the cluster, this one included.",

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ids::PublicKey;
+use crate::wire::cluster::{Frames, Reading, encode};
 
 struct Setup {
     traffic: Arc<Traffic>,
@@ -69,4 +70,55 @@ fn packets_that_waited_for_a_node_which_came_here_are_not_those_of_an_unknown_on
     assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 0);
     assert_eq!(setup.forwards(Forward::Overtaken), 2);
     assert_eq!((setup.traffic.packets_queued(), setup.cluster.locations.waiting()), (0, 0));
+}
+
+/// Has a member tell its clock, which is ahead of ours by so much, as soon as it knows ours.
+async fn tell_clock(cluster: &Cluster, member: &Arc<Member>, ahead_ms: i64) {
+    member.tell_clock(cluster.now().unix_ms, Instant::now());
+    let batch = member.outbox.next_words().await.unwrap();
+    let readings = Frames::<NodeId>::new(&batch.bytes).filter_map(|frame| match frame {
+        Ok(Frame::Clock(reading)) => Some(reading),
+        _ => None,
+    });
+    let echo_ms = readings.last().expect("our clock is told").shown_ms;
+    let shown_ms = echo_ms.checked_add_signed(ahead_ms).unwrap();
+    let mut answer = Vec::new();
+    encode(&Frame::<NodeId>::Clock(Reading { shown_ms, echo_ms, held_ms: 0 }), &mut answer);
+    cluster.receive(member, &answer, Instant::now()).unwrap();
+}
+
+/// Within what a test machine that has other work takes for an answer.
+fn about(seconds: i64, ahead_ms: Option<i64>) -> bool {
+    ahead_ms.is_some_and(|ms| (ms - seconds * 1_000).abs() < 1_500)
+}
+
+#[tokio::test]
+async fn relay_whose_clock_differs_from_most_others_knows_that_it_is_its_own() {
+    let Setup { cluster, .. } = Setup::new();
+    let members = [2, 3].map(|n| cluster.joined(RelayId(PublicKey([n; 32])), String::new()));
+    assert_eq!(cluster.status().clock_ahead_ms, None);
+
+    for member in &members {
+        tell_clock(&cluster, member, 70_000).await;
+    }
+
+    let status = cluster.status();
+    assert!(status.clock_is_off && about(-70, status.clock_ahead_ms), "{status:?}");
+    assert!(status.members.iter().all(|member| about(70, member.clock_ahead_ms)));
+    assert!(status.members.iter().all(|member| !member.clock_is_off), "{status:?}");
+}
+
+#[tokio::test]
+async fn member_whose_clock_differs_from_most_others_is_named() {
+    let Setup { cluster, .. } = Setup::new();
+    let members = [2, 3].map(|n| cluster.joined(RelayId(PublicKey([n; 32])), String::new()));
+
+    tell_clock(&cluster, &members[0], 0).await;
+    tell_clock(&cluster, &members[1], -70_000).await;
+
+    let status = cluster.status();
+    assert!(!status.clock_is_off && about(0, status.clock_ahead_ms), "{status:?}");
+    let off: Vec<_> = status.members.iter().map(|member| member.clock_is_off).collect();
+    assert_eq!(off, [false, true]);
+    assert!(about(-70, status.members[1].clock_ahead_ms), "{status:?}");
 }

@@ -48,6 +48,9 @@ export function duration(seconds) {
   return seconds < 0.999_5 ? scaled(seconds * 1e3, ['ms']) : scaled(seconds, ['s']);
 }
 
+/** +250 ms, -70.0 s: by how much a clock is ahead */
+export const ahead = (ms) => (Number.isFinite(ms) ? (ms < 0 ? '-' : '+') + duration(Math.abs(ms) / 1000) : '–');
+
 /** 3 d 4 h, 5 min 12 s */
 export function age(seconds) {
   const whole = Math.floor(seconds);

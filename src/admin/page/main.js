@@ -3,7 +3,7 @@
 
 import { Chart } from './chart.js';
 import { DROPPED, History, samplesOf } from './series.js';
-import { age, bytes, cores, count, duration, short } from './format.js';
+import { age, ahead, bytes, cores, count, duration, short } from './format.js';
 
 /** Without a snapshot for so long, the stream counts as lost, in seconds. */
 const SILENCE = 5;
@@ -118,8 +118,8 @@ function show(snapshot) {
   showNumbers();
   fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.does, short(row.packets_per_second), bytes(row.bytes_per_second)]);
   fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);
-  const self = cluster ? [{ relay: cluster.relay, state: 'this one', seconds: snapshot.uptime_seconds, waiting_bytes: 0, address: '' }] : [];
-  fill('members', [...self, ...(cluster?.members ?? [])], (row) => [row.relay.slice(0, 12), row.state, age(row.seconds), bytes(row.waiting_bytes), row.address]);
+  const self = cluster ? [{ relay: cluster.relay, state: 'this one', seconds: snapshot.uptime_seconds, waiting_bytes: 0, clock_ahead_ms: cluster.clock_ahead_ms, address: '' }] : [];
+  fill('members', [...self, ...(cluster?.members ?? [])], (row) => [row.relay.slice(0, 12), row.state, age(row.seconds), bytes(row.waiting_bytes), ahead(row.clock_ahead_ms), row.address]);
   fill('events', snapshot.events, (row) => [clock.format(row.at_ms), row.what, String(row.node ?? row.relay?.slice(0, 12) ?? ''), row.reason]);
   drawSoon();
 }

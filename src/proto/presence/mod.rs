@@ -267,7 +267,11 @@ impl<I: Name> Presence<I> {
                     self.drain(relay, now);
                 }
             }
-            Frame::Packets(_) | Frame::Nack { .. } | Frame::Alive | Frame::Unknown => {}
+            Frame::Packets(_)
+            | Frame::Nack { .. }
+            | Frame::Alive
+            | Frame::Clock(_)
+            | Frame::Unknown => {}
         }
     }
 
@@ -404,6 +408,7 @@ const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
         | Frame::Packets(_)
         | Frame::Nack { .. }
         | Frame::Alive
+        | Frame::Clock(_)
         | Frame::Draining
         | Frame::Unknown => None,
     }

@@ -19,7 +19,7 @@ use self::lag::Lag;
 use self::machine::Machine;
 use super::ToRelay;
 use crate::admin::{Condition, Part, Phase, Readiness};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Status};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::ids::NodeId;
@@ -136,7 +136,11 @@ impl Vitals {
         let Some(cluster) = &self.cluster else {
             return Part::new(Condition::Ok, "not part of one");
         };
-        let members = cluster.status().members;
+        let status = cluster.status();
+        if let Some(part) = clocks(&status) {
+            return part;
+        }
+        let members = status.members;
         let up = members.iter().filter(|member| member.state == "up").count();
         // The first relay of a cluster has to be ready while it is alone.
         let condition = if members.is_empty() || up < members.len() {
@@ -191,4 +195,23 @@ impl Vitals {
             f64::from(u8::from(self.readiness().ready)),
         ));
     }
+}
+
+/// That a clock of the cluster is off, if one is: relays whose clocks are a minute apart do
+/// not believe each other.
+fn clocks(cluster: &Status) -> Option<Part> {
+    let difference = |ahead_ms: Option<i64>| {
+        let ahead_ms = ahead_ms.unwrap_or_default();
+        let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
+        format!("{} s {side}", ahead_ms.unsigned_abs() / 1_000)
+    };
+    let reason = if cluster.clock_is_off {
+        let difference = difference(cluster.clock_ahead_ms);
+        format!("this relay's clock is {difference} the other relays'")
+    } else {
+        let member = cluster.members.iter().find(|member| member.clock_is_off)?;
+        let difference = difference(member.clock_ahead_ms);
+        format!("the clock of relay {} is {difference} this one's", member.relay)
+    };
+    Some(Part::new(Condition::Degraded, reason))
 }

@@ -46,6 +46,7 @@ mod kind {
     // 0x1c Locate and 0x1d Watch are reserved: subscriptions to who comes and goes.
     pub(super) const ALIVE: u8 = 0x20;
     pub(super) const DRAINING: u8 = 0x21;
+    pub(super) const CLOCK: u8 = 0x22;
 }
 
 /// What names a peer on the cluster's wire.
@@ -213,8 +214,21 @@ pub enum Frame<'a, I> {
     Alive,
     /// The sender takes no new nodes, and is nobody's home any more.
     Draining,
+    /// What the sender's clock shows.
+    Clock(Reading),
     /// A kind or a realm of a later version.
     Unknown,
+}
+
+/// What a relay's clock shows, and what it needs to take the round trip out of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Reading {
+    /// Milliseconds since 1970 by the sender's clock.
+    pub shown_ms: u64,
+    /// What the receiver's last reading showed; 0 where none has come.
+    pub echo_ms: u64,
+    /// How long ago that came to the sender, in milliseconds.
+    pub held_ms: u32,
 }
 
 /// Who has a node, since when, and how well that is known.
@@ -309,8 +323,15 @@ impl<'a, I: Name> Iterator for Frames<'a, I> {
 
 fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, DecodeError> {
     match kind {
-        kind::ALIVE => return Ok(Frame::Alive),
-        kind::DRAINING => return Ok(Frame::Draining),
+        kind::ALIVE | kind::DRAINING => {
+            // A later version may say more.
+            let _ignored = body.take_rest();
+            return Ok(if kind == kind::ALIVE { Frame::Alive } else { Frame::Draining });
+        }
+        kind::CLOCK => {
+            let (shown_ms, echo_ms) = (body.u64()?, body.u64()?);
+            return Ok(Frame::Clock(Reading { shown_ms, echo_ms, held_ms: body.u32()? }));
+        }
         kind::PACKETS..=kind::NACK | kind::CLAIM..=kind::NOTED | kind::FIND..=kind::MISSING => {}
         _ => return Ok(Frame::Unknown),
     }
@@ -413,6 +434,14 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
         Frame::Missing { id } => put(kind::MISSING, &id, batch, |_| {}),
         Frame::Alive => batch.extend([kind::ALIVE, 0, 0, 0, 0]),
         Frame::Draining => batch.extend([kind::DRAINING, 0, 0, 0, 0]),
+        Frame::Clock(Reading { shown_ms, echo_ms, held_ms }) => {
+            let at = batch.len();
+            batch.extend([kind::CLOCK, 0, 0, 0, 0]);
+            number(shown_ms, batch);
+            number(echo_ms, batch);
+            batch.extend(held_ms.to_be_bytes());
+            set_length(at, batch);
+        }
         Frame::Unknown => {}
     }
 }

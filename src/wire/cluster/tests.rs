@@ -49,6 +49,9 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                 Just(Frame::Found { id, place, serial }),
                 Just(Frame::Missing { id }),
                 Just(Frame::Alive),
+                any::<(u64, u64, u32)>().prop_map(|(shown_ms, echo_ms, held_ms)| {
+                    Frame::Clock(Reading { shown_ms, echo_ms, held_ms })
+                }),
                 Just(Frame::Draining),
             ]
         },
@@ -118,8 +121,18 @@ fn published_bytes() {
     };
     batch.clear();
     encode(&Frame::Claim(claim), &mut batch);
+    let reading = Reading { shown_ms: 0x0102, echo_ms: 0x0304, held_ms: 5 };
+    let mut clock = Vec::new();
+    encode(&Frame::<NodeId>::Clock(reading), &mut clock);
+    assert_eq!(clock, *b"\x22\0\0\0\x14\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\x03\x04\0\0\0\x05");
     let head = *b"\x10\0\0\0\x28\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x09";
     assert_eq!(batch, [&head[..], b"\x02\0\0\0\0\0\0\0\0\x07\0\0\0\0"].concat());
+}
+
+#[test]
+fn sign_of_life_with_a_body_is_one_all_the_same() {
+    let batch = [kind::ALIVE, 0, 0, 0, 2, 9, 9, kind::DRAINING, 0, 0, 0, 1, 9];
+    assert_eq!(frames(&batch), [Ok(Frame::Alive), Ok(Frame::Draining)]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod cells;
+mod clock;
 mod crowd;
 mod cut;
 mod drain;
