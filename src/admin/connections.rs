@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Counters;
 
@@ -34,13 +35,17 @@ const SEND_BUFFER: usize = 65_536;
 /// Wait after a connection could not be accepted, most often for want of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// Pause between two connections that are asked to give way while no place is free.
+const GIVE_WAY_PAUSE: Duration = Duration::from_millis(100);
+
 /// Serves `router` until `shutdown`, then ends all connections. Beyond `max_connections` at once,
-/// further ones wait in the kernel's backlog.
+/// further ones wait in the kernel's backlog, and `give_way` is called until one has ended.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     max_connections: usize,
     counters: Arc<Counters>,
+    give_way: impl Fn(),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let places = Arc::new(Semaphore::new(max_connections));
@@ -48,14 +53,19 @@ pub(super) async fn serve(
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = loop {
+                match timeout(GIVE_WAY_PAUSE, Arc::clone(&places).acquire_owned()).await {
+                    Ok(place) => break place,
+                    Err(_) => give_way(),
+                }
+            };
             (place, listener.accept().await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, remote) = tokio::select! {
             () = &mut shutdown => return,
             Some(_ended) = connections.join_next() => continue,
             (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+                Ok((stream, remote)) => (place, stream, remote),
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept an operator's connection");
                     sleep(ACCEPT_BACKOFF).await;
@@ -63,7 +73,8 @@ pub(super) async fn serve(
                 }
             },
         };
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone().layer(Extension(ConnectInfo(remote)));
+        let service = TowerToHyperService::new(router);
         let counters = Arc::clone(&counters);
         connections.spawn(async move {
             bound_buffers(&stream);

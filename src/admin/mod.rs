@@ -96,11 +96,25 @@ impl Sources {
     }
 }
 
+/// What is served beside the pages: changes, of which this port knows nothing.
+pub struct Actions {
+    /// Their routes.
+    pub routes: Router,
+    /// Ends one connection that need not last, where no place is free.
+    pub give_way: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Actions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Actions").field("routes", &self.routes).finish_non_exhaustive()
+    }
+}
+
 /// Serves the pages and the routes of `actions` until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
     sources: Arc<Sources>,
-    actions: Router,
+    actions: Actions,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let max_connections = sources.max_connections;
@@ -120,11 +134,18 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/cluster", get(cluster_members))
         .with_state(Pages::new(Arc::clone(&sources)))
-        .merge(actions)
+        .merge(actions.routes)
         .layer(from_fn_with_state(hosts, hosts::check))
         .layer(map_response(page::guard));
     tokio::select! {
-        () = connections::serve(listener, router, max_connections, Arc::clone(&counters), shutdown) => {}
+        () = connections::serve(
+            listener,
+            router,
+            max_connections,
+            Arc::clone(&counters),
+            actions.give_way,
+            shutdown,
+        ) => {}
         () = feed.run(sources, &counters) => {}
     }
 }

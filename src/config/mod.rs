@@ -37,8 +37,8 @@ pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use value::{
-    ClusterName, Fingerprint, HostName, HostPort, IpNet, LogFilter, LogFormat, NatsServers,
-    PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
+    AuditPolicy, ClusterName, Fingerprint, HostName, HostPort, IpNet, LogFilter, LogFormat,
+    NatsServers, PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
 };
 pub use warning::Warning;
 
@@ -86,6 +86,8 @@ settings! {
             admin_hosts as "admin_host": Vec<HostName> ["NAME"];
             /// File with the token for actions over HTTP, 16 bytes or more; none without it
             admin_token_file: Option<PathBuf> ["FILE"];
+            /// Actions that cannot be written to the audit log: best-effort (done) or required (refused)
+            audit: AuditPolicy ["POLICY"; live] or "best-effort";
             /// Allow a --wss-bind that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]

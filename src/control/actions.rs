@@ -1,22 +1,26 @@
 //! The dispatcher: carries actions out, whoever asked, and writes them down.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::answers::{Kicked, Peer, Peers, Top};
 use super::audit::Audit;
 use super::explain::Explanation;
+use super::guesses::Guesses;
 use super::orders::{Orders, Task};
 use super::recorder::Recorded;
-use super::{Action, Reject};
+use super::{Action, Health, Reject};
 use crate::cluster::Cluster;
+use crate::config::{AuditPolicy, Config};
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::metrics::{Event, Labelled, Traffic, What, family};
@@ -47,6 +51,15 @@ pub enum Refused {
     /// What was to be done has failed, for this reason.
     #[error("{0}")]
     Failed(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It would change something, and cannot be written down before.
+    #[error("nothing was done, since --audit is required: {0}")]
+    NotAudited(String),
+    /// A bug of ours.
+    #[error("a bug of the relay")]
+    Internal,
 }
 
 /// What actions look at and change.
@@ -63,6 +76,10 @@ pub struct Parts {
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
     /// What only the owner of the server can do.
     pub orders: Orders,
+    /// The settings in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// How the control socket and the audit log are.
+    pub health: Arc<Health>,
 }
 
 impl std::fmt::Debug for Parts {
@@ -80,19 +97,55 @@ pub struct Actions {
     outcomes: Labelled<Outcome>,
     /// What was refused before it was an action.
     pub(super) rejects: Labelled<Reject>,
+    /// Those who show wrong tokens over HTTP.
+    guesses: Guesses,
 }
 
 impl Actions {
     /// A dispatcher that keeps its audit log in the state folder.
-    #[must_use]
-    pub fn new(parts: Parts, state_dir: &Path) -> Arc<Self> {
-        Arc::new(Self {
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub fn start(parts: Parts, state_dir: &Path) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            audit: Audit::start(state_dir, Arc::clone(&parts.health))?,
             parts,
-            audit: Audit::new(state_dir),
             places: Arc::new(Semaphore::new(AT_ONCE)),
             outcomes: Labelled::default(),
             rejects: Labelled::default(),
-        })
+            guesses: Guesses::new(),
+        }))
+    }
+
+    /// How the control socket and the audit log are.
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.parts.health
+    }
+
+    /// Waits until a part of this has ended, which only a bug of ours makes it do.
+    pub async fn failed(&self) {
+        self.audit.failed().await;
+    }
+
+    /// Frees a place of the operators' port: the oldest connection that waits to hear that its
+    /// token is wrong hears it now.
+    pub fn give_way(&self) {
+        self.guesses.give_way();
+    }
+
+    /// Counts and audits a wrong token, and waits until this address may hear so.
+    pub(super) async fn refuse_token(self: &Arc<Self>, from: SocketAddr) {
+        self.rejects.of(Reject::WrongToken).increment();
+        if let Some(attempts) = self.guesses.to_tell(Instant::now()) {
+            let actions = Arc::clone(self);
+            // Nobody who guesses waits for the disk; at most one a minute in the long run.
+            let _detached = tokio::spawn(async move {
+                let by = by_http(from);
+                // A failure is counted and logged.
+                let _written = actions.audit.write_wrong_tokens(attempts, &by).await;
+            });
+        }
+        self.guesses.wait(from.ip()).await;
     }
 
     /// Carries an action out, writes it down, and returns its answer as JSON. `by` says for
@@ -109,7 +162,7 @@ impl Actions {
             drop(place);
             result
         });
-        done.await.unwrap_or_else(|_| Err(Refused::Failed("a bug of the relay".to_owned())))
+        done.await.unwrap_or(Err(Refused::Internal))
     }
 
     async fn carry_out_and_write(
@@ -117,19 +170,28 @@ impl Actions {
         action: Action,
         by: String,
     ) -> Result<String, Refused> {
-        let result = self.carry_out(&action).await;
+        let result = match self.write_ahead(&action, &by).await {
+            Ok(()) => self.carry_out(&action).await,
+            Err(refused) => Err(refused),
+        };
         let (outcome, text) = match &result {
             Ok(_) => (Outcome::Ok, "ok".to_owned()),
             Err(refused) => (Outcome::Failed, refused.to_string()),
         };
         self.outcomes.of(outcome).increment();
-        let actions = Arc::clone(self);
-        let written =
-            spawn_blocking(move || actions.audit.write(&action, &by, &text, SystemTime::now()));
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(%error, "cannot write the audit log");
-        }
+        // A failure is counted and logged.
+        let _written = self.audit.write(&action, &by, &text).await;
         result
+    }
+
+    /// Writes down what is about to change something, where that is asked for.
+    async fn write_ahead(&self, action: &Action, by: &str) -> Result<(), Refused> {
+        let is_required = self.parts.config.borrow().audit == AuditPolicy::Required;
+        if is_required && action.changes_something() {
+            let written = self.audit.write(action, by, "begun").await;
+            written.map_err(|error| Refused::NotAudited(error.to_string()))?;
+        }
+        Ok(())
     }
 
     async fn carry_out(self: &Arc<Self>, action: &Action) -> Result<String, Refused> {
@@ -196,11 +258,13 @@ impl Actions {
     ) -> Result<String, Refused> {
         let actions = Arc::clone(self);
         let gathered = spawn_blocking(move || gather(&actions.parts).and_then(|t| json(&t)));
-        gathered.await.unwrap_or_else(|_| Err(Refused::Failed("a bug of the relay".to_owned())))
+        gathered.await.unwrap_or(Err(Refused::Internal))
     }
 
     /// Appends the families of actions to a scrape.
     pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        self.audit.families(families);
+        self.parts.health.families(families);
         families.extend([
             family::labelled(
                 "pilot_beacon_control_actions_total",
@@ -219,5 +283,10 @@ impl Actions {
 }
 
 fn json<T: Serialize>(answer: &T) -> Result<String, Refused> {
-    serde_json::to_string(answer).map_err(|error| Refused::Failed(error.to_string()))
+    serde_json::to_string(answer).map_err(|_| Refused::Internal)
+}
+
+/// Who asks over HTTP, for the audit log.
+pub(super) fn by_http(from: SocketAddr) -> String {
+    format!("http {}", SocketAddr::new(from.ip().to_canonical(), from.port()))
 }

@@ -1,21 +1,24 @@
 //! The same actions over HTTP: `POST /actions/<name>`, its arguments as a JSON object, for
 //! whoever shows the token.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use http_body_util::LengthLimitError;
 use serde_json::{Map, Value};
 use sha2::Sha256;
 use tokio::time::timeout;
 
+use super::actions::by_http;
 use super::{Action, Actions, MAX_REQUEST, Refused, Reject, reply};
 
 /// Time for the body of a request to come.
@@ -69,33 +72,48 @@ pub fn routes(actions: Arc<Actions>, token: Option<Token>) -> Router {
 
 async fn act(
     State(door): State<Arc<Door>>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     match door.request(name, &headers, body).await {
-        Ok(action) => match door.actions.run(action, "http".to_owned()).await {
+        Ok(action) => match door.actions.run(action, by_http(from)).await {
             Ok(json) => answer(StatusCode::OK, &Ok(json)),
             Err(refused) => {
                 let status = match refused {
                     Refused::NotHere(_) => StatusCode::NOT_FOUND,
                     Refused::Failed(_) => StatusCode::CONFLICT,
+                    Refused::Unavailable(_) | Refused::NotAudited(_) => {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    }
+                    Refused::Internal => StatusCode::INTERNAL_SERVER_ERROR,
                 };
                 answer(status, &Err(refused.to_string()))
             }
         },
         Err((reject, error)) => {
-            door.actions.rejects.of(reject).increment();
+            if reject == Reject::WrongToken {
+                door.actions.refuse_token(from).await;
+            } else {
+                door.actions.rejects.of(reject).increment();
+            }
             let status = match reject {
                 Reject::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
                 Reject::Slow => StatusCode::REQUEST_TIMEOUT,
                 Reject::NoToken | Reject::WrongToken => StatusCode::UNAUTHORIZED,
                 Reject::NoActions | Reject::OtherUser => StatusCode::FORBIDDEN,
-                Reject::Malformed | Reject::CrowdedOut | Reject::Busy => StatusCode::BAD_REQUEST,
+                Reject::Malformed | Reject::Aborted | Reject::CrowdedOut | Reject::Busy => {
+                    StatusCode::BAD_REQUEST
+                }
             };
             let mut response = answer(status, &Err(error));
+            if reject == Reject::WrongToken {
+                // Its place goes to somebody else.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             if status == StatusCode::UNAUTHORIZED {
-                let scheme = axum::http::HeaderValue::from_static("Bearer");
+                let scheme = HeaderValue::from_static("Bearer");
                 response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             }
             response
@@ -105,6 +123,18 @@ async fn act(
 
 fn answer(status: StatusCode, result: &Result<String, String>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], reply(result)).into_response()
+}
+
+/// Whether a body could not be read because it is too large, and for no other reason.
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Door {
@@ -117,9 +147,10 @@ impl Door {
         self.check(headers)?;
         let body = match timeout(BODY_TIME, to_bytes(body, MAX_REQUEST)).await {
             Ok(Ok(body)) => body,
-            Ok(Err(_)) => {
+            Ok(Err(error)) if is_too_large(&error) => {
                 return Err((Reject::TooLarge, format!("a body has {MAX_REQUEST} bytes at most")));
             }
+            Ok(Err(_)) => return Err((Reject::Aborted, "the body broke off".to_owned())),
             Err(_) => {
                 return Err((Reject::Slow, format!("no body within {} s", BODY_TIME.as_secs())));
             }

@@ -1,7 +1,7 @@
 //! What an operator asks of a running relay, and tells it to do.
 //!
 //! One dispatcher, [`Actions`], behind two doors: the Unix socket `control.sock` in the state
-//! folder ([`Socket`], for its owner and root), and HTTP with a bearer token ([`routes`]).
+//! folder ([`keep_socket`], for its owner and root), and HTTP with a bearer token ([`routes`]).
 //! Every action is a line of the audit log. What only the owner of the server can do goes to
 //! it as an [`Order`].
 
@@ -10,6 +10,8 @@ mod answers;
 mod audit;
 pub mod client;
 mod explain;
+mod guesses;
+mod health;
 mod http;
 mod orders;
 mod reasons;
@@ -24,10 +26,11 @@ use crate::ids::NodeId;
 use crate::words;
 
 pub use actions::{Actions, Parts, Refused};
+pub use health::Health;
 pub use http::{Token, routes};
 pub use orders::{Order, Orders, Task};
 pub use recorder::Recorder;
-pub use socket::{Socket, socket_file};
+pub use socket::{Socket, keep as keep_socket, socket_file};
 
 /// Longest request, in bytes: one line of JSON. The socket reads nothing after the line.
 pub const MAX_REQUEST: usize = 65_536;
@@ -92,6 +95,23 @@ pub enum Action {
     Record {},
 }
 
+impl Action {
+    /// Whether something is different after it.
+    const fn changes_something(&self) -> bool {
+        match self {
+            Self::Kick { .. } | Self::Drain {} | Self::Reload { .. } | Self::LogLevel { .. } => {
+                true
+            }
+            Self::Status {}
+            | Self::Peers { .. }
+            | Self::Peer { .. }
+            | Self::Top { .. }
+            | Self::Explain { .. }
+            | Self::Record {} => false,
+        }
+    }
+}
+
 words! {
     /// Why a request did not become an action.
     enum Reject {
@@ -99,6 +119,8 @@ words! {
         TooLarge => "too_large",
         /// The request did not come in time.
         Slow => "slow",
+        /// The body of the request broke off.
+        Aborted => "aborted",
         /// Not an action, or not as it should be.
         Malformed => "malformed",
         /// Over HTTP, where no token is configured.

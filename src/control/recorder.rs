@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::time::rfc3339;
+use crate::config::create_state_dir;
 use crate::metrics::{Event, Traffic, Word as _};
 
 /// Files that are kept: 8 of at most 1 MB.
@@ -186,6 +187,8 @@ impl Files {
         }
         let ms = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         // Two in one millisecond have the same to say, and `create_new` replaces nothing.
+        // The folder may have gone.
+        create_state_dir(&self.folder).map_err(io::Error::other)?;
         let path = self.folder.join(format!("flight-{ms:013}.jsonl"));
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(&text)?;

@@ -18,10 +18,11 @@ use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 use super::{Action, Actions, MAX_REQUEST, Reject, reply};
+use crate::config::create_state_dir;
 
 /// Connections that have not asked yet, and those that have: so many of each at once.
 const CONNECTIONS: usize = 8;
@@ -34,6 +35,12 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 
 /// Wait after a connection could not be accepted, most often for want of descriptors.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// How often is looked whether the socket's file is still there.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Wait after the socket could not be made.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where the socket of a state folder is.
 #[must_use]
@@ -79,16 +86,88 @@ impl Socket {
         Ok(Self { listener, path, file: placed? })
     }
 
-    /// Answers requests, for ever.
-    pub async fn serve(self, actions: Arc<Actions>) {
-        let mut connections = JoinSet::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        // The oldest first; who has asked, or is gone, has closed its end.
-        let mut reading: VecDeque<oneshot::Sender<Evicted>> = VecDeque::new();
+    /// Waits until the file is no longer there, or another's.
+    async fn gone(&self) {
         loop {
-            match self.listener.accept().await {
+            sleep(LOOK_PAUSE).await;
+            let (path, ours) = (self.path.clone(), self.file);
+            // The folder's disk may not answer, and then nobody waits for it but this.
+            let is_there = spawn_blocking(move || is_at(&path, ours));
+            if matches!(is_there.await, Ok(false)) {
+                return;
+            }
+        }
+    }
+}
+
+/// Answers requests at the socket of a state folder, for ever. One that could not be made, or
+/// whose file has gone, is made again.
+pub async fn keep(first: io::Result<Socket>, state_dir: PathBuf, actions: Arc<Actions>) {
+    let health = Arc::clone(actions.health());
+    let mut connections = Connections::default();
+    let mut was_made = false;
+    let mut was_told = false;
+    let mut made = first;
+    loop {
+        match made {
+            Ok(socket) => {
+                health.set_socket(None);
+                if was_made {
+                    health.socket_was_made_again();
+                    tracing::warn!("the control socket was made again: its file had gone");
+                } else if was_told {
+                    tracing::info!("the control socket is there");
+                }
+                was_made = true;
+                was_told = false;
+                tokio::select! {
+                    () = connections.serve(&socket.listener, &actions) => {}
+                    () = socket.gone() => {}
+                }
+                health.set_socket(Some("its file has gone".to_owned()));
+            }
+            Err(error) => {
+                health.set_socket(Some(error.to_string()));
+                // Packets do not wait for it.
+                if !std::mem::replace(&mut was_told, true) {
+                    tracing::warn!(%error, "no control socket: `status`, `kick` and others fail");
+                }
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+        let folder = state_dir.clone();
+        let again = spawn_blocking(move || {
+            create_state_dir(&folder).map_err(io::Error::other)?;
+            Socket::bind(&folder)
+        });
+        made = again.await.unwrap_or_else(|_| Err(io::Error::other("a bug of the relay")));
+    }
+}
+
+/// The connections to the socket.
+struct Connections {
+    running: JoinSet<()>,
+    places: Arc<Semaphore>,
+    /// Those that have not asked, the oldest first; who has asked, or is gone, has closed its
+    /// end.
+    reading: VecDeque<oneshot::Sender<Evicted>>,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { running: JoinSet::new(), places, reading: VecDeque::new() }
+    }
+}
+
+impl Connections {
+    /// Answers requests, for ever.
+    async fn serve(&mut self, listener: &UnixListener, actions: &Arc<Actions>) {
+        let Self { running, places, reading } = self;
+        loop {
+            match listener.accept().await {
                 Ok((stream, _)) => {
-                    while connections.try_join_next().is_some() {}
+                    while running.try_join_next().is_some() {}
                     reading.retain(|connection| !connection.is_closed());
                     if reading.len() >= CONNECTIONS
                         && let Some(connection) = reading.pop_front()
@@ -98,8 +177,8 @@ impl Socket {
                     }
                     let (evict, evicted) = oneshot::channel();
                     reading.push_back(evict);
-                    let (actions, places) = (Arc::clone(&actions), Arc::clone(&places));
-                    connections.spawn(serve(stream, actions, places, evicted));
+                    let (actions, places) = (Arc::clone(actions), Arc::clone(places));
+                    running.spawn(serve(stream, actions, places, evicted));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot accept on the control socket");
@@ -110,10 +189,14 @@ impl Socket {
     }
 }
 
+/// Whether the file of this device and inode is at `path`. Blocks.
+fn is_at(path: &Path, file: (u64, u64)) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == file)
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
-        let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;
-        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+        if is_at(&self.path, self.file) {
             // Somebody else may have removed it, which is what we want.
             let _ = fs::remove_file(&self.path);
         }
@@ -183,8 +266,10 @@ async fn request(stream: &mut UnixStream, uid: u32) -> Result<Action, (Reject, S
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use tokio::sync::watch;
 
     use super::*;
+    use crate::config::{Config, Flags, Layers, Surroundings};
     use crate::control::{Orders, Parts};
     use crate::directory::{Directory, Settings};
     use crate::metrics::Traffic;
@@ -236,6 +321,12 @@ mod tests {
         answer
     }
 
+    fn config(state_dir: &Path) -> Config {
+        let flags = Flags::state_dir(Some(state_dir.display().to_string()));
+        let layers = Layers::collect(flags, &Surroundings::of_this_process()).unwrap();
+        Config::new(&layers).unwrap()
+    }
+
     #[tokio::test]
     async fn action_that_runs_gives_way_to_nobody() {
         let folder = tempfile::tempdir().unwrap();
@@ -248,11 +339,18 @@ mod tests {
             cluster: None,
             status: Box::new(|| Value::Null),
             orders,
+            config: watch::channel(Arc::new(config(folder.path()))).1,
+            health: Arc::default(),
         };
-        let actions = Actions::new(parts, folder.path());
+        let actions = Actions::start(parts, folder.path()).unwrap();
         let socket = Socket::bind(folder.path()).unwrap();
         let path = socket_file(folder.path());
-        let serving = tokio::spawn(socket.serve(Arc::clone(&actions)));
+        let serving = {
+            let actions = Arc::clone(&actions);
+            tokio::spawn(async move {
+                Connections::default().serve(&socket.listener, &actions).await;
+            })
+        };
 
         // Nobody carries them out yet.
         let mut asked = JoinSet::new();

@@ -26,7 +26,7 @@ use tracing::info;
 use crate::admin::{self, Phase};
 use crate::cluster::{IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
-use crate::control::{self, Order, Orders, Recorder};
+use crate::control::{self, Health, Order, Orders, Recorder};
 use crate::directory::{Directory, OpenError};
 use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
@@ -202,7 +202,15 @@ impl Server {
         ));
 
         let stopping = CancellationToken::new();
-        let vitals = Vitals::new(watched.clone(), &config, &table, &directory, cluster.as_ref());
+        let health = Arc::<Health>::default();
+        let vitals = Vitals::new(
+            watched.clone(),
+            &config,
+            &table,
+            &directory,
+            cluster.as_ref(),
+            Arc::clone(&health),
+        );
         let vitals = Arc::new(vitals);
         let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(&table));
         let service = Arc::new(service);
@@ -253,11 +261,14 @@ impl Server {
             cluster,
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
             orders,
+            config: reloader.config(),
+            health,
         };
         let recorder = Recorder::start(Arc::clone(&traffic), &at_start.state_dir);
         let recorder = recorder.map_err(StartError::Thread)?;
         let mut tasks = JoinSet::new();
-        operators::start(&mut tasks, &stopping, admin, pages, parts, &at_start);
+        operators::start(&mut tasks, &stopping, admin, pages, parts, &at_start)
+            .map_err(StartError::Thread)?;
         tasks.spawn(directory.clone().run(stopping.clone()));
         tasks.spawn(Arc::clone(&reloader).watch());
         background::start(&mut tasks, &stopping, in_force, &relay, &table, &directory, grants);

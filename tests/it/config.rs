@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 51] = [
+const BAD: [(&str, &str, &str); 52] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -48,6 +48,7 @@ const BAD: [(&str, &str, &str); 51] = [
     ("advertise_addr", "::1:9001", "needs brackets"),
     ("open_gossip", "yes", "neither true nor false"),
     ("canary_interval", "5", "such as 5s"),
+    ("audit", "always", "neither best-effort nor required"),
     ("log_level", "inof", "`inof` is no level"),
     ("log_format", "xml", "neither text nor json"),
     ("registry", "registry.example.net", "the port is missing"),

@@ -78,6 +78,7 @@ fn cluster_and_registry_wait_and_no_secret_is_told() {
 fn each_live_setting_can_be_taken_over() {
     let mut old = flags(&[]).config;
     let new = flags(&[
+        "--audit=required",
         "--trusted-proxy=10.0.0.1",
         "--allow-origin=https://a.test",
         "--relay-name=a.test",

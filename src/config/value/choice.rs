@@ -50,6 +50,27 @@ impl FromStr for LogFormat {
     }
 }
 
+/// What becomes of actions whose line is not in the audit log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AuditPolicy {
+    /// They are carried out.
+    BestEffort,
+    /// What changes something is refused unless it was written down before.
+    Required,
+}
+
+impl FromStr for AuditPolicy {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "best-effort" => Ok(Self::BestEffort),
+            "required" => Ok(Self::Required),
+            _ => Err("neither best-effort nor required".into()),
+        }
+    }
+}
+
 /// What to log: a level, or levels for parts, such as `info,beacon_relay::udp=debug`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LogFilter(String);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use address::{HostPort, WssBind};
-pub use choice::{LogFilter, LogFormat, UdpSenderCheck};
+pub use choice::{AuditPolicy, LogFilter, LogFormat, UdpSenderCheck};
 pub(super) use cluster::SharedName;
 pub use cluster::{ClusterName, NatsServers};
 pub use name::{Fingerprint, HostName, RelayName, WebOrigin};
@@ -174,7 +174,7 @@ macro_rules! by_from_str {
 }
 
 by_from_str! {
-    HostName HostPort WssBind LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
+    HostName HostPort WssBind AuditPolicy LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
     IpNet ClusterName NatsServers SharedName
 }
 

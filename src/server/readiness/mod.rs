@@ -21,6 +21,7 @@ use super::ToRelay;
 use crate::admin::{Condition, Part, Phase, Readiness};
 use crate::cluster::{Cluster, Status};
 use crate::config::Config;
+use crate::control::Health;
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::metrics::family;
@@ -39,6 +40,7 @@ pub(super) struct Vitals {
     table: Arc<Table<NodeId>>,
     directory: Directory,
     cluster: Option<Arc<Cluster>>,
+    health: Arc<Health>,
     /// When the drain is to be over.
     due: OnceLock<Instant>,
 }
@@ -56,6 +58,7 @@ impl Vitals {
         table: &Arc<Table<NodeId>>,
         directory: &Directory,
         cluster: Option<&Arc<Cluster>>,
+        health: Arc<Health>,
     ) -> Self {
         Self {
             phase,
@@ -65,6 +68,7 @@ impl Vitals {
             table: Arc::clone(table),
             directory: directory.clone(),
             cluster: cluster.map(Arc::clone),
+            health,
             due: OnceLock::new(),
         }
     }
@@ -110,8 +114,10 @@ impl Vitals {
     pub(super) fn readiness(&self) -> Readiness {
         let (now, phase, machine) = (Instant::now(), *self.phase.borrow(), **self.machine.load());
         let parts = [
+            ("audit", written(self.health.audit())),
             ("canary", self.canary.part(now)),
             ("cluster", self.cluster()),
+            ("control", reachable(self.health.socket())),
             ("descriptors", machine.descriptors()),
             ("drain", self.drained(now)),
             ("memory", machine.memory()),
@@ -214,4 +220,20 @@ fn clocks(cluster: &Status) -> Option<Part> {
         format!("the clock of relay {} is {difference} this one's", member.relay)
     };
     Some(Part::new(Condition::Degraded, reason))
+}
+
+/// How the audit log is, by what is wrong with it.
+fn written(trouble: Option<String>) -> Part {
+    trouble.map_or_else(
+        || Part::new(Condition::Ok, "nothing was lost"),
+        |reason| Part::new(Condition::Degraded, format!("cannot be written: {reason}")),
+    )
+}
+
+/// How the control socket is, by what is wrong with it.
+fn reachable(trouble: Option<String>) -> Part {
+    trouble.map_or_else(
+        || Part::new(Condition::Ok, "the socket is there"),
+        |reason| Part::new(Condition::Degraded, format!("no socket: {reason}")),
+    )
 }

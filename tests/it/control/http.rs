@@ -1,16 +1,19 @@
 //! Actions over HTTP, with a token and without, and the names that the listener is asked by.
 
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::audit;
-use crate::harness::{Node, PATIENCE, Relay, http_get, read_response};
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, read_response};
 use crate::peer::Peer;
 
 const TOKEN: &str = "a token that only a test may have";
@@ -64,7 +67,9 @@ fn same_actions_are_for_whoever_has_the_token() {
 
     let lines = audit(&relay);
     let last = lines.last().unwrap();
-    assert_eq!((&last["action"], &last["by"]), (&"kick".into(), &"http".into()));
+    assert_eq!(last["action"], "kick");
+    let by = last["by"].as_str().unwrap().strip_prefix("http ").unwrap();
+    assert!(by.parse::<SocketAddr>().unwrap().ip().is_loopback(), "{by}");
     let written = fs::read_to_string(relay.state_dir().join("audit.jsonl")).unwrap();
     assert!(!written.contains(TOKEN) && !relay.log().contains(TOKEN));
 }
@@ -89,7 +94,8 @@ fn nobody_without_the_token_does_anything() {
         request(&relay, "GET /actions/kick", &format!("Host: {}\r\n", relay.admin), "");
     assert_eq!(status, 405);
     relay.wait_for_metric("pilot_beacon_wss_active", 1.0);
-    assert!(!relay.state_dir().join("audit.jsonl").exists());
+    let mut lines = audit(&relay).into_iter();
+    assert!(lines.all(|line| line["action"] == "wrong-token" && line["result"] == "refused"));
 }
 
 #[test]
@@ -130,6 +136,69 @@ fn request_that_is_none_too_large_or_too_slow_is_refused() {
     let began = Instant::now();
     assert_eq!(read_response(&mut slow).0, 408);
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+}
+
+#[test]
+fn body_that_broke_off_was_reported_as_too_large() {
+    let (relay, _folder) = relay(&[], &[]);
+    let mut broken = TcpStream::connect(relay.admin).unwrap();
+    broken.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers = format!("Host: {}\r\nAuthorization: Bearer {TOKEN}\r\n", relay.admin);
+    let head = format!("POST /actions/kick HTTP/1.1\r\n{headers}Content-Length: 10\r\n\r\n{{");
+    broken.write_all(head.as_bytes()).unwrap();
+    broken.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    // The relay may have nothing more to say to somebody who has gone.
+    let _ = broken.read_to_string(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let rejects = |why: &str| format!("pilot_beacon_control_rejects_total{{reason=\"{why}\"}}");
+    relay.wait_for_metric(&rejects("aborted"), 1.0);
+    assert!(relay.metric(&rejects("too_large")).abs() < f64::EPSILON);
+}
+
+#[test]
+fn wrong_tokens_were_answered_by_the_thousand_and_left_no_trace() {
+    const GUESSERS: u32 = 40;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    // 1,024 descriptors are 32 connections for operators: fewer than there are guessers.
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=1024:1024", env!("CARGO_BIN_EXE_beacon-relay")]);
+    let token = ["--admin-token-file", path.to_str().unwrap()];
+    let relay = Relay::with_nodes_by(command, &[], &token);
+
+    let (stop, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..GUESSERS {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(act(&relay, "status", "Bearer 0123456789abcdef", "").0, 401);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let guessed = || (answered.load(Ordering::Relaxed) >= 3).then_some(());
+        look_until(Instant::now() + PATIENCE, guessed).expect("a guess is answered");
+        // The right one is not slowed by the pace of guesses, and never refused.
+        for _ in 0..3 {
+            assert_eq!(with_token(&relay, "status", "").0, 200);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let answered = f64::from(answered.load(Ordering::Relaxed));
+    // One a second, and ten a second that give way to others; and those that all wait at last.
+    let most = 11.0 * began.elapsed().as_secs_f64() + f64::from(GUESSERS);
+    assert!(answered <= most, "{answered} answers, {most} at most");
+
+    let lines = audit(&relay);
+    let guesses: Vec<_> = lines.iter().filter(|line| line["action"] == "wrong-token").collect();
+    assert!((1..=10).contains(&guesses.len()), "{lines:?}");
+    assert!(guesses[0]["by"].as_str().unwrap().starts_with("http 127.0.0.1:"), "{lines:?}");
+    assert!(
+        !fs::read_to_string(relay.state_dir().join("audit.jsonl")).unwrap().contains("01234567")
+    );
 }
 
 #[test]

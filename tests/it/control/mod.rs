@@ -5,6 +5,7 @@ mod explain;
 mod http;
 mod record;
 mod socket;
+mod trouble;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,183 @@
+//! Slows wrong tokens down: each waits for its turn before it hears so.
+//!
+//! The right token never waits: whoever knows it cannot be locked out. Answers to wrong ones
+//! take turns, for each address and over all; those who wait give way, the oldest first, where
+//! the port has no place left for another connection.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::proto::limit::{Bucket, Places, Rate};
+
+/// Between two answers to wrong tokens of one address.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Between two answers to wrong tokens of all.
+const PACE_OF_ALL: Duration = Duration::from_millis(100);
+
+/// Longest wait for an answer; one that would be longer has this length.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Addresses whose turns are remembered; the least recently used of four gives its place.
+const SOURCES: usize = 1_024;
+
+/// Lines about wrong tokens in the audit log: 10 at once, then one a minute, 230 KB a day. So
+/// they fill no file before months are over.
+const LINES: Rate = Rate::per_second(1).with_burst(10 * LINE);
+
+/// What a line takes of that: a minute's worth.
+const LINE: u64 = 60;
+
+/// Turns of those who show a wrong token.
+#[derive(Debug)]
+pub(super) struct Guesses {
+    turns: Mutex<Turns>,
+    /// Those who wait for their answer, the oldest first: as many as the port has connections.
+    waiting: Mutex<VecDeque<oneshot::Sender<()>>>,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug)]
+struct Turns {
+    sources: Places<Turn>,
+    all: Turn,
+}
+
+/// When the next answer may be given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn(Option<Instant>);
+
+/// What the audit log has been told.
+#[derive(Debug, Default)]
+struct Told {
+    lines: Bucket,
+    unsaid: u64,
+}
+
+impl Guesses {
+    pub(super) fn new() -> Self {
+        let turns = Turns { sources: Places::new(SOURCES), all: Turn::default() };
+        Self { turns: Mutex::new(turns), waiting: Mutex::default(), told: Mutex::default() }
+    }
+
+    /// Waits until a wrong token of this address may be answered.
+    pub(super) async fn wait(&self, address: IpAddr) {
+        let pause = self.turns.lock().take(source(address), Instant::now());
+        let (give_way, gives_way) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            waiting.retain(|other| !other.is_closed());
+            waiting.push_back(give_way);
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = gives_way => {}
+        }
+    }
+
+    /// Has the oldest of those who wait answered at once, so that its connection ends.
+    pub(super) fn give_way(&self) {
+        let mut waiting = self.waiting.lock();
+        while let Some(oldest) = waiting.pop_front() {
+            if oldest.send(()).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// How many attempts a line of the audit log is to tell of; `None` where it has enough
+    /// lines for now.
+    pub(super) fn to_tell(&self, now: Instant) -> Option<u64> {
+        let mut told = self.told.lock();
+        told.unsaid += 1;
+        told.lines.take(LINES, LINE, now).then(|| std::mem::take(&mut told.unsaid))
+    }
+}
+
+impl Turns {
+    fn take(&mut self, source: IpAddr, now: Instant) -> Duration {
+        let own = self.sources.of(&source, now).take(PACE, now);
+        own.max(self.all.take(PACE_OF_ALL, now))
+    }
+}
+
+impl Turn {
+    fn take(&mut self, pace: Duration, now: Instant) -> Duration {
+        let after = self.0.map_or(now, |last| last.max(now)) + pace;
+        let turn = after.min(now + LONGEST);
+        self.0 = Some(turn);
+        turn - now
+    }
+}
+
+/// Whom an address counts as: an IPv4 address, or an IPv6 /64.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        source(text.parse().unwrap())
+    }
+
+    #[test]
+    fn turns_are_for_each_address_and_over_all() {
+        let mut turns = Guesses::new().turns.into_inner();
+        let now = Instant::now();
+        let mut take = |text: &str| turns.take(address(text), now).as_millis();
+        assert_eq!(["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(&mut take), [1_000, 2_000, 1_000]);
+        // One network of IPv6 is one address.
+        assert_eq!(["2001:db8::1", "2001:db8::2"].map(&mut take), [1_000, 2_000]);
+        for number in 0..200 {
+            take(&format!("198.51.100.{number}"));
+        }
+        assert_eq!(take("203.0.113.1"), LONGEST.as_millis(), "a wait is bounded");
+    }
+
+    #[test]
+    fn audit_log_is_told_of_a_flood_by_few_lines() {
+        let guesses = Guesses::new();
+        let t0 = Instant::now();
+        let told: u64 = (0..10_000).filter_map(|_| guesses.to_tell(t0)).sum();
+        assert_eq!(told, 10);
+        assert_eq!(guesses.to_tell(t0 + Duration::from_secs(59)), None);
+        assert_eq!(guesses.to_tell(t0 + Duration::from_secs(60)), Some(9_992));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn oldest_who_waits_gives_way() {
+        let guesses = Arc::new(Guesses::new());
+        let waits = |text| {
+            let guesses = Arc::clone(&guesses);
+            let address = address(text);
+            async move { guesses.wait(address).await }
+        };
+        let began = tokio::time::Instant::now();
+        let oldest = tokio::spawn(waits("192.0.2.1"));
+        tokio::task::yield_now().await;
+        let next = tokio::spawn(waits("192.0.2.1"));
+        tokio::task::yield_now().await;
+        guesses.give_way();
+        oldest.await.unwrap();
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        next.await.unwrap();
+        assert!(began.elapsed() >= 2 * PACE - Duration::from_millis(10));
+        guesses.give_way();
+    }
+}
