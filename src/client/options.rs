@@ -84,7 +84,8 @@ impl fmt::Debug for Options {
 pub struct Timeouts {
     /// For the name, all its addresses, TLS and the upgrade together.
     pub connect: Duration,
-    /// From the upgrade to the acceptance; the relay waits 10 s for our reply by default.
+    /// From the upgrade to the acceptance. The relay waits 10 s for our reply by default; where
+    /// sessions of the node replace each other, it accepts a login up to 10 s later.
     pub login: Duration,
     /// Between two pings.
     pub ping_interval: Duration,
@@ -98,7 +99,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         let ten = Duration::from_secs(10);
         let ping_interval = Duration::from_secs(30);
-        Self { connect: ten, login: ten, ping_interval, pong: ten, write: ten }
+        let login = Duration::from_secs(25);
+        Self { connect: ten, login, ping_interval, pong: ten, write: ten }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::ids::NodeId;
 use crate::metrics::{Talker, Talkers, Traffic};
-use crate::peers::{EndpointLook, Look, Session, Table};
+use crate::peers::{EndpointLook, Look, Session, Table, TakeoverLook};
 
 /// What is known of a node here.
 #[derive(Clone, Debug, Serialize)]
@@ -24,6 +24,9 @@ pub(super) struct Peer {
     /// The beacon that serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) beacon: Option<String>,
+    /// Where its sessions have replaced each other of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) takeovers: Option<TakeoversView>,
 }
 
 /// A session over WebSocket; times in seconds.
@@ -42,6 +45,20 @@ pub(super) struct SessionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stuck: Option<f64>,
     pub(super) is_ending: bool,
+}
+
+/// How sessions of a node replace each other; times in seconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct TakeoversView {
+    /// How many there were in the last 10 s, up to four.
+    pub(super) recent: usize,
+    /// There were four in 90 s.
+    pub(super) is_contested: bool,
+    /// How long the next login would wait.
+    pub(super) wait: f64,
+    /// For how long one waits already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) login_waits: Option<f64>,
 }
 
 /// A UDP endpoint; times in seconds.
@@ -113,6 +130,19 @@ impl Peer {
             session_ended: ended.map(seconds),
             endpoint: endpoint.as_ref().map(EndpointView::of),
             beacon: beacon.map(|address| address.to_string()),
+            takeovers: table.takeovers(node, now).map(TakeoversView::from),
+        }
+    }
+}
+
+impl From<TakeoverLook> for TakeoversView {
+    fn from(look: TakeoverLook) -> Self {
+        let TakeoverLook { pace, waits } = look;
+        Self {
+            recent: pace.recent,
+            is_contested: pace.is_contested,
+            wait: seconds(pace.wait),
+            login_waits: waits.map(seconds),
         }
     }
 }

@@ -27,6 +27,8 @@ words! {
         Accepted => "accepted",
         /// A connection, an upgrade or a login was refused.
         Refused => "refused",
+        /// A login waits, since sessions of its node replace each other.
+        Delayed => "delayed",
         /// A node has logged in.
         LoggedIn => "logged_in",
         /// A session has ended.
@@ -47,7 +49,7 @@ words! {
 impl What {
     const fn is_of_connections(self) -> bool {
         match self {
-            Self::Accepted | Self::Refused | Self::LoggedIn | Self::Ended => true,
+            Self::Accepted | Self::Refused | Self::Delayed | Self::LoggedIn | Self::Ended => true,
             Self::Joined | Self::Left | Self::Reloaded | Self::Draining | Self::Action => false,
         }
     }

@@ -9,4 +9,5 @@ pub mod login;
 pub mod network;
 pub mod presence;
 pub mod route;
+pub mod takeover;
 pub mod watch;

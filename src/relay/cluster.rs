@@ -14,7 +14,8 @@ use crate::wire::cluster::{Packets, Run};
 
 impl Relay {
     /// Whether a node has a session at another relay, as far as that is known.
-    pub(super) fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
+    #[must_use]
+    pub fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
         self.cluster.as_ref().is_some_and(|cluster| cluster.has_session_elsewhere(node, None, now))
     }
 

@@ -52,6 +52,10 @@ impl FrameSink for ToRelay {
     fn frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
         self.0.route_frames(session, frames, now);
     }
+
+    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
+        self.0.has_session_elsewhere(node, now)
+    }
 }
 
 /// Why the relay did not start.

@@ -92,9 +92,9 @@ pub(super) async fn accept<S: FrameSink>(
 
 /// When it was a connection's turn to be accepted: of two logins of a node the later one counts.
 #[derive(Clone, Copy, Debug)]
-struct Turn {
-    generation: u64,
-    accepted: Instant,
+pub(super) struct Turn {
+    pub(super) generation: u64,
+    pub(super) accepted: Instant,
 }
 
 /// A session that is in the table.
@@ -169,9 +169,20 @@ impl<S: FrameSink> Door<S> {
         };
         place.belongs_to(client.address.ip());
         let stream: Box<dyn Stream> = Box::new(stream);
-        let conversation = Conversation::new(&*stream, response, &early);
+        let mut conversation = Conversation::new(&*stream, response, &early);
         let login = conversation.log_in(&settings, &*self.keys);
-        let failed = match within(login, &place, deadline).await {
+        let accepted = match within(login, &place, deadline).await {
+            Ok(accepted) => {
+                // It has proved who it is, and takes no room from those that have not.
+                drop(place);
+                let waited =
+                    self.await_turn(&mut conversation, &accepted, &client, turn, &settings).await;
+                waited.map(|()| accepted)
+            }
+            Err(failed) => Err(failed),
+        };
+        let (early, decoder) = conversation.into_rest();
+        let failed = match accepted {
             // What began before the drain ends in it.
             Ok(_) if self.gate.draining().is_some() => {
                 Failed::new(Outcome::Draining, Some((CloseCode::GoingAway, "shutting down")))
@@ -179,7 +190,6 @@ impl<S: FrameSink> Door<S> {
             Ok(accepted) => {
                 match self.admit(stream, client.address, &accepted, settings.outbox, turn) {
                     Ok((session, registration)) => {
-                        let login::Accepted { early, decoder, .. } = accepted;
                         return Some(LoggedIn { session, registration, decoder, early });
                     }
                     Err((session, refused)) => {
@@ -239,7 +249,9 @@ impl<S: FrameSink> Door<S> {
         };
         // Counted before the peer can know of it.
         self.count(Outcome::AuthOk);
-        self.counters.login_time.observe(now.saturating_duration_since(turn.accepted));
+        self.counters
+            .login_time
+            .observe(accepted.at.saturating_duration_since(turn.accepted.into()));
         let node = reply.node;
         self.note(What::LoggedIn, Some(node), client, "");
         if self.realm == Realm::Node {
@@ -249,6 +261,13 @@ impl<S: FrameSink> Door<S> {
         if registration.replaced {
             self.counters.replacements.increment();
             info!(%node, "a newer session of the same node replaced the one before");
+        }
+        if registration.is_contested {
+            warn!(
+                %node,
+                "sessions of a node replace each other again and again, as those of two programs \
+                 with one key do: further logins of it wait"
+            );
         }
         session.flush(now);
         Ok((session, registration))
@@ -276,7 +295,13 @@ impl<S: FrameSink> Door<S> {
 }
 
 impl<S> Door<S> {
-    fn note(&self, what: What, node: Option<NodeId>, address: SocketAddr, reason: &'static str) {
+    pub(super) fn note(
+        &self,
+        what: What,
+        node: Option<NodeId>,
+        address: SocketAddr,
+        reason: &'static str,
+    ) {
         // The canary is nobody's business.
         if self.realm == Realm::Node {
             let event = Event { node, address: Some(address), reason, ..Event::new(what) };

@@ -37,7 +37,7 @@ words! {
         Violation => "violation",
         /// Gave way to others while it had not logged in.
         CrowdedOut => "crowded_out",
-        /// A connection of the same node that was accepted later has logged in before.
+        /// Another login of the same node, of a later connection, came before it.
         Superseded => "superseded",
         /// The relay is stopping.
         Draining => "draining",
@@ -136,6 +136,8 @@ pub struct Counters {
     pub accept_errors: Counter,
     /// Sessions that took the place of another.
     pub replacements: Counter,
+    /// Logins that had to wait, since sessions of their node replace each other.
+    pub delayed: Counter,
     /// Panics that ended one connection.
     pub panics: Counter,
     /// From the accepted connection to `auth_ok`.
@@ -151,6 +153,7 @@ impl Default for Counters {
             not_forwarded: Counter::default(),
             accept_errors: Counter::default(),
             replacements: Counter::default(),
+            delayed: Counter::default(),
             panics: Counter::default(),
             login_time: Histogram::new(LOGIN_TIME),
         }
@@ -188,6 +191,11 @@ impl Counters {
                 "pilot_beacon_wss_replacements_total",
                 "Sessions that took the place of another of the same node.",
                 &self.replacements,
+            ),
+            family::counter(
+                "pilot_beacon_wss_delayed_total",
+                "Logins that had to wait, since sessions of their node replace each other.",
+                &self.delayed,
             ),
             family::counter(
                 "pilot_beacon_wss_not_forwarded_total",

@@ -10,6 +10,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::client_address::limit_key;
 use super::{Counters, Outcome, Settings};
@@ -34,6 +35,7 @@ pub struct Gate {
     counters: Arc<Counters>,
     /// Seconds that who comes during a drain is told to stay away for; 0 before one.
     stay_away: AtomicU32,
+    drain_begun: CancellationToken,
     warned: AtomicBool,
     waiting: Mutex<Waiting>,
     next: AtomicU64,
@@ -53,6 +55,7 @@ impl Gate {
             table,
             counters,
             stay_away: AtomicU32::new(0),
+            drain_begun: CancellationToken::new(),
             warned: AtomicBool::new(false),
             waiting: Mutex::default(),
             next: AtomicU64::new(0),
@@ -76,11 +79,17 @@ impl Gate {
         // The first stays: the end, which comes after the drain, has no time of its own.
         let _first =
             self.stay_away.compare_exchange(0, seconds, Ordering::SeqCst, Ordering::SeqCst);
+        self.drain_begun.cancel();
     }
 
     /// While it drains, the seconds after which to try again.
     pub(super) fn draining(&self) -> Option<u32> {
         Some(self.stay_away.load(Ordering::SeqCst)).filter(|seconds| *seconds > 0)
+    }
+
+    /// Waits until it drains.
+    pub(super) async fn drain_begins(&self) {
+        self.drain_begun.cancelled().await;
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -114,8 +123,10 @@ impl Gate {
         let network =
             if settings.is_proxy(remote) { Network::alone(number) } else { Network::of(remote) };
         let evicted = Arc::new(Notify::new());
+        // Logins that are delayed have the same descriptors.
+        let most = settings.max_waiting.saturating_sub(self.table.delayed());
         let mut waiting = self.waiting.lock();
-        if waiting.crowd.len() >= settings.max_waiting
+        if waiting.crowd.len() >= most
             && let Some(oldest) = waiting.crowd.pop()
             && let Some(evicted) = waiting.evictions.remove(&oldest)
         {

@@ -14,7 +14,7 @@ use super::{Outcome, Settings};
 use crate::directory::{Keys, Lookup};
 use crate::net::Stream;
 use crate::proto::login::{self, Refusal};
-use crate::wire::auth::{Challenge, Generation, MAX_REPLY, Nonce, Reply};
+use crate::wire::auth::{Challenge, Control, Generation, MAX_REPLY, Nonce, Reply};
 use crate::wire::websocket::{
     CloseCode, Decoder, MAX_HEADER, Message, Opcode, Role, Violation, close_payload, frame_header,
 };
@@ -44,7 +44,7 @@ impl Failed {
         Self::new(Outcome::Gone, None)
     }
 
-    const fn refused(outcome: Outcome, refusal: Option<RefusalReason>) -> Self {
+    pub(super) const fn refused(outcome: Outcome, refusal: Option<RefusalReason>) -> Self {
         Self { outcome, refusal, close: Some((CloseCode::Policy, "auth failed")), node: None }
     }
 }
@@ -60,9 +60,8 @@ impl From<Violation> for Failed {
 pub(super) struct Accepted {
     pub(super) reply: Reply,
     pub(super) generation: Generation,
-    /// What the client sent behind its reply.
-    pub(super) early: Vec<u8>,
-    pub(super) decoder: Decoder,
+    /// When it had.
+    pub(super) at: Instant,
 }
 
 /// A connection during its login: small buffers, and no queue.
@@ -84,7 +83,7 @@ impl<'a> Conversation<'a> {
 
     /// Challenges the client and judges its reply.
     pub(super) async fn log_in(
-        mut self,
+        &mut self,
         settings: &Settings,
         keys: &dyn Keys,
     ) -> Result<Accepted, Failed> {
@@ -95,14 +94,61 @@ impl<'a> Conversation<'a> {
         let reply = self.reply().await?;
         let replied = Instant::now();
         match judge(&challenge, &reply, settings.min_generation, keys).await {
-            Ok((reply, generation)) => {
-                self.decoder.limit_messages(super::MAX_MESSAGE);
-                Ok(Accepted { reply, generation, early: self.read, decoder: self.decoder })
-            }
+            Ok((reply, generation)) => Ok(Accepted { reply, generation, at: Instant::now() }),
             Err(failed) => {
                 // The client may go on talking meanwhile; nobody listens.
                 sleep_until(replied + REFUSAL_DELAY).await;
                 Err(failed)
+            }
+        }
+    }
+
+    /// What a session goes on with: the bytes that are not taken yet, and the decoder.
+    pub(super) fn into_rest(mut self) -> (Vec<u8>, Decoder) {
+        self.decoder.limit_messages(super::MAX_MESSAGE);
+        (self.read, self.decoder)
+    }
+
+    /// Listens to a client that waits for its acceptance; returns when it does so no more.
+    /// May be dropped at any time: what is sent is sent whole.
+    pub(super) async fn listen(&mut self) -> Failed {
+        loop {
+            let mut at = 0;
+            loop {
+                let message = match self.decoder.next(&mut self.read, &mut at) {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break,
+                    Err(violation) => return violation.into(),
+                };
+                match message {
+                    Message::Ping(range) => {
+                        let payload = self.read.get(range).unwrap_or_default();
+                        if !pong_at_once(self.stream, payload) {
+                            return Failed::gone();
+                        }
+                    }
+                    Message::Close(_) => {
+                        let close = Some((CloseCode::Normal, "bye"));
+                        return Failed::new(Outcome::Gone, close);
+                    }
+                    Message::Text(range) => {
+                        let text = self.read.get(range).unwrap_or_default();
+                        if Control::decode(text) == Control::Bye {
+                            let close = Some((CloseCode::Normal, "bye"));
+                            return Failed::new(Outcome::Gone, close);
+                        }
+                    }
+                    // Packets before the acceptance are nobody's.
+                    Message::Binary(_) | Message::FragmentedBinary(_) => {
+                        let malformed = Some(RefusalReason::Malformed);
+                        return Failed::refused(Outcome::AuthFail, malformed);
+                    }
+                    Message::FragmentedText(_) | Message::Fragment | Message::Pong(_) => {}
+                }
+            }
+            self.read.drain(..at);
+            if let Err(failed) = self.read_more().await {
+                return failed;
             }
         }
     }
@@ -175,6 +221,17 @@ pub(super) async fn send(stream: &dyn Stream, opcode: Opcode, payload: &[u8]) ->
     let mut frame = Vec::new();
     push_frame(opcode, payload, &mut frame);
     write_all(stream, &frame).await
+}
+
+/// Answers a ping without waiting: where the client takes nothing, not at all. False where it has
+/// taken a part, so that nothing can follow.
+fn pong_at_once(stream: &dyn Stream, payload: &[u8]) -> bool {
+    let mut frame = Vec::new();
+    push_frame(Opcode::Pong, payload, &mut frame);
+    match stream.try_write(&frame) {
+        Ok(written) => written == frame.len(),
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
 }
 
 fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
@@ -280,8 +337,12 @@ mod tests {
     async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
         let (chatter, keys) = (Chatter::default(), |_: NodeId| None);
         let settings = Settings::new("127.0.0.1:0".parse().unwrap());
-        let login = Conversation::new(&chatter, Vec::new(), &[]).log_in(&settings, &keys);
+        let mut conversation = Conversation::new(&chatter, Vec::new(), &[]);
+        let login = conversation.log_in(&settings, &keys);
         let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;
         assert!(outcome.is_err(), "the deadline passed unnoticed");
+
+        let outcome = tokio::time::timeout(Duration::from_millis(10), conversation.listen()).await;
+        assert!(outcome.is_err(), "the end of the wait passed unnoticed");
     }
 }

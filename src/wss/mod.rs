@@ -21,6 +21,7 @@ mod canary;
 mod client_address;
 mod connection;
 mod counters;
+mod delay;
 mod gate;
 mod held;
 mod login;
@@ -328,6 +329,16 @@ impl<S> Door<S> {
             "pilot_beacon_wss_waiting",
             "Connections that have not logged in.",
             value(self.gate.waiting()),
+        ));
+        families.push(family::gauge_value(
+            "pilot_beacon_wss_delayed",
+            "Logins that wait, since sessions of their node replace each other.",
+            value(self.table.delayed()),
+        ));
+        families.push(family::gauge_value(
+            "pilot_beacon_wss_contested_nodes",
+            "Nodes whose sessions have replaced each other four times in 90 s.",
+            value(self.table.contested(Instant::now())),
         ));
     }
 }

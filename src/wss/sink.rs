@@ -12,6 +12,12 @@ pub trait FrameSink: Send + Sync + 'static {
     /// Takes the frames of one read, which came from `session` at `now`. It runs on the
     /// session's own task and must not wait: meanwhile that peer is not read.
     fn frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant);
+
+    /// Whether a node is known to have a session somewhere else, from which a login here would
+    /// take over.
+    fn has_session_elsewhere(&self, _node: NodeId, _now: Instant) -> bool {
+        false
+    }
 }
 
 /// A sink that calls a function for each frame.

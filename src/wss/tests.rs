@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::client::{Client, ConnectError, Options, SessionError};
+use crate::client::{Client, ConnectError, LoginError, Options, SessionError};
 use crate::ids::PublicKey;
 use crate::wire::Frames;
 
@@ -172,6 +173,27 @@ async fn newer_session_of_a_node_is_the_one_that_is_written_to() {
     assert_eq!(server.peer_count(), 1);
     assert!(server.write_frame(id(1), b"\x06\0\0\0\x02hello"));
     assert_eq!(&second.recv().await.unwrap().unwrap().payload[..], b"hello");
+}
+
+#[tokio::test]
+async fn key_that_is_withdrawn_while_its_login_waits_opens_no_session() {
+    let known = Arc::new(AtomicBool::new(true));
+    let keys = {
+        let (known, keys) = (Arc::clone(&known), keys());
+        move |node: NodeId| keys.get(&node).copied().filter(|_| known.load(Ordering::SeqCst))
+    };
+    let server = Server::start(settings(), keys, per_frame(|_, _| ())).unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..5 {
+        sessions.push(connect(&server, 1, key(1)).await.unwrap());
+    }
+    let waits = async {
+        until(|| server.door.table.delayed() == 1).await;
+        known.store(false, Ordering::SeqCst);
+    };
+    let (refused, ()) = tokio::join!(connect(&server, 1, key(1)), waits);
+    assert!(matches!(refused, Err(ConnectError::Login(LoginError::Refused { .. }))), "{refused:?}");
+    assert_eq!((server.peer_count(), server.metrics().authentications_ok), (1, 5));
 }
 
 #[tokio::test]

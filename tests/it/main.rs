@@ -40,6 +40,7 @@ mod soak;
 mod start;
 mod stranger;
 mod stuck;
+mod takeover;
 mod udp;
 mod unix;
 mod upgrade;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay};
-use crate::peer::{Peer, UdpNode, direct_probe, frame};
+use crate::peer::{AUTH_OK, Peer, UdpNode, direct_probe, frame, signed_text};
 
 /// Far longer than a test.
 const NEVER: &str = "1h";
@@ -29,8 +29,17 @@ fn spec_5_3_hundred_logins_of_a_node_leave_one_session_and_it_is_the_last() {
     let (node, other) = (Node::new(11), Node::new(12));
     let relay = Relay::with_nodes(&[&node, &other], &["--upgrade-rate", "0"]);
     let mut witness = Peer::log_in(relay.wss, &other);
-    let mut replaced: Vec<_> = (0..100).map(|_| Peer::log_in(relay.wss, &node)).collect();
+    // None waits for the one before: of those that are not at once accepted the last one is.
+    let mut replaced: Vec<_> = (0..100)
+        .map(|_| {
+            let mut peer = Peer::upgrade(relay.wss);
+            let challenge = peer.challenge();
+            peer.reply(&node, &signed_text(11, &challenge, 2), None);
+            peer
+        })
+        .collect();
     let mut last = replaced.pop().unwrap();
+    assert_eq!(last.read(), Some((1, AUTH_OK.to_vec())));
     assert_eq!(relay.metric("pilot_beacon_wss_active"), 2.0);
 
     for peer in &mut replaced {
@@ -43,8 +52,10 @@ fn spec_5_3_hundred_logins_of_a_node_leave_one_session_and_it_is_the_last() {
     }
     // All the late clean-up is done here, and has not touched the last.
     wait_for_sessions(&relay, 2.0);
-    relay.wait_for_metric(&ended("replaced"), 99.0);
-    assert_eq!(relay.metric("pilot_beacon_wss_replacements_total"), 99.0);
+    let accepted = relay.metric("pilot_beacon_wss_replacements_total");
+    relay.wait_for_metric(&ended("replaced"), accepted);
+    let superseded = "pilot_beacon_wss_connections_total{outcome=\"superseded\"}";
+    assert_eq!(relay.metric(superseded) + accepted, 99.0);
     relay.wait_for_line("a newer session of the same node replaced the one before");
 
     witness.relay(12, 11, b"to the last");

@@ -216,6 +216,28 @@ fn peer(answer: &Value) -> String {
     if answer.get("beacon").is_some() {
         let _ = writeln!(out, "beacon     {} serves it", at(answer, &["beacon"]));
     }
+    if answer.get("takeovers").is_some() {
+        out.push_str(&takeovers(answer));
+    }
+    out
+}
+
+fn takeovers(answer: &Value) -> String {
+    let is_contested = answer.pointer("/takeovers/is_contested").and_then(Value::as_bool);
+    let mut out = format!(
+        "takeovers  {} in 10 s{}; the next login waits for {}\n",
+        at(answer, &["takeovers", "recent"]),
+        if is_contested == Some(true) {
+            ", again and again: two programs with one key?"
+        } else {
+            ""
+        },
+        time(answer, &["takeovers", "wait"]),
+    );
+    if answer.pointer("/takeovers/login_waits").is_some() {
+        let waits = time(answer, &["takeovers", "login_waits"]);
+        let _ = writeln!(out, "           a login has waited for {waits}");
+    }
     out
 }
 

@@ -102,6 +102,9 @@ impl<I: Id> Table<I> {
         let entry = shard.get_mut(&id).filter(|entry| entry.serial <= serial)?;
         let session = self.end_session(id, entry, now);
         if let Some(session) = &session {
+            if session.is_open() {
+                self.delays.lock().note(id, now);
+            }
             session.end(End::Replaced);
         }
         let had_endpoint = entry.endpoint.take().is_some();

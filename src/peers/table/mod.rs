@@ -21,10 +21,12 @@ use crate::proto::route::{self, Way, Ways};
 
 mod changes;
 mod claims;
+mod delays;
 mod look;
 
 pub use changes::{Here, Kind};
 pub use claims::Claimed;
+pub use delays::{Delay, NotDelayed, TakeoverLook};
 pub use look::{EndpointLook, Look};
 
 /// More than any machine has cores, so that two of them rarely want the same lock.
@@ -142,6 +144,8 @@ pub struct Table<I> {
     evictions: AtomicUsize,
     /// Endpoints that never came back: a full table drops these first.
     newcomers: Mutex<Crowd<I>>,
+    /// Who took over from whom. Locked after a shard, never before.
+    delays: Mutex<delays::Delays<I>>,
     /// Who came and went, where somebody wants to know.
     changes: OnceLock<changes::Changes<I>>,
 }
@@ -162,6 +166,7 @@ impl<I: Id> Table<I> {
             generations: AtomicU64::new(0),
             evictions: AtomicUsize::new(0),
             newcomers: Mutex::new(Crowd::new()),
+            delays: Mutex::default(),
             changes: OnceLock::new(),
         }
     }
@@ -259,11 +264,14 @@ impl<I: Id> Table<I> {
         }
         self.note(id, entry);
         // Within the lock: nobody sees both, and the old one's reader stops relaying.
+        let mut is_contested = false;
         if let Some(replaced) = &replaced {
+            is_contested = replaced.is_open() && self.delays.lock().note(id, session.since);
             replaced.end(End::Replaced);
         }
         drop(shard);
-        Ok(Registration { table: Arc::clone(self), session, replaced: replaced.is_some() })
+        let replaced = replaced.is_some();
+        Ok(Registration { table: Arc::clone(self), session, replaced, is_contested })
     }
 
     fn unregister(&self, session: &Session<I>, now: Instant) {
@@ -391,6 +399,7 @@ impl<I: Id> Table<I> {
     /// returns how many endpoints went.
     pub fn sweep(&self, now: Instant) -> u64 {
         let uptime = self.uptime(now);
+        self.delays.lock().sweep(now);
         let mut expired = Vec::new();
         for shard in &self.shards {
             shard.write().retain(|id, entry| {
@@ -457,6 +466,8 @@ pub struct Registration<I: Id> {
     session: Arc<Session<I>>,
     /// Whether an older session of the same id had to go.
     pub replaced: bool,
+    /// That happens so often that the next login has to wait, from here on.
+    pub is_contested: bool,
 }
 
 impl<I: Id> Registration<I> {

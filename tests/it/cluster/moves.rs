@@ -6,7 +6,7 @@ use super::flow::Flow;
 use super::soon::{FOUND_WITHIN, assert_soon};
 use super::{Cluster, Fabric, on_both_fabrics, wait_until, wait_until_claimed, wait_until_found};
 use crate::cells::assert_balance;
-use crate::harness::Node;
+use crate::harness::{Node, Relay};
 use crate::peer::{AUTH_OK, Peer, UdpNode, relay as packet, signed_text};
 
 /// More than homes take for one moment.
@@ -16,6 +16,7 @@ on_both_fabrics!(
     node_that_moves_is_followed_at_once_and_its_old_session_closed,
     node_that_leaves_and_comes_back_elsewhere_is_found,
     login_that_finishes_late_does_not_replace_a_newer_session_elsewhere,
+    two_programs_of_one_identity_at_two_relays_slow_down,
     udp_node_is_reached_through_the_relay_that_it_registered_with,
     name_of_a_wss_node_elsewhere_is_not_believed_over_udp,
     node_that_says_bye_at_one_relay_is_a_udp_node_of_another_at_once,
@@ -107,6 +108,23 @@ fn login_that_finishes_late_does_not_replace_a_newer_session_elsewhere(fabric: F
     assert_eq!(late.read_close(), (1000, "replaced".to_owned()));
     witness.relay(11, 12, b"to the newer");
     assert_eq!(newer.delivery(), (11, b"to the newer".to_vec()));
+    relays.iter().for_each(assert_balance);
+}
+
+fn two_programs_of_one_identity_at_two_relays_slow_down(fabric: Fabric) {
+    let node = Node::new(11);
+    let cluster = Cluster::of_three(fabric, &[&node], &[]);
+    let relays = &cluster.relays;
+    let delayed = |relay: &Relay| relay.metric("pilot_beacon_wss_delayed_total") > 0.0;
+
+    let mut before = Peer::log_in(relays[0].wss, &node);
+    let slows_down = (0..40).any(|turn| {
+        let next = Peer::log_in(relays[(turn + 1) % 2].wss, &node);
+        assert_eq!(before.read_close(), (1000, "replaced".to_owned()));
+        before = next;
+        relays.iter().any(delayed)
+    });
+    assert!(slows_down, "forty takeovers at full speed");
     relays.iter().for_each(assert_balance);
 }
 

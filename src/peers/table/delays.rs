@@ -1,0 +1,244 @@
+//! Who has taken over from whom of late, and the logins that wait for it: one for each node.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tokio::sync::Notify;
+
+use super::{Id, Table};
+use crate::proto::takeover::{Pace, Takeovers};
+
+/// Nodes whose takeovers are remembered. Where there are as many, no login of a further one is
+/// delayed: it takes so many proved identities, all of them in use twice.
+const NODES: usize = 16_384;
+
+/// How often a full table is searched for what is over.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Takeovers of each node, and its login that waits.
+#[derive(Debug)]
+pub(super) struct Delays<I> {
+    nodes: HashMap<I, Node, RandomState>,
+    waiting: usize,
+    searched: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    takeovers: Takeovers,
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    generation: u64,
+    since: Instant,
+    superseded: Arc<Notify>,
+}
+
+/// What is known of a node's takeovers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TakeoverLook {
+    /// How fast they follow each other.
+    pub pace: Pace,
+    /// For how long a login has waited.
+    pub waits: Option<Duration>,
+}
+
+/// Why a login does not even wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotDelayed {
+    /// A login of a later connection waits already.
+    #[error("a newer login waits")]
+    Superseded,
+    /// As many logins wait as may.
+    #[error("too many logins wait")]
+    Crowded,
+}
+
+/// A login that waits; dropping it ends that.
+#[derive(Debug)]
+pub struct Delay<I: Id> {
+    table: Arc<Table<I>>,
+    id: I,
+    generation: u64,
+    /// When it may take over.
+    pub due: Instant,
+    superseded: Arc<Notify>,
+}
+
+impl<I: Id> Delay<I> {
+    /// Waits until a newer login has come.
+    pub async fn superseded(&self) {
+        self.superseded.notified().await;
+    }
+}
+
+impl<I: Id> Drop for Delay<I> {
+    fn drop(&mut self) {
+        self.table.delays.lock().end(self.id, |waiting| waiting.generation == self.generation);
+    }
+}
+
+impl<I> Default for Delays<I> {
+    fn default() -> Self {
+        Self { nodes: HashMap::default(), waiting: 0, searched: None }
+    }
+}
+
+impl<I: Id> Delays<I> {
+    /// A session has taken over from another. True where logins begin to wait for it.
+    pub(super) fn note(&mut self, id: I, now: Instant) -> bool {
+        if self.nodes.len() >= NODES && !self.nodes.contains_key(&id) {
+            let searched = |at: Instant| now < at + SEARCH_INTERVAL;
+            if self.searched.is_none_or(|at| !searched(at)) {
+                self.searched = Some(now);
+                self.sweep(now);
+            }
+            if self.nodes.len() >= NODES {
+                return false;
+            }
+        }
+        self.nodes.entry(id).or_default().takeovers.note(now)
+    }
+
+    /// Forgets what is over.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.nodes.retain(|_, node| node.waiting.is_some() || !node.takeovers.is_over(now));
+    }
+
+    /// Ends the wait of a node's login where that is the one.
+    fn end(&mut self, id: I, is_it: impl FnOnce(&Waiting) -> bool) {
+        let waiting = self.nodes.get_mut(&id).map(|node| &mut node.waiting);
+        if let Some(waiting) = waiting.and_then(|waiting| waiting.take_if(|it| is_it(it))) {
+            self.waiting -= 1;
+            waiting.superseded.notify_one();
+        }
+    }
+}
+
+impl<I: Id> Table<I> {
+    /// When a login may take over from the session that serves its node, here or elsewhere:
+    /// `None` for at once. An older login that waits gives up for it. No more than `most` wait.
+    ///
+    /// # Errors
+    /// It is not even to wait.
+    pub fn delay(
+        self: &Arc<Self>,
+        id: I,
+        generation: u64,
+        is_served: bool,
+        most: usize,
+        now: Instant,
+    ) -> Result<Option<Delay<I>>, NotDelayed> {
+        let mut delays = self.delays.lock();
+        let waits = delays.nodes.get(&id).and_then(|node| node.waiting.as_ref());
+        if waits.is_some_and(|waiting| waiting.generation > generation) {
+            return Err(NotDelayed::Superseded);
+        }
+        delays.end(id, |_| true);
+        let is_full = delays.waiting >= most;
+        let Some(node) = delays.nodes.get_mut(&id).filter(|_| is_served) else { return Ok(None) };
+        let Some(due) = node.takeovers.due(now) else { return Ok(None) };
+        if is_full {
+            return Err(NotDelayed::Crowded);
+        }
+        let superseded = Arc::new(Notify::new());
+        let told = Arc::clone(&superseded);
+        node.waiting = Some(Waiting { generation, since: now, superseded: told });
+        delays.waiting += 1;
+        drop(delays);
+        Ok(Some(Delay { table: Arc::clone(self), id, generation, due, superseded }))
+    }
+
+    /// How many logins wait.
+    #[must_use]
+    pub fn delayed(&self) -> usize {
+        self.delays.lock().waiting
+    }
+
+    /// How many nodes have sessions that take over from each other again and again.
+    #[must_use]
+    pub fn contested(&self, now: Instant) -> usize {
+        let delays = self.delays.lock();
+        delays.nodes.values().filter(|node| node.takeovers.pace(now).is_contested).count()
+    }
+
+    /// What is known of a node's takeovers, where there were any of late.
+    #[must_use]
+    pub fn takeovers(&self, id: I, now: Instant) -> Option<TakeoverLook> {
+        let delays = self.delays.lock();
+        let node = delays.nodes.get(&id).filter(|node| !node.takeovers.is_over(now))?;
+        let waits = node.waiting.as_ref().map(|it| now.saturating_duration_since(it.since));
+        Some(TakeoverLook { pace: node.takeovers.pace(now), waits })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::NodeId;
+
+    fn id(number: u32) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    /// A table whose first nodes are taken over again and again.
+    fn contested(nodes: u32, now: Instant) -> Arc<Table<NodeId>> {
+        let table = Arc::new(Table::new(10, 10));
+        for number in 1..=nodes {
+            (0..4).for_each(|_| _ = table.delays.lock().note(id(number), now));
+        }
+        table
+    }
+
+    fn delay(table: &Arc<Table<NodeId>>, number: u32, generation: u64, now: Instant) -> Outcome {
+        table.delay(id(number), generation, true, 2, now)
+    }
+
+    type Outcome = Result<Option<Delay<NodeId>>, NotDelayed>;
+
+    #[tokio::test]
+    async fn one_login_of_a_node_waits_and_that_is_the_newest() {
+        let now = Instant::now();
+        let table = contested(1, now);
+        let first = delay(&table, 1, 11, now).unwrap().unwrap();
+        let second = delay(&table, 1, 12, now).unwrap().unwrap();
+        first.superseded().await;
+        assert_eq!(delay(&table, 1, 10, now).unwrap_err(), NotDelayed::Superseded);
+        drop(first);
+        assert_eq!(table.delayed(), 1, "the older one leaves the place to the newer");
+        assert_eq!(table.takeovers(id(1), now).unwrap().waits, Some(Duration::ZERO));
+        drop(second);
+        assert_eq!((table.delayed(), table.takeovers(id(1), now).unwrap().waits), (0, None));
+    }
+
+    #[test]
+    fn logins_that_wait_are_bounded() {
+        let now = Instant::now();
+        let table = contested(3, now);
+        let _waiting = [1, 2].map(|number| delay(&table, number, 1, now).unwrap().unwrap());
+        assert_eq!(delay(&table, 3, 1, now).unwrap_err(), NotDelayed::Crowded);
+        assert!(delay(&table, 4, 1, now).unwrap().is_none(), "a node that is at peace");
+        assert!(table.delay(id(3), 1, false, 2, now).unwrap().is_none(), "nobody serves it");
+        let _newer = delay(&table, 2, 2, now).unwrap().expect("in the place of the one before");
+        assert_eq!((table.delayed(), table.contested(now)), (2, 3));
+    }
+
+    #[test]
+    fn remembered_nodes_are_bounded_and_what_is_over_makes_room() {
+        let now = Instant::now();
+        let table = Arc::new(Table::<NodeId>::new(10, 10));
+        let note = |number, at| table.delays.lock().note(id(number), at);
+        let most = u32::try_from(NODES).unwrap();
+        (1..=most + 1_000).for_each(|number| _ = note(number, now));
+        assert_eq!(table.delays.lock().nodes.len(), NODES);
+        assert!(table.takeovers(id(most + 1), now).is_none());
+        let later = now + Duration::from_secs(90);
+        note(most + 1, later);
+        assert!(table.takeovers(id(most + 1), later).is_some());
+        assert_eq!(table.delays.lock().nodes.len(), 1);
+    }
+}
