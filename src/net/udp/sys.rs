@@ -5,6 +5,9 @@
 //! only the lengths that the kernel reports. quinn-udp, which does much the same, sets DF,
 //! and packets of 4.2 KB from older daemons then fail on a link of 1,500 bytes.
 #![allow(unsafe_code)]
+// Lengths and flags of messages have other types with musl than with glibc: `as _` takes the
+// one that is wanted, for small values that each of them holds.
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
 use std::io;
 use std::mem::{self, MaybeUninit};
@@ -110,7 +113,7 @@ impl BatchSocket {
                     self.socket.as_raw_fd(),
                     messages.as_mut_ptr().add(done).cast(),
                     u32::try_from(rest).expect("a batch is at most 64"),
-                    libc::MSG_DONTWAIT,
+                    libc::MSG_DONTWAIT as _,
                 )
             };
             match usize::try_from(count) {
@@ -147,8 +150,9 @@ impl Datagrams for BatchSocket {
         let mut messages: [MaybeUninit<libc::mmsghdr>; BATCH] =
             [const { MaybeUninit::uninit() }; BATCH];
         let (buffers, _) = received.buffer.as_chunks_mut::<SLOT>();
-        let slots = names.iter_mut().zip(&mut controls).zip(&mut vectors).zip(&mut messages);
-        for (buffer, (((name, control), vector), message)) in buffers.iter_mut().zip(slots) {
+        let slots = buffers.len().min(BATCH);
+        let places = names.iter_mut().zip(&mut controls).zip(&mut vectors).zip(&mut messages);
+        for (buffer, (((name, control), vector), message)) in buffers.iter_mut().zip(places) {
             let vector =
                 vector.write(libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: SLOT });
             // SAFETY: msghdr is plain data, for which zeros are a valid value.
@@ -158,18 +162,18 @@ impl Datagrams for BatchSocket {
             header.msg_iov = vector;
             header.msg_iovlen = 1;
             header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = CONTROL;
+            header.msg_controllen = CONTROL as _;
             message.write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         }
         calls::count(Call::Receive);
-        // SAFETY: all `BATCH` messages were written above (`Received` has as many slots), and
-        // what they point to lives until the results are read below.
+        // SAFETY: the first `slots` messages were written above, one for each whole slot of the
+        // buffer, and what they point to lives until the results are read below.
         let count = unsafe {
             libc::recvmmsg(
                 self.socket.as_raw_fd(),
                 messages.as_mut_ptr().cast(),
-                u32::try_from(BATCH).expect("a batch is at most 64"),
-                libc::MSG_WAITFORONE,
+                u32::try_from(slots).expect("a batch is at most 64"),
+                libc::MSG_WAITFORONE as _,
                 ptr::null_mut(),
             )
         };
@@ -246,7 +250,7 @@ fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<
 /// Asks for our source address and for segmentation, where the run wants them.
 fn write_control(header: &mut libc::msghdr, control: &mut Control, run: &Run<'_>, ipv6: bool) {
     header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL;
+    header.msg_controllen = CONTROL as _;
     // SAFETY: the control buffer is zeroed, aligned and longer than the messages written into
     // it (see CONTROL), so CMSG_FIRSTHDR and CMSG_NXTHDR stay inside it and are not null.
     unsafe {
@@ -275,7 +279,7 @@ fn write_control(header: &mut libc::msghdr, control: &mut Control, run: &Run<'_>
             let segment = u16::try_from(run.segment).unwrap_or(u16::MAX);
             used += write_message(message, libc::SOL_UDP, libc::UDP_SEGMENT, segment);
         }
-        header.msg_controllen = used;
+        header.msg_controllen = used as _;
         if used == 0 {
             header.msg_control = ptr::null_mut();
         }
@@ -292,7 +296,7 @@ unsafe fn write_message<T>(message: *mut libc::cmsghdr, level: i32, kind: i32, d
     unsafe {
         (*message).cmsg_level = level;
         (*message).cmsg_type = kind;
-        (*message).cmsg_len = libc::CMSG_LEN(length) as usize;
+        (*message).cmsg_len = libc::CMSG_LEN(length) as _;
         ptr::write_unaligned(libc::CMSG_DATA(message).cast(), data);
         libc::CMSG_SPACE(length) as usize
     }

@@ -96,6 +96,25 @@ fn reply_leaves_from_the_address_that_was_asked() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn batch_smaller_than_a_call_takes_is_filled_no_further() {
+    let receiver = &sockets("127.0.0.1:0")[1];
+    let sender = &sockets("127.0.0.1:0")[0];
+    let mut received = Received { buffer: vec![0; 3 * SLOT], ..Received::new() };
+    let run = Run { to: receiver.address(), from: None, bytes: b"abcde", segment: 1 };
+    sender.send(&[run], &mut |_, _, result| assert_eq!(result, Ok(())));
+
+    let mut found = Vec::new();
+    while found.len() < 5 {
+        receiver.receive(&mut received).unwrap();
+        assert!(received.iter().count() <= 3);
+        found.extend(received.iter().map(|(_, bytes)| bytes.to_vec()));
+    }
+
+    assert_eq!(found.concat(), b"abcde");
+}
+
+#[test]
 fn receive_gives_up_after_a_while_without_a_datagram() {
     for socket in sockets("127.0.0.1:0") {
         let mut received = Received::new();
