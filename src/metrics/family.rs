@@ -227,7 +227,7 @@ mod tests {
         let registry = Registry::default();
         let traffic = Traffic::default();
         traffic.shard().dropped(crate::metrics::Drop::Empty, 3);
-        traffic.outbox_delay.observe(Duration::from_millis(3));
+        traffic.shard().waited(Duration::from_millis(3));
         registry.add(move |families| traffic.families(families));
 
         let text = registry.encode().unwrap();

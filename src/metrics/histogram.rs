@@ -10,6 +10,11 @@ use super::family;
 /// Upper bounds of the buckets, ascending; what is longer than the last counts in `+Inf`.
 pub type Buckets = &'static [Duration];
 
+/// The bucket that a duration counts in.
+pub(super) fn bucket(bounds: &[Duration], duration: Duration) -> usize {
+    bounds.partition_point(|bound| *bound < duration)
+}
+
 /// Counts durations by bucket; an observation is two additions.
 #[derive(Debug)]
 pub struct Histogram {
@@ -28,7 +33,7 @@ impl Histogram {
 
     /// Counts one duration.
     pub fn observe(&self, duration: Duration) {
-        let bucket = self.bounds.partition_point(|bound| *bound < duration);
+        let bucket = bucket(self.bounds, duration);
         if let Some(count) = self.counts.get(bucket) {
             count.fetch_add(1, Ordering::Relaxed);
         }

@@ -7,15 +7,16 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 
 use super::drops::Drops;
-use super::family::{counts, gauge_value};
+use super::family::{counts, gauge_value, histogram};
+use super::histogram::bucket;
 use super::talkers::{self, Sample};
 use super::words::{Drop, EndpointEvent, Handled, Transport};
-use super::{Dropped, Events, Histogram, Talkers, Whose, Word};
+use super::{Dropped, Events, Talkers, Whose, Word};
 use crate::ids::NodeId;
 
 /// Whether a packet is on its way from a peer, or made here.
@@ -51,6 +52,8 @@ pub struct Shard {
     queued: AtomicU64,
     unqueued: AtomicU64,
     kernel_dropped: AtomicU64,
+    outbox_delays: [AtomicU64; OUTBOX_DELAYS.len() + 1],
+    outbox_delay_ns: AtomicU64,
     drops: Drops,
     sample: Sample,
 }
@@ -72,6 +75,8 @@ impl Default for Shard {
             queued: AtomicU64::new(0),
             unqueued: AtomicU64::new(0),
             kernel_dropped: AtomicU64::new(0),
+            outbox_delays: zeros(),
+            outbox_delay_ns: AtomicU64::new(0),
             drops: Drops::default(),
             sample: Sample::default(),
         }
@@ -152,6 +157,12 @@ impl Shard {
         add(&self.unqueued, packets);
     }
 
+    /// How long the oldest record of a write waited in its outbox.
+    pub fn waited(&self, time: Duration) {
+        add(&self.outbox_delays[bucket(&OUTBOX_DELAYS, time)], 1);
+        add(&self.outbox_delay_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     /// Datagrams that the kernel dropped before we could read them (SO_RXQ_OVFL).
     pub fn kernel_dropped(&self, packets: u64) {
         add(&self.kernel_dropped, packets);
@@ -162,32 +173,26 @@ impl Shard {
 #[derive(Debug)]
 pub struct Traffic {
     shards: Box<[Shard]>,
-    /// How long records waited in an outbox: one observation for each batch that left.
-    pub outbox_delay: Histogram,
     /// The last events of connections.
     pub events: Events,
 }
 
 /// 100 µs is a batch, 2 s the default age at which records are dropped.
-const OUTBOX_DELAY: super::Buckets = &[
-    std::time::Duration::from_micros(100),
-    std::time::Duration::from_millis(1),
-    std::time::Duration::from_millis(5),
-    std::time::Duration::from_millis(20),
-    std::time::Duration::from_millis(100),
-    std::time::Duration::from_millis(500),
-    std::time::Duration::from_secs(1),
-    std::time::Duration::from_secs(2),
-    std::time::Duration::from_secs(5),
+const OUTBOX_DELAYS: [Duration; 9] = [
+    Duration::from_micros(100),
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
 ];
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            outbox_delay: Histogram::new(OUTBOX_DELAY),
-            events: Events::default(),
-        }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), events: Events::default() }
     }
 }
 
@@ -357,9 +362,14 @@ impl Traffic {
             "Relayed packets that wait in outboxes.",
             queued,
         ));
-        families.push(self.outbox_delay.family(
+        let delays: [u64; OUTBOX_DELAYS.len() + 1] =
+            std::array::from_fn(|bucket| self.sum(|shard| &shard.outbox_delays[bucket]));
+        families.push(histogram(
             "pilot_beacon_outbox_delay_seconds",
             "How long the oldest record of a batch waited in its outbox before the kernel took it.",
+            &OUTBOX_DELAYS,
+            &delays,
+            Duration::from_nanos(self.sum(|shard| &shard.outbox_delay_ns)),
         ));
     }
 
@@ -398,9 +408,27 @@ fn labelled<W: Word>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn waits_are_counted_in_the_place_of_the_thread_and_summed_for_a_scrape() {
+        let traffic = Traffic::default();
+        let [one, other, ..] = &*traffic.shards else { panic!("one shard") };
+        one.waited(Duration::from_millis(3));
+        other.waited(Duration::from_millis(4));
+        other.waited(Duration::from_secs(60));
+
+        let mut families = Vec::new();
+        traffic.families(&mut families);
+
+        let name = "pilot_beacon_outbox_delay_seconds";
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let histogram = family.get_metric()[0].get_histogram();
+        assert_eq!(histogram.get_sample_count(), 3);
+        assert!((histogram.get_sample_sum() - 60.007).abs() < 1e-9);
+        assert_eq!(histogram.get_bucket()[2].cumulative_count(), 2);
+        assert_eq!(one.outbox_delays[2].load(Ordering::Relaxed), 1);
+    }
 
     #[test]
     fn drops_that_several_threads_noted_are_one_entry() {

@@ -48,6 +48,20 @@ pub(super) fn count(call: Call) {
         static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
     }
     COUNTS[SHARD.get()].0[call as usize].fetch_add(1, Ordering::Relaxed);
+    #[cfg(test)]
+    MADE_HERE.with_borrow_mut(|made| made[call as usize] += 1);
+}
+
+#[cfg(test)]
+thread_local! {
+    static MADE_HERE: std::cell::RefCell<[u64; CALLS]> = const { std::cell::RefCell::new([0; CALLS]) };
+}
+
+/// How often a test's own thread has made a call.
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)] // a call is below the array's length
+pub(super) fn made_here(call: Call) -> u64 {
+    MADE_HERE.with_borrow(|made| made[call as usize])
 }
 
 /// How often this process has made a call.

@@ -15,6 +15,7 @@ use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Drop, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
+use crate::net::udp::{Retry, retries};
 use crate::peers::Table;
 use crate::relay::Relay;
 use crate::udp::Threads;
@@ -78,6 +79,13 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
             "pilot_beacon_system_calls_total",
             "System calls of the packet path.",
             &["call"],
+            samples.iter().map(|(words, count)| (words.as_slice(), *count)),
+        ));
+        let samples: Vec<_> = Retry::ALL.iter().map(|why| ([why.word()], retries(*why))).collect();
+        families.push(family::counts(
+            "pilot_beacon_udp_send_retries_total",
+            "Times that the kernel refused datagrams, which were sent in another way.",
+            &["reason"],
             samples.iter().map(|(words, count)| (words.as_slice(), *count)),
         ));
         families.push(family::gauge_values(

@@ -3,7 +3,10 @@
 //! What is particular to Linux sits in `sys`, behind [`Datagrams`]; `portable` does the
 //! same with one call a datagram, and the tests run both.
 
+#[cfg(target_os = "linux")]
+mod pieces;
 mod portable;
+mod refusals;
 #[cfg(target_os = "linux")]
 mod sys;
 
@@ -15,6 +18,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use portable::PortableSocket;
+pub use refusals::{Retry, retries};
 #[cfg(target_os = "linux")]
 pub use sys::BatchSocket;
 
@@ -145,7 +149,8 @@ pub trait Datagrams: fmt::Debug + Send + Sync + 'static {
     fn receive(&self, received: &mut Received) -> io::Result<()>;
 
     /// Sends runs without waiting; `sent` is told of each run, or of each packet of a run that
-    /// had to be sent singly, how many packets it is about and what became of them.
+    /// had to be sent singly, how many packets it is about and what became of them. What comes
+    /// behind a packet for which the send buffer had no room is not tried.
     fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>));
 
     /// The address that the socket is bound to.

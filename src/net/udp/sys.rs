@@ -14,11 +14,14 @@ use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 use std::ptr;
+use std::time::Instant;
 
 use socket2::{SockAddr, Socket};
 
 use super::super::calls::{self, Call};
 
+use super::pieces::Position;
+use super::refusals::{Refusals, Remembered};
 use super::{BATCH, Datagram, Datagrams, Received, Run, SLOT, SendError, canonical, for_family};
 
 /// Room for the control messages of one datagram: a packet-info, and a segment size or a
@@ -35,6 +38,15 @@ struct Control([u8; CONTROL]);
 pub struct BatchSocket {
     socket: Socket,
     address: SocketAddr,
+    refusals: Refusals,
+}
+
+/// Why a batch of messages ended before its last.
+enum Stop {
+    /// The socket's send buffer is full.
+    Full,
+    /// The next run must go out without segmentation.
+    Singly,
 }
 
 impl BatchSocket {
@@ -59,36 +71,43 @@ impl BatchSocket {
                 set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
             }
         }
-        Ok(Self { socket, address })
+        Ok(Self { socket, address, refusals: Refusals::default() })
     }
 
-    /// Sends the packets of one run with a call each: the way when segmentation failed.
-    fn send_singly(&self, run: &Run<'_>, sent: &mut dyn FnMut(usize, Result<(), SendError>)) {
-        for packet in run.bytes.chunks(run.segment.max(1)) {
-            let single = Run { bytes: packet, segment: packet.len(), ..*run };
-            let mut result = Ok(());
-            self.send_batch(&[single], &mut |_, outcome| {
-                result = outcome.map_err(|error| SendError::from(&error));
-            });
-            sent(1, result);
-        }
-    }
-
-    /// One sendmmsg for at most [`BATCH`] runs, repeated behind each run that failed.
-    fn send_batch(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, io::Result<()>)) {
+    /// Sends at most [`BATCH`] messages from `at` on, which moves behind what was sent or
+    /// refused, and is told of that. Run `singly` goes packet by packet.
+    ///
+    /// One sendmmsg, repeated behind each message that failed.
+    fn send_batch(
+        &self,
+        runs: &[Run<'_>],
+        at: &mut Position,
+        singly: Option<usize>,
+        sent: &mut dyn FnMut(usize, usize, Result<(), SendError>),
+    ) -> Result<(), Stop> {
+        // They own nothing, so nobody has to drop those that were written.
+        const { assert!(!mem::needs_drop::<SockAddr>()) };
         let mut names: [MaybeUninit<SockAddr>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
         let mut vectors: [MaybeUninit<libc::iovec>; BATCH] =
             [const { MaybeUninit::uninit() }; BATCH];
         let mut controls: [MaybeUninit<Control>; BATCH] = [const { MaybeUninit::uninit() }; BATCH];
         let mut messages: [MaybeUninit<libc::mmsghdr>; BATCH] =
             [const { MaybeUninit::uninit() }; BATCH];
-        let runs = runs.get(..BATCH).unwrap_or(runs);
+        let mut ends = [Position::default(); BATCH];
+        let mut written = 0;
+        let mut next = *at;
+        let refused = self.refusals.current();
         let slots = names.iter_mut().zip(&mut vectors).zip(&mut controls).zip(&mut messages);
-        for (run, (((name, vector), control), message)) in runs.iter().zip(slots) {
-            let name = name.write(for_family(run.to, self.address).into());
+        for ((((name, vector), control), message), end) in slots.zip(&mut ends) {
+            let segmented = |run: &Run<'_>| {
+                let takes_segments = |refused: &Remembered| refused.takes_segments(run.to.ip());
+                singly != Some(next.run) && refused.as_deref().is_none_or(takes_segments)
+            };
+            let Some((piece, behind)) = next.next(runs, segmented) else { break };
+            let name = name.write(for_family(piece.to, self.address).into());
             let vector = vector.write(libc::iovec {
-                iov_base: run.bytes.as_ptr().cast_mut().cast(),
-                iov_len: run.bytes.len(),
+                iov_base: piece.bytes.as_ptr().cast_mut().cast(),
+                iov_len: piece.bytes.len(),
             });
             // SAFETY: msghdr is plain data, for which zeros are a valid value.
             let mut header: libc::msghdr = unsafe { mem::zeroed() };
@@ -97,14 +116,18 @@ impl BatchSocket {
             header.msg_iov = vector;
             header.msg_iovlen = 1;
             let control = control.write(Control([0; CONTROL]));
-            write_control(&mut header, control, run, self.address.is_ipv6());
+            write_control(&mut header, control, &piece, self.address.is_ipv6());
             message.write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+            *end = behind;
+            next = behind;
+            written += 1;
         }
-        let mut done = 0;
-        while done < runs.len() {
-            let rest = runs.len() - done;
+        drop(refused);
+        let mut ends = ends.iter().take(written);
+        while let rest @ 1.. = ends.len() {
+            let done = written - rest;
             calls::count(Call::Send);
-            // SAFETY: the messages from `done` to `runs.len()` were written above, and all that
+            // SAFETY: the messages from `done` to `written` were written above, and all that
             // they point to (names, vectors, controls, the runs' bytes) outlives this call. The
             // kernel only reads through the pointers of a send, but for `msg_len`, which is
             // part of `messages`.
@@ -116,26 +139,32 @@ impl BatchSocket {
                     libc::MSG_DONTWAIT as _,
                 )
             };
-            match usize::try_from(count) {
-                Ok(count) => {
-                    (done..done + count).for_each(|index| sent(index, Ok(())));
-                    done += count;
+            if let Ok(count) = usize::try_from(count) {
+                for end in ends.by_ref().take(count) {
+                    sent(at.run, at.until(*end, runs).packets(), Ok(()));
+                    *at = *end;
                 }
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        sent(done, Err(error));
-                        done += 1;
-                    }
-                }
+                continue;
             }
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            if error.kind() == io::ErrorKind::WouldBlock {
+                return Err(Stop::Full);
+            }
+            let end = ends.next().expect("a message that failed");
+            let piece = at.until(*end, runs);
+            let packets = piece.packets();
+            // Its packets may still pass.
+            let is_segmented = packets > 1;
+            if is_segmented && self.refusals.is_of_segments(&error, piece.to.ip(), Instant::now()) {
+                return Err(Stop::Singly);
+            }
+            sent(at.run, packets, Err(SendError::from(&error)));
+            *at = *end;
         }
-        // The names were written, so they have to be dropped; `SockAddr` owns nothing, and this
-        // keeps it so if that changes.
-        for name in names.iter_mut().take(runs.len()) {
-            // SAFETY: the first `runs.len()` names were written above and nobody reads them again.
-            unsafe { name.assume_init_drop() };
-        }
+        Ok(())
     }
 }
 
@@ -201,22 +230,21 @@ impl Datagrams for BatchSocket {
     }
 
     fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>)) {
-        let mut before = 0;
-        for batch in runs.chunks(BATCH) {
-            self.send_batch(batch, &mut |index, result| {
-                let Some(run) = batch.get(index) else { return };
-                let packets = run.packets();
-                match result {
-                    Ok(()) => sent(before + index, packets, Ok(())),
-                    // A device without checksum offload, or a link whose MTU is smaller than
-                    // the segments, refuses the run; its packets may still pass.
-                    Err(error) if packets > 1 && refuses_segments(&error) => {
-                        self.send_singly(run, &mut |n, result| sent(before + index, n, result));
+        let mut at = Position::default();
+        let mut singly = None;
+        while at.run < runs.len() {
+            match self.send_batch(runs, &mut at, singly, sent) {
+                Ok(()) => {}
+                Err(Stop::Singly) => singly = Some(at.run),
+                Err(Stop::Full) => {
+                    // It will not have room for the next one either: to ask for each would
+                    // only take time from those who read.
+                    while let Some((rest, behind)) = at.next(runs, |_| true) {
+                        sent(at.run, rest.packets(), Err(SendError::Full));
+                        at = behind;
                     }
-                    Err(error) => sent(before + index, packets, Err(SendError::from(&error))),
                 }
-            });
-            before += batch.len();
+            }
         }
     }
 
@@ -225,15 +253,11 @@ impl Datagrams for BatchSocket {
     }
 }
 
-fn refuses_segments(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
-}
-
 fn socklen(length: usize) -> libc::socklen_t {
     libc::socklen_t::try_from(length).expect("lengths of addresses and options are small")
 }
 
-fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(super) fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the kernel reads `size_of::<i32>()` bytes from `value`, which is alive.
     let result = unsafe {
         libc::setsockopt(

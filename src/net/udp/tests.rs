@@ -1,5 +1,6 @@
 //! Both sockets do the same: batches, sizes, source addresses, errors.
 
+use super::super::calls::{Call, made_here};
 use super::*;
 
 fn sockets(address: &str) -> Vec<Box<dyn Datagrams>> {
@@ -93,6 +94,59 @@ fn reply_leaves_from_the_address_that_was_asked() {
             assert_eq!((length, source.ip()), (1_000, asked));
         }
     }
+}
+
+/// What becomes of each packet, and how many calls it took.
+#[cfg(target_os = "linux")]
+fn send(socket: &BatchSocket, runs: &[Run<'_>]) -> (Vec<(usize, Result<(), SendError>)>, u64) {
+    let before = made_here(Call::Send);
+    let mut results = Vec::new();
+    socket.send(runs, &mut |index, packets, result| {
+        results.extend(std::iter::repeat_n((index, result), packets));
+    });
+    (results, made_here(Call::Send) - before)
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn refused_segmentation_is_not_tried_again_for_every_run() {
+    let socket = open("127.0.0.1:0".parse().unwrap()).unwrap();
+    // Without checksums of its own, a socket gets no segmentation.
+    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let sender = BatchSocket::new(socket).unwrap();
+    let receiver = &sockets("127.0.0.1:0")[0];
+    let bytes = [7; 2_500];
+    let run = Run { to: receiver.address(), from: None, bytes: &bytes, segment: 1_000 };
+    let passed = [(0, Ok(())), (0, Ok(())), (0, Ok(())), (1, Ok(())), (1, Ok(())), (1, Ok(()))];
+
+    assert_eq!(send(&sender, &[run, run]), (passed.to_vec(), 2));
+    assert_eq!(send(&sender, &[run, run]), (passed.to_vec(), 1));
+
+    let found = receive(&**receiver, 12);
+    let lengths: Vec<_> = found.iter().map(|(.., bytes)| bytes.len()).collect();
+    assert_eq!(lengths, [1_000, 1_000, 500].repeat(4));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn full_send_buffer_is_asked_once_for_all_that_is_left() {
+    // A stream is a socket whose buffer a test can fill: it takes the same calls.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let _silent_reader = listener.accept().unwrap();
+    let sender = BatchSocket::new(stream.into()).unwrap();
+    let bytes = vec![7; 1_000_000];
+    let run = Run { to: sender.address(), from: None, bytes: &bytes, segment: bytes.len() };
+
+    let (results, calls) = send(&sender, &[run; 150]);
+    let full = results.iter().filter(|(_, result)| *result == Err(SendError::Full)).count();
+    assert_eq!(results.len(), 150);
+    assert!((65..150).contains(&full), "{full}");
+    assert!(calls <= 3, "{calls}");
+
+    let (results, calls) = send(&sender, &[run; 150]);
+    let expected: Vec<_> = (0..150).map(|index| (index, Err(SendError::Full))).collect();
+    assert_eq!((results, calls), (expected, 1));
 }
 
 #[test]

@@ -333,7 +333,7 @@ impl Outbox {
             }
         }
         if let Some(run) = chunk.runs().first() {
-            traffic.outbox_delay.observe(now.saturating_duration_since(run.arrived));
+            shard.waited(now.saturating_duration_since(run.arrived));
         }
         self.taken = self.taken.saturating_sub(chunk.cost());
         chunk.give_back();
