@@ -20,7 +20,11 @@ use crate::proxy::{self, CLIENT, FORGED, Tls, UPGRADE, read_head, recorder};
 /// Caddy, ready to serve `https://localhost:PORT`.
 pub(crate) struct Caddy {
     program: Program,
+    /// Starts it, the first time and again.
+    command: Command,
     caddy: PathBuf,
+    /// The name that its certificate has.
+    host: String,
     pub(crate) address: SocketAddr,
     /// Its own control port.
     pub(crate) admin: SocketAddr,
@@ -36,6 +40,11 @@ impl Caddy {
         Self::of("caddy".into(), "Caddyfile", upstream)
     }
 
+    /// Debian's Caddy with deploy/Caddyfile, for clients elsewhere that know it by this name.
+    pub(crate) fn public(host: &str, listen: Ipv4Addr, upstream: SocketAddr) -> Self {
+        Self::site("caddy".into(), "Caddyfile", host, listen, upstream)
+    }
+
     /// The later Caddy of scripts/tools.txt, with the file that keeps WebSockets over a reload.
     pub(crate) fn that_keeps(upstream: SocketAddr) -> Self {
         Self::of(tool("caddy"), "Caddyfile.stream-close-delay", upstream)
@@ -43,15 +52,25 @@ impl Caddy {
 
     /// A Caddy with a file of deploy/.
     pub(crate) fn of(caddy: PathBuf, file: &str, upstream: SocketAddr) -> Self {
+        Self::site(caddy, file, "localhost", Ipv4Addr::LOCALHOST, upstream)
+    }
+
+    fn site(
+        caddy: PathBuf,
+        file: &str,
+        host: &str,
+        listen: Ipv4Addr,
+        upstream: SocketAddr,
+    ) -> Self {
         let storage = tempfile::tempdir().unwrap();
         let ca = storage.path().join("caddy/pki/authorities/local/root.crt");
         let file = deploy(file);
         // Caddy cannot say which ports the system chose for it, so they are chosen for it.
-        let ports = [(); 2].map(|()| reserve_port());
+        let ports = [listen, Ipv4Addr::LOCALHOST].map(reserve_port);
         let [address, admin] =
             ports.each_ref().map(|port| port.local_addr().unwrap().as_socket().unwrap());
         let variables = [
-            ("RELAY_HOST", "localhost".to_owned()),
+            ("RELAY_HOST", host.to_owned()),
             ("RELAY_TLS", "internal".to_owned()),
             ("RELAY_LISTEN", address.ip().to_string()),
             ("RELAY_HTTPS_PORT", address.port().to_string()),
@@ -61,10 +80,19 @@ impl Caddy {
         let mut command = Command::new(&caddy);
         command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).envs(variables);
         command.env("XDG_DATA_HOME", storage.path()).env("XDG_CONFIG_HOME", storage.path());
+        let program = Self::run(&mut command);
+        let host = host.to_owned();
+        let caddy =
+            Self { program, command, caddy, host, address, admin, ca, storage, _ports: ports };
+        caddy.wait_for_tls();
+        caddy
+    }
+
+    fn run(command: &mut Command) -> Program {
         // It listens before it has its certificate. While it gets that it cleans its storage as
         // well, which can fail the first attempt; the next one would come after a minute.
         let program = look_until(Instant::now() + PATIENCE, || {
-            let program = Program::start(&mut command);
+            let program = Program::start(command);
             let line =
                 program.wait_for_line_of(&["certificate obtained successfully", "will retry"]);
             let obtained = line.contains("obtained");
@@ -73,10 +101,15 @@ impl Caddy {
             }
             obtained.then_some(program)
         });
-        let program = program.expect("Caddy gets no certificate from itself");
-        let caddy = Self { program, caddy, address, admin, ca, storage, _ports: ports };
-        caddy.wait_for_tls();
-        caddy
+        program.expect("Caddy gets no certificate from itself")
+    }
+
+    /// Stops it as its service does, and starts it again, with the certificate that it has.
+    pub(crate) fn restart(&mut self) {
+        self.program.signal("TERM");
+        self.program.wait_for_success();
+        self.program = Program::start(&mut self.command);
+        self.wait_for_tls();
     }
 
     fn wait_for_tls(&self) {
@@ -103,12 +136,13 @@ impl Caddy {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("wss://localhost:{}/v1/compat", self.address.port())
+        format!("wss://{}:{}/v1/compat", self.host, self.address.port())
     }
 
-    /// A TLS connection from [`CLIENT`] that trusts nobody but Caddy's CA.
+    /// A TLS connection that trusts nobody but Caddy's CA, from [`CLIENT`] if both are on loopback.
     fn dial(&self) -> io::Result<Tls> {
-        proxy::dial(CLIENT, self.address, &self.ca)
+        let from = if self.address.ip().is_loopback() { CLIENT } else { Ipv4Addr::UNSPECIFIED };
+        proxy::dial_as(&self.host, from, self.address, &self.ca)
     }
 
     /// Sends a request that claims to come from [`FORGED`].
@@ -123,13 +157,13 @@ impl Caddy {
     }
 }
 
-/// A port of loopback that nobody else gets while this lives. Caddy gets it: as this socket, it
+/// A port of this address that nobody else gets while this lives. Caddy gets it: as this socket, it
 /// binds with SO_REUSEPORT. So two Caddys that were told the same port would share it, and each
 /// get half of the other's clients.
-fn reserve_port() -> Socket {
+fn reserve_port(address: Ipv4Addr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
     socket
 }
 

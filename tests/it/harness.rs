@@ -79,6 +79,18 @@ impl Program {
         self.child.id()
     }
 
+    /// Sends it a signal by its own id, as `kill -NAME` does.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+
+    /// Waits for the program's own end, whatever its status.
+    pub(crate) fn wait_for_end(&mut self) {
+        let ended = look_until(Instant::now() + PATIENCE, || self.child.try_wait().unwrap());
+        assert!(ended.is_some(), "{} does not end:\n{}", self.name, self.log());
+    }
+
     /// Waits for the program's own end, which must be a success.
     pub(crate) fn wait_for_success(&mut self) {
         let end = Instant::now() + PATIENCE;
@@ -166,7 +178,7 @@ pub(crate) struct Relay {
     /// The admin listener.
     pub(crate) admin: SocketAddr,
     keys: Option<TempDir>,
-    state: TempDir,
+    state: Arc<TempDir>,
 }
 
 impl Relay {
@@ -177,10 +189,18 @@ impl Relay {
     }
 
     pub(crate) fn start_by<A: AsRef<OsStr>>(
+        command: Command,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), command, arguments)
+    }
+
+    /// Starts the relay whose state this folder has: a new one, or one that has ended.
+    pub(crate) fn start_in<A: AsRef<OsStr>>(
+        state: Arc<TempDir>,
         mut command: Command,
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
-        let state = tempfile::tempdir().unwrap();
         command.arg("serve").arg("--state-dir").arg(state.path());
         command.args(["--log-format", "text"]).args(arguments);
         // A configuration file may want to say it itself.
@@ -226,8 +246,7 @@ impl Relay {
 
     /// Sends the relay a signal by its own id, as `kill -NAME` does.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.program.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+        self.program.signal(name);
     }
 
     /// Waits for the relay's own end; its exit code.

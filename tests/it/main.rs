@@ -13,6 +13,8 @@ mod deploy;
 mod descriptors;
 mod doctor;
 mod drain;
+#[cfg(target_arch = "x86_64")] // what the fleet's package has binaries for
+mod fleet;
 mod flood;
 mod floors;
 mod gossip;

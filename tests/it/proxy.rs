@@ -30,6 +30,16 @@ pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// A TLS connection from `client` to a proxy as `localhost`, trusting nobody but this CA.
 pub(crate) fn dial(client: Ipv4Addr, proxy: SocketAddr, ca: &Path) -> io::Result<Tls> {
+    dial_as("localhost", client, proxy, ca)
+}
+
+/// The same, to a proxy of this name.
+pub(crate) fn dial_as(
+    host: &str,
+    client: Ipv4Addr,
+    proxy: SocketAddr,
+    ca: &Path,
+) -> io::Result<Tls> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((client, 0)).into()).unwrap();
     socket.connect(&proxy.into())?;
@@ -44,7 +54,7 @@ pub(crate) fn dial(client: Ipv4Addr, proxy: SocketAddr, ca: &Path) -> io::Result
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(host.to_owned()).unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut socket)?;
