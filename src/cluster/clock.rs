@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(measured(70_000, 200 * MS, 200 * MS), Some(70_000));
         assert_eq!(measured(-70_000, 5 * MS, 5 * MS), Some(-70_000));
         // What differs between there and back is wrong by half.
-        assert_eq!(measured(0, 0 * MS, 1_000 * MS), Some(-500));
+        assert_eq!(measured(0, Duration::ZERO, 1_000 * MS), Some(-500));
     }
 
     #[test]
