@@ -221,7 +221,8 @@ impl Session<'_> {
                 | Packet::PunchRequest(_)
                 | Packet::PunchCommand(_)
                 | Packet::Relay(_)
-                | Packet::Sync(_),
+                | Packet::Sync(_)
+                | Packet::Notify(_),
             )
             | Err(_) => Received::Nothing,
         }

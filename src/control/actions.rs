@@ -12,19 +12,20 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
-use super::answers::{Kicked, Peer, Peers, Top};
+use super::answers::{self, Kicked, Peer, Peers, Top};
 use super::audit::Audit;
 use super::explain::Explanation;
 use super::guesses::Guesses;
 use super::orders::{Orders, Task};
 use super::recorder::Recorded;
 use super::{Action, Health, Reject};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Elsewhere};
 use crate::config::{AuditPolicy, Config};
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::metrics::{Event, Labelled, Traffic, What, family};
 use crate::peers::{End, Table};
+use crate::relay::{NotNotified, Notified};
 use crate::words;
 
 /// Actions that are carried out at a time: a list of all peers takes memory and a core.
@@ -72,6 +73,8 @@ pub struct Parts {
     pub directory: Directory,
     /// The cluster, where there is one.
     pub cluster: Option<Arc<Cluster>>,
+    /// Notifies a node that is here.
+    pub notify: Box<dyn Fn(NodeId) -> Result<Notified, NotNotified> + Send + Sync>,
     /// The main numbers, as `/status` has them.
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
     /// What only the owner of the server can do.
@@ -232,6 +235,7 @@ impl Actions {
                 self.note(Some(node), "kick");
                 json(&Kicked { node: node.number(), session, endpoint })
             }
+            Action::Notify { node } => self.notify(node).await,
             Action::Drain {} => {
                 self.note(None, "drain");
                 json(&orders.give(Task::Drain).await?)
@@ -244,6 +248,37 @@ impl Actions {
                 self.note(None, "log-level");
                 json(&orders.give(Task::Log(filter.clone())).await?)
             }
+        }
+    }
+
+    async fn notify(&self, node: NodeId) -> Result<String, Refused> {
+        match (self.parts.notify)(node) {
+            Ok(notified) => {
+                self.note(Some(node), "notify");
+                json(&answers::Notified::of(node, notified))
+            }
+            Err(NotNotified::NotHere) => Err(self.elsewhere(node).await),
+            Err(error) => Err(Refused::Failed(format!("node {node} was not notified: {error}"))),
+        }
+    }
+
+    /// Says of a node that is not here where it is, as far as that is known.
+    async fn elsewhere(&self, node: NodeId) -> Refused {
+        let Parts { table, cluster, .. } = &self.parts;
+        if let Some(beacon) = Peer::of(node, table, Instant::now()).beacon {
+            return Refused::Failed(format!(
+                "the beacon at {beacon} serves node {node}: ask there"
+            ));
+        }
+        let found = match cluster {
+            Some(cluster) => cluster.find(node).await,
+            None => None,
+        };
+        match found {
+            Some(Elsewhere { relay, address, .. }) => {
+                Refused::Failed(format!("node {node} is at relay {relay} ({address}): ask there"))
+            }
+            None => Refused::NotHere(node),
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::ids::NodeId;
 use crate::metrics::{Talker, Talkers, Traffic};
 use crate::peers::{EndpointLook, Look, Session, Table, TakeoverLook};
+use crate::relay;
 
 /// What is known of a node here.
 #[derive(Clone, Debug, Serialize)]
@@ -104,6 +105,27 @@ pub(super) struct Kicked {
     pub(super) session: bool,
     /// Its endpoint was forgotten.
     pub(super) endpoint: bool,
+}
+
+/// How a node was notified.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Notified {
+    node: u32,
+    /// `wss` or `udp`.
+    over: &'static str,
+    /// Its endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+}
+
+impl Notified {
+    pub(super) fn of(node: NodeId, notified: relay::Notified) -> Self {
+        let (over, address) = match notified {
+            relay::Notified::Session => ("wss", None),
+            relay::Notified::Endpoint(address) => ("udp", Some(address.to_string())),
+        };
+        Self { node: node.number(), over, address }
+    }
 }
 
 /// Seconds to the millisecond.

@@ -71,6 +71,12 @@ pub enum Action {
         #[serde(with = "node_number")]
         node: NodeId,
     },
+    /// Tells a node that a handshake waits for it at the registry.
+    Notify {
+        /// The node.
+        #[serde(with = "node_number")]
+        node: NodeId,
+    },
     /// Sends the peers away and ends, as SIGTERM does.
     Drain {},
     /// Reads keys and settings again.
@@ -99,9 +105,11 @@ impl Action {
     /// Whether something is different after it.
     const fn changes_something(&self) -> bool {
         match self {
-            Self::Kick { .. } | Self::Drain {} | Self::Reload { .. } | Self::LogLevel { .. } => {
-                true
-            }
+            Self::Kick { .. }
+            | Self::Notify { .. }
+            | Self::Drain {}
+            | Self::Reload { .. }
+            | Self::LogLevel { .. } => true,
             Self::Status {}
             | Self::Peers { .. }
             | Self::Peer { .. }

@@ -337,6 +337,7 @@ mod tests {
             traffic: Arc::new(Traffic::default()),
             directory: Directory::open(settings).unwrap(),
             cluster: None,
+            notify: Box::new(|_| Err(crate::relay::NotNotified::NotHere)),
             status: Box::new(|| Value::Null),
             orders,
             config: watch::channel(Arc::new(config(folder.path()))).1,

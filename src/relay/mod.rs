@@ -8,6 +8,7 @@ mod beacons;
 mod cluster;
 mod departures;
 mod discover;
+mod notify;
 mod punch;
 mod routing;
 mod udp;
@@ -30,6 +31,7 @@ use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
 use crate::wire::beacon::DecodeError;
 
 pub use beacons::Beacons;
+pub use notify::{NotNotified, Notified};
 pub use punch::{GrantQueue, PunchRules};
 pub use udp::Worker;
 
@@ -70,6 +72,7 @@ pub struct Relay {
     cluster: Option<Arc<Cluster>>,
     punches: punch::Punches,
     quiet: Mutex<Places<Bucket>>,
+    notices: notify::Notices,
 }
 
 impl std::fmt::Debug for Relay {
@@ -93,9 +96,18 @@ impl Relay {
     ) -> (Arc<Self>, GrantQueue) {
         let (punches, grants) = punch::Punches::new();
         let (rules, quiet) = (ArcSwap::from_pointee(rules), Mutex::new(Places::new(QUIET_PLACES)));
-        let relay =
-            Self { table, traffic, directory, sockets, rules, beacons, cluster, punches, quiet };
-        let relay = Arc::new(relay);
+        let relay = Arc::new(Self {
+            table,
+            traffic,
+            directory,
+            sockets,
+            rules,
+            beacons,
+            cluster,
+            punches,
+            quiet,
+            notices: notify::Notices::default(),
+        });
         if let Some(cluster) = &relay.cluster {
             let weak = Arc::downgrade(&relay);
             cluster.serve(weak);

@@ -205,7 +205,7 @@ impl Relay {
     }
 }
 
-fn side_of(endpoint: &EndpointView) -> Target {
+pub(super) fn side_of(endpoint: &EndpointView) -> Target {
     Target { to: endpoint.address, from: endpoint.local, transport: Transport::Udp }
 }
 

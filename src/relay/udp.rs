@@ -192,6 +192,7 @@ impl Relay {
             Packet::DiscoverReply(_)
             | Packet::PunchCommand(_)
             | Packet::Deliver(_)
+            | Packet::Notify(_)
             | Packet::Relay(_) => {
                 shard.dropped(Drop::NotForRelay, 1);
             }

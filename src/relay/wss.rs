@@ -148,6 +148,7 @@ const fn reason_over_session(packet: &Packet<'_>) -> Drop {
         Packet::DiscoverReply(_)
         | Packet::PunchCommand(_)
         | Packet::Deliver(_)
+        | Packet::Notify(_)
         | Packet::Discover(_)
         | Packet::Relay(_) => Drop::NotForRelay,
     }

@@ -263,6 +263,10 @@ impl Server {
             traffic: Arc::clone(&traffic),
             directory: directory.clone(),
             cluster,
+            notify: {
+                let relay = Arc::clone(&relay);
+                Box::new(move |node| relay.notify(node, Instant::now()))
+            },
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
             orders,
             config: reloader.config(),

@@ -153,7 +153,7 @@ fn spec_2_broken_packets_are_counted_by_reason_and_never_answered() {
     for (broken, reason) in [
         (&[] as &[u8], "empty"),
         (&[0x00], "unknown_type"),
-        (&[0x0a, 0, 0, 0, 1], "unknown_type"),
+        (&[0x0b, 0, 0, 0, 1], "unknown_type"),
         (&[0x01, 0, 0, 0], "truncated"),
         (&[0x05, 0, 0, 0, 1, 0, 0, 0], "truncated"),
         (&[0x07, 0, 0, 0, 1, 0, 2, 0, 0, 0, 1], "truncated"),
@@ -163,6 +163,9 @@ fn spec_2_broken_packets_are_counted_by_reason_and_never_answered() {
         (&[0x04, 4, 127, 0, 0, 1, 0, 9], "not_for_relay"),
         (&[0x06, 0, 0, 0, 1], "not_for_relay"),
         (&[0x09, 0, 0, 0, 1, 0, 0, 0, 2], "not_for_relay"),
+        (&[0x0a], "truncated"),
+        (&[0x0a, 1], "not_for_relay"),
+        (&[0x0a, 1, 0, 0, 0, 21, 0, 0, 0, 21], "not_for_relay"),
     ] {
         let before = relay.dropped(reason);
         node.send(broken);

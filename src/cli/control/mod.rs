@@ -50,6 +50,13 @@ pub(super) enum Control {
         #[command(flatten)]
         relay: Relay,
     },
+    /// Tell a node that a handshake waits for it at the registry, once a minute at most
+    Notify {
+        /// The node's id
+        node: NodeId,
+        #[command(flatten)]
+        relay: Relay,
+    },
     /// Send all peers away over the drain time, then end, as SIGTERM does
     Drain {
         #[command(flatten)]
@@ -124,6 +131,7 @@ impl Control {
             Self::Peer { node, relay } => (Action::Peer { node }, relay),
             Self::Top { count, relay } => (Action::Top { count }, relay),
             Self::Kick { node, relay } => (Action::Kick { node }, relay),
+            Self::Notify { node, relay } => (Action::Notify { node }, relay),
             Self::Drain { relay } => (Action::Drain {}, relay),
             Self::Reload { force, relay } => (Action::Reload { force }, relay),
             Self::LogLevel { filter, relay } => {

@@ -24,6 +24,13 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
             let done: Vec<_> = done.into_iter().flatten().collect();
             format!("kicked node {node}: {}\n", done.join(", "))
         }
+        Action::Notify { node } => {
+            let over = match at(answer, &["address"]) {
+                address if address.is_empty() => "over its WebSocket session".to_owned(),
+                address => format!("over UDP, at {address}"),
+            };
+            format!("notified node {node}: {over}\n")
+        }
         Action::Drain {} => "the relay drains, and ends when its peers are gone\n".to_owned(),
         Action::LogLevel { filter } => format!("the relay logs {filter}\n"),
         Action::Explain { node } => format!("node {node}: {}", explanation(answer)),

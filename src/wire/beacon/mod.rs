@@ -1,4 +1,4 @@
-//! Beacon packets 0x01 to 0x09 (SPEC §2): one UDP datagram or one binary WebSocket
+//! Beacon packets 0x01 to 0x0a (SPEC §2): one UDP datagram or one binary WebSocket
 //! frame is one packet.
 //!
 //! Decoding borrows from the packet; encoding appends to a buffer or, for the headers of
@@ -17,6 +17,10 @@ const RELAY_DELIVER: u8 = 0x06;
 const SYNC: u8 = 0x07;
 const DISCOVER_EX: u8 = 0x08;
 const RELAY_DELIVER_DEST: u8 = 0x09;
+const NOTIFY: u8 = 0x0a;
+
+/// Kind of a Notify that says: a handshake waits at the registry, poll now (SPEC §2.8).
+pub const NOTIFY_POLL: u8 = 1;
 
 /// Largest packet in one WebSocket frame, in bytes (SPEC §3.6).
 pub const MAX_WSS_PACKET: usize = 65_536;
@@ -86,6 +90,8 @@ pub enum Packet<'a> {
     Deliver(Deliver<'a>),
     /// 0x07: the nodes that a beacon serves.
     Sync(Sync<'a>),
+    /// 0x0a: something has happened, of this kind; [`NOTIFY_POLL`] is the only one known.
+    Notify(u8),
 }
 
 /// A Discover (0x01) or DiscoverEx (0x08) packet.
@@ -190,6 +196,7 @@ pub fn decode(packet: &[u8]) -> Result<Packet<'_>, DecodeError> {
             decode_deliver(body, kind == RELAY_DELIVER_DEST).map(Packet::Deliver)
         }
         SYNC => decode_sync(body).map(Packet::Sync),
+        NOTIFY => fixed(body).map(|(&[kind], _)| Packet::Notify(kind)),
         unknown => Err(DecodeError::UnknownType(unknown)),
     }
 }
@@ -330,6 +337,11 @@ pub fn encode_punch_request(request: &PunchRequest, out: &mut Vec<u8>) {
 pub fn encode_punch_command(towards: SocketAddr, out: &mut Vec<u8>) {
     out.push(PUNCH_COMMAND);
     encode_address(towards, out);
+}
+
+/// Appends a Notify packet (0x0a).
+pub fn encode_notify(kind: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[NOTIFY, kind]);
 }
 
 fn encode_address(address: SocketAddr, out: &mut Vec<u8>) {

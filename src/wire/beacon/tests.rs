@@ -99,9 +99,27 @@ fn spec_2_7_sync_holds_16375_nodes_at_most() {
 }
 
 #[test]
+fn spec_2_8_notify_is_a_kind_and_what_follows_is_ignored() {
+    let mut out = Vec::new();
+    encode_notify(NOTIFY_POLL, &mut out);
+    assert_eq!(out, [0x0a, 0x01]);
+    assert_eq!(decode(&out), Ok(Packet::Notify(NOTIFY_POLL)));
+    assert_eq!(decode(&[0x0a, 7, 1, 2]), Ok(Packet::Notify(7)));
+}
+
+#[test]
 fn short_packets_say_what_they_lack() {
-    let needs =
-        [(0x01, 5), (0x02, 2), (0x03, 9), (0x05, 9), (0x06, 5), (0x07, 7), (0x08, 5), (0x09, 9)];
+    let needs = [
+        (0x01, 5),
+        (0x02, 2),
+        (0x03, 9),
+        (0x05, 9),
+        (0x06, 5),
+        (0x07, 7),
+        (0x08, 5),
+        (0x09, 9),
+        (0x0a, 2),
+    ];
     for (kind, need) in needs {
         for got in 1..need {
             let mut packet = vec![1; got];
@@ -114,7 +132,7 @@ fn short_packets_say_what_they_lack() {
         }
     }
     assert_eq!(decode(&[]), Err(DecodeError::Empty));
-    assert_eq!(decode(&[0x0a]), Err(DecodeError::UnknownType(0x0a)));
+    assert_eq!(decode(&[0x0b]), Err(DecodeError::UnknownType(0x0b)));
     assert_eq!(decode(&[0x02, 5, 0, 0]), Err(DecodeError::AddressLength(5)));
     assert_eq!(
         decode(&[0x07, 0, 0, 0, 1, 0, 2, 0, 0, 0, 1]),
@@ -130,7 +148,7 @@ proptest! {
 
     #[test]
     fn decode_never_panics_on_cut_and_flipped_packets(
-        kind in 0u8..=10,
+        kind in 0u8..=11,
         tail in proptest::collection::vec(any::<u8>(), 0..100),
         cut in 0usize..100,
         flip in 0usize..800,

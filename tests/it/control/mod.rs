@@ -3,6 +3,7 @@
 mod commands;
 mod explain;
 mod http;
+mod notify;
 mod record;
 mod socket;
 mod trouble;
