@@ -88,6 +88,10 @@ settings! {
             admin_token_file: Option<PathBuf> ["FILE"];
             /// Actions that cannot be written to the audit log: best-effort (done) or required (refused)
             audit: AuditPolicy ["POLICY"; live] or "best-effort";
+            /// Time to wait at the start for an address that this machine does not have yet
+            bind_wait: Duration ["TIME"] or "1m" in Duration::ZERO..=DAY;
+            /// Bind to addresses that this machine does not have (IP_FREEBIND)
+            free_bind: bool ["BOOL"] or "false";
             /// Allow a --wss-bind that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::bind::{FreeBind, bind};
 use super::entrance::{Entrance, Origin};
 
 /// Unsent bytes that the kernel may hold for one peer, in bytes.
@@ -76,12 +77,20 @@ impl Listener {
     /// # Errors
     /// What the kernel says, `AddrInUse` among it.
     pub fn tcp(address: SocketAddr) -> io::Result<Self> {
+        Self::tcp_at(address, FreeBind::Off)
+    }
+
+    /// The same at an address that may come later.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn tcp_at(address: SocketAddr, free: FreeBind) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        socket.bind(&address.into())?;
+        bind(&socket, address, free)?;
         Self::adopt_tcp(socket)
     }
 

@@ -1,5 +1,6 @@
 //! Sockets without policy: streams, listeners, datagrams, TLS.
 
+pub mod bind;
 pub mod calls;
 pub mod dial;
 pub mod entrance;

@@ -40,6 +40,11 @@ impl ServiceManager {
         self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
+    /// The start goes on for `time` more, for the reason that people are shown.
+    pub fn starting(&self, status: &str, time: Duration) {
+        self.tell(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={status}", time.as_micros()));
+    }
+
     /// What people are shown.
     pub fn status(&self, status: &str) {
         self.tell(&format!("STATUS={status}"));

@@ -208,6 +208,7 @@ mod tests {
     use super::*;
     use crate::config::{Flags, Layers, PunchAllow, Surroundings};
     use crate::directory::{RegistrySettings, Settings};
+    use crate::net::bind::FreeBind;
     use crate::peers::Table;
     use crate::proto::limit::{Rate, SourceRates};
     use crate::relay::{Beacons, PunchRules, Rules};
@@ -227,7 +228,7 @@ mod tests {
                 require_grant: false,
             },
         };
-        let sockets = crate::udp::open(([127, 0, 0, 1], 0).into(), 1).unwrap();
+        let sockets = crate::udp::open(([127, 0, 0, 1], 0).into(), 1, FreeBind::Off).unwrap();
         let (table, beacons) = (Arc::new(Table::new(1, 1)), Beacons::new(false));
         Relay::new(table, Arc::default(), directory.clone(), sockets, rules, beacons, None).0
     }

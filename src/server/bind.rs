@@ -3,13 +3,19 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tracing::warn;
 
+use super::StartError;
 use crate::config::{Config, WssBind};
+use crate::net::bind::{FreeBind, bind, is_missing};
 use crate::net::inherited::{Inherited, Kind};
 use crate::net::listener::Listener;
+use crate::net::notify::ServiceManager;
 use crate::net::udp::Datagrams;
 
 /// An address that cannot be bound to.
@@ -34,22 +40,74 @@ impl BindError {
     }
 }
 
+/// Connections of operators that the kernel completes ahead of the relay.
+const ADMIN_BACKLOG: i32 = 128;
+
+/// Longest pause between two attempts to bind to an address that is not there yet.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Waits at the start for addresses that the machine does not have yet, as after a boot whose
+/// network takes its time.
+pub(super) struct Patience<'a> {
+    end: Instant,
+    manager: Option<&'a ServiceManager>,
+}
+
+impl<'a> Patience<'a> {
+    pub(super) fn new(limit: Duration, manager: Option<&'a ServiceManager>) -> Self {
+        Self { end: Instant::now() + limit, manager }
+    }
+
+    /// What `attempt` comes to; again and again while only the address is missing.
+    pub(super) async fn bind<T, E: Into<StartError>>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, StartError> {
+        let mut pause = Duration::from_millis(100);
+        let mut is_told = false;
+        loop {
+            let error = match attempt().map_err(Into::into) {
+                Ok(bound) => return Ok(bound),
+                Err(StartError::Bind(error)) if is_missing(&error.error) => error,
+                Err(error) => return Err(error),
+            };
+            if Instant::now() >= self.end {
+                return Err(error.into());
+            }
+            let BindError { setting, address, error } = &error;
+            if !is_told {
+                warn!(setting, %address, %error, "waits for an address that is not there yet");
+                is_told = true;
+            }
+            if let Some(manager) = self.manager {
+                let status = format!("Waiting for the address {address} of --{setting}: {error}");
+                // With time for what comes after.
+                manager.starting(&status, pause + Duration::from_secs(30));
+            }
+            sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
 /// The inherited sockets; else one socket a core. Where nobody chose the address, a machine
 /// without IPv6 gets 0.0.0.0.
 pub(super) fn udp(
-    inherited: Vec<Socket>,
+    inherited: &mut Vec<Socket>,
     config: &Config,
 ) -> Result<Vec<Arc<dyn Datagrams>>, BindError> {
     let address = config.udp_bind;
+    let free = FreeBind::from(config.free_bind);
     if !inherited.is_empty() {
-        return crate::udp::adopt(inherited).map_err(BindError::of("udp-bind", &"inherited"));
+        return crate::udp::adopt(std::mem::take(inherited))
+            .map_err(BindError::of("udp-bind", &"inherited"));
     }
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let opened = crate::udp::open(address, count).or_else(|error| {
+    let opened = crate::udp::open(address, count, free).or_else(|error| {
         let no_ipv6 =
             matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
         if config.udp_bind_default && no_ipv6 {
-            crate::udp::open((Ipv4Addr::UNSPECIFIED, address.port()).into(), count)
+            crate::udp::open((Ipv4Addr::UNSPECIFIED, address.port()).into(), count, free)
         } else {
             Err(error)
         }
@@ -58,29 +116,43 @@ pub(super) fn udp(
 }
 
 /// The inherited listener, else that of the setting.
-pub(super) fn wss(inherited: Option<Inherited>, bind: &WssBind) -> Result<Listener, BindError> {
-    let listener = match (inherited, bind) {
+pub(super) fn wss(
+    inherited: &mut Option<Inherited>,
+    config: &Config,
+) -> Result<Listener, BindError> {
+    let listener = match (inherited.take(), &config.wss_bind) {
         (Some(Inherited { socket, kind: Kind::Unix, .. }), _) => Listener::adopt_unix(socket),
         (Some(Inherited { socket, .. }), _) => Listener::adopt_tcp(socket),
-        (None, WssBind::Tcp(address)) => Listener::tcp(*address),
+        (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, config.free_bind.into()),
         (None, WssBind::Unix(path)) => Listener::unix(path),
     };
-    listener.map_err(BindError::of("wss-bind", bind))
+    listener.map_err(BindError::of("wss-bind", &config.wss_bind))
 }
 
 /// The inherited listener, else that of the setting.
 pub(super) fn admin(
-    inherited: Option<Socket>,
-    address: SocketAddr,
+    inherited: &mut Option<Socket>,
+    config: &Config,
 ) -> Result<(TcpListener, SocketAddr), BindError> {
-    let bind = || {
-        let listener = match inherited {
+    let address = config.admin_bind;
+    let mut open = || -> io::Result<_> {
+        let listener: std::net::TcpListener = match inherited.take() {
             Some(socket) => socket.into(),
-            None => std::net::TcpListener::bind(address)?,
+            None => listen(address, config.free_bind.into())?.into(),
         };
         listener.set_nonblocking(true)?;
         let bound = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, bound))
     };
-    bind().map_err(BindError::of("admin-bind", &address))
+    open().map_err(BindError::of("admin-bind", &address))
+}
+
+/// Listens on an address for operators.
+fn listen(address: SocketAddr, free: FreeBind) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // As the standard library does.
+    socket.set_reuse_address(true)?;
+    bind(&socket, address, free)?;
+    socket.listen(ADMIN_BACKLOG)?;
+    Ok(socket)
 }

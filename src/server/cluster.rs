@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, load_or_create, mesh, nats};
 use crate::config::{self, ClusterFabric, HostPort};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Traffic;
+use crate::net::bind::FreeBind;
 use crate::peers::{self, Kind, Table};
 use crate::proto::presence::Here;
 use crate::wire::cluster::{Standing, Takeover};
@@ -38,6 +39,7 @@ impl Joining {
     /// Reads this relay's identity and binds what has to be bound. Blocks.
     pub(super) fn open(
         config: &config::Cluster,
+        free_bind: FreeBind,
         state_dir: &std::path::Path,
         traffic: &Arc<Traffic>,
     ) -> Result<Self, StartError> {
@@ -48,6 +50,7 @@ impl Joining {
                 let secret = secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
                 let mesh = mesh::Mesh::bind(mesh::Settings {
                     bind: *bind,
+                    free_bind,
                     join: join.iter().map(HostPort::to_string).collect(),
                     dns: dns.as_ref().map(HostPort::to_string),
                     trust: mesh::Trust { allow: allow.clone(), secret },

@@ -156,7 +156,7 @@ impl Server {
         let files = settings::directory(&config);
         let directory =
             spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
-        let inherited = std::mem::take(&mut host.sockets);
+        let mut inherited = std::mem::take(&mut host.sockets);
         inherited.check_public(config.public_plaintext)?;
         if !inherited.is_empty() {
             info!(
@@ -166,15 +166,21 @@ impl Server {
                 "took over sockets: their settings do nothing"
             );
         }
-        let sockets = bind::udp(inherited.udp, &config)?;
-        let listener = bind::wss(inherited.wss, &config.wss_bind)?;
-        let (admin, admin_address) = bind::admin(inherited.admin, config.admin_bind)?;
+        let patience = bind::Patience::new(config.bind_wait, host.manager.as_ref());
+        let sockets = patience.bind(|| bind::udp(&mut inherited.udp, &config)).await?;
+        let listener = patience.bind(|| bind::wss(&mut inherited.wss, &config)).await?;
+        let (admin, admin_address) =
+            patience.bind(|| bind::admin(&mut inherited.admin, &config)).await?;
         let udp_address = sockets.first().expect("at least one was opened").address();
 
         let traffic = Arc::<Traffic>::default();
         let table = Arc::new(Table::<NodeId>::new(config.max_peers, config.max_nodes));
         let joining = match &config.cluster {
-            Some(cluster) => Some(Joining::open(cluster, &config.state_dir, &traffic)?),
+            Some(cluster) => {
+                let free = config.free_bind.into();
+                let open = || Joining::open(cluster, free, &config.state_dir, &traffic);
+                Some(patience.bind(open).await?)
+            }
             None => None,
         };
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));

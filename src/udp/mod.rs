@@ -15,7 +15,10 @@ use std::time::Duration;
 use prometheus::proto::MetricFamily;
 use tracing::{error, warn};
 
+use socket2::{Domain, Type};
+
 use crate::metrics::{Counter, family};
+use crate::net::bind::{FreeBind, bind};
 use crate::net::udp::{self, BUFFER_SIZE, Datagrams, Received};
 use crate::relay::{Relay, Worker};
 
@@ -27,18 +30,25 @@ type Socket = udp::BatchSocket;
 #[cfg(not(target_os = "linux"))]
 type Socket = udp::PortableSocket;
 
-/// Opens `count` sockets on one address; port 0 takes a free one for all of them.
+/// Opens `count` sockets on one address, which may come later where that is allowed; port 0
+/// takes a free one for all of them.
 ///
 /// # Errors
 /// What the kernel says; `AddrInUse` also where only another program's sockets would share
 /// the port with ours, and take a part of its packets.
-pub fn open(address: SocketAddr, count: usize) -> io::Result<Vec<Arc<dyn Datagrams>>> {
+pub fn open(
+    address: SocketAddr,
+    count: usize,
+    free: FreeBind,
+) -> io::Result<Vec<Arc<dyn Datagrams>>> {
     // A socket that shares its port binds beside any other that does; one that does not,
     // only where nobody is.
-    let alone = std::net::UdpSocket::bind(address)?;
-    let address = alone.local_addr()?;
+    let alone = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    bind(&alone, address, free)?;
+    let address = alone.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
     drop(alone);
-    let opened: io::Result<Vec<_>> = (0..count.max(1)).map(|_| udp::open(address)).collect();
+    let opened: io::Result<Vec<_>> =
+        (0..count.max(1)).map(|_| udp::open_at(address, free)).collect();
     receiving(opened?)
 }
 
@@ -172,12 +182,12 @@ mod tests {
     fn port_of_another_program_is_not_shared() {
         let other = udp::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = other.local_addr().unwrap().as_socket().unwrap();
-        assert_eq!(open(address, 2).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(open(address, 2, FreeBind::Off).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn all_sockets_have_the_same_port() {
-        let sockets = open("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let sockets = open("127.0.0.1:0".parse().unwrap(), 3, FreeBind::Off).unwrap();
         let ports: Vec<_> = sockets.iter().map(|socket| socket.address().port()).collect();
         assert_ne!(ports[0], 0);
         assert_eq!(ports, vec![ports[0]; 3]);

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 52] = [
+const BAD: [(&str, &str, &str); 54] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -48,6 +48,8 @@ const BAD: [(&str, &str, &str); 52] = [
     ("advertise_addr", "::1:9001", "needs brackets"),
     ("open_gossip", "yes", "neither true nor false"),
     ("canary_interval", "5", "such as 5s"),
+    ("bind_wait", "1", "such as 1s"),
+    ("free_bind", "maybe", "neither true nor false"),
     ("audit", "always", "neither best-effort nor required"),
     ("log_level", "inof", "`inof` is no level"),
     ("log_format", "xml", "neither text nor json"),

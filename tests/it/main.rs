@@ -23,6 +23,7 @@ mod hostile;
 mod hung_files;
 mod idle;
 mod last_words;
+mod late_address;
 mod log_pipe;
 mod login;
 mod names;

@@ -89,9 +89,10 @@ fn address_that_another_relay_has_exits_69_and_is_named() {
 }
 
 #[test]
-fn address_of_another_machine_exits_69_and_is_named() {
+fn address_that_does_not_come_exits_69_and_is_named() {
     for flag in ["--wss-bind", "--admin-bind", "--udp-bind"] {
-        let line = refused(&[flag, "192.0.2.1:0", "--public-plaintext"], UNAVAILABLE);
+        let wait = "--bind-wait=300ms";
+        let line = refused(&[flag, "192.0.2.1:0", "--public-plaintext", wait], UNAVAILABLE);
         assert_names(&line, flag, "192.0.2.1:0", "Cannot assign requested address");
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::net::bind::FreeBind;
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run};
 use crate::wire::auth::{AUTH_OK, Challenge, Reply};
 use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER, deliver_header};
@@ -43,7 +44,7 @@ pub(super) fn run() -> io::Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let places = Places::default();
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let sockets = crate::udp::open(SocketAddr::from(([127, 0, 0, 1], 0)), cores)?;
+    let sockets = crate::udp::open(SocketAddr::from(([127, 0, 0, 1], 0)), cores, FreeBind::Off)?;
     let address = sockets.first().expect("at least one was opened").address();
     let mut readers: Vec<Sender<(TcpStream, u32)>> = Vec::new();
     for socket in sockets {

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, Fabric, Reject, relay_id};
 use crate::ids::RelayId;
+use crate::net::bind::FreeBind;
 use close::Close;
 use hub::{Hub, Secret};
 use link::Link;
@@ -54,6 +55,8 @@ const FAREWELL: Duration = Duration::from_millis(200);
 pub struct Settings {
     /// The UDP address to listen on and to dial from.
     pub bind: SocketAddr,
+    /// Whether that address may come later.
+    pub free_bind: FreeBind,
     /// Other relays, each as `host:port`; all addresses of a host are dialled.
     pub join: Vec<String>,
     /// A name whose addresses are those of all relays, as `host:port`.
@@ -90,7 +93,7 @@ impl Mesh {
     /// No allow list and no secret (a mesh is never open to strangers); an address that
     /// cannot be bound; no runtime.
     pub fn bind(settings: Settings) -> io::Result<Self> {
-        let Settings { bind, join, dns, trust: Trust { allow, secret }, key } = settings;
+        let Settings { bind, free_bind, join, dns, trust: Trust { allow, secret }, key } = settings;
         if allow.is_empty() && secret.as_ref().is_none_or(Vec::is_empty) {
             let error = "a mesh needs an allow list or a secret";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -100,7 +103,7 @@ impl Mesh {
         let key = Arc::new(tls::certified(&key).map_err(io::Error::other)?);
         let client = tls::client(&verifier, Arc::clone(&key)).map_err(io::Error::other)?;
         let server = tls::server(&verifier, key).map_err(io::Error::other)?;
-        let endpoint = transport::bind(bind)?;
+        let endpoint = transport::open(bind, free_bind)?;
         Ok(Self {
             address: endpoint.local_addr()?,
             endpoint,

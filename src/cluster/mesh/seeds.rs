@@ -182,6 +182,7 @@ mod tests {
     use crate::cluster::mesh::transport;
     use crate::cluster::{Cluster, Identity};
     use crate::ids::{PublicKey, RelayId};
+    use crate::net::bind::FreeBind;
 
     fn address(last: u8) -> SocketAddr {
         ([192, 0, 2, last], 9_443).into()
@@ -217,7 +218,7 @@ mod tests {
             keepalive: Duration::from_secs(5),
         };
         let cluster = Cluster::new(identity, Arc::default());
-        let endpoint = transport::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let endpoint = transport::open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap();
         Hub::new(cluster, relay, endpoint, address(9), Secret(None))
     }
 

@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::link::LANES;
 use crate::cluster::DEAD_AFTER;
+use crate::net::bind::{FreeBind, bind};
 
 /// What one lane may have under way, in bytes: 800 Mbit/s at a round trip of 20 ms. More
 /// waits in the outbox, where it has an age.
@@ -30,7 +31,7 @@ const SOCKET_BUFFER: usize = 4 << 20;
 ///
 /// # Errors
 /// The address cannot be bound, or there is no runtime.
-pub(super) fn bind(address: SocketAddr) -> io::Result<Endpoint> {
+pub(super) fn open(address: SocketAddr, free: FreeBind) -> io::Result<Endpoint> {
     let runtime = quinn::default_runtime()
         .ok_or_else(|| io::Error::other("a mesh is bound on the runtime that it runs on"))?;
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -40,7 +41,7 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Endpoint> {
     // A smaller buffer costs speed under load, and is no reason to fail.
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&address.into())?;
+    bind(&socket, address, free)?;
     Endpoint::new(EndpointConfig::default(), None, socket.into(), runtime)
 }
 
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn no_runtime_is_an_error_and_no_panic() {
-        let error = bind(([127, 0, 0, 1], 0).into()).unwrap_err();
+        let error = open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap_err();
         assert!(error.to_string().contains("runtime"), "{error}");
     }
 }

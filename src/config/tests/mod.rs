@@ -286,7 +286,7 @@ fn what_is_printed_is_a_file_that_says_the_same() {
 fn flags_have_the_names_that_operators_were_told() {
     let told = "state-dir wss-bind udp-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
         registry-fingerprint registry-admin-token-file beacon-id peers advertise-addr open-gossip \
-        audit auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
+        audit bind-wait free-bind auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
         punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bind::{FreeBind, bind};
+
 pub use portable::PortableSocket;
 pub use refusals::{Retry, retries};
 #[cfg(target_os = "linux")]
@@ -186,13 +188,21 @@ impl From<&io::Error> for SendError {
 /// # Errors
 /// What the kernel says, `AddrInUse` among it.
 pub fn open(address: SocketAddr) -> io::Result<Socket> {
+    open_at(address, FreeBind::Off)
+}
+
+/// The same at an address that may come later.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open_at(address: SocketAddr, free: FreeBind) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     // Choosing a port, the kernel takes those of sockets that share theirs for free.
     socket.set_reuse_port(address.port() != 0)?;
-    socket.bind(&address.into())?;
+    bind(&socket, address, free)?;
     prepare(&socket)?;
     Ok(socket)
 }

@@ -11,7 +11,7 @@ fn hub() -> Arc<Hub> {
     let identity =
         Identity { relay, boot: [0; 16], name: "beacon".to_owned(), keepalive: KEEPALIVE };
     let cluster = Cluster::new(identity, Arc::default());
-    let endpoint = transport::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let endpoint = transport::open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap();
     let address = endpoint.local_addr().unwrap();
     Hub::new(cluster, relay, endpoint, address, Secret(None))
 }

@@ -27,6 +27,7 @@ use crate::cluster::relay_id;
 use crate::cluster::{Boot, Cluster, Fabric as _, Identity, Member, Reject};
 use crate::ids::RelayId;
 use crate::metrics::Traffic;
+use crate::net::bind::FreeBind;
 
 const SECRET: &[u8] = b"what all relays of this test know";
 
@@ -138,7 +139,15 @@ fn bind(key: &SigningKey, join: &[SocketAddr], trust: Trust) -> Mesh {
 
 fn bind_to(bind: SocketAddr, key: &SigningKey, join: &[SocketAddr], trust: Trust) -> Mesh {
     let join = join.iter().map(SocketAddr::to_string).collect();
-    Mesh::bind(Settings { bind, join, dns: None, trust, key: key.clone() }).unwrap()
+    Mesh::bind(Settings {
+        bind,
+        free_bind: FreeBind::Off,
+        join,
+        dns: None,
+        trust,
+        key: key.clone(),
+    })
+    .unwrap()
 }
 
 /// Addresses that were free a moment ago, for relays that have to know each other's.
@@ -164,7 +173,7 @@ impl Puppet {
     fn showing(key: &SigningKey, shown: CertifiedKey) -> Self {
         let verifier = Verifier::new(relay_id(key), Vec::new());
         let shown = Arc::new(shown);
-        let mut endpoint = transport::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut endpoint = transport::open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap();
         let client = tls::client(&verifier, Arc::clone(&shown)).unwrap();
         let mut client = quinn::ClientConfig::new(Arc::new(client));
         client.transport_config(transport::config(KEEPALIVE));
