@@ -58,6 +58,27 @@ impl Daemon {
         daemon
     }
 
+    /// A second daemon with the identity of this one, on another host.
+    pub(super) fn twin(&self, site: &Site<'_>, transport: Transport) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        for file in ["id.json", "account.json"] {
+            // The account is there only once the registry has answered.
+            let _ = fs::copy(self.home.path().join(file), home.path().join(file));
+        }
+        let host = site.lab.host();
+        let mut twin = Self {
+            name: self.name.clone(),
+            id: self.id,
+            host,
+            home,
+            registry: self.registry.clone(),
+            program: None,
+            started_in: Duration::ZERO,
+        };
+        twin.spawn(site, transport);
+        twin
+    }
+
     /// Starts it with the identity that it has, and waits until it runs.
     pub(super) fn start_again(&mut self, site: &Site<'_>, transport: Transport) {
         let begun = Instant::now();

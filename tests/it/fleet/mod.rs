@@ -7,6 +7,7 @@
 mod cells;
 mod daemon;
 mod hostile;
+mod identity;
 mod lab;
 mod moves;
 mod recordings;
