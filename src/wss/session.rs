@@ -221,7 +221,6 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     /// the rest.
     fn take(&mut self, lent: &mut Lent, filled: usize) {
         let now = Instant::now();
-        self.last_heard = now;
         let Lent { bytes, frames } = lent;
         let Some(bytes) = bytes.get_mut(..filled) else { return };
         frames.clear();
@@ -229,7 +228,13 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         let (mut answered, mut left) = (false, None);
         let bye = |text: &[u8]| (Control::decode(text) == Control::Bye).then_some(End::PeerLeft);
         loop {
-            match self.decoder.next(bytes, &mut at) {
+            let before = at;
+            let next = self.decoder.next(bytes, &mut at);
+            // A whole frame is a sign of life, and a byte of one is none.
+            if at > before {
+                self.last_heard = now;
+            }
+            match next {
                 Ok(Some(Message::Binary(range))) => frames.push(range),
                 Ok(Some(Message::FragmentedBinary(packet))) => {
                     self.hand_over(bytes, frames, now);

@@ -141,6 +141,23 @@ fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it() {
 }
 
 #[test]
+fn spec_3_7_frame_that_comes_byte_by_byte_is_no_sign_of_life() {
+    let (node, other) = (Node::new(11), Node::new(12));
+    let times = ["--ping-interval", NEVER, "--idle-timeout", "1s"];
+    let relay = Relay::with_nodes(&[&node, &other], &times);
+    let mut peer = Peer::log_in(relay.wss, &node);
+    let packet = frame(0x82, &crate::peer::relay(11, 12, &[0; 1_000]));
+    // Each wait for an answer paces the next byte.
+    let dripped = packet.iter().take_while(|byte| {
+        peer.write(&[**byte]);
+        peer.is_silent(Duration::from_millis(100))
+    });
+    assert!(dripped.count() < 100, "a byte each 100 ms keeps a session for over 10 s");
+    assert_eq!(peer.read_close(), (1008, "idle".to_owned()));
+    relay.wait_for_metric("pilot_beacon_wss_idle_disconnects_total", 1.0);
+}
+
+#[test]
 fn spec_3_5_fragmented_packet_is_relayed_whole() {
     let (a, b) = (Node::new(11), Node::new(12));
     let relay = Relay::with_nodes(&[&a, &b], &[]);
