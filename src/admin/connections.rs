@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Counters;
+use crate::net::head::{HeadCheck, says_body};
 
 /// Time for the head of a request, and between two requests of one connection.
 const HEAD_TIME: Duration = Duration::from_secs(30);
@@ -91,6 +95,16 @@ pub(super) async fn serve(
     }
 }
 
+/// Ends the connection after a request with a body: what comes behind that was not looked at.
+pub(super) async fn end_after_body(request: Request, next: Next) -> Response {
+    let is_last = says_body(request.headers());
+    let mut response = next.run(request).await;
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 fn bound_buffers(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
     let bounded = socket.set_send_buffer_size(SEND_BUFFER);
@@ -105,11 +119,12 @@ struct Patient<S> {
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
     counters: Arc<Counters>,
+    head: HeadCheck,
 }
 
 impl<S> Patient<S> {
     const fn new(stream: S, counters: Arc<Counters>) -> Self {
-        Self { stream, deadline: None, counters }
+        Self { stream, deadline: None, counters, head: HeadCheck::up_to_a_body() }
     }
 
     /// What a write came to, unless it has waited for too long.
@@ -135,7 +150,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.head.take(buffer, before);
+        read
     }
 }
 

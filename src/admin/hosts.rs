@@ -62,6 +62,10 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
+    // Which of two a proxy goes by, nobody knows.
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        return (StatusCode::BAD_REQUEST, "a request has one Host header\n").into_response();
+    }
     let named = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
     let uri = request.uri().host();
     if named.into_iter().chain(uri).all(|host| hosts.allows(host)) {

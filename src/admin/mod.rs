@@ -18,7 +18,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -136,6 +136,7 @@ pub async fn serve(
         .with_state(Pages::new(Arc::clone(&sources)))
         .merge(actions.routes)
         .layer(from_fn_with_state(hosts, hosts::check))
+        .layer(from_fn(connections::end_after_body))
         .layer(map_response(page::guard));
     tokio::select! {
         () = connections::serve(

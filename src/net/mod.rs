@@ -4,6 +4,7 @@ pub mod bind;
 pub mod calls;
 pub mod dial;
 pub mod entrance;
+pub(crate) mod head;
 pub mod inherited;
 pub mod listener;
 pub mod notify;

@@ -29,7 +29,7 @@ words! {
         BadUpgrade => "bad_upgrade",
         /// Another path than the public ones.
         NotFound => "not_found",
-        /// Not HTTP, or headers over the limit.
+        /// Not HTTP, headers over the limit, or a head that may be read in two ways.
         BadRequest => "bad_request",
         /// The client went away before its login was complete.
         Gone => "gone",

@@ -7,15 +7,19 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Reads from the stream, and keeps what is written: one HTTP response, some hundred bytes.
+use crate::net::head::HeadCheck;
+
+/// Reads from the stream, looks at the head of the request, and keeps what is written: one HTTP
+/// response, some hundred bytes.
 pub(super) struct Held<T> {
     pub(super) stream: T,
     pub(super) written: Vec<u8>,
+    head: HeadCheck,
 }
 
 impl<T> Held<T> {
     pub(super) const fn new(stream: T) -> Self {
-        Self { stream, written: Vec::new() }
+        Self { stream, written: Vec::new(), head: HeadCheck::once() }
     }
 }
 
@@ -25,7 +29,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Held<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.head.take(buffer, before);
+        read
     }
 }
 

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL,
 };
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
@@ -77,7 +78,7 @@ where
         .serve_connection(TokioIo::new(Held::new(stream)), service);
     let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
     let parts = connection.into_parts();
-    let Held { mut stream, written } = parts.io.into_inner();
+    let Held { mut stream, written, .. } = parts.io.into_inner();
     let decision = match served {
         Ok(()) => decided.lock().take(),
         Err(error) if error.is_parse() => Some(Err(Some(gate.count(Outcome::BadRequest)))),
@@ -106,6 +107,10 @@ fn answer(
     let refuse = |status, text: &'static str, outcome: NotUpgraded| {
         (plain(status, text), Err(outcome.map(|outcome| gate.count(outcome))))
     };
+    if [HOST, ORIGIN].iter().any(|name| repeats(request.headers(), name)) {
+        let text = "a request has one Host header, and one Origin at most\n";
+        return refuse(StatusCode::BAD_REQUEST, text, Some(Outcome::BadRequest));
+    }
     let path = request.uri().path();
     if path == HEALTH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return refuse(StatusCode::OK, "ok\n", None);
@@ -168,6 +173,12 @@ fn answer(
             refuse(StatusCode::BAD_REQUEST, text, Some(Outcome::BadUpgrade))
         }
     }
+}
+
+/// Whether a header that may stand once stands more often: which one counts, two programs may
+/// decide differently.
+fn repeats(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).iter().count() > 1
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -186,7 +186,7 @@ fn spec_3_8_broken_framing_ends_the_session_with_its_code() {
         |length: u64| [&[0x82, 0xff][..], &length.to_be_bytes(), &[0, 0, 0, 0]].concat();
     let too_long = frame(0x82, &[0; 65_537]);
     let in_fragments = [frame(0x02, &[0; 60_000]), frame(0x80, &[0; 5_537])].concat();
-    let cases: [(&str, Vec<u8>, u16); 14] = [
+    let cases: [(&str, Vec<u8>, u16); 16] = [
         ("no mask", vec![0x82, 1, 5], 1002),
         ("the close of Caddy 2.6.2, without a mask", vec![0x88, 2, 3, 0xe9], 1002),
         ("a reserved bit", frame(0xc2, b"x"), 1002),
@@ -197,6 +197,8 @@ fn spec_3_8_broken_framing_ends_the_session_with_its_code() {
         ("a message within another", [frame(0x02, b"x"), frame(0x82, b"x")].concat(), 1002),
         ("a close code that is none", frame(0x88, &[0, 7]), 1002),
         ("a negative length", announced(1 << 63), 1002),
+        ("a short length in 64 bits", announced(5), 1002),
+        ("a short length in 16 bits", vec![0x82, 0xfe, 0, 5, 0, 0, 0, 0], 1002),
         ("text that is not UTF-8", frame(0x81, &[0xff]), 1007),
         ("65,537 bytes", too_long, 1009),
         ("65,537 bytes, announced", announced(65_537), 1009),

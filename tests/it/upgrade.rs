@@ -95,6 +95,55 @@ fn spec_3_1_request_head_over_8_kib_is_refused() {
 }
 
 #[test]
+fn spec_3_1_head_that_two_programs_may_read_differently_is_refused() {
+    let relay = Relay::with_nodes(&[], &[]);
+    let health = "GET /health HTTP/1.1\r\nHost: relay\r\n\r\n";
+    let upgrade = upgrade_request("");
+    let origin = "Origin: https://relay\r\n";
+    let cases = [
+        ("two Host headers", upgrade_request("Host: other\r\n")),
+        ("the same Host twice", upgrade_request("Host: relay\r\n")),
+        ("two of a health check", health.replacen("\r\n\r\n", "\r\nHost: relay\r\n\r\n", 1)),
+        ("two Origin headers", upgrade_request(&format!("{origin}{origin}"))),
+        ("a lone LF behind the request line", upgrade.replacen("\r\n", "\n", 1)),
+        ("a lone LF behind a header", upgrade.replacen("relay\r\n", "relay\n", 1)),
+        ("a lone LF at the end", format!("{}\n", upgrade.strip_suffix("\r\n").unwrap())),
+        ("a lone LF before the request", format!("\n{upgrade}")),
+        ("a lone LF behind empty lines", format!("\r\n\r\n{}", health.replace("y\r\n", "y\n"))),
+        ("lone LFs alone", health.replace("\r\n", "\n")),
+    ];
+    for (what, request) in &cases {
+        assert_eq!(Peer::connect(relay.wss).ask(request).0, 400, "{what}");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a handful")]
+    let tried = cases.len() as f64;
+    assert_eq!(connections(&relay, "bad_request"), tried);
+    // Empty lines before it are allowed (RFC 9112 §2.2).
+    assert_eq!(Peer::connect(relay.wss).ask(&format!("\r\n{upgrade}")).0, 101);
+}
+
+#[test]
+fn operators_head_that_two_programs_may_read_differently_is_refused() {
+    let relay = Relay::with_nodes(&[], &[]);
+    let host = format!("Host: {}\r\n", relay.admin);
+    let get = format!("GET /healthz HTTP/1.1\r\n{host}\r\n");
+    let post = format!("POST /healthz HTTP/1.1\r\n{host}Content-Length: 2\r\n\r\n\n\n");
+    let lone = get.replacen("\r\n", "\n", 1);
+    let twice = get.replacen(&host, &host.repeat(2), 1);
+    for (what, request) in [("a lone LF", &lone), ("two Host headers", &twice)] {
+        assert_eq!(Peer::connect(relay.admin).ask(request).0, 400, "{what}");
+    }
+    // The second request of a connection as well; after a body there is none.
+    let mut operator = Peer::connect(relay.admin);
+    let (status, head) = operator.ask(&get);
+    assert_eq!((status, head.contains("connection: close")), (200, false), "{head}");
+    std::io::Read::read_exact(&mut operator.stream, &mut [0; 3]).unwrap();
+    assert_eq!(operator.ask(&lone).0, 400);
+    let (status, head) = Peer::connect(relay.admin).ask(&post);
+    assert_eq!((status, head.contains("connection: close")), (405, true), "{head}");
+}
+
+#[test]
 fn spec_3_2_only_daemons_and_allowed_pages_may_connect() {
     let relay = Relay::with_nodes(&[], &["--allow-origin", "https://app.example.net"]);
     let cases = [

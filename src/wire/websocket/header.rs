@@ -60,7 +60,7 @@ impl Header {
     ///
     /// # Errors
     /// Reserved bits, an unknown opcode, a control frame that is fragmented or too long, a
-    /// length beyond 63 bits.
+    /// length beyond 63 bits or in more bytes than it needs.
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, Violation> {
         let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
         if first & 0x70 != 0 {
@@ -85,6 +85,14 @@ impl Header {
         };
         if length > i64::MAX.unsigned_abs() {
             return Err(Violation::Length);
+        }
+        let least = match short {
+            126 => 126,
+            127 => 65_536,
+            _ => 0,
+        };
+        if length < least {
+            return Err(Violation::LengthForm);
         }
         let (mask, rest) = if second & 0x80 == 0 {
             (None, rest)
@@ -143,5 +151,17 @@ mod tests {
             Header::decode(&[0x82, 0x7f, 0x80, 0, 0, 0, 0, 0, 0, 0]),
             Err(Violation::Length)
         );
+    }
+
+    #[test]
+    fn length_in_more_bytes_than_it_needs_is_refused() {
+        let medium = |length: u16| [&[0x82, 126][..], &length.to_be_bytes()].concat();
+        let long = |length: u64| [&[0x82, 127][..], &length.to_be_bytes()].concat();
+        for bytes in [medium(0), medium(125), long(0), long(125), long(65_535)] {
+            assert_eq!(Header::decode(&bytes), Err(Violation::LengthForm), "{bytes:?}");
+        }
+        for bytes in [medium(126), medium(65_535), long(65_536)] {
+            assert!(matches!(Header::decode(&bytes), Ok(Some(_))), "{bytes:?}");
+        }
     }
 }

@@ -20,6 +20,9 @@ pub enum Violation {
     /// A length whose highest bit is set.
     #[error("a length beyond 63 bits")]
     Length,
+    /// A length in more bytes than it needs (RFC 6455 §5.2).
+    #[error("a length in more bytes than it needs")]
+    LengthForm,
     /// A client's frame without a mask, or a server's with one.
     #[error("wrong masking of a {0:?} frame")]
     Masking(Opcode),
@@ -48,6 +51,7 @@ impl Violation {
             | Self::Opcode(_)
             | Self::ControlFrame
             | Self::Length
+            | Self::LengthForm
             | Self::Masking(_)
             | Self::Fragments
             | Self::CloseFrame => CloseCode::Protocol,
