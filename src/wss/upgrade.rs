@@ -12,17 +12,15 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL,
+    CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::client_address::{self, Client};
 use super::held::Held;
@@ -147,32 +145,72 @@ fn answer(
         let text = "this origin may not connect\n";
         return refuse(StatusCode::FORBIDDEN, text, Some(Outcome::OriginRefused));
     }
-    match create_response_with_body(request, Full::default) {
-        Ok(mut response) if has_key(request) => {
-            if offers_subprotocol(request) {
-                let headers = response.headers_mut();
-                headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
-            }
-            (response, Ok(client))
-        }
-        Err(Error::Protocol(
-            ProtocolError::MissingConnectionUpgradeHeader
-            | ProtocolError::MissingUpgradeWebSocketHeader
-            | ProtocolError::MissingSecWebSocketVersionHeader,
-        )) => {
+    match handshake(request) {
+        Ok(response) => (response, Ok(client)),
+        Err(NoHandshake::Other) => {
             let text = "this path is a WebSocket of version 13\n";
             let (mut response, decision) =
                 refuse(StatusCode::UPGRADE_REQUIRED, text, Some(Outcome::BadUpgrade));
             let headers = response.headers_mut();
-            headers.insert("upgrade", HeaderValue::from_static("websocket"));
-            headers.insert("sec-websocket-version", HeaderValue::from_static("13"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             (response, decision)
         }
-        Ok(_) | Err(_) => {
+        Err(NoHandshake::Broken) => {
             let text = "not an upgrade to WebSocket as RFC 6455 has it\n";
             refuse(StatusCode::BAD_REQUEST, text, Some(Outcome::BadUpgrade))
         }
     }
+}
+
+/// Why a request is no upgrade to WebSocket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum NoHandshake {
+    /// It is one to nothing, or to something else.
+    Other,
+    /// It is one, but not as RFC 6455 has it.
+    Broken,
+}
+
+/// The answer to an upgrade (RFC 6455 §4.2.2).
+fn handshake(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, NoHandshake> {
+    let headers = request.headers();
+    if *request.method() != Method::GET || request.version() < Version::HTTP_11 {
+        return Err(NoHandshake::Broken);
+    }
+    let mut versions = items(headers, &SEC_WEBSOCKET_VERSION);
+    let is_ours = versions.next() == Some("13") && versions.all(|version| version == "13");
+    if !items(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
+        || !items(headers, &UPGRADE).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+        || !is_ours
+    {
+        return Err(NoHandshake::Other);
+    }
+    let key = key(headers).ok_or(NoHandshake::Broken)?;
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(SEC_WEBSOCKET_ACCEPT, accept.expect("base64 is visible ASCII"));
+    if items(headers, &SEC_WEBSOCKET_PROTOCOL).any(|offer| offer == SUBPROTOCOL) {
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok(response)
+}
+
+/// The items of a header that is a list, over all of its lines (RFC 9110 §5.6.1).
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+    values.flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// The one key of an upgrade, which is 16 bytes in base64.
+fn key(headers: &HeaderMap) -> Option<&str> {
+    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|_| !repeats(headers, &SEC_WEBSOCKET_KEY))?;
+    let key = key.to_str().ok()?;
+    STANDARD.decode(key).ok().filter(|bytes| bytes.len() == 16).map(|_| key)
 }
 
 /// Whether a header that may stand once stands more often: which one counts, two programs may
@@ -200,18 +238,4 @@ fn origin_is_allowed(request: &Request<Incoming>, allowed: &[String]) -> bool {
     });
     own || origin.starts_with("pilot://")
         || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
-}
-
-/// Whether the request has a key of 16 bytes; the library takes any text for one.
-fn has_key(request: &Request<Incoming>) -> bool {
-    let key = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| STANDARD.decode(key));
-    matches!(key, Some(Ok(key)) if key.len() == 16)
-}
-
-fn offers_subprotocol(request: &Request<Incoming>) -> bool {
-    let offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    offers
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|offer| offer.trim() == SUBPROTOCOL)
 }

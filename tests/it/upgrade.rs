@@ -82,6 +82,34 @@ fn spec_3_1_subprotocol_is_echoed_only_where_it_is_offered() {
 }
 
 #[test]
+fn spec_3_1_upgrade_may_stand_in_lists_and_over_several_lines() {
+    let relay = Relay::with_nodes(&[], &[]);
+    let cases = [
+        ("Connection: Upgrade", "Connection: keep-alive\r\nConnection: Upgrade", 101),
+        ("Connection: Upgrade", "Connection: keep-alive, upgrade ,", 101),
+        ("Connection: Upgrade", "Connection: close\r\nConnection: keep-alive", 426),
+        ("Connection: Upgrade", "Connection: not-upgrade", 426),
+        ("Upgrade: websocket", "Upgrade: foo, websocket", 101),
+        ("Upgrade: websocket", "Upgrade: foo\r\nUpgrade: ,WebSocket", 101),
+        ("Upgrade: websocket", "Upgrade: foo\r\nUpgrade: websockets", 426),
+        ("-Protocol: pilot.v1", "-Protocol: a\r\nSec-WebSocket-Protocol: b,pilot.v1", 101),
+        ("-Version: 13", "-Version: 13\r\nSec-WebSocket-Version: 13", 101),
+        ("-Version: 13", "-Version: 13\r\nSec-WebSocket-Version: 8", 426),
+        ("-Version: 13", "-Version: ,", 426),
+        ("-Key: ", "-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: ", 400),
+    ];
+    for (usual, other, expected) in cases {
+        let request = upgrade_request("").replacen(usual, other, 1);
+        let (status, head) = Peer::connect(relay.wss).ask(&request);
+        assert_eq!(status, expected, "{other}: {head}");
+        if status == 101 {
+            assert!(head.contains("\r\nsec-websocket-protocol: pilot.v1\r\n"), "{head}");
+            assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+        }
+    }
+}
+
+#[test]
 fn spec_3_1_request_head_over_8_kib_is_refused() {
     let relay = Relay::with_nodes(&[], &[]);
     let padded = |bytes: usize| {
