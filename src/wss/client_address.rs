@@ -26,20 +26,49 @@ pub(super) fn find(remote: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -
     if !is_proxy(direct.address.ip()) {
         return direct;
     }
-    let hops = headers.get_all(FORWARDED_FOR).iter().rev();
-    let hops = hops.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    // All lines are one list. As bytes: what a client has written into its left end must not
+    // make the right end unreadable.
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let hops = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     let mut nearest = None;
     for hop in hops {
-        // What stands to the left of an unreadable address may be the client's own words.
-        let Some(address) = parse(hop.trim()) else { break };
-        nearest = Some(address);
-        if !is_proxy(address.ip()) {
-            break;
+        match Hop::parse(hop.trim_ascii()) {
+            Hop::Here => {}
+            Hop::At(address) => {
+                nearest = Some(address);
+                if !is_proxy(address.ip()) {
+                    break;
+                }
+            }
+            // What stands to the left of it may be the client's own words.
+            Hop::Unknown => break,
         }
     }
     match nearest {
         Some(address) => Client { address, unnamed: false },
         None => Client { unnamed: true, ..direct },
+    }
+}
+
+/// Whom a proxy has had a request from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Hop {
+    /// Another proxy of this machine, or nobody: nginx writes `unix:` for a Unix socket, and some
+    /// write nothing.
+    Here,
+    /// Whoever is there.
+    At(SocketAddr),
+    /// Somebody who is not to be known (`unknown`), or cannot be read.
+    Unknown,
+}
+
+impl Hop {
+    fn parse(text: &[u8]) -> Self {
+        if text.is_empty() || text.starts_with(b"unix:") {
+            return Self::Here;
+        }
+        let text = std::str::from_utf8(text).ok();
+        text.and_then(parse).map_or(Self::Unknown, Self::At)
     }
 }
 
@@ -64,6 +93,8 @@ pub(super) fn limit_key(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::HeaderValue;
+
     use super::*;
 
     fn client(remote: &str, forwarded: &[&str]) -> (String, bool) {
@@ -105,6 +136,44 @@ mod tests {
         assert_eq!(client("127.0.0.1:5", &[]), ("127.0.0.1:5".to_owned(), true));
         assert!(client("127.0.0.1:5", &["1.1.1.1, garbage"]).1);
         assert_eq!(client("127.0.0.1:5", &["garbage, 10.1.1.1"]).0, "10.1.1.1:0");
+    }
+
+    #[test]
+    fn spec_3_4_hop_over_a_unix_socket_and_an_empty_element_hide_no_client() {
+        let cases: [&[&str]; 8] = [
+            &["203.0.113.9, unix:"],
+            &["1.1.1.1, 203.0.113.9, unix:, 10.1.1.1"],
+            &["203.0.113.9,"],
+            &["203.0.113.9, ,"],
+            &["203.0.113.9", ""],
+            &["203.0.113.9", "unix:"],
+            &["203.0.113.9", "unix:/run/front.sock , 127.0.0.1"],
+            &["unix:, 203.0.113.9"],
+        ];
+        for forwarded in cases {
+            let (address, unnamed) = client("127.0.0.1:5", forwarded);
+            assert_eq!((address.as_str(), unnamed), ("203.0.113.9:0", false), "{forwarded:?}");
+        }
+        assert!(client("127.0.0.1:5", &["unix:"]).1);
+        assert!(client("127.0.0.1:5", &[""]).1);
+    }
+
+    #[test]
+    fn client_gains_nothing_by_what_it_writes_into_the_header_itself() {
+        // The proxy has added the last one. What is unreadable to its left is not looked at.
+        let written = [&b"unix:"[..], b"", b",,", b"198.51.100.7", b"garbage", b"\xff\xfe", b"\""];
+        for bytes in written {
+            let line = [bytes, b", 203.0.113.9"].concat();
+            let mut headers = HeaderMap::new();
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(&line).unwrap());
+            let trusted = ["127.0.0.0/8".parse().unwrap()];
+            let client = find("127.0.0.1:5".parse().unwrap(), &headers, &trusted);
+            assert_eq!(client.address.to_string(), "203.0.113.9:0", "{line:?}");
+        }
+        // A proxy that does not say whom it serves: its client could have written the rest.
+        for hidden in ["unknown", "_hidden", "203.0.113.9:99999", "fe80::1%eth0"] {
+            assert!(client("127.0.0.1:5", &["198.51.100.7", hidden]).1, "{hidden}");
+        }
     }
 
     #[test]
