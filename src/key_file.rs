@@ -11,6 +11,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 
+use crate::wire::mark::without_mark;
+
 /// More than any key file has, in bytes: 44 of base64 and a line end.
 const MAX_FILE: u64 = 256;
 
@@ -32,7 +34,8 @@ pub fn read_key(path: &Path) -> Result<KeyFile, KeyFileError> {
     let exposed = file.metadata().map_err(unreadable)?.permissions().mode() & 0o077 != 0;
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
-    let seed = STANDARD.decode(text.trim()).ok().and_then(|seed| seed.try_into().ok());
+    let seed =
+        STANDARD.decode(without_mark(&text).trim()).ok().and_then(|seed| seed.try_into().ok());
     let seed = seed.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
     Ok(KeyFile { key: SigningKey::from_bytes(&seed), exposed })
 }
@@ -103,6 +106,8 @@ mod tests {
     #[test]
     fn key_file_is_the_seed_in_base64() {
         let text = format!("{}\n", STANDARD.encode([7; 32]));
+        let (_folder, marked) = write(&format!("\u{feff}{text}"), 0o600);
+        assert_eq!(read_key(&marked).unwrap().key.to_bytes(), [7; 32]);
         for (mode, exposed) in [(0o600, false), (0o640, true), (0o604, true)] {
             let (_folder, path) = write(&text, mode);
             let file = read_key(&path).unwrap();

@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::layers::Given;
 use super::secret::shown;
 use super::{Error, Origin, Place, all_settings};
+use crate::wire::mark::MARK;
 
 /// Largest file that a setting can name and that is read here, in bytes.
 const MAX_FILE: u64 = 1_048_576;
@@ -21,6 +22,9 @@ pub(super) fn contents(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     if File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
         return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
+    }
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len());
     }
     Ok(text)
 }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::iter;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::str::FromStr;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::ids::{NodeId, PublicKey};
+use crate::wire::mark::MARK;
 
 /// Most entries that a key file may have; ten times what the directory is built for.
 const MAX_ENTRIES: usize = 10_000_000;
@@ -36,7 +37,11 @@ impl KeyList {
     pub(super) fn read(path: &Path) -> Result<Self, FileError> {
         let unreadable = |source| FileError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(unreadable)?;
-        Self::parse(BufReader::with_capacity(64 * 1024, file)).map_err(|error| {
+        let mut input = BufReader::with_capacity(64 * 1024, file);
+        if input.fill_buf().map_err(unreadable)?.starts_with(MARK.as_bytes()) {
+            input.consume(MARK.len());
+        }
+        Self::parse(input).map_err(|error| {
             if error.is_io() {
                 return unreadable(error.into());
             }
@@ -226,6 +231,16 @@ mod tests {
         assert_eq!(keys.find(node(1)), Some(KEY.parse().unwrap()));
         assert_eq!(keys.find(node(2)), None);
         assert_eq!(KeyList::parse("{}".as_bytes()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn byte_order_mark_before_the_object_is_no_mistake() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("\u{feff}{{\"7\":\"{KEY}\"}}")).unwrap();
+        let keys = KeyList::read(file.path()).unwrap();
+        assert_eq!(keys.find(node(7)), Some(KEY.parse().unwrap()));
+        let (line, column, _) = place("\u{feff}\u{feff}{}");
+        assert_eq!((line, column), (1, 1), "one mark, at the beginning");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! passed explicitly, since the process default panics when two are compiled in.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,11 @@ use rustls::{
     SignatureScheme,
 };
 use sha2::{Digest as _, Sha256};
+
+use crate::wire::mark::MARK;
+
+/// Most that is read of a PEM file, in bytes: a hundred times what systems have.
+const MAX_PEM: u64 = 16 << 20;
 
 /// Which server certificates a connection accepts.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -69,8 +75,14 @@ pub fn system_roots() -> Result<RootCertStore, TlsError> {
 /// # Errors
 /// A file that cannot be read or holds no usable certificate.
 pub fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, pem::Error>>)
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_PEM).read_to_end(&mut text))
+        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    // Behind a mark, the first certificate would be overlooked.
+    let text = text.strip_prefix(MARK.as_bytes()).unwrap_or(&text);
+    let certificates = CertificateDer::pem_slice_iter(text)
+        .collect::<Result<Vec<_>, pem::Error>>()
         .map_err(|error| TlsError::from_pem(path, error))?;
     if certificates.is_empty() {
         return Err(TlsError::NoCertificate { path: path.to_owned() });
@@ -273,7 +285,8 @@ mod tests {
         let ca = CertifiedIssuer::self_signed(params, key()).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
-        std::fs::write(&path, ca.pem()).unwrap();
+        // As some editors write it, which hides the first certificate from who does not expect it.
+        std::fs::write(&path, format!("\u{feff}{}", ca.pem())).unwrap();
         (ca, directory, Trust::CaFile(path))
     }
 

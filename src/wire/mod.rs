@@ -4,6 +4,7 @@ pub mod auth;
 pub mod beacon;
 pub mod cluster;
 mod frames;
+pub mod mark;
 pub mod registry;
 pub mod websocket;
 

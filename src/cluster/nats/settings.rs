@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use crate::net::tls::{self, TlsError, Trust};
+use crate::wire::mark::without_mark;
 
 /// Messages that one subscription holds until they are taken. The client knows no bound in
 /// bytes; at worst, all of them full batches, these are 256 MiB.
@@ -66,7 +67,7 @@ fn options(settings: &Settings) -> Result<ConnectOptions, SettingsError> {
     };
     let Some(path) = &settings.credentials else { return Ok(options) };
     fs::read_to_string(path)
-        .and_then(|text| options.credentials(&text))
+        .and_then(|text| options.credentials(without_mark(&text)))
         .map_err(|source| SettingsError::Credentials { path: path.clone(), source })
 }
 
