@@ -25,6 +25,8 @@ settings! {
             registry_fingerprint: Option<Fingerprint> ["HEX"];
             /// File with the admin token that the registry asks of beacons
             registry_admin_token_file: Option<PathBuf> ["FILE"];
+            /// Most connections to the registry, each for 70 requests a second
+            registry_connections: u8 ["N"] or "4" in 1..=16;
         }
     }
 }
@@ -38,6 +40,8 @@ pub struct Registry {
     pub tls: Option<RegistryTrust>,
     /// What it asks of beacons that register.
     pub admin_token: Option<Secret>,
+    /// Most connections to it.
+    pub connections: u8,
 }
 
 /// Which certificate the registry must show.
@@ -83,7 +87,7 @@ impl Registry {
         let token =
             |path: PathBuf| Secret::read(&path).map_err(|e| layers.refuse_file(key, &path, e));
         let admin_token = flags.registry_admin_token_file.map(token).transpose()?;
-        Ok(Some(Self { address, tls, admin_token }))
+        Ok(Some(Self { address, tls, admin_token, connections: flags.registry_connections }))
     }
 }
 

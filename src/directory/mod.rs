@@ -14,7 +14,7 @@ mod registry;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
@@ -28,7 +28,7 @@ use self::file::{Absent, KeyFile};
 pub use self::file::{Reload, ReloadError};
 pub use self::keys::Keys;
 pub use self::list::FileError;
-use self::registry::{Connection, Registry};
+use self::registry::{Connections, Registry};
 pub use self::registry::{RegistryError, RegistrySettings};
 use crate::ids::{BeaconId, NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
@@ -115,7 +115,7 @@ struct Inner {
     file: Option<KeyFile>,
     registry: Option<Arc<Registry>>,
     // Taken by the first `run`.
-    connection: Mutex<Option<Connection>>,
+    connections: Mutex<Option<Connections>>,
     changes: Arc<Changes>,
     lookups: Labelled<Outcome>,
 }
@@ -143,29 +143,49 @@ impl Directory {
             (None, None) => Some(KeyFile::open(embedded::path(&state_dir), Absent::Empty)?),
         };
         let changes = Arc::<Changes>::default();
-        let (registry, connection) = match registry {
+        let (registry, connections) = match registry {
             Some(settings) => {
-                let (registry, connection) = Registry::open(settings, changes.clone())?;
-                (Some(registry), Some(connection))
+                let (registry, connections) = Registry::open(settings, changes.clone())?;
+                (Some(registry), Some(connections))
             }
             None => (None, None),
         };
-        let (connection, lookups) = (Mutex::new(connection), Labelled::default());
-        Ok(Self(Arc::new(Inner { file, registry, connection, changes, lookups })))
+        let (connections, lookups) = (Mutex::new(connections), Labelled::default());
+        Ok(Self(Arc::new(Inner { file, registry, connections, changes, lookups })))
     }
 
-    /// Watches the key file and keeps the connection to the registry, until `shutdown`.
+    /// Watches the key file, and keeps the connections to the registry and what is remembered of
+    /// it, until `shutdown`.
     ///
     /// To be spawned once; lookups that need the registry wait for it.
     pub async fn run(self, shutdown: CancellationToken) {
-        let connection = self.0.connection.lock().take();
+        let connections = self.0.connections.lock().take();
         let connected = async {
-            if let Some(connection) = connection {
-                connection.run().await;
+            if let Some(connections) = connections {
+                connections.run().await;
             }
         };
-        let both = async { tokio::join!(self.watch(), connected) };
-        let _ended = shutdown.run_until_cancelled(both).await;
+        let saving = async {
+            if let Some(registry) = &self.0.registry {
+                Arc::clone(registry).keep_saving().await;
+            }
+        };
+        let all = async { tokio::join!(self.watch(), connected, saving) };
+        let _ended = shutdown.run_until_cancelled(all).await;
+    }
+
+    /// Saves what is remembered of the registry for the next start.
+    pub async fn save(&self) {
+        if let Some(registry) = &self.0.registry {
+            Arc::clone(registry).save().await;
+        }
+    }
+
+    /// Sets how long a login may take: the registry is awaited for nine tenths of that.
+    pub fn set_patience(&self, login: Duration) {
+        if let Some(registry) = &self.0.registry {
+            registry.set_patience(login);
+        }
     }
 
     async fn watch(&self) {
@@ -188,7 +208,7 @@ impl Directory {
     }
 
     /// Asks for a node's key: the file, then what is remembered of the registry, then the
-    /// registry itself. Takes 3 s at most.
+    /// registry itself. Takes nine tenths of a login's time at most, 9 s by default.
     pub async fn lookup(&self, node: NodeId) -> Lookup {
         let in_file = self.0.file.as_ref().and_then(|file| file.find(node));
         let (lookup, outcome) = match (in_file, &self.0.registry) {
@@ -288,7 +308,7 @@ impl Directory {
     /// Tells the registry that a beacon is reachable at `address`, a `host:port`.
     ///
     /// # Errors
-    /// No registry, no answer within 3 s, or a refusal.
+    /// No registry, no answer in time, or a refusal.
     pub async fn register_beacon(&self, id: BeaconId, address: &str) -> Result<(), RegistryError> {
         self.registry()?.register_beacon(id, address).await
     }
@@ -296,7 +316,7 @@ impl Directory {
     /// The beacons that are registered.
     ///
     /// # Errors
-    /// No registry, no answer within 3 s, or a refusal.
+    /// No registry, no answer in time, or a refusal.
     pub async fn beacons(&self) -> Result<Vec<BeaconEntry>, RegistryError> {
         self.registry()?.beacons().await
     }

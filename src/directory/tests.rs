@@ -60,7 +60,8 @@ fn unusable_settings_are_refused_with_the_reason() {
 
     let registry = |address: &str, tls| {
         let (address, admin_token) = (address.to_owned(), Some("secret".to_owned()));
-        let registry = Some(RegistrySettings { address, tls, admin_token });
+        let registry =
+            Some(RegistrySettings { tls, admin_token, ..RegistrySettings::new(address) });
         Settings { keys: None, registry, ..settings.clone() }
     };
     let error = open(registry("nowhere", None));
@@ -73,9 +74,8 @@ fn unusable_settings_are_refused_with_the_reason() {
 #[test]
 fn token_is_not_in_the_debug_text() {
     let settings = RegistrySettings {
-        address: "localhost:9000".to_owned(),
-        tls: None,
         admin_token: Some("hunter2".to_owned()),
+        ..RegistrySettings::new("localhost:9000".to_owned())
     };
     assert!(!format!("{settings:?}").contains("hunter2"));
 }

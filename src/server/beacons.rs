@@ -249,7 +249,7 @@ mod tests {
         let layers = Layers::collect(flags, &Surroundings::of_this_process()).unwrap();
         let config = watch::channel(Arc::new(Config::new(&layers).unwrap())).1;
         let address = registry.to_owned();
-        let registry = Some(RegistrySettings { address, tls: None, admin_token: None });
+        let registry = Some(RegistrySettings::new(address));
         let directory = Directory::open(Settings { keys: None, registry, state_dir }).unwrap();
         (BeaconList::new(relay(&directory), directory, config), folder)
     }

@@ -16,10 +16,11 @@ mod withdrawals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -44,6 +45,9 @@ use readiness::Vitals;
 pub use reload::{Changes, ReloadError, Reloader};
 use service::Service;
 pub(crate) use settings::directory as directory_settings;
+
+/// Time to save what is remembered of the registry.
+const SAVE_TIME: Duration = Duration::from_millis(500);
 
 /// Gives the frames of sessions to the router.
 struct ToRelay(Arc<Relay>);
@@ -93,6 +97,7 @@ pub struct Server {
     admin_address: SocketAddr,
     threads: Option<crate::udp::Threads>,
     table: Arc<Table<NodeId>>,
+    directory: Directory,
     cluster: Option<Part>,
     phase: watch::Sender<Phase>,
     stopping: CancellationToken,
@@ -300,6 +305,7 @@ impl Server {
             admin_address,
             threads: Some(threads),
             table,
+            directory,
             cluster,
             phase,
             stopping,
@@ -418,6 +424,8 @@ impl Server {
         if let Some(part) = self.cluster.take() {
             part.leave(&self.table).await;
         }
+        // What is not written by then is not needed: the file before stays whole.
+        let _saved = timeout(SAVE_TIME, self.directory.save()).await;
         self.phase.send_replace(Phase::Stopped);
         self.stopping.cancel();
         self.tasks.shutdown().await;

@@ -229,10 +229,11 @@ impl Reloader {
     fn apply(&self, in_force: &mut Loaded, new: &Loaded) -> Difference {
         let (updated, difference) = in_force.updated(new);
         let config = &updated.config;
-        let Parts { wss, relay, table, udp_address, .. } = &self.parts;
+        let Parts { wss, relay, table, directory, udp_address, .. } = &self.parts;
         if !difference.applied.is_empty() {
             wss.update(settings::wss(config));
             relay.update(settings::rules(config, *udp_address));
+            directory.set_patience(config.auth_timeout);
             relay.beacons().believe_all(config.open_gossip);
             table.allow_endpoints(config.max_nodes);
             self.config.send_replace(Arc::new(config.clone()));

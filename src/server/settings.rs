@@ -32,6 +32,9 @@ pub(crate) fn directory(config: &Config) -> directory::Settings {
                 RegistryTrust::Fingerprint(fingerprint) => Trust::Fingerprint(fingerprint.0),
             }),
             admin_token: registry.admin_token.as_ref().map(|token| token.expose().to_owned()),
+            connections: registry.connections.into(),
+            patience: config.auth_timeout,
+            kept_keys: Some(config.state_dir.join("registry-keys")),
         }),
         state_dir: config.state_dir.clone(),
     }

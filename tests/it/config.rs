@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 54] = [
+const BAD: [(&str, &str, &str); 55] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -58,6 +58,7 @@ const BAD: [(&str, &str, &str); 54] = [
     ("registry_ca", "/nonexistent/ca.pem", "needs --registry as well"),
     ("registry_fingerprint", "00ff", "64 hex digits, and this has 4"),
     ("registry_admin_token_file", "/nonexistent/token", "needs --registry as well"),
+    ("registry_connections", "0", "from 1 to 16"),
     ("cluster_bind", "localhost:9100", "not IP:PORT"),
     ("cluster_join", "a:9100,b", "`b` is not HOST:PORT"),
     ("cluster_dns", "relays.example.net:0", "the port is no number"),

@@ -19,7 +19,9 @@ pub(super) async fn check(config: Option<&Config>, node: Option<NodeId>, report:
         return;
     };
     let address = registry.address.to_string();
-    let settings = config.map(directory_settings).expect("a registry is of a configuration");
+    let mut settings = config.map(directory_settings).expect("a registry is of a configuration");
+    // It is asked, whatever the relay remembers.
+    settings.registry.iter_mut().for_each(|registry| registry.kept_keys = None);
     let directory = match Directory::open(Settings { keys: None, ..settings }) {
         Ok(directory) => directory,
         Err(error) => {

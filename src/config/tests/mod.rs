@@ -250,6 +250,12 @@ fn token_is_read_trimmed_hidden_and_warned_about() {
     assert_eq!(config.warnings, []);
     assert!(!format!("{config:?} {}", said.layers().unwrap()).contains("hunter2"));
 
+    // A byte order mark is no part of it.
+    fs::write(file.path(), "\u{feff}hunter3\n").unwrap();
+    let config = said.config().unwrap();
+    let token = config.registry.as_ref().unwrap().admin_token.as_ref().unwrap();
+    assert_eq!(token.expose(), "hunter3");
+
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(said.config().unwrap().warnings.len(), 1);
 
@@ -285,7 +291,7 @@ fn what_is_printed_is_a_file_that_says_the_same() {
 #[test]
 fn flags_have_the_names_that_operators_were_told() {
     let told = "state-dir wss-bind udp-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
-        registry-fingerprint registry-admin-token-file beacon-id peers advertise-addr open-gossip \
+        registry-fingerprint registry-admin-token-file registry-connections beacon-id peers advertise-addr open-gossip \
         audit bind-wait free-bind auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \

@@ -24,7 +24,7 @@ const SHARDS: u32 = 64;
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
 /// How long a key counts while the registry does not answer.
-const USABLE: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const USABLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long it counts that the registry has no such node.
 const UNKNOWN: Duration = Duration::from_secs(10);
@@ -151,6 +151,18 @@ impl Cache {
         let mut shard = self.shard(node).write();
         if let (None, Some(at)) = (shard.keys.find(node), now.checked_sub(USABLE)) {
             shard.keys.insert(node, Confirmed { key, at });
+        }
+    }
+
+    /// Hands out each key that counts, with its age; each part is locked in turn.
+    pub(super) fn each(&self, now: Instant, mut take: impl FnMut(NodeId, PublicKey, Duration)) {
+        for shard in &self.shards {
+            for (node, Confirmed { key, at }) in shard.read().keys.iter() {
+                let age = now.saturating_duration_since(*at);
+                if age < USABLE {
+                    take(*node, *key, age);
+                }
+            }
         }
     }
 

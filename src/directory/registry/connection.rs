@@ -1,9 +1,10 @@
-//! The one connection to the registry: requests go out as they come, responses come
+//! The connections to the registry: requests go out as their pace allows, responses come
 //! back in the same order.
 //!
-//! A connection that breaks leaves its unanswered requests to the next one. When the
-//! registry cannot be reached, or does not answer at all, they fail together and new ones
-//! fail at once until it can.
+//! The first connection is there from the start and keeps free for what somebody waits for;
+//! each further one is made when requests have to wait. A connection that breaks leaves its
+//! unanswered requests to the others. When the registry cannot be reached, or does not answer at
+//! all, they fail together and new ones fail at once until it can.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,80 +12,108 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::backoff::Backoff;
 use super::dial::{Stream, Target};
-use super::{Ask, Call, DEADLINE, Failure, MAX_REQUESTS, Problem, Registry, Request};
+use super::health::Agreed;
+use super::pace::Pace;
+use super::queue::Lane;
+use super::{Ask, Call, Failure, Problem, Registry, Request};
 use crate::ids::InvalidPublicKey;
 use crate::wire::registry::{self as wire, DecodeError, Mode, PREAMBLE, Response};
-
-/// How long a registry may be silent before we take it that it has no binary mode.
-const TRIAL: Duration = Duration::from_secs(1);
 
 /// Room for each read, in bytes: about a hundred binary answers.
 const READ: usize = 8 * 1024;
 
-/// How long the same failure is not worth another warning.
-const QUIET: Duration = Duration::from_secs(60);
+/// Most requests without an answer on one connection: what comes behind them has to wait for all.
+const MAX_SENT: usize = 256;
 
-pub(in crate::directory) struct Connection {
-    registry: Arc<Registry>,
-    target: Target,
-    admin_token: Option<String>,
-    requests: mpsc::Receiver<Request>,
-    /// To be sent, oldest first.
-    waiting: VecDeque<Request>,
-    /// Awaiting a response, oldest first, with the time at which each was sent.
-    sent: VecDeque<(Request, Instant)>,
-    mode: Mode,
-    /// The registry has answered in `mode`.
-    confirmed: bool,
-    /// The registry has answered on this connection.
-    answered: bool,
-    backoff: Backoff,
-    /// The log's last word is that the registry answers.
-    well: bool,
-    warned: Option<(Failure, Instant)>,
+/// Most of them that nobody waits for: enough for 70 a second from a registry 100 ms away.
+const MAX_SENT_LATER: usize = 8;
+
+/// Requests without an answer from which on another connection is preferred, even if it has to be
+/// made first.
+const SHARED: usize = 4;
+
+/// How long a request waits for a less busy connection.
+const PREFERENCE: Duration = Duration::from_millis(100);
+
+/// How long a look-up that nobody waits for waits for a connection other than the first.
+const SPARED: Duration = Duration::from_secs(1);
+
+/// How soon a connection looks again at requests that it leaves to others.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Everything that must run for a registry.
+pub(in crate::directory) struct Connections {
+    connections: Vec<Connection>,
 }
 
-impl Connection {
-    pub(super) fn new(
-        registry: Arc<Registry>,
-        target: Target,
-        admin_token: Option<String>,
-        requests: mpsc::Receiver<Request>,
-    ) -> Self {
-        Self {
-            registry,
-            target,
-            admin_token,
-            requests,
-            waiting: VecDeque::new(),
+impl Connections {
+    pub(super) fn new(registry: &Arc<Registry>, target: Target, token: Option<String>) -> Self {
+        let target = Arc::new(target);
+        let connection = |index| Connection {
+            registry: Arc::clone(registry),
+            target: Arc::clone(&target),
+            admin_token: token.clone(),
+            index,
+            pace: Pace::default(),
             sent: VecDeque::new(),
-            mode: Mode::Binary,
-            confirmed: false,
+            sent_later: 0,
+            speaks: registry.health.agreed(),
             answered: false,
             backoff: Backoff::default(),
-            well: false,
-            warned: None,
-        }
+        };
+        Self { connections: (0..registry.health.connections()).map(connection).collect() }
     }
 
     /// Serves the registry's requests; ends only when it is dropped.
-    pub(in crate::directory) async fn run(mut self) {
+    pub(in crate::directory) async fn run(self) {
+        let mut running = JoinSet::new();
+        for connection in self.connections {
+            running.spawn(connection.run());
+        }
+        if let Some(Err(panicked)) = running.join_next().await
+            && let Ok(panic) = panicked.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+struct Connection {
+    registry: Arc<Registry>,
+    target: Arc<Target>,
+    admin_token: Option<String>,
+    index: usize,
+    pace: Pace,
+    /// Awaiting a response, oldest first, with the time at which each was sent.
+    sent: VecDeque<(Request, Instant)>,
+    /// Those of them that nobody waits for.
+    sent_later: usize,
+    speaks: Agreed,
+    /// The registry has answered on this connection.
+    answered: bool,
+    backoff: Backoff,
+}
+
+impl Connection {
+    async fn run(mut self) {
+        if self.index > 0 {
+            self.registry.queue.backlog().await;
+        }
         loop {
             match self.attempt().await {
                 // Closed while nobody wanted anything: dialled again when somebody does.
-                Ok(()) => {
-                    let request = self.requests.recv().await;
-                    self.waiting.extend(request);
-                }
-                Err(problem) if problem.silent && self.mode == Mode::Binary && !self.confirmed => {
+                Ok(()) if self.index > 0 => self.registry.queue.backlog().await,
+                Ok(()) => self.registry.queue.waiting().await,
+                Err(problem)
+                    if problem.refused_mode && self.registry.health.fall_back(self.speaks) =>
+                {
                     debug!(error = problem.error, "no binary mode at the registry, trying JSON");
-                    self.mode = Mode::Json;
                 }
                 Err(problem) => self.recover(&problem).await,
             }
@@ -93,49 +122,56 @@ impl Connection {
 
     async fn attempt(&mut self) -> Result<(), Problem> {
         self.answered = false;
+        self.speaks = self.registry.health.agreed();
         let stream = self.target.dial().await?;
-        self.registry.set_down(false);
+        self.registry.health.connected(self.index);
         let outcome = self.converse(stream).await;
-        while let Some((request, _)) = self.sent.pop_back() {
-            self.waiting.push_front(request);
-        }
+        self.registry.health.disconnected(self.index);
+        self.sent_later = 0;
+        self.registry.queue.give_back(self.sent.drain(..).map(|(request, _)| request));
         outcome
     }
 
     async fn recover(&mut self, problem: &Problem) {
-        self.report(problem.failure, &problem.error);
+        let health = &self.registry.health;
+        health.report(problem.failure, &problem.error);
         if self.answered {
             self.backoff.reset();
-        } else {
-            self.registry.set_down(true);
-            self.well = false;
-            self.waiting.clear();
-            while self.requests.try_recv().is_ok() {}
-            if problem.silent {
-                (self.mode, self.confirmed) = (Mode::Binary, false);
+        } else if health.fail() {
+            self.registry.queue.clear();
+            if problem.refused_mode {
+                health.forget_mode();
             }
         }
         // Without randomness there is no jitter, which is no reason to stop.
         sleep(self.backoff.next(getrandom::u32().unwrap_or(u32::MAX))).await;
+        if self.index > 0 {
+            self.registry.queue.backlog().await;
+        }
     }
 
     /// Carries requests and responses until the connection ends; `Ok` when it was idle.
     async fn converse(&mut self, stream: Box<dyn Stream>) -> Result<(), Problem> {
+        let registry = Arc::clone(&self.registry);
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (mut received, mut out) = (BytesMut::new(), BytesMut::new());
         let mut flushed = true;
-        if self.mode == Mode::Binary {
+        let mut heard = Instant::now();
+        if self.speaks.mode == Mode::Binary {
             out.extend_from_slice(&PREAMBLE);
         }
         loop {
-            flushed &= !self.encode_waiting(&mut out);
+            let mut added = std::pin::pin!(registry.queue.added());
+            added.as_mut().enable();
+            flushed &= !self.encode_requests(&mut out);
+            let look_again = self.look_again();
             received.reserve(READ);
-            let limit = if self.mode == Mode::Binary && !self.confirmed { TRIAL } else { DEADLINE };
-            let overdue = self.sent.front().map(|(_, at)| *at + limit);
+            let wait = registry.health.wait();
+            // Those in front were answered: a slow registry takes its time for each.
+            let overdue = self.sent.front().map(|(_, at)| heard.max(*at) + wait);
             tokio::select! {
-                request = self.requests.recv(), if self.sent.len() < MAX_REQUESTS => {
-                    self.waiting.extend(request);
-                }
+                () = added, if look_again.is_none() => {}
+                () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {}
                 read = reader.read_buf(&mut received) => {
                     let closed = match read {
                         Ok(0) => Some("the registry closed the connection".to_owned()),
@@ -145,6 +181,7 @@ impl Connection {
                     if let Some(error) = closed {
                         return self.closed(error, received.is_empty());
                     }
+                    heard = Instant::now();
                     while let Some(message) = self.take_message(&mut received)? {
                         self.take_response(&message)?;
                     }
@@ -159,20 +196,19 @@ impl Connection {
                     flushed = true;
                 }
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
-                    return Err(self.overdue(limit, received.is_empty()));
+                    self.give_up_first();
+                    // Slow is not absent: that is no reason to speak otherwise.
+                    return Err(Problem::new(Failure::Timeout, format!("no answer within {wait:?}")));
                 }
             }
         }
     }
 
-    /// Moves what waits into the buffer; whether there was anything.
-    fn encode_waiting(&mut self, out: &mut BytesMut) -> bool {
-        let (before, now) = (out.len(), Instant::now());
-        while let Some(request) = self.waiting.pop_front() {
-            // Whoever asked has given up.
-            if now >= request.asked + DEADLINE {
-                continue;
-            }
+    /// Moves requests into the buffer as the pace allows; whether there was any.
+    fn encode_requests(&mut self, out: &mut BytesMut) -> bool {
+        let before = out.len();
+        while self.pace.ready_at(Instant::now()) <= Instant::now() && self.sent.len() < MAX_SENT {
+            let Some(request) = self.next_request() else { break };
             let encoded = match &request.call {
                 Call::Lookup(ask) => wire::Request::Lookup(ask.node()),
                 Call::RegisterBeacon { id, address, .. } => wire::Request::RegisterBeacon {
@@ -182,10 +218,49 @@ impl Connection {
                 },
                 Call::ListBeacons { .. } => wire::Request::ListBeacons,
             };
-            encoded.encode(self.mode, out);
+            encoded.encode(self.speaks.mode, out);
+            let now = Instant::now();
+            self.pace.take(now);
+            self.sent_later += usize::from(request.lane == Lane::Later);
             self.sent.push_back((request, now));
+            self.registry.health.set_load(self.index, self.sent.len());
         }
         out.len() > before
+    }
+
+    /// The next request for this connection. One that somebody waits for goes where least is to
+    /// be answered before it; the others go by the further connections, a few at a time.
+    fn next_request(&self) -> Option<Request> {
+        let (queue, health) = (&self.registry.queue, &self.registry.health);
+        let wait = health.wait();
+        let load = self.sent.len();
+        let (least, all_there) = health.least_load();
+        let is_least = load <= least && (load < SHARED || all_there);
+        let age = if is_least { Duration::ZERO } else { PREFERENCE };
+        if let Some(request) = queue.take(Lane::Urgent, age, wait) {
+            return Some(request);
+        }
+        let alone = health.connections() == 1;
+        let age = match self.index {
+            0 if alone => Duration::ZERO,
+            0 => SPARED,
+            _ => Duration::ZERO,
+        };
+        let most = if self.index == 0 { 1 } else { MAX_SENT_LATER };
+        if self.sent_later >= most || (self.index == 0 && load > 0) {
+            return None;
+        }
+        queue.take(Lane::Later, age, wait)
+    }
+
+    /// When to look at the queue again, where something waits there.
+    fn look_again(&self) -> Option<Instant> {
+        // An answer is looked for anyway.
+        if self.registry.queue.is_empty() || self.sent.len() >= MAX_SENT {
+            return None;
+        }
+        let now = Instant::now();
+        Some(self.pace.ready_at(now).max(now + LOOK_AGAIN))
     }
 
     fn closed(&mut self, error: String, between_messages: bool) -> Result<(), Problem> {
@@ -195,22 +270,21 @@ impl Connection {
         if !between_messages {
             self.give_up_first();
         }
-        let silent = !self.answered && between_messages;
-        Err(Problem { failure: Failure::Closed, error, silent })
+        let refused_mode = !self.answered && between_messages;
+        Err(Problem { failure: Failure::Closed, error, refused_mode })
     }
 
-    fn overdue(&mut self, limit: Duration, between_messages: bool) -> Problem {
-        if limit == DEADLINE {
-            self.give_up_first();
-        }
-        let silent = !self.answered && between_messages;
-        Problem { failure: Failure::Timeout, error: format!("no answer within {limit:?}"), silent }
-    }
-
-    /// Drops the request whose answer went wrong, so that it does not cost the next
-    /// connection as well.
+    /// Drops the request whose answer went wrong, so that it does not cost another connection
+    /// as well.
     fn give_up_first(&mut self) {
-        self.sent.pop_front();
+        self.take_first();
+    }
+
+    fn take_first(&mut self) -> Option<Request> {
+        let (request, _) = self.sent.pop_front()?;
+        self.sent_later -= usize::from(request.lane == Lane::Later);
+        self.registry.health.set_load(self.index, self.sent.len());
+        Some(request)
     }
 
     fn take_message(&mut self, received: &mut BytesMut) -> Result<Option<Bytes>, Problem> {
@@ -221,15 +295,19 @@ impl Connection {
     }
 
     fn take_response(&mut self, message: &[u8]) -> Result<(), Problem> {
-        let response = match Response::decode(self.mode, message) {
+        let mode = self.speaks.mode;
+        let response = match Response::decode(mode, message) {
             // What a registry says to a preamble that it takes for JSON.
-            Err(error @ DecodeError::UnknownType(_)) if !self.confirmed => {
-                return Err(Problem::silent(Failure::Malformed, error));
+            Err(error @ DecodeError::UnknownType(_)) if !self.speaks.confirmed => {
+                return Err(Problem::refused_mode(Failure::Malformed, error));
             }
             response => response,
         };
-        self.confirmed = true;
-        let Some((request, _)) = self.sent.pop_front() else {
+        if !self.speaks.confirmed {
+            self.speaks.confirmed = true;
+            self.registry.health.agree(mode);
+        }
+        let Some(request) = self.take_first() else {
             return Err(Problem::new(Failure::Malformed, "a response that nobody asked for"));
         };
         let refused = match (request.call, response?) {
@@ -262,28 +340,15 @@ impl Connection {
             }
             _ => return Err(Problem::new(Failure::Malformed, "a response to another request")),
         };
-        self.answered = true;
-        if let Some(text) = refused {
-            self.report(Failure::Refused, &text);
-        } else if !self.well {
-            self.well = true;
-            self.warned = None;
-            info!(registry = self.target.address(), mode = ?self.mode, "the registry answers");
+        if !self.answered {
+            self.answered = true;
+            self.registry.health.answering(self.index);
+        }
+        match refused {
+            Some(text) => self.registry.health.report(Failure::Refused, &text),
+            None => self.registry.health.well(mode),
         }
         Ok(())
-    }
-
-    /// Counts a failure, and warns of it unless the last warning said the same just now.
-    fn report(&mut self, failure: Failure, error: &str) {
-        self.registry.failures.of(failure).increment();
-        let (registry, reason) = (self.target.address(), crate::metrics::Word::word(failure));
-        let now = Instant::now();
-        if self.warned.is_some_and(|(last, at)| last == failure && now < at + QUIET) {
-            debug!(registry, reason, error, "the registry failed again");
-        } else {
-            self.warned = Some((failure, now));
-            warn!(registry, reason, error, "the registry failed; known keys stay in use");
-        }
     }
 }
 

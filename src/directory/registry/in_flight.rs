@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
 
-/// Most nodes that are asked about at the same time.
-pub(super) const MAX_LOOKUPS: usize = 1_024;
+/// Most nodes that are asked about at the same time: 1,024 logins, and what is asked by the clock.
+pub(super) const MAX_LOOKUPS: usize = 2_048;
 
 /// Gets the answer once it is there; closed without one where there is none to be had.
 pub(super) type Answer = watch::Receiver<Option<Lookup>>;
@@ -60,6 +60,12 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Whether anybody waits for the answer.
+    pub(super) fn is_wanted(&self) -> bool {
+        // One receiver is the table's.
+        self.sender.receiver_count() > 1
     }
 
     pub(super) fn answer(self, lookup: Lookup) {

@@ -1,33 +1,43 @@
 //! Keys and beacons from the registry, remembered for when it does not answer.
 //!
-//! [`Registry`] is what callers ask; [`Connection`] carries the questions. A key that was
-//! confirmed within 24 hours never waits for the registry.
+//! [`Registry`] is what callers ask; [`Connections`] carry the questions, as fast as a registry
+//! lets them. A key that was confirmed within 24 hours never waits for the registry.
 
 mod backoff;
 mod cache;
 mod claims;
 mod connection;
 mod dial;
+mod health;
 mod in_flight;
+mod pace;
+mod queue;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
-use tracing::info;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{info, warn};
 
 use self::cache::{Cache, Cached, Confirmation};
 use self::claims::{Claims, Withdrawal};
-pub(super) use self::connection::Connection;
+pub(super) use self::connection::Connections;
 use self::dial::Target;
-use self::in_flight::{Answer, Ask, InFlight, Joined, MAX_LOOKUPS};
+use self::health::Health;
+use self::in_flight::{Answer, Ask, InFlight, Joined};
+use self::queue::{Lane, Queue};
+use self::store::Store;
 use super::changes::Changes;
 use super::{Lookup, OpenError, Outcome, Recheck};
 use crate::ids::{BeaconId, NodeId, PublicKey};
@@ -35,11 +45,11 @@ use crate::metrics::{Labelled, family};
 use crate::net::tls::Trust;
 use crate::wire::registry::BeaconEntry;
 
-/// How long an answer is awaited.
-const DEADLINE: Duration = Duration::from_secs(3);
+/// How often it is looked whether keys are to be saved.
+const SAVE_POLL: Duration = Duration::from_secs(5);
 
-/// Most requests that wait for an answer: the lookups, and room for registrations and lists.
-const MAX_REQUESTS: usize = MAX_LOOKUPS + 16;
+/// After so many looks keys are saved whatever has changed: once in 5 minutes.
+const SAVE_LOOKS: u32 = 60;
 
 /// Where the registry is and how we show who we are.
 #[derive(Clone)]
@@ -50,6 +60,27 @@ pub struct RegistrySettings {
     pub tls: Option<Trust>,
     /// What the registry may demand of beacons that register.
     pub admin_token: Option<String>,
+    /// Most connections at a time, from 1 to 64.
+    pub connections: usize,
+    /// How long a login may take; an answer is awaited for nine tenths of it, 60 s at most.
+    pub patience: Duration,
+    /// The file in which keys outlast a restart; `None` keeps them in memory only.
+    pub kept_keys: Option<PathBuf>,
+}
+
+impl RegistrySettings {
+    /// A registry at `address`, a `host:port`, over plain TCP, that keeps nothing.
+    #[must_use]
+    pub const fn new(address: String) -> Self {
+        Self {
+            address,
+            tls: None,
+            admin_token: None,
+            connections: 4,
+            patience: Duration::from_secs(10),
+            kept_keys: None,
+        }
+    }
 }
 
 impl fmt::Debug for RegistrySettings {
@@ -58,6 +89,9 @@ impl fmt::Debug for RegistrySettings {
             .field("address", &self.address)
             .field("tls", &self.tls)
             .field("admin_token", &self.admin_token.as_ref().map(|_| "redacted"))
+            .field("connections", &self.connections)
+            .field("patience", &self.patience)
+            .field("kept_keys", &self.kept_keys)
             .finish()
     }
 }
@@ -69,7 +103,7 @@ pub enum RegistryError {
     /// The directory has no registry.
     #[error("there is no registry")]
     NoRegistry,
-    /// The registry is down, or did not answer within 3 s.
+    /// The registry is down, or did not answer in time.
     #[error("the registry does not answer")]
     Unavailable,
     /// Too many requests wait already.
@@ -93,6 +127,7 @@ crate::words! {
         WrongNode => "wrong_node",
         Refused => "refused",
         Busy => "busy",
+        Postponed => "postponed",
     }
 }
 
@@ -101,17 +136,17 @@ crate::words! {
 struct Problem {
     failure: Failure,
     error: String,
-    /// The registry has not said anything that we understand.
-    silent: bool,
+    /// The registry refused or closed before it has said anything that we understand.
+    refused_mode: bool,
 }
 
 impl Problem {
     fn new(failure: Failure, error: impl fmt::Display) -> Self {
-        Self { failure, error: error.to_string(), silent: false }
+        Self { failure, error: error.to_string(), refused_mode: false }
     }
 
-    fn silent(failure: Failure, error: impl fmt::Display) -> Self {
-        Self { silent: true, ..Self::new(failure, error) }
+    fn refused_mode(failure: Failure, error: impl fmt::Display) -> Self {
+        Self { refused_mode: true, ..Self::new(failure, error) }
     }
 }
 
@@ -119,7 +154,21 @@ impl Problem {
 #[derive(Debug)]
 struct Request {
     asked: Instant,
+    lane: Lane,
     call: Call,
+}
+
+impl Request {
+    /// Whether nobody waits for its answer any more.
+    fn is_over(&self, now: Instant, wait: Duration) -> bool {
+        let is_wanted = match (&self.call, self.lane) {
+            (Call::Lookup(ask), Lane::Urgent) => ask.is_wanted(),
+            (Call::Lookup(_), Lane::Later) => true,
+            (Call::RegisterBeacon { done, .. }, _) => !done.is_closed(),
+            (Call::ListBeacons { done }, _) => !done.is_closed(),
+        };
+        now >= self.asked + wait || !is_wanted
+    }
 }
 
 #[derive(Debug)]
@@ -135,7 +184,7 @@ impl Call {
         let refused = RegistryError::Refused(text.to_owned());
         // Who asked may have given up already.
         match self {
-            Self::Lookup(_) => registry.refuse(),
+            Self::Lookup(_) => registry.health.set_refuses(true),
             Self::RegisterBeacon { done, .. } => drop(done.send(Err(refused))),
             Self::ListBeacons { done } => drop(done.send(Err(refused))),
         }
@@ -148,36 +197,68 @@ type Done<T> = oneshot::Sender<Result<T, RegistryError>>;
 pub(super) struct Registry {
     cache: Cache,
     in_flight: Arc<InFlight>,
-    requests: mpsc::Sender<Request>,
-    // The last attempt to reach the registry failed: questions are not worth a wait.
-    down: AtomicBool,
-    // The last look-up that was answered was answered with an error.
-    refuses: AtomicBool,
-    failures: Labelled<Failure>,
+    queue: Queue,
+    health: Health,
     claims: Claims,
     changes: Arc<Changes>,
+    store: Option<Store>,
+    // A key was confirmed, or withdrawn, since the last time that they were saved.
+    is_unsaved: AtomicBool,
+    is_withdrawal_unsaved: AtomicBool,
+    // One writes at a time.
+    saving: Mutex<()>,
+    saves: Labelled<Saved>,
+}
+
+crate::words! {
+    /// What became of an attempt to save the remembered keys.
+    enum Saved {
+        Ok => "ok",
+        Failed => "failed",
+    }
 }
 
 impl Registry {
-    /// Makes the registry and the connection that must run for it; reads certificates.
+    /// Makes the registry and the connections that must run for it; reads certificates and the
+    /// keys that were kept.
     pub(super) fn open(
         settings: RegistrySettings,
         changes: Arc<Changes>,
-    ) -> Result<(Arc<Self>, Connection), OpenError> {
-        let target = Target::new(settings.address, settings.tls.as_ref())?;
-        let (sender, receiver) = mpsc::channel(MAX_REQUESTS);
+    ) -> Result<(Arc<Self>, Connections), OpenError> {
+        let target = Target::new(settings.address.clone(), settings.tls.as_ref())?;
+        Ok(Self::at(target, settings, changes))
+    }
+
+    fn at(
+        target: Target,
+        settings: RegistrySettings,
+        changes: Arc<Changes>,
+    ) -> (Arc<Self>, Connections) {
+        let RegistrySettings { address, admin_token, connections, patience, kept_keys, .. } =
+            settings;
         let registry = Arc::new(Self {
             cache: Cache::new(cache::MAX_KEYS),
             in_flight: Arc::default(),
-            requests: sender,
-            down: AtomicBool::new(false),
-            refuses: AtomicBool::new(false),
-            failures: Labelled::default(),
+            queue: Queue::default(),
+            health: Health::new(address.clone(), connections.clamp(1, 64), patience),
             claims: Claims::default(),
             changes,
+            store: kept_keys.map(|path| Store::new(path, address)),
+            is_unsaved: AtomicBool::new(false),
+            is_withdrawal_unsaved: AtomicBool::new(false),
+            saving: Mutex::default(),
+            saves: Labelled::default(),
         });
-        let connection = Connection::new(registry.clone(), target, settings.admin_token, receiver);
-        Ok((registry, connection))
+        if let Some(store) = &registry.store {
+            store.load(&registry.cache, now());
+        }
+        let connections = Connections::new(&registry, target, admin_token);
+        (registry, connections)
+    }
+
+    /// Sets how long a login may take.
+    pub(super) fn set_patience(&self, login: Duration) {
+        self.health.set_patience(login);
     }
 
     /// The remembered key, without a question.
@@ -193,11 +274,11 @@ impl Registry {
             Cached::Fresh(key) => (Lookup::Key(key), Outcome::Cached),
             Cached::Stale(key) => {
                 // Asked in the background: the answer goes into the cache by itself.
-                let _nobody_waits = self.ask(node);
+                let _nobody_waits = self.ask(node, Lane::Later);
                 (Lookup::Key(key), Outcome::Stale)
             }
             Cached::Unknown => (Lookup::Unknown, Outcome::Unknown),
-            Cached::Nothing => match self.ask_and_wait(node).await {
+            Cached::Nothing => match self.ask_and_wait(node, Lane::Urgent).await {
                 Lookup::Key(key) => (Lookup::Key(key), Outcome::Asked),
                 Lookup::Unknown => (Lookup::Unknown, Outcome::Unknown),
                 Lookup::Unavailable => (Lookup::Unavailable, Outcome::Unavailable),
@@ -208,30 +289,35 @@ impl Registry {
     /// Asks about a connected node whatever is remembered; `key` is what it has proved to have.
     pub(super) async fn recheck(&self, node: NodeId, key: PublicKey) -> Recheck {
         self.cache.seed(node, key, now());
-        match self.ask_and_wait(node).await {
+        match self.ask_and_wait(node, Lane::Later).await {
             Lookup::Unavailable => Recheck::Unavailable,
             Lookup::Key(_) | Lookup::Unknown if self.claims.has(node) => Recheck::Contradicted,
             Lookup::Key(_) | Lookup::Unknown => Recheck::Confirmed,
         }
     }
 
-    async fn ask_and_wait(&self, node: NodeId) -> Lookup {
-        let Some(mut answer) = self.ask(node) else { return Lookup::Unavailable };
-        let answer = timeout(DEADLINE, answer.wait_for(Option::is_some)).await;
+    async fn ask_and_wait(&self, node: NodeId, lane: Lane) -> Lookup {
+        let Some(mut answer) = self.ask(node, lane) else { return Lookup::Unavailable };
+        let answer = timeout(self.health.wait(), answer.wait_for(Option::is_some)).await;
         let lookup = answer.ok().and_then(Result::ok).and_then(|lookup| *lookup);
         lookup.unwrap_or(Lookup::Unavailable)
     }
 
     /// Puts the question about `node`, unless somebody did already.
-    fn ask(&self, node: NodeId) -> Option<Answer> {
+    fn ask(&self, node: NodeId, lane: Lane) -> Option<Answer> {
         if self.is_down() {
             return None;
         }
         match self.in_flight.join(node) {
-            Joined::First(ask, answer) => self.send(Call::Lookup(ask)).ok().map(|()| answer),
-            Joined::Other(answer) => Some(answer),
+            Joined::First(ask, answer) => self.send(Call::Lookup(ask), lane).ok().map(|()| answer),
+            Joined::Other(answer) => {
+                if lane == Lane::Urgent {
+                    self.queue.promote(node);
+                }
+                Some(answer)
+            }
             Joined::Full => {
-                self.failures.of(Failure::Busy).increment();
+                self.refuse(lane);
                 None
             }
         }
@@ -255,29 +341,35 @@ impl Registry {
             return Err(RegistryError::Unavailable);
         }
         let (done, answer) = oneshot::channel();
-        self.send(call(done))?;
-        match timeout(DEADLINE, answer).await {
+        self.send(call(done), Lane::Urgent)?;
+        match timeout(self.health.wait(), answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(RegistryError::Unavailable),
         }
     }
 
-    fn send(&self, call: Call) -> Result<(), RegistryError> {
-        self.requests.try_send(Request { asked: Instant::now(), call }).map_err(|error| {
-            if matches!(error, mpsc::error::TrySendError::Full(_)) {
-                self.failures.of(Failure::Busy).increment();
-                RegistryError::Busy
-            } else {
-                RegistryError::Unavailable
-            }
+    fn send(&self, call: Call, lane: Lane) -> Result<(), RegistryError> {
+        self.queue.push(Request { asked: Instant::now(), lane, call }).map_err(|_request| {
+            self.refuse(lane);
+            RegistryError::Busy
         })
+    }
+
+    /// Counts a question that is not put.
+    fn refuse(&self, lane: Lane) {
+        let failure = match lane {
+            Lane::Urgent => Failure::Busy,
+            Lane::Later => Failure::Postponed,
+        };
+        self.health.failures.of(failure).increment();
     }
 
     /// Takes what the registry said of a node. What contradicts a remembered key changes nothing
     /// until it is believed.
     fn settle(&self, ask: Ask, key: Option<PublicKey>) {
         let (node, now) = (ask.node(), now());
-        self.refuses.store(false, Ordering::Relaxed);
+        self.health.set_refuses(false);
+        self.is_unsaved.store(true, Ordering::Relaxed);
         let mut claims = self.claims.lock();
         let key = match self.cache.confirm(node, key, now) {
             Confirmation::Taken => {
@@ -294,15 +386,11 @@ impl Registry {
         ask.answer(key.map_or(Lookup::Unknown, Lookup::Key));
     }
 
-    /// Notes that a look-up was answered with an error, which says nothing of the node.
-    fn refuse(&self) {
-        self.refuses.store(true, Ordering::Relaxed);
-    }
-
     /// Believes what the registry says against remembered keys; the claims are locked.
     fn withdraw(&self, withdrawals: impl IntoIterator<Item = Withdrawal>) {
         for Withdrawal { node, key, at } in withdrawals {
             self.cache.replace(node, key, at);
+            self.is_withdrawal_unsaved.store(true, Ordering::Relaxed);
             info!(%node, known = key.is_some(), "the registry changed the key of a node");
             self.changes.push(node);
         }
@@ -337,15 +425,48 @@ impl Registry {
 
     /// Whether the last answer to a look-up was an error.
     pub(super) fn refuses(&self) -> bool {
-        self.refuses.load(Ordering::Relaxed)
+        self.health.refuses()
     }
 
     pub(super) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        self.health.is_down()
     }
 
-    fn set_down(&self, down: bool) {
-        self.down.store(down, Ordering::Relaxed);
+    /// Saves the remembered keys by the clock, and soon after a withdrawal; for ever.
+    pub(super) async fn keep_saving(self: Arc<Self>) {
+        let mut ticks = interval(SAVE_POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = 0;
+        loop {
+            ticks.tick().await;
+            looks += 1;
+            if looks >= SAVE_LOOKS || self.is_withdrawal_unsaved.load(Ordering::Relaxed) {
+                looks = 0;
+                Arc::clone(&self).save().await;
+            }
+        }
+    }
+
+    /// Saves the remembered keys, where there is something new.
+    pub(super) async fn save(self: Arc<Self>) {
+        let saved = spawn_blocking(move || {
+            let Some(store) = &self.store else { return };
+            let _one = self.saving.lock();
+            let is_withdrawal_unsaved = self.is_withdrawal_unsaved.swap(false, Ordering::Relaxed);
+            if !self.is_unsaved.swap(false, Ordering::Relaxed) && !is_withdrawal_unsaved {
+                return;
+            }
+            match store.save(&self.cache, now()) {
+                Ok(()) => self.saves.of(Saved::Ok).increment(),
+                Err(error) => {
+                    self.is_unsaved.store(true, Ordering::Relaxed);
+                    self.saves.of(Saved::Failed).increment();
+                    warn!(%error, "cannot save the remembered keys of the registry");
+                }
+            }
+        });
+        // A panic in there has been printed, and the next save is in 5 minutes.
+        let _panicked = saved.await;
     }
 
     pub(super) fn metrics(&self, families: &mut Vec<MetricFamily>) {
@@ -363,12 +484,18 @@ impl Registry {
                 "pilot_beacon_registry_failures_total",
                 "Connections to the registry that failed and requests that it did not answer.",
                 "reason",
-                &self.failures,
+                &self.health.failures,
             ),
             family::gauge_value(
                 "pilot_beacon_registry_lookups_in_flight",
                 "Nodes that the registry is being asked about.",
                 in_flight,
+            ),
+            family::labelled(
+                "pilot_beacon_registry_saves_total",
+                "Attempts to save the remembered keys for the next start.",
+                "result",
+                &self.saves,
             ),
             family::gauge_value(
                 "pilot_beacon_registry_held_nodes",

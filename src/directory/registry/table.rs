@@ -35,6 +35,10 @@ impl<V> Table<V> {
         self.entries.len()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &(NodeId, V)> {
+        self.entries.iter()
+    }
+
     /// How many entries were forgotten to make room.
     pub(super) fn evictions(&self) -> u64 {
         self.evictions

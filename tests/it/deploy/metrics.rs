@@ -59,6 +59,7 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("registry_contradictions_total", "src/directory/registry/tests/answers.rs", NAME),
     ("registry_held_nodes", "tests/it/registry.rs", NAME),
     ("registry_lookups_in_flight", "tests/it/registry.rs", NAME),
+    ("registry_saves_total", "src/directory/registry/tests/failures.rs", NAME),
     ("registry_up", "tests/it/registry.rs", NAME),
     ("reloads_total", "tests/it/changes.rs", NAME),
     ("udp_kernel_dropped_total", "tests/it/udp.rs", NAME),

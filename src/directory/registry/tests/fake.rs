@@ -38,8 +38,6 @@ pub(super) enum Modes {
     Both,
     /// It is a length that is too long: closes.
     JsonCloses,
-    /// It waits for the rest of the message.
-    JsonWaits,
     /// It says in JSON that the message is too long.
     JsonComplains,
 }
@@ -146,7 +144,6 @@ async fn serve(stream: Box<dyn Stream>, shared: &Shared) -> std::io::Result<()> 
                 reader.read_exact(&mut length).await?;
             }
             Modes::JsonCloses => return Ok(()),
-            Modes::JsonWaits => return std::future::pending().await,
             Modes::JsonComplains => {
                 return writer.write_all(&framed(br#"{"error":"message too large"}"#)).await;
             }

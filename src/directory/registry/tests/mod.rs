@@ -6,6 +6,7 @@
 mod answers;
 mod failures;
 mod fake;
+mod pace;
 
 use std::fs;
 
@@ -54,7 +55,7 @@ struct Fixture {
 impl Fixture {
     fn new(address: impl fmt::Display) -> Self {
         let address = address.to_string();
-        Self::with(RegistrySettings { address, tls: None, admin_token: None }, None)
+        Self::with(RegistrySettings::new(address), None)
     }
 
     fn with(registry: RegistrySettings, keys: Option<&str>) -> Self {
