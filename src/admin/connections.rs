@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::Counters;
 use crate::net::head::{HeadCheck, says_body};
+use crate::net::options::Wish;
 
 /// Time for the head of a request, and between two requests of one connection.
 const HEAD_TIME: Duration = Duration::from_secs(30);
@@ -107,10 +108,8 @@ pub(super) async fn end_after_body(request: Request, next: Next) -> Response {
 
 fn bound_buffers(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
-    let bounded = socket.set_send_buffer_size(SEND_BUFFER);
-    if let Err(error) = bounded.and_then(|()| socket.set_tcp_nodelay(true)) {
-        tracing::debug!(%error, "an operator's connection keeps the kernel's settings");
-    }
+    Wish::SendBuffer.settle(socket.set_send_buffer_size(SEND_BUFFER));
+    Wish::NoDelay.settle(socket.set_tcp_nodelay(true));
 }
 
 /// A stream that fails once the other side has taken nothing for [`WRITE_TIME`].

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::Delivery;
 use crate::ids::{NodeId, PublicKey};
+use crate::net::options::Wish;
 use crate::wire::beacon::{self, MAX_UDP_PACKET, Packet, RELAY_HEADER};
 
 /// Time between two heartbeats of a daemon (SPEC §2.1).
@@ -134,7 +135,7 @@ fn bind(relay: SocketAddr) -> io::Result<UdpSocket> {
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = Socket::new(Domain::for_address(relay), Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    Wish::ReceiveBuffer.settle(socket.set_recv_buffer_size(RECEIVE_BUFFER));
     socket.set_nonblocking(true)?;
     socket.bind(&any.into())?;
     UdpSocket::from_std(socket.into())

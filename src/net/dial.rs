@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::options::Wish;
 use super::resolve::Resolver;
 
 /// Time between the starts of two attempts (RFC 8305, section 5).
@@ -57,7 +58,7 @@ impl Destination {
         addresses.sort_by_key(|address| demoted.iter().position(|one| one == address));
         addresses.truncate(MAX_ADDRESSES);
         let stream = first_to_answer(addresses).await.map_err(|failures| one_error(&failures))?;
-        stream.set_nodelay(true)?;
+        Wish::NoDelay.settle(stream.set_nodelay(true));
         Ok(stream)
     }
 

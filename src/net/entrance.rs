@@ -8,6 +8,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, UnixStream};
 
+use super::options::Wish;
 use super::udp::canonical;
 
 /// A stream to a listener.
@@ -111,7 +112,7 @@ impl Dialling {
         match self.socket {
             Bound::Tcp(socket, to) => {
                 let stream = socket.connect(to).await?;
-                stream.set_nodelay(true)?;
+                Wish::NoDelay.settle(stream.set_nodelay(true));
                 Ok(Box::new(stream))
             }
             Bound::Unix(socket, to) => {

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::bind::{FreeBind, bind};
 use super::entrance::{Entrance, Origin};
+use super::options::Wish;
 
 /// Unsent bytes that the kernel may hold for one peer, in bytes.
 ///
@@ -86,7 +87,7 @@ impl Listener {
     /// What the kernel says.
     pub fn tcp_at(address: SocketAddr, free: FreeBind) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
+        Wish::ReuseAddress.settle(socket.set_reuse_address(true));
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
@@ -101,9 +102,9 @@ impl Listener {
     /// What the kernel says.
     pub fn adopt_tcp(socket: Socket) -> io::Result<Self> {
         // Accepted sockets inherit these.
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+        Wish::ReceiveBuffer.settle(socket.set_recv_buffer_size(RECEIVE_BUFFER));
+        Wish::NoDelay.settle(socket.set_tcp_nodelay(true));
+        Wish::NotSentLowAt.settle(socket.set_tcp_notsent_lowat(NOTSENT_LOWAT));
         socket.set_nonblocking(true)?;
         // Again, where it listens already: that makes the backlog ours.
         socket.listen(BACKLOG)?;

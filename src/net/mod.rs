@@ -8,6 +8,7 @@ pub(crate) mod head;
 pub mod inherited;
 pub mod listener;
 pub mod notify;
+pub mod options;
 pub mod resolve;
 mod stream;
 pub mod tls;

@@ -28,6 +28,7 @@ mod log_pipe;
 mod login;
 mod names;
 mod noise;
+mod options;
 mod page;
 mod peer;
 mod prometheus;

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::{Failure, Problem};
 use crate::directory::OpenError;
 use crate::net::dial::Destination;
+use crate::net::options::Wish;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{Trust, client_config};
 
@@ -85,7 +86,7 @@ impl Target {
         let stream = self.destination.connect().await.map_err(failed)?;
         *reached = stream.peer_addr().ok();
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive).map_err(failed)?;
+        Wish::KeepAlive.settle(SockRef::from(&stream).set_tcp_keepalive(&keepalive));
         match &self.tls {
             None => Ok(Box::new(stream)),
             Some((connector, name)) => {

@@ -201,7 +201,9 @@ pub fn open_at(address: SocketAddr, free: FreeBind) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     // Choosing a port, the kernel takes those of sockets that share theirs for free.
-    socket.set_reuse_port(address.port() != 0)?;
+    if address.port() != 0 {
+        socket.set_reuse_port(true)?;
+    }
     bind(&socket, address, free)?;
     prepare(&socket)?;
     Ok(socket)

@@ -19,6 +19,7 @@ use std::time::Instant;
 use socket2::{SockAddr, Socket};
 
 use super::super::calls::{self, Call};
+use super::super::options::Wish;
 
 use super::pieces::Position;
 use super::refusals::{Refusals, Remembered};
@@ -51,24 +52,28 @@ enum Stop {
 
 impl BatchSocket {
     /// Takes over a socket of [`super::open`], and has the kernel tell which of our addresses
-    /// a datagram came to and how many it dropped. Never sets DF.
+    /// a datagram came to and how many it dropped, where it can. Never sets DF.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn new(socket: Socket) -> io::Result<Self> {
         let bound = socket.local_addr()?;
         let address = bound.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
-        let set = |level, name, value| set_option(&socket, level, name, value);
-        set(libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1)?;
-        set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+        let set = |wish: Wish, level, name, value| {
+            wish.settle(set_option(&socket, level, name, value));
+        };
+        set(Wish::DropCounter, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+        let dont = libc::IP_PMTUDISC_DONT;
+        set(Wish::Fragmentation, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, dont);
         if address.is_ipv6() {
-            set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+            let dont = libc::IPV6_PMTUDISC_DONT;
+            set(Wish::Fragmentation, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, dont);
         }
         if address.ip().is_unspecified() {
             if address.is_ipv6() {
-                set(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+                set(Wish::PacketInfo, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1);
             } else {
-                set(libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+                set(Wish::PacketInfo, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
             }
         }
         Ok(Self { socket, address, refusals: Refusals::default() })
