@@ -10,6 +10,7 @@ mod hostile;
 mod identity;
 mod lab;
 mod moves;
+mod operators;
 mod recordings;
 mod restarts;
 mod site;

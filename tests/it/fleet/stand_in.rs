@@ -115,6 +115,17 @@ impl StandIn {
         self.shared.state.lock().nodes[&id].real_address.clone()
     }
 
+    /// How often a node has asked this.
+    pub(super) fn requests(&self, kind: &str, id: u32) -> usize {
+        self.shared.state.lock().count(kind, id)
+    }
+
+    /// Waits until a node has asked this more than so many times.
+    pub(super) fn wait_for_more(&self, kind: &str, id: u32, than: usize) {
+        let what = format!("more than {than} of {kind}");
+        self.wait(&what, |state| (state.count(kind, id) > than).then_some(()));
+    }
+
     fn wait<T>(&self, what: &str, find: impl Fn(&State) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         let mut state = self.shared.state.lock();
@@ -131,6 +142,10 @@ impl StandIn {
 impl State {
     fn named(&self, hostname: &str) -> Option<u32> {
         self.nodes.iter().find_map(|(id, node)| (node.hostname == hostname).then_some(*id))
+    }
+
+    fn count(&self, kind: &str, id: u32) -> usize {
+        self.requests.iter().filter(|(asked, by)| asked == kind && *by == id).count()
     }
 }
 
