@@ -29,6 +29,9 @@ pub struct Member {
     draining: AtomicBool,
     clock: Mutex<Clock>,
     pub(super) clock_notice: Notice,
+    /// Takeovers that were held back, as they were last looked at.
+    pub(super) held_back: AtomicU64,
+    pub(super) takeover_notice: Notice,
 }
 
 impl Member {
@@ -43,6 +46,8 @@ impl Member {
             draining: AtomicBool::new(false),
             clock: Mutex::default(),
             clock_notice: Notice::default(),
+            held_back: AtomicU64::new(0),
+            takeover_notice: Notice::default(),
         }
     }
 

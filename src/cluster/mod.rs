@@ -203,6 +203,7 @@ impl Cluster {
             }
             if alive {
                 self.watch_clocks(now);
+                self.watch_takeovers(now);
             }
             let expired = self.locations.expire(now);
             self.counters.forwards.of(Forward::LookupExpired).add(expired);
@@ -239,6 +240,24 @@ impl Cluster {
                 Say::Off => tracing::warn!(%relay, ahead_ms, "the clock of another relay is off"),
                 Say::RightAgain => {
                     tracing::info!(%relay, ahead_ms, "the clock of another relay is right again");
+                }
+                Say::Nothing => {}
+            }
+        }
+    }
+
+    /// Says in the log which members take over more sessions than one may.
+    fn watch_takeovers(&self, now: Instant) {
+        for member in self.members() {
+            let held_back = self.presence.lock().taken_by(member.relay).held_back;
+            let is_more = held_back > member.held_back.swap(held_back, Ordering::Relaxed);
+            let relay = member.relay;
+            match member.takeover_notice.about(is_more, now) {
+                Say::Off => {
+                    tracing::warn!(%relay, held_back, "a relay takes over more sessions than one may");
+                }
+                Say::RightAgain => {
+                    tracing::info!(%relay, held_back, "no more takeovers of a relay are held back");
                 }
                 Say::Nothing => {}
             }

@@ -30,6 +30,8 @@ pub struct Status {
     pub looked_up: usize,
     /// Words that are repeated until they are answered.
     pub outstanding: usize,
+    /// Live sessions that relays took over from each other, as far as this relay had a say in it.
+    pub takeovers: u64,
     /// By how much this relay's clock is ahead of those of most others, in milliseconds;
     /// `None` where they have not told.
     pub clock_ahead_ms: Option<i64>,
@@ -55,6 +57,10 @@ pub struct MemberStatus {
     /// By how much its clock is ahead of this relay's, in milliseconds; `None` where it has
     /// not told.
     pub clock_ahead_ms: Option<i64>,
+    /// Live sessions of other relays that it took over, as far as this relay had a say in it.
+    pub takeovers: u64,
+    /// Times that one was held back, repeats among them: it took over too many.
+    pub takeovers_held_back: u64,
     /// Whether its clock, and not this relay's, is the one that is off.
     pub clock_is_off: bool,
 }
@@ -76,6 +82,7 @@ impl Cluster {
         let own_is_off = clocks.own_is_off();
         let members = members.into_iter().map(|member: Arc<Member>| {
             let clock_ahead_ms = member.clock_ahead_ms();
+            let taken = self.presence.lock().taken_by(member.relay);
             let silence = member.silence(now);
             let state = if member.is_draining() {
                 "draining"
@@ -92,6 +99,8 @@ impl Cluster {
                 silent_ms: silence.as_millis(),
                 waiting_bytes: member.outbox.bytes(),
                 clock_ahead_ms,
+                takeovers: taken.sessions,
+                takeovers_held_back: taken.held_back,
                 clock_is_off: !own_is_off && clock_ahead_ms.is_some_and(is_off),
             }
         });
@@ -104,6 +113,7 @@ impl Cluster {
             places: self.locations.places(),
             looked_up: self.locations.waiting(),
             outstanding: stats.outstanding,
+            takeovers: stats.takeovers,
             clock_ahead_ms: clocks.own_ahead_ms,
             clock_is_off: own_is_off,
         }
@@ -203,6 +213,13 @@ impl Cluster {
             ),
             self.rejects(),
         ]);
+        let takeovers = "Live sessions that relays took over from each other, as this one saw.";
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        families.push(family::counter_value(
+            "pilot_beacon_cluster_takeovers_total",
+            takeovers,
+            status.takeovers as f64,
+        ));
         for (name, help, counter) in [
             ("batches_total", "Batches of packets that links took.", &counters.batches),
             ("batched_packets_total", "Packets in those batches.", &counters.batched_packets),

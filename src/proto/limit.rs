@@ -44,6 +44,15 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// One from which nothing was taken.
+    pub const FULL: Self = Self { full_at: None };
+
+    /// Whether all that was taken has come back.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.full_at.is_none_or(|at| at <= now)
+    }
+
     /// Takes `amount` tokens, or nothing where there are fewer.
     ///
     /// A full bucket lets any one amount pass, or a packet larger than the burst never would.

@@ -39,6 +39,11 @@ impl<I: Name> Presence<I> {
                 return;
             }
             Verdict::Stale => return,
+            Verdict::HeldBack => {
+                // The claim is repeated.
+                self.reject(Reject::TakeoverLimited);
+                return;
+            }
             Verdict::Held => {
                 self.reject(Reject::Held);
                 let Some(place) = self.place(id) else { return };
@@ -49,9 +54,11 @@ impl<I: Name> Presence<I> {
                 match reason {
                     Reject::EpochAhead => Refusal::EpochAhead,
                     Reject::Full => Refusal::Full,
-                    Reject::TooSoon | Reject::Held | Reject::Stranger | Reject::LookupsFull => {
-                        Refusal::TooSoon
-                    }
+                    Reject::TooSoon
+                    | Reject::Held
+                    | Reject::Stranger
+                    | Reject::LookupsFull
+                    | Reject::TakeoverLimited => Refusal::TooSoon,
                 }
             }
         };
@@ -63,8 +70,13 @@ impl<I: Name> Presence<I> {
     }
 
     fn decide(&mut self, by: Claimant, claim: &Claim<I>, now: Now) -> Verdict {
-        let (tick, members) = (self.tick(now), &self.members);
-        self.registry.claim(by, claim, |slot| members.relay(slot), now, tick)
+        let tick = self.tick(now);
+        let members = &self.members;
+        let takeovers = &mut self.takeovers;
+        let relay_of = |slot| members.relay(slot);
+        // Our own sessions have proved themselves to us.
+        let may_take_over = || by.slot == Slot::ME || takeovers.take(by.relay, now.at);
+        self.registry.claim(by, claim, relay_of, may_take_over, now, tick)
     }
 
     /// Tells the owner that was replaced until it answers, and all others once.

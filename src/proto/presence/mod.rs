@@ -27,6 +27,7 @@ mod shards;
 #[cfg(test)]
 mod simulation;
 mod statements;
+mod takeovers;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -38,6 +39,8 @@ use owner::Local;
 use registry::{Registry, Tick};
 use shards::Shards;
 use statements::{Kind, Statements};
+pub use takeovers::Taken;
+use takeovers::Takeovers;
 
 /// How many nodes a relay is the home of at most.
 pub const MAX_ENTRIES: usize = 4_000_000;
@@ -139,17 +142,20 @@ pub enum Reject {
     Full,
     /// There are too many look-ups in flight.
     LookupsFull,
+    /// A relay takes over more sessions than one may.
+    TakeoverLimited,
 }
 
 impl Reject {
     /// All of them, in the order of [`Stats::rejects`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Stranger,
         Self::EpochAhead,
         Self::Held,
         Self::TooSoon,
         Self::Full,
         Self::LookupsFull,
+        Self::TakeoverLimited,
     ];
 
     /// The word for the metric's `reason` label.
@@ -162,6 +168,7 @@ impl Reject {
             Self::TooSoon => "too_soon",
             Self::Full => "full",
             Self::LookupsFull => "lookups_full",
+            Self::TakeoverLimited => "takeover_limited",
         }
     }
 }
@@ -179,6 +186,9 @@ pub struct Stats {
     pub outstanding: usize,
     /// Look-ups in flight.
     pub lookups: usize,
+    /// Sessions that a relay took over from another one since the start, as far as this relay
+    /// had a say in it.
+    pub takeovers: u64,
     /// Inputs that were not followed since the start, as [`Reject::ALL`].
     pub rejects: [u64; Reject::ALL.len()],
 }
@@ -193,6 +203,7 @@ pub struct Presence<I> {
     registry: Registry<I>,
     lookups: Lookups<I>,
     statements: Statements<I>,
+    takeovers: Takeovers,
     /// Locals that may have other homes now.
     claims: Walk<I>,
     /// Entries whose owner may have left.
@@ -218,6 +229,7 @@ impl<I: Name> Presence<I> {
             registry: Registry::new(room),
             lookups: Lookups::new(),
             statements: Statements::new(room),
+            takeovers: Takeovers::new(),
             claims: Walk::new(),
             losses: Walk::new(),
             leftovers: Walk::new(),
@@ -321,8 +333,15 @@ impl<I: Name> Presence<I> {
             locals: self.locals.len(),
             outstanding: self.statements.len(),
             lookups: self.lookups.len(),
+            takeovers: self.takeovers.of_all().sessions,
             rejects: self.rejects,
         }
+    }
+
+    /// What a relay has taken over from others, by its claims or its word as a home.
+    #[must_use]
+    pub fn taken_by(&self, relay: RelayId) -> Taken {
+        self.takeovers.of(relay)
     }
 
     /// Whether a node is here.

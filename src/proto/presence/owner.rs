@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::members::{Homes, Slot};
 use super::statements::{Due, Kind, LAST_REPEAT};
-use super::{Event, Here, Name, Now, Presence};
+use super::{Event, Here, Name, Now, Presence, Reject};
 use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
 
 /// How long the home has for its answer before the spare is asked.
@@ -257,7 +257,7 @@ impl<I: Name> Presence<I> {
         let open = self.members.homes(&id).iter().any(asked);
         if self.is_gateway(id) {
             self.statements.park(from, id, now.at + REST);
-        } else if open {
+        } else if open || !self.may_end(from, id, now) {
             self.statements.park(from, id, now.at + LAST_REPEAT);
         } else {
             self.give_way(id, place, now);
@@ -277,7 +277,7 @@ impl<I: Name> Presence<I> {
         }
         if local.standing == Standing::Gateway {
             self.statements.park(from, id, now.at + REST);
-        } else {
+        } else if self.may_end(from, id, now) {
             self.give_way(id, None, now);
         }
     }
@@ -331,7 +331,7 @@ impl<I: Name> Presence<I> {
             }
         } else if local.standing == Standing::Gateway {
             self.rest(id, from, now);
-        } else {
+        } else if self.may_end(from, id, now) {
             self.repeat(from, id, Kind::Leave(local.serial), now);
             self.give_way(id, Some(place), now);
         }
@@ -356,6 +356,20 @@ impl<I: Name> Presence<I> {
             self.statements.park(home, id, now.at + REST);
         }
         self.claim_by_the_way(from, id, now);
+    }
+
+    /// Whether a local may be ended at the word of a home. What is held back is not answered,
+    /// so that the home says it again.
+    fn may_end(&mut self, home: Slot, id: I, now: Now) -> bool {
+        let proved = self.locals.get(&id).is_some_and(|local| local.standing == Standing::Session);
+        let Some(relay) = self.members.relay(home).filter(|_| proved && home != Slot::ME) else {
+            return true;
+        };
+        let may = self.takeovers.take(relay, now.at);
+        if !may {
+            self.reject(Reject::TakeoverLimited);
+        }
+        may
     }
 
     /// A local is lost to another relay.

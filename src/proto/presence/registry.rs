@@ -116,6 +116,8 @@ pub(super) enum Verdict {
     Outranked,
     /// Another relay has the node, and keeps it.
     Held,
+    /// It would take over a session, and its relay has taken over too many.
+    HeldBack,
     /// See [`Reject`].
     Rejected(Reject),
     /// The claim is of a serial that is over; the last that is.
@@ -207,12 +209,14 @@ impl<I: Name> Registry<I> {
         lost.map(|(_, since)| *since)
     }
 
-    /// Decides about a claim, and notes it if it holds; `relay_of` names the relays of slots.
+    /// Decides about a claim, and notes it if it holds; `relay_of` names the relays of slots,
+    /// and `may_take_over` is asked before a session is taken away from another relay.
     pub(super) fn claim(
         &mut self,
         by: Claimant,
         claim: &Claim<I>,
         relay_of: impl Fn(Slot) -> Option<RelayId>,
+        may_take_over: impl FnOnce() -> bool,
         now: Now,
         tick: Tick,
     ) -> Verdict {
@@ -277,6 +281,9 @@ impl<I: Name> Registry<I> {
             && let Err(refused) = may_replace(&record, claim, born, age)
         {
             return refused;
+        }
+        if record.standing == Standing::Session && !may_take_over() {
+            return Verdict::HeldBack;
         }
         // The serials before the one that is replaced are over as well.
         let before = record.serial.saturating_sub(1);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::network::{Message, Network};
 use super::{Presence, node, relay_id};
 use crate::ids::{NodeId, RelayId};
+use crate::proto::presence::takeovers::Rates;
 use crate::proto::presence::{Event, Here, Now};
 use crate::wire::cluster::{Frame, Place, Standing, Takeover};
 
@@ -27,6 +28,8 @@ pub(super) struct Relay {
     start: Instant,
     /// How far its clock is ahead, in milliseconds.
     ahead_ms: u64,
+    /// How many sessions a relay may take over, if that is few.
+    rates: Option<Rates>,
     /// Who is here, and under which serial.
     pub(super) table: BTreeMap<NodeId, (u64, Standing)>,
     pub(super) cache: BTreeMap<NodeId, Place>,
@@ -40,15 +43,20 @@ pub(super) struct Relay {
 pub(super) type Delivered = BTreeMap<usize, usize>;
 
 impl Relay {
-    pub(super) fn new(index: usize, start: Instant, ahead_ms: u64) -> Self {
+    pub(super) fn new(index: usize, start: Instant, ahead_ms: u64, rates: Option<Rates>) -> Self {
+        let mut presence = Presence::new(relay_id(index), 1_000, start);
+        if let Some(rates) = rates {
+            presence.takeovers.limit(rates);
+        }
         Self {
             index,
-            presence: Presence::new(relay_id(index), 1_000, start),
+            presence,
             boot: 1,
             alive: true,
             draining: false,
             start,
             ahead_ms,
+            rates,
             table: BTreeMap::new(),
             cache: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -60,7 +68,7 @@ impl Relay {
     /// It dies, and all that it knows.
     pub(super) fn crash(&mut self) {
         let boot = self.boot;
-        *self = Self::new(self.index, self.start, self.ahead_ms);
+        *self = Self::new(self.index, self.start, self.ahead_ms, self.rates);
         (self.boot, self.alive) = (boot + 1, false);
     }
 

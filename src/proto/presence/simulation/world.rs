@@ -6,6 +6,8 @@ use super::network::{DEAD_AFTER, Happening, Network, Random};
 use super::relay::{Delivered, Relay};
 use super::{NODES, node, relay_id, usual_standing};
 use crate::ids::NodeId;
+use crate::proto::limit::Rate;
+use crate::proto::presence::takeovers::Rates;
 use crate::wire::cluster::Standing;
 
 /// How often relays look at their links, in microseconds.
@@ -48,9 +50,14 @@ impl World {
         let agreed = random.percent(40);
         let slows = random.percent(40);
         let calm = random.percent(30);
-        let relays = (0..count)
-            .map(|index| Relay::new(index, start, if agreed { 0 } else { random.below(4_001) }))
-            .collect();
+        // So few that takeovers are held back all the time.
+        let few = Rates {
+            of_one: Rate::per_second(2).with_burst(1),
+            of_all: Rate::per_second(4).with_burst(2),
+        };
+        let rates = seed.is_multiple_of(4).then_some(few);
+        let mut ahead = || if agreed { 0 } else { random.below(4_001) };
+        let relays = (0..count).map(|index| Relay::new(index, start, ahead(), rates)).collect();
         let acts = 40 + random.below(160);
         Self {
             network: Network::new(count, random),

@@ -11,6 +11,7 @@ mod home;
 mod lookups;
 mod owner;
 mod room;
+mod takeovers;
 
 /// The clock of the relay at the start, in milliseconds.
 const CLOCK: u64 = 1_700_000_000_000;
@@ -190,7 +191,7 @@ fn relay_that_is_alone_is_its_own_home() {
     relay.presence.departed(node(1), 1, relay.now());
     assert_eq!((relay.presence.stats().entries, relay.presence.stats().tombstones), (0, 1));
     relay.wait(91_000);
-    let quiet = Stats { rejects: [0; 6], ..Stats::default() };
+    let quiet = Stats { rejects: [0; Reject::ALL.len()], ..Stats::default() };
     assert_eq!((relay.presence.stats(), relay.presence.poll_timeout()), (quiet, None));
 }
 
