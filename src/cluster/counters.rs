@@ -22,6 +22,8 @@ words! {
         TooMany => "too_many",
         /// This relay itself.
         Itself => "itself",
+        /// Another relay that has this one's key.
+        Clone => "clone",
         /// A batch over the limit.
         Oversized => "oversized",
         /// A batch that is none.

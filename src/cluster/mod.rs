@@ -9,6 +9,7 @@
 //! presence, then places or members, then an outbox; nobody waits for another relay.
 
 mod clock;
+mod clone;
 mod counters;
 mod fabric;
 mod identity;
@@ -26,6 +27,7 @@ mod tests;
 mod whereabouts;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -111,6 +113,7 @@ pub struct Cluster {
     asking: Notify,
     draining: AtomicBool,
     clock_notice: Notice,
+    clone: clone::Clone,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -136,6 +139,7 @@ impl Cluster {
             asking: Notify::new(),
             draining: AtomicBool::new(false),
             clock_notice: Notice::default(),
+            clone: clone::Clone::default(),
         })
     }
 
@@ -215,6 +219,18 @@ impl Cluster {
             }
             presence.timeout(now);
             self.settle(presence, now);
+        }
+    }
+
+    /// Notes that another relay has this one's key.
+    pub fn cloned(&self, from: &dyn Display) {
+        self.counters.rejects.of(Reject::Clone).increment();
+        if self.clone.heard(Instant::now()) {
+            tracing::error!(
+                relay = %self.identity.relay,
+                from = %from,
+                "another relay has this relay's key: remove cluster.key of one, and restart it"
+            );
         }
     }
 

@@ -30,6 +30,8 @@ pub struct Status {
     pub looked_up: usize,
     /// Words that are repeated until they are answered.
     pub outstanding: usize,
+    /// Whether another relay has this one's key.
+    pub cloned: bool,
     /// Live sessions that relays took over from each other, as far as this relay had a say in it.
     pub takeovers: u64,
     /// By how much this relay's clock is ahead of those of most others, in milliseconds;
@@ -113,6 +115,7 @@ impl Cluster {
             places: self.locations.places(),
             looked_up: self.locations.waiting(),
             outstanding: stats.outstanding,
+            cloned: self.clone.is_there(self.identity.keepalive, now),
             takeovers: stats.takeovers,
             clock_ahead_ms: clocks.own_ahead_ms,
             clock_is_off: own_is_off,

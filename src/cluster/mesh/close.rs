@@ -3,7 +3,7 @@
 use quinn::{ConnectionError, VarInt};
 
 use super::hello::HelloError;
-use crate::cluster::Reject;
+use crate::cluster::{Boot, Reject};
 use crate::metrics::Word as _;
 use crate::words;
 
@@ -26,6 +26,8 @@ words! {
         BadBatch => "bad_batch",
         /// The link failed at our side.
         Failed => "failed",
+        /// The two sides are different relays with one key.
+        Clone => "clone",
     }
 }
 
@@ -75,6 +77,9 @@ pub(super) enum Failure {
     /// The other side is this relay.
     #[error("it is this relay itself")]
     Itself,
+    /// The other side is another relay with this one's key.
+    #[error("another relay has this relay's key")]
+    Clone,
     /// The other side has not said hello in time.
     #[error("no hello")]
     Timeout,
@@ -101,11 +106,28 @@ impl Failure {
         Self::Lost(error)
     }
 
+    /// What a connection to a relay of our own key came to.
+    pub(super) fn with_own_key(said: Result<Boot, Self>, ours: Boot) -> Self {
+        let closed_with = |error: &ConnectionError| match error {
+            ConnectionError::ApplicationClosed(close) => Close::of(close.error_code),
+            _ => None,
+        };
+        match said {
+            Ok(boot) if boot == ours => Self::Itself,
+            Ok(_) => Self::Clone,
+            // The other side had the hello first, and its close overtook its own.
+            Err(Self::Lost(error)) if closed_with(&error) == Some(Close::Clone) => Self::Clone,
+            Err(Self::Lost(error)) if closed_with(&error) == Some(Close::Refused) => Self::Itself,
+            Err(failure) => failure,
+        }
+    }
+
     /// As what it counts; `None` where the other side is not to blame.
     pub(super) fn reject(&self) -> Option<Reject> {
         match self {
             Self::Stranger(_) => Some(Reject::Stranger),
             Self::Itself => Some(Reject::Itself),
+            Self::Clone => Some(Reject::Clone),
             Self::Timeout => Some(Reject::Timeout),
             Self::Hello(error) => Some((*error).into()),
             Self::Broken => Some(Reject::BadHello),
@@ -117,6 +139,7 @@ impl Failure {
     pub(super) fn close(&self) -> Close {
         match self {
             Self::Duplicate => Close::Duplicate,
+            Self::Clone => Close::Clone,
             Self::Dial(_)
             | Self::Lost(_)
             | Self::NoAnswer
@@ -148,6 +171,7 @@ mod tests {
             (Close::Refused, 5),
             (Close::BadBatch, 6),
             (Close::Failed, 7),
+            (Close::Clone, 8),
         ];
         for (close, code) in codes {
             assert_eq!((close.code(), Close::of(code.into())), (code.into(), Some(close)));

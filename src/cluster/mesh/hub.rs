@@ -126,12 +126,24 @@ impl Hub {
         met
     }
 
-    /// Exchanges hellos. The dialler speaks first; the other side answers only what holds.
+    /// Finds out who the other side is.
     async fn greet(&self, connection: &Connection, role: Role) -> Result<Peer, Failure> {
         let relay = tls::proven(connection).ok_or(Failure::Broken)?;
+        let peer = self.exchange(connection, relay, role).await;
         if relay == self.relay {
-            return Err(Failure::Itself);
+            let ours = self.cluster.identity().boot;
+            return Err(Failure::with_own_key(peer.map(|peer| peer.boot), ours));
         }
+        peer
+    }
+
+    /// Exchanges hellos. The dialler speaks first; the other side answers only what holds.
+    async fn exchange(
+        &self,
+        connection: &Connection,
+        relay: RelayId,
+        role: Role,
+    ) -> Result<Peer, Failure> {
         let mut exporter = [0; 32];
         connection
             .export_keying_material(&mut exporter, EXPORTER_LABEL, &[])
@@ -210,6 +222,7 @@ impl Hub {
                 self.reject(Reject::Itself);
                 tracing::debug!(remote_addr = %remote, "an address leads to this relay itself");
             }
+            Some(Reject::Clone) => self.cluster.cloned(&remote),
             Some(reject) => self.warn(reject, remote, &failure),
             None => tracing::debug!(remote_addr = %remote, error = %failure, "no link"),
         }

@@ -90,7 +90,7 @@ impl Members {
         if relay == identity.relay {
             // Our own may come back through an older connection.
             if beat.boot != identity.boot {
-                self.refusals.count(Reject::Itself, Some(relay));
+                self.cluster.cloned(&beat.address);
             }
             return;
         }

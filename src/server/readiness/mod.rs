@@ -143,6 +143,10 @@ impl Vitals {
             return Part::new(Condition::Ok, "not part of one");
         };
         let status = cluster.status();
+        if status.cloned {
+            let reason = "another relay has this relay's key: remove cluster.key of one";
+            return Part::new(Condition::Degraded, reason);
+        }
         if let Some(part) = clocks(&status) {
             return part;
         }

@@ -137,3 +137,31 @@ async fn relay_that_is_not_there_is_dialled_until_it_is() {
     late.has(&[&keys[0]]).await;
     until("it is no longer dialled", || dialling() == 0).await;
 }
+
+#[tokio::test]
+async fn two_relays_with_one_key_both_say_so() {
+    let [key] = keys();
+    let addresses: [_; 2] = free_addresses();
+    // Each has its own address in the list as well, and only one the other's.
+    let first = Relay::start_as(
+        "beacon",
+        [1; 16],
+        &key,
+        bind_to(addresses[0], &key, &addresses[..1], by_secret()),
+    );
+    first.refuses(Reject::Itself).await;
+    assert!(!first.cluster.status().cloned, "its own address is no clone");
+    let second = Relay::start_as(
+        "beacon",
+        [2; 16],
+        &key,
+        bind_to(addresses[1], &key, &addresses, by_secret()),
+    );
+
+    for relay in [&first, &second] {
+        relay.refuses(Reject::Clone).await;
+        assert!(relay.cluster.status().cloned);
+        assert_eq!(relay.others(), []);
+    }
+    second.refuses(Reject::Itself).await;
+}

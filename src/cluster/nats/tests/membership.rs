@@ -123,15 +123,15 @@ async fn terms_are_told_until_they_are_known() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn second_relay_with_our_id_is_refused() {
+async fn second_relay_with_our_id_is_refused_and_named() {
     let server = Server::start("").await;
     let a = Relay::listening(1, &server, HOUR).await;
     let twin = Peer::connect(1, &server.url()).await;
     twin.say(beat(1, 0, 0).message()).await;
     twin.say(beat(9, 0, 0).message()).await;
 
-    a.until_rejects(Reject::Itself, 1).await;
-    assert!(a.cluster.members().is_empty());
+    a.until_rejects(Reject::Clone, 1).await;
+    assert!(a.cluster.members().is_empty() && a.cluster.status().cloned);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
