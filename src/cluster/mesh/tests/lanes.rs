@@ -186,3 +186,27 @@ async fn lanes_are_two_and_last_as_long_as_the_link() {
     words.finish().unwrap();
     closed_with(&connection, Close::BadBatch).await;
 }
+
+#[tokio::test]
+async fn bytes_of_a_batch_that_does_not_end_are_no_sign_of_life() {
+    let [smaller, larger] = keys();
+    let keepalive = Duration::from_millis(200);
+    let (boot, name) = ([0; 16], "beacon".to_owned());
+    let identity = Identity { relay: relay_id(&smaller), boot, name, keepalive };
+    let cluster = Cluster::new(identity, Arc::new(Traffic::default()));
+    let mesh = bind(&smaller, &[], by_secret());
+    let (address, stopping) = (mesh.address(), CancellationToken::new());
+    let running = tokio::spawn(Arc::clone(&cluster).run(mesh, stopping.clone()));
+    let relay = Relay { cluster, address, stopping, running };
+    let (connection, [mut words, _packets]) = Puppet::new(&larger).link(&relay).await;
+
+    words.write_all(&100_000_u32.to_be_bytes()).await.unwrap();
+    let trickle = async {
+        // Ends with the connection.
+        while words.write_all(&[0]).await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+
+    tokio::join!(trickle, closed_with(&connection, Close::Silent));
+}
