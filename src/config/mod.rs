@@ -136,6 +136,10 @@ settings! {
             relay_rate: u32 ["N"; live] or "4000";
             /// Relayed bytes a second for each source; 0 is no limit
             relay_bytes: u64 ["BYTES"; live] or "0" in 0..=MOST_RELAY_BYTES;
+            /// Discovers and punches a second for each client address over UDP; 0 is no limit
+            discover_rate: u32 ["N"; live] or "200";
+            /// Discovers and punches that a client address may send at once
+            discover_burst: u32 ["N"; live] or "1000" in 1..=u32::MAX;
             /// Drop packets that are not from their sender's endpoint: off or observed
             udp_sender_check: UdpSenderCheck ["CHECK"; live] or "off";
             /// Punches a second, of all nodes together; 0 is no limit

@@ -42,6 +42,13 @@ pub(super) const fn why(reason: Drop) -> &'static str {
              its next heartbeat"
         }
         Drop::ForbiddenEndpoint => "it came from an address that no node may have",
+        Drop::EndpointUnchecked => {
+            "it came from the relay's own port, while the relay could not read which addresses \
+             are its own: is it out of descriptors?"
+        }
+        Drop::DiscoverLimited => {
+            "over --discover-rate Discovers and punches a second of one client address"
+        }
         Drop::ClaimOfWssNode => {
             "a punch over UDP of a node that has a WebSocket session, or has just lost one"
         }

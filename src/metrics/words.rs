@@ -66,6 +66,10 @@ words! {
         QuietEndpoint => "quiet_endpoint",
         /// A claim from an address that no endpoint may have.
         ForbiddenEndpoint => "forbidden_endpoint",
+        /// A claim from our own port, while our own addresses are not known.
+        EndpointUnchecked => "endpoint_unchecked",
+        /// Over the Discovers and punches a second of the client address.
+        DiscoverLimited => "discover_limited",
         /// A punch over UDP of a node that has, or has just lost, a WSS session.
         ClaimOfWssNode => "claim_of_wss_node",
         /// The endpoint table is full and nobody in it gives way.

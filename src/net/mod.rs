@@ -7,6 +7,7 @@ pub mod entrance;
 pub(crate) mod head;
 pub mod inherited;
 pub mod listener;
+pub mod local;
 pub mod notify;
 pub mod options;
 pub mod resolve;

@@ -1,6 +1,25 @@
-//! The network that an address counts in, where many addresses share a bound.
+//! What an address counts as, where there is a bound for each client or for each network.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Whom a limit for each client counts: an IPv4 address, or an IPv6 /64, which is what one
+/// customer of a provider has.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Client(IpAddr);
+
+impl Client {
+    /// The client of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
+            }
+            ip @ IpAddr::V4(_) => Self(ip),
+        }
+    }
+}
 
 /// An IPv4 /24, an IPv6 /56, or somebody whose address is not known yet.
 ///
@@ -42,6 +61,15 @@ mod tests {
 
     fn network(text: &str) -> Network {
         Network::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn client_is_an_ipv4_address_or_an_ipv6_64() {
+        let client = |text: &str| Client::of(text.parse().unwrap());
+        assert_eq!(client("198.51.100.1"), client("::ffff:198.51.100.1"));
+        assert_ne!(client("198.51.100.1"), client("198.51.100.2"));
+        assert_eq!(client("2001:db8:0:1::1"), client("2001:db8:0:1:ffff::2"));
+        assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Beacons {
         &self,
         sync: &Sync<'_>,
         from: SocketAddr,
+        is_admitted: impl FnOnce() -> bool,
         table: &Table<NodeId>,
         now: Instant,
         shard: &Shard,
@@ -98,6 +99,9 @@ impl Beacons {
         // The port is not compared: beacons behind one address may send from any.
         if !self.open.load(Ordering::Relaxed) && !self.listed.load().ips.contains(&from.ip()) {
             return shard.dropped(Drop::SyncFromStranger, 1);
+        }
+        if !is_admitted() {
+            return shard.dropped(Drop::SyncLimited, 1);
         }
         let mut gossip = self.gossip.lock();
         match gossip.receive(from, sync.nodes(), now) {

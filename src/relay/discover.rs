@@ -1,37 +1,45 @@
 //! Discover over UDP: a node asks for its address and thereby keeps its endpoint (SPEC §6);
 //! who has no id yet asks for the address alone (SPEC §2.1).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use ed25519_dalek::VerifyingKey;
 
+use super::Relay;
 use super::departures::Departures;
 use super::udp::{Worker, back_to};
-use super::{Relay, Rules};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
-use crate::net::udp::{Datagram, is_local};
+use crate::net::local::Locality;
+use crate::net::udp::Datagram;
 use crate::proto::endpoint::{self, Claim};
 use crate::wire::beacon::{self, Discover};
 
 impl Relay {
     pub(super) fn discover(
         &self,
-        worker: &Worker,
+        worker: &mut Worker,
         discover: &Discover<'_>,
         datagram: &Datagram,
         out: &mut Departures,
         now: Instant,
         shard: &Shard,
     ) {
+        let whose = Whose { sender: discover.node, dest: None };
+        if !worker.admits_question(datagram.from.ip(), &self.rules.load(), now) {
+            // It is not answered, but keeps the endpoint that it comes from: or a flood in the
+            // name of an address would have all nodes behind that address forgotten.
+            if let Some(node) = discover.node {
+                let _seen = self.table.sender(node, datagram.from, now);
+            }
+            return shard.dropped_of(whose, Drop::DiscoverLimited, 1, now);
+        }
         let claimed = match discover.node {
             Some(node) => self.claim_by_discover(worker, node, discover, datagram, now, shard),
-            None if self.may_be_endpoint(worker, datagram) => Ok(()),
-            None => Err(Drop::ForbiddenEndpoint),
+            None => self.check_endpoint(worker, datagram, now),
         };
         if let Err(reason) = claimed {
-            let whose = Whose { sender: discover.node, dest: None };
             return shard.dropped_of(whose, reason, 1, now);
         }
         let mut reply = Vec::with_capacity(20);
@@ -74,9 +82,7 @@ impl Relay {
         now: Instant,
         shard: &Shard,
     ) -> Result<Option<PublicKey>, Drop> {
-        if !self.may_be_endpoint(worker, datagram) {
-            return Err(Drop::ForbiddenEndpoint);
-        }
+        self.check_endpoint(worker, datagram, now)?;
         if self.has_session_elsewhere(node, now) {
             shard.endpoint(EndpointEvent::Held, 1);
             return Err(Drop::ClaimOfWssNode);
@@ -101,11 +107,45 @@ impl Relay {
         Ok(claimed.key)
     }
 
-    fn may_be_endpoint(&self, worker: &Worker, datagram: &Datagram) -> bool {
+    /// Whether packets may be sent to where one came from (SPEC §6.4).
+    fn check_endpoint(
+        &self,
+        worker: &Worker,
+        datagram: &Datagram,
+        now: Instant,
+    ) -> Result<(), Drop> {
         let (from, rules) = (datagram.from, self.rules.load());
-        endpoint::is_possible(from, rules.loopback)
-            && !self.beacons.is_listed(from)
-            && !is_own(&rules, worker, from, datagram)
+        let forbidden = !endpoint::is_possible(from, rules.loopback)
+            || self.beacons.is_listed(from)
+            || rules.own.contains(&from);
+        if forbidden {
+            return Err(Drop::ForbiddenEndpoint);
+        }
+        match self.is_own_socket(worker.address(), from, datagram.to, now) {
+            Locality::Foreign => Ok(()),
+            // Such an endpoint would make the relay talk to itself.
+            Locality::Local => Err(Drop::ForbiddenEndpoint),
+            Locality::Unknown => Err(Drop::EndpointUnchecked),
+        }
+    }
+
+    /// Whether a packet came from the very socket that it came to, as far as that is known.
+    pub(super) fn is_own_socket(
+        &self,
+        bound: SocketAddr,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        now: Instant,
+    ) -> Locality {
+        if from.port() != bound.port() {
+            Locality::Foreign
+        } else if to == Some(from.ip()) || from.ip() == bound.ip() {
+            Locality::Local
+        } else if bound.ip().is_unspecified() {
+            self.local.look(from.ip(), now)
+        } else {
+            Locality::Foreign
+        }
     }
 
     /// Keeps the first usable key that a node shows, unless the directory has another.
@@ -122,15 +162,4 @@ impl Relay {
             Some(_) | None => shard.endpoint(EndpointEvent::KeyIgnored, 1),
         }
     }
-}
-
-/// Whether an address is the relay's own: such an endpoint would make it talk to itself.
-fn is_own(rules: &Rules, worker: &Worker, from: SocketAddr, datagram: &Datagram) -> bool {
-    let bound = worker.address();
-    rules.own.contains(&from)
-        || from.port() == bound.port()
-            && (datagram.to == Some(from.ip())
-                || from.ip() == bound.ip()
-                // Asks the kernel, which only a packet from our own port number gets.
-                || bound.ip().is_unspecified() && is_local(from.ip()))
 }

@@ -24,6 +24,7 @@ use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::ids::{BeaconId, NodeId};
 use crate::metrics::{Drop, Traffic};
+use crate::net::local::LocalAddresses;
 use crate::net::udp::Datagrams;
 use crate::peers::Table;
 use crate::proto::endpoint::QUIET_RATE;
@@ -48,6 +49,8 @@ pub struct Rules {
     pub source: SourceRates,
     /// What a listed beacon may send in a second.
     pub beacon: SourceRates,
+    /// Discovers and punches of one client address over UDP, where nobody proves who he is.
+    pub discover: Rate,
     /// Whether a packet over UDP must come from its sender's own endpoint.
     pub observed_senders_only: bool,
     /// Whether loopback addresses can be endpoints: the relay is bound there.
@@ -73,6 +76,7 @@ pub struct Relay {
     punches: punch::Punches,
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
+    local: LocalAddresses,
 }
 
 impl std::fmt::Debug for Relay {
@@ -96,6 +100,7 @@ impl Relay {
     ) -> (Arc<Self>, GrantQueue) {
         let (punches, grants) = punch::Punches::new();
         let (rules, quiet) = (ArcSwap::from_pointee(rules), Mutex::new(Places::new(QUIET_PLACES)));
+        let local = LocalAddresses::default();
         let relay = Arc::new(Self {
             table,
             traffic,
@@ -107,6 +112,7 @@ impl Relay {
             punches,
             quiet,
             notices: notify::Notices::default(),
+            local,
         });
         if let Some(cluster) = &relay.cluster {
             let weak = Arc::downgrade(&relay);
@@ -124,6 +130,12 @@ impl Relay {
     #[must_use]
     pub const fn beacons(&self) -> &Beacons {
         &self.beacons
+    }
+
+    /// The addresses of this machine, which somebody has to read again and again.
+    #[must_use]
+    pub const fn local_addresses(&self) -> &LocalAddresses {
+        &self.local
     }
 
     /// Forgets the endpoints that were silent for too long.

@@ -22,12 +22,13 @@ use crate::net::udp::Datagram;
 use crate::peers::EndpointView;
 use crate::proto::limit::{Bucket, Places, Rate};
 use crate::proto::login::grant_holds;
+use crate::proto::network::Client;
 use crate::wire::beacon::{Grant, PunchRequest, encode_punch_command};
 
-/// Punches a second of one source address (SPEC §6.6).
+/// Punches a second of one client address (SPEC §6.6).
 const SOURCE_RATE: Rate = Rate::per_second(1);
 
-/// Source addresses that have a bucket at a time.
+/// Client addresses that have a bucket at a time.
 const SOURCES: usize = 16_384;
 
 /// Grants that wait for their verification: 8 ms of work at 32 µs each.
@@ -83,7 +84,7 @@ struct Sides {
 impl Relay {
     pub(super) fn punch(
         &self,
-        worker: &Worker,
+        worker: &mut Worker,
         request: &PunchRequest,
         datagram: &Datagram,
         out: &mut Departures,
@@ -103,7 +104,7 @@ impl Relay {
     /// Both sides, where the punch may take place now; `None` where that takes a signature.
     fn judge_punch(
         &self,
-        worker: &Worker,
+        worker: &mut Worker,
         request: &PunchRequest,
         datagram: &Datagram,
         now: Instant,
@@ -111,6 +112,10 @@ impl Relay {
     ) -> Result<Option<Sides>, Drop> {
         let (source, rules) = (datagram.from.ip(), self.rules.load());
         let allowed = rules.punch.allow.contains(source);
+        // The worker's own bucket first: a flood must not make the threads wait for a lock.
+        if !allowed && !worker.admits_question(source, &rules, now) {
+            return Err(Drop::DiscoverLimited);
+        }
         if !allowed && !self.take_from_source(source, now) {
             return Err(Drop::PunchSourceLimited);
         }
@@ -129,7 +134,7 @@ impl Relay {
     }
 
     fn take_from_source(&self, source: IpAddr, now: Instant) -> bool {
-        self.punches.sources.lock().of(&source, now).take(SOURCE_RATE, 1, now)
+        self.punches.sources.lock().of(&Client::of(source), now).take(SOURCE_RATE, 1, now)
     }
 
     fn take_from_all(&self, allowed: bool, now: Instant) -> Result<(), Drop> {

@@ -1,6 +1,6 @@
 //! Packets that came over UDP, from nodes and from beacons.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,12 +10,25 @@ use super::{Relay, Rules, decode_reason, limit_reason};
 use crate::metrics::{Drop, Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers;
-use crate::proto::limit::{Places, Source};
+use crate::proto::limit::{Bucket, Places, Rate, Source};
+use crate::proto::network::Client;
 use crate::wire::beacon::{self, Packet, RELAY_HEADER};
 
 /// Sources that have buckets at a time, for each thread: as many as 32,768 addresses that
 /// all send at once; a source beyond that begins with a full bucket.
 const SOURCES: usize = 32_768;
+
+/// Client addresses that have a bucket for what they ask the relay, for each thread; one
+/// beyond that begins with a full bucket.
+const CLIENTS: usize = 16_384;
+
+/// Addresses that have a bucket for Syncs, for each thread: many more than there are beacons.
+const SYNC_SOURCES: usize = 1_024;
+
+/// Syncs a second of one address and port: twice what gossip takes. Over that, a flood would
+/// make the threads wait for its lock. For each port, or whoever forges one could use up the
+/// Syncs of the beacon at another.
+const SYNC_RATE: Rate = Rate::per_second(2);
 
 /// What one receiving thread owns: its socket and the buckets of the flows that the kernel
 /// gives to that socket.
@@ -24,6 +37,8 @@ pub struct Worker {
     /// Which of the relay's sockets it is.
     number: u64,
     sources: Places<Source>,
+    clients: Places<Bucket>,
+    syncs: Places<Bucket>,
     kernel_dropped: u32,
 }
 
@@ -55,6 +70,8 @@ impl Relay {
             socket: Arc::clone(socket),
             number,
             sources: Places::new(SOURCES),
+            clients: Places::new(CLIENTS),
+            syncs: Places::new(SYNC_SOURCES),
             kernel_dropped: 0,
         })
     }
@@ -174,7 +191,7 @@ impl Relay {
     /// Packets that are meant for the relay itself.
     fn for_relay(
         &self,
-        worker: &Worker,
+        worker: &mut Worker,
         packet: &Packet<'_>,
         datagram: &Datagram,
         out: &mut Departures,
@@ -188,7 +205,10 @@ impl Relay {
             Packet::PunchRequest(request) => {
                 self.punch(worker, request, datagram, out, now, shard);
             }
-            Packet::Sync(sync) => self.beacons.sync(sync, datagram.from, &self.table, now, shard),
+            Packet::Sync(sync) => {
+                let admits = || worker.admits_sync(datagram.from, now);
+                self.beacons.sync(sync, datagram.from, admits, &self.table, now, shard);
+            }
             Packet::DiscoverReply(_)
             | Packet::PunchCommand(_)
             | Packet::Deliver(_)
@@ -204,6 +224,15 @@ impl Worker {
     /// The address that the worker's socket is bound to.
     pub(super) fn address(&self) -> SocketAddr {
         self.socket.address()
+    }
+
+    /// Whether a client address may ask the relay for something once more.
+    pub(super) fn admits_question(&mut self, ip: IpAddr, rules: &Rules, now: Instant) -> bool {
+        self.clients.of(&Client::of(ip), now).take(rules.discover, 1, now)
+    }
+
+    fn admits_sync(&mut self, from: SocketAddr, now: Instant) -> bool {
+        self.syncs.of(&from, now).take(SYNC_RATE, 1, now)
     }
 }
 

@@ -48,8 +48,13 @@ impl Relay {
                                 .map_err(|reason| (reason, Some(relay.dest)))
                         }
                         Ok(Packet::Discover(discover)) => {
-                            self.discover_over_session(session, &discover, out, now, shard);
-                            continue;
+                            match inbound.take(rates, packet.len(), now) {
+                                Ok(()) => {
+                                    self.discover_over_session(session, &discover, out, now, shard);
+                                    continue;
+                                }
+                                Err(exceeded) => Err((limit_reason(exceeded), None)),
+                            }
                         }
                         Ok(other) => Err((reason_over_session(&other), None)),
                         Err(_) if beacon::is_direct_probe(packet) => Err((Drop::DirectProbe, None)),

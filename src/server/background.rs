@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::beacons::BeaconList;
-use super::withdrawals;
+use super::{own_addresses, withdrawals};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::ids::NodeId;
@@ -40,6 +40,7 @@ pub(super) fn start(
     spawn(Box::pin(Arc::clone(relay).verify_grants(grants)));
     spawn(Box::pin(sweep(Arc::clone(relay))));
     spawn(Box::pin(publish(Arc::clone(relay))));
+    spawn(Box::pin(own_addresses::keep(Arc::clone(relay))));
     let has_registry = config.borrow().registry.is_some();
     let mut beacons = BeaconList::new(Arc::clone(relay), directory.clone(), config);
     spawn(Box::pin(async move { beacons.keep().await }));

@@ -218,6 +218,7 @@ mod tests {
         let rules = Rules {
             source: none,
             beacon: none,
+            discover: Rate::NONE,
             observed_senders_only: false,
             loopback: true,
             own: Vec::new(),

@@ -61,6 +61,11 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
                 "Beacons that have published nodes.",
                 relay.beacons().sources(),
             ),
+            family::counter_value(
+                "pilot_beacon_local_address_failures_total",
+                "Readings of this machine's own addresses that failed.",
+                relay.local_addresses().failures() as f64,
+            ),
         ]);
     });
     if let Some(cluster) = parts.cluster.map(Arc::clone) {

@@ -7,6 +7,7 @@ mod bind;
 mod cluster;
 mod exporters;
 mod operators;
+mod own_addresses;
 mod readiness;
 mod reload;
 mod service;

@@ -102,6 +102,8 @@ pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
     Rules {
         source: rates(1),
         beacon: rates(BEACON_SHARE),
+        discover: Rate::per_second(config.discover_rate.into())
+            .with_burst(config.discover_burst.into()),
         observed_senders_only: config.udp_sender_check == UdpSenderCheck::Observed,
         loopback: bound.ip().is_loopback() || bound.ip().is_unspecified(),
         own: config.advertise_addr.iter().filter_map(literal).collect(),

@@ -1,6 +1,6 @@
 //! Who a client is, behind proxies (SPEC §3.4).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::HeaderMap;
 
@@ -77,18 +77,6 @@ fn parse(text: &str) -> Option<SocketAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let ip = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip.to_canonical(), 0));
     ip.or_else(|_| text.parse().map(crate::net::udp::canonical)).ok()
-}
-
-/// What limits for a client are counted by: an IPv4 address, or an IPv6 /64, which is what
-/// one customer of a provider has.
-pub(super) fn limit_key(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        ip @ IpAddr::V4(_) => ip,
-    }
 }
 
 #[cfg(test)]
@@ -174,13 +162,5 @@ mod tests {
         for hidden in ["unknown", "_hidden", "203.0.113.9:99999", "fe80::1%eth0"] {
             assert!(client("127.0.0.1:5", &["198.51.100.7", hidden]).1, "{hidden}");
         }
-    }
-
-    #[test]
-    fn limits_count_an_ipv6_customer_as_one() {
-        let key = |text: &str| limit_key(text.parse().unwrap());
-        assert_eq!(key("2001:db8:1:2:3::4"), key("2001:db8:1:2:ffff::1"));
-        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     }
 }

@@ -12,13 +12,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::client_address::limit_key;
 use super::{Counters, Outcome, Settings};
 use crate::ids::NodeId;
 use crate::peers::Table;
 use crate::proto::crowd::Crowd;
 use crate::proto::limit::{Bucket, Places, Rate};
-use crate::proto::network::Network;
+use crate::proto::network::{Client, Network};
 
 /// Client addresses that have a bucket at a time.
 const CLIENTS: usize = 16_384;
@@ -100,7 +99,7 @@ impl Gate {
     pub(super) fn admits(&self, ip: IpAddr, settings: &Settings, now: Instant) -> bool {
         let upgrades = Rate::per_second(settings.upgrade_rate.into())
             .with_burst(settings.upgrade_burst.into());
-        self.clients.lock().of(&limit_key(ip), now).take(upgrades, 1, now)
+        self.clients.lock().of(&Client::of(ip), now).take(upgrades, 1, now)
     }
 
     /// Counts a request of a trusted proxy that names no client, and warns of it once.

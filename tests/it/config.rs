@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 55] = [
+const BAD: [(&str, &str, &str); 57] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -39,6 +39,8 @@ const BAD: [(&str, &str, &str); 55] = [
     ("max_nodes", "0", "from 1 to 10000000"),
     ("relay_rate", "4k", "not a whole number"),
     ("relay_bytes", "1.5", "not a whole number"),
+    ("discover_rate", "-5", "not a whole number"),
+    ("discover_burst", "0", "from 1 to"),
     ("udp_sender_check", "on", "neither off nor observed"),
     ("punch_rate", "many", "not a whole number"),
     ("punch_allow", "*,192.0.2.1", "`*` is not an address"),

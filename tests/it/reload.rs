@@ -24,7 +24,7 @@ const ADDED: u32 = PEERS + 1;
 const SAMPLE: usize = 100;
 
 /// Each setting that a running relay takes over, before and after the reload.
-const SETTINGS: [(&str, &str, &str); 26] = [
+const SETTINGS: [(&str, &str, &str); 28] = [
     ("trusted_proxy", "[\"127.0.0.1\"]", "[\"127.0.0.1\", \"10.0.0.0/8\"]"),
     ("allow_origin", "[]", "[\"https://a.test\"]"),
     ("relay_name", "\"before.test\"", "\"after.test\""),
@@ -43,6 +43,8 @@ const SETTINGS: [(&str, &str, &str); 26] = [
     ("max_nodes", "1000", "999"),
     ("relay_rate", "1", "0"),
     ("relay_bytes", "1000", "0"),
+    ("discover_rate", "1000", "500"),
+    ("discover_burst", "1000", "500"),
     ("udp_sender_check", "\"off\"", "\"observed\""),
     ("punch_rate", "10", "11"),
     ("punch_allow", "[]", "\"*\""),

@@ -8,6 +8,7 @@ use socket2::{Domain, Socket, Type};
 use crate::cells::assert_balance;
 use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::peer::{Peer, UdpNode, address, discover, punch, relay as packet, sync};
+use crate::upgrade::limit_descriptors;
 
 /// How often something happened to an endpoint.
 fn events(relay: &Relay, event: &str) -> f64 {
@@ -326,6 +327,52 @@ fn spec_6_4_own_address_is_no_endpoint() {
     relay.wait_for_dropped("forbidden_endpoint", 1);
     assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 0.0);
     assert!(forger.is_silent(Duration::from_millis(50)));
+}
+
+#[test]
+fn relay_without_descriptors_registers_none_of_its_own_addresses() {
+    let relay = Relay::start(["--udp-bind", "[::]:0", "--canary-interval", "0s"]);
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&on(&relay, "127.0.0.9").into()).unwrap();
+    let forger = UdpNode::with(socket.into(), on(&relay, "127.0.0.1"), 21);
+    let node = UdpNode::silent(on(&relay, "127.0.0.1"), 22);
+
+    // Below those that are open: it can open none.
+    limit_descriptors(&relay, 3);
+    relay.wait_for_line("cannot read the addresses of this machine");
+    forger.discover();
+    assert_eq!(node.observed(), node.address());
+    assert!(forger.is_silent(Duration::from_millis(50)));
+
+    limit_descriptors(&relay, 1_000);
+    relay.wait_for_dropped("forbidden_endpoint", 1);
+    assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 1.0);
+    assert!(relay.metric("pilot_beacon_local_address_failures_total") >= 1.0);
+}
+
+#[test]
+fn spec_6_6_discovers_of_one_address_are_limited_and_others_are_answered() {
+    let flags = ["--discover-rate", "1", "--discover-burst", "50", "--udp-bind", "[::]:0"];
+    let relay = Relay::start(flags);
+    let to = on(&relay, "127.0.0.1");
+    let began = Instant::now();
+    // From many ports, in the name of many nodes and of nobody: one address all the same.
+    let flood: Vec<_> = (0..100).map(|n| UdpNode::at("127.0.0.2:0", to, n % 50)).collect();
+    flood.iter().for_each(UdpNode::discover);
+    let other = UdpNode::at("127.0.0.3:0", to, 99);
+    assert_eq!(other.observed(), other.address());
+    // Each receiving thread has buckets of its own; who gets which flow is the kernel's choice.
+    let handled = "pilot_beacon_packets_handled_total{kind=\"discover\"}";
+    let counted = || relay.metric(handled) + relay.dropped("discover_limited") as f64;
+    // All of the flood, and the other.
+    let all = look_until(Instant::now() + PATIENCE, || (counted() >= 101.0).then_some(()));
+    assert!(all.is_some(), "{}", relay.metrics());
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let most = threads * (50 + refilled(1, began));
+    let answered = 100 - relay.dropped("discover_limited");
+    assert!((50..=most).contains(&answered), "{answered} of {most}");
+    assert_balance(&relay);
 }
 
 #[test]

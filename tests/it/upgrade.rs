@@ -265,7 +265,7 @@ fn spec_3_3_relay_that_is_full_says_so_before_the_upgrade() {
 }
 
 /// Gives a running relay another limit of descriptors.
-fn limit_descriptors(relay: &Relay, limit: usize) {
+pub(crate) fn limit_descriptors(relay: &Relay, limit: usize) {
     let pid = Pid::from_raw(relay.id().cast_signed()).unwrap();
     // It has our own, of which it raises no more than the current one.
     let maximum = getrlimit(Resource::Nofile).maximum;

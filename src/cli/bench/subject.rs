@@ -58,7 +58,7 @@ impl Subject {
                 });
                 let object: serde_json::Map<_, _> = object.collect();
                 std::fs::write(&keys, serde_json::to_vec(&object)?)?;
-                let words: [OsString; 18] = [
+                let words: [OsString; 20] = [
                     "serve".into(),
                     "--state-dir".into(),
                     state.path().into(),
@@ -73,6 +73,8 @@ impl Subject {
                     "--upgrade-rate".into(),
                     "0".into(),
                     "--relay-rate".into(),
+                    "0".into(),
+                    "--discover-rate".into(),
                     "0".into(),
                     "--trusted-proxy".into(),
                     "".into(),

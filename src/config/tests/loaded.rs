@@ -97,6 +97,8 @@ fn each_live_setting_can_be_taken_over() {
         "--max-nodes=7",
         "--relay-rate=7",
         "--relay-bytes=7",
+        "--discover-rate=7",
+        "--discover-burst=7",
         "--udp-sender-check=observed",
         "--punch-rate=7",
         "--punch-allow=10.0.0.1",

@@ -294,6 +294,7 @@ fn flags_have_the_names_that_operators_were_told() {
         registry-fingerprint registry-admin-token-file registry-connections beacon-id peers advertise-addr open-gossip \
         audit bind-wait free-bind auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
+        discover-rate discover-burst \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
         punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \
         cluster-dns cluster-secret-file cluster-allow cluster-keepalive cluster-nats \

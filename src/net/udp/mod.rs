@@ -243,13 +243,6 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Whether an address is one of this machine's own.
-#[must_use]
-pub fn is_local(ip: IpAddr) -> bool {
-    // The kernel lets nobody bind to an address that is not here.
-    std::net::UdpSocket::bind((ip, 0)).is_ok()
-}
-
 /// Whether a failed receive says nothing of the socket: the timeout, a signal, or an ICMP
 /// error about a datagram that was sent earlier.
 fn passes(error: &io::Error) -> bool {

@@ -12,6 +12,7 @@ use crate::config::PunchAllow;
 use crate::directory::Settings;
 use crate::ids::PublicKey;
 use crate::net::Stream;
+use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
 use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
 use crate::wire::websocket::Opcode;
@@ -68,25 +69,11 @@ impl Fixture {
         let state_dir = state.path().to_owned();
         let directory = Directory::open(Settings { keys: None, registry: None, state_dir });
         let wire = Arc::<Wire>::default();
-        let rates = |packets| SourceRates { packets: Rate::per_second(packets), bytes: Rate::NONE };
-        let rules = Rules {
-            source: rates(4),
-            beacon: rates(8),
-            observed_senders_only: false,
-            loopback: false,
-            own: Vec::new(),
-            beacon_id: BeaconId(7),
-            punch: PunchRules {
-                rate: Rate::per_second(10),
-                allow: PunchAllow::Everyone,
-                require_grant: false,
-            },
-        };
         let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone()];
         let table = Arc::new(Table::new(10, 10));
         let beacons = Beacons::new(false);
         let (relay, grants) =
-            Relay::new(table, traffic, directory.unwrap(), sockets, rules, beacons, cluster);
+            Relay::new(table, traffic, directory.unwrap(), sockets, rules(), beacons, cluster);
         let worker = relay.workers().next().unwrap();
         Self { relay, worker, wire, _grants: grants }
     }
@@ -110,6 +97,24 @@ impl Fixture {
 
     fn dropped(&self, reason: Drop) -> u64 {
         self.relay.traffic.packets_dropped(reason)
+    }
+}
+
+fn punch_rules() -> PunchRules {
+    PunchRules { rate: Rate::per_second(10), allow: PunchAllow::Everyone, require_grant: false }
+}
+
+fn rules() -> Rules {
+    let rates = |packets| SourceRates { packets: Rate::per_second(packets), bytes: Rate::NONE };
+    Rules {
+        source: rates(4),
+        beacon: rates(8),
+        discover: Rate::NONE,
+        observed_senders_only: false,
+        loopback: false,
+        own: Vec::new(),
+        beacon_id: BeaconId(7),
+        punch: punch_rules(),
     }
 }
 
@@ -322,4 +327,65 @@ fn packet_that_the_full_socket_refuses_is_counted_and_not_kept() {
     assert_eq!(relay.dropped(Drop::UdpSocketFull), 1, "the reply is ours and counts apart");
     relay.wire.full.store(false, Ordering::Relaxed);
     assert_eq!(relay.one(at(2), &packet(2, 1, b"y"), now), [(at(1), delivery(2, b"y"))]);
+}
+
+#[test]
+fn discovers_and_punches_of_one_address_are_limited_whatever_node_and_port_they_name() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    let punch = PunchRules { allow: PunchAllow::List(Vec::new()), ..punch_rules() };
+    relay.relay.update(Rules { punch, discover: Rate::per_second(100), ..rules() });
+    let from = |port| SocketAddr::from(([198, 51, 100, 1], port));
+    let answered = (1..=150u16)
+        .filter(|port| {
+            let node = u8::try_from(port % 5).unwrap();
+            !relay.one(from(*port), &discover(node), now).is_empty()
+        })
+        .count();
+    assert_eq!(answered, 100);
+    assert_eq!(relay.dropped(Drop::DiscoverLimited), 50);
+    relay.one(from(7), &[3, 0, 0, 0, 1, 0, 0, 0, 2], now);
+    assert_eq!(relay.dropped(Drop::DiscoverLimited), 51, "a punch passes the limit");
+    assert_eq!(relay.one(at(2), &discover(6), now).len(), 1, "another address");
+    assert_eq!(relay.one(from(7), &discover(6), now + SECOND).len(), 1, "a second later");
+}
+
+#[test]
+fn flood_in_the_name_of_an_address_has_none_of_its_nodes_forgotten() {
+    let (mut relay, t0) = (Fixture::new(), Instant::now());
+    relay.relay.update(Rules { discover: Rate::per_second(100), ..rules() });
+    relay.one(at(1), &discover(1), t0);
+    let later = t0 + SECOND * 590;
+    let forged = SocketAddr::new(at(1).ip(), 9);
+    (0..200).for_each(|_| drop(relay.one(forged, &discover(0), later)));
+    assert_eq!(relay.one(at(1), &discover(1), later), [], "its heartbeat is over the limit");
+    relay.relay.sweep(t0 + SECOND * 700);
+    let delivered = relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 700);
+    assert_eq!(delivered, [(at(1), delivery(2, b"x"))]);
+}
+
+#[test]
+fn discovers_in_the_name_of_a_beacon_do_not_use_up_its_syncs() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    relay.relay.update(Rules { discover: Rate::per_second(100), ..rules() });
+    relay.relay.beacons.list([at(8)]);
+    let forged = SocketAddr::new(at(8).ip(), 9);
+    (0..200).for_each(|_| drop(relay.one(forged, &discover(0), now)));
+    relay.one(at(8), &[7, 0, 0, 0, 8, 0, 1, 0, 0, 0, 31], now);
+    assert_eq!(relay.relay.table.learnt_count(), 1);
+}
+
+#[test]
+fn spec_6_4_own_address_that_cannot_be_told_is_refused() {
+    let (relay, now) = (Fixture::new(), Instant::now());
+    let bound = SocketAddr::from(([0, 0, 0, 0], 9001));
+    let look = |from: &str, to: &str| {
+        let to = Some(to.parse().unwrap());
+        relay.relay.is_own_socket(bound, from.parse().unwrap(), to, now)
+    };
+    assert_eq!(look("198.51.100.1:9001", "192.0.2.1"), Locality::Unknown);
+    assert_eq!(look("198.51.100.1:9002", "192.0.2.1"), Locality::Foreign, "another port");
+    assert_eq!(look("192.0.2.1:9001", "192.0.2.1"), Locality::Local);
+    relay.relay.local.refresh(now).unwrap();
+    assert_eq!(look("198.51.100.1:9001", "192.0.2.1"), Locality::Foreign);
+    assert_eq!(look("127.0.0.9:9001", "192.0.2.1"), Locality::Local);
 }
