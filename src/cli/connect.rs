@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
 use crate::client::{
-    ConnectError, Delivery, Interruption, LoginError, MAX_PAYLOAD, Options, Receiver, Reconnecting,
-    Sender, State, read_key,
+    ConnectError, Delivery, Interruption, LoginError, MAX_PAYLOAD, Options, Proxy, ProxyError,
+    Receiver, Reconnecting, Sender, State, read_key,
 };
 use crate::ids::{NodeId, PublicKey};
 use crate::net::tls::Trust;
@@ -55,6 +55,10 @@ pub struct Args {
     /// Another public name than the host of the URL that the relay may have; it must have one
     #[arg(long, value_name = "NAME")]
     pub relay_name: Option<String>,
+    /// HTTP proxy to go through, http://[user:password@]host:port, or `none`; without it, that of
+    /// https_proxy or all_proxy, but for no_proxy
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Proxy>,
     /// Writes the payloads' bytes only, without sender, escapes or line ends
     #[arg(long)]
     pub raw: bool,
@@ -106,6 +110,7 @@ fn options(args: &Args) -> anyhow::Result<Options> {
     if let Some(path) = &args.ca {
         options.trust = Trust::CaFile(path.clone());
     }
+    options.proxy = args.proxy.clone().unwrap_or_default();
     // Who says which name to expect does not want a relay without one.
     options.require_relay_name = args.relay_name.is_some();
     options.relay_name.clone_from(&args.relay_name);
@@ -264,6 +269,9 @@ fn advice(error: &ConnectError, args: &Args, public_key: PublicKey) -> String {
         ConnectError::Handshake { .. } => {
             format!("{error}; for a certificate of your own: --ca FILE")
         }
+        ConnectError::Proxy(ProxyError::Variable { .. }) => {
+            format!("{error}; name another one, or do without: --proxy URL, --proxy none")
+        }
         ConnectError::Status { status: 404 } => {
             format!("{error}; the path of a relay is /v1/compat")
         }
@@ -273,6 +281,7 @@ fn advice(error: &ConnectError, args: &Args, public_key: PublicKey) -> String {
             format!("{error}; check the URL {:?}", args.url)
         }
         ConnectError::Trust(_)
+        | ConnectError::Proxy(_)
         | ConnectError::Login(LoginError::Closed { .. } | LoginError::Transport(_))
         | ConnectError::Unreachable { .. }
         | ConnectError::Upgrade { .. }

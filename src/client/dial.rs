@@ -1,4 +1,5 @@
-//! From a URL to a session: TCP, TLS for `wss://`, the upgrade, the login.
+//! From a URL to a session: TCP or a tunnel through a proxy, TLS for `wss://`, the upgrade, the
+//! login.
 //!
 //! Which address of the name is taken decides `net::dial`; one that leads to no session is
 //! tried last the next time.
@@ -19,6 +20,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::login::{self, LoginError};
 use super::options::Options;
+use super::proxy::{ProxyError, Tunnel};
 use crate::net::dial::Destination;
 use crate::net::tls::{TlsError, Trust, client_config};
 use crate::wire::beacon::MAX_WSS_PACKET;
@@ -41,9 +43,15 @@ pub(super) type Socket = WebSocketStream<Box<dyn Stream>>;
 /// What can be prepared once for all redials: the checked URL and the TLS configuration.
 pub(super) struct Dialer {
     target: Target,
-    destination: Destination,
+    route: Route,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     headers: HeaderMap,
+}
+
+/// How a connection to the relay is made.
+enum Route {
+    Direct(Destination),
+    Proxy(Box<Tunnel>),
 }
 
 /// The request that asks a relay for a WebSocket, with further headers.
@@ -61,8 +69,20 @@ impl Dialer {
     pub(super) fn new(options: &Options) -> Result<Self, ConnectError> {
         let target = Target::parse(&options.url)?;
         let tls = if target.tls { Some(tls(&target.host, &options.trust)?) } else { None };
-        let destination = Destination::new(&target.host, target.port, options.resolver.clone());
-        Ok(Self { target, destination, tls, headers: options.headers.clone() })
+        let resolver = options.resolver.clone();
+        let route = match options.proxy.towards(&target)? {
+            Some(url) => Route::Proxy(Box::new(Tunnel::new(url, &options.trust, resolver)?)),
+            None => Route::Direct(Destination::new(&target.host, target.port, resolver)),
+        };
+        Ok(Self { target, route, tls, headers: options.headers.clone() })
+    }
+
+    /// Without TLS or a proxy, for [`Self::dial_over`].
+    pub(super) fn over_streams(options: &Options) -> Result<Self, ConnectError> {
+        let target = Target::parse(&options.url)?;
+        let resolver = options.resolver.clone();
+        let route = Route::Direct(Destination::new(&target.host, target.port, resolver));
+        Ok(Self { target, route, tls: None, headers: options.headers.clone() })
     }
 
     /// Dials and logs in.
@@ -72,7 +92,10 @@ impl Dialer {
         if logged_in.is_err()
             && let Some(address) = reached
         {
-            self.destination.demote(address);
+            match &self.route {
+                Route::Direct(destination) => destination.demote(address),
+                Route::Proxy(tunnel) => tunnel.demote(address),
+            }
         }
         logged_in
     }
@@ -84,7 +107,11 @@ impl Dialer {
         options: &Options,
     ) -> Result<Socket, ConnectError> {
         let limit = options.timeouts.connect;
-        let late = |_| ConnectError::Timeout { step: "connecting", limit };
+        let step = match self.route {
+            Route::Direct(_) => "connecting",
+            Route::Proxy(_) => "connecting through the proxy",
+        };
+        let late = |_| ConnectError::Timeout { step, limit };
         let upgraded = async { self.upgrade(self.connect(reached).await?).await };
         let socket = timeout(limit, upgraded).await.map_err(late)??;
         self.log_in(socket, options).await
@@ -116,14 +143,25 @@ impl Dialer {
     ) -> Result<Box<dyn Stream>, ConnectError> {
         let unreachable =
             |source| ConnectError::Unreachable { authority: self.authority(), source };
-        let tcp = self.destination.connect().await.map_err(unreachable)?;
-        *reached = tcp.peer_addr().ok();
+        match &self.route {
+            Route::Direct(destination) => {
+                let tcp = destination.connect().await.map_err(unreachable)?;
+                *reached = tcp.peer_addr().ok();
+                self.secure(tcp).await
+            }
+            Route::Proxy(tunnel) => {
+                self.secure(tunnel.open_noting(reached, &self.target).await?).await
+            }
+        }
+    }
+
+    async fn secure(&self, stream: impl Stream + 'static) -> Result<Box<dyn Stream>, ConnectError> {
         Ok(match &self.tls {
             Some((connector, name)) => {
-                let connecting = connector.connect(name.clone(), tcp);
+                let connecting = connector.connect(name.clone(), stream);
                 Box::new(connecting.await.map_err(|source| ConnectError::Handshake { source })?)
             }
-            None => Box::new(tcp),
+            None => Box::new(stream),
         })
     }
 
@@ -246,6 +284,9 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no way through the HTTP proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {source}")]
     Handshake {
@@ -294,6 +335,7 @@ impl ConnectError {
             // Too many upgrades, or a relay that is full or starting, pass by themselves.
             Self::Status { status } => !matches!(status, 429 | 500..),
             Self::Login(error) => error.needs_attention(),
+            Self::Proxy(error) => error.needs_attention(),
             Self::Handshake { source } => {
                 source.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
             }

@@ -24,6 +24,7 @@ pub mod backoff;
 mod dial;
 mod login;
 mod options;
+mod proxy;
 mod reconnect;
 mod session;
 pub mod udp;
@@ -44,6 +45,7 @@ pub use crate::key_file::{KeyFile, KeyFileError, read_key};
 pub use dial::{ConnectError, InvalidUrl, Target, upgrade_request};
 pub use login::LoginError;
 pub use options::{Options, Timeouts};
+pub use proxy::{InvalidProxy, Proxy, ProxyError, ProxyUrl, Tunnel};
 pub use reconnect::{Interruption, Reconnecting, State};
 pub use session::SessionError;
 
@@ -112,8 +114,8 @@ impl Client {
         Ok(Self::of(dialer.dial(options).await?, options))
     }
 
-    /// Logs in over a stream that leads to the relay already: the URL only names it, and its
-    /// scheme does nothing.
+    /// Logs in over a stream that leads to the relay already: the URL only names it, and neither
+    /// its scheme nor a proxy does anything.
     ///
     /// # Errors
     /// As [`Self::connect`].
@@ -121,7 +123,7 @@ impl Client {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         options: &Options,
     ) -> Result<Self, ConnectError> {
-        let dialer = Dialer::new(options)?;
+        let dialer = Dialer::over_streams(options)?;
         Ok(Self::of(dialer.dial_over(Box::new(stream), options).await?, options))
     }
 

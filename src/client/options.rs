@@ -6,6 +6,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
+use super::proxy::Proxy;
 use crate::ids::NodeId;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
@@ -30,7 +31,9 @@ pub struct Options {
     pub require_relay_name: bool,
     /// Further headers of the upgrade, for a proxy that asks for some.
     pub headers: HeaderMap,
-    /// How the name of the relay is resolved: by the system, where nothing else is said.
+    /// Which HTTP proxy to go through: that of the environment, where nothing else is said.
+    pub proxy: Proxy,
+    /// How the name of the relay, or of the proxy, is resolved: by the system, where nothing else is said.
     pub resolver: Resolver,
     /// How long to wait for what.
     pub timeouts: Timeouts,
@@ -48,6 +51,7 @@ impl Options {
             relay_name: None,
             require_relay_name: false,
             headers: HeaderMap::new(),
+            proxy: Proxy::default(),
             resolver: Resolver::shared(),
             timeouts: Timeouts::default(),
         }
@@ -65,6 +69,7 @@ impl fmt::Debug for Options {
             relay_name,
             require_relay_name,
             headers: _,
+            proxy,
             resolver: _,
             timeouts,
         } = self;
@@ -74,6 +79,7 @@ impl fmt::Debug for Options {
             .field("trust", trust)
             .field("relay_name", relay_name)
             .field("require_relay_name", require_relay_name)
+            .field("proxy", proxy)
             .field("timeouts", timeouts)
             .finish_non_exhaustive()
     }
@@ -82,7 +88,7 @@ impl fmt::Debug for Options {
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Timeouts {
-    /// For the name, all its addresses, TLS and the upgrade together.
+    /// For the name, all its addresses, the proxy, TLS and the upgrade together.
     pub connect: Duration,
     /// From the upgrade to the acceptance. The relay waits 10 s for our reply by default; where
     /// sessions of the node replace each other, it accepts a login up to 10 s later.
@@ -109,11 +115,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_is_not_in_the_debug_form() {
+    fn key_and_password_are_not_in_the_debug_form() {
         let key = SigningKey::from_bytes(&[0xa5; 32]);
         let public = key.verifying_key();
-        let options = Options::new("wss://relay.test", NodeId::new(7).unwrap(), key);
+        let mut options = Options::new("wss://relay.test", NodeId::new(7).unwrap(), key);
+        options.proxy = "http://alice:secret@proxy.test".parse().unwrap();
         let text = format!("{options:?}");
+        assert!(text.contains("proxy.test") && !text.contains("secret"), "{text}");
         assert!(!text.contains("165") && !text.to_lowercase().contains("a5a5"), "{text}");
         assert!(!text.contains(&format!("{public:?}")), "{text}");
     }

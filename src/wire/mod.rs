@@ -5,6 +5,7 @@ pub mod beacon;
 pub mod cluster;
 mod frames;
 pub mod mark;
+pub mod percent;
 pub mod registry;
 pub mod websocket;
 

@@ -85,18 +85,18 @@ pub(crate) fn doctor_by<A: AsRef<OsStr>>(
 }
 
 /// A relay that a node of the vectors may log in to, and what names that node.
-struct Known {
-    relay: Relay,
-    folder: TempDir,
+pub(crate) struct Known {
+    pub(crate) relay: Relay,
+    pub(crate) folder: TempDir,
 }
 
 impl Known {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let relay = Relay::with_nodes(&[&Node::of_the_vectors()], arguments);
         Self { relay, folder: tempfile::tempdir().unwrap() }
     }
 
-    fn login(&self, node: &Node) -> [String; 4] {
+    pub(crate) fn login(&self, node: &Node) -> [String; 4] {
         // The id is that of the node that the relay knows, whoever's key it is.
         let key = node.write_key(self.folder.path());
         ["--node-id", "4242", "--key", key.to_str().unwrap()].map(str::to_owned)

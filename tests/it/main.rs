@@ -20,6 +20,7 @@ mod floors;
 mod gossip;
 mod harness;
 mod hostile;
+mod http_proxy;
 mod hung_files;
 mod idle;
 mod last_words;

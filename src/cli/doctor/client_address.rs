@@ -26,12 +26,7 @@ pub(super) fn check(
             let found = "the relay itself was dialled, which takes this machine for its proxy";
             report.ok(CHECK, found);
         } else {
-            report.warn(
-                CHECK,
-                "the relay believes whatever address a client claims: its limits do not hold",
-                "the proxy must replace X-Forwarded-For, as deploy/Caddyfile and \
-                 deploy/nginx/nginx.conf do; --trusted-proxy must not hold clients",
-            );
+            warn_of_belief(report);
         }
     } else if observed == local {
         report.ok(CHECK, format!("the relay sees this machine's own, {observed}"));
@@ -50,6 +45,25 @@ pub(super) fn check(
         report
             .ok(CHECK, format!("the relay sees {observed}; this machine is {local}, behind a NAT"));
     }
+}
+
+/// Judges whom the relay took us for, who came through an HTTP proxy of this side.
+pub(super) fn check_behind_proxy(observed: IpAddr, report: &mut Report) {
+    if observed.to_string() == FORGED {
+        warn_of_belief(report);
+    } else {
+        report
+            .ok(CHECK, format!("the relay sees {observed}; whose it is depends on the HTTP proxy"));
+    }
+}
+
+fn warn_of_belief(report: &mut Report) {
+    report.warn(
+        CHECK,
+        "the relay believes whatever address a client claims: its limits do not hold",
+        "the proxy must replace X-Forwarded-For, as deploy/Caddyfile and \
+         deploy/nginx/nginx.conf do; --trusted-proxy must not hold clients",
+    );
 }
 
 /// Whether an address means something in one network only.

@@ -6,6 +6,7 @@
 mod certificate;
 mod client_address;
 mod http;
+mod http_proxy;
 mod machine;
 mod probe;
 mod proxy;
@@ -21,9 +22,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Exit, output};
-use crate::client::Target;
+use crate::client::{Proxy, Target};
 use crate::config::Flags;
 use crate::ids::NodeId;
+use crate::net::resolve::Resolver;
 use report::Report;
 
 /// Longest wait for one step.
@@ -43,6 +45,10 @@ pub(super) struct Args {
     /// PEM file of the certificate authorities to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// HTTP proxy to go through to the URL, http://[user:password@]host:port, or `none`; without
+    /// it, that of https_proxy or all_proxy, but for no_proxy
+    #[arg(long, value_name = "URL")]
+    proxy: Option<Proxy>,
     /// UDP address of the relay, to ask it how it sees this machine
     #[arg(long, value_name = "HOST:PORT")]
     udp: Option<String>,
@@ -103,17 +109,29 @@ async fn check_url(url: &str, args: &Args, report: &mut Report) -> Result<(), Ex
             return Ok(());
         }
     };
+    let proxy = match args.proxy.clone().unwrap_or_default().towards(&target) {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            report.fail("http-proxy", error.to_string(), "name another: --proxy URL, --proxy none");
+            return Ok(());
+        }
+    };
+    if let Some(proxy) = proxy {
+        http_proxy::check(url, &target, proxy, args, login.as_ref(), report).await;
+        return Ok(());
+    }
     let Some(addresses) = reach::check_name(&target, report).await else { return Ok(()) };
     let probes = probe::check(addresses, &target, args, report).await;
-    let Some(login) = login else {
-        report.skip("login", "--node-id N --key FILE log in and use the session");
+    let usable = probes.iter().find(|probe| probe.usable);
+    let Some(login) = session::may_log_in(login.as_ref(), usable.is_some(), report) else {
         return Ok(());
     };
-    let Some(usable) = probes.iter().find(|probe| probe.usable) else {
-        report.skip("login", "not tried after the failure above");
-        return Ok(());
-    };
-    let observed = session::check(url, &target, &login, usable.address, report).await;
+    let Some(usable) = usable else { return Ok(()) };
+    let resolver = Resolver::new(1, {
+        let address = usable.address;
+        move |_| Ok(vec![address])
+    });
+    let observed = session::check(url, &target, login, Proxy::None, resolver, report).await;
     if let (Some(observed), Some(local)) = (observed, usable.local) {
         client_address::check(observed, local, usable.address.ip(), target.tls, report);
     }

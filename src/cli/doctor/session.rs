@@ -11,7 +11,9 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use super::client_address::FORGED;
 use super::report::Report;
 use super::{Args, Exit, PATIENCE};
-use crate::client::{Client, ConnectError, LoginError, MAX_PAYLOAD, Options, Target, read_key};
+use crate::client::{
+    Client, ConnectError, LoginError, MAX_PAYLOAD, Options, Proxy, Target, read_key,
+};
 use crate::ids::{NodeId, PublicKey};
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
@@ -41,18 +43,34 @@ impl Login {
     }
 }
 
-/// Logs in at this address of the name, and uses the session; the address that the relay takes
-/// this client to have.
+/// As whom to log in, after what was found before; says why not.
+pub(super) fn may_log_in<'a>(
+    login: Option<&'a Login>,
+    usable: bool,
+    report: &mut Report,
+) -> Option<&'a Login> {
+    if login.is_none() {
+        report.skip("login", "--node-id N --key FILE log in and use the session");
+    } else if !usable {
+        report.skip("login", "not tried after the failure above");
+        return None;
+    }
+    login
+}
+
+/// Logs in, and uses the session; the address that the relay takes this client to have.
 pub(super) async fn check(
     url: &str,
     target: &Target,
     login: &Login,
-    address: SocketAddr,
+    proxy: Proxy,
+    resolver: Resolver,
     report: &mut Report,
 ) -> Option<IpAddr> {
     let mut options = Options::new(url, login.node, login.key.clone());
     options.trust = login.trust.clone();
-    options.resolver = Resolver::new(1, move |_| Ok(vec![address]));
+    options.proxy = proxy;
+    options.resolver = resolver;
     options.relay_name.clone_from(&login.relay_name);
     // Nobody may believe it: see client_address.
     options.headers.insert("x-forwarded-for", HeaderValue::from_static(FORGED));
@@ -135,6 +153,7 @@ fn remedy(error: &ConnectError, login: &Login, target: &Target) -> String {
         }
         ConnectError::Url(_)
         | ConnectError::Trust(_)
+        | ConnectError::Proxy(_)
         | ConnectError::Unreachable { .. }
         | ConnectError::Handshake { .. }
         | ConnectError::Timeout { .. } => {

@@ -9,6 +9,7 @@ use async_nats::{ConnectOptions, ServerAddr};
 
 use crate::net::tls::{self, TlsError, Trust};
 use crate::wire::mark::without_mark;
+use crate::wire::percent::percent_decoded;
 
 /// Messages that one subscription holds until they are taken. The client knows no bound in
 /// bytes; at worst, all of them full batches, these are 256 MiB.
@@ -101,21 +102,6 @@ fn server(url: &str, options: &ConnectOptions) -> Result<Server, SettingsError> 
     Ok(Server { address, options })
 }
 
-/// Resolves `%` and two hex digits; any other `%` stands for itself.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        let digits = after.get(..2).filter(|two| two.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.unwrap_or(b'%'));
-        rest = if byte.is_some() { after.get(2..)? } else { after };
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8(bytes).ok()
-}
-
 /// Why the settings are none.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -183,15 +169,6 @@ mod tests {
             assert_eq!(refusal(url), reason);
         }
         assert!(refusal("nats://a:port").contains("invalid port"), "{}", refusal("nats://a:port"));
-    }
-
-    #[test]
-    fn percent_signs_are_decoded() {
-        for (text, decoded) in
-            [("a", Some("a")), ("p%40ss%3a", Some("p@ss:")), ("50%", Some("50%")), ("%ff", None)]
-        {
-            assert_eq!(percent_decoded(text).as_deref(), decoded, "{text}");
-        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use beacon_relay::cli::connect;
 use beacon_relay::client::{
-    Client, ConnectError, Interruption, LoginError, Options, Reconnecting, SendError, SessionError,
-    State, Timeouts, udp,
+    Client, ConnectError, Interruption, LoginError, Options, ProxyError, Reconnecting, SendError,
+    SessionError, State, Timeouts, udp,
 };
 use beacon_relay::ids::NodeId;
 use beacon_relay::net::tls::Trust;
@@ -365,6 +365,7 @@ fn connect_args(url: &str, key: &Path) -> connect::Args {
         file: None,
         ca: None,
         relay_name: None,
+        proxy: None,
         raw: false,
     }
 }
@@ -414,24 +415,29 @@ async fn connect_that_is_refused_ends_with_what_to_do() {
     assert_eq!(error.lines().count(), 1);
 }
 
-#[tokio::test]
-async fn wss_needs_a_certificate_that_is_trusted() {
+/// The server's side of TLS with a certificate of its own for `localhost`.
+fn tls_acceptor() -> (tokio_rustls::TlsAcceptor, rcgen::Certificate) {
     use rustls::pki_types::PrivateKeyDer;
-    use sha2::{Digest as _, Sha256};
     use std::sync::Arc;
 
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = certified.cert.der().clone();
-    let fingerprint = Sha256::digest(&certificate).into();
     let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
+        .with_single_cert(vec![certified.cert.der().clone()], key)
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    (tokio_rustls::TlsAcceptor::from(Arc::new(config)), certified.cert)
+}
+
+#[tokio::test]
+async fn wss_needs_a_certificate_that_is_trusted() {
+    use sha2::{Digest as _, Sha256};
+
+    let (acceptor, certificate) = tls_acceptor();
+    let fingerprint = Sha256::digest(certificate.der()).into();
     let relay = Relay::start(u32::MAX).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("wss://127.0.0.1:{}", listener.local_addr().unwrap().port());
@@ -457,4 +463,72 @@ async fn wss_needs_a_certificate_that_is_trusted() {
     assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
     assert!(error.needs_attention(), "{error}");
     assert!(proxy.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn https_proxy_gets_its_credentials_under_tls_only() {
+    let (acceptor, certificate) = tls_acceptor();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, certificate.pem()).unwrap();
+    let relay = Relay::start(u32::MAX).await;
+    let behind = relay.url.trim_start_matches("ws://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let proxy = tokio::spawn(async move {
+        // Whoever does not trust the certificate says nothing.
+        let (tcp, _) = listener.accept().await.unwrap();
+        assert!(acceptor.accept(tcp).await.is_err());
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut tls = acceptor.accept(tcp).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tls.read_u8().await.unwrap());
+        }
+        tls.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let mut plain = tokio::net::TcpStream::connect(behind).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut tls, &mut plain).await;
+        String::from_utf8(head).unwrap()
+    });
+
+    let mut options = options("ws://relay.test:7", 1);
+    options.proxy = format!("https://me:secret@localhost:{port}").parse().unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let wrong = folder.path().join("wrong.pem");
+    std::fs::write(&wrong, other.cert.pem()).unwrap();
+    options.trust = Trust::CaFile(wrong);
+    let error = Client::connect(&options).await.unwrap_err();
+    let expected = matches!(&error, ConnectError::Proxy(ProxyError::Handshake { .. }));
+    assert!(expected && error.needs_attention(), "{error}");
+
+    options.trust = Trust::CaFile(ca);
+    let mut client = Client::connect(&options).await.unwrap();
+    client.send_to(node(1), b"through a proxy").await.unwrap();
+    assert_eq!(&*client.recv().await.unwrap().unwrap().payload, b"through a proxy");
+    client.bye().await.unwrap();
+    let head = proxy.await.unwrap();
+    assert!(head.starts_with("CONNECT relay.test:7 HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn proxy_that_stays_silent_is_a_timeout_of_its_step() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = options("ws://relay.test", 1);
+    options.proxy = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    options.timeouts.connect = SHORT;
+    let error = Client::connect(&options).await.unwrap_err();
+    let through = "connecting through the proxy";
+    assert!(matches!(error, ConnectError::Timeout { step, .. } if step == through), "{error}");
+}
+
+#[tokio::test]
+async fn stream_that_leads_to_the_relay_passes_no_proxy() {
+    let (listener, mut options) = listen().await;
+    let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    options.proxy = "http://nobody.test".parse().unwrap();
+    let relay = async { relay::log_in(&mut accept(&listener).await).await };
+    let (client, logged_in) = tokio::join!(Client::connect_over(stream, &options), relay);
+    client.unwrap();
+    assert_eq!(logged_in, node(1));
 }
