@@ -321,10 +321,11 @@ impl Directory {
         self.registry()?.beacons().await
     }
 
-    /// Whether the last attempt to reach the registry went well; `None` without one.
+    /// Whether the last attempt to reach the registry went well, and it answers in time; `None`
+    /// without one.
     #[must_use]
     pub fn registry_is_up(&self) -> Option<bool> {
-        self.0.registry.as_ref().map(|registry| !registry.is_down())
+        self.0.registry.as_ref().map(|registry| registry.is_up())
     }
 
     /// Whether the registry answered the last look-up with an error; `None` without one.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::backoff::Backoff;
@@ -43,6 +43,10 @@ const PREFERENCE: Duration = Duration::from_millis(100);
 
 /// How long a look-up that nobody waits for waits for a connection other than the first.
 const SPARED: Duration = Duration::from_secs(1);
+
+/// After how long the first connection is made again if it was closed while it was idle: then
+/// it is known whether the registry is there.
+const RENEW: Duration = Duration::from_secs(30);
 
 /// How soon a connection looks again at requests that it leaves to others.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -109,15 +113,22 @@ impl Connection {
             match self.attempt().await {
                 // Closed while nobody wanted anything: dialled again when somebody does.
                 Ok(()) if self.index > 0 => self.registry.queue.backlog().await,
-                Ok(()) => self.registry.queue.waiting().await,
-                Err(problem)
-                    if problem.refused_mode && self.registry.health.fall_back(self.speaks) =>
-                {
+                Ok(()) => {
+                    let _waited = timeout(RENEW, self.registry.queue.waiting()).await;
+                }
+                Err(problem) if problem.refused_mode && self.falls_back() => {
                     debug!(error = problem.error, "no binary mode at the registry, trying JSON");
                 }
                 Err(problem) => self.recover(&problem).await,
             }
         }
+    }
+
+    /// Whether the registry is to be spoken to otherwise, since it refused or closed this
+    /// connection. While another one is there, that says nothing of how it speaks.
+    fn falls_back(&self) -> bool {
+        let health = &self.registry.health;
+        health.is_cut_off() && health.fall_back(self.speaks)
     }
 
     async fn attempt(&mut self) -> Result<(), Problem> {
@@ -197,6 +208,7 @@ impl Connection {
                 }
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
                     self.give_up_first();
+                    registry.health.set_silent(true);
                     // Slow is not absent: that is no reason to speak otherwise.
                     return Err(Problem::new(Failure::Timeout, format!("no answer within {wait:?}")));
                 }
@@ -340,10 +352,8 @@ impl Connection {
             }
             _ => return Err(Problem::new(Failure::Malformed, "a response to another request")),
         };
-        if !self.answered {
-            self.answered = true;
-            self.registry.health.answering(self.index);
-        }
+        self.answered = true;
+        self.registry.health.set_silent(false);
         match refused {
             Some(text) => self.registry.health.report(Failure::Refused, &text),
             None => self.registry.health.well(mode),

@@ -28,12 +28,14 @@ pub(super) struct Health {
     down: AtomicBool,
     /// The last look-up that was answered was answered with an error.
     refuses: AtomicBool,
-    /// Which connections are there and have answered, a bit for each.
-    answering: AtomicU64,
+    /// A request was not answered in time, and nothing was answered since.
+    silent: AtomicBool,
     /// How long an answer is awaited, in milliseconds.
     wait: AtomicU64,
     /// Requests without an answer on each connection.
     loads: Box<[AtomicUsize]>,
+    /// Held while a connection comes or the last one goes, so that `down` is what came last.
+    changing: Mutex<()>,
     agreed: Mutex<Agreed>,
     said: Mutex<Said>,
     pub(super) failures: Labelled<Failure>,
@@ -62,9 +64,10 @@ impl Health {
             address,
             down: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
-            answering: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
             wait: AtomicU64::new(0),
             loads: (0..connections).map(|_| AtomicUsize::new(NOT_CONNECTED)).collect(),
+            changing: Mutex::default(),
             agreed: Mutex::new(TRIAL),
             said: Mutex::default(),
             failures: Labelled::default(),
@@ -102,30 +105,40 @@ impl Health {
         self.loads.len()
     }
 
+    /// Whether the registry was reached, and has not been silent since.
+    pub(super) fn is_up(&self) -> bool {
+        !self.is_down() && !self.silent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
     pub(super) fn connected(&self, index: usize) {
+        let _changing = self.changing.lock();
         self.set_load(index, 0);
         self.down.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn disconnected(&self, index: usize) {
         self.set_load(index, NOT_CONNECTED);
-        self.answering.fetch_and(!(1 << index), Ordering::Relaxed);
     }
 
-    /// A connection has ended or was not made, without an answer: the registry is down unless it
-    /// answers on another one. Returns whether it is.
+    /// Whether no connection is there.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.loads.iter().all(|load| load.load(Ordering::Relaxed) == NOT_CONNECTED)
+    }
+
+    /// A connection has ended or was not made, without an answer: the registry is down unless
+    /// another one is there, which fails in its turn if that is of no use. Returns whether it is.
     pub(super) fn fail(&self) -> bool {
-        let down = self.answering.load(Ordering::Relaxed) == 0;
+        let _changing = self.changing.lock();
+        let down = self.is_cut_off();
         if down {
             self.down.store(true, Ordering::Relaxed);
             self.said.lock().well = false;
         }
         down
-    }
-
-    /// The registry has answered on this connection.
-    pub(super) fn answering(&self, index: usize) {
-        self.answering.fetch_or(1 << index, Ordering::Relaxed);
     }
 
     pub(super) fn set_load(&self, index: usize, load: usize) {

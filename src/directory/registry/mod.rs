@@ -423,6 +423,11 @@ impl Registry {
         (removed, changed)
     }
 
+    /// Whether the registry was reached, and has not been silent since.
+    pub(super) fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
     /// Whether the last answer to a look-up was an error.
     pub(super) fn refuses(&self) -> bool {
         self.health.refuses()
@@ -477,8 +482,8 @@ impl Registry {
         families.extend([
             family::gauge_value(
                 "pilot_beacon_registry_up",
-                "1 unless the last attempt to reach the registry failed.",
-                f64::from(u8::from(!self.is_down())),
+                "1 unless the last attempt to reach the registry failed, or it did not answer in time.",
+                f64::from(u8::from(self.is_up())),
             ),
             family::labelled(
                 "pilot_beacon_registry_failures_total",

@@ -35,11 +35,19 @@ struct Throttling {
     seen: Arc<Mutex<Seen>>,
     /// One after the other: how long each look-up takes.
     takes: Duration,
+    /// How many connections it takes; it closes others.
+    most: usize,
 }
 
 impl Throttling {
     async fn serve(self, mut stream: DuplexStream) {
-        self.seen.lock().connections += 1;
+        {
+            let mut seen = self.seen.lock();
+            seen.connections += 1;
+            if seen.connections > self.most {
+                return;
+            }
+        }
         let began = Instant::now();
         let mut count = 0_u32;
         let mut last_second = VecDeque::new();
@@ -97,13 +105,17 @@ struct InMemory {
 }
 
 fn in_memory(connections: usize, takes: Duration) -> InMemory {
+    limited(connections, takes, usize::MAX)
+}
+
+fn limited(connections: usize, takes: Duration, most: usize) -> InMemory {
     let settings =
         RegistrySettings { connections, ..RegistrySettings::new("registry.test:9000".to_owned()) };
     let mut target = Target::new(settings.address.clone(), None).unwrap();
     let (dialled, mut listening) = mpsc::unbounded_channel();
     target.memory = Some(dialled);
     let (registry, connections) = Registry::at(target, settings, Arc::default());
-    let throttling = Throttling { seen: Arc::default(), takes };
+    let throttling = Throttling { seen: Arc::default(), takes, most };
     let seen = Arc::clone(&throttling.seen);
     let mut running = JoinSet::new();
     running.spawn(connections.run());
@@ -201,6 +213,16 @@ async fn registry_that_takes_2_seconds_for_each_look_up_is_no_registry_without_b
     assert!(took <= SECOND * 9, "{took:?} for 12");
     assert_eq!(registry.health.failures.total(), 0);
     assert!(seen.lock().connections >= 3, "{:?}", seen.lock());
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_that_takes_one_connection_only_is_asked_on_that_one() {
+    let InMemory { registry, seen, _running } = limited(4, SECOND / 20, 1);
+    let took = storm(&registry, 1..101).await;
+    assert!(took < SECOND * 8, "{took:?}");
+    sleep(MINUTE).await;
+    storm(&registry, 101..102).await;
+    assert!(registry.is_up() && seen.lock().in_json == 0, "{:?}", seen.lock());
 }
 
 #[tokio::test(start_paused = true)]
