@@ -266,6 +266,7 @@ mod tests {
                 beacons: 0,
                 packets_queued: 0,
                 packets_dropped: 0,
+                switches: BTreeMap::new(),
                 expected_drops: Vec::new(),
                 cluster: None,
             }),

@@ -49,6 +49,8 @@ pub struct Status {
     pub packets_queued: u64,
     /// Packets that were dropped, but for the reasons of `expected_drops`.
     pub packets_dropped: u64,
+    /// What operators can switch off: `on` or `off`.
+    pub switches: BTreeMap<&'static str, &'static str>,
     /// Reasons for which packets are dropped all the time and nothing is wrong.
     pub expected_drops: Vec<&'static str>,
     /// The cluster, where the relay is part of one.

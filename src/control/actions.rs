@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
+use tracing::info;
 
-use super::answers::{self, Kicked, Peer, Peers, Top};
+use super::answers::{self, Kicked, Peer, Peers, Thrown, Top};
 use super::audit::Audit;
 use super::explain::Explanation;
 use super::guesses::Guesses;
@@ -23,9 +24,9 @@ use crate::cluster::{Cluster, Elsewhere};
 use crate::config::{AuditPolicy, Config};
 use crate::directory::Directory;
 use crate::ids::NodeId;
-use crate::metrics::{Event, Labelled, Traffic, What, family};
+use crate::metrics::{Event, Labelled, Traffic, What, Word as _, family};
 use crate::peers::{End, Table};
-use crate::relay::{NotNotified, Notified};
+use crate::relay::{NotNotified, Notified, Switch, Switches};
 use crate::words;
 
 /// Actions that are carried out at a time: a list of all peers takes memory and a core.
@@ -73,6 +74,8 @@ pub struct Parts {
     pub directory: Directory,
     /// The cluster, where there is one.
     pub cluster: Option<Arc<Cluster>>,
+    /// What can be switched off.
+    pub switches: Arc<Switches>,
     /// Notifies a node that is here.
     pub notify: Box<dyn Fn(NodeId) -> Result<Notified, NotNotified> + Send + Sync>,
     /// The main numbers, as `/status` has them.
@@ -236,6 +239,7 @@ impl Actions {
                 json(&Kicked { node: node.number(), session, endpoint })
             }
             Action::Notify { node } => self.notify(node).await,
+            Action::Switch { switch, on } => self.throw(switch, on),
             Action::Drain {} => {
                 self.note(None, "drain");
                 json(&orders.give(Task::Drain).await?)
@@ -249,6 +253,25 @@ impl Actions {
                 json(&orders.give(Task::Log(filter.clone())).await?)
             }
         }
+    }
+
+    fn throw(&self, switch: Switch, on: bool) -> Result<String, Refused> {
+        let was_on = self.parts.switches.set(switch, on);
+        if on != was_on {
+            info!(switch = switch.word(), on, "an operator has thrown a switch");
+        }
+        self.note(
+            None,
+            match (switch, on) {
+                (Switch::Punch, true) => "punch_on",
+                (Switch::Punch, false) => "punch_off",
+                (Switch::Relay, true) => "relay_on",
+                (Switch::Relay, false) => "relay_off",
+                (Switch::Discover, true) => "discover_on",
+                (Switch::Discover, false) => "discover_off",
+            },
+        );
+        json(&Thrown { switch: switch.word(), on, was_on })
     }
 
     async fn notify(&self, node: NodeId) -> Result<String, Refused> {

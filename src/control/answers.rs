@@ -107,6 +107,14 @@ pub(super) struct Kicked {
     pub(super) endpoint: bool,
 }
 
+/// What became of a switch.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Thrown {
+    pub(super) switch: &'static str,
+    pub(super) on: bool,
+    pub(super) was_on: bool,
+}
+
 /// How a node was notified.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Notified {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::LogFilter;
 use crate::ids::NodeId;
+use crate::relay::Switch;
 use crate::words;
 
 pub use actions::{Actions, Parts, Refused};
@@ -77,6 +78,14 @@ pub enum Action {
         #[serde(with = "node_number")]
         node: NodeId,
     },
+    /// Serves one kind of traffic, or drops it, until the next start.
+    Switch {
+        /// Which.
+        #[serde(with = "switch_word")]
+        switch: Switch,
+        /// Whether it is served from here on.
+        on: bool,
+    },
     /// Sends the peers away and ends, as SIGTERM does.
     Drain {},
     /// Reads keys and settings again.
@@ -107,6 +116,7 @@ impl Action {
         match self {
             Self::Kick { .. }
             | Self::Notify { .. }
+            | Self::Switch { .. }
             | Self::Drain {}
             | Self::Reload { .. }
             | Self::LogLevel { .. } => true,
@@ -181,6 +191,24 @@ mod node_number {
     }
 }
 
+/// A switch as its word.
+mod switch_word {
+    use serde::de::{Deserialize as _, Deserializer, Error as _};
+    use serde::ser::Serializer;
+
+    use crate::metrics::Word as _;
+    use crate::relay::Switch;
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+    pub(super) fn serialize<S: Serializer>(switch: &Switch, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(switch.word())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Switch, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// A log filter as an operator writes it.
 mod filter_text {
     use serde::de::{Deserialize as _, Deserializer, Error as _};
@@ -209,6 +237,10 @@ mod tests {
             (r#"{"action":"status"}"#, Action::Status {}),
             (r#"{"action":"peers"}"#, Action::Peers { limit: DEFAULT_PEERS }),
             (r#"{"action":"kick","node":7}"#, Action::Kick { node }),
+            (
+                r#"{"action":"switch","switch":"relay","on":false}"#,
+                Action::Switch { switch: Switch::Relay, on: false },
+            ),
             (r#"{"action":"reload","force":true}"#, Action::Reload { force: true }),
             (
                 r#"{"action":"log-level","filter":"debug"}"#,
@@ -230,6 +262,9 @@ mod tests {
             r#"{"action":"kick","node":7,"nodes":8}"#,
             r#"{"action":"status","node":7}"#,
             r#"{"action":"log-level","filter":"loud"}"#,
+            r#"{"action":"switch","switch":"sync","on":false}"#,
+            r#"{"action":"switch","switch":"punch","on":"off"}"#,
+            r#"{"action":"switch","switch":"punch"}"#,
             r#"{"action":"shutdown"}"#,
             "[]",
             "",

@@ -59,6 +59,12 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         Drop::DirectProbe => {
             "a probe for a direct way, as daemons in compat mode send over WebSocket all the time"
         }
+        Drop::PunchOff => "an operator has switched punches off (`switch punch on`)",
+        Drop::RelayOff => "an operator has switched relaying off (`switch relay on`)",
+        Drop::DiscoverOff => {
+            "an operator has switched Discovers off, so that endpoints are neither made nor moved \
+             (`switch discover on`)"
+        }
         Drop::PunchRateLimited => "over --punch-rate punches a second, of all nodes together",
         Drop::PunchSourceLimited => "more than one punch a second of one address",
         Drop::PunchUnknownTarget => "a side of the punch has no UDP endpoint here",

@@ -337,6 +337,7 @@ mod tests {
             traffic: Arc::new(Traffic::default()),
             directory: Directory::open(settings).unwrap(),
             cluster: None,
+            switches: Arc::default(),
             notify: Box::new(|_| Err(crate::relay::NotNotified::NotHere)),
             status: Box::new(|| Value::Null),
             orders,

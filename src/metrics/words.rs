@@ -82,6 +82,12 @@ words! {
         PunchOverWss => "punch_over_wss",
         /// A probe for a direct way to another node: likewise.
         DirectProbe => "direct_probe",
+        /// An operator has switched punches off.
+        PunchOff => "punch_off",
+        /// An operator has switched relaying off.
+        RelayOff => "relay_off",
+        /// An operator has switched Discovers off.
+        DiscoverOff => "discover_off",
         /// Over the punches a second of the relay.
         PunchRateLimited => "punch_rate_limited",
         /// Over the punches a second of the source address.

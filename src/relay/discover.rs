@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use ed25519_dalek::VerifyingKey;
 
-use super::Relay;
 use super::departures::Departures;
 use super::udp::{Worker, back_to};
+use super::{Relay, Switch};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
 use crate::net::local::Locality;
@@ -27,13 +27,21 @@ impl Relay {
         shard: &Shard,
     ) {
         let whose = Whose { sender: discover.node, dest: None };
-        if !worker.admits_question(datagram.from.ip(), &self.rules.load(), now) {
+        let refused = if !self.switches.is_on(Switch::Discover) {
+            Some(Drop::DiscoverOff)
+        } else if !worker.admits_question(datagram.from.ip(), &self.rules.load(), now) {
+            Some(Drop::DiscoverLimited)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
             // It is not answered, but keeps the endpoint that it comes from: or a flood in the
-            // name of an address would have all nodes behind that address forgotten.
+            // name of an address would have all nodes behind that address forgotten, and so
+            // would an operator.
             if let Some(node) = discover.node {
                 let _seen = self.table.sender(node, datagram.from, now);
             }
-            return shard.dropped_of(whose, Drop::DiscoverLimited, 1, now);
+            return shard.dropped_of(whose, reason, 1, now);
         }
         let claimed = match discover.node {
             Some(node) => self.claim_by_discover(worker, node, discover, datagram, now, shard),

@@ -11,6 +11,7 @@ mod discover;
 mod notify;
 mod punch;
 mod routing;
+mod switches;
 mod udp;
 mod wss;
 
@@ -34,6 +35,7 @@ use crate::wire::beacon::DecodeError;
 pub use beacons::Beacons;
 pub use notify::{NotNotified, Notified};
 pub use punch::{GrantQueue, PunchRules};
+pub use switches::{NoSwitch, Switch, Switches};
 pub use udp::Worker;
 
 /// A node's session here.
@@ -77,6 +79,7 @@ pub struct Relay {
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
     local: LocalAddresses,
+    switches: Arc<Switches>,
 }
 
 impl std::fmt::Debug for Relay {
@@ -113,6 +116,7 @@ impl Relay {
             quiet,
             notices: notify::Notices::default(),
             local,
+            switches: Arc::default(),
         });
         if let Some(cluster) = &relay.cluster {
             let weak = Arc::downgrade(&relay);
@@ -124,6 +128,12 @@ impl Relay {
     /// Goes on by these rules, from the next batch on.
     pub fn update(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
+    }
+
+    /// What operators can switch off.
+    #[must_use]
+    pub const fn switches(&self) -> &Arc<Switches> {
+        &self.switches
     }
 
     /// The beacons that this relay knows.

@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::Relay;
 use super::departures::{Departures, Target};
 use super::udp::Worker;
+use super::{Relay, Switch};
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
@@ -110,6 +110,9 @@ impl Relay {
         now: Instant,
         shard: &Shard,
     ) -> Result<Option<Sides>, Drop> {
+        if !self.switches.is_on(Switch::Punch) {
+            return Err(Drop::PunchOff);
+        }
         let (source, rules) = (datagram.from.ip(), self.rules.load());
         let allowed = rules.punch.allow.contains(source);
         // The worker's own bucket first: a flood must not make the threads wait for a lock.
@@ -119,7 +122,12 @@ impl Relay {
         if !allowed && !self.take_from_source(source, now) {
             return Err(Drop::PunchSourceLimited);
         }
-        self.claim(worker, request.requester, datagram, false, now, shard)?;
+        if self.switches.is_on(Switch::Discover) {
+            self.claim(worker, request.requester, datagram, false, now, shard)?;
+        } else if !self.table.sender(request.requester, datagram.from, now).is_endpoint {
+            // A punch would make or move the endpoint, as a Discover does.
+            return Err(Drop::DiscoverOff);
+        }
         let sides = self.sides(request.requester, request.target, now)?;
         match request.grant {
             Some(grant) if grant.expiry <= unix_seconds() => Err(Drop::GrantExpired),
@@ -181,6 +189,9 @@ impl Relay {
         let now = Instant::now();
         let shard = self.traffic.shard();
         let whose = Whose::packet(requester, target);
+        if !self.switches.is_on(Switch::Punch) {
+            return shard.dropped_of(whose, Drop::PunchOff, 1, now);
+        }
         let sides = match self.sides(requester, target, now) {
             Ok(sides) => sides,
             Err(reason) => return shard.dropped_of(whose, reason, 1, now),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::departures::{Body, Departures, Target};
-use super::{Relay, Session};
+use super::{Relay, Session, Switch};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
 use crate::peers::{Arrival, Destination, Record, Source};
@@ -48,6 +48,12 @@ impl Relay {
         shard: &Shard,
     ) -> bool {
         let count = flow.packets.len() as u64;
+        // The canary flies on: it shows that the relay could serve.
+        if flow.canary.is_none() && !self.switches.is_on(Switch::Relay) {
+            shard.dropped_of(flow.whose(), Drop::RelayOff, count, now);
+            // Wherever the destination is, it need not be looked for elsewhere.
+            return true;
+        }
         let from = match flow.transport {
             Transport::Beacon => From::Beacon,
             Transport::Cluster => From::Relay,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::departures::Departures;
 use super::routing::Flow;
-use super::{Relay, Session, decode_reason, limit_reason};
+use super::{Relay, Session, Switch, decode_reason, limit_reason};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport, Whose};
 use crate::peers::{self, Arrival, Realm, Record};
@@ -114,6 +114,10 @@ impl Relay {
         if discover.node.is_some_and(|node| node != session.id()) {
             let whose = Whose::sender(session.id());
             return shard.dropped_of(whose, Drop::DiscoverForOther, 1, now);
+        }
+        if !self.switches.is_on(Switch::Discover) {
+            let whose = Whose::sender(session.id());
+            return shard.dropped_of(whose, Drop::DiscoverOff, 1, now);
         }
         // An address question is nobody's, and changes nothing for this node either.
         if discover.extended && discover.node.is_some() {

@@ -68,6 +68,8 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
             ),
         ]);
     });
+    let switches = Arc::clone(parts.relay.switches());
+    registry.add(move |families| switches.families(families));
     if let Some(cluster) = parts.cluster.map(Arc::clone) {
         registry.add(move |families| cluster.families(families));
     }
@@ -127,6 +129,11 @@ pub(super) fn status(
         beacons: relay.beacons().sources(),
         packets_queued: traffic.packets_queued(),
         packets_dropped: traffic.packets_dropped_unexpectedly(),
+        switches: relay
+            .switches()
+            .iter()
+            .map(|(name, is_on)| (name, if is_on { "on" } else { "off" }))
+            .collect(),
         expected_drops: Drop::ALL
             .iter()
             .filter(|reason| reason.is_expected())

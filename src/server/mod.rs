@@ -275,6 +275,7 @@ impl Server {
             traffic: Arc::clone(&traffic),
             directory: directory.clone(),
             cluster,
+            switches: Arc::clone(relay.switches()),
             notify: {
                 let relay = Arc::clone(&relay);
                 Box::new(move |node| relay.notify(node, Instant::now()))

@@ -111,6 +111,9 @@ function show(snapshot) {
   const failed = Object.entries(snapshot.failed).map(([part, reason]) => `${part}: ${reason}`);
   byId('phase').textContent = isUnready ? `not ready: ${failed.join('; ')}` : snapshot.phase;
   byId('phase').dataset.state = isUnready ? 'unready' : snapshot.phase;
+  const off = Object.keys(snapshot.switches).filter((name) => snapshot.switches[name] === 'off');
+  byId('switches').hidden = off.length === 0;
+  byId('switches').textContent = `off: ${off.join(', ')}`;
   byId('uptime').textContent = age(snapshot.uptime_seconds);
   const { cluster } = snapshot;
   byId('cluster-fact').hidden = !cluster;

@@ -11,6 +11,7 @@ use crate::config::{Flags, Layers, LogFilter, Surroundings};
 use crate::control::client::{AskError, PATIENCE, ask};
 use crate::control::{Action, DEFAULT_PEERS, DEFAULT_TALKERS};
 use crate::ids::NodeId;
+use crate::relay::Switch;
 
 /// What is asked of a running relay.
 #[derive(Debug, Subcommand)]
@@ -57,6 +58,17 @@ pub(super) enum Control {
         #[command(flatten)]
         relay: Relay,
     },
+    /// Switch one kind of traffic off, or on again: punch, relay or discover. A restart has all on
+    Switch {
+        /// Which: punch, relay or discover
+        #[arg(value_name = "SWITCH")]
+        switch: Switch,
+        /// On or off
+        #[arg(value_name = "STATE")]
+        state: State,
+        #[command(flatten)]
+        relay: Relay,
+    },
     /// Send all peers away over the drain time, then end, as SIGTERM does
     Drain {
         #[command(flatten)]
@@ -91,6 +103,15 @@ pub(super) enum Control {
         #[command(flatten)]
         relay: Relay,
     },
+}
+
+/// Whether something is served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(super) enum State {
+    /// It is.
+    On,
+    /// It is dropped.
+    Off,
 }
 
 /// Which relay, and how to print.
@@ -132,6 +153,9 @@ impl Control {
             Self::Top { count, relay } => (Action::Top { count }, relay),
             Self::Kick { node, relay } => (Action::Kick { node }, relay),
             Self::Notify { node, relay } => (Action::Notify { node }, relay),
+            Self::Switch { switch, state, relay } => {
+                (Action::Switch { switch, on: state == State::On }, relay)
+            }
             Self::Drain { relay } => (Action::Drain {}, relay),
             Self::Reload { force, relay } => (Action::Reload { force }, relay),
             Self::LogLevel { filter, relay } => {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::text;
 use crate::control::Action;
+use crate::metrics::Word as _;
 
 /// The text of an answer.
 pub(super) fn show(action: &Action, answer: &Value) -> String {
@@ -23,6 +24,10 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
                 [was("session", "its session ends"), was("endpoint", "its endpoint is gone")];
             let done: Vec<_> = done.into_iter().flatten().collect();
             format!("kicked node {node}: {}\n", done.join(", "))
+        }
+        Action::Switch { switch, on: true } => format!("{} is on\n", switch.word()),
+        Action::Switch { switch, on: false } => {
+            format!("{} is off until it is switched on, or the relay is restarted\n", switch.word())
         }
         Action::Notify { node } => {
             let over = match at(answer, &["address"]) {

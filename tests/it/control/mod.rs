@@ -6,6 +6,7 @@ mod http;
 mod notify;
 mod record;
 mod socket;
+mod switches;
 mod trouble;
 
 use std::path::Path;

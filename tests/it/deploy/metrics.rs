@@ -68,6 +68,7 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("registry_saves_total", "src/directory/registry/tests/failures.rs", NAME),
     ("registry_up", "tests/it/registry.rs", NAME),
     ("reloads_total", "tests/it/changes.rs", NAME),
+    ("switch_on", "tests/it/control/switches.rs", NAME),
     ("udp_kernel_dropped_total", "tests/it/udp.rs", NAME),
     ("wss_accept_errors_total", "tests/it/upgrade.rs", NAME),
     ("wss_contested_nodes", "tests/it/takeover.rs", NAME),
