@@ -386,9 +386,16 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        let udp = async {
+            match &self.threads {
+                Some(threads) => threads.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ended = self.tasks.join_next() => {}
             () = self.wss.failed() => {}
+            () = udp => {}
             () = cluster => {}
         }
     }

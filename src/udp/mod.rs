@@ -25,6 +25,9 @@ use crate::relay::{Relay, Worker};
 /// Wait after the kernel refused to receive at all.
 const ERROR_BACKOFF: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether a thread has ended.
+const FAILURE_LOOK: Duration = Duration::from_secs(1);
+
 #[cfg(target_os = "linux")]
 type Socket = udp::BatchSocket;
 #[cfg(not(target_os = "linux"))]
@@ -134,6 +137,13 @@ impl Threads {
         }
     }
 
+    /// Waits until a thread has ended without being told to: a failure of ours.
+    pub async fn failed(&self) {
+        while !self.threads.iter().any(JoinHandle::is_finished) {
+            tokio::time::sleep(FAILURE_LOOK).await;
+        }
+    }
+
     /// Stops the threads and waits for them: 100 ms at most, the time of a receive.
     pub fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -177,6 +187,17 @@ fn receive(relay: &Relay, mut worker: Worker, stop: &AtomicBool, counters: &Coun
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn thread_that_has_ended_is_noticed() {
+        let (stop, counters) = (Arc::<AtomicBool>::default(), Arc::<Counters>::default());
+        let threads = vec![thread::spawn(thread::park), thread::spawn(|| {})];
+        let threads = Threads { stop, counters, threads };
+
+        threads.failed().await;
+
+        threads.threads[0].thread().unpark();
+    }
 
     #[test]
     fn port_of_another_program_is_not_shared() {
