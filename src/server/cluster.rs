@@ -194,4 +194,17 @@ mod tests {
         }
         server.shutdown().await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn relay_with_a_clone_serves_on_and_says_that_it_is_not_well() {
+        let (server, _folder) = relay_on_a_mesh().await;
+        let cluster = &server.cluster.as_ref().expect("it is part of one").cluster;
+
+        cluster.cloned(&"192.0.2.1:9100");
+
+        let readiness = server.vitals.readiness();
+        let part = &readiness.parts["cluster"];
+        assert!(readiness.ready && part.condition == crate::admin::Condition::Degraded);
+        assert!(part.reason.contains("cluster.key"), "{}", part.reason);
+    }
 }

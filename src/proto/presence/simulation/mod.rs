@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::Presence;
+use super::{Presence, Reject};
 use crate::ids::{NodeId, PublicKey, RelayId};
 use crate::wire::cluster::Standing;
 
@@ -78,6 +78,21 @@ fn run_all(seeds: std::ops::Range<u64>) {
             });
         }
     });
+}
+
+/// That the seeds with few takeovers show what they are for.
+#[test]
+fn takeovers_are_held_back_where_few_are_allowed() {
+    let held_back = |seed| {
+        let mut world = World::new(seed, Instant::now());
+        world.live();
+        let rejects = world.relays.iter().map(|relay| relay.presence.stats().rejects);
+        let at = Reject::ALL.iter().position(|reason| *reason == Reject::TakeoverLimited).unwrap();
+        rejects.map(|rejects| rejects[at]).sum::<u64>()
+    };
+    let with_few = (0..10).map(|n| held_back(4 * n)).filter(|count| *count > 0).count();
+    let with_many: u64 = (0..10).map(|n| held_back(4 * n + 1)).sum();
+    assert!(with_few >= 5 && with_many == 0, "{with_few} of 10, {with_many}");
 }
 
 #[test]
