@@ -73,7 +73,7 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         Drop::GrantInvalid => "the punch's target did not sign its grant",
         Drop::GrantQueueFull => "too many grants wait for verification",
         Drop::SyncFromStranger => "a Sync from an address that is no listed beacon",
-        Drop::SyncLimited => "a Sync too soon after the last, or from one beacon too many",
+        Drop::SyncLimited => "a Sync too soon after the last, or from one source too many",
         Drop::LookupFull => "too many packets wait for the answer to where the destination is",
         Drop::Overtaken => {
             "the destination came to this relay while the packet waited for a look-up"

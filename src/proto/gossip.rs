@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
+use super::network::Client;
 use crate::ids::NodeId;
 
 /// How often a Sync goes to each peer beacon.
@@ -19,17 +20,40 @@ pub const SOURCE_TIMEOUT: Duration = Duration::from_secs(90);
 /// bound what is learnt to a million nodes.
 pub const MAX_SOURCES: usize = 64;
 
+/// Most sources of one host that are not listed with their port: a beacon sends from one port,
+/// and from another one after a restart behind a NAT. Whoever forges a beacon's address takes
+/// no more places than these.
+pub const MAX_PORTS: usize = 4;
+
 /// A source is listened to at most once in this time: a tenth of its interval, so that a
-/// flood of Syncs costs no more than ten of them.
+/// flood of Syncs costs no more than ten of them. A host gets a new port as seldom.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A source that comes back after this time is settled: half an interval, since who sends
+/// twice at once has not come back.
+const SETTLES_AFTER: Duration = Duration::from_secs(5);
+
+/// A settled source that missed two Syncs, and the time of a third, is settled no more.
+const SETTLED_FOR: Duration = Duration::from_secs(30);
 
 /// Why a Sync is not taken in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// Too soon after the last.
+    /// Too soon after the last of the source, or after another new port of its host.
     TooSoon,
     /// One source too many.
     TooMany,
+}
+
+/// What a Sync changed.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Taken<'a> {
+    /// A source that was forgotten to make room, with what it had published.
+    pub evicted: Option<(SocketAddr, Vec<NodeId>)>,
+    /// The nodes that the source no longer publishes.
+    pub gone: Vec<NodeId>,
+    /// Those that it does.
+    pub nodes: &'a [NodeId],
 }
 
 /// The sources and the nodes that each has published.
@@ -40,35 +64,110 @@ pub struct Gossip<S = RandomState> {
 
 #[derive(Debug)]
 struct Source {
+    host: Client,
+    /// Its address and port are configured or registered.
+    is_listed: bool,
+    since: Instant,
     heard: Instant,
     nodes: Vec<NodeId>,
 }
 
+impl Source {
+    /// Whether no other source takes its place: it is listed, or it keeps coming back.
+    fn stays(&self, now: Instant) -> bool {
+        let came_back = self.heard >= self.since + SETTLES_AFTER;
+        self.is_listed || came_back && now < self.heard + SETTLED_FOR
+    }
+}
+
 impl<S: BuildHasher> Gossip<S> {
-    /// Takes in a Sync, which replaces all that its source published before; returns the
-    /// nodes that the source no longer publishes, and those that it does.
+    /// Takes in a Sync, which replaces all that its source published before. `is_listed` says
+    /// that the very address and port are a beacon's: such a source takes the place of others,
+    /// and never loses its own.
     ///
     /// # Errors
     /// Why it is ignored.
     pub fn receive(
         &mut self,
         source: SocketAddr,
+        is_listed: bool,
         nodes: impl Iterator<Item = NodeId>,
         now: Instant,
-    ) -> Result<(Vec<NodeId>, &[NodeId]), Refused> {
-        match self.sources.get(&source) {
+    ) -> Result<Taken<'_>, Refused> {
+        let evicted = match self.sources.get(&source) {
             Some(known) if now < known.heard + MIN_INTERVAL => return Err(Refused::TooSoon),
-            None if self.sources.len() >= MAX_SOURCES => return Err(Refused::TooMany),
-            Some(_) | None => {}
-        }
+            Some(_) => None,
+            None => self.make_room(Client::of(source.ip()), is_listed, now)?,
+        };
+        let evicted = evicted
+            .and_then(|evicted| self.sources.remove_entry(&evicted))
+            .map(|(address, source)| (address, source.nodes));
         let mut nodes: Vec<_> = nodes.collect();
         nodes.sort_unstable();
         nodes.dedup();
-        let known = self.sources.entry(source).or_insert(Source { heard: now, nodes: Vec::new() });
+        let known = self.sources.entry(source).or_insert_with(|| Source {
+            host: Client::of(source.ip()),
+            is_listed,
+            since: now,
+            heard: now,
+            nodes: Vec::new(),
+        });
+        known.is_listed = is_listed;
         known.heard = now;
         let before = std::mem::replace(&mut known.nodes, nodes);
         let gone = before.into_iter().filter(|node| known.nodes.binary_search(node).is_err());
-        Ok((gone.collect(), &known.nodes))
+        Ok(Taken { evicted, gone: gone.collect(), nodes: &known.nodes })
+    }
+
+    /// Finds a place for a new source of a host: a source to evict, or none where there is room.
+    fn make_room(
+        &self,
+        host: Client,
+        is_listed: bool,
+        now: Instant,
+    ) -> Result<Option<SocketAddr>, Refused> {
+        let is_full = self.sources.len() >= MAX_SOURCES;
+        if is_listed {
+            let anybody = |source: &Source| !source.is_listed;
+            return if !is_full {
+                Ok(None)
+            } else {
+                // Who keeps coming back goes last.
+                let stranger = self.longest_silent(|source| !source.stays(now));
+                let victim = stranger.or_else(|| self.longest_silent(anybody));
+                victim.map(Some).ok_or(Refused::TooMany)
+            };
+        }
+        let is_new = |source: &Source| !source.is_listed && now < source.since + MIN_INTERVAL;
+        if self.sources.values().any(|source| source.host == host && is_new(source)) {
+            return Err(Refused::TooSoon);
+        }
+        let own = self.ports(host);
+        let of_host = if own >= MAX_PORTS {
+            host
+        } else if is_full {
+            // The host with the most gives one to a host that has fewer even then.
+            let largest = self.sources.values().filter(|source| !source.stays(now));
+            let largest = largest.map(|source| source.host).max_by_key(|host| self.ports(*host));
+            match largest {
+                Some(largest) if self.ports(largest) >= own + 2 => largest,
+                Some(_) | None => host,
+            }
+        } else {
+            return Ok(None);
+        };
+        let victim = self.longest_silent(|source| source.host == of_host && !source.stays(now));
+        victim.map(Some).ok_or(Refused::TooMany)
+    }
+
+    /// How many sources of a host are not listed.
+    fn ports(&self, host: Client) -> usize {
+        self.sources.values().filter(|source| source.host == host && !source.is_listed).count()
+    }
+
+    fn longest_silent(&self, may_go: impl Fn(&Source) -> bool) -> Option<SocketAddr> {
+        let sources = self.sources.iter().filter(|(_, source)| may_go(source));
+        sources.min_by_key(|(_, source)| source.heard).map(|(address, _)| *address)
     }
 
     /// Drops the sources that have been silent for too long; returns each with its nodes.
@@ -101,7 +200,8 @@ mod tests {
         let t0 = Instant::now();
         let mut gossip: Gossip = Gossip::default();
         let mut gone = |port, nodes: &[u32], now| {
-            gossip.receive(source(port), ids(nodes).into_iter(), now).map(|(gone, _)| gone)
+            let taken = gossip.receive(source(port), false, ids(nodes).into_iter(), now);
+            taken.map(|taken| taken.gone)
         };
         assert_eq!(gone(1, &[1, 2, 3], t0), Ok(ids(&[])));
         let later = t0 + SYNC_INTERVAL;
@@ -113,22 +213,110 @@ mod tests {
     fn silent_source_is_dropped_after_ninety_seconds() {
         let t0 = Instant::now();
         let mut gossip: Gossip = Gossip::default();
-        gossip.receive(source(1), ids(&[1]).into_iter(), t0).unwrap();
-        gossip.receive(source(2), ids(&[2]).into_iter(), t0 + SYNC_INTERVAL).unwrap();
+        receive(&mut gossip, source(1), false, t0).unwrap();
+        receive(&mut gossip, source(2), false, t0 + SYNC_INTERVAL).unwrap();
         assert_eq!(gossip.expire(t0 + SOURCE_TIMEOUT - SYNC_INTERVAL), []);
         assert_eq!(gossip.expire(t0 + SOURCE_TIMEOUT), [(source(1), ids(&[1]))]);
         assert_eq!(gossip.sources(), 1);
+    }
+
+    /// A Sync of node 1; the source that was evicted for it.
+    fn receive(
+        gossip: &mut Gossip,
+        from: SocketAddr,
+        is_listed: bool,
+        now: Instant,
+    ) -> Result<Option<SocketAddr>, Refused> {
+        let taken = gossip.receive(from, is_listed, ids(&[1]).into_iter(), now)?;
+        Ok(taken.evicted.map(|(address, nodes)| {
+            assert_eq!(nodes, ids(&[1]));
+            address
+        }))
+    }
+
+    /// Some address of each of many hosts.
+    fn host(number: u8) -> SocketAddr {
+        SocketAddr::from(([198, 51, 100, number], 9001))
+    }
+
+    #[test]
+    fn forged_ports_of_a_listed_address_shut_no_beacon_out() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::default();
+        let settled = source(9_002);
+        receive(&mut gossip, settled, false, t0).unwrap();
+        let mut now = t0 + SYNC_INTERVAL;
+        receive(&mut gossip, settled, false, now).unwrap();
+        for port in 1..=64 {
+            now += MIN_INTERVAL;
+            let evicted = receive(&mut gossip, source(port), false, now).unwrap();
+            // Three beside the one that keeps coming back; the oldest goes first.
+            assert_eq!(evicted, (port > 3).then(|| source(port - 3)), "{port}");
+            if port % 10 == 0 {
+                receive(&mut gossip, settled, false, now).unwrap();
+            }
+        }
+        assert_eq!(gossip.sources(), MAX_PORTS);
+        assert_eq!(receive(&mut gossip, source(9_001), true, now), Ok(None), "the listed port");
+        assert_eq!(receive(&mut gossip, host(1), false, now), Ok(None), "another beacon");
+    }
+
+    #[test]
+    fn host_gets_a_new_port_once_a_second_and_a_listed_one_at_once() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::default();
+        receive(&mut gossip, source(1), false, t0).unwrap();
+        assert_eq!(receive(&mut gossip, source(2), false, t0), Err(Refused::TooSoon));
+        assert_eq!(receive(&mut gossip, source(2), true, t0), Ok(None));
+        assert_eq!(receive(&mut gossip, source(3), false, t0 + MIN_INTERVAL), Ok(None));
+    }
+
+    #[test]
+    fn full_gossip_has_a_place_for_each_host_that_has_none() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::default();
+        // Forgers have all places of 16 listed addresses, and keep coming back with some.
+        for port in 0..4u16 {
+            let now = t0 + MIN_INTERVAL * u32::from(port);
+            for number in 0..16 {
+                let from = SocketAddr::new(host(number).ip(), port + 1);
+                assert_eq!(receive(&mut gossip, from, false, now), Ok(None));
+            }
+        }
+        let now = t0 + SYNC_INTERVAL;
+        for number in 0..16 {
+            let from = SocketAddr::new(host(number).ip(), 1);
+            receive(&mut gossip, from, false, now).unwrap();
+        }
+        for number in 16..48 {
+            let evicted = receive(&mut gossip, host(number), false, now).unwrap();
+            assert!(evicted.is_some_and(|evicted| evicted.port() > 1), "{evicted:?}");
+        }
+        assert_eq!(gossip.sources(), MAX_SOURCES);
+        // Those that are left keep coming back, or are alone: only a listed one takes a place.
+        let later = now + SETTLES_AFTER;
+        for number in 16..48 {
+            receive(&mut gossip, host(number), false, later).unwrap();
+        }
+        assert!(receive(&mut gossip, host(99), true, later).unwrap().is_some());
+        assert_eq!(gossip.sources(), MAX_SOURCES);
     }
 
     #[test]
     fn flood_of_syncs_and_of_sources_is_bounded() {
         let t0 = Instant::now();
         let mut gossip: Gossip = Gossip::default();
-        gossip.receive(source(1), ids(&[1]).into_iter(), t0).unwrap();
-        assert_eq!(gossip.receive(source(1), ids(&[2]).into_iter(), t0), Err(Refused::TooSoon));
-        for port in 2..=64 {
-            gossip.receive(source(port), ids(&[1]).into_iter(), t0).unwrap();
+        receive(&mut gossip, host(1), false, t0).unwrap();
+        assert_eq!(receive(&mut gossip, host(1), false, t0), Err(Refused::TooSoon));
+        for number in 2..=64 {
+            receive(&mut gossip, host(number), false, t0).unwrap();
         }
-        assert_eq!(gossip.receive(source(65), ids(&[1]).into_iter(), t0), Err(Refused::TooMany));
+        assert_eq!(receive(&mut gossip, host(65), false, t0), Err(Refused::TooMany));
+        for port in 1..=64u16 {
+            let listed = SocketAddr::new(host(66).ip(), port);
+            assert!(receive(&mut gossip, listed, true, t0).unwrap().is_some());
+        }
+        assert_eq!(receive(&mut gossip, host(67), true, t0), Err(Refused::TooMany));
+        assert_eq!(gossip.sources(), MAX_SOURCES);
     }
 }

@@ -15,7 +15,7 @@ use crate::ids::{BeaconId, NodeId};
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
 use crate::net::udp::{Run, canonical};
 use crate::peers::Table;
-use crate::proto::gossip::{Gossip, Refused};
+use crate::proto::gossip::{Gossip, Refused, Taken};
 use crate::wire::beacon::{MAX_SYNC_NODES, Sync, encode_sync};
 
 type Addresses = HashSet<SocketAddr, RandomState>;
@@ -104,13 +104,19 @@ impl Beacons {
             return shard.dropped(Drop::SyncLimited, 1);
         }
         let mut gossip = self.gossip.lock();
-        match gossip.receive(from, sync.nodes(), now) {
-            Ok((gone, nodes)) => {
+        match gossip.receive(from, self.is_listed(from), sync.nodes(), now) {
+            Ok(Taken { evicted, gone, nodes }) => {
                 // Within the lock, or two Syncs of one source could be told out of order.
+                if let Some((evicted, nodes)) = &evicted {
+                    table.unlearn(nodes, *evicted);
+                }
                 table.unlearn(&gone, from);
                 table.learn(nodes, from);
                 if !self.sources.load().contains(&from) {
                     let mut sources = Addresses::clone(&self.sources.load());
+                    if let Some((evicted, _)) = evicted {
+                        sources.remove(&evicted);
+                    }
                     sources.insert(from);
                     self.sources.store(sources.into());
                 }

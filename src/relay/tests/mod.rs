@@ -389,3 +389,27 @@ fn spec_6_4_own_address_that_cannot_be_told_is_refused() {
     assert_eq!(look("198.51.100.1:9001", "192.0.2.1"), Locality::Foreign);
     assert_eq!(look("127.0.0.9:9001", "192.0.2.1"), Locality::Local);
 }
+
+#[test]
+fn forged_syncs_from_the_ports_of_a_beacon_shut_no_beacon_out() {
+    let (mut relay, t0) = (Fixture::new(), Instant::now());
+    let other = at(9);
+    relay.relay.beacons.list([at(8), other]);
+    let sync = |node: u8| [7, 0, 0, 0, 8, 0, 1, 0, 0, 0, node];
+    let mut now = t0;
+    for port in 5_000..5_064 {
+        now += SECOND;
+        relay.one(SocketAddr::new(at(8).ip(), port), &sync(30), now);
+    }
+    assert!(relay.relay.beacons.sources() <= 4);
+    relay.one(at(8), &sync(31), now);
+    relay.one(other, &sync(32), now);
+    for (node, beacon) in [(31, at(8)), (32, other)] {
+        let whole = packet(2, node, b"x");
+        assert_eq!(relay.one(at(2), &whole, now), [(beacon, whole.clone())]);
+    }
+    // What a forgotten source published is forgotten with it.
+    assert_eq!(relay.relay.table.learnt_count(), 3);
+    relay.relay.expire_beacons(now + SECOND * 90);
+    assert_eq!((relay.relay.beacons.sources(), relay.relay.table.learnt_count()), (0, 0));
+}
