@@ -1,4 +1,8 @@
 //! What an address counts as, where there is a bound for each client or for each network.
+//!
+//! Clients that reach the relay over IPv4 through a translator (NAT64 or SIIT, RFC 6052) have
+//! addresses of one IPv6 prefix. The IPv4 address that is embedded in theirs is what counts, or
+//! all of them would be one client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -11,7 +15,7 @@ impl Client {
     /// The client of an address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
+        match translated(ip) {
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
                 Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
@@ -37,7 +41,7 @@ impl Network {
     /// The network of an address.
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
+        match translated(ip) {
             IpAddr::V4(ip) => Self(u64::from(u32::from(ip) >> 8)),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
@@ -52,6 +56,21 @@ impl Network {
     #[must_use]
     pub const fn alone(number: u64) -> Self {
         Self(number & (ALONE - 1) | ALONE)
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for, where it is mapped or of the well-known
+/// prefix 64:ff9b::/96; else the address.
+fn translated(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => match ip.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+                let [.., a, b, c, d] = ip.octets();
+                [a, b, c, d].into()
+            }
+            _ => ip.into(),
+        },
+        ip @ IpAddr::V4(_) => ip,
     }
 }
 
@@ -70,6 +89,18 @@ mod tests {
         assert_ne!(client("198.51.100.1"), client("198.51.100.2"));
         assert_eq!(client("2001:db8:0:1::1"), client("2001:db8:0:1:ffff::2"));
         assert_ne!(client("2001:db8:0:1::1"), client("2001:db8:0:2::1"));
+    }
+
+    #[test]
+    fn clients_behind_one_translator_count_as_the_ipv4_addresses_that_they_have() {
+        let client = |text: &str| Client::of(text.parse().unwrap());
+        assert_eq!(client("64:ff9b::198.51.100.1"), client("198.51.100.1"));
+        assert_ne!(client("64:ff9b::198.51.100.1"), client("64:ff9b::198.51.100.2"));
+        assert_eq!(network("64:ff9b::198.51.100.1"), network("198.51.100.9"));
+        assert_ne!(network("64:ff9b::198.51.100.1"), network("64:ff9b::198.51.101.1"));
+        // Of a /96 only: the rest of the block is no prefix of translators.
+        assert_eq!(client("64:ff9b:0:0:1::1"), client("64:ff9b:0:0:2::2"));
+        assert_eq!(client("64:ff9b:1::1"), client("64:ff9b:1::2"));
     }
 
     #[test]
