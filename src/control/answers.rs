@@ -1,5 +1,6 @@
 //! What is answered about peers: as it is now, from the table.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -72,6 +73,9 @@ pub(super) struct EndpointView {
     pub(super) silence: f64,
     /// Silent for two heartbeats: little is sent there.
     pub(super) is_quiet: bool,
+    /// Our address that it talks to, where we have several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) local: Option<IpAddr>,
 }
 
 /// A list of peers.
@@ -199,6 +203,7 @@ impl EndpointView {
             age: seconds(endpoint.age),
             silence: seconds(endpoint.silence),
             is_quiet: endpoint.view.quiet,
+            local: endpoint.view.local,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where a node is, by which way it is reached, and what became of its last packets.
 
+use std::fmt::Write as _;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::cluster::Elsewhere;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::{Dropped, Word as _};
+use crate::net::udp::is_gone;
 
 /// Drops that are told, the latest first.
 const DROPS: usize = 50;
@@ -103,7 +105,17 @@ impl Explanation {
             None => None,
         };
         let elsewhere = cluster.as_ref().and_then(|cluster| cluster.elsewhere.as_ref());
-        let (place, path) = path(&here, elsewhere, key);
+        let (place, mut path) = path(&here, elsewhere, key);
+        if place == "udp"
+            && let Some(gone) = here.endpoint.as_ref().and_then(|endpoint| endpoint.local)
+            && is_gone(gone)
+        {
+            write!(
+                path,
+                "; it talks to our address {gone}, which is gone: packets leave from another"
+            )
+            .expect("a string takes all");
+        }
         let now = Instant::now();
         let drops = parts.traffic.drops_of(node, now).into_iter().take(DROPS).map(Lost::from);
         let events = parts.traffic.events.of(node, EVENTS).into_iter().map(Recorded::from);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cells::assert_balance;
+use crate::control::say;
 use crate::harness::{Node, PATIENCE, Relay};
 use crate::peer::{Peer, UdpNode, frame, relay as packet};
 
@@ -90,6 +91,41 @@ pub(crate) fn ip(arguments: &str) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn node_known_by_an_address_of_ours_that_was_removed_still_gets_its_packets() {
+    let namespace = Namespace::new();
+    let Namespace { name, here, there } = &namespace;
+    let second = free_network(Ipv4Addr::new(198, 18, 0, 0), 4, std::process::id() + 0x2000);
+    let second = Ipv4Addr::from(second);
+    ip(&format!("-n {name} address add {second}/32 dev lo"));
+    ip(&format!("route add {second}/32 via {there} dev {name}"));
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", name, env!("CARGO_BIN_EXE_beacon-relay")]);
+    let bind = format!("{there}:0");
+    let binds = ["--wss-bind", &bind, "--admin-bind", &bind, "--udp-bind", "0.0.0.0:0"];
+    let arguments = [&binds[..], &["--public-plaintext"]].concat();
+    let relay = Relay::with_nodes_by(command, &[&Node::new(11)], &arguments);
+    let node = |ours: Ipv4Addr, id| {
+        let relay = SocketAddr::from((ours, relay.udp.port()));
+        let node = UdpNode::at(&format!("{here}:0"), relay, id);
+        assert_eq!(node.observed(), node.address());
+        node
+    };
+    let (known, sender) = (node(second, 21), node(*there, 22));
+    sender.relay(21, b"before");
+    assert_eq!(known.delivery(), (22, b"before".to_vec()));
+
+    ip(&format!("-n {name} address delete {second}/32 dev lo"));
+
+    sender.relay(21, b"after");
+    assert_eq!(known.delivery(), (22, b"after".to_vec()));
+    let gone = "pilot_beacon_udp_send_retries_total{reason=\"source_gone\"}";
+    assert!(relay.metric(gone) >= 1.0);
+    assert_balance(&relay);
+    let explained = say(&relay, &["explain", "21"]);
+    assert!(explained.contains(&format!("{second}, which is gone")), "{explained}");
 }
 
 #[test]

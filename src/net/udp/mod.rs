@@ -125,7 +125,8 @@ impl Default for Received {
 pub struct Run<'a> {
     /// Where the packets go.
     pub to: SocketAddr,
-    /// Our address that they leave from; the kernel's choice where there is none.
+    /// Our address that they leave from; the kernel's choice where there is none, or where it
+    /// is gone.
     pub from: Option<IpAddr>,
     /// The packets, one behind the other.
     pub bytes: &'a [u8],
@@ -241,6 +242,14 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
         },
         SocketAddr::V4(_) => address,
     }
+}
+
+/// Whether an address was this machine's own and is not any more; not where that cannot be
+/// found out.
+#[must_use]
+pub fn is_gone(ip: IpAddr) -> bool {
+    // The kernel lets nobody bind to an address that is not here.
+    std::net::UdpSocket::bind((ip, 0)).is_err_and(|error| super::bind::is_missing(&error))
 }
 
 /// Whether a failed receive says nothing of the socket: the timeout, a signal, or an ICMP

@@ -3,6 +3,9 @@
 //! A device that computes no checksums takes no segmented run at all (EIO). A route whose MTU
 //! is smaller than the segments refuses only those to its own destinations (EINVAL,
 //! EMSGSIZE): whoever makes the path to itself narrow must not slow down all others.
+//!
+//! An address of ours that was removed cannot be sent from: what should leave from it leaves
+//! from the kernel's choice, until it is there again.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::is_gone;
+
 /// After this time segmentation is tried again: a device or a route may be another by then, and
 /// an attempt an hour costs nothing.
 const SEGMENTS_AGAIN: Duration = Duration::from_secs(3_600);
@@ -19,22 +24,35 @@ const SEGMENTS_AGAIN: Duration = Duration::from_secs(3_600);
 /// Destinations that are remembered; of more, the oldest is forgotten and asked again.
 const DESTINATIONS: usize = 256;
 
+/// After this time an address of ours that was gone is tried again.
+const SOURCE_AGAIN: Duration = Duration::from_secs(10);
+
+/// For this time an address that is here is not looked for again, whatever the kernel refuses:
+/// that a destination has no route is no reason for more system calls.
+const SOURCE_HERE: Duration = Duration::from_secs(1);
+
+/// Addresses of ours that are judged at a time; for more, sends fail.
+const SOURCES: usize = 16;
+
 /// Why packets were sent once more, in another way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Retry {
     /// Segmentation was refused: one by one.
     Segments,
+    /// Our address that they should leave from is gone: from the kernel's choice.
+    Source,
 }
 
 impl Retry {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Segments];
+    pub const ALL: [Self; 2] = [Self::Segments, Self::Source];
 
     /// The word of its metric.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Segments => "segments_refused",
+            Self::Source => "source_gone",
         }
     }
 }
@@ -67,8 +85,18 @@ pub(super) struct Remembered {
     segments: Option<Instant>,
     /// Segmentation towards a destination.
     narrow: HashMap<IpAddr, Instant>,
+    /// Addresses of ours that the kernel would not send from; at most [`SOURCES`].
+    sources: Vec<Source>,
     /// When the first of these ends.
     first_end: Option<Instant>,
+}
+
+/// An address of ours, and whether it is gone.
+#[derive(Debug)]
+struct Source {
+    address: IpAddr,
+    is_gone: bool,
+    until: Instant,
 }
 
 impl Refusals {
@@ -109,7 +137,50 @@ impl Refusals {
     }
 }
 
+impl Refusals {
+    /// Whether a send failed because the address that it should leave from is not ours any
+    /// more. Asks the system where that is not known.
+    pub(super) fn is_of_source(&self, error: &io::Error, from: IpAddr, now: Instant) -> bool {
+        let may_be = matches!(
+            error.raw_os_error(),
+            Some(
+                libc::EINVAL
+                    | libc::EADDRNOTAVAIL
+                    | libc::ENETUNREACH
+                    | libc::EHOSTUNREACH
+                    | libc::ENODEV
+            )
+        );
+        if !may_be {
+            return false;
+        }
+        let mut remembered = self.remembered.lock();
+        remembered.forget(now);
+        if let Some(source) = remembered.sources.iter().find(|source| source.address == from) {
+            return source.is_gone;
+        }
+        if remembered.sources.len() == SOURCES {
+            return false;
+        }
+        let is_gone = is_gone(from);
+        if is_gone {
+            tracing::info!(address = %from, "an address of ours is gone: replies leave from another");
+            count(Retry::Source);
+        }
+        let until = now + if is_gone { SOURCE_AGAIN } else { SOURCE_HERE };
+        remembered.sources.push(Source { address: from, is_gone, until });
+        remembered.ends_at(until);
+        self.any.store(true, Ordering::Relaxed);
+        is_gone
+    }
+}
+
 impl Remembered {
+    /// Whether an address is known not to be ours any more.
+    pub(super) fn lacks(&self, address: IpAddr) -> bool {
+        self.sources.iter().any(|source| source.is_gone && source.address == address)
+    }
+
     /// Whether runs to a destination may be segmented.
     pub(super) fn takes_segments(&self, to: IpAddr) -> bool {
         self.segments.is_none() && !self.narrow.contains_key(&to)
@@ -133,7 +204,10 @@ impl Remembered {
         if self.first_end.is_some_and(|first| first <= now) {
             self.segments = self.segments.filter(|until| *until > now);
             self.narrow.retain(|_, until| *until > now);
-            self.first_end = self.narrow.values().chain(&self.segments).min().copied();
+            self.sources.retain(|source| source.until > now);
+            let sources = self.sources.iter().map(|source| &source.until);
+            self.first_end =
+                self.narrow.values().chain(&self.segments).chain(sources).min().copied();
         }
         self.first_end.is_some()
     }
@@ -190,6 +264,24 @@ mod tests {
         assert_eq!(remembered.narrow.len(), DESTINATIONS);
         assert!(remembered.takes_segments(host(0)));
         assert!(!remembered.takes_segments(host(DESTINATIONS as u32)));
+    }
+
+    #[test]
+    fn address_that_is_here_is_asked_for_once_a_second_and_one_that_is_gone_every_ten() {
+        let refusals = Refusals::default();
+        let now = Instant::now();
+        let here = IpAddr::from([127, 0, 0, 1]);
+        assert!(!refusals.is_of_source(&error(libc::ENETUNREACH), here, now));
+        assert!(refusals.is_of_source(&error(libc::EINVAL), host(99), now));
+        assert!(!refusals.is_of_source(&error(libc::EPERM), host(98), now));
+        let mut remembered = refusals.remembered.lock();
+        assert_eq!(remembered.sources.len(), 2);
+        assert!(remembered.lacks(host(99)) && !remembered.lacks(here));
+
+        remembered.forget(now + SOURCE_HERE);
+        assert_eq!(remembered.sources.len(), 1);
+        remembered.forget(now + SOURCE_AGAIN);
+        assert!(!remembered.lacks(host(99)));
     }
 
     #[test]

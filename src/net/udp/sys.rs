@@ -48,6 +48,15 @@ enum Stop {
     Full,
     /// The next run must go out without segmentation.
     Singly,
+    /// The next run must leave from the kernel's choice of address.
+    AnySource,
+}
+
+/// Runs that were refused as they were to go, and go in another way.
+#[derive(Clone, Copy, Default)]
+struct Again {
+    singly: Option<usize>,
+    any_source: Option<usize>,
 }
 
 impl BatchSocket {
@@ -80,14 +89,14 @@ impl BatchSocket {
     }
 
     /// Sends at most [`BATCH`] messages from `at` on, which moves behind what was sent or
-    /// refused, and is told of that. Run `singly` goes packet by packet.
+    /// refused; `sent` is told of that. Runs of `again` go in the way that is left to them.
     ///
     /// One sendmmsg, repeated behind each message that failed.
     fn send_batch(
         &self,
         runs: &[Run<'_>],
         at: &mut Position,
-        singly: Option<usize>,
+        again: Again,
         sent: &mut dyn FnMut(usize, usize, Result<(), SendError>),
     ) -> Result<(), Stop> {
         // They own nothing, so nobody has to drop those that were written.
@@ -106,9 +115,13 @@ impl BatchSocket {
         for ((((name, vector), control), message), end) in slots.zip(&mut ends) {
             let segmented = |run: &Run<'_>| {
                 let takes_segments = |refused: &Remembered| refused.takes_segments(run.to.ip());
-                singly != Some(next.run) && refused.as_deref().is_none_or(takes_segments)
+                again.singly != Some(next.run) && refused.as_deref().is_none_or(takes_segments)
             };
-            let Some((piece, behind)) = next.next(runs, segmented) else { break };
+            let Some((mut piece, behind)) = next.next(runs, segmented) else { break };
+            let lacks = |from: IpAddr| refused.as_deref().is_some_and(|known| known.lacks(from));
+            if again.any_source == Some(next.run) || piece.from.is_some_and(lacks) {
+                piece.from = None;
+            }
             let name = name.write(for_family(piece.to, self.address).into());
             let vector = vector.write(libc::iovec {
                 iov_base: piece.bytes.as_ptr().cast_mut().cast(),
@@ -162,8 +175,15 @@ impl BatchSocket {
             let piece = at.until(*end, runs);
             let packets = piece.packets();
             // Its packets may still pass.
+            let now = Instant::now();
+            if let Some(from) = piece.from
+                && again.any_source != Some(at.run)
+                && self.refusals.is_of_source(&error, from, now)
+            {
+                return Err(Stop::AnySource);
+            }
             let is_segmented = packets > 1;
-            if is_segmented && self.refusals.is_of_segments(&error, piece.to.ip(), Instant::now()) {
+            if is_segmented && self.refusals.is_of_segments(&error, piece.to.ip(), now) {
                 return Err(Stop::Singly);
             }
             sent(at.run, packets, Err(SendError::from(&error)));
@@ -236,11 +256,12 @@ impl Datagrams for BatchSocket {
 
     fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>)) {
         let mut at = Position::default();
-        let mut singly = None;
+        let mut again = Again::default();
         while at.run < runs.len() {
-            match self.send_batch(runs, &mut at, singly, sent) {
+            match self.send_batch(runs, &mut at, again, sent) {
                 Ok(()) => {}
-                Err(Stop::Singly) => singly = Some(at.run),
+                Err(Stop::Singly) => again.singly = Some(at.run),
+                Err(Stop::AnySource) => again.any_source = Some(at.run),
                 Err(Stop::Full) => {
                     // It will not have room for the next one either: to ask for each would
                     // only take time from those who read.

@@ -129,6 +129,29 @@ fn refused_segmentation_is_not_tried_again_for_every_run() {
 
 #[test]
 #[cfg(target_os = "linux")]
+fn packets_from_an_address_that_is_gone_leave_from_another() {
+    for (bind, gone) in
+        [("[::]:0", "192.0.2.99"), ("0.0.0.0:0", "192.0.2.99"), ("[::]:0", "2001:db8::99")]
+    {
+        let sender = BatchSocket::new(open(bind.parse().unwrap()).unwrap()).unwrap();
+        let from: IpAddr = gone.parse().unwrap();
+        let own = if from.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+        let receiver = &sockets(own)[0];
+        let to = receiver.address();
+        let single = Run { to, from: Some(from), bytes: &[1; 700], segment: 700 };
+        let long = Run { to, from: Some(from), bytes: &[2; 2_500], segment: 1_000 };
+        let passed = [(0, Ok(())), (1, Ok(())), (1, Ok(())), (1, Ok(()))];
+
+        assert_eq!(send(&sender, &[single, long]), (passed.to_vec(), 2), "{bind} {gone}");
+        assert_eq!(send(&sender, &[single, long]), (passed.to_vec(), 1), "{bind} {gone}");
+
+        let found = receive(&**receiver, 8);
+        assert!(found.iter().all(|(source, ..)| source.ip() == to.ip()));
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
 fn full_send_buffer_is_asked_once_for_all_that_is_left() {
     // A stream is a socket whose buffer a test can fill: it takes the same calls.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -70,6 +70,7 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("reloads_total", "tests/it/changes.rs", NAME),
     ("switch_on", "tests/it/control/switches.rs", NAME),
     ("udp_kernel_dropped_total", "tests/it/udp.rs", NAME),
+    ("udp_send_retries_total", "tests/it/veth.rs", NAME),
     ("wss_accept_errors_total", "tests/it/upgrade.rs", NAME),
     ("wss_contested_nodes", "tests/it/takeover.rs", NAME),
     ("wss_delayed", "tests/it/takeover.rs", NAME),
