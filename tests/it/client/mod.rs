@@ -3,15 +3,17 @@
 mod relay;
 mod transfer;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use beacon_relay::cli::connect;
 use beacon_relay::client::{
-    Client, ConnectError, Interruption, LoginError, Options, ProxyError, Reconnecting, SendError,
-    SessionError, State, Timeouts, udp,
+    Client, ConnectError, Interruption, LoginError, Options, Proxy, ProxyError, Reconnecting,
+    SendError, SessionError, State, Timeouts, udp,
 };
 use beacon_relay::ids::NodeId;
+use beacon_relay::net::resolve::Resolver;
 use beacon_relay::net::tls::Trust;
 use beacon_relay::wire::auth::{AUTH_OK, Generation};
 use beacon_relay::wire::beacon;
@@ -531,4 +533,32 @@ async fn stream_that_leads_to_the_relay_passes_no_proxy() {
     let (client, logged_in) = tokio::join!(Client::connect_over(stream, &options), relay);
     client.unwrap();
     assert_eq!(logged_in, node(1));
+}
+
+#[tokio::test]
+async fn address_that_answers_and_leads_to_no_relay_does_not_keep_a_node_from_the_next() {
+    let broken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = broken.local_addr().unwrap().port();
+    let good = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let mut options = options(&format!("ws://relay.test:{port}"), 1);
+    options.proxy = Proxy::None;
+    let addresses = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], 0)));
+    options.resolver = Resolver::new(1, move |_| Ok(addresses.to_vec()));
+
+    let (_sender, _receiver, mut state) = Reconnecting::start(options).unwrap().split();
+    // The first address takes the connection and closes it, whenever it is asked.
+    let closes = async {
+        loop {
+            drop(broken.accept().await.unwrap());
+        }
+    };
+    let relay = async {
+        let mut socket = accept(&good).await;
+        relay::log_in(&mut socket).await;
+        state.wait_for(|state| matches!(state, State::Connected)).await.unwrap();
+    };
+    tokio::select! {
+        () = closes => {}
+        connected = timeout(PATIENCE, relay) => connected.unwrap(),
+    }
 }
