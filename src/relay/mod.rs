@@ -5,6 +5,7 @@
 //! end. Discover, punch and Sync packets are meant for the relay and answered here.
 
 mod beacons;
+mod canary;
 mod cluster;
 mod departures;
 mod discover;
@@ -18,7 +19,7 @@ mod wss;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
@@ -33,6 +34,7 @@ use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
 use crate::wire::beacon::DecodeError;
 
 pub use beacons::Beacons;
+pub use canary::{Canary, SECRET as CANARY_SECRET};
 pub use notify::{NotNotified, Notified};
 pub use punch::{GrantQueue, PunchRules};
 pub use switches::{NoSwitch, Switch, Switches};
@@ -76,6 +78,8 @@ pub struct Relay {
     /// The other relays, where there are some.
     cluster: Option<Arc<Cluster>>,
     punches: punch::Punches,
+    /// Whose datagrams are answered past everything, while a flight lasts.
+    canary: ArcSwapOption<Canary>,
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
     local: LocalAddresses,
@@ -117,6 +121,7 @@ impl Relay {
             notices: notify::Notices::default(),
             local,
             switches: Arc::default(),
+            canary: ArcSwapOption::empty(),
         });
         if let Some(cluster) = &relay.cluster {
             let weak = Arc::downgrade(&relay);

@@ -226,6 +226,7 @@ impl Server {
             &directory,
             cluster.as_ref(),
             Arc::clone(&health),
+            threads.turns().clone(),
         );
         let vitals = Arc::new(vitals);
         let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(&table));
@@ -298,7 +299,8 @@ impl Server {
             Part::start(joining)
         });
 
-        vitals.start(&mut tasks, &wss, reloader.config()).await;
+        let udp_canary = crate::udp::Canary::new(&relay);
+        vitals.start(&mut tasks, &wss, udp_canary, reloader.config()).await;
         tasks.spawn(Arc::clone(&service).keep_telling());
         phase.send_replace(Phase::Running);
         let server = Self {

@@ -3,12 +3,14 @@
 //! Each thread receives a batch, has it routed, and sends what came of it, on the same
 //! socket. The kernel spreads the flows over the sockets, and keeps each on one.
 
+mod canary;
+
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use crate::metrics::{Counter, family};
 use crate::net::bind::{FreeBind, bind};
 use crate::net::udp::{self, BUFFER_SIZE, Datagrams, Received};
 use crate::relay::{Relay, Worker};
+
+pub use canary::{Canary, CanaryError};
 
 /// Wait after the kernel refused to receive at all.
 const ERROR_BACKOFF: Duration = Duration::from_millis(50);
@@ -89,10 +93,23 @@ fn warn_of_small_buffers(socket: &socket2::Socket) -> io::Result<()> {
     Ok(())
 }
 
+/// How often each thread has looked for datagrams: ten times a second at least, while it lives.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<[AtomicU64]>);
+
+impl Turns {
+    /// The numbers at this moment.
+    #[must_use]
+    pub fn now(&self) -> Vec<u64> {
+        self.0.iter().map(|turns| turns.load(Ordering::Relaxed)).collect()
+    }
+}
+
 /// The receiving threads; dropping them stops them.
 #[derive(Debug)]
 pub struct Threads {
     stop: Arc<AtomicBool>,
+    turns: Turns,
     counters: Arc<Counters>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -110,14 +127,25 @@ impl Threads {
     /// The system has no room for a thread.
     pub fn start(relay: &Arc<Relay>) -> io::Result<Self> {
         let (stop, counters) = (Arc::<AtomicBool>::default(), Arc::<Counters>::default());
-        let mut started = Self { stop, counters, threads: Vec::new() };
-        for (worker, number) in relay.workers().zip(0..) {
+        let turns = Turns(relay.workers().map(|_| AtomicU64::new(0)).collect());
+        let mut started = Self { stop, turns, counters, threads: Vec::new() };
+        for (number, worker) in relay.workers().enumerate() {
             let (relay, stop) = (Arc::clone(relay), Arc::clone(&started.stop));
+            let turns = started.turns.clone();
             let counters = Arc::clone(&started.counters);
             let thread = thread::Builder::new().name(format!("udp-{number}"));
-            started.threads.push(thread.spawn(move || receive(&relay, worker, &stop, &counters))?);
+            started.threads.push(thread.spawn(move || {
+                let turns = turns.0.get(number).expect("there is one for each thread");
+                receive(&relay, worker, &stop, turns, &counters);
+            })?);
         }
         Ok(started)
+    }
+
+    /// How often each thread has looked for datagrams.
+    #[must_use]
+    pub const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Appends the door's families to a scrape.
@@ -160,10 +188,17 @@ impl Drop for Threads {
     }
 }
 
-fn receive(relay: &Relay, mut worker: Worker, stop: &AtomicBool, counters: &Counters) {
+fn receive(
+    relay: &Relay,
+    mut worker: Worker,
+    stop: &AtomicBool,
+    turns: &AtomicU64,
+    counters: &Counters,
+) {
     let mut received = Received::new();
     let mut fails = false;
     while !stop.load(Ordering::Relaxed) {
+        turns.fetch_add(1, Ordering::Relaxed);
         // A packet that brings us down once must not end the thread, or its flows would be
         // lost with it.
         let batch = AssertUnwindSafe(|| relay.receive(&mut worker, &mut received));
@@ -192,7 +227,7 @@ mod tests {
     async fn thread_that_has_ended_is_noticed() {
         let (stop, counters) = (Arc::<AtomicBool>::default(), Arc::<Counters>::default());
         let threads = vec![thread::spawn(thread::park), thread::spawn(|| {})];
-        let threads = Threads { stop, counters, threads };
+        let threads = Threads { stop, turns: Turns(Arc::new([])), counters, threads };
 
         threads.failed().await;
 

@@ -4,10 +4,12 @@
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, Program};
+use crate::harness::{PATIENCE, Program, look_until};
 
 /// The address that is not there (RFC 5737).
 const LATE: &str = "192.0.2.77";
@@ -118,4 +120,34 @@ fn signal_ends_the_wait_for_an_address() {
     let id = relay.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
     relay.wait_for_success();
+}
+
+#[test]
+fn relay_whose_udp_is_cut_off_was_ready() {
+    let namespace = Namespace::new();
+    namespace.add_address();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = namespace.serve(&folder, "--udp-bind", &["--canary-interval=100ms"]);
+    let relay = Program::start(&mut command);
+    relay.wait_for_line("listening");
+    let failed = || {
+        let mut status = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        status.args(["status", "--json", "--state-dir"]).arg(folder.path());
+        let answer: Value = serde_json::from_slice(&status.output().unwrap().stdout).unwrap();
+        answer["failed"].get("udp").is_some()
+    };
+    assert!(!failed(), "{}", relay.log());
+
+    let rule = |words: &str| ip(&format!("-n {} rule {words}", namespace.0));
+    // Before the rule that finds all local addresses.
+    rule("add pref 10 lookup local");
+    rule("del pref 0");
+    rule("add pref 5 ipproto udp prohibit");
+    let end = Instant::now() + PATIENCE;
+    look_until(end, || failed().then_some(())).unwrap_or_else(|| panic!("{}", relay.log()));
+    relay.wait_for_line("the relay does not serve its canary");
+    rule("del pref 5");
+    relay.wait_for_line("the canary is served again");
+    let end = Instant::now() + PATIENCE;
+    look_until(end, || (!failed()).then_some(())).unwrap_or_else(|| panic!("{}", relay.log()));
 }

@@ -1,5 +1,6 @@
 //! Sends the canary off by the clock, and remembers how it came back.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ use tracing::{info, warn};
 
 use crate::admin::{Condition, Part};
 use crate::config::Config;
-use crate::metrics::{Buckets, Histogram, Labelled, family};
-use crate::words;
-use crate::wss::{self, CanaryError, FrameSink};
+use crate::metrics::{Buckets, Histogram, Labelled, Transport, Word as _, family};
+use crate::wss::FrameSink;
+use crate::{udp, words, wss};
 
 /// Longest flight; a peer's patience.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -44,7 +45,7 @@ const TIME: Buckets = &[
 
 words! {
     /// How a flight ended.
-    enum Landing {
+    pub(super) enum Landing {
         Ok => "ok",
         Connect => "connect",
         Login => "login",
@@ -53,27 +54,68 @@ words! {
     }
 }
 
-impl From<&CanaryError> for Landing {
-    fn from(error: &CanaryError) -> Self {
-        match error {
-            CanaryError::Connect(_) => Self::Connect,
-            CanaryError::Login(_) => Self::Login,
-            CanaryError::Late(_) => Self::Timeout,
-            CanaryError::Session(_) | CanaryError::Send(_) | CanaryError::Ended => Self::Session,
+/// A canary that can be sent off.
+pub(super) trait Flight: Send + Sync {
+    /// Why it may go wrong.
+    type Error: Failure;
+
+    /// Makes one flight, within `limit`; how long it took.
+    fn fly(&self, limit: Duration) -> impl Future<Output = Result<Duration, Self::Error>> + Send;
+}
+
+impl<S: FrameSink> Flight for wss::Server<S> {
+    type Error = wss::CanaryError;
+
+    async fn fly(&self, limit: Duration) -> Result<Duration, wss::CanaryError> {
+        self.fly_canary(limit).await
+    }
+}
+
+impl Flight for udp::Canary {
+    type Error = udp::CanaryError;
+
+    async fn fly(&self, limit: Duration) -> Result<Duration, udp::CanaryError> {
+        self.there_and_back(limit).await
+    }
+}
+
+/// Why a flight went wrong.
+pub(super) trait Failure: fmt::Debug + fmt::Display + Send + 'static {
+    /// What it counts as.
+    fn landing(&self) -> Landing;
+}
+
+impl Failure for wss::CanaryError {
+    fn landing(&self) -> Landing {
+        match self {
+            Self::Connect(_) => Landing::Connect,
+            Self::Login(_) => Landing::Login,
+            Self::Late(_) => Landing::Timeout,
+            Self::Session(_) | Self::Send(_) | Self::Ended => Landing::Session,
         }
     }
 }
 
-/// How the canary fares.
+impl Failure for udp::CanaryError {
+    fn landing(&self) -> Landing {
+        match self {
+            Self::Send(_) => Landing::Connect,
+            Self::Late(_) => Landing::Timeout,
+        }
+    }
+}
+
+/// How a canary fares: that over WebSocket, or that over UDP.
 #[derive(Debug)]
-pub(super) struct Canary {
-    state: Mutex<State>,
+pub(super) struct Canary<E> {
+    over: Transport,
+    state: Mutex<State<E>>,
     time: Histogram,
     landings: Labelled<Landing>,
 }
 
 #[derive(Debug)]
-struct State {
+struct State<E> {
     /// Between flights; none are made where it is zero.
     interval: Duration,
     /// When the next flight begins, unless it is under way.
@@ -84,24 +126,25 @@ struct State {
     took: Option<Duration>,
     /// Flights since then.
     failures: u32,
-    error: Option<CanaryError>,
+    error: Option<E>,
 }
 
-impl Canary {
-    pub(super) fn new(interval: Duration) -> Self {
+impl<E: Failure> Canary<E> {
+    pub(super) fn new(over: Transport, interval: Duration) -> Self {
         let landed = Instant::now();
         let due = landed + interval;
         let state = State { interval, due, landed, took: None, failures: 0, error: None };
-        Self { state: Mutex::new(state), time: Histogram::new(TIME), landings: Labelled::default() }
+        let (state, landings) = (Mutex::new(state), Labelled::default());
+        Self { over, state, time: Histogram::new(TIME), landings }
     }
 
     /// Makes one flight.
-    pub(super) async fn fly<S: FrameSink>(&self, server: &wss::Server<S>) {
-        self.note(server.fly_canary(LIMIT).await);
+    pub(super) async fn fly(&self, flight: &impl Flight<Error = E>) {
+        self.note(flight.fly(LIMIT).await);
     }
 
-    fn note(&self, flight: Result<Duration, CanaryError>) {
-        let landing = flight.as_ref().map_or_else(Landing::from, |_| Landing::Ok);
+    fn note(&self, flight: Result<Duration, E>) {
+        let landing = flight.as_ref().map_or_else(Failure::landing, |_| Landing::Ok);
         self.landings.of(landing).increment();
         let mut state = self.state.lock();
         state.landed = Instant::now();
@@ -109,14 +152,16 @@ impl Canary {
             Ok(took) => {
                 self.time.observe(took);
                 if state.failures >= FAILURES {
-                    info!(failures = state.failures, "the canary is served again");
+                    let over = self.over.word();
+                    info!(over, failures = state.failures, "the canary is served again");
                 }
                 (state.took, state.failures, state.error) = (Some(took), 0, None);
             }
             Err(error) => {
                 state.failures += 1;
                 if state.failures == FAILURES || state.took.is_none() && state.failures == 1 {
-                    warn!(%error, "the relay does not serve its canary: peers may not be served either");
+                    let over = self.over.word();
+                    warn!(over, %error, "the relay does not serve its canary: peers may not be served either");
                 }
                 state.error = Some(error);
             }
@@ -136,9 +181,9 @@ impl Canary {
     }
 
     /// Makes a flight whenever one is due, for ever.
-    pub(super) async fn keep_flying<S: FrameSink>(
+    pub(super) async fn keep_flying(
         &self,
-        server: Arc<wss::Server<S>>,
+        flight: &impl Flight<Error = E>,
         mut config: watch::Receiver<Arc<Config>>,
     ) {
         loop {
@@ -146,7 +191,7 @@ impl Canary {
             let due = self.next(interval, Instant::now());
             let wait = sleep_until(due.unwrap_or_else(Instant::now).into());
             tokio::select! {
-                () = wait, if due.is_some() => self.fly(&server).await,
+                () = wait, if due.is_some() => self.fly(flight).await,
                 Ok(()) = config.changed() => {}
                 // Off, and nobody can change that any more.
                 else => return std::future::pending().await,
@@ -182,19 +227,25 @@ impl Canary {
     /// Whether the relay has stopped to get to it, although it once did: what a restart mends.
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         let state = self.state.lock();
-        let is_late = state.error.as_ref().is_some_and(CanaryError::is_late);
+        let is_late = state.error.as_ref().is_some_and(|e| e.landing() == Landing::Timeout);
         let has_failed = state.took.is_some() && state.failures >= FAILURES && is_late;
         !state.interval.is_zero() && (has_failed || state.is_overdue(now))
     }
 
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
+        let (seconds, total) = match self.over {
+            Transport::Udp => ("pilot_beacon_udp_canary_seconds", "pilot_beacon_udp_canary_total"),
+            Transport::Wss | Transport::Beacon | Transport::Cluster => {
+                ("pilot_beacon_canary_seconds", "pilot_beacon_canary_total")
+            }
+        };
         families.extend([
             self.time.family(
-                "pilot_beacon_canary_seconds",
+                seconds,
                 "Time of the relay's own canary from its connection to the packet it sent itself.",
             ),
             family::labelled(
-                "pilot_beacon_canary_total",
+                total,
                 "Flights of the canary, by how they ended.",
                 "result",
                 &self.landings,
@@ -203,7 +254,7 @@ impl Canary {
     }
 }
 
-impl State {
+impl<E> State<E> {
     fn is_overdue(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.landed) > self.interval + LIMIT + GRACE
     }
@@ -212,12 +263,13 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wss::CanaryError;
 
     const INTERVAL: Duration = Duration::from_secs(5);
 
     /// A canary after these flights, and when the last of them ended.
-    fn after(flights: Vec<Result<(), CanaryError>>) -> (Canary, Instant) {
-        let canary = Canary::new(INTERVAL);
+    fn after(flights: Vec<Result<(), CanaryError>>) -> (Canary<CanaryError>, Instant) {
+        let canary = Canary::new(Transport::Wss, INTERVAL);
         for flight in flights {
             canary.note(flight.map(|()| RETRY));
         }

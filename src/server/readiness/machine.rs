@@ -13,8 +13,9 @@ const DEGRADED: u64 = 90;
 /// Share of a limit, in percent, from which a part has failed.
 const FAILED: u64 = 97;
 
-/// Where the kernel shows the limits of a group of processes.
-const GROUPS: &str = "/sys/fs/cgroup";
+/// What the first version of control groups shows where there is no limit, at least: the
+/// largest number of pages in an i64.
+const NO_LIMIT: u64 = i64::MAX as u64 & !0xffff;
 
 /// A part of what there is; nothing where the system does not tell.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -36,13 +37,14 @@ impl Machine {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         // The folder itself is open while it is read.
         let used = fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() - 1) as u64;
-        let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let (mounts, groups) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
         let machine = kilobytes("/proc/meminfo", "MemTotal:");
         Self {
             descriptors: Share { used, limit },
             memory: Share {
                 used: kilobytes("/proc/self/status", "VmRSS:").unwrap_or_default(),
-                limit: group_limit(Path::new(GROUPS), &group).or(machine).unwrap_or(u64::MAX),
+                limit: group_limit(&mounts, &groups).or(machine).unwrap_or(u64::MAX),
             },
         }
     }
@@ -80,19 +82,69 @@ fn kilobytes(path: &str, name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
-/// The smallest limit of the group that the process is in (its line of /proc/self/cgroup) and
-/// of those around it; `None` where none of them has one.
-fn group_limit(root: &Path, groups: &str) -> Option<u64> {
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let limit = |group: &Path| {
-        let text = fs::read_to_string(root.join(group).join("memory.max")).ok()?;
-        text.trim().parse::<u64>().ok()
-    };
-    Path::new(group).ancestors().filter_map(limit).min()
+/// The smallest limit of the groups that the process is in (/proc/self/cgroup) and of those
+/// around them, in both versions of control groups, wherever those are mounted
+/// (/proc/self/mountinfo); `None` where none of them has one.
+fn group_limit(mounts: &str, groups: &str) -> Option<u64> {
+    let limits = mounts.lines().filter_map(Hierarchy::of).filter_map(|hierarchy| {
+        let group = groups.lines().find_map(|line| hierarchy.group(line))?;
+        hierarchy.limit(&group)
+    });
+    limits.min()
+}
+
+/// A mount that shows limits of memory.
+struct Hierarchy<'a> {
+    is_second_version: bool,
+    /// Which of its groups is at the mount point.
+    root: &'a str,
+    point: &'a str,
+}
+
+impl<'a> Hierarchy<'a> {
+    /// The one of a line of mountinfo (proc_pid_mountinfo(5)).
+    fn of(line: &'a str) -> Option<Self> {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let mut kind = kind.split(' ');
+        let is_second_version = match kind.next()? {
+            "cgroup2" => true,
+            "cgroup" if kind.nth(1)?.split(',').any(|option| option == "memory") => false,
+            _ => return None,
+        };
+        Some(Self { is_second_version, root, point })
+    }
+
+    /// The group of the process here, below the mount point, if a line of /proc/self/cgroup
+    /// has it.
+    fn group(&self, line: &str) -> Option<String> {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
+        let is_here = if self.is_second_version {
+            number == "0" && controllers.is_empty()
+        } else {
+            controllers.split(',').any(|controller| controller == "memory")
+        };
+        // In a container the mount may begin at its own group, and the name at the machine's.
+        let below = group.strip_prefix(self.root.trim_end_matches('/')).unwrap_or(group);
+        is_here.then(|| below.trim_start_matches('/').to_owned())
+    }
+
+    fn limit(&self, group: &str) -> Option<u64> {
+        let file = if self.is_second_version { "memory.max" } else { "memory.limit_in_bytes" };
+        let limit = |group: &Path| {
+            let text = fs::read_to_string(Path::new(self.point).join(group).join(file)).ok()?;
+            text.trim().parse::<u64>().ok().filter(|limit| *limit < NO_LIMIT)
+        };
+        Path::new(group).ancestors().filter_map(limit).min()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]
@@ -111,20 +163,49 @@ mod tests {
         assert_eq!(unlimited.part(String::new()).condition, Condition::Ok);
     }
 
+    /// A folder of groups, and the line of mountinfo that has it.
+    fn mounted(kind: &str, root: &str, groups: &[(&str, &str, &str)]) -> (TempDir, String) {
+        let point = tempfile::tempdir().unwrap();
+        for (group, file, text) in groups {
+            fs::create_dir_all(point.path().join(group)).unwrap();
+            fs::write(point.path().join(group).join(file), text).unwrap();
+        }
+        let at = point.path().display();
+        let line = format!("31 24 0:27 {root} {at} rw,nosuid - {kind}\n");
+        (point, line)
+    }
+
     #[test]
     fn smallest_limit_around_a_process_counts() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |group: &str, text: &str| {
-            fs::create_dir_all(root.path().join(group)).unwrap();
-            fs::write(root.path().join(group).join("memory.max"), text).unwrap();
-        };
-        write("a/b", "max\n");
-        write("a", "5000\n");
-        assert_eq!(group_limit(root.path(), "0::/a/b\n"), Some(5_000));
-        write("a/b", "4000\n");
-        assert_eq!(group_limit(root.path(), "3:cpu:/x\n0::/a/b\n"), Some(4_000));
-        assert_eq!(group_limit(root.path(), "0::/\n"), None);
-        assert_eq!(group_limit(root.path(), ""), None);
+        let file = "memory.max";
+        let groups = [("a/b", file, "max\n"), ("a", file, "5000\n"), ("c", file, "4000\n")];
+        let (_point, mounts) = mounted("cgroup2 cgroup2 rw", "/", &groups);
+        assert_eq!(group_limit(&mounts, "0::/a/b\n"), Some(5_000));
+        assert_eq!(group_limit(&mounts, "3:cpu:/x\n0::/c\n"), Some(4_000));
+        assert_eq!(group_limit(&mounts, "0::/\n"), None);
+        assert_eq!(group_limit(&mounts, ""), None);
+        assert_eq!(group_limit("", "0::/a\n"), None);
+    }
+
+    #[test]
+    fn limit_of_the_first_version_of_control_groups_was_invisible() {
+        let (file, none) = ("memory.limit_in_bytes", "9223372036854771712\n");
+        let groups = [("", file, none), ("a/b", file, "7000\n"), ("a", file, "6000\n")];
+        let (_first, first) = mounted("cgroup cgroup rw,memory", "/", &groups);
+        let names = "9:cpu,cpuacct:/x\n4:memory:/a/b\n0::/a/b\n";
+        assert_eq!(group_limit(&first, names), Some(6_000));
+        assert_eq!(group_limit(&first, "4:memory:/\n"), None, "no limit");
+
+        // Both at once: the smaller counts.
+        let (_second, second) =
+            mounted("cgroup2 cgroup2 rw", "/", &[("a/b", "memory.max", "5000\n")]);
+        assert_eq!(group_limit(&format!("{first}{second}"), names), Some(5_000));
+
+        // A container sees its own group at the mount point.
+        let (_own, own) = mounted("cgroup cgroup rw,memory", "/docker/1", &[("", file, "8000\n")]);
+        assert_eq!(group_limit(&own, "4:memory:/docker/1\n"), Some(8_000));
+        let (_other, other) = mounted("cgroup cgroup rw,cpu", "/", &groups);
+        assert_eq!(group_limit(&other, names), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 mod canary;
 mod lag;
 mod machine;
+mod udp_threads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::canary::Canary;
 use self::lag::Lag;
 use self::machine::Machine;
+use self::udp_threads::UdpThreads;
 use super::ToRelay;
 use crate::admin::{Condition, Part, Phase, Readiness};
 use crate::cluster::{Cluster, Status};
@@ -24,9 +26,10 @@ use crate::config::Config;
 use crate::control::Health;
 use crate::directory::Directory;
 use crate::ids::NodeId;
-use crate::metrics::family;
+use crate::metrics::{Transport, family};
 use crate::peers::Table;
-use crate::wss;
+use crate::udp::Turns;
+use crate::{udp, wss};
 
 /// How often descriptors and memory are counted: there may be 100,000 to count.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,7 +37,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Everything that says how the relay fares.
 pub(super) struct Vitals {
     phase: watch::Receiver<Phase>,
-    canary: Canary,
+    canary: Canary<wss::CanaryError>,
+    udp_canary: Canary<udp::CanaryError>,
+    udp_threads: UdpThreads,
     lag: Lag,
     machine: ArcSwap<Machine>,
     table: Arc<Table<NodeId>>,
@@ -59,10 +64,13 @@ impl Vitals {
         directory: &Directory,
         cluster: Option<&Arc<Cluster>>,
         health: Arc<Health>,
+        turns: Turns,
     ) -> Self {
         Self {
             phase,
-            canary: Canary::new(config.canary_interval),
+            canary: Canary::new(Transport::Wss, config.canary_interval),
+            udp_canary: Canary::new(Transport::Udp, config.canary_interval),
+            udp_threads: UdpThreads::new(turns),
             lag: Lag::new(),
             machine: ArcSwap::default(),
             table: Arc::clone(table),
@@ -78,13 +86,14 @@ impl Vitals {
         self: &Arc<Self>,
         tasks: &mut JoinSet<()>,
         wss: &Arc<wss::Server<ToRelay>>,
+        udp: udp::Canary,
         config: watch::Receiver<Arc<Config>>,
     ) {
         let vitals = Arc::clone(self);
         tasks.spawn(async move { vitals.lag.watch().await });
         self.look().await;
         if !config.borrow().canary_interval.is_zero() {
-            self.canary.fly(wss).await;
+            tokio::join!(self.canary.fly(&**wss), self.udp_canary.fly(&udp),);
         }
         let vitals = Arc::clone(self);
         tasks.spawn(async move {
@@ -95,14 +104,21 @@ impl Vitals {
                 vitals.look().await;
             }
         });
-        let (vitals, wss) = (Arc::clone(self), Arc::clone(wss));
-        tasks.spawn(async move { vitals.canary.keep_flying(wss, config).await });
+        let (vitals, wss, watched) = (Arc::clone(self), Arc::clone(wss), config.clone());
+        tasks.spawn(async move {
+            vitals.canary.keep_flying(&*wss, watched).await;
+        });
+        let vitals = Arc::clone(self);
+        tasks.spawn(async move {
+            vitals.udp_canary.keep_flying(&udp, config).await;
+        });
     }
 
     async fn look(&self) {
         if let Ok(machine) = spawn_blocking(Machine::look).await {
             self.machine.store(Arc::new(machine));
         }
+        self.udp_threads.look(Instant::now());
     }
 
     /// The drain is to be over after `time`.
@@ -123,6 +139,7 @@ impl Vitals {
             ("memory", machine.memory()),
             ("registry", self.registry()),
             ("scheduler", self.lag.part(now)),
+            ("udp", self.udp(now)),
         ];
         Readiness::new(phase, BTreeMap::from(parts))
     }
@@ -159,6 +176,15 @@ impl Vitals {
             Condition::Ok
         };
         Part::new(condition, format!("{} other relays, {up} of them up", members.len()))
+    }
+
+    /// The worse of the canary over UDP and of the threads that receive.
+    fn udp(&self, now: Instant) -> Part {
+        let hung = self.udp_threads.hung(now);
+        if hung == 0 {
+            return self.udp_canary.part(now);
+        }
+        Part::new(Condition::Failed, format!("{hung} of its threads do not receive"))
     }
 
     fn registry(&self) -> Part {
@@ -198,6 +224,7 @@ impl Vitals {
     /// Appends the families of readiness to a scrape.
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
         self.canary.families(families);
+        self.udp_canary.families(families);
         self.lag.families(families);
         families.push(family::gauge_value(
             "pilot_beacon_ready",
