@@ -57,12 +57,12 @@ pub(in crate::directory) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(registry: &Arc<Registry>, target: Target, token: Option<String>) -> Self {
+    pub(super) fn new(registry: &Arc<Registry>, target: Target, token: Option<&str>) -> Self {
         let target = Arc::new(target);
         let connection = |index| Connection {
             registry: Arc::clone(registry),
             target: Arc::clone(&target),
-            admin_token: token.clone(),
+            admin_token: token.map(str::to_owned),
             index,
             pace: Pace::default(),
             sent: VecDeque::new(),

@@ -39,8 +39,8 @@ pub(super) struct Target {
 
 impl Target {
     /// Checks `host:port` and reads the certificates; blocks.
-    pub(super) fn new(address: String, trust: Option<&Trust>) -> Result<Self, OpenError> {
-        let invalid = || OpenError::RegistryAddress(address.clone());
+    pub(super) fn new(address: &str, trust: Option<&Trust>) -> Result<Self, OpenError> {
+        let invalid = || OpenError::RegistryAddress(address.to_owned());
         let (host, port) = address.rsplit_once(':').ok_or_else(invalid)?;
         let port = port.parse().ok().filter(|port| *port > 0 && !host.is_empty());
         let port = port.ok_or_else(invalid)?;
@@ -105,10 +105,10 @@ mod tests {
     fn address_needs_a_host_and_a_port() {
         for address in ["localhost:9000", "192.0.2.1:1", "[::1]:65535", "registry.example.net:9000"]
         {
-            assert!(Target::new(address.to_owned(), None).is_ok(), "{address}");
+            assert!(Target::new(address, None).is_ok(), "{address}");
         }
         for address in ["", "host", ":9000", "host:", "host:0", "host:65536", "a b:1", "[::1]"] {
-            let error = Target::new(address.to_owned(), None).err();
+            let error = Target::new(address, None).err();
             assert!(matches!(error, Some(OpenError::RegistryAddress(_))), "{address}");
         }
     }

@@ -225,7 +225,7 @@ impl Registry {
         settings: RegistrySettings,
         changes: Arc<Changes>,
     ) -> Result<(Arc<Self>, Connections), OpenError> {
-        let target = Target::new(settings.address.clone(), settings.tls.as_ref())?;
+        let target = Target::new(&settings.address, settings.tls.as_ref())?;
         Ok(Self::at(target, settings, changes))
     }
 
@@ -252,7 +252,7 @@ impl Registry {
         if let Some(store) = &registry.store {
             store.load(&registry.cache, now());
         }
-        let connections = Connections::new(&registry, target, admin_token);
+        let connections = Connections::new(&registry, target, admin_token.as_deref());
         (registry, connections)
     }
 

@@ -30,6 +30,9 @@ const MAX_FILE: u64 = MAX_KEYS as u64 * ENTRY as u64 + 4_096;
 /// How far ahead of the clock a time may be: it may have been set back a little.
 const AHEAD: Duration = Duration::from_secs(60);
 
+/// A node, its key, and when it was confirmed, in Unix time.
+type Entry = (NodeId, PublicKey, Duration);
+
 /// Where the keys of one registry are kept.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -85,7 +88,7 @@ impl Store {
     }
 
     /// The entries of the file; `None` where there is none, or one of another registry.
-    fn read(&self) -> Result<Option<Vec<(NodeId, PublicKey, Duration)>>, Unusable> {
+    fn read(&self) -> Result<Option<Vec<Entry>>, Unusable> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -106,7 +109,7 @@ impl Store {
         self.parse(body).ok_or(Unusable::Damaged)
     }
 
-    fn parse(&self, body: &[u8]) -> Option<Option<Vec<(NodeId, PublicKey, Duration)>>> {
+    fn parse(&self, body: &[u8]) -> Option<Option<Vec<Entry>>> {
         let mut rest = body.strip_prefix(&MAGIC)?;
         let length = usize::from(rest.try_get_u16().ok()?);
         let (registry, entries) = rest.split_at_checked(length)?;

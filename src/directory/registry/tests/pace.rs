@@ -111,7 +111,7 @@ fn in_memory(connections: usize, takes: Duration) -> InMemory {
 fn limited(connections: usize, takes: Duration, most: usize) -> InMemory {
     let settings =
         RegistrySettings { connections, ..RegistrySettings::new("registry.test:9000".to_owned()) };
-    let mut target = Target::new(settings.address.clone(), None).unwrap();
+    let mut target = Target::new(&settings.address, None).unwrap();
     let (dialled, mut listening) = mpsc::unbounded_channel();
     target.memory = Some(dialled);
     let (registry, connections) = Registry::at(target, settings, Arc::default());
