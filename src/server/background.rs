@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::beacons::BeaconList;
+use super::tasks::Tasks;
 use super::{own_addresses, withdrawals};
 use crate::config::Config;
 use crate::directory::Directory;
@@ -23,7 +23,7 @@ use crate::relay::{GrantQueue, Relay};
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) fn start(
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Tasks,
     stopping: &CancellationToken,
     config: watch::Receiver<Arc<Config>>,
     relay: &Arc<Relay>,
@@ -31,23 +31,29 @@ pub(super) fn start(
     directory: &Directory,
     grants: GrantQueue,
 ) {
-    let mut spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+    let mut spawn = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stopping = stopping.clone();
-        tasks.spawn(async move {
+        tasks.spawn(name, async move {
             let _stopped = stopping.run_until_cancelled(task).await;
         });
     };
-    spawn(Box::pin(Arc::clone(relay).verify_grants(grants)));
-    spawn(Box::pin(sweep(Arc::clone(relay))));
-    spawn(Box::pin(publish(Arc::clone(relay))));
-    spawn(Box::pin(own_addresses::keep(Arc::clone(relay))));
+    spawn("grants", Box::pin(Arc::clone(relay).verify_grants(grants)));
+    spawn("sweep", Box::pin(sweep(Arc::clone(relay))));
+    spawn("gossip", Box::pin(publish(Arc::clone(relay))));
+    spawn("own addresses", Box::pin(own_addresses::keep(Arc::clone(relay))));
     let has_registry = config.borrow().registry.is_some();
     let mut beacons = BeaconList::new(Arc::clone(relay), directory.clone(), config);
-    spawn(Box::pin(async move { beacons.keep().await }));
-    spawn(Box::pin(withdrawals::end_sessions(Arc::clone(table), directory.clone())));
+    spawn("beacon list", Box::pin(async move { beacons.keep().await }));
+    spawn(
+        "withdrawn keys",
+        Box::pin(withdrawals::end_sessions(Arc::clone(table), directory.clone())),
+    );
     if has_registry {
-        spawn(Box::pin(withdrawals::recheck(Arc::clone(table), directory.clone())));
-        spawn(Box::pin(withdrawals::judge(Arc::clone(table), directory.clone())));
+        spawn(
+            "recheck of keys",
+            Box::pin(withdrawals::recheck(Arc::clone(table), directory.clone())),
+        );
+        spawn("withdrawals", Box::pin(withdrawals::judge(Arc::clone(table), directory.clone())));
     }
 }
 

@@ -13,6 +13,7 @@ mod reload;
 mod service;
 mod settings;
 mod slow_readers;
+mod tasks;
 mod withdrawals;
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -46,6 +47,7 @@ use readiness::Vitals;
 pub use reload::{Changes, ReloadError, Reloader};
 use service::Service;
 pub(crate) use settings::directory as directory_settings;
+use tasks::Tasks;
 
 /// Time to save what is remembered of the registry.
 const SAVE_TIME: Duration = Duration::from_millis(500);
@@ -102,7 +104,7 @@ pub struct Server {
     cluster: Option<Part>,
     phase: watch::Sender<Phase>,
     stopping: CancellationToken,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
     reloader: Arc<Reloader>,
     vitals: Arc<Vitals>,
     service: Arc<Service>,
@@ -288,20 +290,21 @@ impl Server {
         };
         let recorder = Recorder::start(Arc::clone(&traffic), &at_start.state_dir);
         let recorder = recorder.map_err(StartError::Thread)?;
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::default();
         operators::start(&mut tasks, &stopping, admin, pages, parts, &at_start)
             .map_err(StartError::Thread)?;
-        tasks.spawn(directory.clone().run(stopping.clone()));
-        tasks.spawn(Arc::clone(&reloader).watch());
+        tasks.spawn("directory", directory.clone().run(stopping.clone()));
+        tasks.spawn("configuration file", Arc::clone(&reloader).watch());
         background::start(&mut tasks, &stopping, in_force, &relay, &table, &directory, grants);
         let cluster = joining.map(|joining| {
-            tasks.spawn(cluster::tell(Arc::clone(&table), Arc::clone(&joining.cluster)));
+            let telling = cluster::tell(Arc::clone(&table), Arc::clone(&joining.cluster));
+            tasks.spawn("changes for the cluster", telling);
             Part::start(joining)
         });
 
         let udp_canary = crate::udp::Canary::new(&relay);
         vitals.start(&mut tasks, &wss, udp_canary, reloader.config()).await;
-        tasks.spawn(Arc::clone(&service).keep_telling());
+        tasks.spawn("service manager", Arc::clone(&service).keep_telling());
         phase.send_replace(Phase::Running);
         let server = Self {
             wss,
@@ -395,7 +398,7 @@ impl Server {
             }
         };
         tokio::select! {
-            _ended = self.tasks.join_next() => {}
+            () = self.tasks.failed() => {}
             () = self.wss.failed() => {}
             () = udp => {}
             () = cluster => {}

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::tasks::Tasks;
 use crate::admin;
 use crate::config::Config;
 use crate::control::{Actions, Parts, Socket, Token, keep_socket, routes};
@@ -16,7 +16,7 @@ use crate::control::{Actions, Parts, Socket, Token, keep_socket, routes};
 /// # Errors
 /// The system has no room for a thread.
 pub(super) fn start(
-    tasks: &mut JoinSet<()>,
+    tasks: &mut Tasks,
     stopping: &CancellationToken,
     listener: TcpListener,
     pages: Arc<admin::Sources>,
@@ -30,15 +30,17 @@ pub(super) fn start(
         counted.families(families);
     });
     let socket = Socket::bind(&config.state_dir);
-    tasks.spawn(keep_socket(socket, config.state_dir.clone(), Arc::clone(&actions)));
+    let keeping = keep_socket(socket, config.state_dir.clone(), Arc::clone(&actions));
+    tasks.spawn("control socket", keeping);
     let watched = Arc::clone(&actions);
-    tasks.spawn(async move { watched.failed().await });
+    tasks.spawn("audit log", async move { watched.failed().await });
     let token = config.admin_token.as_ref().map(|token| Token::new(token.expose()));
     let waiting = Arc::clone(&actions);
     let actions = admin::Actions {
         routes: routes(actions, token),
         give_way: Box::new(move || waiting.give_way()),
     };
-    tasks.spawn(admin::serve(listener, pages, actions, stopping.clone().cancelled_owned()));
+    let stopped = stopping.clone().cancelled_owned();
+    tasks.spawn("operators' port", admin::serve(listener, pages, actions, stopped));
     Ok(())
 }

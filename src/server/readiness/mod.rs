@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::canary::Canary;
@@ -20,6 +20,7 @@ use self::lag::Lag;
 use self::machine::Machine;
 use self::udp_threads::UdpThreads;
 use super::ToRelay;
+use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
 use crate::cluster::{Cluster, Status};
 use crate::config::Config;
@@ -84,19 +85,19 @@ impl Vitals {
     /// Looks at everything once, then goes on by the clock.
     pub(super) async fn start(
         self: &Arc<Self>,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut Tasks,
         wss: &Arc<wss::Server<ToRelay>>,
         udp: udp::Canary,
         config: watch::Receiver<Arc<Config>>,
     ) {
         let vitals = Arc::clone(self);
-        tasks.spawn(async move { vitals.lag.watch().await });
+        tasks.spawn("lag", async move { vitals.lag.watch().await });
         self.look().await;
         if !config.borrow().canary_interval.is_zero() {
             tokio::join!(self.canary.fly(&**wss), self.udp_canary.fly(&udp),);
         }
         let vitals = Arc::clone(self);
-        tasks.spawn(async move {
+        tasks.spawn("machine", async move {
             let mut ticks = interval(LOOK_INTERVAL);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -105,11 +106,11 @@ impl Vitals {
             }
         });
         let (vitals, wss, watched) = (Arc::clone(self), Arc::clone(wss), config.clone());
-        tasks.spawn(async move {
+        tasks.spawn("canary", async move {
             vitals.canary.keep_flying(&*wss, watched).await;
         });
         let vitals = Arc::clone(self);
-        tasks.spawn(async move {
+        tasks.spawn("canary over UDP", async move {
             vitals.udp_canary.keep_flying(&udp, config).await;
         });
     }
