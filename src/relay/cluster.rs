@@ -68,7 +68,7 @@ impl Local for Relay {
         // Before the look into the table: whatever comes later has a higher number.
         let serial = self.table.generation();
         let payloads: Vec<&[u8]> = packets.iter().flat_map(Packets::iter).collect();
-        let payload = |index: usize| payloads.get(index).copied().unwrap_or_default();
+        let payload = |index: usize| *payloads.get(index).expect("the runs hold as many packets");
         let socket = self.socket_of(u64::from(from.0.0[0]));
         Departures::of_batch(socket, payload, now, shard, |out| {
             let mut next = 0;

@@ -78,6 +78,9 @@ struct Planned {
     segment: usize,
 }
 
+/// Why an item is there: orders and plans are made of the positions of items.
+const ORDER: &str = "the position of an item";
+
 thread_local! {
     static DEPARTURES: RefCell<Departures> = RefCell::default();
 }
@@ -173,10 +176,10 @@ impl Departures {
         }
         self.group();
         for position in 0..self.order.len() {
-            let Some(index) = self.order.get(position).copied() else { continue };
-            let Some(item) = self.items.get(index as usize).copied() else { continue };
+            let index = *self.order.get(position).expect("a position below the length");
+            let item = *self.items.get(index as usize).expect(ORDER);
             let body = item.body.map_or(&[] as &[u8], |body| {
-                packet(body.index).get(body.skip..).unwrap_or_default()
+                packet(body.index).get(body.skip..).expect("a relayed packet has its header")
             });
             if self.gathered.len() + HEAD + body.len() > GATHER {
                 self.send_gathered(socket, now, shard);
@@ -204,7 +207,7 @@ impl Departures {
     fn gather(&mut self, index: u32, item: &Item, body: &[u8]) {
         let length = usize::from(item.head_length) + body.len();
         let joins = |run: &&mut Planned| {
-            let Some(first) = self.items.get(run.item as usize) else { return false };
+            let first = self.items.get(run.item as usize).expect(ORDER);
             (first.to, first.from, first.transport, first.origin())
                 == (item.to, item.from, item.transport, item.origin())
                 && run.segment <= MAX_SEGMENT
@@ -227,7 +230,8 @@ impl Departures {
                 segment: length,
             }),
         }
-        let head = item.head.get(..usize::from(item.head_length)).unwrap_or_default();
+        let head = item.head.get(..usize::from(item.head_length));
+        let head = head.expect("no head is longer than its place");
         self.gathered.extend_from_slice(head);
         self.gathered.extend_from_slice(body);
     }
@@ -238,16 +242,16 @@ impl Departures {
         for planned in self.planned.chunks(BATCH) {
             let mut runs = [Run { to: nowhere, from: None, bytes: &[], segment: 0 }; BATCH];
             for (run, planned) in runs.iter_mut().zip(planned) {
-                let (bytes, after) = rest.split_at_checked(planned.bytes).unwrap_or_default();
+                let (bytes, after) =
+                    rest.split_at_checked(planned.bytes).expect("what is planned is gathered");
                 rest = after;
-                if let Some(item) = self.items.get(planned.item as usize) {
-                    *run = Run { to: item.to, from: item.from, bytes, segment: planned.segment };
-                }
+                let item = self.items.get(planned.item as usize).expect(ORDER);
+                *run = Run { to: item.to, from: item.from, bytes, segment: planned.segment };
             }
-            let runs = runs.get(..planned.len()).unwrap_or_default();
+            let runs = runs.get(..planned.len()).expect("no more than a batch");
             socket.send(runs, &mut |index, packets, result| {
-                let Some(planned) = planned.get(index) else { return };
-                let Some(item) = self.items.get(planned.item as usize) else { return };
+                let planned = planned.get(index).expect("a socket tells of the runs that it got");
+                let item = self.items.get(planned.item as usize).expect(ORDER);
                 let bytes = planned.bytes * packets / planned.packets.max(1);
                 count(shard, item, packets as u64, bytes as u64, result, now);
             });

@@ -59,7 +59,8 @@ impl Relay {
             Transport::Cluster => From::Relay,
             Transport::Wss | Transport::Udp => From::Peer,
         };
-        let payload = |index| packet(index).get(flow.header..).unwrap_or_default();
+        let payload =
+            |index| packet(index).get(flow.header..).expect("a packet of a flow has its header");
         let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
         shard.passed(flow.sender, flow.dest, (count, bytes), now);
         let destination = match (self.table.route(flow.dest, from, now), &flow.canary) {

@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+/// Why a place cannot be outside: whoever makes the frames has read them from the buffer.
+const PLACE: &str = "a packet lies inside of its buffer";
+
 /// Packets of one batch, in the order in which they came.
 #[derive(Clone, Copy, Debug)]
 pub struct Frames<'a> {
@@ -28,15 +31,22 @@ impl<'a> Frames<'a> {
         self.ranges.is_empty()
     }
 
-    /// The bytes of one packet; empty beyond the last.
+    /// The bytes of one packet.
+    ///
+    /// # Panics
+    /// Beyond the last packet, or where a place is outside of the buffer.
     #[must_use]
     pub fn packet(&self, index: usize) -> &'a [u8] {
-        self.ranges.get(index).and_then(|range| self.buffer.get(range.clone())).unwrap_or_default()
+        let range = self.ranges.get(index).expect("the index of a packet of this batch");
+        self.buffer.get(range.clone()).expect(PLACE)
     }
 
     /// The packets.
+    ///
+    /// # Panics
+    /// Where a place is outside of the buffer.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let buffer = self.buffer;
-        self.ranges.iter().map(move |range| buffer.get(range.clone()).unwrap_or_default())
+        self.ranges.iter().map(move |range| buffer.get(range.clone()).expect(PLACE))
     }
 }

@@ -89,14 +89,18 @@ impl Received {
         self.datagrams.iter().map(|datagram| (datagram, self.bytes(datagram)))
     }
 
-    /// The bytes of one datagram of the last call; empty beyond the last.
+    /// The bytes of one datagram of the last call.
+    ///
+    /// # Panics
+    /// Beyond the last datagram.
     #[must_use]
     pub fn packet(&self, index: usize) -> &[u8] {
-        self.datagrams.get(index).map_or(&[], |datagram| self.bytes(datagram))
+        self.bytes(self.datagrams.get(index).expect("the index of a datagram of this call"))
     }
 
     fn bytes(&self, datagram: &Datagram) -> &[u8] {
-        self.buffer.get(datagram.start..datagram.start + datagram.length).unwrap_or_default()
+        let place = datagram.start..datagram.start + datagram.length;
+        self.buffer.get(place).expect("a datagram lies inside of its slot")
     }
 }
 

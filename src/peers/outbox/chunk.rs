@@ -100,15 +100,14 @@ impl Chunk {
     pub(super) fn push(&mut self, framing: Opcode, head: &[u8], body: &[u8]) {
         let before = self.bytes.len();
         let (header, used) = frame_header(framing, head.len() + body.len());
-        self.bytes.extend_from_slice(header.get(..used).unwrap_or_default());
+        self.bytes.extend_from_slice(header.get(..used).expect("a header fits its place"));
         self.bytes.extend_from_slice(head);
         self.bytes.extend_from_slice(body);
         let end = u32::try_from(self.bytes.len()).expect("a chunk is far below 4 GiB");
         self.ends.push(end);
-        if let Some(run) = self.runs.last_mut() {
-            run.records += 1;
-            run.bytes += self.bytes.len() - before;
-        }
+        let run = self.runs.last_mut().expect("a record is pushed to its run");
+        run.records += 1;
+        run.bytes += self.bytes.len() - before;
     }
 
     /// The run that the oldest record belongs to.
@@ -155,12 +154,12 @@ impl Chunk {
 
     /// The bytes that are to be written.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(self.start()..).unwrap_or_default()
+        self.bytes.get(self.start()..).expect("records end inside of the bytes")
     }
 
     /// The runs that are left.
     pub(super) fn runs(&self) -> &[Run] {
-        self.runs.get(self.runs_gone..).unwrap_or_default()
+        self.runs.get(self.runs_gone..).expect("no more runs are gone than there were")
     }
 
     /// The runs that are left, each with the bytes from its first record on.
@@ -168,7 +167,8 @@ impl Chunk {
         let mut record = self.dropped;
         self.runs().iter().map(move |run| {
             let ends = record.checked_sub(1).and_then(|last| self.ends.get(last));
-            let first = self.bytes.get(ends.map_or(0, |end| *end as usize)..).unwrap_or_default();
+            let start = ends.map_or(0, |end| *end as usize);
+            let first = self.bytes.get(start..).expect("records end inside of the bytes");
             record += run.records as usize;
             (run, first)
         })
