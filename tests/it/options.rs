@@ -28,11 +28,11 @@ const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOPROTOOPT as u32;
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
 fn step(code: u32, k: u32, jump_if: u8, jump_else: u8) -> sock_filter {
-    sock_filter { code: code as u16, jt: jump_if, jf: jump_else, k }
+    sock_filter { code: code.try_into().unwrap(), jt: jump_if, jf: jump_else, k }
 }
 
 fn equal(value: i64, jump_if: u8, jump_else: u8) -> sock_filter {
-    step(JUMP, value as u32, jump_if, jump_else)
+    step(JUMP, value.try_into().unwrap(), jump_if, jump_else)
 }
 
 /// Refuses buffers, drop counters, and all that is particular to TCP and IP.
@@ -56,7 +56,7 @@ fn filter() -> [sock_filter; 13] {
 
 fn refuse_options() -> io::Result<()> {
     let mut steps = filter();
-    let program = sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    let program = sock_fprog { len: steps.len().try_into().unwrap(), filter: steps.as_mut_ptr() };
     // SAFETY: both calls only read their arguments, which live here.
     let results = unsafe {
         [

@@ -108,9 +108,9 @@ impl Failure {
 
     /// What a connection to a relay of our own key came to.
     pub(super) fn with_own_key(said: Result<Boot, Self>, ours: Boot) -> Self {
-        let closed_with = |error: &ConnectionError| match error {
-            ConnectionError::ApplicationClosed(close) => Close::of(close.error_code),
-            _ => None,
+        let closed_with = |error: &ConnectionError| {
+            let ConnectionError::ApplicationClosed(close) = error else { return None };
+            Close::of(close.error_code)
         };
         match said {
             Ok(boot) if boot == ours => Self::Itself,

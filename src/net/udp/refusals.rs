@@ -255,15 +255,15 @@ mod tests {
     fn destinations_are_bounded_and_the_oldest_is_forgotten_first() {
         let refusals = Refusals::default();
         let start = Instant::now();
-        for (number, second) in (0..=DESTINATIONS as u32).zip(0..) {
-            let now = start + Duration::from_secs(second);
+        for number in 0..=u32::try_from(DESTINATIONS).unwrap() {
+            let now = start + Duration::from_secs(number.into());
             assert!(refusals.is_of_segments(&error(libc::EMSGSIZE), host(number), now));
         }
 
         let remembered = refusals.current().unwrap();
         assert_eq!(remembered.narrow.len(), DESTINATIONS);
         assert!(remembered.takes_segments(host(0)));
-        assert!(!remembered.takes_segments(host(DESTINATIONS as u32)));
+        assert!(!remembered.takes_segments(host(u32::try_from(DESTINATIONS).unwrap())));
     }
 
     #[test]

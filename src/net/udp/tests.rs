@@ -96,9 +96,13 @@ fn reply_leaves_from_the_address_that_was_asked() {
     }
 }
 
+/// The run of each packet that was sent, and what became of it.
+#[cfg(target_os = "linux")]
+type Sent = Vec<(usize, Result<(), SendError>)>;
+
 /// What becomes of each packet, and how many calls it took.
 #[cfg(target_os = "linux")]
-fn send(socket: &BatchSocket, runs: &[Run<'_>]) -> (Vec<(usize, Result<(), SendError>)>, u64) {
+fn send(socket: &BatchSocket, runs: &[Run<'_>]) -> (Sent, u64) {
     let before = made_here(Call::Send);
     let mut results = Vec::new();
     socket.send(runs, &mut |index, packets, result| {

@@ -56,7 +56,7 @@ fn claims_that_are_held_back_are_granted_in_the_end() {
     let ids = ids(&relay, 10);
     ids.iter().for_each(|id| assert!(takes(&mut relay, 2, claim(*id, 0, 1, SESSION))));
 
-    let mut open = ids.clone();
+    let mut open = ids;
     for _ in 0..8 {
         open.retain(|id| !takes(&mut relay, 3, claim(*id, 0, 1, SESSION)));
         relay.wait(1_000);
