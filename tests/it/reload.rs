@@ -24,7 +24,8 @@ const ADDED: u32 = PEERS + 1;
 const SAMPLE: usize = 100;
 
 /// Each setting that a running relay takes over, before and after the reload.
-const SETTINGS: [(&str, &str, &str); 28] = [
+const SETTINGS: [(&str, &str, &str); 29] = [
+    ("audit", "\"best-effort\"", "\"required\""),
     ("trusted_proxy", "[\"127.0.0.1\"]", "[\"127.0.0.1\", \"10.0.0.0/8\"]"),
     ("allow_origin", "[]", "[\"https://a.test\"]"),
     ("relay_name", "\"before.test\"", "\"after.test\""),
@@ -105,7 +106,8 @@ fn ten_thousand_peers_notice_nothing_of_a_reload() {
     );
     relay.wait_for_metric("pilot_beacon_reloads_total{result=\"ok\"}", 1.0);
     let line = relay.wait_for_line("reloaded");
-    assert!(line.contains("applied=26 needs_restart=0 added=1 removed=1 changed=0"), "{line}");
+    let applied = format!("applied={} needs_restart=0 added=1 removed=1 changed=0", SETTINGS.len());
+    assert!(line.contains(&applied), "{line}");
     let log = relay.log();
     for (key, ..) in SETTINGS {
         assert!(log.contains(&format!("a setting has changed setting=\"{key}\"")), "{key}\n{log}");
