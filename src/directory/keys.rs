@@ -26,11 +26,22 @@ use crate::ids::{NodeId, PublicKey};
 pub trait Keys: Send + Sync + 'static {
     /// Asks for a node's key; should take seconds at most.
     fn lookup(&self, node: NodeId) -> Pin<Box<dyn Future<Output = Lookup> + Send + '_>>;
+
+    /// Called when `node` has logged in with `key` and its session can be found in the table; must
+    /// not wait. The key may have been withdrawn since the look-up: whoever ends the sessions of
+    /// withdrawn keys may have looked before this session was there. Does nothing by default.
+    fn session_began(&self, node: NodeId, key: PublicKey) {
+        let _keys_never_change = (node, key);
+    }
 }
 
 impl Keys for Directory {
     fn lookup(&self, node: NodeId) -> Pin<Box<dyn Future<Output = Lookup> + Send + '_>> {
         Box::pin(Self::lookup(self, node))
+    }
+
+    fn session_began(&self, node: NodeId, key: PublicKey) {
+        self.look_again_unless_known(node, key);
     }
 }
 

@@ -305,6 +305,17 @@ impl Directory {
         self.0.changes.next().await
     }
 
+    /// Has the node's key looked up once more, as a change, unless the cached one is `key`; never
+    /// waits, never asks the registry.
+    ///
+    /// To be called once a session that began by `key` can be found. A change that came before
+    /// is in the list and the cache that this reads; one that comes later finds the session.
+    fn look_again_unless_known(&self, node: NodeId, key: PublicKey) {
+        if self.known(node) != Some(key) {
+            self.0.changes.push(node);
+        }
+    }
+
     /// Tells the registry that a beacon is reachable at `address`, a `host:port`.
     ///
     /// # Errors

@@ -33,6 +33,21 @@ async fn embedded_directory_starts_empty_and_takes_what_is_enrolled() {
 }
 
 #[tokio::test]
+async fn session_of_a_key_that_is_cached_is_not_looked_at_again() {
+    let state_dir = tempfile::tempdir().unwrap();
+    let (key, other) = (PublicKey([7; 32]), PublicKey([8; 32]));
+    enroll(state_dir.path(), node(7), key).unwrap();
+    let directory = embedded(state_dir.path());
+
+    directory.session_began(node(7), key);
+    directory.session_began(node(8), key);
+    directory.session_began(node(7), other);
+
+    assert_eq!(directory.next_change().await, Change::Node(node(8)), "it has no key");
+    assert_eq!(directory.next_change().await, Change::Node(node(7)), "it has another key");
+}
+
+#[tokio::test]
 async fn key_file_takes_the_place_of_the_embedded_directory() {
     let state_dir = tempfile::tempdir().unwrap();
     let key = PublicKey([7; 32]);

@@ -247,6 +247,8 @@ impl<S: FrameSink> Door<S> {
             Ok(registration) => registration,
             Err(refused) => return Err((session, refused)),
         };
+        // The key may have gone between its look-up and here, where nobody found this session.
+        self.keys.session_began(reply.node, reply.public_key);
         // Counted before the peer can know of it.
         self.count(Outcome::AuthOk);
         self.counters

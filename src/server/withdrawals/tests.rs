@@ -1,13 +1,20 @@
 //! What is believed and what is held back, and that nobody is kept who has left.
 
+use std::fs;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use ed25519_dalek::SigningKey;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::directory::Settings;
+use crate::client::{Client, Options, SessionError};
+use crate::directory::{Keys, Settings};
 use crate::ids::PublicKey;
+use crate::net::listener::Listener;
 use crate::peers::{Limits, Link, Principal, Realm, Takeover};
 use crate::wire::websocket::Opcode;
-use crate::wss::Session;
+use crate::wss::{self, Session, per_frame};
 
 #[tokio::test(start_paused = true)]
 async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
@@ -35,6 +42,59 @@ async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
     let weak = Arc::<Session>::downgrade(&session);
     drop((session, registration));
     assert!(weak.upgrade().is_none(), "its socket stays open");
+}
+
+/// A directory whose key file loses all its keys as soon as one has been looked up, and whose
+/// change is seen before the login goes on.
+struct Emptied {
+    directory: Directory,
+    file: PathBuf,
+}
+
+impl Keys for Emptied {
+    fn lookup(&self, node: NodeId) -> Pin<Box<dyn Future<Output = Lookup> + Send + '_>> {
+        Box::pin(async move {
+            let found = self.directory.lookup(node).await;
+            fs::write(&self.file, "{}").unwrap();
+            self.directory.reload(false).unwrap();
+            // As `end_sessions` would, which finds no session of the node yet.
+            assert_eq!(self.directory.next_change().await, Change::Node(node));
+            found
+        })
+    }
+
+    fn session_began(&self, node: NodeId, key: PublicKey) {
+        self.directory.session_began(node, key);
+    }
+}
+
+#[tokio::test]
+async fn key_that_is_removed_between_its_look_up_and_the_session_ends_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, node, key) = (folder.path().join("given.json"), NodeId::new(1).unwrap(), [1; 32]);
+    let key = SigningKey::from_bytes(&key);
+    let public_key = PublicKey(key.verifying_key().to_bytes());
+    fs::write(&file, format!("{{\"1\": \"{public_key}\"}}")).unwrap();
+    let state_dir = folder.path().to_owned();
+    let settings = Settings { keys: Some(file.clone()), registry: None, state_dir };
+    let directory = Directory::open(settings).unwrap();
+    let table = Arc::new(Table::new(1, 1));
+    let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let settings = wss::Settings::new(listener.address().unwrap());
+    let keys = Arc::new(Emptied { directory: directory.clone(), file });
+    let sink = per_frame(|_, _| ());
+    let server =
+        wss::Server::serve(listener, settings, keys, sink, Arc::clone(&table), Arc::default());
+    let url = format!("ws://{}", server.addr().unwrap());
+
+    let mut client = Client::connect(&Options::new(url, node, key)).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(end_sessions(table, directory));
+
+    let ended = timeout(Duration::from_secs(10), client.recv()).await;
+    let ended = ended.expect("the session goes on without a key").unwrap_err();
+    assert!(matches!(ended, SessionError::Closed { code: Some(1008), .. }), "{ended}");
+    assert!(ended.to_string().contains("key withdrawn"), "{ended}");
 }
 
 fn case(contradicted: usize, confirmed: usize, sessions: usize) -> Case {
