@@ -7,6 +7,7 @@
 //! all, they fail together and new ones fail at once until it can.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::backoff::Backoff;
-use super::dial::{Stream, Target};
+use super::dial::{Dialled, Stream, Target};
 use super::health::Agreed;
 use super::pace::Pace;
 use super::queue::Lane;
@@ -69,6 +70,7 @@ impl Connections {
             sent_later: 0,
             speaks: registry.health.agreed(),
             answered: false,
+            address: None,
             backoff: Backoff::default(),
         };
         Self { connections: (0..registry.health.connections()).map(connection).collect() }
@@ -101,6 +103,8 @@ struct Connection {
     speaks: Agreed,
     /// The registry has answered on this connection.
     answered: bool,
+    /// Where this connection, or the last one, led; none where it was not made.
+    address: Option<SocketAddr>,
     backoff: Backoff,
 }
 
@@ -133,8 +137,10 @@ impl Connection {
 
     async fn attempt(&mut self) -> Result<(), Problem> {
         self.answered = false;
+        self.address = None;
         self.speaks = self.registry.health.agreed();
-        let stream = self.target.dial().await?;
+        let Dialled { stream, address } = self.target.dial().await?;
+        self.address = address;
         self.registry.health.connected(self.index);
         let outcome = self.converse(stream).await;
         self.registry.health.disconnected(self.index);
@@ -146,6 +152,11 @@ impl Connection {
     async fn recover(&mut self, problem: &Problem) {
         let health = &self.registry.health;
         health.report(problem.failure, &problem.error);
+        // What takes connections and answers nothing, such as a proxy with nothing behind it,
+        // must not keep us from the registry's other addresses.
+        if let (false, Some(address)) = (self.answered, self.address) {
+            self.target.demote(address);
+        }
         if self.answered {
             self.backoff.reset();
         } else if health.fail() {

@@ -24,6 +24,13 @@ const DIAL: Duration = Duration::from_secs(3);
 /// NAT or firewall in between forgets idle connections without a word.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// A connection that was made.
+pub(super) struct Dialled {
+    pub(super) stream: Box<dyn Stream>,
+    /// Whose it is, for [`Target::demote`].
+    pub(super) address: Option<SocketAddr>,
+}
+
 /// A connection, with or without TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -59,12 +66,23 @@ impl Target {
         })
     }
 
-    pub(super) async fn dial(&self) -> Result<Box<dyn Stream>, Problem> {
+    /// A registry at whatever `destination` resolves to, over plain TCP.
+    #[cfg(test)]
+    pub(super) const fn at(destination: Destination) -> Self {
+        Self { memory: None, destination, tls: None }
+    }
+
+    /// Has this address tried after the others, since it took a connection and answered nothing.
+    pub(super) fn demote(&self, address: SocketAddr) {
+        self.destination.demote(address);
+    }
+
+    pub(super) async fn dial(&self) -> Result<Dialled, Problem> {
         #[cfg(test)]
         if let Some(memory) = &self.memory {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             return match memory.send(theirs) {
-                Ok(()) => Ok(Box::new(ours)),
+                Ok(()) => Ok(Dialled { stream: Box::new(ours), address: None }),
                 Err(_) => Err(Problem::new(Failure::Connect, "nobody listens")),
             };
         }
@@ -72,12 +90,14 @@ impl Target {
         let dialled = timeout(DIAL, self.connect(&mut reached)).await.unwrap_or_else(|_| {
             Err(Problem::new(Failure::Connect, format!("no connection within {DIAL:?}")))
         });
-        if dialled.is_err()
-            && let Some(address) = reached
-        {
-            self.destination.demote(address);
+        match (dialled, reached) {
+            (Ok(stream), address) => Ok(Dialled { stream, address }),
+            (Err(problem), Some(address)) => {
+                self.demote(address);
+                Err(problem)
+            }
+            (Err(problem), None) => Err(problem),
         }
-        dialled
     }
 
     /// Connects; `reached` is the address that took a connection.

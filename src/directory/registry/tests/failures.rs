@@ -1,6 +1,13 @@
 //! A registry that is down, slow or lying.
 
+use std::sync::atomic::AtomicUsize;
+
+use tokio::net::TcpListener;
+
 use super::*;
+use crate::directory::registry::dial::Target;
+use crate::net::dial::Destination;
+use crate::net::resolve::Resolver;
 
 #[tokio::test]
 async fn registry_that_is_down_fails_closed_at_once_and_cached_keys_go_on() {
@@ -64,6 +71,53 @@ async fn silent_registry_is_given_up_after_nine_tenths_of_a_login() {
     fake.answer_with(|_| Reply::Key(2));
     fixture.recovered(8, key(2)).await;
     assert_eq!(fixture.failures("timeout"), 1.0);
+}
+
+/// What the address before the registry's does with a connection.
+#[derive(Clone, Copy, Debug)]
+enum Useless {
+    /// The kernel takes it, and nobody reads.
+    Silent,
+    Closes,
+}
+
+#[tokio::test]
+async fn address_that_takes_connections_and_answers_nothing_does_not_hide_the_registry() {
+    for useless in [Useless::Silent, Useless::Closes] {
+        let fake = Fake::start(Modes::Both, None, |_| Reply::Key(1)).await;
+        let port = fake.address.port();
+        let first = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+        let addresses = [first.local_addr().unwrap(), fake.address];
+        let resolver = Resolver::new(1, move |_| Ok(addresses.to_vec()));
+        let target = Target::at(Destination::new("registry.test", port, resolver));
+        let settings = RegistrySettings {
+            connections: 1,
+            patience: SECOND,
+            ..RegistrySettings::new("registry.test".to_owned())
+        };
+        let (registry, connections) = Registry::at(target, settings, Arc::default());
+        let mut running = JoinSet::new();
+        running.spawn(connections.run());
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&taken);
+        running.spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = first.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                match useless {
+                    Useless::Silent => kept.push(stream),
+                    Useless::Closes => drop(stream),
+                }
+            }
+        });
+
+        while registry.lookup(node(7)).await.0 != key(1) {
+            // One in binary mode and one in JSON, and some on a machine that is too busy.
+            let taken = taken.load(Ordering::Relaxed);
+            assert!(taken < 6, "{useless:?}: only the first address is tried");
+            skip(SECOND).await;
+        }
+    }
 }
 
 #[tokio::test]
