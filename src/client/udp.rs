@@ -1,5 +1,5 @@
 //! A node that uses UDP: tells the relay its address by Discover, sends Relay packets, and
-//! takes deliveries.
+//! takes deliveries. Who is no node yet asks for its address alone.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -57,16 +57,11 @@ impl Peer {
     ) -> io::Result<Self> {
         let socket = bind(relay)?;
         socket.connect(relay).await?;
-        let buffer = vec![0; MAX_UDP_PACKET];
-        let mut peer = Self { socket, node, key, extended, observed: relay, buffer };
-        for _ in 0..ATTEMPTS {
-            peer.heartbeat().await?;
-            if let Ok(observed) = timeout(ANSWER, peer.discover_reply()).await {
-                peer.observed = observed?;
-                return Ok(peer);
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from the relay {relay}")))
+        let mut discover = Vec::new();
+        beacon::encode_discover(node, key.as_ref(), extended, &mut discover);
+        let mut buffer = vec![0; MAX_UDP_PACKET];
+        let observed = ask(&socket, relay, &discover, &mut buffer).await?;
+        Ok(Self { socket, node, key, extended, observed, buffer })
     }
 
     /// The address that the relay saw.
@@ -117,14 +112,44 @@ impl Peer {
             }
         }
     }
+}
 
-    async fn discover_reply(&mut self) -> io::Result<SocketAddr> {
-        loop {
-            let length = self.socket.recv(&mut self.buffer).await?;
-            let packet = self.buffer.get(..length).unwrap_or_default();
-            if let Ok(Packet::DiscoverReply(observed)) = beacon::decode(packet) {
-                return Ok(observed);
-            }
+/// Asks a relay at which address it sees this machine, for 5 s at most, and becomes known to it
+/// by no id (SPEC §2.1).
+///
+/// # Errors
+/// A socket that cannot be made; a relay that does not answer (`TimedOut`), as those do not that
+/// drop id 0 in a Discover.
+pub async fn observed_address(relay: SocketAddr) -> io::Result<SocketAddr> {
+    let socket = bind(relay)?;
+    socket.connect(relay).await?;
+    let mut question = Vec::new();
+    beacon::encode_address_question(&mut question);
+    ask(&socket, relay, &question, &mut vec![0; MAX_UDP_PACKET]).await
+}
+
+/// Sends a Discover until it is answered, a few times at most.
+async fn ask(
+    socket: &UdpSocket,
+    relay: SocketAddr,
+    discover: &[u8],
+    buffer: &mut [u8],
+) -> io::Result<SocketAddr> {
+    for _ in 0..ATTEMPTS {
+        socket.send(discover).await?;
+        if let Ok(observed) = timeout(ANSWER, discover_reply(socket, buffer)).await {
+            return observed;
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from the relay {relay}")))
+}
+
+async fn discover_reply(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<SocketAddr> {
+    loop {
+        let length = socket.recv(buffer).await?;
+        let packet = buffer.get(..length).unwrap_or_default();
+        if let Ok(Packet::DiscoverReply(observed)) = beacon::decode(packet) {
+            return Ok(observed);
         }
     }
 }

@@ -140,6 +140,7 @@ fn doctor_finds_no_fault_in_the_whole_chain_behind_caddy() {
         assert_eq!(diagnosis.verdict(check), "ok", "{check}: {:#}", diagnosis.report);
     }
     diagnosis.assert("udp", "ok", "127.0.0.1");
+    assert_eq!(known.relay.metric("pilot_beacon_udp_nodes"), 0.0, "it made a node known");
     diagnosis.assert("client-address", "ok", "127.0.0.1");
     diagnosis.assert("proxy-reload", "ok", "86400 s");
     assert_eq!(diagnosis.code, 0);
@@ -336,6 +337,8 @@ fn silent_udp_and_registry_are_warnings() {
     let udp = silent.local_addr().unwrap().to_string();
     let diagnosis = doctor([&*url, "--udp", &udp, "--registry", "127.0.0.1:1"]);
     diagnosis.assert("udp", "warning", "no answer");
+    diagnosis.assert("udp", "warning", "UDP is blocked");
+    diagnosis.assert("udp", "warning", "upgrade it");
     diagnosis.assert("registry", "warning", "(connect)");
     assert_eq!(diagnosis.code, 1);
 }

@@ -1,9 +1,11 @@
-//! UDP: does the relay answer a Discover from here?
+//! UDP: does the relay answer from here? Asked by an address question, which makes nobody known
+//! to it.
+
+use std::io;
 
 use futures_util::future::join_all;
 
-use crate::client::udp::Peer;
-use crate::ids::NodeId;
+use crate::client::udp::observed_address;
 
 use super::reach::resolve;
 use super::report::Report;
@@ -24,28 +26,25 @@ pub(super) async fn check(address: &str, report: &mut Report) {
             return;
         }
     };
-    let asked = addresses
-        .into_iter()
-        .map(async |relay| (relay, Peer::connect(relay, stranger(), None, false).await));
+    let asked = addresses.into_iter().map(async |relay| (relay, observed_address(relay).await));
     for (relay, answer) in join_all(asked).await {
         match answer {
-            Ok(peer) => {
-                report.ok("udp", format!("{relay} sees this machine at {}", peer.observed()));
-            }
-            Err(error) => {
-                let remedy = format!(
-                    "open UDP {port} in the relay's firewall, and here for answers; is the \
-                     relay's --udp-bind on that address?"
-                );
-                report.warn("udp", format!("{relay}: {error}"), remedy);
-            }
+            Ok(observed) => report.ok("udp", format!("{relay} sees this machine at {observed}")),
+            Err(error) => report.warn("udp", format!("{relay}: {error}"), remedy(&error, port)),
         }
     }
 }
 
-/// A node that nobody is, of the upper half of the numbers: a Discover makes its sender that
-/// node's endpoint for ten minutes, so it must be nobody's.
-fn stranger() -> NodeId {
-    let random = getrandom::u32().unwrap_or_else(|_| std::process::id());
-    NodeId::new(random | 1 << 31).expect("the highest bit is set")
+/// What to do where an address question was not answered.
+fn remedy(error: &io::Error, port: u16) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => format!(
+            "either UDP is blocked: open UDP {port} in the relay's firewall, and here for answers, \
+             and see whether the relay's --udp-bind is on that address; or the relay is of a version \
+             that does not answer who has no id: upgrade it, since daemons ask so at their start"
+        ),
+        _ => {
+            format!("does a relay listen there? see its --udp-bind, and UDP {port} in its firewall")
+        }
+    }
 }

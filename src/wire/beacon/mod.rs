@@ -316,6 +316,11 @@ pub fn encode_discover(node: NodeId, key: Option<&PublicKey>, extended: bool, ou
     }
 }
 
+/// Appends a Discover of nobody: it asks for an address, and makes nobody known (SPEC §2.1).
+pub fn encode_address_question(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[DISCOVER, 0, 0, 0, 0]);
+}
+
 /// Appends a DiscoverReply packet (0x02); an IPv4-mapped address goes out as IPv4.
 pub fn encode_discover_reply(observed: SocketAddr, out: &mut Vec<u8>) {
     out.push(DISCOVER_REPLY);

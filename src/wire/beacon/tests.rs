@@ -33,6 +33,9 @@ fn spec_2_1_discover_of_nobody_is_an_address_question_and_other_packets_name_a_n
             Ok(Packet::Discover(Discover { node: None, key: None, extended }))
         );
     }
+    let mut question = Vec::new();
+    encode_address_question(&mut question);
+    assert_eq!(question, [0x01, 0, 0, 0, 0]);
     for (kind, length) in [(0x03, 9), (0x05, 9), (0x06, 5), (0x09, 9)] {
         let mut packet = vec![1; length];
         packet[0] = kind;
