@@ -33,6 +33,20 @@ fn alerts_fire_when_they_should_and_only_then() {
 }
 
 #[test]
+fn each_metric_that_is_said_to_be_alerted_on_has_a_rule() {
+    let rules = read("deploy/prometheus/alerts.yml");
+    let document = read("docs/OPERATIONS.md");
+    let rows = document.lines().filter(|line| line.contains("| **alert**"));
+    // The family may be followed by its labels.
+    let families = rows.map(|row| row.strip_prefix("| `").unwrap().split(['`', '{']).next());
+    let families: BTreeSet<_> = families.map(Option::unwrap).collect();
+    assert!(families.len() > 15, "{families:?}");
+    let has_rule = |family: &&str| rules.contains(&format!("pilot_beacon_{family}"));
+    let without: Vec<_> = families.into_iter().filter(|family| !has_rule(family)).collect();
+    assert!(without.is_empty(), "{without:?}");
+}
+
+#[test]
 fn each_alert_is_tested_and_has_a_line_that_says_what_to_do() {
     let rules = read("deploy/prometheus/alerts.yml");
     let alerts: BTreeSet<_> = after(&rules, "- alert: ").into_iter().collect();
