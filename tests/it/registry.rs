@@ -140,7 +140,9 @@ impl Shared {
                             let key = Node::new(of).key.verifying_key().to_bytes();
                             stream.write_all(&found(node, &key))?;
                         }
-                        Answer::NotFound => stream.write_all(&framed(b"\xffnode not found"))?,
+                        Answer::NotFound => {
+                            stream.write_all(&framed(b"\xff\x00\x0enode not found"))?;
+                        }
                         Answer::Lie(bytes) => {
                             stream.write_all(&bytes)?;
                             return stream.shutdown(Shutdown::Both);

@@ -3,6 +3,8 @@
 //! Both modes have the same requests and responses in the same order; they differ in
 //! how one message looks. Only our side is here: requests out, responses in.
 
+use std::borrow::Cow;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +175,7 @@ impl Response {
                 let (&kind, payload) = message.split_first().ok_or(DecodeError::Truncated)?;
                 match kind {
                     frame_type::LOOKUP_OK => Self::decode_key(payload),
-                    frame_type::ERROR => Ok(Self::from_error(&String::from_utf8_lossy(payload))),
+                    frame_type::ERROR => Ok(Self::from_error(&error_text(payload))),
                     frame_type::JSON => Self::decode_json(payload),
                     _ => Err(DecodeError::UnknownType(kind)),
                 }
@@ -231,6 +233,15 @@ impl Response {
         let node: NodeId = node.parse().ok()?;
         Some(Self::NotFound { node: Some(node.number()) })
     }
+}
+
+/// The text of an error: after its length, as registries send it, or the whole payload.
+fn error_text(payload: &[u8]) -> Cow<'_, str> {
+    let text = match payload.split_first_chunk() {
+        Some((length, text)) if usize::from(u16::from_be_bytes(*length)) == text.len() => text,
+        _ => payload,
+    };
+    String::from_utf8_lossy(text)
 }
 
 /// Takes the first whole message, without its length, from what has arrived.

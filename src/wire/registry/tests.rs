@@ -101,6 +101,10 @@ fn spec_8_binary_responses_are_read() {
         );
     }
     assert_eq!(decode(b"\xffnode 7: not found"), Response::NotFound { node: Some(7) });
+    // As registries send it: the text after its length.
+    let sent = b"\xff\x00\x18node 999: node not found";
+    assert_eq!(decode(sent), Response::NotFound { node: Some(999) });
+    assert_eq!(decode(b"\xff\x00\x04busy"), Response::Failed("busy".to_owned()));
     assert_eq!(decode(b"\xffbusy"), Response::Failed("busy".to_owned()));
     assert_eq!(decode(b"\x00{\"type\":\"beacon_register_ok\"}"), Response::BeaconRegistered);
 }
@@ -108,7 +112,8 @@ fn spec_8_binary_responses_are_read() {
 #[test]
 fn spec_8_only_the_exact_texts_mean_an_unknown_node() {
     let decode = |text: &str| {
-        let binary = [b"\xff", text.as_bytes()].concat();
+        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+        let binary = [b"\xff", &length[..], text.as_bytes()].concat();
         let binary = Response::decode(Mode::Binary, &binary).unwrap();
         let json = serde_json::json!({"type": "error", "error": text}).to_string();
         assert_eq!(Response::decode(Mode::Json, json.as_bytes()).unwrap(), binary, "{text}");

@@ -3,8 +3,8 @@
 use super::daemon::{Daemon, Transport};
 use super::lab::Lab;
 use super::site::Site;
-use crate::harness::PATIENCE;
-use crate::peer::relay as packet;
+use crate::harness::{Node, PATIENCE};
+use crate::peer::{Peer, relay as packet};
 
 #[test]
 fn stranger_with_large_packets_keeps_no_compat_daemon_off_the_net() {
@@ -27,5 +27,18 @@ fn stranger_with_large_packets_keeps_no_compat_daemon_off_the_net() {
         daemon.reaches(&other, PATIENCE);
         let logins = relay.metric("pilot_beacon_wss_connections_total{outcome=\"auth_ok\"}");
         assert_eq!(logins, 1.0, "the daemon had to log in again:\n{}", daemon.log());
+    });
+}
+
+#[test]
+fn stranger_whom_the_registry_does_not_know_is_no_fault_of_the_registry() {
+    Lab::run(|lab| {
+        let site = Site::start(lab);
+        let relay = site.relay();
+
+        Peer::upgrade(relay.wss).try_to_authenticate(&Node::new(999), 2);
+
+        relay.wait_for_metric("pilot_beacon_wss_refusals_total{reason=\"unknown_node\"}", 1.0);
+        assert!(!relay.log().contains("the registry failed"), "{}", relay.log());
     });
 }

@@ -241,7 +241,8 @@ fn found(node: u32, key: u8, binary: bool) -> Vec<u8> {
 
 fn error(text: &str, binary: bool) -> Vec<u8> {
     if binary {
-        return framed(&[&[0xff], text.as_bytes()].concat());
+        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+        return framed(&[&[0xff], &length[..], text.as_bytes()].concat());
     }
     framed(json!({"type": "error", "error": text}).to_string().as_bytes())
 }
