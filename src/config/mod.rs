@@ -43,6 +43,7 @@ pub use value::{
 pub use warning::Warning;
 
 use crate::ids::BeaconId;
+use crate::proto::translators::Translators;
 
 /// Shortest time that can be written, other than none.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -96,6 +97,8 @@ settings! {
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]
             trusted_proxies as "trusted_proxy": Vec<IpNet> ["IP[/N]"; live];
+            /// NAT64 prefixes, beside 64:ff9b::/96, whose clients count by the IPv4 addresses in them
+            translators as "nat64_prefix": Translators ["PREFIX"];
             /// Origins of web pages that may connect; none otherwise
             allow_origins as "allow_origin": Vec<WebOrigin> ["ORIGIN"; live];
         }

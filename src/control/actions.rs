@@ -113,13 +113,14 @@ impl Actions {
     /// # Errors
     /// The system has no room for a thread.
     pub fn start(parts: Parts, state_dir: &Path) -> io::Result<Arc<Self>> {
+        let translators = parts.config.borrow().translators.clone();
         Ok(Arc::new(Self {
             audit: Audit::start(state_dir, Arc::clone(&parts.health))?,
             parts,
             places: Arc::new(Semaphore::new(AT_ONCE)),
             outcomes: Labelled::default(),
             rejects: Labelled::default(),
-            guesses: Guesses::new(),
+            guesses: Guesses::new(translators),
         }))
     }
 

@@ -5,7 +5,7 @@
 //! the port has no place left for another connection.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +13,8 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::proto::limit::{Bucket, Places, Rate};
+use crate::proto::network::Client;
+use crate::proto::translators::Translators;
 
 /// Between two answers to wrong tokens of one address.
 const PACE: Duration = Duration::from_secs(1);
@@ -36,6 +38,7 @@ const LINE: u64 = 60;
 /// Turns of those who show a wrong token.
 #[derive(Debug)]
 pub(super) struct Guesses {
+    translators: Translators,
     turns: Mutex<Turns>,
     /// Those who wait for their answer, the oldest first: as many as the port has connections.
     waiting: Mutex<VecDeque<oneshot::Sender<()>>>,
@@ -60,14 +63,21 @@ struct Told {
 }
 
 impl Guesses {
-    pub(super) fn new() -> Self {
+    /// Nobody has guessed; they may come through these translators.
+    pub(super) fn new(translators: Translators) -> Self {
         let turns = Turns { sources: Places::new(SOURCES), all: Turn::default() };
-        Self { turns: Mutex::new(turns), waiting: Mutex::default(), told: Mutex::default() }
+        Self {
+            translators,
+            turns: Mutex::new(turns),
+            waiting: Mutex::default(),
+            told: Mutex::default(),
+        }
     }
 
     /// Waits until a wrong token of this address may be answered.
     pub(super) async fn wait(&self, address: IpAddr) {
-        let pause = self.turns.lock().take(source(address), Instant::now());
+        let source = Client::of(address, &self.translators);
+        let pause = self.turns.lock().take(source, Instant::now());
         let (give_way, gives_way) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
@@ -100,7 +110,7 @@ impl Guesses {
 }
 
 impl Turns {
-    fn take(&mut self, source: IpAddr, now: Instant) -> Duration {
+    fn take(&mut self, source: Client, now: Instant) -> Duration {
         let own = self.sources.of(&source, now).take(PACE, now);
         own.max(self.all.take(PACE_OF_ALL, now))
     }
@@ -115,35 +125,30 @@ impl Turn {
     }
 }
 
-/// Whom an address counts as: an IPv4 address, or an IPv6 /64.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::proto::translators::testing::translators;
 
     fn address(text: &str) -> IpAddr {
-        source(text.parse().unwrap())
+        text.parse().unwrap()
     }
 
     #[test]
     fn turns_are_for_each_address_and_over_all() {
-        let mut turns = Guesses::new().turns.into_inner();
+        let Guesses { translators, turns, .. } = Guesses::new(translators());
+        let mut turns = turns.into_inner();
         let now = Instant::now();
-        let mut take = |text: &str| turns.take(address(text), now).as_millis();
+        let source = |text: &str| Client::of(address(text), &translators);
+        let mut take = |text: &str| turns.take(source(text), now).as_millis();
         assert_eq!(["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(&mut take), [1_000, 2_000, 1_000]);
         // One network of IPv6 is one address.
         assert_eq!(["2001:db8::1", "2001:db8::2"].map(&mut take), [1_000, 2_000]);
+        // Who comes through a translator has the address that it has there.
+        let behind = ["2001:db8:64::192.0.2.3", "2001:db8:64::192.0.2.4", "192.0.2.3"];
+        assert_eq!(behind.map(&mut take), [1_000, 1_000, 2_000]);
         for number in 0..200 {
             take(&format!("198.51.100.{number}"));
         }
@@ -152,7 +157,7 @@ mod tests {
 
     #[test]
     fn audit_log_is_told_of_a_flood_by_few_lines() {
-        let guesses = Guesses::new();
+        let guesses = Guesses::new(Translators::default());
         let t0 = Instant::now();
         let told: u64 = (0..10_000).filter_map(|_| guesses.to_tell(t0)).sum();
         assert_eq!(told, 10);
@@ -162,7 +167,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn oldest_who_waits_gives_way() {
-        let guesses = Arc::new(Guesses::new());
+        let guesses = Arc::new(Guesses::new(Translators::default()));
         let waits = |text| {
             let guesses = Arc::clone(&guesses);
             let address = address(text);

@@ -137,9 +137,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::translators::Translators;
 
     fn network(net: u8) -> Network {
-        Network::of(IpAddr::from([192, 0, net, 1]))
+        Network::of(IpAddr::from([192, 0, net, 1]), &Translators::default())
     }
 
     /// All keys, in the order in which they are evicted.
@@ -188,8 +189,8 @@ mod tests {
     /// An address of either family.
     fn any_network() -> impl Strategy<Value = Network> {
         prop_oneof![
-            any::<[u8; 4]>().prop_map(|ip| Network::of(ip.into())),
-            any::<[u8; 16]>().prop_map(|ip| Network::of(ip.into())),
+            any::<[u8; 4]>().prop_map(|ip| Network::of(ip.into(), &Translators::default())),
+            any::<[u8; 16]>().prop_map(|ip| Network::of(ip.into(), &Translators::default())),
             any::<u32>().prop_map(|number| Network::alone(number.into())),
         ]
     }

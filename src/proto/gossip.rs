@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::network::Client;
+use super::translators::Translators;
 use crate::ids::NodeId;
 
 /// How often a Sync goes to each peer beacon.
@@ -60,6 +61,7 @@ pub struct Taken<'a> {
 #[derive(Debug, Default)]
 pub struct Gossip<S = RandomState> {
     sources: HashMap<SocketAddr, Source, S>,
+    translators: Translators,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,14 @@ impl Source {
     }
 }
 
+impl<S: Default> Gossip<S> {
+    /// No source yet; they may come through these translators.
+    #[must_use]
+    pub fn new(translators: Translators) -> Self {
+        Self { sources: HashMap::default(), translators }
+    }
+}
+
 impl<S: BuildHasher> Gossip<S> {
     /// Takes in a Sync, which replaces all that its source published before. `is_listed` says
     /// that the very address and port are a beacon's: such a source takes the place of others,
@@ -94,10 +104,11 @@ impl<S: BuildHasher> Gossip<S> {
         nodes: impl Iterator<Item = NodeId>,
         now: Instant,
     ) -> Result<Taken<'_>, Refused> {
+        let host = Client::of(source.ip(), &self.translators);
         let evicted = match self.sources.get(&source) {
             Some(known) if now < known.heard + MIN_INTERVAL => return Err(Refused::TooSoon),
             Some(_) => None,
-            None => self.make_room(Client::of(source.ip()), is_listed, now)?,
+            None => self.make_room(host, is_listed, now)?,
         };
         let evicted = evicted
             .and_then(|evicted| self.sources.remove_entry(&evicted))
@@ -106,7 +117,7 @@ impl<S: BuildHasher> Gossip<S> {
         nodes.sort_unstable();
         nodes.dedup();
         let known = self.sources.entry(source).or_insert_with(|| Source {
-            host: Client::of(source.ip()),
+            host,
             is_listed,
             since: now,
             heard: now,
@@ -186,6 +197,7 @@ impl<S: BuildHasher> Gossip<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::translators::testing::translators;
 
     fn ids(numbers: &[u32]) -> Vec<NodeId> {
         numbers.iter().map(|n| NodeId::new(*n).unwrap()).collect()
@@ -269,6 +281,19 @@ mod tests {
         assert_eq!(receive(&mut gossip, source(2), false, t0), Err(Refused::TooSoon));
         assert_eq!(receive(&mut gossip, source(2), true, t0), Ok(None));
         assert_eq!(receive(&mut gossip, source(3), false, t0 + MIN_INTERVAL), Ok(None));
+    }
+
+    #[test]
+    fn beacons_behind_one_translator_are_hosts_of_their_own() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::new(translators());
+        for number in 1..=8 {
+            let from = format!("[2001:db8:64::198.51.100.{number}]:9001").parse().unwrap();
+            assert_eq!(receive(&mut gossip, from, false, t0), Ok(None), "{number}");
+        }
+        let unknown = |number| format!("[2001:db8:65::198.51.100.{number}]:9001").parse().unwrap();
+        assert_eq!(receive(&mut gossip, unknown(1), false, t0), Ok(None));
+        assert_eq!(receive(&mut gossip, unknown(2), false, t0), Err(Refused::TooSoon));
     }
 
     #[test]

@@ -10,4 +10,5 @@ pub mod network;
 pub mod presence;
 pub mod route;
 pub mod takeover;
+pub mod translators;
 pub mod watch;

@@ -1,10 +1,11 @@
 //! What an address counts as, where there is a bound for each client or for each network.
 //!
-//! Clients that reach the relay over IPv4 through a translator (NAT64 or SIIT, RFC 6052) have
-//! addresses of one IPv6 prefix. The IPv4 address that is embedded in theirs is what counts, or
-//! all of them would be one client.
+//! Clients that reach the relay over IPv4 through a translator have addresses of one IPv6 prefix.
+//! The IPv4 address that is embedded in theirs is what counts, or all of them would be one client.
 
 use std::net::{IpAddr, Ipv6Addr};
+
+use super::translators::Translators;
 
 /// Whom a limit for each client counts: an IPv4 address, or an IPv6 /64, which is what one
 /// customer of a provider has.
@@ -12,10 +13,10 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct Client(IpAddr);
 
 impl Client {
-    /// The client of an address.
+    /// The client of an address, where these translators are known.
     #[must_use]
-    pub fn of(ip: IpAddr) -> Self {
-        match translated(ip) {
+    pub fn of(ip: IpAddr, translators: &Translators) -> Self {
+        match translators.translated(ip) {
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
                 Self(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into())
@@ -38,10 +39,10 @@ const IPV6: u64 = 1 << 63;
 const ALONE: u64 = 1 << 62;
 
 impl Network {
-    /// The network of an address.
+    /// The network of an address, where these translators are known.
     #[must_use]
-    pub fn of(ip: IpAddr) -> Self {
-        match translated(ip) {
+    pub fn of(ip: IpAddr, translators: &Translators) -> Self {
+        match translators.translated(ip) {
             IpAddr::V4(ip) => Self(u64::from(u32::from(ip) >> 8)),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, ..] = ip.segments();
@@ -59,32 +60,20 @@ impl Network {
     }
 }
 
-/// The IPv4 address that an IPv6 address stands for, where it is mapped or of the well-known
-/// prefix 64:ff9b::/96; else the address.
-fn translated(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => match ip.segments() {
-            [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-                let [.., a, b, c, d] = ip.octets();
-                [a, b, c, d].into()
-            }
-            _ => ip.into(),
-        },
-        ip @ IpAddr::V4(_) => ip,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn client(text: &str) -> Client {
+        Client::of(text.parse().unwrap(), &Translators::default())
+    }
+
     fn network(text: &str) -> Network {
-        Network::of(text.parse().unwrap())
+        Network::of(text.parse().unwrap(), &Translators::default())
     }
 
     #[test]
     fn client_is_an_ipv4_address_or_an_ipv6_64() {
-        let client = |text: &str| Client::of(text.parse().unwrap());
         assert_eq!(client("198.51.100.1"), client("::ffff:198.51.100.1"));
         assert_ne!(client("198.51.100.1"), client("198.51.100.2"));
         assert_eq!(client("2001:db8:0:1::1"), client("2001:db8:0:1:ffff::2"));
@@ -93,7 +82,6 @@ mod tests {
 
     #[test]
     fn clients_behind_one_translator_count_as_the_ipv4_addresses_that_they_have() {
-        let client = |text: &str| Client::of(text.parse().unwrap());
         assert_eq!(client("64:ff9b::198.51.100.1"), client("198.51.100.1"));
         assert_ne!(client("64:ff9b::198.51.100.1"), client("64:ff9b::198.51.100.2"));
         assert_eq!(network("64:ff9b::198.51.100.1"), network("198.51.100.9"));

@@ -16,6 +16,7 @@ use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
 use crate::net::udp::{Run, canonical};
 use crate::peers::Table;
 use crate::proto::gossip::{Gossip, Refused, Taken};
+use crate::proto::translators::Translators;
 use crate::wire::beacon::{MAX_SYNC_NODES, Sync, encode_sync};
 
 type Addresses = HashSet<SocketAddr, RandomState>;
@@ -38,14 +39,15 @@ struct Listed {
 }
 
 impl Beacons {
-    /// No beacon is listed yet; `open` believes a Sync from anybody.
+    /// No beacon is listed yet; `open` believes a Sync from anybody. Those that send may come
+    /// through these translators.
     #[must_use]
-    pub fn new(open: bool) -> Self {
+    pub fn new(open: bool, translators: Translators) -> Self {
         Self {
             open: AtomicBool::new(open),
             listed: ArcSwap::default(),
             sources: ArcSwap::default(),
-            gossip: Mutex::default(),
+            gossip: Mutex::new(Gossip::new(translators)),
             truncated: AtomicBool::new(false),
         }
     }

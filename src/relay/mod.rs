@@ -31,6 +31,7 @@ use crate::net::udp::Datagrams;
 use crate::peers::Table;
 use crate::proto::endpoint::QUIET_RATE;
 use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
+use crate::proto::translators::Translators;
 use crate::wire::beacon::DecodeError;
 
 pub use beacons::Beacons;
@@ -55,6 +56,8 @@ pub struct Rules {
     pub beacon: SourceRates,
     /// Discovers and punches of one client address over UDP, where nobody proves who he is.
     pub discover: Rate,
+    /// Those that clients may come through, for what counts client addresses.
+    pub translators: Translators,
     /// Whether a packet over UDP must come from its sender's own endpoint.
     pub observed_senders_only: bool,
     /// Whether loopback addresses can be endpoints: the relay is bound there.

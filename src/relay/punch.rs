@@ -3,7 +3,7 @@
 //! Rates and expiry are judged first; signatures are verified by a task of their own, never
 //! on a receiving thread.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -119,7 +119,7 @@ impl Relay {
         if !allowed && !worker.admits_question(source, &rules, now) {
             return Err(Drop::DiscoverLimited);
         }
-        if !allowed && !self.take_from_source(source, now) {
+        if !allowed && !self.take_from_source(Client::of(source, &rules.translators), now) {
             return Err(Drop::PunchSourceLimited);
         }
         if self.switches.is_on(Switch::Discover) {
@@ -141,8 +141,8 @@ impl Relay {
         }
     }
 
-    fn take_from_source(&self, source: IpAddr, now: Instant) -> bool {
-        self.punches.sources.lock().of(&Client::of(source), now).take(SOURCE_RATE, 1, now)
+    fn take_from_source(&self, source: Client, now: Instant) -> bool {
+        self.punches.sources.lock().of(&source, now).take(SOURCE_RATE, 1, now)
     }
 
     fn take_from_all(&self, allowed: bool, now: Instant) -> Result<(), Drop> {

@@ -232,7 +232,8 @@ impl Worker {
 
     /// Whether a client address may ask the relay for something once more.
     pub(super) fn admits_question(&mut self, ip: IpAddr, rules: &Rules, now: Instant) -> bool {
-        self.clients.of(&Client::of(ip), now).take(rules.discover, 1, now)
+        let client = Client::of(ip, &rules.translators);
+        self.clients.of(&client, now).take(rules.discover, 1, now)
     }
 
     fn admits_sync(&mut self, from: SocketAddr, now: Instant) -> bool {

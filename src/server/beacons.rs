@@ -211,6 +211,7 @@ mod tests {
     use crate::net::bind::FreeBind;
     use crate::peers::Table;
     use crate::proto::limit::{Rate, SourceRates};
+    use crate::proto::translators::Translators;
     use crate::relay::{Beacons, PunchRules, Rules};
 
     fn relay(directory: &Directory) -> Arc<Relay> {
@@ -219,6 +220,7 @@ mod tests {
             source: none,
             beacon: none,
             discover: Rate::NONE,
+            translators: Translators::default(),
             observed_senders_only: false,
             loopback: true,
             own: Vec::new(),
@@ -230,7 +232,8 @@ mod tests {
             },
         };
         let sockets = crate::udp::open(([127, 0, 0, 1], 0).into(), 1, FreeBind::Off).unwrap();
-        let (table, beacons) = (Arc::new(Table::new(1, 1)), Beacons::new(false));
+        let (table, beacons) =
+            (Arc::new(Table::new(1, 1)), Beacons::new(false, Translators::default()));
         Relay::new(table, Arc::default(), directory.clone(), sockets, rules, beacons, None).0
     }
 

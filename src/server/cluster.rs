@@ -13,10 +13,9 @@ use super::StartError;
 use super::bind::BindError;
 use super::settings;
 use crate::cluster::{Cluster, load_or_create, mesh, nats};
-use crate::config::{self, ClusterFabric, HostPort};
+use crate::config::{self, ClusterFabric, Config, HostPort};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Traffic;
-use crate::net::bind::FreeBind;
 use crate::peers::{self, Kind, Table};
 use crate::proto::presence::Here;
 use crate::wire::cluster::{Standing, Takeover};
@@ -38,22 +37,22 @@ enum Fabric {
 impl Joining {
     /// Reads this relay's identity and binds what has to be bound. Blocks.
     pub(super) fn open(
-        config: &config::Cluster,
-        free_bind: FreeBind,
-        state_dir: &std::path::Path,
+        cluster: &config::Cluster,
+        config: &Config,
         traffic: &Arc<Traffic>,
     ) -> Result<Self, StartError> {
-        let key = load_or_create(state_dir)?;
-        let identity = settings::cluster(config, &key)?;
-        let fabric = match &config.fabric {
+        let key = load_or_create(&config.state_dir)?;
+        let identity = settings::cluster(cluster, &key)?;
+        let fabric = match &cluster.fabric {
             ClusterFabric::Mesh { bind, join, dns, allow, secret } => {
                 let secret = secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
                 let mesh = mesh::Mesh::bind(mesh::Settings {
                     bind: *bind,
-                    free_bind,
+                    free_bind: config.free_bind.into(),
                     join: join.iter().map(HostPort::to_string).collect(),
                     dns: dns.as_ref().map(HostPort::to_string),
                     trust: mesh::Trust { allow: allow.clone(), secret },
+                    translators: config.translators.clone(),
                     key,
                 });
                 Fabric::Mesh(mesh.map_err(BindError::of("cluster-bind", bind))?)

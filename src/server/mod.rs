@@ -182,18 +182,18 @@ impl Server {
         let udp_address = sockets.first().expect("at least one was opened").address();
 
         let traffic = Arc::<Traffic>::default();
-        let table = Arc::new(Table::<NodeId>::new(config.max_peers, config.max_nodes));
+        let table = Table::<NodeId>::new(config.max_peers, config.max_nodes);
+        let table = Arc::new(table.with_translators(config.translators.clone()));
         let joining = match &config.cluster {
             Some(cluster) => {
-                let free = config.free_bind.into();
-                let open = || Joining::open(cluster, free, &config.state_dir, &traffic);
+                let open = || Joining::open(cluster, &config, &traffic);
                 Some(patience.bind(open).await?)
             }
             None => None,
         };
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
         let rules = settings::rules(&config, udp_address);
-        let beacons = Beacons::new(config.open_gossip);
+        let beacons = Beacons::new(config.open_gossip, config.translators.clone());
         // Before the first packet: what is a beacon's is no node's. Names follow in the background.
         beacons.list(settings::beacons(&config));
         let (relay, grants) = Relay::new(

@@ -64,6 +64,7 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
         upgrade_rate: config.upgrade_rate,
         upgrade_burst: config.upgrade_burst,
         trusted_proxies: config.trusted_proxies.clone(),
+        translators: config.translators.clone(),
         allow_origins: config.allow_origins.iter().map(|o| o.as_str().to_owned()).collect(),
         relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
         min_generation: match config.min_auth_generation {
@@ -104,6 +105,7 @@ pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
         beacon: rates(BEACON_SHARE),
         discover: Rate::per_second(config.discover_rate.into())
             .with_burst(config.discover_burst.into()),
+        translators: config.translators.clone(),
         observed_senders_only: config.udp_sender_check == UdpSenderCheck::Observed,
         loopback: bound.ip().is_loopback() || bound.ip().is_unspecified(),
         own: config.advertise_addr.iter().filter_map(literal).collect(),

@@ -167,7 +167,7 @@ impl<S: FrameSink> Door<S> {
                 return None;
             }
         };
-        place.belongs_to(client.address.ip());
+        place.belongs_to(client.address.ip(), &settings);
         let stream: Box<dyn Stream> = Box::new(stream);
         let mut conversation = Conversation::new(&*stream, response, &early);
         let login = conversation.log_in(&settings, &*self.keys);

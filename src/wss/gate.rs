@@ -99,7 +99,8 @@ impl Gate {
     pub(super) fn admits(&self, ip: IpAddr, settings: &Settings, now: Instant) -> bool {
         let upgrades = Rate::per_second(settings.upgrade_rate.into())
             .with_burst(settings.upgrade_burst.into());
-        self.clients.lock().of(&Client::of(ip), now).take(upgrades, 1, now)
+        let client = Client::of(ip, &settings.translators);
+        self.clients.lock().of(&client, now).take(upgrades, 1, now)
     }
 
     /// Counts a request of a trusted proxy that names no client, and warns of it once.
@@ -119,8 +120,11 @@ impl Gate {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // Behind a proxy all would be one network, and several clients in the same moment
         // the largest, until each has said for whom it comes.
-        let network =
-            if settings.is_proxy(remote) { Network::alone(number) } else { Network::of(remote) };
+        let network = if settings.is_proxy(remote) {
+            Network::alone(number)
+        } else {
+            Network::of(remote, &settings.translators)
+        };
         let evicted = Arc::new(Notify::new());
         // Logins that are delayed have the same descriptors.
         let most = settings.max_waiting.saturating_sub(self.table.delayed());
@@ -153,8 +157,9 @@ pub(super) struct Place {
 
 impl Place {
     /// Counts the connection among those of its client, once that is known.
-    pub(super) fn belongs_to(&self, ip: IpAddr) {
-        self.gate.waiting.lock().crowd.reassign(self.number, Network::of(ip));
+    pub(super) fn belongs_to(&self, ip: IpAddr, settings: &Settings) {
+        let network = Network::of(ip, &settings.translators);
+        self.gate.waiting.lock().crowd.reassign(self.number, network);
     }
 
     /// Waits until the connection is evicted.
@@ -168,5 +173,35 @@ impl Drop for Place {
         let mut waiting = self.gate.waiting.lock();
         waiting.crowd.withdraw(self.number);
         waiting.evictions.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::translators::testing::translators;
+
+    #[test]
+    fn connections_behind_one_translator_wait_in_networks_of_their_own() {
+        let counters = Arc::<Counters>::default();
+        let gate = Arc::new(Gate::new(Arc::new(Table::new(1, 0)), counters));
+        let settings = Settings {
+            max_waiting: 4,
+            translators: translators(),
+            ..Settings::new(([127, 0, 0, 1], 0).into())
+        };
+        let behind = |ip: &str| format!("2001:db8:64::{ip}").parse::<IpAddr>().unwrap();
+        let is_waiting = |place: &Place| gate.waiting.lock().evictions.contains_key(&place.number);
+
+        // One comes by itself, and one by a proxy that says for whom.
+        let alone = gate.enter(behind("198.51.100.1"), &settings);
+        let forwarded = gate.enter([127, 0, 0, 1].into(), &settings);
+        forwarded.belongs_to(behind("203.0.113.1"), &settings);
+        let crowd: Vec<_> =
+            (1..=4).map(|host| gate.enter(behind(&format!("192.0.2.{host}")), &settings)).collect();
+
+        assert!(is_waiting(&alone) && is_waiting(&forwarded));
+        let waiting: Vec<_> = crowd.iter().map(is_waiting).collect();
+        assert_eq!(waiting, [false, false, true, true]);
     }
 }

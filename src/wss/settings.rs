@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::IpNet;
 use crate::peers::Limits;
+use crate::proto::translators::Translators;
 use crate::wire::auth::{Generation, MaxMessage};
 
 /// The times of a session.
@@ -39,6 +40,8 @@ pub struct Settings {
     pub upgrade_burst: u32,
     /// Proxies whose X-Forwarded-For counts.
     pub trusted_proxies: Vec<IpNet>,
+    /// Those that clients may come through, for what counts client addresses.
+    pub translators: Translators,
     /// Origins of web pages that may connect.
     pub allow_origins: Vec<String>,
     /// The public name, which offers the third generation of logins.
@@ -75,6 +78,7 @@ impl Settings {
             upgrade_rate: 10,
             upgrade_burst: 100,
             trusted_proxies: if bind.ip().is_loopback() { loopback.collect() } else { Vec::new() },
+            translators: Translators::default(),
             allow_origins: Vec::new(),
             relay_name: None,
             min_generation: Generation::First,

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 57] = [
+const BAD: [(&str, &str, &str); 58] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -22,6 +22,11 @@ const BAD: [(&str, &str, &str); 57] = [
     ("admin_token_file", "/nonexistent/token", "cannot be read"),
     ("public_plaintext", "maybe", "neither true nor false"),
     ("trusted_proxy", "10.1.0.0/8", "write 10.0.0.0/8"),
+    (
+        "nat64_prefix",
+        "2001:db8::/44",
+        "`2001:db8::/44` is not a prefix of a translator: /44 is no length",
+    ),
     ("allow_origin", "app.example.net", "not an origin"),
     ("relay_name", "relay.example.net:443", "not a host name"),
     ("min_auth_generation", "4", "from 1 to 3"),

@@ -219,6 +219,30 @@ fn spec_3_3_clients_behind_a_proxy_have_their_own_upgrades() {
 }
 
 #[test]
+fn three_hundred_clients_behind_a_translator_are_not_one_client() {
+    // Each has one upgrade, and none comes back for a while.
+    let mut settings = vec!["--upgrade-rate", "1", "--upgrade-burst", "1"];
+    // One /64 for all, and one prefix whose clients' addresses go on behind the "u" octet.
+    settings.extend(["--nat64-prefix", "2001:db8:64::/96", "--nat64-prefix", "2001:db8:122::/48"]);
+    let relay = Relay::with_nodes(&[], &settings);
+    let by_96 = (0..300).map(|n| format!("2001:db8:64::203.0.{}.{}", n / 256, n % 256));
+    let by_48 = (0..300).map(|n| format!("2001:db8:122:c633:{:x}:{:x}::", n / 256, n % 256 * 256));
+    for client in by_96.chain(by_48) {
+        assert_eq!(statuses(&relay, &client, 1), [101], "{client}");
+    }
+    assert_eq!(connections(&relay, "rate_limited"), 0.0);
+
+    // Whoever comes without the translator as well is the same client.
+    let again = ["203.0.0.7", "2001:db8:64::203.0.0.7"].repeat(5);
+    let again: Vec<_> = again.into_iter().flat_map(|client| statuses(&relay, client, 1)).collect();
+    assert!(again.contains(&429), "{again:?}");
+    // Of a prefix that nobody named, all of a /64 are one client.
+    let strangers = (0..10).map(|n| format!("2001:db8:65::203.0.113.{n}"));
+    let strangers: Vec<_> = strangers.flat_map(|client| statuses(&relay, &client, 1)).collect();
+    assert!(strangers.contains(&429), "{strangers:?}");
+}
+
+#[test]
 fn spec_3_4_forwarded_address_of_a_stranger_is_ignored() {
     let limits = ["--upgrade-rate", "1", "--upgrade-burst", "50", "--trusted-proxy", ""];
     let relay = Relay::with_nodes(&[], &limits);

@@ -10,13 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proto::crowd::Crowd;
 use crate::proto::network::Network;
+use crate::proto::translators::Translators;
 
 /// Connections that are greeted at a time.
 pub(super) const MAX_GREETING: usize = 64;
 
 /// Everybody who is being greeted.
 #[derive(Debug, Default)]
-pub(super) struct Lobby(Mutex<Guests>);
+pub(super) struct Lobby {
+    guests: Mutex<Guests>,
+    translators: Translators,
+}
 
 #[derive(Debug, Default)]
 struct Guests {
@@ -35,16 +39,21 @@ pub(super) struct Guest {
 }
 
 impl Lobby {
+    /// Nobody is there yet; they may come through these translators.
+    pub(super) fn new(translators: Translators) -> Self {
+        Self { guests: Mutex::default(), translators }
+    }
+
     /// Lets somebody in; true where somebody else was evicted for it.
     pub(super) fn enter(self: &Arc<Self>, ip: IpAddr) -> (Guest, bool) {
-        let mut guests = self.0.lock();
+        let mut guests = self.guests.lock();
         let gives_way = guests.leaving.len() >= MAX_GREETING;
         if gives_way && let Some(number) = guests.crowd.pop() {
             guests.leaving.remove(&number).inspect(CancellationToken::cancel);
         }
         guests.next += 1;
         let (number, leaving) = (guests.next, CancellationToken::new());
-        guests.crowd.add(number, Network::of(ip));
+        guests.crowd.add(number, Network::of(ip, &self.translators));
         guests.leaving.insert(number, leaving.clone());
         (Guest { lobby: Arc::clone(self), number, leaving }, gives_way)
     }
@@ -52,7 +61,7 @@ impl Lobby {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        let mut guests = self.lobby.0.lock();
+        let mut guests = self.lobby.guests.lock();
         guests.crowd.withdraw(self.number);
         guests.leaving.remove(&self.number);
     }
@@ -61,6 +70,7 @@ impl Drop for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::translators::testing::translators;
 
     #[test]
     fn oldest_of_the_busiest_network_gives_way() {
@@ -74,6 +84,16 @@ mod tests {
         assert!(!strangers[20].leaving.is_cancelled() && !relay.leaving.is_cancelled());
         drop((strangers, more));
         assert!(!lobby.enter(ip(1)).1);
-        assert_eq!(lobby.0.lock().leaving.len(), 1, "the relay alone is left");
+        assert_eq!(lobby.guests.lock().leaving.len(), 1, "the relay alone is left");
+    }
+
+    #[test]
+    fn relay_behind_a_translator_does_not_give_way_for_strangers_behind_it() {
+        let lobby = Arc::new(Lobby::new(translators()));
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (relay, _) = lobby.enter(ip("2001:db8:64::198.51.100.1"));
+        let stranger = |host| lobby.enter(ip(&format!("2001:db8:64::192.0.2.{host}")));
+        let strangers: Vec<_> = (0..83).map(stranger).collect();
+        assert!(strangers[0].0.leaving.is_cancelled() && !relay.leaving.is_cancelled());
     }
 }

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Cluster, Fabric, Reject, relay_id};
 use crate::ids::RelayId;
 use crate::net::bind::FreeBind;
+use crate::proto::translators::Translators;
 use close::Close;
 use hub::{Hub, Secret};
 use link::Link;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub dns: Option<String>,
     /// Whom to trust.
     pub trust: Trust,
+    /// Those that strangers may come through.
+    pub translators: Translators,
     /// This relay's identity; its public half is the relay's id.
     pub key: ed25519_dalek::SigningKey,
 }
@@ -84,6 +87,7 @@ pub struct Mesh {
     server: Arc<QuicServerConfig>,
     secret: Secret,
     names: Vec<String>,
+    translators: Translators,
 }
 
 impl Mesh {
@@ -93,7 +97,8 @@ impl Mesh {
     /// No allow list and no secret (a mesh is never open to strangers); an address that
     /// cannot be bound; no runtime.
     pub fn bind(settings: Settings) -> io::Result<Self> {
-        let Settings { bind, free_bind, join, dns, trust: Trust { allow, secret }, key } = settings;
+        let Settings { bind, free_bind, join, dns, trust, translators, key } = settings;
+        let Trust { allow, secret } = trust;
         if allow.is_empty() && secret.as_ref().is_none_or(Vec::is_empty) {
             let error = "a mesh needs an allow list or a secret";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
@@ -112,6 +117,7 @@ impl Mesh {
             server: Arc::new(server),
             secret: Secret(secret),
             names: join.into_iter().chain(dns).collect(),
+            translators,
         })
     }
 
@@ -140,7 +146,7 @@ impl Fabric for Mesh {
         let endpoint = self.endpoint.clone();
         let hub = Hub::new(cluster, self.relay, self.endpoint, self.address, self.secret);
         let dialling = seeds::tend(Arc::clone(&hub), self.names, stopping.clone());
-        let mut tasks = Tasks::new(hub, dialling);
+        let mut tasks = Tasks::new(hub, Lobby::new(self.translators), dialling);
         tokio::select! {
             () = stopping.cancelled() => {}
             () = tasks.serve(&endpoint) => {}
@@ -168,12 +174,12 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn new(hub: Arc<Hub>, dial: impl Future<Output = ()> + Send + 'static) -> Self {
+    fn new(hub: Arc<Hub>, lobby: Lobby, dial: impl Future<Output = ()> + Send + 'static) -> Self {
         let mut dialling = JoinSet::new();
         dialling.spawn(dial);
         Self {
             hub,
-            lobby: Arc::default(),
+            lobby: Arc::new(lobby),
             dialling,
             greeting: JoinSet::new(),
             links: JoinSet::new(),

@@ -159,6 +159,25 @@ fn local_listener_trusts_loopback_unless_told_otherwise() {
 }
 
 #[test]
+fn prefixes_of_translators_can_be_given_in_each_way_and_wait_for_a_restart() {
+    let text = "2001:db8:122::/48,2001:db8:64::/96";
+    let [both, file] = [text, "nat64_prefix = [\"2001:db8:64::/96\", \"2001:db8:122::/48\"]"];
+    let variables = &[("BEACON_RELAY_NAT64_PREFIX", both)] as &[_];
+    let flags = &["--nat64-prefix", "2001:db8:64::/96", "--nat64-prefix", "2001:db8:122::/48"];
+    let by_file = Said { file, ..Said::default() }.loaded();
+    let by_variable = Said { variables, ..Said::default() }.loaded();
+    let by_flags = Said { flags, ..Said::default() }.loaded();
+    assert_eq!(by_file.config.translators, by_variable.config.translators);
+    assert_eq!(by_file.config.translators, by_flags.config.translators);
+    assert_eq!(by_file.updated(&by_flags).1, Difference::default(), "another order");
+
+    let none = Said::default().loaded();
+    let (in_force, difference) = none.updated(&by_file);
+    assert_eq!(in_force.config.translators, none.config.translators);
+    assert_eq!((difference.applied.len(), difference.needs_restart.len()), (0, 1));
+}
+
+#[test]
 fn peers_beyond_the_descriptor_limit_are_refused_with_it() {
     assert_eq!(with_flags(&["--max-peers", "768"]).unwrap().max_peers, 768);
     let refused = refusal(&["--max-peers", "769"]);
@@ -279,6 +298,7 @@ fn what_is_printed_is_a_file_that_says_the_same() {
         "--log-level=info,beacon_relay::udp=debug",
         "--relay-name=Relay.example",
         "--trusted-proxy=",
+        "--nat64-prefix=2001:db8:64::/96,2001:db8:122::/48",
         "--udp-bind=:9001",
         "--keys=/etc/\"keys\".json",
     ];
@@ -293,7 +313,7 @@ fn flags_have_the_names_that_operators_were_told() {
     let told = "state-dir wss-bind udp-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
         registry-fingerprint registry-admin-token-file registry-connections beacon-id peers advertise-addr open-gossip \
         audit bind-wait free-bind auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
-        max-nodes upgrade-rate upgrade-burst trusted-proxy allow-origin relay-rate relay-bytes \
+        max-nodes upgrade-rate upgrade-burst trusted-proxy nat64-prefix allow-origin relay-rate relay-bytes \
         discover-rate discover-burst \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
         punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \

@@ -6,6 +6,7 @@ mod cluster;
 mod duration;
 mod name;
 mod network;
+mod translators;
 
 use std::fmt;
 use std::net::SocketAddr;

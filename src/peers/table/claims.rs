@@ -132,7 +132,7 @@ impl<I: Id> Table<I> {
             if is_regular || is_known {
                 newcomers.withdraw(id);
             } else {
-                newcomers.add(id, Network::of(from.ip()));
+                newcomers.add(id, Network::of(from.ip(), &self.translators));
             }
         }
         Claimed { claim: Some(claim), evicted: false, key }

@@ -18,6 +18,7 @@ use crate::proto::endpoint::{
 };
 use crate::proto::limit::Source;
 use crate::proto::route::{self, Way, Ways};
+use crate::proto::translators::Translators;
 
 mod changes;
 mod claims;
@@ -144,6 +145,8 @@ pub struct Table<I> {
     evictions: AtomicUsize,
     /// Endpoints that never came back: a full table drops these first.
     newcomers: Mutex<Crowd<I>>,
+    /// Those that newcomers may come through.
+    translators: Translators,
     /// Who took over from whom. Locked after a shard, never before.
     delays: Mutex<delays::Delays<I>>,
     /// Who came and went, where somebody wants to know.
@@ -166,9 +169,16 @@ impl<I: Id> Table<I> {
             generations: AtomicU64::new(0),
             evictions: AtomicUsize::new(0),
             newcomers: Mutex::new(Crowd::new()),
+            translators: Translators::default(),
             delays: Mutex::default(),
             changes: OnceLock::new(),
         }
+    }
+
+    /// The same table, whose nodes may come through these translators.
+    #[must_use]
+    pub fn with_translators(self, translators: Translators) -> Self {
+        Self { translators, ..self }
     }
 
     #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length

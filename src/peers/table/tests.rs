@@ -9,6 +9,7 @@ use crate::metrics::Origin;
 use crate::net::Stream;
 use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record, Source};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
+use crate::proto::translators::testing::translators;
 use crate::wire::websocket::Opcode;
 
 #[derive(Debug)]
@@ -187,6 +188,19 @@ fn full_endpoint_table_evicts_newcomers_of_the_largest_prefix() {
     assert_eq!(table.endpoint_count(), 4);
     assert!(table.endpoint(id(3), now).is_none());
     assert!([1, 2, 4, 5].iter().all(|n| table.endpoint(id(*n), now).is_some()));
+}
+
+#[test]
+fn newcomers_behind_one_translator_are_of_the_networks_that_they_have_there() {
+    let table = Arc::new(Table::new(10, 4).with_translators(translators()));
+    let now = Instant::now();
+    let behind = |ip: &str| format!("[2001:db8:64::{ip}]:1").parse().unwrap();
+    claim(&table, 1, behind("198.51.100.1"), now);
+    for n in 2..=5 {
+        claim(&table, n, behind(&format!("192.0.2.{n}")), now);
+    }
+    assert!(table.endpoint(id(1), now).is_some(), "it is the oldest, alone in its network");
+    assert!(table.endpoint(id(2), now).is_none());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
 use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
+use crate::proto::translators::testing::translators;
 use crate::wire::websocket::Opcode;
 
 mod cluster;
@@ -71,7 +72,7 @@ impl Fixture {
         let wire = Arc::<Wire>::default();
         let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone()];
         let table = Arc::new(Table::new(10, 10));
-        let beacons = Beacons::new(false);
+        let beacons = Beacons::new(false, Translators::default());
         let (relay, grants) =
             Relay::new(table, traffic, directory.unwrap(), sockets, rules(), beacons, cluster);
         let worker = relay.workers().next().unwrap();
@@ -110,6 +111,7 @@ fn rules() -> Rules {
         source: rates(4),
         beacon: rates(8),
         discover: Rate::NONE,
+        translators: Translators::default(),
         observed_senders_only: false,
         loopback: false,
         own: Vec::new(),
@@ -347,6 +349,26 @@ fn discovers_and_punches_of_one_address_are_limited_whatever_node_and_port_they_
     assert_eq!(relay.dropped(Drop::DiscoverLimited), 51, "a punch passes the limit");
     assert_eq!(relay.one(at(2), &discover(6), now).len(), 1, "another address");
     assert_eq!(relay.one(from(7), &discover(6), now + SECOND).len(), 1, "a second later");
+}
+
+#[test]
+fn clients_behind_one_translator_have_discovers_and_punches_of_their_own() {
+    let (mut relay, now) = (Fixture::new(), Instant::now());
+    let translators = translators();
+    let punch = PunchRules { allow: PunchAllow::List(Vec::new()), ..punch_rules() };
+    let discover_once = Rate::per_second(1).with_burst(2);
+    relay.relay.update(Rules { punch, discover: discover_once, translators, ..rules() });
+    for host in 1..=8 {
+        let from = format!("[2001:db8:64::198.51.100.{host}]:4000").parse().unwrap();
+        assert_eq!(relay.one(from, &discover(host), now).len(), 1, "{host}");
+        relay.one(from, &[3, 0, 0, 0, host, 0, 0, 0, 99], now);
+    }
+    assert_eq!(relay.dropped(Drop::DiscoverLimited), 0);
+    assert_eq!(relay.dropped(Drop::PunchSourceLimited), 0);
+    assert_eq!(relay.dropped(Drop::PunchUnknownTarget), 8);
+    // The same client, without the translator.
+    assert_eq!(relay.one(at(1), &discover(9), now), []);
+    assert_eq!(relay.dropped(Drop::DiscoverLimited), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::super::Tasks;
 use super::super::hub::{Hub, Secret};
+use super::super::lobby::Lobby;
 use super::*;
 use crate::cluster::testing::{FailsOnce, packet};
 
@@ -20,7 +21,7 @@ fn hub() -> Arc<Hub> {
 async fn mesh_that_dials_nobody_any_more_ends_rather_than_going_on_without() {
     let hub = hub();
     let endpoint = hub.endpoint.clone();
-    let mut tasks = Tasks::new(hub, async { panic!("on purpose") });
+    let mut tasks = Tasks::new(hub, Lobby::default(), async { panic!("on purpose") });
 
     timeout(PATIENCE, tasks.serve(&endpoint)).await.expect("it goes on");
 }
@@ -29,7 +30,7 @@ async fn mesh_that_dials_nobody_any_more_ends_rather_than_going_on_without() {
 async fn mesh_whose_socket_is_gone_ends_rather_than_taking_nobody() {
     let hub = hub();
     let endpoint = hub.endpoint.clone();
-    let mut tasks = Tasks::new(hub, std::future::pending());
+    let mut tasks = Tasks::new(hub, Lobby::default(), std::future::pending());
     endpoint.close(Close::Failed.code(), &[]);
 
     timeout(PATIENCE, tasks.serve(&endpoint)).await.expect("it goes on");

@@ -59,8 +59,15 @@ async fn mesh_that_is_open_to_strangers_is_refused() {
         let [key] = keys();
         let trust = Trust { allow: Vec::new(), secret };
         let bind = ([127, 0, 0, 1], 0).into();
-        let settings =
-            Settings { bind, free_bind: FreeBind::Off, join: Vec::new(), dns: None, trust, key };
+        let settings = Settings {
+            bind,
+            free_bind: FreeBind::Off,
+            join: Vec::new(),
+            dns: None,
+            trust,
+            translators: Translators::default(),
+            key,
+        };
         let error = Mesh::bind(settings).err().unwrap();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
     }

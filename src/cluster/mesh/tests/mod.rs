@@ -28,6 +28,7 @@ use crate::cluster::{Boot, Cluster, Fabric as _, Identity, Member, Reject};
 use crate::ids::RelayId;
 use crate::metrics::Traffic;
 use crate::net::bind::FreeBind;
+use crate::proto::translators::Translators;
 
 const SECRET: &[u8] = b"what all relays of this test know";
 
@@ -145,6 +146,7 @@ fn bind_to(bind: SocketAddr, key: &SigningKey, join: &[SocketAddr], trust: Trust
         join,
         dns: None,
         trust,
+        translators: Translators::default(),
         key: key.clone(),
     })
     .unwrap()
