@@ -35,7 +35,8 @@ async fn embedded_directory_starts_empty_and_takes_what_is_enrolled() {
 #[tokio::test]
 async fn session_of_a_key_that_is_cached_is_not_looked_at_again() {
     let state_dir = tempfile::tempdir().unwrap();
-    let (key, other) = (PublicKey([7; 32]), PublicKey([8; 32]));
+    let key = PublicKey([7; 32]);
+    let other = PublicKey([8; 32]);
     enroll(state_dir.path(), node(7), key).unwrap();
     let directory = embedded(state_dir.path());
 

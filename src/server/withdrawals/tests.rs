@@ -71,8 +71,9 @@ impl Keys for Emptied {
 #[tokio::test]
 async fn key_that_is_removed_between_its_look_up_and_the_session_ends_the_session() {
     let folder = tempfile::tempdir().unwrap();
-    let (file, node, key) = (folder.path().join("given.json"), NodeId::new(1).unwrap(), [1; 32]);
-    let key = SigningKey::from_bytes(&key);
+    let file = folder.path().join("given.json");
+    let node = NodeId::new(1).unwrap();
+    let key = SigningKey::from_bytes(&[1; 32]);
     let public_key = PublicKey(key.verifying_key().to_bytes());
     fs::write(&file, format!("{{\"1\": \"{public_key}\"}}")).unwrap();
     let state_dir = folder.path().to_owned();
