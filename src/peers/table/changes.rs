@@ -101,6 +101,11 @@ impl<I: Id> Table<I> {
         let mut shard = self.shard(id).write();
         let entry = shard.get_mut(&id).filter(|entry| entry.serial <= serial)?;
         let session = self.end_session(id, entry, now);
+        // No session was lost: while the newer one lives, the cluster holds claims here, and when
+        // its node ends it, a hold of ours would only keep the node from coming back.
+        if let Some((last, _)) = entry.past.as_mut().and_then(|past| past.session.as_mut()) {
+            last.hold = Hold::Over;
+        }
         if let Some(session) = &session {
             if session.is_open() {
                 self.delays.lock().note(id, now);

@@ -342,6 +342,20 @@ fn superseded_session_and_endpoint_go_and_later_ones_stay() {
 }
 
 #[test]
+fn superseded_session_held_its_node_off_after_the_newer_one_had_ended() {
+    let table = table(10, 10);
+    let now = Instant::now();
+    let registration = table.register(session(&table, 1, 7), Takeover::Always).unwrap();
+    let serial = table.here(id(1)).unwrap().serial;
+
+    assert!(table.supersede(id(1), serial, now).is_some());
+    drop(registration);
+
+    assert_eq!(claim(&table, 1, at(9, 1), now), Some(Claim::Register));
+    assert!(!table.has_left(id(1)), "it went to another relay");
+}
+
+#[test]
 fn endpoint_that_was_given_up_to_another_relay_is_not_made_anew_at_once() {
     let table = table(10, 10);
     let now = Instant::now();
