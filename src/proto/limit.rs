@@ -31,6 +31,14 @@ impl Rate {
         Self { burst, ..self }
     }
 
+    /// One of `parts` equal shares, where as many buckets together keep to this rate. Each has
+    /// room for `least` at once, or for all of the rate's burst where that is less.
+    #[must_use]
+    pub fn share(self, parts: u64, least: u64) -> Self {
+        let burst = self.burst.div_ceil(parts).max(least.min(self.burst));
+        Self { per_second: self.per_second.div_ceil(parts), burst }
+    }
+
     fn time_of(self, amount: u64) -> Duration {
         let ns = u128::from(amount) * 1_000_000_000 / u128::from(self.per_second);
         Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
@@ -165,6 +173,17 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn shares_of_a_rate_add_up_to_it_and_let_one_node_pass() {
+        let rate = Rate::per_second(200).with_burst(1_000);
+        assert_eq!(rate.share(1, 10), rate);
+        assert_eq!(rate.share(32, 10), Rate { per_second: 7, burst: 32 });
+        assert_eq!(rate.share(500, 10), Rate { per_second: 1, burst: 10 });
+        let small = Rate::per_second(1).with_burst(5);
+        assert_eq!(small.share(32, 10), small);
+        assert_eq!(Rate::NONE.share(32, 10), Rate::NONE);
+    }
 
     #[test]
     fn bucket_holds_one_second_and_refills_at_its_rate() {

@@ -22,6 +22,10 @@ const SOURCES: usize = 32_768;
 /// beyond that begins with a full bucket.
 const CLIENTS: usize = 16_384;
 
+/// Discovers and punches of one client address that each thread answers at once, however many
+/// threads share its rate: more than one node ever sends.
+const LEAST_QUESTIONS: u64 = 10;
+
 /// Addresses that have a bucket for Syncs, for each thread: many more than there are beacons.
 const SYNC_SOURCES: usize = 1_024;
 
@@ -36,6 +40,8 @@ pub struct Worker {
     socket: Arc<dyn Datagrams>,
     /// Which of the relay's sockets it is.
     number: u64,
+    /// How many there are.
+    workers: u64,
     sources: Places<Source>,
     clients: Places<Bucket>,
     syncs: Places<Bucket>,
@@ -69,6 +75,7 @@ impl Relay {
         self.sockets.iter().zip(0..).map(|(socket, number)| Worker {
             socket: Arc::clone(socket),
             number,
+            workers: self.sockets.len() as u64,
             sources: Places::new(SOURCES),
             clients: Places::new(CLIENTS),
             syncs: Places::new(SYNC_SOURCES),
@@ -231,9 +238,13 @@ impl Worker {
     }
 
     /// Whether a client address may ask the relay for something once more.
+    ///
+    /// The kernel spreads the ports of one address evenly over the sockets, those of a NAT and
+    /// those that somebody forges: each thread has an equal share of the address's rate.
     pub(super) fn admits_question(&mut self, ip: IpAddr, rules: &Rules, now: Instant) -> bool {
         let client = Client::of(ip, &rules.translators);
-        self.clients.of(&client, now).take(rules.discover, 1, now)
+        let rate = rules.discover.share(self.workers, LEAST_QUESTIONS);
+        self.clients.of(&client, now).take(rate, 1, now)
     }
 
     fn admits_sync(&mut self, from: SocketAddr, now: Instant) -> bool {

@@ -65,12 +65,20 @@ impl Fixture {
         Self::in_cluster(Arc::default(), None)
     }
 
+    fn with_sockets(count: usize) -> Self {
+        Self::of(count, Arc::default(), None)
+    }
+
     fn in_cluster(traffic: Arc<Traffic>, cluster: Option<Arc<Cluster>>) -> Self {
+        Self::of(1, traffic, cluster)
+    }
+
+    fn of(sockets: usize, traffic: Arc<Traffic>, cluster: Option<Arc<Cluster>>) -> Self {
         let state = tempfile::tempdir().unwrap();
         let state_dir = state.path().to_owned();
         let directory = Directory::open(Settings { keys: None, registry: None, state_dir });
         let wire = Arc::<Wire>::default();
-        let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone()];
+        let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone(); sockets];
         let table = Arc::new(Table::new(10, 10));
         let beacons = Beacons::new(false, Translators::default());
         let (relay, grants) =
@@ -369,6 +377,24 @@ fn clients_behind_one_translator_have_discovers_and_punches_of_their_own() {
     // The same client, without the translator.
     assert_eq!(relay.one(at(1), &discover(9), now), []);
     assert_eq!(relay.dropped(Drop::DiscoverLimited), 1);
+}
+
+#[test]
+fn address_whose_ports_are_forged_was_answered_at_its_full_rate_by_each_thread() {
+    let (mut relay, now) = (Fixture::with_sockets(20), Instant::now());
+    relay.relay.update(Rules { discover: Rate::per_second(400), ..rules() });
+    let workers: Vec<_> = relay.relay.workers().collect();
+    let mut answered = 0;
+    for worker in workers {
+        relay.worker = worker;
+        answered += (1..=100)
+            .filter(|port| {
+                let from = SocketAddr::new(at(1).ip(), *port);
+                !relay.one(from, &discover(0), now).is_empty()
+            })
+            .count();
+    }
+    assert_eq!(answered, 400);
 }
 
 #[test]
