@@ -4,20 +4,32 @@
 //! address is one of this machine, so that nobody else can have it, and the secret is new for
 //! each attempt. It is answered by the thread that received it, on the socket that it came to;
 //! no table, limit, count or other relay learns of it. The id that it uses is anybody's.
+//!
+//! A thread that is behind may come to a datagram when nobody waits for its answer any more: it
+//! is still known for [`REMEMBERED`]. Nothing in it registers a node even after that.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
 
 use super::Relay;
 use super::udp::Worker;
 use crate::net::udp::{Datagram, Run};
 use crate::wire::beacon::{self, Packet};
 
+/// How long a canary's datagrams are known, unless all of them were answered before.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// Most canaries that are known at a time: two a second are sent at most.
+const MOST: usize = 24;
+
 /// Bytes of a secret: a Discover has room for as many, where nodes have their key.
 pub const SECRET: usize = 32;
 
 /// What tells the canary's datagrams from all others.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 pub struct Canary {
     /// Where they come from.
     pub address: SocketAddr,
@@ -31,10 +43,45 @@ impl std::fmt::Debug for Canary {
     }
 }
 
+/// The canaries whose datagrams may still come: none most of the time.
+#[derive(Debug, Default)]
+pub(super) struct Canaries(ArcSwap<Vec<Expected>>);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    canary: Canary,
+    until: Instant,
+}
+
+impl Canaries {
+    /// Those at this moment.
+    pub(super) fn load(&self) -> arc_swap::Guard<Arc<Vec<Expected>>> {
+        self.0.load()
+    }
+
+    fn change(&self, now: Instant, change: impl Fn(&mut Vec<Expected>)) {
+        self.0.rcu(|known| {
+            let mut known: Vec<_> = known.iter().filter(|one| now < one.until).copied().collect();
+            change(&mut known);
+            known
+        });
+    }
+}
+
 impl Relay {
-    /// Expects this canary from the next batch on, or none.
-    pub fn expect_canary(&self, canary: Option<Canary>) {
-        self.canary.store(canary.map(Arc::new));
+    /// Expects this canary from the next batch on.
+    pub fn expect_canary(&self, canary: Canary, now: Instant) {
+        self.canaries.change(now, |known| {
+            if known.len() >= MOST {
+                known.remove(0);
+            }
+            known.push(Expected { canary, until: now + REMEMBERED });
+        });
+    }
+
+    /// Expects nothing more of this canary: all its datagrams were answered.
+    pub fn dismiss_canary(&self, canary: &Canary, now: Instant) {
+        self.canaries.change(now, |known| known.retain(|one| one.canary != *canary));
     }
 
     /// Where the UDP sockets are bound.
@@ -44,18 +91,25 @@ impl Relay {
     }
 }
 
-impl Canary {
+impl Expected {
     /// Answers a datagram of the canary as one of a node would be; whether it was the canary's.
-    pub(super) fn answer(&self, worker: &Worker, datagram: &Datagram, packet: &[u8]) -> bool {
-        if datagram.from != self.address {
+    pub(super) fn answer(
+        &self,
+        worker: &Worker,
+        datagram: &Datagram,
+        packet: &[u8],
+        now: Instant,
+    ) -> bool {
+        let Canary { address, secret } = &self.canary;
+        if datagram.from != *address || now >= self.until {
             return false;
         }
         let mut answer = Vec::new();
         match beacon::decode(packet) {
-            Ok(Packet::Discover(discover)) if discover.key == Some(&self.secret) => {
+            Ok(Packet::Discover(question)) if question.key == Some(secret) => {
                 beacon::encode_discover_reply(datagram.from, &mut answer);
             }
-            Ok(Packet::Relay(relay)) if relay.payload == self.secret => {
+            Ok(Packet::Relay(relay)) if relay.payload == secret => {
                 answer.extend_from_slice(&beacon::deliver_header(relay.sender));
                 answer.extend_from_slice(relay.payload);
             }

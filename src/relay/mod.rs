@@ -19,7 +19,7 @@ mod wss;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
@@ -81,8 +81,8 @@ pub struct Relay {
     /// The other relays, where there are some.
     cluster: Option<Arc<Cluster>>,
     punches: punch::Punches,
-    /// Whose datagrams are answered past everything, while a flight lasts.
-    canary: ArcSwapOption<Canary>,
+    /// Whose datagrams are answered past everything.
+    canaries: canary::Canaries,
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
     local: LocalAddresses,
@@ -124,7 +124,7 @@ impl Relay {
             notices: notify::Notices::default(),
             local,
             switches: Arc::default(),
-            canary: ArcSwapOption::empty(),
+            canaries: canary::Canaries::default(),
         });
         if let Some(cluster) = &relay.cluster {
             let weak = Arc::downgrade(&relay);

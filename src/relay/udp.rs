@@ -101,14 +101,14 @@ impl Relay {
         worker.kernel_dropped = received.kernel_dropped;
         shard.kernel_dropped(lost.into());
         let rules = &**self.rules.load();
-        let canary = self.canary.load();
+        let canaries = self.canaries.load();
         let batch = Batch { received, rules, now, shard };
         let socket = self.socket_of(worker.number);
         let packet = |index| received.packet(index);
         Departures::of_batch(socket, packet, now, shard, |out| {
             let mut flow: Option<(SocketAddr, Flow)> = None;
             for (index, (datagram, packet)) in received.iter().enumerate() {
-                if canary.as_ref().is_some_and(|canary| canary.answer(worker, datagram, packet)) {
+                if canaries.iter().any(|canary| canary.answer(worker, datagram, packet, now)) {
                     continue;
                 }
                 let from = From {

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::ids::{NodeId, PublicKey};
+use crate::ids::NodeId;
 use crate::relay::{self, Relay};
 use crate::wire::beacon::{self, Packet};
 
-/// The id that it uses. It takes it from nobody: nothing is registered.
+/// The id that its packet has. It takes it from nobody: nothing is registered.
 const NODE: NodeId = NodeId::new(u32::MAX).expect("not 0");
 
 /// Time for one attempt; a flight has several.
@@ -43,15 +43,6 @@ pub struct Canary {
     relay: Arc<Relay>,
     /// Where the sockets are reached, in the order in which that is tried.
     ways: Vec<SocketAddr>,
-}
-
-/// Makes the router expect a canary for as long as this lives.
-struct Expected<'a>(&'a Relay);
-
-impl Drop for Expected<'_> {
-    fn drop(&mut self) {
-        self.0.expect_canary(None);
-    }
 }
 
 impl Canary {
@@ -108,20 +99,24 @@ impl Canary {
         let address = socket.local_addr()?;
         let mut secret = [0; relay::CANARY_SECRET];
         getrandom::fill(&mut secret)?;
-        self.relay.expect_canary(Some(relay::Canary { address, secret }));
-        let _expected = Expected(&self.relay);
+        let canary = relay::Canary { address, secret };
+        self.relay.expect_canary(canary, Instant::now());
 
-        let mut discover = Vec::new();
-        beacon::encode_discover(NODE, Some(&PublicKey(secret)), false, &mut discover);
+        let mut question = Vec::new();
+        // Nobody's: or a thread that comes to it much later would make a node of it.
+        beacon::encode_address_question(&mut question);
+        question.extend_from_slice(&secret);
         let mut expected = Vec::new();
         beacon::encode_discover_reply(address, &mut expected);
-        exchange(&socket, way, &discover, &expected).await?;
+        exchange(&socket, way, &question, &expected).await?;
 
         let mut packet = Vec::new();
         beacon::encode_relay(NODE, NODE, &secret, &mut packet);
         let mut delivered = beacon::deliver_header(NODE).to_vec();
         delivered.extend_from_slice(&secret);
-        exchange(&socket, way, &packet, &delivered).await
+        exchange(&socket, way, &packet, &delivered).await?;
+        self.relay.dismiss_canary(&canary, Instant::now());
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
 use crate::proto::translators::testing::translators;
 use crate::wire::websocket::Opcode;
 
+mod canary;
 mod cluster;
 mod panics;
 
