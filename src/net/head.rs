@@ -21,6 +21,8 @@ pub(crate) struct HeadCheck {
     /// Whether there was a line of this head: empty ones may precede it.
     begun: bool,
     has_body: bool,
+    /// Whether there was a colon in this line: what precedes the first is the name, and only that.
+    named: bool,
     /// Bytes of this line, without its end.
     length: usize,
     name: [u8; NAME],
@@ -44,6 +46,7 @@ impl HeadCheck {
             again: false,
             begun: false,
             has_body: false,
+            named: false,
             length: 0,
             name: [0; NAME],
             after_cr: false,
@@ -81,9 +84,10 @@ impl HeadCheck {
             b'\r' => {}
             b'\n' if !after_cr => self.state = State::Broken,
             b'\n' => self.end_line(),
-            b':' => {
+            b':' if !self.named => {
                 let name = self.name.get(..self.length).unwrap_or_default();
                 self.has_body |= BODY.iter().any(|body| name.eq_ignore_ascii_case(body));
+                self.named = true;
                 self.length += 1;
             }
             other => {
@@ -96,6 +100,7 @@ impl HeadCheck {
     }
 
     fn end_line(&mut self) {
+        self.named = false;
         if self.length > 0 {
             self.begun = true;
             self.length = 0;
@@ -164,5 +169,18 @@ mod tests {
         }
         let second = b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n";
         assert_ne!(seen(HeadCheck::up_to_a_body(), second, 9), second);
+    }
+
+    #[test]
+    fn name_put_together_from_two_lines_ended_the_check() {
+        // The second line left the colon's place in the name as the first line had filled it.
+        let pieced =
+            b"GET / HTTP/1.1\r\nabcdeft: 1\r\nconten:-length:x\r\n\r\nGET / HTTP/1.1\nHost: a";
+        let bare = pieced.len() - b"\nHost: a".len();
+        for cut in [1, 7, 50] {
+            let seen = seen(HeadCheck::up_to_a_body(), pieced, cut);
+            assert_eq!(seen[..bare], pieced[..bare]);
+            assert!(seen[bare..].iter().all(|byte| *byte == 0), "{seen:?}");
+        }
     }
 }
