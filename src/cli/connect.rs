@@ -15,7 +15,7 @@ use tokio::time::{interval, timeout};
 
 use crate::client::{
     ConnectError, Delivery, Interruption, LoginError, MAX_PAYLOAD, Options, Proxy, ProxyError,
-    Receiver, Reconnecting, Sender, State, read_key,
+    Receiver, Reconnecting, Sender, State, Target, read_key,
 };
 use crate::ids::{NodeId, PublicKey};
 use crate::net::tls::Trust;
@@ -111,6 +111,10 @@ fn options(args: &Args) -> anyhow::Result<Options> {
         options.trust = Trust::CaFile(path.clone());
     }
     options.proxy = args.proxy.clone().unwrap_or_default();
+    let target = Target::parse(&args.url).ok();
+    if let Some(variable) = target.and_then(|target| options.proxy.passed_over(&target)) {
+        eprintln!("warning: {variable} is passed over: it names no HTTP proxy");
+    }
     // Who says which name to expect does not want a relay without one.
     options.require_relay_name = args.relay_name.is_some();
     options.relay_name.clone_from(&args.relay_name);

@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Request, Uri}
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Error as WsError};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tracing::warn;
 
 use super::login::{self, LoginError};
 use super::options::Options;
@@ -70,6 +71,9 @@ impl Dialer {
         let target = Target::parse(&options.url)?;
         let tls = if target.tls { Some(tls(&target.host, &options.trust)?) } else { None };
         let resolver = options.resolver.clone();
+        if let Some(variable) = options.proxy.passed_over(&target) {
+            warn!(variable, "passed over a proxy that is none of HTTP");
+        }
         let route = match options.proxy.towards(&target)? {
             Some(url) => Route::Proxy(Box::new(Tunnel::new(url, &options.trust, resolver)?)),
             None => Route::Direct(Destination::new(&target.host, target.port, resolver)),

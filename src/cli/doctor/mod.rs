@@ -109,7 +109,11 @@ async fn check_url(url: &str, args: &Args, report: &mut Report) -> Result<(), Ex
             return Ok(());
         }
     };
-    let proxy = match args.proxy.clone().unwrap_or_default().towards(&target) {
+    let proxy = args.proxy.clone().unwrap_or_default();
+    if let Some(variable) = proxy.passed_over(&target) {
+        report.skip("http-proxy", format!("{variable} is passed over: it names no HTTP proxy"));
+    }
+    let proxy = match proxy.towards(&target) {
         Ok(proxy) => proxy,
         Err(error) => {
             report.fail("http-proxy", error.to_string(), "name another: --proxy URL, --proxy none");

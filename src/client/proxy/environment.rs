@@ -2,27 +2,47 @@
 
 use std::net::IpAddr;
 
-use super::{ProxyError, ProxyUrl};
+use super::{InvalidProxy, ProxyError, ProxyUrl};
 use crate::client::Target;
+
+/// What the environment says of the way to a target.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    pub(super) proxy: Option<ProxyUrl>,
+    /// The variable for all programs that names a proxy of another kind.
+    pub(super) passed_over: Option<&'static str>,
+}
 
 /// The proxy on the way to `target`, by the variables that `variable` returns.
 pub(super) fn proxy(
     variable: impl Fn(&'static str) -> Option<String>,
     target: &Target,
-) -> Result<Option<ProxyUrl>, ProxyError> {
+) -> Result<Named, ProxyError> {
     let set = |name: &&'static str| variable(name).filter(|text| !text.trim().is_empty());
     // A request's header `Proxy` becomes HTTP_PROXY in a CGI program: curl does not read it.
     let own: &[_] = if target.tls { &["https_proxy", "HTTPS_PROXY"] } else { &["http_proxy"] };
-    let mut names = own.iter().chain(&["all_proxy", "ALL_PROXY"]);
-    let Some((name, text)) = names.find_map(|name| Some((*name, set(name)?))) else {
-        return Ok(None);
-    };
     let exceptions = ["no_proxy", "NO_PROXY"].iter().find_map(set).unwrap_or_default();
     if is_this_machine(&target.host) || excepts(&exceptions, &target.host, target.port) {
-        return Ok(None);
+        return Ok(Named::default());
     }
-    let url = text.parse().map_err(|reason| ProxyError::Variable { name, reason })?;
-    Ok(Some(url))
+    for name in own {
+        if let Some(text) = set(name) {
+            let url = text.parse().map_err(|reason| ProxyError::Variable { name, reason })?;
+            return Ok(Named { proxy: Some(url), passed_over: None });
+        }
+    }
+    let mut passed_over = None;
+    for name in ["all_proxy", "ALL_PROXY"] {
+        let Some(text) = set(&name) else { continue };
+        match text.parse() {
+            Ok(url) => return Ok(Named { proxy: Some(url), passed_over }),
+            // It is for all programs of the machine, and most of those take SOCKS as well: it was
+            // not meant for us.
+            Err(InvalidProxy::Scheme) => passed_over = Some(name),
+            Err(reason) => return Err(ProxyError::Variable { name, reason }),
+        }
+    }
+    Ok(Named { proxy: None, passed_over })
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -99,15 +119,14 @@ fn is_in(ip: IpAddr, network: &str, prefix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::InvalidProxy;
 
     fn chosen(variables: &[(&str, &str)], url: &str) -> Result<Option<String>, ProxyError> {
         let variable = |name: &str| {
             let found = variables.iter().find(|(set, _)| *set == name);
             found.map(|(_, text)| (*text).to_owned())
         };
-        let url = proxy(variable, &Target::parse(url).unwrap())?;
-        Ok(url.map(|url| url.to_string()))
+        let named = proxy(variable, &Target::parse(url).unwrap())?;
+        Ok(named.proxy.map(|url| url.to_string()))
     }
 
     #[test]
@@ -140,13 +159,28 @@ mod tests {
 
     #[test]
     fn useless_variable_is_named_and_not_shown() {
-        let error = chosen(&[("ALL_PROXY", "socks5://me:secret@s")], "wss://r.test").unwrap_err();
-        let reason = InvalidProxy::Scheme;
-        assert!(
-            matches!(&error, ProxyError::Variable { name: "ALL_PROXY", reason: r } if *r == reason)
-        );
-        let text = error.to_string();
-        assert!(text.contains("ALL_PROXY") && !text.contains("secret"), "{text}");
+        for (name, url, expected) in [
+            ("HTTPS_PROXY", "socks5://me:secret@s", InvalidProxy::Scheme),
+            ("ALL_PROXY", "http://me:secret@a b", InvalidProxy::Form),
+        ] {
+            let error = chosen(&[(name, url)], "wss://r.test").unwrap_err();
+            let text = error.to_string();
+            let ProxyError::Variable { name: named, reason } = error else { panic!("{text}") };
+            assert_eq!((named, reason), (name, expected));
+            assert!(text.contains(name) && !text.contains("secret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_proxy_for_socks_made_a_relay_unreachable_that_is_reached_directly() {
+        let socks = ("all_proxy", "socks5://me:secret@s:1080");
+        for url in ["wss://r.test", "ws://r.test"] {
+            assert_eq!(chosen(&[socks], url).unwrap(), None);
+            let upper = ("ALL_PROXY", "http://e:1");
+            assert_eq!(chosen(&[socks, upper], url).unwrap().as_deref(), Some("http://e:1"));
+        }
+        let own = ("https_proxy", "http://a:1");
+        assert_eq!(chosen(&[own, socks], "wss://r.test").unwrap().as_deref(), Some("http://a:1"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use url::{InvalidProxy, ProxyUrl};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Proxy {
     /// The one that the environment names for the relay, as curl reads it: `https_proxy`,
-    /// for `ws://` `http_proxy`, else `all_proxy`, unless `no_proxy` has the host. Upper
+    /// for `ws://` `http_proxy`, else `all_proxy` (passed over where it is for SOCKS), unless `no_proxy` has the host. Upper
     /// case is read as well, but for `http_proxy`. None for this machine itself.
     #[default]
     Environment,
@@ -37,11 +37,25 @@ impl Proxy {
     /// The environment names one that is of no use.
     pub fn towards(&self, target: &Target) -> Result<Option<ProxyUrl>, ProxyError> {
         match self {
-            Self::Environment => environment::proxy(|name| std::env::var(name).ok(), target),
+            Self::Environment => Ok(of_environment(target)?.proxy),
             Self::None => Ok(None),
             Self::Url(url) => Ok(Some(url.clone())),
         }
     }
+
+    /// The variable of the environment that is passed over, since it names a proxy of another
+    /// kind for all programs: worth a warning.
+    #[must_use]
+    pub fn passed_over(&self, target: &Target) -> Option<&'static str> {
+        match self {
+            Self::Environment => of_environment(target).ok()?.passed_over,
+            Self::None | Self::Url(_) => None,
+        }
+    }
+}
+
+fn of_environment(target: &Target) -> Result<environment::Named, ProxyError> {
+    environment::proxy(|name| std::env::var(name).ok(), target)
 }
 
 impl FromStr for Proxy {
