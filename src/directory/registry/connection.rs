@@ -219,7 +219,7 @@ impl Connection {
                 }
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
                     self.give_up_first();
-                    registry.health.set_silent(true);
+                    registry.health.unanswered();
                     // Slow is not absent: that is no reason to speak otherwise.
                     return Err(Problem::new(Failure::Timeout, format!("no answer within {wait:?}")));
                 }
@@ -244,6 +244,7 @@ impl Connection {
             encoded.encode(self.speaks.mode, out);
             let now = Instant::now();
             self.pace.take(now);
+            self.registry.health.asked(now);
             self.sent_later += usize::from(request.lane == Lane::Later);
             self.sent.push_back((request, now));
             self.registry.health.set_load(self.index, self.sent.len());
@@ -364,7 +365,7 @@ impl Connection {
             _ => return Err(Problem::new(Failure::Malformed, "a response to another request")),
         };
         self.answered = true;
-        self.registry.health.set_silent(false);
+        self.registry.health.answered();
         match refused {
             Some(text) => self.registry.health.report(Failure::Refused, &text),
             None => self.registry.health.well(mode),

@@ -18,6 +18,10 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Longest wait for an answer, so that a connection that died is found out.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How long a registry that was asked nothing more counts as silent. No request is outstanding
+/// then: none waits for longer than [`LONGEST_WAIT`].
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// The load of a connection that is not there.
 const NOT_CONNECTED: usize = usize::MAX;
 
@@ -28,8 +32,9 @@ pub(super) struct Health {
     down: AtomicBool,
     /// The last look-up that was answered was answered with an error.
     refuses: AtomicBool,
-    /// A request was not answered in time, and nothing was answered since.
-    silent: AtomicBool,
+    /// When something was asked for last, where a request was not answered in time and nothing
+    /// was answered since.
+    silent: Mutex<Option<Instant>>,
     /// How long an answer is awaited, in milliseconds.
     wait: AtomicU64,
     /// Requests without an answer on each connection.
@@ -64,7 +69,7 @@ impl Health {
             address,
             down: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
+            silent: Mutex::default(),
             wait: AtomicU64::new(0),
             loads: (0..connections).map(|_| AtomicUsize::new(NOT_CONNECTED)).collect(),
             changing: Mutex::default(),
@@ -105,13 +110,32 @@ impl Health {
         self.loads.len()
     }
 
-    /// Whether the registry was reached, and has not been silent since.
+    /// Whether the registry was reached, and is not silent.
     pub(super) fn is_up(&self) -> bool {
-        !self.is_down() && !self.silent.load(Ordering::Relaxed)
+        !self.is_down() && !self.is_silent()
     }
 
-    pub(super) fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
+    /// Whether it does not answer in time. After a minute in which nobody asked it anything, that
+    /// is not known any more.
+    fn is_silent(&self) -> bool {
+        self.silent.lock().is_some_and(|asked| Instant::now() < asked + SILENCE)
+    }
+
+    /// A request was not answered in time.
+    pub(super) fn unanswered(&self) {
+        *self.silent.lock() = Some(Instant::now());
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&self) {
+        *self.silent.lock() = None;
+    }
+
+    /// A request goes out: a silent registry is silent until that is answered.
+    pub(super) fn asked(&self, now: Instant) {
+        if let Some(asked) = &mut *self.silent.lock() {
+            *asked = now;
+        }
     }
 
     pub(super) fn connected(&self, index: usize) {

@@ -423,7 +423,7 @@ impl Registry {
         (removed, changed)
     }
 
-    /// Whether the registry was reached, and has not been silent since.
+    /// Whether the registry was reached, and is not silent.
     pub(super) fn is_up(&self) -> bool {
         self.health.is_up()
     }

@@ -121,6 +121,30 @@ async fn address_that_takes_connections_and_answers_nothing_does_not_hide_the_re
 }
 
 #[tokio::test]
+async fn one_slow_answer_on_a_quiet_relay_left_the_registry_down_for_ever() {
+    let fake = Fake::start(Modes::Both, None, |_| Reply::Silence).await;
+    let fixture = Fixture::new(fake.address);
+    let up = || fixture.metric("pilot_beacon_registry_up");
+    let asked_in_vain = async |number| {
+        let lookup = fixture.start_lookup(number);
+        until(|| fake.lookups(number) == 1).await;
+        skip(SECOND * 9).await;
+        assert_eq!(lookup.await.unwrap(), Lookup::Unavailable);
+    };
+    asked_in_vain(7).await;
+    until(|| fixture.failures("timeout") == 1.0).await;
+    until(|| fake.connections() == 2).await;
+    assert_eq!(up(), 0.0);
+
+    skip(SECOND * 50).await;
+    asked_in_vain(8).await;
+    skip(SECOND * 50).await;
+    assert_eq!(up(), 0.0, "it was asked again meanwhile");
+    skip(SECOND * 10).await;
+    until(|| up() == 1.0).await;
+}
+
+#[tokio::test]
 async fn slow_registry_delays_only_those_who_need_it() {
     let fake = Fake::start(Modes::Both, None, |node| match node {
         1 => Reply::Key(1),
