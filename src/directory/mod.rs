@@ -240,8 +240,7 @@ impl Directory {
 
     /// Waits until the registry contradicts a remembered key; for ever without a registry.
     ///
-    /// Until somebody decides by [`Self::believe`], [`Self::hold`] or a forced
-    /// [`Self::reload`], the remembered key stays in use.
+    /// Until somebody decides by [`Self::believe`], [`Self::hold`] or [`Self::force`], the remembered key stays in use.
     pub async fn contradicted(&self) {
         match &self.0.registry {
             Some(registry) => registry.claims().raised().await,
@@ -278,25 +277,28 @@ impl Directory {
         self.0.registry.as_ref().map_or(0, |registry| registry.claims().held())
     }
 
-    /// Reads the key file now; blocks. `force` also takes what is held back of the registry's
-    /// answers, and what it answers within the next 6 minutes. Without a key file and without
-    /// that nothing changes.
+    /// Takes what the registry says against remembered keys, held back or not decided upon yet,
+    /// and then what it answers within the next 6 minutes. Where it says nothing against them,
+    /// nothing changes.
+    #[must_use]
+    pub fn force(&self) -> Reload {
+        let Some(registry) = &self.0.registry else { return Reload::default() };
+        let (removed, changed) = registry.force();
+        Reload { added: 0, removed, changed }
+    }
+
+    /// Reads the key file now; blocks. `force` takes it whatever it has lost. Without a key file
+    /// nothing changes.
     ///
     /// # Errors
     /// A broken file, or, without `force`, one that lost or changed more than half of at least
     /// 16 keys:
     /// the keys stay.
     pub fn reload(&self, force: bool) -> Result<Reload, ReloadError> {
-        let mut reload = match &self.0.file {
-            Some(file) => file.reload(&self.0.changes, force)?,
-            None => Reload::default(),
-        };
-        if let (true, Some(registry)) = (force, &self.0.registry) {
-            let (removed, changed) = registry.force();
-            reload.removed += removed;
-            reload.changed += changed;
+        match &self.0.file {
+            Some(file) => file.reload(&self.0.changes, force),
+            None => Ok(Reload::default()),
         }
-        Ok(reload)
     }
 
     /// Waits for the next change of a key; for one caller at a time. At most 4,096 nodes

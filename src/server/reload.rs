@@ -41,7 +41,7 @@ pub struct Changes {
     /// Of the settings; nothing where they were not read from anywhere.
     #[serde(flatten)]
     pub settings: Difference,
-    /// Of the keys in the key file.
+    /// Of the keys in the key file, and of those that the registry was believed to have changed.
     pub keys: Reload,
 }
 
@@ -55,6 +55,18 @@ pub enum ReloadError {
     /// The key file cannot be used, or has lost or changed more than half of its keys.
     #[error(transparent)]
     Keys(#[from] directory::ReloadError),
+    /// The files were not taken, but the registry is believed.
+    #[error(
+        "{error}; but the registry is believed, as was asked: {} keys removed, {} changed",
+        .registry.removed,
+        .registry.changed
+    )]
+    AllButRegistry {
+        /// What became of the files.
+        error: Box<Self>,
+        /// What the registry has changed of the keys.
+        registry: Reload,
+    },
     /// Too many wait for one that does not end.
     #[error("{RELOADS} reloads have not ended: does a file that they read not answer?")]
     Busy,
@@ -137,13 +149,27 @@ impl Reloader {
     /// Reads the configuration and the key file again, and says in the log and the answer what
     /// came of it. Nobody is disconnected but nodes whose own key went.
     ///
-    /// `force` takes a key file that has lost or changed more than half of its keys, and what is
-    /// held back of the registry's answers. One
+    /// `force` takes a key file that has lost or changed more than half of its keys. It also takes
+    /// what is held back of the registry's answers, at once and whatever becomes of the files. One
     /// runs at a time, and lasts as long as the files do not answer; two more wait for it.
     ///
     /// # Errors
-    /// Something that cannot be used, or too many that wait; everything stays as it was.
+    /// Something that cannot be used, or too many that wait; everything stays as it was but for
+    /// [`ReloadError::AllButRegistry`].
     pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
+        let registry = if force { self.parts.directory.force() } else { Reload::default() };
+        match self.reload_files(force).await {
+            Ok(mut changes) => {
+                changes.keys.removed += registry.removed;
+                changes.keys.changed += registry.changed;
+                Ok(changes)
+            }
+            Err(error) if registry == Reload::default() => Err(error),
+            Err(error) => Err(ReloadError::AllButRegistry { error: Box::new(error), registry }),
+        }
+    }
+
+    async fn reload_files(&self, force: bool) -> Result<Changes, ReloadError> {
         let Ok(_place) = self.places.try_acquire() else {
             warn!(error = %ReloadError::Busy, "not reloaded: everything stays as it was");
             self.count(Outcome::Busy);

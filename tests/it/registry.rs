@@ -12,7 +12,7 @@ use std::{fs, mem};
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
-use crate::control::say;
+use crate::control::{fail, say};
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::peer::{Peer, UdpNode, nonce, sync};
 
@@ -354,7 +354,10 @@ fn registry_that_has_lost_all_nodes_disconnects_nobody_until_somebody_believes_i
         true => Answer::NotFound,
         false => Answer::Key(node),
     });
-    let relay = registry.relay(&["--upgrade-burst", "1000"]);
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    fs::write(keys.path(), "{}").unwrap();
+    let path = keys.path().to_str().unwrap();
+    let relay = registry.relay(&["--upgrade-burst", "1000", "--keys", path]);
     // One of them is looked up again every 2 s.
     let nodes: Vec<_> = (1..=150).map(Node::new).collect();
     let mut peers: Vec<_> = nodes.iter().map(|node| Peer::log_in(relay.wss, node)).collect();
@@ -373,7 +376,10 @@ fn registry_that_has_lost_all_nodes_disconnects_nobody_until_somebody_believes_i
     // Without an operator's word nothing changes, with it all that is held goes.
     say(&relay, &["reload"]);
     assert!(relay.metric("pilot_beacon_registry_held_nodes") >= held);
-    say(&relay, &["reload", "--force"]);
+    // So it does where the files are of no use, which it says as well.
+    fs::write(keys.path(), "{").unwrap();
+    let (_, said) = fail(relay.state_dir(), &["reload", "--force"]);
+    assert!(said.contains("but the registry is believed, as was asked: "), "{said}");
     let withdrawn = "pilot_beacon_wss_sessions_ended_total{reason=\"key_withdrawn\"}";
     let ended = || (relay.metric(withdrawn) >= held).then_some(());
     look_until(Instant::now() + PATIENCE, ended).expect("the sessions end");

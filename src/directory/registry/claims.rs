@@ -189,10 +189,12 @@ impl Claims {
         persistent
     }
 
-    /// Takes all claims where they are held back, to be believed as those of the next 6 minutes
-    /// are: an operator says so.
+    /// Takes all claims, to be believed as those of the next 6 minutes are: an operator says so.
+    /// Where there are none, nothing changes.
     pub(super) fn force(&self, table: &mut Table, now: Instant) -> Vec<Withdrawal> {
-        if !std::mem::take(&mut table.is_held) {
+        // Those that nobody has decided upon yet are held back in a moment, perhaps.
+        let is_held = std::mem::take(&mut table.is_held);
+        if !is_held && table.claims.is_empty() {
             return Vec::new();
         }
         table.forced_until = Some(now + FORCED);
@@ -272,14 +274,22 @@ mod tests {
     fn operator_believes_what_is_held_and_what_follows_for_6_minutes() {
         let (claims, t0) = (Claims::default(), Instant::now());
         let force = |now| claims.force(&mut claims.lock(), now).len();
+        assert_eq!(force(t0), 0);
         raise(&claims, 1, None, t0);
-        assert_eq!(force(t0), 0, "nothing is held");
-        assert!(!raise(&claims, 2, None, t0));
+        assert!(!raise(&claims, 2, None, t0), "there was nothing to decide upon");
         claims.hold();
         assert_eq!(force(t0), 2);
         assert!(raise(&claims, 3, None, t0 + FORCED - SECOND));
         assert!(!raise(&claims, 4, None, t0 + FORCED));
         assert_eq!(claims.fates.of(Fate::Forced).value(), 3);
+    }
+
+    #[test]
+    fn force_did_nothing_a_moment_before_claims_were_held() {
+        let (claims, t0) = (Claims::default(), Instant::now());
+        raise(&claims, 1, None, t0);
+        assert_eq!(claims.force(&mut claims.lock(), t0).len(), 1);
+        assert!(raise(&claims, 2, None, t0 + SECOND), "believed as the first is");
     }
 
     #[test]

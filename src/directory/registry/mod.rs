@@ -413,7 +413,7 @@ impl Registry {
         self.withdraw(self.claims.persistent(&mut claims, now()));
     }
 
-    /// Believes what is held back; how many nodes have no key any more, and how many another.
+    /// Believes all that it says against remembered keys; how many nodes have no key any more, and how many another.
     pub(super) fn force(&self) -> (usize, usize) {
         let mut claims = self.claims.lock();
         let withdrawals = self.claims.force(&mut claims, now());

@@ -36,7 +36,7 @@ pub(crate) fn ask(relay: &Relay, words: &[&str]) -> Value {
 }
 
 /// What a command says that fails: its exit code and stderr.
-fn fail(state_dir: &Path, words: &[&str]) -> (i32, String) {
+pub(crate) fn fail(state_dir: &Path, words: &[&str]) -> (i32, String) {
     let output = run(state_dir, words);
     assert!(output.stdout.is_empty(), "{words:?}");
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())

@@ -186,7 +186,7 @@ async fn what_is_held_back_is_in_use_until_it_is_forced() {
     assert_eq!(fixture.lookup(1).await, key(1));
     assert_eq!(fixture.lookup(2).await, key(1));
 
-    let forced = fixture.directory.reload(true).unwrap();
+    let forced = fixture.directory.force();
     assert_eq!(forced, Reload { added: 0, removed: 2, changed: 1 });
     assert_eq!(fixture.lookup(1).await, key(2));
     assert_eq!(fixture.lookup(2).await, Lookup::Unknown);
