@@ -4,19 +4,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
 use super::answers::{self, Kicked, Peer, Peers, Thrown, Top};
 use super::audit::Audit;
 use super::explain::Explanation;
-use super::guesses::Guesses;
+use super::guesses::{Guesses, Untold};
 use super::orders::{Orders, Task};
 use super::recorder::Recorded;
 use super::{Action, Health, Reject};
@@ -31,6 +32,9 @@ use crate::words;
 
 /// Actions that are carried out at a time: a list of all peers takes memory and a core.
 const AT_ONCE: usize = 4;
+
+/// How often the audit log is asked whether it takes a line about wrong tokens again.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Most peers and talkers that one answer lists.
 const MOST_ROWS: usize = 100_000;
@@ -105,6 +109,8 @@ pub struct Actions {
     pub(super) rejects: Labelled<Reject>,
     /// Those who show wrong tokens over HTTP.
     guesses: Guesses,
+    /// Somebody has just shown one.
+    wants_telling: Notify,
 }
 
 impl Actions {
@@ -121,6 +127,7 @@ impl Actions {
             outcomes: Labelled::default(),
             rejects: Labelled::default(),
             guesses: Guesses::new(translators),
+            wants_telling: Notify::new(),
         }))
     }
 
@@ -141,18 +148,29 @@ impl Actions {
     }
 
     /// Counts and audits a wrong token, and waits until this address may hear so.
-    pub(super) async fn refuse_token(self: &Arc<Self>, from: SocketAddr) {
+    pub(super) async fn refuse_token(&self, from: SocketAddr) {
         self.rejects.of(Reject::WrongToken).increment();
-        if let Some(attempts) = self.guesses.to_tell(Instant::now()) {
-            let actions = Arc::clone(self);
-            // Nobody who guesses waits for the disk; at most one a minute in the long run.
-            let _detached = tokio::spawn(async move {
-                let by = by_http(from);
+        self.guesses.note(from);
+        self.wants_telling.notify_one();
+        self.guesses.turn(from.ip()).await;
+    }
+
+    /// Writes down who shows wrong tokens, as few lines as may be; for ever.
+    pub async fn audit_guesses(&self) {
+        let mut ticks = interval(TELL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.wants_telling.notified() => {}
+                // What was more than the log took then is written when it takes more.
+                _ = ticks.tick() => {}
+            }
+            while let Some(Untold { attempts, from }) = self.guesses.to_tell(now()) {
+                let by = from.map_or_else(|| "http others".to_owned(), |(_, from)| by_http(from));
                 // A failure is counted and logged.
-                let _written = actions.audit.write_wrong_tokens(attempts, &by).await;
-            });
+                let _written = self.audit.write_wrong_tokens(attempts, &by).await;
+            }
         }
-        self.guesses.wait(from.ip()).await;
     }
 
     /// Carries an action out, writes it down, and returns its answer as JSON. `by` says for
@@ -345,7 +363,49 @@ fn json<T: Serialize>(answer: &T) -> Result<String, Refused> {
     serde_json::to_string(answer).map_err(|_| Refused::Internal)
 }
 
+/// The time, which tests can move.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Who asks over HTTP, for the audit log.
 pub(super) fn by_http(from: SocketAddr) -> String {
     format!("http {}", SocketAddr::new(from.ip().to_canonical(), from.port()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::testing;
+
+    #[tokio::test(start_paused = true)]
+    async fn last_guesses_were_not_in_the_audit_log_until_somebody_guessed_again() {
+        const GUESSES: u64 = 15;
+        let folder = tempfile::tempdir().unwrap();
+        let (parts, _ordered) = testing::parts(folder.path());
+        let actions = Actions::start(parts, folder.path()).unwrap();
+        let told = Arc::clone(&actions);
+        let _telling = tokio::spawn(async move { told.audit_guesses().await });
+        let from = SocketAddr::from(([192, 0, 2, 1], 1_000));
+
+        for _ in 0..GUESSES {
+            actions.refuse_token(from).await;
+        }
+
+        let began = Instant::now();
+        let audit = folder.path().join("audit.jsonl");
+        let mut lines: Vec<Value> = Vec::new();
+        while lines.iter().filter_map(|line| line["argument"]["attempts"].as_u64()).sum::<u64>()
+            < GUESSES
+        {
+            assert!(began.elapsed() < Duration::from_secs(20), "{lines:?}");
+            // The clock of the tasks, not of the thread that writes.
+            tokio::time::sleep(TELL_INTERVAL).await;
+            std::thread::yield_now();
+            let text = std::fs::read_to_string(&audit).unwrap_or_default();
+            lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        }
+        assert!(lines.iter().all(|line| line["by"] == "http 192.0.2.1:1000"), "{lines:?}");
+        assert_eq!(actions.rejects.of(Reject::WrongToken).value(), GUESSES);
+    }
 }

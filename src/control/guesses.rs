@@ -2,10 +2,12 @@
 //!
 //! The right token never waits: whoever knows it cannot be locked out. Answers to wrong ones
 //! take turns, for each address and over all; those who wait give way, the oldest first, where
-//! the port has no place left for another connection.
+//! the port has no place left for another connection. Also decides which lines the audit log has
+//! of them.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -35,6 +37,10 @@ const LINES: Rate = Rate::per_second(1).with_burst(10 * LINE);
 /// What a line takes of that: a minute's worth.
 const LINE: u64 = 60;
 
+/// Addresses whose attempts are counted apart until a line tells of them; further ones are
+/// counted together.
+const UNTOLD: usize = 16;
+
 /// Turns of those who show a wrong token.
 #[derive(Debug)]
 pub(super) struct Guesses {
@@ -55,11 +61,20 @@ struct Turns {
 #[derive(Clone, Copy, Debug, Default)]
 struct Turn(Option<Instant>);
 
-/// What the audit log has been told.
+/// What the audit log has been told, and what not.
 #[derive(Debug, Default)]
 struct Told {
     lines: Bucket,
-    unsaid: u64,
+    /// The longest untold first: [`UNTOLD`] addresses at most, and the others together.
+    untold: VecDeque<Untold>,
+}
+
+/// Wrong tokens that the audit log does not tell of yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Untold {
+    pub(super) attempts: u64,
+    /// Who shows them, and whence the latest came; `None` for several who are counted together.
+    pub(super) from: Option<(Client, SocketAddr)>,
 }
 
 impl Guesses {
@@ -74,19 +89,20 @@ impl Guesses {
         }
     }
 
-    /// Waits until a wrong token of this address may be answered.
-    pub(super) async fn wait(&self, address: IpAddr) {
+    /// The wait until a wrong token of this address may be answered. It takes its turn now.
+    pub(super) fn turn(&self, address: IpAddr) -> impl Future<Output = ()> + Send + 'static {
         let source = Client::of(address, &self.translators);
         let pause = self.turns.lock().take(source, Instant::now());
         let (give_way, gives_way) = oneshot::channel();
-        {
-            let mut waiting = self.waiting.lock();
-            waiting.retain(|other| !other.is_closed());
-            waiting.push_back(give_way);
-        }
-        tokio::select! {
-            () = sleep(pause) => {}
-            _ = gives_way => {}
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|other| !other.is_closed());
+        waiting.push_back(give_way);
+        drop(waiting);
+        async move {
+            tokio::select! {
+                () = sleep(pause) => {}
+                _ = gives_way => {}
+            }
         }
     }
 
@@ -100,12 +116,36 @@ impl Guesses {
         }
     }
 
-    /// How many attempts a line of the audit log is to tell of; `None` where it has enough
-    /// lines for now.
-    pub(super) fn to_tell(&self, now: Instant) -> Option<u64> {
+    /// Notes a wrong token, for the audit log.
+    pub(super) fn note(&self, from: SocketAddr) {
+        let client = Client::of(from.ip(), &self.translators);
+        self.told.lock().note(client, from);
+    }
+
+    /// What the next line of the audit log is to tell of; `None` where it knows all, or has
+    /// enough lines for now.
+    pub(super) fn to_tell(&self, now: Instant) -> Option<Untold> {
         let mut told = self.told.lock();
-        told.unsaid += 1;
-        told.lines.take(LINES, LINE, now).then(|| std::mem::take(&mut told.unsaid))
+        if told.untold.is_empty() || !told.lines.take(LINES, LINE, now) {
+            return None;
+        }
+        told.untold.pop_front()
+    }
+}
+
+impl Told {
+    fn note(&mut self, client: Client, from: SocketAddr) {
+        let is_its = |untold: &&mut Untold| untold.from.is_some_and(|(other, _)| other == client);
+        if let Some(untold) = self.untold.iter_mut().find(is_its) {
+            untold.attempts += 1;
+            untold.from = Some((client, from));
+        } else if self.untold.iter().filter(|untold| untold.from.is_some()).count() < UNTOLD {
+            self.untold.push_back(Untold { attempts: 1, from: Some((client, from)) });
+        } else if let Some(others) = self.untold.iter_mut().find(|untold| untold.from.is_none()) {
+            others.attempts += 1;
+        } else {
+            self.untold.push_back(Untold { attempts: 1, from: None });
+        }
     }
 }
 
@@ -155,14 +195,68 @@ mod tests {
         assert_eq!(take("203.0.113.1"), LONGEST.as_millis(), "a wait is bounded");
     }
 
+    fn guess(guesses: &Guesses, text: &str) {
+        guesses.note(SocketAddr::new(text.parse().unwrap(), 1_000));
+    }
+
+    /// The lines that the log gets at this moment: how many attempts from where.
+    fn lines(guesses: &Guesses, now: Instant) -> Vec<(u64, Option<String>)> {
+        let told = std::iter::from_fn(|| guesses.to_tell(now));
+        told.map(|told| (told.attempts, told.from.map(|(_, from)| from.ip().to_string()))).collect()
+    }
+
     #[test]
     fn audit_log_is_told_of_a_flood_by_few_lines() {
         let guesses = Guesses::new(Translators::default());
         let t0 = Instant::now();
-        let told: u64 = (0..10_000).filter_map(|_| guesses.to_tell(t0)).sum();
-        assert_eq!(told, 10);
-        assert_eq!(guesses.to_tell(t0 + Duration::from_secs(59)), None);
-        assert_eq!(guesses.to_tell(t0 + Duration::from_secs(60)), Some(9_992));
+        let mut attempts = 0;
+        for _ in 0..10_000 {
+            guess(&guesses, "192.0.2.1");
+            attempts += lines(&guesses, t0).iter().map(|(attempts, _)| attempts).sum::<u64>();
+        }
+        assert_eq!(attempts, 10);
+        assert_eq!(lines(&guesses, t0 + Duration::from_secs(59)), []);
+        let rest = (9_990, Some("192.0.2.1".to_owned()));
+        assert_eq!(lines(&guesses, t0 + Duration::from_secs(60)), [rest]);
+        assert_eq!(lines(&guesses, t0 + Duration::from_secs(600)), [], "it knows all");
+    }
+
+    #[test]
+    fn flood_of_guesses_was_put_down_to_whoever_guessed_next() {
+        let guesses = Guesses::new(Translators::default());
+        let t0 = Instant::now();
+        for _ in 0..10 {
+            guess(&guesses, "192.0.2.9");
+            lines(&guesses, t0);
+        }
+        for _ in 0..500 {
+            guess(&guesses, "192.0.2.1");
+        }
+        for address in ["2001:db8::1", "2001:db8::2", "192.0.2.2"] {
+            guess(&guesses, address);
+        }
+        assert_eq!(lines(&guesses, t0), []);
+
+        let minute = |number| t0 + number * Duration::from_secs(60);
+        let told: Vec<_> = (1..5).map(|number| lines(&guesses, minute(number))).collect();
+        let line = |attempts, from: &str| vec![(attempts, Some(from.to_owned()))];
+        let expected =
+            [line(500, "192.0.2.1"), line(2, "2001:db8::2"), line(1, "192.0.2.2"), vec![]];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn addresses_that_are_counted_apart_are_bounded() {
+        let guesses = Guesses::new(Translators::default());
+        for number in 0..200 {
+            guess(&guesses, &format!("198.51.100.{number}"));
+            guess(&guesses, "198.51.100.0");
+        }
+        let told = guesses.told.lock().untold.clone();
+        assert_eq!(told.len(), UNTOLD + 1);
+        assert_eq!((told[0].attempts, told[1].attempts), (201, 1));
+        let others = Untold { attempts: 200 - UNTOLD as u64, from: None };
+        assert_eq!(told[UNTOLD], others);
     }
 
     #[tokio::test(start_paused = true)]
@@ -171,7 +265,7 @@ mod tests {
         let waits = |text| {
             let guesses = Arc::clone(&guesses);
             let address = address(text);
-            async move { guesses.wait(address).await }
+            async move { guesses.turn(address).await }
         };
         let began = tokio::time::Instant::now();
         let oldest = tokio::spawn(waits("192.0.2.1"));

@@ -17,6 +17,8 @@ mod orders;
 mod reasons;
 mod recorder;
 mod socket;
+#[cfg(test)]
+mod testing;
 mod time;
 
 use serde::{Deserialize, Serialize};

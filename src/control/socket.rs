@@ -266,14 +266,9 @@ async fn request(stream: &mut UnixStream, uid: u32) -> Result<Action, (Reject, S
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
-    use tokio::sync::watch;
 
     use super::*;
-    use crate::config::{Config, Flags, Layers, Surroundings};
-    use crate::control::{Orders, Parts};
-    use crate::directory::{Directory, Settings};
-    use crate::metrics::Traffic;
-    use crate::peers::Table;
+    use crate::control::testing;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -321,29 +316,10 @@ mod tests {
         answer
     }
 
-    fn config(state_dir: &Path) -> Config {
-        let flags = Flags::state_dir(Some(state_dir.display().to_string()));
-        let layers = Layers::collect(flags, &Surroundings::of_this_process()).unwrap();
-        Config::new(&layers).unwrap()
-    }
-
     #[tokio::test]
     async fn action_that_runs_gives_way_to_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings { keys: None, registry: None, state_dir: folder.path().to_owned() };
-        let (orders, mut ordered) = Orders::new();
-        let parts = Parts {
-            table: Arc::new(Table::new(1, 1)),
-            traffic: Arc::new(Traffic::default()),
-            directory: Directory::open(settings).unwrap(),
-            cluster: None,
-            switches: Arc::default(),
-            notify: Box::new(|_| Err(crate::relay::NotNotified::NotHere)),
-            status: Box::new(|| Value::Null),
-            orders,
-            config: watch::channel(Arc::new(config(folder.path()))).1,
-            health: Arc::default(),
-        };
+        let (parts, mut ordered) = testing::parts(folder.path());
         let actions = Actions::start(parts, folder.path()).unwrap();
         let socket = Socket::bind(folder.path()).unwrap();
         let path = socket_file(folder.path());

@@ -34,6 +34,11 @@ pub(super) fn start(
     tasks.spawn("control socket", keeping);
     let watched = Arc::clone(&actions);
     tasks.spawn("audit log", async move { watched.failed().await });
+    let guessed = Arc::clone(&actions);
+    let stopped = stopping.clone();
+    tasks.spawn("audit of guesses", async move {
+        let _stopped = stopped.run_until_cancelled(guessed.audit_guesses()).await;
+    });
     let token = config.admin_token.as_ref().map(|token| Token::new(token.expose()));
     let waiting = Arc::clone(&actions);
     let actions = admin::Actions {
