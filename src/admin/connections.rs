@@ -15,6 +15,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -44,7 +45,9 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const GIVE_WAY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` until `shutdown`, then ends all connections. Beyond `max_connections` at once,
-/// further ones wait in the kernel's backlog, and `give_way` is called until one has ended.
+/// further ones wait in the kernel's backlog, and `give_way` is called until one has ended. A request
+/// finds its connection's place as an `Arc<OwnedSemaphorePermit>` among its extensions: who keeps
+/// that keeps the place, also after the client has gone.
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -54,14 +57,19 @@ pub(super) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let places = Arc::new(Semaphore::new(max_connections));
+    // Others came while no place was free, and those who gave up have left their connections.
+    let mut is_crowded = false;
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = async {
             let place = loop {
                 match timeout(GIVE_WAY_PAUSE, Arc::clone(&places).acquire_owned()).await {
-                    Ok(place) => break place,
-                    Err(_) => give_way(),
+                    Ok(place) => break Arc::new(place.expect("nobody closes the semaphore")),
+                    Err(_) => {
+                        is_crowded = true;
+                        give_way();
+                    }
                 }
             };
             (place, listener.accept().await)
@@ -78,7 +86,17 @@ pub(super) async fn serve(
                 }
             },
         };
-        let router = router.clone().layer(Extension(ConnectInfo(remote)));
+        if places.available_permits() > max_connections / 2 {
+            is_crowded = false;
+        }
+        // Whatever it has asked, nobody hears the answer, and the living wait behind it.
+        if is_crowded && has_gone(&stream) {
+            counters.abandoned.increment();
+            continue;
+        }
+        // A request may keep the place beyond the connection.
+        let extensions = (Extension(ConnectInfo(remote)), Extension(Arc::clone(&place)));
+        let router = router.clone().layer(extensions);
         let service = TowerToHyperService::new(router);
         let counters = Arc::clone(&counters);
         connections.spawn(async move {
@@ -104,6 +122,14 @@ pub(super) async fn end_after_body(request: Request, next: Next) -> Response {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether the client has closed the connection, or its own direction at least.
+fn has_gone(stream: &TcpStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // One that cannot be looked at is served: reading tells.
+    poll(&mut polled, Some(&at_once)).is_ok_and(|gone| gone > 0)
 }
 
 fn bound_buffers(stream: &TcpStream) {

@@ -14,6 +14,8 @@ pub(super) struct Counters {
     pub(super) watchers_refused: Counter,
     /// Connections that took nothing for too long.
     pub(super) stuck: Counter,
+    /// Connections whose client had gone before there was a place for them.
+    pub(super) abandoned: Counter,
 }
 
 impl Counters {
@@ -41,6 +43,11 @@ impl Counters {
                 "pilot_beacon_admin_stuck_total",
                 "Connections of operators that were ended because nothing was read from them.",
                 &self.stuck,
+            ),
+            family::counter(
+                "pilot_beacon_admin_abandoned_total",
+                "Connections of operators that waited for a place until their client had gone.",
+                &self.abandoned,
             ),
         ]);
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
@@ -147,12 +147,24 @@ impl Actions {
         self.guesses.give_way();
     }
 
-    /// Counts and audits a wrong token, and waits until this address may hear so.
-    pub(super) async fn refuse_token(&self, from: SocketAddr) {
+    /// Counts and audits a wrong token, and waits until this address may hear so. `place` is that
+    /// of its connection at the operators' port, which it keeps until then.
+    pub(super) async fn refuse_token(
+        self: &Arc<Self>,
+        from: SocketAddr,
+        place: Arc<OwnedSemaphorePermit>,
+    ) {
         self.rejects.of(Reject::WrongToken).increment();
         self.guesses.note(from);
         self.wants_telling.notify_one();
-        self.guesses.turn(from.ip()).await;
+        let turn = self.guesses.turn(from.ip());
+        // In a task of its own: who does not wait for the answer has no place for the next guess
+        // meanwhile either. So there are no more of these than places.
+        let waited = tokio::spawn(async move {
+            turn.await;
+            drop(place);
+        });
+        let _ended = waited.await;
     }
 
     /// Writes down who shows wrong tokens, as few lines as may be; for ever.
@@ -386,10 +398,12 @@ mod tests {
         let actions = Actions::start(parts, folder.path()).unwrap();
         let told = Arc::clone(&actions);
         let _telling = tokio::spawn(async move { told.audit_guesses().await });
+        let places = Arc::new(Semaphore::new(1));
         let from = SocketAddr::from(([192, 0, 2, 1], 1_000));
 
         for _ in 0..GUESSES {
-            actions.refuse_token(from).await;
+            let place = Arc::clone(&places).acquire_owned().await.unwrap();
+            actions.refuse_token(from, Arc::new(place)).await;
         }
 
         let began = Instant::now();
@@ -407,5 +421,23 @@ mod tests {
         }
         assert!(lines.iter().all(|line| line["by"] == "http 192.0.2.1:1000"), "{lines:?}");
         assert_eq!(actions.rejects.of(Reject::WrongToken).value(), GUESSES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn place_was_free_for_the_next_guess_as_soon_as_the_client_had_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (parts, _ordered) = testing::parts(folder.path());
+        let actions = Actions::start(parts, folder.path()).unwrap();
+        let places = Arc::new(Semaphore::new(1));
+        let from = SocketAddr::from(([192, 0, 2, 1], 1_000));
+        let place = Arc::new(Arc::clone(&places).acquire_owned().await.unwrap());
+
+        let refused = actions.refuse_token(from, place);
+        let gone = tokio::time::timeout(Duration::from_millis(5), refused).await;
+
+        assert!(gone.is_err(), "it is to wait for a second");
+        assert_eq!(places.available_permits(), 0);
+        actions.give_way();
+        let _place = places.acquire().await.unwrap();
     }
 }

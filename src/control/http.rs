@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::LengthLimitError;
 use serde_json::{Map, Value};
 use sha2::Sha256;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::actions::by_http;
@@ -64,7 +65,8 @@ struct Door {
     token: Option<Token>,
 }
 
-/// The routes of actions; without a token they refuse everything.
+/// The routes of actions; without a token they refuse everything. Each connection has to bring its
+/// address and its place, an `Arc<OwnedSemaphorePermit>`, as extensions.
 pub fn routes(actions: Arc<Actions>, token: Option<Token>) -> Router {
     let door = Arc::new(Door { actions, token });
     Router::new().route("/actions/{name}", post(act)).with_state(door)
@@ -73,6 +75,7 @@ pub fn routes(actions: Arc<Actions>, token: Option<Token>) -> Router {
 async fn act(
     State(door): State<Arc<Door>>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
+    Extension(place): Extension<Arc<OwnedSemaphorePermit>>,
     Path(name): Path<String>,
     headers: HeaderMap,
     body: Body,
@@ -94,7 +97,7 @@ async fn act(
         },
         Err((reject, error)) => {
             if reject == Reject::WrongToken {
-                door.actions.refuse_token(from).await;
+                door.actions.refuse_token(from, place).await;
             } else {
                 door.actions.rejects.of(reject).increment();
             }

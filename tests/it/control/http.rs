@@ -27,6 +27,17 @@ fn relay(nodes: &[&Node], more: &[&str]) -> (Relay, TempDir) {
     (Relay::with_nodes(nodes, &[&token, more].concat()), folder)
 }
 
+/// The same for no nodes and, by 1,024 descriptors, for 32 connections of operators at a time.
+fn relay_with_32_places() -> (Relay, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    let mut command = Command::new("prlimit");
+    command.args(["--nofile=1024:1024", env!("CARGO_BIN_EXE_beacon-relay")]);
+    let token = ["--admin-token-file", path.to_str().unwrap()];
+    (Relay::with_nodes_by(command, &[], &token), folder)
+}
+
 /// Sends a request with these headers, each ended by CRLF; the status and the body.
 fn request(relay: &Relay, line: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(relay.admin).unwrap();
@@ -159,15 +170,8 @@ fn body_that_broke_off_was_reported_as_too_large() {
 #[test]
 fn wrong_tokens_were_answered_by_the_thousand_and_left_no_trace() {
     const GUESSERS: u32 = 40;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("token");
-    fs::write(&path, format!("{TOKEN}\n")).unwrap();
-    // 1,024 descriptors are 32 connections for operators: fewer than there are guessers.
-    let mut command = Command::new("prlimit");
-    command.args(["--nofile=1024:1024", env!("CARGO_BIN_EXE_beacon-relay")]);
-    let token = ["--admin-token-file", path.to_str().unwrap()];
-    let relay = Relay::with_nodes_by(command, &[], &token);
-
+    // Fewer than there are guessers.
+    let (relay, _folder) = relay_with_32_places();
     let (stop, answered) = (AtomicBool::new(false), AtomicU32::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
@@ -219,4 +223,39 @@ fn foreign_host_is_refused_on_every_path() {
     }
     assert_eq!(http_get(relay.admin, "/healthz").0, 200);
     relay.wait_for_metric("pilot_beacon_admin_foreign_hosts_total", 10.0);
+}
+
+#[test]
+fn guesser_that_did_not_wait_for_the_answer_had_its_tokens_checked_by_the_thousand() {
+    const GUESSERS: u32 = 16;
+    const GUESSES: u32 = 1_500;
+    let (relay, _folder) = relay_with_32_places();
+    let head = format!(
+        "POST /actions/status HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n",
+        relay.admin
+    );
+    let guessed = AtomicU32::new(0);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..GUESSERS {
+            scope.spawn(|| {
+                while guessed.fetch_add(1, Ordering::Relaxed) < GUESSES {
+                    let Ok(mut stream) = TcpStream::connect(relay.admin) else { continue };
+                    // It may have been closed already.
+                    let _sent = stream.write_all(head.as_bytes());
+                    // What the guesser does, not what the test waits for.
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+        }
+        // The right one gets in meanwhile.
+        for _ in 0..3 {
+            assert_eq!(with_token(&relay, "status", "").0, 200);
+        }
+    });
+    let checked = relay.metric("pilot_beacon_control_rejects_total{reason=\"wrong_token\"}");
+    // Ten a second that give way, 32 places for 10 s each, and those that all wait at last.
+    let most = 14.0 * began.elapsed().as_secs_f64() + 2.0 * 32.0;
+    assert!((1.0..=most).contains(&checked), "{checked} were checked, {most} at most");
+    assert!(relay.metric("pilot_beacon_admin_abandoned_total") >= 1.0);
 }

@@ -31,6 +31,7 @@ fn families() -> BTreeSet<String> {
 
 /// Families that the load below does not move: where they move, and what they are called there.
 const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("admin_abandoned_total", "tests/it/control/http.rs", NAME),
     ("admin_foreign_hosts_total", "tests/it/control/http.rs", NAME),
     ("admin_snapshots_total", "tests/it/page/watchers.rs", NAME),
     ("admin_stuck_total", "src/admin/connections.rs", "counters.stuck.value(), 1"),
