@@ -30,7 +30,7 @@ pub(super) struct Joining {
 }
 
 enum Fabric {
-    Mesh(mesh::Mesh),
+    Mesh(Box<mesh::Mesh>),
     Nats(nats::Nats),
 }
 
@@ -55,7 +55,7 @@ impl Joining {
                     translators: config.translators.clone(),
                     key,
                 });
-                Fabric::Mesh(mesh.map_err(BindError::of("cluster-bind", bind))?)
+                Fabric::Mesh(Box::new(mesh.map_err(BindError::of("cluster-bind", bind))?))
             }
             ClusterFabric::Nats { servers, credentials } => {
                 let url = servers.expose().collect::<Vec<_>>().join(",");
@@ -69,7 +69,7 @@ impl Joining {
     /// Keeps the links, until `stopping`.
     async fn run(self, stopping: CancellationToken) {
         match self.fabric {
-            Fabric::Mesh(mesh) => self.cluster.run(mesh, stopping).await,
+            Fabric::Mesh(mesh) => self.cluster.run(*mesh, stopping).await,
             Fabric::Nats(nats) => self.cluster.run(nats, stopping).await,
         }
     }

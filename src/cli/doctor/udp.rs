@@ -37,14 +37,12 @@ pub(super) async fn check(address: &str, report: &mut Report) {
 
 /// What to do where an address question was not answered.
 fn remedy(error: &io::Error, port: u16) -> String {
-    match error.kind() {
-        io::ErrorKind::TimedOut => format!(
+    if error.kind() == io::ErrorKind::TimedOut {
+        return format!(
             "either UDP is blocked: open UDP {port} in the relay's firewall, and here for answers, \
              and see whether the relay's --udp-bind is on that address; or the relay is of a version \
              that does not answer who has no id: upgrade it, since daemons ask so at their start"
-        ),
-        _ => {
-            format!("does a relay listen there? see its --udp-bind, and UDP {port} in its firewall")
-        }
+        );
     }
+    format!("does a relay listen there? see its --udp-bind, and UDP {port} in its firewall")
 }
