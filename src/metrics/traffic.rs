@@ -212,6 +212,12 @@ impl Traffic {
         self.shards.iter().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
     }
 
+    /// Datagrams that the kernel dropped before we could read them.
+    #[must_use]
+    pub fn packets_kernel_dropped(&self) -> u64 {
+        self.sum(|shard| &shard.kernel_dropped)
+    }
+
     /// Packets that came in over `from`.
     #[must_use]
     #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
@@ -341,7 +347,7 @@ impl Traffic {
         families.push(single(
             "pilot_beacon_udp_kernel_dropped_total",
             "Datagrams that the kernel dropped before the relay read them.",
-            self.sum(|s| &s.kernel_dropped),
+            self.packets_kernel_dropped(),
         ));
         let wss = Transport::Wss.index();
         families.push(single(

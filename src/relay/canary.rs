@@ -84,6 +84,12 @@ impl Relay {
         self.canaries.change(now, |known| known.retain(|one| one.canary != *canary));
     }
 
+    /// Datagrams that the kernel dropped so far before a thread read them.
+    #[must_use]
+    pub fn kernel_dropped(&self) -> u64 {
+        self.traffic.packets_kernel_dropped()
+    }
+
     /// Where the UDP sockets are bound.
     #[must_use]
     pub fn udp_address(&self) -> SocketAddr {

@@ -37,6 +37,7 @@ use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
 use crate::peers::Table;
 use crate::relay::{Beacons, Relay};
+use crate::udp;
 use crate::wire::Frames;
 use crate::wss::{self, FrameSink, Session};
 
@@ -98,7 +99,7 @@ pub struct Server {
     wss: Arc<wss::Server<ToRelay>>,
     udp_address: SocketAddr,
     admin_address: SocketAddr,
-    threads: Option<crate::udp::Threads>,
+    threads: Option<udp::Threads>,
     table: Arc<Table<NodeId>>,
     directory: Directory,
     cluster: Option<Part>,
@@ -175,6 +176,11 @@ impl Server {
             );
         }
         let patience = bind::Patience::new(config.bind_wait, host.manager.as_ref());
+        let udp_sockets = match (inherited.udp.is_empty(), config.free_bind) {
+            (false, _) => udp::Sockets::HandedOver,
+            (true, true) => udp::Sockets::OpenedFreely,
+            (true, false) => udp::Sockets::Opened,
+        };
         let sockets = patience.bind(|| bind::udp(&mut inherited.udp, &config)).await?;
         let listener = patience.bind(|| bind::wss(&mut inherited.wss, &config)).await?;
         let (admin, admin_address) =
@@ -209,7 +215,7 @@ impl Server {
             // Before anybody comes.
             table.watch();
         }
-        let threads = crate::udp::Threads::start(&relay).map_err(StartError::Thread)?;
+        let threads = udp::Threads::start(&relay).map_err(StartError::Thread)?;
         let wss = Arc::new(wss::Server::serve(
             listener,
             settings::wss(&config),
@@ -302,7 +308,7 @@ impl Server {
             Part::start(joining)
         });
 
-        let udp_canary = crate::udp::Canary::new(&relay);
+        let udp_canary = udp::Canary::new(&relay, udp_sockets);
         vitals.start(&mut tasks, &wss, udp_canary, reloader.config()).await;
         tasks.spawn("service manager", Arc::clone(&service).keep_telling());
         phase.send_replace(Phase::Running);

@@ -7,12 +7,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::ids::NodeId;
+use crate::net::bind::is_missing;
 use crate::relay::{self, Relay};
 use crate::wire::beacon::{self, Packet};
 
@@ -35,6 +37,43 @@ pub enum CanaryError {
     /// Not done in time.
     #[error("not back over UDP within {0:?}")]
     Late(Duration),
+    /// Not done in time, while the kernel dropped datagrams for want of room: so does a flood,
+    /// and nobody knows more of the relay by it.
+    #[error("not back over UDP within {limit:?}, in which the kernel dropped {dropped} datagrams")]
+    Crowded {
+        /// The time that it had.
+        limit: Duration,
+        /// What was dropped meanwhile.
+        dropped: u64,
+    },
+    /// The address of the sockets is not this machine's, which they allow.
+    #[error("the address is not here: {0}")]
+    AddressNotHere(#[source] io::Error),
+    /// It never came back over sockets that somebody else has opened, wherever that was.
+    #[error("{0}; the sockets were handed over, maybe from another network namespace")]
+    Elsewhere(#[source] Box<Self>),
+}
+
+impl CanaryError {
+    /// Whether it shows no fault of the relay.
+    #[must_use]
+    pub const fn is_excused(&self) -> bool {
+        match self {
+            Self::Send(_) | Self::Late(_) => false,
+            Self::Crowded { .. } | Self::AddressNotHere(_) | Self::Elsewhere(_) => true,
+        }
+    }
+}
+
+/// Where the sockets come from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sockets {
+    /// The relay has opened them, at an address of this machine.
+    Opened,
+    /// The relay has opened them, at an address that may be this machine's later.
+    OpenedFreely,
+    /// Somebody else has opened them.
+    HandedOver,
 }
 
 /// Makes flights; one at a time.
@@ -43,12 +82,17 @@ pub struct Canary {
     relay: Arc<Relay>,
     /// Where the sockets are reached, in the order in which that is tried.
     ways: Vec<SocketAddr>,
+    sockets: Sockets,
+    /// Whether the address may move to this machine and away from it.
+    may_be_away: bool,
+    /// Whether it ever came back.
+    has_come_back: AtomicBool,
 }
 
 impl Canary {
-    /// The canary of this relay's sockets, whoever has opened them.
+    /// The canary of this relay's sockets.
     #[must_use]
-    pub fn new(relay: &Arc<Relay>) -> Self {
+    pub fn new(relay: &Arc<Relay>, sockets: Sockets) -> Self {
         let bound = relay.udp_address();
         let ip = bound.ip();
         let ips: &[IpAddr] = match ip {
@@ -65,7 +109,14 @@ impl Canary {
             address.set_ip(*ip);
             address
         };
-        Self { relay: Arc::clone(relay), ways: ips.iter().map(at).collect() }
+        let ways = ips.iter().map(at).collect();
+        Self {
+            relay: Arc::clone(relay),
+            ways,
+            sockets,
+            may_be_away: sockets != Sockets::Opened && !ip.is_unspecified(),
+            has_come_back: AtomicBool::new(false),
+        }
     }
 
     /// Does all that a node does, within `limit`; the time that it took when it went well.
@@ -73,6 +124,24 @@ impl Canary {
     /// # Errors
     /// It was not served.
     pub async fn there_and_back(&self, limit: Duration) -> Result<Duration, CanaryError> {
+        let dropped_before = self.relay.kernel_dropped();
+        let error = match self.attempts(limit).await {
+            Ok(took) => {
+                self.has_come_back.store(true, Ordering::Relaxed);
+                return Ok(took);
+            }
+            Err(error) => error,
+        };
+        let has_come_back = self.has_come_back.load(Ordering::Relaxed);
+        let circumstances = Circumstances {
+            dropped: self.relay.kernel_dropped().saturating_sub(dropped_before),
+            may_be_away: self.may_be_away,
+            may_be_elsewhere: self.sockets == Sockets::HandedOver && !has_come_back,
+        };
+        Err(circumstances.judge(error))
+    }
+
+    async fn attempts(&self, limit: Duration) -> Result<Duration, CanaryError> {
         let end = Instant::now() + limit;
         let mut refused = None;
         for way in self.ways.iter().cycle() {
@@ -83,6 +152,10 @@ impl Canary {
             let began = Instant::now();
             match timeout(left.min(ATTEMPT), self.attempt(*way)).await {
                 Ok(Ok(())) => return Ok(began.elapsed()),
+                // Not waited for: the start waits for this flight.
+                Ok(Err(error)) if self.may_be_away && is_missing(&error) => {
+                    return Err(CanaryError::Send(error));
+                }
                 Ok(Err(error)) => {
                     refused = Some(error);
                     // At once is no better.
@@ -120,6 +193,32 @@ impl Canary {
     }
 }
 
+/// What a flight went wrong in.
+#[derive(Clone, Copy, Debug)]
+struct Circumstances {
+    /// Datagrams that the kernel dropped meanwhile.
+    dropped: u64,
+    may_be_away: bool,
+    /// Whether the sockets may be in another network namespace.
+    may_be_elsewhere: bool,
+}
+
+impl Circumstances {
+    /// What an error comes to in them.
+    fn judge(self, error: CanaryError) -> CanaryError {
+        match error {
+            CanaryError::Late(limit) if self.dropped > 0 => {
+                CanaryError::Crowded { limit, dropped: self.dropped }
+            }
+            CanaryError::Send(error) if self.may_be_away && is_missing(&error) => {
+                CanaryError::AddressNotHere(error)
+            }
+            error if self.may_be_elsewhere => CanaryError::Elsewhere(Box::new(error)),
+            error => error,
+        }
+    }
+}
+
 /// Sends a packet and waits for this answer, among whatever else comes.
 async fn exchange(
     socket: &UdpSocket,
@@ -134,6 +233,35 @@ async fn exchange(
         let (length, from) = socket.recv_from(&mut buffer).await?;
         if from == way && buffer.get(..length) == Some(expected) {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canary_lost_in_a_flood_or_sent_where_its_address_is_not_shows_no_fault() {
+        let here = Circumstances { dropped: 0, may_be_away: false, may_be_elsewhere: false };
+        let late = || CanaryError::Late(ATTEMPT);
+        let missing = || CanaryError::Send(io::ErrorKind::AddrNotAvailable.into());
+        let forbidden = || CanaryError::Send(io::ErrorKind::PermissionDenied.into());
+        for (circumstances, error, is_excused) in [
+            (here, late(), false),
+            (here, missing(), false),
+            (here, forbidden(), false),
+            (Circumstances { dropped: 1, ..here }, late(), true),
+            // No flood keeps it from being sent.
+            (Circumstances { dropped: 1, ..here }, forbidden(), false),
+            (Circumstances { may_be_away: true, ..here }, missing(), true),
+            (Circumstances { may_be_away: true, ..here }, forbidden(), false),
+            (Circumstances { may_be_away: true, ..here }, late(), false),
+            (Circumstances { may_be_elsewhere: true, ..here }, late(), true),
+            (Circumstances { may_be_elsewhere: true, ..here }, forbidden(), true),
+        ] {
+            let said = format!("{circumstances:?}, {error:?}");
+            assert_eq!(circumstances.judge(error).is_excused(), is_excused, "{said}");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::net::bind::{FreeBind, bind};
 use crate::net::udp::{self, BUFFER_SIZE, Datagrams, Received};
 use crate::relay::{Relay, Worker};
 
-pub use canary::{Canary, CanaryError};
+pub use canary::{Canary, CanaryError, Sockets};
 
 /// Wait after the kernel refused to receive at all.
 const ERROR_BACKOFF: Duration = Duration::from_millis(50);

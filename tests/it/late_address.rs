@@ -107,7 +107,20 @@ fn address_that_is_not_there_is_bound_to_where_that_is_asked_for() {
         let relay = Program::start(&mut namespace.serve(&folder, flag, &["--free-bind"]));
         relay.wait_for_line("listening");
         assert!(!relay.log().contains("waits for an address"), "{}", relay.log());
+        if flag == "--udp-bind" {
+            // A standby is no worse for it.
+            relay.wait_for_line("the relay does not serve its canary");
+            assert!(!has_failed_over_udp(&folder), "{}", relay.log());
+        }
     }
+}
+
+/// Whether the part `udp` keeps the relay in this folder from being ready.
+fn has_failed_over_udp(folder: &TempDir) -> bool {
+    let mut status = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    status.args(["status", "--json", "--state-dir"]).arg(folder.path());
+    let answer: Value = serde_json::from_slice(&status.output().unwrap().stdout).unwrap();
+    answer["failed"].get("udp").is_some()
 }
 
 #[test]
@@ -130,12 +143,7 @@ fn relay_whose_udp_is_cut_off_was_ready() {
     let mut command = namespace.serve(&folder, "--udp-bind", &["--canary-interval=100ms"]);
     let relay = Program::start(&mut command);
     relay.wait_for_line("listening");
-    let failed = || {
-        let mut status = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
-        status.args(["status", "--json", "--state-dir"]).arg(folder.path());
-        let answer: Value = serde_json::from_slice(&status.output().unwrap().stdout).unwrap();
-        answer["failed"].get("udp").is_some()
-    };
+    let failed = || has_failed_over_udp(&folder);
     assert!(!failed(), "{}", relay.log());
 
     let rule = |words: &str| ip(&format!("-n {} rule {words}", namespace.0));

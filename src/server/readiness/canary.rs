@@ -83,6 +83,9 @@ impl Flight for udp::Canary {
 pub(super) trait Failure: fmt::Debug + fmt::Display + Send + 'static {
     /// What it counts as.
     fn landing(&self) -> Landing;
+
+    /// Whether it shows no fault of the relay, so that peers need not go elsewhere.
+    fn is_excused(&self) -> bool;
 }
 
 impl Failure for wss::CanaryError {
@@ -94,14 +97,23 @@ impl Failure for wss::CanaryError {
             Self::Session(_) | Self::Send(_) | Self::Ended => Landing::Session,
         }
     }
+
+    fn is_excused(&self) -> bool {
+        false
+    }
 }
 
 impl Failure for udp::CanaryError {
     fn landing(&self) -> Landing {
         match self {
-            Self::Send(_) => Landing::Connect,
-            Self::Late(_) => Landing::Timeout,
+            Self::Send(_) | Self::AddressNotHere(_) => Landing::Connect,
+            Self::Late(_) | Self::Crowded { .. } => Landing::Timeout,
+            Self::Elsewhere(error) => error.landing(),
         }
+    }
+
+    fn is_excused(&self) -> bool {
+        udp::CanaryError::is_excused(self)
     }
 }
 
@@ -126,6 +138,8 @@ struct State<E> {
     took: Option<Duration>,
     /// Flights since then.
     failures: u32,
+    /// The last of them, in a row, that nothing excuses.
+    faults: u32,
     error: Option<E>,
 }
 
@@ -133,7 +147,8 @@ impl<E: Failure> Canary<E> {
     pub(super) fn new(over: Transport, interval: Duration) -> Self {
         let landed = Instant::now();
         let due = landed + interval;
-        let state = State { interval, due, landed, took: None, failures: 0, error: None };
+        let state =
+            State { interval, due, landed, took: None, failures: 0, faults: 0, error: None };
         let (state, landings) = (Mutex::new(state), Labelled::default());
         Self { over, state, time: Histogram::new(TIME), landings }
     }
@@ -155,10 +170,14 @@ impl<E: Failure> Canary<E> {
                     let over = self.over.word();
                     info!(over, failures = state.failures, "the canary is served again");
                 }
-                (state.took, state.failures, state.error) = (Some(took), 0, None);
+                state.took = Some(took);
+                state.failures = 0;
+                state.faults = 0;
+                state.error = None;
             }
             Err(error) => {
                 state.failures += 1;
+                state.faults = if error.is_excused() { 0 } else { state.faults + 1 };
                 if state.failures == FAILURES || state.took.is_none() && state.failures == 1 {
                     let over = self.over.word();
                     warn!(over, %error, "the relay does not serve its canary: peers may not be served either");
@@ -215,9 +234,12 @@ impl<E: Failure> Canary<E> {
                 Part::new(Condition::Ok, format!("back after {ms:.1} ms, {ago:.1} s ago"))
             }
             (Some(error), took) => {
-                let may_be_accident = state.failures < FAILURES && took.is_some();
-                let condition =
-                    if may_be_accident { Condition::Degraded } else { Condition::Failed };
+                let may_be_accident = state.faults < FAILURES && took.is_some();
+                let condition = if may_be_accident || error.is_excused() {
+                    Condition::Degraded
+                } else {
+                    Condition::Failed
+                };
                 let times = state.failures;
                 Part::new(condition, format!("{error}; failed {times} times in a row"))
             }
@@ -228,7 +250,7 @@ impl<E: Failure> Canary<E> {
     pub(super) fn is_stuck(&self, now: Instant) -> bool {
         let state = self.state.lock();
         let is_late = state.error.as_ref().is_some_and(|e| e.landing() == Landing::Timeout);
-        let has_failed = state.took.is_some() && state.failures >= FAILURES && is_late;
+        let has_failed = state.took.is_some() && state.faults >= FAILURES && is_late;
         !state.interval.is_zero() && (has_failed || state.is_overdue(now))
     }
 
@@ -298,6 +320,35 @@ mod tests {
                 (condition, stuck),
                 "{said}"
             );
+        }
+    }
+
+    #[test]
+    fn flood_or_an_address_that_is_not_here_takes_no_relay_out_of_rotation() {
+        use crate::udp::CanaryError;
+
+        let late = || Err(CanaryError::Late(LIMIT));
+        let crowded = || Err(CanaryError::Crowded { limit: LIMIT, dropped: 1 });
+        let away = || {
+            let missing = std::io::ErrorKind::AddrNotAvailable.into();
+            Err(CanaryError::AddressNotHere(missing))
+        };
+        for (flights, condition) in [
+            (vec![Ok(()), crowded(), crowded(), crowded()], Condition::Degraded),
+            // Nor one that has just started.
+            (vec![crowded()], Condition::Degraded),
+            (vec![away(), away()], Condition::Degraded),
+            (vec![Ok(()), late(), crowded(), late()], Condition::Degraded),
+            // It is not the flood that it is lost in.
+            (vec![Ok(()), crowded(), late(), late()], Condition::Failed),
+        ] {
+            let said = format!("{flights:?}");
+            let canary = Canary::new(Transport::Udp, INTERVAL);
+            for flight in flights {
+                canary.note(flight.map(|()| RETRY));
+            }
+            let landed = canary.state.lock().landed;
+            assert_eq!(canary.part(landed).condition, condition, "{said}");
         }
     }
 
