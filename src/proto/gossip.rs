@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use super::network::Client;
+use super::newcomers::Newcomers;
 use super::translators::Translators;
 use crate::ids::NodeId;
 
@@ -23,8 +24,12 @@ pub const MAX_SOURCES: usize = 64;
 
 /// Most sources of one host that are not listed with their port: a beacon sends from one port,
 /// and from another one after a restart behind a NAT. Whoever forges a beacon's address takes
-/// no more places than these.
+/// no more places than these, and once they are taken a new port has to come back for one.
 pub const MAX_PORTS: usize = 4;
+
+/// Most of them that nobody else takes the place of: one is left to be contended for, or those
+/// that came first would shut out all others.
+const MAX_SETTLED: usize = MAX_PORTS - 1;
 
 /// A source is listened to at most once in this time: a tenth of its interval, so that a
 /// flood of Syncs costs no more than ten of them. A host gets a new port as seldom.
@@ -61,7 +66,18 @@ pub struct Taken<'a> {
 #[derive(Debug, Default)]
 pub struct Gossip<S = RandomState> {
     sources: HashMap<SocketAddr, Source, S>,
+    /// Who found no place, for each host that has one: so there are as few as there are sources.
+    newcomers: HashMap<Client, Newcomers, S>,
     translators: Translators,
+}
+
+/// A place for a new source.
+#[derive(Debug)]
+struct Place {
+    /// Whose it was, where there was no free one.
+    evicts: Option<SocketAddr>,
+    /// Since when the new source has been heard.
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -70,15 +86,16 @@ struct Source {
     /// Its address and port are configured or registered.
     is_listed: bool,
     since: Instant,
+    /// When it got its place.
+    placed: Instant,
     heard: Instant,
     nodes: Vec<NodeId>,
 }
 
 impl Source {
-    /// Whether no other source takes its place: it is listed, or it keeps coming back.
-    fn stays(&self, now: Instant) -> bool {
-        let came_back = self.heard >= self.since + SETTLES_AFTER;
-        self.is_listed || came_back && now < self.heard + SETTLED_FOR
+    /// Whether it keeps coming back.
+    fn is_settled(&self, now: Instant) -> bool {
+        self.heard >= self.since + SETTLES_AFTER && now < self.heard + SETTLED_FOR
     }
 }
 
@@ -86,7 +103,7 @@ impl<S: Default> Gossip<S> {
     /// No source yet; they may come through these translators.
     #[must_use]
     pub fn new(translators: Translators) -> Self {
-        Self { sources: HashMap::default(), translators }
+        Self { sources: HashMap::default(), newcomers: HashMap::default(), translators }
     }
 }
 
@@ -105,12 +122,14 @@ impl<S: BuildHasher> Gossip<S> {
         now: Instant,
     ) -> Result<Taken<'_>, Refused> {
         let host = Client::of(source.ip(), &self.translators);
-        let evicted = match self.sources.get(&source) {
+        let place = match self.sources.get(&source) {
             Some(known) if now < known.heard + MIN_INTERVAL => return Err(Refused::TooSoon),
-            Some(_) => None,
-            None => self.make_room(host, is_listed, now)?,
+            Some(_) => Place { evicts: None, since: now },
+            None if is_listed => self.place_of_listed(now)?,
+            None => self.place_of_stranger(host, source.port(), now)?,
         };
-        let evicted = evicted
+        let evicted = place
+            .evicts
             .and_then(|evicted| self.sources.remove_entry(&evicted))
             .map(|(address, source)| (address, source.nodes));
         let mut nodes: Vec<_> = nodes.collect();
@@ -119,7 +138,8 @@ impl<S: BuildHasher> Gossip<S> {
         let known = self.sources.entry(source).or_insert_with(|| Source {
             host,
             is_listed,
-            since: now,
+            since: place.since,
+            placed: now,
             heard: now,
             nodes: Vec::new(),
         });
@@ -130,45 +150,87 @@ impl<S: BuildHasher> Gossip<S> {
         Ok(Taken { evicted, gone: gone.collect(), nodes: &known.nodes })
     }
 
-    /// Finds a place for a new source of a host: a source to evict, or none where there is room.
-    fn make_room(
-        &self,
-        host: Client,
-        is_listed: bool,
-        now: Instant,
-    ) -> Result<Option<SocketAddr>, Refused> {
-        let is_full = self.sources.len() >= MAX_SOURCES;
-        if is_listed {
-            let anybody = |source: &Source| !source.is_listed;
-            return if !is_full {
-                Ok(None)
-            } else {
-                // Who keeps coming back goes last.
-                let stranger = self.longest_silent(|source| !source.stays(now));
-                let victim = stranger.or_else(|| self.longest_silent(anybody));
-                victim.map(Some).ok_or(Refused::TooMany)
-            };
+    /// Finds a place for a new source that is listed with its port.
+    fn place_of_listed(&self, now: Instant) -> Result<Place, Refused> {
+        if self.sources.len() < MAX_SOURCES {
+            return Ok(Place { evicts: None, since: now });
         }
-        let is_new = |source: &Source| !source.is_listed && now < source.since + MIN_INTERVAL;
-        if self.sources.values().any(|source| source.host == host && is_new(source)) {
+        // Who keeps coming back goes last.
+        let stranger = self.longest_silent(|address, source| !self.stays(address, source, now));
+        let victim = stranger.or_else(|| self.longest_silent(|_, source| !source.is_listed));
+        let victim = victim.ok_or(Refused::TooMany)?;
+        Ok(Place { evicts: Some(victim), since: now })
+    }
+
+    /// Finds a place for a new source that is not: a free one at once, that of another source
+    /// of its host when it has come back. Or whoever forges a beacon's address would push it out
+    /// by a flood of ports that are never heard again.
+    fn place_of_stranger(
+        &mut self,
+        host: Client,
+        port: u16,
+        now: Instant,
+    ) -> Result<Place, Refused> {
+        let own = self.ports(host);
+        let was_placed = |source: &Source| !source.is_listed && now < source.placed + MIN_INTERVAL;
+        let is_soon = self.sources.values().any(|source| source.host == host && was_placed(source));
+        if !is_soon && own < MAX_PORTS {
+            if self.sources.len() < MAX_SOURCES {
+                return Ok(Place { evicts: None, since: now });
+            }
+            // The host with the most gives one to a host that has fewer even then.
+            if let Some(largest) = self.largest(now).filter(|host| self.ports(*host) >= own + 2) {
+                let victim = self.leaving(largest, now);
+                return Ok(Place { evicts: victim, since: now });
+            }
+        }
+        if own == 0 {
+            return Err(Refused::TooMany);
+        }
+        if self.newcomers.len() >= MAX_SOURCES {
+            self.expire_newcomers(now);
+        }
+        let newcomers = self.newcomers.entry(host).or_insert_with(|| Newcomers::new(now));
+        let since = newcomers.note(port, now);
+        if is_soon {
             return Err(Refused::TooSoon);
         }
-        let own = self.ports(host);
-        let of_host = if own >= MAX_PORTS {
-            host
-        } else if is_full {
-            // The host with the most gives one to a host that has fewer even then.
-            let largest = self.sources.values().filter(|source| !source.stays(now));
-            let largest = largest.map(|source| source.host).max_by_key(|host| self.ports(*host));
-            match largest {
-                Some(largest) if self.ports(largest) >= own + 2 => largest,
-                Some(_) | None => host,
-            }
-        } else {
-            return Ok(None);
+        let since = since.ok_or(Refused::TooMany)?;
+        let victim = self.leaving(host, now).ok_or(Refused::TooMany)?;
+        if let Some(newcomers) = self.newcomers.get_mut(&host) {
+            newcomers.forget(port);
+        }
+        Ok(Place { evicts: Some(victim), since })
+    }
+
+    /// Whether no stranger takes the place of a source: it is listed, or among the first of its
+    /// host that keep coming back.
+    fn stays(&self, address: &SocketAddr, source: &Source, now: Instant) -> bool {
+        if source.is_listed {
+            return true;
+        }
+        let is_before = |(other_address, other): (&SocketAddr, &Source)| {
+            other.host == source.host
+                && !other.is_listed
+                && other.is_settled(now)
+                && (other.since, other_address) < (source.since, address)
         };
-        let victim = self.longest_silent(|source| source.host == of_host && !source.stays(now));
-        victim.map(Some).ok_or(Refused::TooMany)
+        source.is_settled(now)
+            && self.sources.iter().filter(|other| is_before(*other)).count() < MAX_SETTLED
+    }
+
+    /// The source of a host that goes first, where one may.
+    fn leaving(&self, host: Client, now: Instant) -> Option<SocketAddr> {
+        self.longest_silent(|address, source| {
+            source.host == host && !self.stays(address, source, now)
+        })
+    }
+
+    /// The host with the most sources, of those with one that may go.
+    fn largest(&self, now: Instant) -> Option<Client> {
+        let may_go =
+            self.sources.iter().filter(|(address, source)| !self.stays(address, source, now));
+        may_go.map(|(_, source)| source.host).max_by_key(|host| self.ports(*host))
     }
 
     /// How many sources of a host are not listed.
@@ -176,15 +238,27 @@ impl<S: BuildHasher> Gossip<S> {
         self.sources.values().filter(|source| source.host == host && !source.is_listed).count()
     }
 
-    fn longest_silent(&self, may_go: impl Fn(&Source) -> bool) -> Option<SocketAddr> {
-        let sources = self.sources.iter().filter(|(_, source)| may_go(source));
+    fn longest_silent(&self, may_go: impl Fn(&SocketAddr, &Source) -> bool) -> Option<SocketAddr> {
+        let sources = self.sources.iter().filter(|(address, source)| may_go(address, source));
         sources.min_by_key(|(_, source)| source.heard).map(|(address, _)| *address)
+    }
+
+    /// Forgets the newcomers of hosts that have no source, and those that nobody came after.
+    fn expire_newcomers(&mut self, now: Instant) {
+        let sources = &self.sources;
+        self.newcomers.retain(|host, newcomers| {
+            let mut of_host = sources.values().filter(|source| source.host == *host);
+            !newcomers.is_over(now) && of_host.any(|source| !source.is_listed)
+        });
     }
 
     /// Drops the sources that have been silent for too long; returns each with its nodes.
     pub fn expire(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<NodeId>)> {
         let silent = |_: &SocketAddr, source: &mut Source| now >= source.heard + SOURCE_TIMEOUT;
-        self.sources.extract_if(silent).map(|(address, source)| (address, source.nodes)).collect()
+        let expired = self.sources.extract_if(silent);
+        let expired = expired.map(|(address, source)| (address, source.nodes)).collect();
+        self.expire_newcomers(now);
+        expired
     }
 
     /// How many sources there are.
@@ -261,9 +335,9 @@ mod tests {
         receive(&mut gossip, settled, false, now).unwrap();
         for port in 1..=64 {
             now += MIN_INTERVAL;
-            let evicted = receive(&mut gossip, source(port), false, now).unwrap();
-            // Three beside the one that keeps coming back; the oldest goes first.
-            assert_eq!(evicted, (port > 3).then(|| source(port - 3)), "{port}");
+            // Three places beside the one that keeps coming back, and no more.
+            let expected = if port <= 3 { Ok(None) } else { Err(Refused::TooMany) };
+            assert_eq!(receive(&mut gossip, source(port), false, now), expected, "{port}");
             if port % 10 == 0 {
                 receive(&mut gossip, settled, false, now).unwrap();
             }
@@ -271,6 +345,63 @@ mod tests {
         assert_eq!(gossip.sources(), MAX_PORTS);
         assert_eq!(receive(&mut gossip, source(9_001), true, now), Ok(None), "the listed port");
         assert_eq!(receive(&mut gossip, host(1), false, now), Ok(None), "another beacon");
+    }
+
+    #[test]
+    fn beacon_finds_a_place_among_forged_ports_that_keep_coming_back() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::default();
+        let (beacon, mut heard) = (source(9_001), 0);
+        for second in 0..600 {
+            let now = t0 + MIN_INTERVAL * second;
+            // Four ports, each again every 10 s.
+            if second % 10 < 4 {
+                let forged = source(u16::try_from(second % 10).unwrap() + 1);
+                let _refused = receive(&mut gossip, forged, false, now);
+            }
+            if second > 30 && second % 10 == 6 {
+                let _refused = receive(&mut gossip, beacon, false, now);
+            }
+            heard += u32::from(gossip.sources.contains_key(&beacon));
+            assert!(gossip.sources() <= MAX_PORTS);
+        }
+        // Those five have four places, three of which are the first ones'.
+        assert!(heard > 200, "{heard} of 570 s");
+    }
+
+    #[test]
+    fn beacon_finds_a_place_in_a_flood_of_forged_ports_and_keeps_it() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::default();
+        let beacon = source(65_000);
+        let mut forged = 0;
+        for tenth in 0..1_200 {
+            let now = t0 + MIN_INTERVAL / 10 * tenth;
+            // Ten new ports a second, from before the beacon's first Sync on.
+            forged += 1;
+            let _refused = receive(&mut gossip, source(forged), false, now);
+            // The beacon's at 5 s, and then every 10 s.
+            if tenth % 100 == 50 {
+                let taken = receive(&mut gossip, beacon, false, now);
+                assert_eq!(taken.is_err(), tenth == 50, "{tenth}: {taken:?}");
+            }
+            let has_place = gossip.sources.contains_key(&beacon);
+            assert_eq!(has_place, tenth >= 150, "{tenth}");
+        }
+        assert_eq!(gossip.newcomers.len(), 1);
+    }
+
+    #[test]
+    fn newcomers_are_forgotten_with_the_last_source_of_their_host() {
+        let t0 = Instant::now();
+        let mut gossip: Gossip = Gossip::default();
+        for port in 1..=5 {
+            let now = t0 + MIN_INTERVAL * u32::from(port);
+            let _refused = receive(&mut gossip, source(port), false, now);
+        }
+        assert_eq!(gossip.newcomers.len(), 1);
+        gossip.expire(t0 + SOURCE_TIMEOUT * 2);
+        assert_eq!((gossip.sources(), gossip.newcomers.len()), (0, 0));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod gossip;
 pub mod limit;
 pub mod login;
 pub mod network;
+mod newcomers;
 pub mod presence;
 pub mod route;
 pub mod takeover;
