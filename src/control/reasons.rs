@@ -86,5 +86,6 @@ pub(super) const fn why(reason: Drop) -> &'static str {
         Drop::ClusterLost => "the link to the relay that has the destination ended",
         Drop::NotHere => "another relay sent it here, where the destination is no more",
         Drop::SenderElsewhere => "another relay sent it in the name of a node that is elsewhere",
+        Drop::Failed => "a panic ended the batch that it was in: a bug of the relay",
     }
 }

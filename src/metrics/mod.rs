@@ -19,5 +19,5 @@ pub use events::{Event, Events, What};
 pub use family::Registry;
 pub use histogram::{Buckets, Histogram};
 pub use talkers::{Talker, Talkers};
-pub use traffic::{Origin, Shard, Traffic};
+pub use traffic::{Origin, Shard, Traffic, unsettled};
 pub use words::{Drop, EndpointEvent, Handled, Transport};

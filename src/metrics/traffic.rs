@@ -87,6 +87,26 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
+thread_local! {
+    /// Packets that this thread counted in, and neither out, dropped, handled nor queued; it
+    /// wraps. Not of a shard, which several threads may share.
+    static UNSETTLED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The packets that the calling thread has counted in and not settled. Only differences count.
+#[must_use]
+pub fn unsettled() -> u64 {
+    UNSETTLED.get()
+}
+
+fn opened(packets: u64) {
+    UNSETTLED.set(UNSETTLED.get().wrapping_add(packets));
+}
+
+fn settled(packets: u64) {
+    UNSETTLED.set(UNSETTLED.get().wrapping_sub(packets));
+}
+
 fn add(counter: &AtomicU64, amount: u64) {
     if amount > 0 {
         counter.fetch_add(amount, Ordering::Relaxed);
@@ -97,6 +117,7 @@ fn add(counter: &AtomicU64, amount: u64) {
 impl Shard {
     /// Packets that came in, and their bytes.
     pub fn came_in(&self, from: Transport, packets: u64, bytes: u64) {
+        opened(packets);
         add(&self.packets_in[from.index()], packets);
         add(&self.bytes_in[from.index()], bytes);
     }
@@ -104,7 +125,10 @@ impl Shard {
     /// Packets that the kernel took whole, and their bytes.
     pub fn went_out(&self, to: Transport, origin: Origin, packets: u64, bytes: u64) {
         match origin {
-            Origin::Relayed => add(&self.packets_out[to.index()], packets),
+            Origin::Relayed => {
+                settled(packets);
+                add(&self.packets_out[to.index()], packets);
+            }
             Origin::Ours => add(&self.ours_out[to.index()], packets),
         }
         add(&self.bytes_out[to.index()], bytes);
@@ -123,6 +147,7 @@ impl Shard {
 
     /// Packets of peers that ended here, of whom nobody knows whose they were.
     pub fn dropped(&self, reason: Drop, packets: u64) {
+        settled(packets);
         add(&self.dropped[reason.index()], packets);
     }
 
@@ -139,7 +164,14 @@ impl Shard {
 
     /// Packets that this relay itself was meant by.
     pub fn handled(&self, what: Handled, packets: u64) {
+        settled(packets);
         add(&self.handled[what.index()], packets);
+    }
+
+    /// Packets that another thread settles.
+    #[allow(clippy::unused_self)] // as all that settles packets
+    pub fn handed_on(&self, packets: u64) {
+        settled(packets);
     }
 
     /// Something that happened to the endpoint of a node.
@@ -149,11 +181,13 @@ impl Shard {
 
     /// Relayed packets that entered an outbox.
     pub fn queued(&self, packets: u64) {
+        settled(packets);
         add(&self.queued, packets);
     }
 
     /// Relayed packets that left an outbox, for the kernel or for nowhere.
     pub fn unqueued(&self, packets: u64) {
+        opened(packets);
         add(&self.unqueued, packets);
     }
 
@@ -278,6 +312,24 @@ impl Traffic {
         // Read in this order, a packet that leaves between the two counts as still queued.
         let unqueued = self.sum(|shard| &shard.unqueued);
         self.sum(|shard| &shard.queued).saturating_sub(unqueued)
+    }
+
+    /// Packets that came in and are in no other count: none, at rest.
+    #[cfg(test)]
+    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
+    pub(crate) fn unaccounted(&self) -> i64 {
+        let transports = || Transport::ALL.iter().copied();
+        let came: u64 = transports().map(|from| self.packets_in(from)).sum();
+        let went: u64 = transports().map(|to| self.packets_out(to).0).sum();
+        let dropped: u64 = Drop::ALL.iter().map(|reason| self.packets_dropped(*reason)).sum();
+        let handled: u64 = (0..HANDLED).map(|kind| self.sum(|shard| &shard.handled[kind])).sum();
+        came.wrapping_sub(went + dropped + handled + self.packets_queued()).cast_signed()
+    }
+
+    /// Packets of our own that never left.
+    #[cfg(test)]
+    pub(crate) fn packets_originated_dropped(&self) -> u64 {
+        self.sum(|shard| &shard.ours_dropped)
     }
 
     /// Appends the families for a scrape.

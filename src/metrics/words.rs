@@ -122,6 +122,8 @@ words! {
         NotHere => "not_here",
         /// A packet from another relay in the name of a node that is elsewhere.
         SenderElsewhere => "sender_elsewhere",
+        /// A panic ended its batch before it was passed on.
+        Failed => "failed",
     }
 }
 

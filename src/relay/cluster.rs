@@ -70,7 +70,8 @@ impl Local for Relay {
         let payloads: Vec<&[u8]> = packets.iter().flat_map(Packets::iter).collect();
         let payload = |index: usize| *payloads.get(index).expect("the runs hold as many packets");
         let socket = self.socket_of(u64::from(from.0.0[0]));
-        Departures::of_batch(socket, payload, now, shard, |out| {
+        let came = payloads.len() as u64;
+        Departures::of_batch(socket, payload, now, shard, came, |out| {
             let mut next = 0;
             for run in packets.iter().filter(|run| run.count() > 0) {
                 let positions = next..next + run.count();

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::cluster::Member;
-use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
+use crate::metrics::{self, Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
 use crate::wire::beacon::MAX_UDP_PACKET;
 
@@ -64,6 +64,8 @@ pub(super) struct Departures {
     sessions: Vec<Arc<Session>>,
     members: Vec<Arc<Member>>,
     items: Vec<Item>,
+    /// How many of the items are packets of our own that nobody has told of yet.
+    ours: u64,
     order: Vec<u32>,
     gathered: Vec<u8>,
     planned: Vec<Planned>,
@@ -87,18 +89,21 @@ thread_local! {
 
 impl Departures {
     /// Has `fill` note what a batch has to carry out, and carries it out. `packet` finds a
-    /// packet of the batch.
+    /// packet of the batch, `came` of which were counted in before.
     ///
     /// # Panics
     /// As `fill` does, or a socket; but not before all that was noted is carried out: nobody
-    /// else would flush the outboxes that the batch filled.
+    /// else would flush the outboxes that the batch filled. What is left of the batch is counted
+    /// as failed.
     pub(super) fn of_batch<'a>(
         socket: &dyn Datagrams,
         packet: impl Fn(usize) -> &'a [u8],
         now: Instant,
         shard: &Shard,
+        came: u64,
         fill: impl FnOnce(&mut Self),
     ) {
+        let before = metrics::unsettled();
         // Taken out meanwhile, so that a flush that comes back here finds another one.
         let mut departures = DEPARTURES.take();
         let mut panic = None;
@@ -112,7 +117,13 @@ impl Departures {
         contain(&mut panic, || departures.send_all(socket, packet, now, shard));
         match panic {
             None => DEPARTURES.set(departures),
-            Some(panic) => resume_unwind(panic),
+            Some(panic) => {
+                let left = metrics::unsettled().wrapping_sub(before).wrapping_add(came);
+                // Nothing is left below zero: that would be a packet that counts twice.
+                shard.dropped(Drop::Failed, left.cast_signed().max(0).cast_unsigned());
+                shard.ours_dropped(departures.ours);
+                resume_unwind(panic)
+            }
         }
     }
 
@@ -160,6 +171,7 @@ impl Departures {
         debug_assert_eq!(length, packet.len(), "no head is longer");
         head.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
         let head_length = u8::try_from(length).expect("20 at most");
+        self.ours += u64::from(body.is_none());
         self.items.push(Item { to, from, transport, head, head_length, body });
     }
 
@@ -252,6 +264,9 @@ impl Departures {
             socket.send(runs, &mut |index, packets, result| {
                 let planned = planned.get(index).expect("a socket tells of the runs that it got");
                 let item = self.items.get(planned.item as usize).expect(ORDER);
+                if item.body.is_none() {
+                    self.ours -= packets as u64;
+                }
                 let bytes = planned.bytes * packets / planned.packets.max(1);
                 count(shard, item, packets as u64, bytes as u64, result, now);
             });

@@ -98,6 +98,7 @@ impl Relay {
             |_| &[],
             now,
             shard,
+            0,
             |out| out.send(side_of(&endpoint), &packet),
         );
         Ok(Notified::Endpoint(endpoint.address))

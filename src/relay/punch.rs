@@ -134,6 +134,7 @@ impl Relay {
             Some(grant) => {
                 let pending = Pending { request: *request, grant, allowed };
                 self.punches.grants.try_send(pending).map_err(|_| Drop::GrantQueueFull)?;
+                shard.handed_on(1);
                 Ok(None)
             }
             None if rules.punch.require_grant => Err(Drop::PunchWithoutGrant),
@@ -212,6 +213,7 @@ impl Relay {
                 |_| &[],
                 now,
                 shard,
+                1,
                 |out| {
                     self.arrange(&sides, out, now, shard);
                 },

@@ -69,6 +69,22 @@ struct Batch<'a> {
     shard: &'a Shard,
 }
 
+/// Counts in what a batch holds behind the datagram that ended it by a panic.
+struct Rest<'a> {
+    relay: &'a Relay,
+    received: &'a Received,
+    shard: &'a Shard,
+    next: usize,
+}
+
+impl std::ops::Drop for Rest<'_> {
+    fn drop(&mut self) {
+        for (datagram, packet) in self.received.iter().skip(self.next) {
+            self.shard.came_in(self.relay.transport_of(datagram), 1, packet.len() as u64);
+        }
+    }
+}
+
 impl Relay {
     /// One worker for each socket.
     pub fn workers(&self) -> impl Iterator<Item = Worker> + '_ {
@@ -105,20 +121,15 @@ impl Relay {
         let batch = Batch { received, rules, now, shard };
         let socket = self.socket_of(worker.number);
         let packet = |index| received.packet(index);
-        Departures::of_batch(socket, packet, now, shard, |out| {
+        Departures::of_batch(socket, packet, now, shard, 0, |out| {
+            let mut rest = Rest { relay: self, received, shard, next: 0 };
             let mut flow: Option<(SocketAddr, Flow)> = None;
             for (index, (datagram, packet)) in received.iter().enumerate() {
+                rest.next = index + 1;
                 if canaries.iter().any(|canary| canary.answer(worker, datagram, packet, now)) {
                     continue;
                 }
-                let from = From {
-                    address: datagram.from,
-                    transport: if self.beacons.is_beacon(datagram.from) {
-                        Transport::Beacon
-                    } else {
-                        Transport::Udp
-                    },
-                };
+                let from = From { address: datagram.from, transport: self.transport_of(datagram) };
                 shard.came_in(from.transport, 1, packet.len() as u64);
                 let relay = match beacon::decode(packet) {
                     Ok(Packet::Relay(relay)) => relay,
@@ -163,6 +174,10 @@ impl Relay {
                 self.route_checked(address, &flow, &batch, out);
             }
         });
+    }
+
+    fn transport_of(&self, datagram: &Datagram) -> Transport {
+        if self.beacons.is_beacon(datagram.from) { Transport::Beacon } else { Transport::Udp }
     }
 
     fn admit_source(

@@ -37,6 +37,7 @@ impl Relay {
             |i| frames.packet(i),
             now,
             shard,
+            frames.len() as u64,
             |out| {
                 // A copy: whoever replaces this session reads it under the table's lock.
                 let mut inbound = *session.inbound.lock();

@@ -29,6 +29,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Wire {
     runs: Mutex<VecDeque<(SocketAddr, Vec<Vec<u8>>)>>,
     full: AtomicBool,
+    /// The next send is a bug.
+    broken: AtomicBool,
 }
 
 impl Datagrams for Wire {
@@ -37,6 +39,7 @@ impl Datagrams for Wire {
     }
 
     fn send(&self, runs: &[Run<'_>], sent: &mut dyn FnMut(usize, usize, Result<(), SendError>)) {
+        assert!(!self.broken.swap(false, Ordering::Relaxed), "a bug");
         for (index, run) in runs.iter().enumerate() {
             if self.full.load(Ordering::Relaxed) {
                 sent(index, run.packets(), Err(SendError::Full));

@@ -49,6 +49,7 @@ impl Receivers {
         assert_eq!(traffic.packets_out(Transport::Wss), (1, 0));
         let sent = std::mem::take(&mut *fixture.wire.runs.lock());
         assert_eq!(sent, [(at(33), vec![delivery(12, b"x")])]);
+        assert_eq!(traffic.unaccounted(), 0);
     }
 }
 
@@ -74,6 +75,7 @@ fn panic_in_a_batch_of_a_session_loses_nothing_that_it_had_queued() {
     let bytes = [31, 32, 33].map(|dest| packet(12, dest, b"x")).concat();
     let ranges = [0..10, 10..20, 20..30];
     let relay = Arc::clone(&fixture.relay);
+    session.came_in(ranges.len(), bytes.len());
 
     Receivers::after(&fixture, || {
         relay.route_frames(&session, Batch::new(&bytes, &ranges), Instant::now());
@@ -97,9 +99,53 @@ fn panic_in_a_batch_of_another_relay_loses_nothing_that_it_had_queued() {
         })
         .collect();
     let relay = Arc::clone(&siblings.fixture.relay);
+    relay.traffic.shard().came_in(Transport::Cluster, 3, 3);
 
     // The batch is not even whole: the panic comes while it is routed.
     Receivers::after(&siblings.fixture, || {
         relay.deliver(siblings.b.relay, &packets, Instant::now(), &mut |_, _| panic!("a bug"));
     });
+}
+
+#[test]
+fn panic_in_the_middle_of_a_batch_left_the_rest_of_it_in_no_count() {
+    let mut fixture = Fixture::new();
+    let _receivers = Receivers::of(&mut fixture);
+    let secret = [7; CANARY_SECRET];
+    fixture.relay.expect_canary(Canary { address: at(50), secret }, Instant::now());
+    // It is answered at once, by a socket that panics.
+    let of_canary = packet(50, 33, &secret);
+    let packets = [32, 33, 33].map(|dest| packet(12, dest, b"x"));
+    let [routed, pending, behind] = packets.each_ref().map(|packet| (at(12), &packet[..]));
+    let received = Received::of(&[routed, pending, (at(50), &of_canary), behind, behind]);
+    let relay = Arc::clone(&fixture.relay);
+    let mut worker = relay.workers().next().unwrap();
+    fixture.wire.broken.store(true, Ordering::Relaxed);
+
+    let batch = || relay.route_datagrams(&mut worker, &received, Instant::now());
+    assert!(catch_unwind(AssertUnwindSafe(batch)).is_err());
+
+    let traffic = &fixture.relay.traffic;
+    assert_eq!(traffic.packets_out(Transport::Wss), (1, 0));
+    assert_eq!(fixture.dropped(Drop::Failed), 3, "the pending one, and two behind the panic");
+    assert_eq!(traffic.unaccounted(), 0);
+}
+
+#[test]
+fn panic_while_sending_left_what_was_to_be_sent_in_no_count() {
+    let mut fixture = Fixture::new();
+    let _receivers = Receivers::of(&mut fixture);
+    let whole = packet(12, 33, b"x");
+    let question = discover(0);
+    let received = Received::of(&[(at(12), &whole), (at(12), &question), (at(12), &whole)]);
+    let relay = Arc::clone(&fixture.relay);
+    let mut worker = relay.workers().next().unwrap();
+    fixture.wire.broken.store(true, Ordering::Relaxed);
+
+    let batch = || relay.route_datagrams(&mut worker, &received, Instant::now());
+    assert!(catch_unwind(AssertUnwindSafe(batch)).is_err());
+
+    let traffic = &fixture.relay.traffic;
+    assert_eq!((fixture.dropped(Drop::Failed), traffic.packets_originated_dropped()), (2, 1));
+    assert_eq!(traffic.unaccounted(), 0);
 }
