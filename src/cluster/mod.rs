@@ -262,7 +262,7 @@ impl Cluster {
         }
     }
 
-    /// Says in the log which members take over more sessions than one may.
+    /// Says in the log which members take over more nodes than one may.
     fn watch_takeovers(&self, now: Instant) {
         for member in self.members() {
             let held_back = self.presence.lock().taken_by(member.relay).held_back;
@@ -270,7 +270,7 @@ impl Cluster {
             let relay = member.relay;
             match member.takeover_notice.about(is_more, now) {
                 Say::Off => {
-                    tracing::warn!(%relay, held_back, "a relay takes over more sessions than one may");
+                    tracing::warn!(%relay, held_back, "a relay takes over more nodes than one may");
                 }
                 Say::RightAgain => {
                     tracing::info!(%relay, held_back, "no more takeovers of a relay are held back");
@@ -320,7 +320,7 @@ impl Cluster {
                     // It has come in the meantime.
                     self.is_here(id, now.at);
                 } else {
-                    self.located(id, &place, now);
+                    self.located(id, &place, asked, now);
                 }
             }
             Event::Missing { id, asked } => {
@@ -338,16 +338,16 @@ impl Cluster {
                     local.superseded(id, serial, now.at);
                 }
                 if let Some(place) = place {
-                    self.located(id, &place, now);
+                    self.located(id, &place, None, now);
                 }
             }
         }
     }
 
-    fn located(&self, id: NodeId, place: &Place, now: Now) {
+    fn located(&self, id: NodeId, place: &Place, asked: Option<Instant>, now: Now) {
         let member = self.members.lock().get(&place.owner).cloned();
         match member {
-            Some(member) => self.locations.located(id, &member, place, now.at),
+            Some(member) => self.locations.located(id, &member, place, asked, now.at),
             // It has just left: as if nobody had the node.
             None => self.missing(id, now),
         }

@@ -34,6 +34,8 @@ pub struct Status {
     pub cloned: bool,
     /// Live sessions that relays took over from each other, as far as this relay had a say in it.
     pub takeovers: u64,
+    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    pub unproved_takeovers: u64,
     /// By how much this relay's clock is ahead of those of most others, in milliseconds;
     /// `None` where they have not told.
     pub clock_ahead_ms: Option<i64>,
@@ -61,7 +63,9 @@ pub struct MemberStatus {
     pub clock_ahead_ms: Option<i64>,
     /// Live sessions of other relays that it took over, as far as this relay had a say in it.
     pub takeovers: u64,
-    /// Times that one was held back, repeats among them: it took over too many.
+    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    pub unproved_takeovers: u64,
+    /// Times that either was held back, repeats among them: it took over too many.
     pub takeovers_held_back: u64,
     /// Whether its clock, and not this relay's, is the one that is off.
     pub clock_is_off: bool,
@@ -102,6 +106,7 @@ impl Cluster {
                 waiting_bytes: member.outbox.bytes(),
                 clock_ahead_ms,
                 takeovers: taken.sessions,
+                unproved_takeovers: taken.unproved,
                 takeovers_held_back: taken.held_back,
                 clock_is_off: !own_is_off && clock_ahead_ms.is_some_and(is_off),
             }
@@ -117,6 +122,7 @@ impl Cluster {
             outstanding: stats.outstanding,
             cloned: self.clone.is_there(self.identity.keepalive, now),
             takeovers: stats.takeovers,
+            unproved_takeovers: stats.unproved_takeovers,
             clock_ahead_ms: clocks.own_ahead_ms,
             clock_is_off: own_is_off,
         }
@@ -216,13 +222,22 @@ impl Cluster {
             ),
             self.rejects(),
         ]);
-        let takeovers = "Live sessions that relays took over from each other, as this one saw.";
-        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
-        families.push(family::counter_value(
-            "pilot_beacon_cluster_takeovers_total",
-            takeovers,
-            status.takeovers as f64,
-        ));
+        for (name, help, count) in [
+            (
+                "takeovers_total",
+                "Live sessions that relays took over from each other, as this one saw.",
+                status.takeovers,
+            ),
+            (
+                "unproved_takeovers_total",
+                "Live endpoints and nodes of beacons that relays took over, as this one saw.",
+                status.unproved_takeovers,
+            ),
+        ] {
+            let name = format!("pilot_beacon_cluster_{name}");
+            #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+            families.push(family::counter_value(&name, help, count as f64));
+        }
         for (name, help, counter) in [
             ("batches_total", "Batches of packets that links took.", &counters.batches),
             ("batched_packets_total", "Packets in those batches.", &counters.batched_packets),

@@ -64,12 +64,22 @@ pub(super) struct Remote {
     confirmed: Instant,
     /// When it is to be asked for again.
     refresh: Instant,
+    /// Whether it was asked for again since.
+    in_question: bool,
 }
 
 impl Remote {
     /// Whether it is recent enough to be held against somebody else.
     pub(super) fn is_believed(&self, now: Instant) -> bool {
         now < self.confirmed + BELIEVED_FOR
+    }
+
+    /// Whether the place that is known gives way to this one. `asked` is when this one was asked
+    /// for: what a home answers goes before what was last confirmed before that, or a lie of a
+    /// high epoch would last. It was asked for after a time in which any honest word arrives.
+    fn gives_way_to(&self, place: &Place, asked: Option<Instant>) -> bool {
+        let is_answer = self.in_question && asked.is_some_and(|asked| self.confirmed < asked);
+        is_answer || (self.epoch, self.member.relay) <= (place.epoch, place.owner)
     }
 }
 
@@ -180,6 +190,7 @@ impl Locations {
                 let asks = now >= remote.refresh;
                 if asks {
                     remote.refresh = now + REFRESH_AFTER;
+                    remote.in_question = true;
                 }
                 return Way::To { remote: remote.clone(), asks };
             }
@@ -227,7 +238,15 @@ impl Locations {
     }
 
     /// Takes in where a node is, unless something newer is known, and sends what waits there.
-    pub(super) fn located(&self, id: NodeId, member: &Arc<Member>, place: &Place, now: Instant) {
+    /// `asked` is when it was asked for; `None` for news.
+    pub(super) fn located(
+        &self,
+        id: NodeId,
+        member: &Arc<Member>,
+        place: &Place,
+        asked: Option<Instant>,
+        now: Instant,
+    ) {
         let mut shard = self.shard(id).write();
         let remote = Remote {
             member: Arc::clone(member),
@@ -235,10 +254,11 @@ impl Locations {
             standing: place.standing,
             confirmed: now,
             refresh: now + REFRESH_AFTER,
+            in_question: false,
         };
         match shard.get_mut(&id) {
             Some(Location::At(known)) => {
-                if (known.epoch, known.member.relay) <= (place.epoch, place.owner) {
+                if known.gives_way_to(place, asked) {
                     *known = remote;
                 }
                 return;

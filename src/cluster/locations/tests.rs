@@ -60,7 +60,7 @@ async fn packets_wait_for_the_answer_and_keep_their_order() {
     let setup = setup();
     assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { packets: 1, asks: true, .. }));
     assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: false, .. }));
-    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, setup.now);
     assert!(matches!(setup.send(1, &[b"c"]), Way::To { remote, asks: false } if remote.epoch == 5));
     assert_eq!(packets(&setup.a).await, [(5, b"a".to_vec()), (5, b"b".to_vec())]);
     assert_eq!(setup.traffic.packets_queued(), 0);
@@ -71,12 +71,12 @@ async fn packets_wait_for_the_answer_and_keep_their_order() {
 fn newest_word_wins_and_a_late_one_changes_nothing() {
     let setup = setup();
     let at = || setup.locations.known(node(1)).map(|r| (r.member.relay, r.epoch));
-    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
-    setup.locations.located(node(1), &setup.b, &place(2, 4), setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(node(1), &setup.b, &place(2, 4), None, setup.now);
     assert_eq!(at(), Some((relay(1), 5)));
     // Of two with one epoch the larger id stays, whichever came first.
-    setup.locations.located(node(1), &setup.b, &place(2, 5), setup.now);
-    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    setup.locations.located(node(1), &setup.b, &place(2, 5), None, setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, setup.now);
     assert_eq!(at(), Some((relay(2), 5)));
     setup.locations.gone(node(1), relay(2), 4);
     setup.locations.gone(node(1), relay(1), 9);
@@ -116,7 +116,7 @@ fn waiting_is_bounded_in_packets_in_nodes_and_in_time() {
 #[test]
 fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_while() {
     let mut setup = setup();
-    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, setup.now);
     let began = setup.now;
     setup.now += REFRESH_AFTER;
     assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
@@ -124,17 +124,51 @@ fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_w
     let known = setup.locations.known(node(1)).unwrap();
     assert!(known.is_believed(began + BELIEVED_FOR / 2));
     assert!(!known.is_believed(began + BELIEVED_FOR));
-    setup.locations.located(node(1), &setup.a, &place(1, 5), began + REFRESH_AFTER);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, began + REFRESH_AFTER);
     assert!(setup.locations.known(node(1)).unwrap().is_believed(began + BELIEVED_FOR));
     assert_eq!(setup.locations.arrived(node(1), setup.now), 0);
     assert!(setup.locations.known(node(1)).is_none());
 }
 
 #[test]
+fn lie_of_a_high_epoch_ends_with_the_next_answer_that_was_asked_for() {
+    let mut setup = setup();
+    let at = |setup: &Setup| setup.locations.known(node(1)).map(|r| (r.member.relay, r.epoch));
+    let second = Duration::from_secs(1);
+    let answer = |setup: &Setup, epoch, asked| {
+        let now = setup.now + second;
+        setup.locations.located(node(1), &setup.b, &place(2, epoch), asked, now);
+    };
+    setup.locations.located(node(1), &setup.a, &place(1, 59_000), None, setup.now);
+    setup.now += second;
+    answer(&setup, 5, Some(setup.now));
+    assert_eq!(at(&setup), Some((relay(1), 59_000)), "it was not due: the answer may be older");
+    setup.now += REFRESH_AFTER;
+    assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
+    answer(&setup, 5, None);
+    assert_eq!(at(&setup), Some((relay(1), 59_000)), "news do not go before what is newer");
+    answer(&setup, 5, Some(setup.now));
+    assert_eq!(at(&setup), Some((relay(2), 5)));
+}
+
+#[test]
+fn node_that_moves_while_its_place_is_asked_for_stays_where_it_moved() {
+    let mut setup = setup();
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.now += REFRESH_AFTER;
+    assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
+    let asked = Some(setup.now);
+    setup.now += PATIENCE;
+    setup.locations.located(node(1), &setup.b, &place(2, 6), None, setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), asked, setup.now);
+    assert_eq!(setup.locations.known(node(1)).map(|r| r.epoch), Some(6));
+}
+
+#[test]
 fn places_at_a_lost_relay_are_forgotten() {
     let setup = setup();
-    setup.locations.located(node(1), &setup.a, &place(1, 5), setup.now);
-    setup.locations.located(node(2), &setup.b, &place(2, 5), setup.now);
+    setup.locations.located(node(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(node(2), &setup.b, &place(2, 5), None, setup.now);
     setup.locations.relay_gone(relay(1));
     assert!(setup.locations.known(node(1)).is_none() && setup.locations.known(node(2)).is_some());
     assert_eq!(setup.locations.places(), 1);
@@ -149,7 +183,7 @@ fn node_whose_question_had_no_room_is_asked_for_by_the_next_packet() {
     assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: true, .. }));
     assert!(matches!(setup.send(1, &[b"c"]), Way::Parked { packets: 1, asks: false, .. }));
 
-    setup.locations.located(node(2), &setup.a, &place(1, 5), setup.now);
+    setup.locations.located(node(2), &setup.a, &place(1, 5), None, setup.now);
     let later = setup.now + REFRESH_AFTER;
     let refresh = || setup.locations.find_or_park(node(2), node(99), std::iter::empty(), later);
     assert!(matches!(refresh(), Way::To { asks: true, .. }));

@@ -3,6 +3,7 @@
 use super::members::Slot;
 use super::registry::{Claimant, Record, Verdict};
 use super::statements::Kind;
+use super::takeovers::Taking;
 use super::{Event, Name, Now, Presence, Reject};
 use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing};
 
@@ -58,7 +59,8 @@ impl<I: Name> Presence<I> {
                     | Reject::Held
                     | Reject::Stranger
                     | Reject::LookupsFull
-                    | Reject::TakeoverLimited => Refusal::TooSoon,
+                    | Reject::TakeoverLimited
+                    | Reject::NoSay => Refusal::TooSoon,
                 }
             }
         };
@@ -74,8 +76,11 @@ impl<I: Name> Presence<I> {
         let members = &self.members;
         let takeovers = &mut self.takeovers;
         let relay_of = |slot| members.relay(slot);
-        // Our own sessions have proved themselves to us.
-        let may_take_over = || by.slot == Slot::ME || takeovers.take(by.relay, now.at);
+        // Our own nodes have come to us.
+        let may_take_over = |from| {
+            let what = Taking { by: claim.standing, from };
+            by.slot == Slot::ME || takeovers.take(by.relay, what, now.at)
+        };
         self.registry.claim(by, claim, relay_of, may_take_over, now, tick)
     }
 

@@ -97,12 +97,18 @@ impl<I: Name> Presence<I> {
     }
 
     pub(super) fn on_found(&mut self, from: Slot, id: I, place: Place, serial: u64, now: Now) {
+        let open = self.lookups.open.get(&id);
+        let was_asked = open.is_some_and(|lookup| lookup.waits_for.contains(&from));
+        if open.is_some() && !was_asked {
+            // An answer of before is too late, and a lie must not come before the answer.
+            self.reject(Reject::NoSay);
+        }
         if place.owner == self.me && !self.locals.contains_key(&id) {
             self.send(from, Frame::Leave { id, serial });
             self.on_missing(from, id, now);
         } else if self.members.slot(place.owner).is_none() {
             self.on_missing(from, id, now);
-        } else if let Some(lookup) = self.lookups.end(id) {
+        } else if was_asked && let Some(lookup) = self.lookups.end(id) {
             self.events.push_back(Event::Located { id, place, asked: Some(lookup.asked) });
         }
     }

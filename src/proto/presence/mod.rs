@@ -142,13 +142,15 @@ pub enum Reject {
     Full,
     /// There are too many look-ups in flight.
     LookupsFull,
-    /// A relay takes over more sessions than one may.
+    /// A relay takes over more sessions, or more of what proved nothing, than one may.
     TakeoverLimited,
+    /// A relay told where a node is that is no home of it, or was not asked.
+    NoSay,
 }
 
 impl Reject {
     /// All of them, in the order of [`Stats::rejects`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stranger,
         Self::EpochAhead,
         Self::Held,
@@ -156,6 +158,7 @@ impl Reject {
         Self::Full,
         Self::LookupsFull,
         Self::TakeoverLimited,
+        Self::NoSay,
     ];
 
     /// The word for the metric's `reason` label.
@@ -169,6 +172,7 @@ impl Reject {
             Self::Full => "full",
             Self::LookupsFull => "lookups_full",
             Self::TakeoverLimited => "takeover_limited",
+            Self::NoSay => "no_say",
         }
     }
 }
@@ -189,6 +193,8 @@ pub struct Stats {
     /// Sessions that a relay took over from another one since the start, as far as this relay
     /// had a say in it.
     pub takeovers: u64,
+    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    pub unproved_takeovers: u64,
     /// Inputs that were not followed since the start, as [`Reject::ALL`].
     pub rejects: [u64; Reject::ALL.len()],
 }
@@ -334,6 +340,7 @@ impl<I: Name> Presence<I> {
             outstanding: self.statements.len(),
             lookups: self.lookups.len(),
             takeovers: self.takeovers.of_all().sessions,
+            unproved_takeovers: self.takeovers.of_all().unproved,
             rejects: self.rejects,
         }
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::members::{Homes, Slot};
 use super::statements::{Due, Kind, LAST_REPEAT};
+use super::takeovers::Taking;
 use super::{Event, Here, Name, Now, Presence, Reject};
 use crate::wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
 
@@ -287,7 +288,13 @@ impl<I: Name> Presence<I> {
             if ends > 0 {
                 self.send(from, Frame::Leave { id, serial: ends });
             }
-            self.tell_place(id, place);
+            if self.members.homes(&id).contains(&from) {
+                self.tell_place(id, place);
+            } else {
+                // A home of before, or one that others see as a home, may be right: who asks
+                // a home, or is answered by a NACK, learns the same.
+                self.reject(Reject::NoSay);
+            }
             return;
         };
         // Whatever the home has granted before, it has another owner now.
@@ -318,15 +325,18 @@ impl<I: Name> Presence<I> {
             }
             return;
         }
+        if !is_home {
+            // The homes decide, and the other owner claims there as well.
+            self.claim(id, now);
+            self.send(from, Frame::Noted { id, serial: ends });
+            return;
+        }
         let keeps = |home: &Slot| {
             let asked = self.statements.awaits_claim(*home, id);
             *home != from && *home != Slot::NONE && (told.contains(home) || asked)
         };
         if homes.iter().any(keeps) && !contested {
-            if !is_home {
-                // The homes decide, and its owner claims there as well.
-                self.send(from, Frame::Noted { id, serial: ends });
-            } else if !self.statements.is_parked(from, id) {
+            if !self.statements.is_parked(from, id) {
                 self.statements.contest(from, id, now.at + CONTEST);
             }
         } else if local.standing == Standing::Gateway {
@@ -361,11 +371,16 @@ impl<I: Name> Presence<I> {
     /// Whether a local may be ended at the word of a home. What is held back is not answered,
     /// so that the home says it again.
     fn may_end(&mut self, home: Slot, id: I, now: Now) -> bool {
-        let proved = self.locals.get(&id).is_some_and(|local| local.standing == Standing::Session);
-        let Some(relay) = self.members.relay(home).filter(|_| proved && home != Slot::ME) else {
+        let Some(Local { standing, epoch, .. }) = self.locals.get(&id).copied() else {
             return true;
         };
-        let may = self.takeovers.take(relay, now.at);
+        // What proved nothing, and was never granted, takes nothing along when it is refused.
+        let counts = standing == Standing::Session || epoch > 0;
+        let Some(relay) = self.members.relay(home).filter(|_| counts && home != Slot::ME) else {
+            return true;
+        };
+        let what = Taking { by: standing, from: standing };
+        let may = self.takeovers.take(relay, what, now.at);
         if !may {
             self.reject(Reject::TakeoverLimited);
         }

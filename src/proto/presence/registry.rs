@@ -116,7 +116,7 @@ pub(super) enum Verdict {
     Outranked,
     /// Another relay has the node, and keeps it.
     Held,
-    /// It would take over a session, and its relay has taken over too many.
+    /// It would take over a node, and its relay has taken over too many.
     HeldBack,
     /// See [`Reject`].
     Rejected(Reject),
@@ -210,13 +210,14 @@ impl<I: Name> Registry<I> {
     }
 
     /// Decides about a claim, and notes it if it holds; `relay_of` names the relays of slots,
-    /// and `may_take_over` is asked before a session is taken away from another relay.
+    /// and `may_take_over` is asked, with the standing there, before a node is taken away from
+    /// another relay that has it.
     pub(super) fn claim(
         &mut self,
         by: Claimant,
         claim: &Claim<I>,
         relay_of: impl Fn(Slot) -> Option<RelayId>,
-        may_take_over: impl FnOnce() -> bool,
+        may_take_over: impl FnOnce(Standing) -> bool,
         now: Now,
         tick: Tick,
     ) -> Verdict {
@@ -282,7 +283,7 @@ impl<I: Name> Registry<I> {
         {
             return refused;
         }
-        if record.standing == Standing::Session && !may_take_over() {
+        if !may_take_over(record.standing) {
             return Verdict::HeldBack;
         }
         // The serials before the one that is replaced are over as well.

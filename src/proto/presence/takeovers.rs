@@ -1,8 +1,10 @@
-//! How many live sessions one relay may end elsewhere: by its claims where this relay is a
-//! home, and by its word as a home where this relay is the owner.
+//! How many live nodes one relay may take away from others: by its claims where this relay is
+//! a home, and by its word as a home where this relay is the owner.
 //!
 //! Relays of a cluster believe each other, so one whose key or secret was stolen could end
-//! every session at once. What exceeds the rate is held back, without an answer: claims and
+//! every session at once, and take every endpoint. What is claimed without a proof has an
+//! account of its own: who forges the UDP source of a node makes a relay claim it, and must
+//! not keep logins from their turn by that. What exceeds the rate is held back, without an answer: claims and
 //! what homes say of them are repeated until they are answered, so all comes to rest in the
 //! end, and what is there no more is no takeover. Sans-IO.
 
@@ -11,6 +13,7 @@ use std::time::Instant;
 
 use crate::ids::RelayId;
 use crate::proto::limit::{Bucket, Rate};
+use crate::wire::cluster::Standing;
 
 /// Of one relay, at each home and each owner.
 ///
@@ -34,18 +37,30 @@ pub(super) struct Rates {
     pub(super) of_all: Rate,
 }
 
+/// A node that is taken over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taking {
+    /// As what it is claimed.
+    pub(super) by: Standing,
+    /// As what another relay has it.
+    pub(super) from: Standing,
+}
+
 /// What a relay has taken over.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Taken {
     /// Sessions.
     pub sessions: u64,
+    /// Nodes that had proved nothing where they were: endpoints, and nodes behind beacons.
+    pub unproved: u64,
     /// Times that one was held back, repeats among them.
     pub held_back: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
-    bucket: Bucket,
+    /// For what is claimed without a proof, and with one.
+    buckets: [Bucket; 2],
     taken: Taken,
 }
 
@@ -60,7 +75,8 @@ pub(super) struct Takeovers {
 impl Takeovers {
     pub(super) const fn new() -> Self {
         let rates = Rates { of_one: OF_ONE, of_all: OF_ALL };
-        let all = Account { bucket: Bucket::FULL, taken: Taken { sessions: 0, held_back: 0 } };
+        let taken = Taken { sessions: 0, unproved: 0, held_back: 0 };
+        let all = Account { buckets: [Bucket::FULL; 2], taken };
         Self { rates, accounts: BTreeMap::new(), all }
     }
 
@@ -70,8 +86,9 @@ impl Takeovers {
         self.rates = rates;
     }
 
-    /// Whether a relay may take over one more session.
-    pub(super) fn take(&mut self, relay: RelayId, now: Instant) -> bool {
+    /// Whether a relay may take over one more node.
+    pub(super) fn take(&mut self, relay: RelayId, what: Taking, now: Instant) -> bool {
+        let sort = usize::from(what.by == Standing::Session);
         self.make_room(relay, now);
         let has_room = self.accounts.len() < MAX_ACCOUNTS;
         let mut overflow = Account::default();
@@ -81,21 +98,22 @@ impl Takeovers {
             // What all may take counts.
             None => &mut overflow,
         };
-        let mut bucket = account.bucket;
-        let passes = bucket.take(self.rates.of_one, 1, now)
-            && self.all.bucket.take(self.rates.of_all, 1, now);
+        let (one, all) = (&mut account.buckets[sort], &mut self.all.buckets[sort]);
+        let mut bucket = *one;
+        let passes = bucket.take(self.rates.of_one, 1, now) && all.take(self.rates.of_all, 1, now);
         if passes {
-            account.bucket = bucket;
+            *one = bucket;
         }
-        account.taken.note(passes);
-        self.all.taken.note(passes);
+        account.taken.note(passes, what.from);
+        self.all.taken.note(passes, what.from);
         passes
     }
 
     fn make_room(&mut self, relay: RelayId, now: Instant) {
         if self.accounts.len() >= MAX_ACCOUNTS && !self.accounts.contains_key(&relay) {
             // A full bucket says nothing that a new one does not.
-            self.accounts.retain(|_, account| !account.bucket.is_full(now));
+            let is_full = |account: &Account| account.buckets.iter().all(|b| b.is_full(now));
+            self.accounts.retain(|_, account| !is_full(account));
         }
     }
 
@@ -111,11 +129,11 @@ impl Takeovers {
 }
 
 impl Taken {
-    const fn note(&mut self, passes: bool) {
-        if passes {
-            self.sessions += 1;
-        } else {
-            self.held_back += 1;
+    const fn note(&mut self, passes: bool, from: Standing) {
+        match from {
+            _ if !passes => self.held_back += 1,
+            Standing::Session => self.sessions += 1,
+            Standing::Endpoint | Standing::Gateway => self.unproved += 1,
         }
     }
 }
@@ -133,8 +151,10 @@ mod tests {
         RelayId(PublicKey(key))
     }
 
+    const SESSION: Taking = Taking { by: Standing::Session, from: Standing::Session };
+
     fn taken(takeovers: &mut Takeovers, by: u32, tries: u32, now: Instant) -> u32 {
-        (0..tries).map(|_| u32::from(takeovers.take(relay(by), now))).sum()
+        (0..tries).map(|_| u32::from(takeovers.take(relay(by), SESSION, now))).sum()
     }
 
     #[test]
@@ -143,7 +163,7 @@ mod tests {
         assert_eq!(taken(&mut takeovers, 1, 20_000, t0), 5_000);
         assert_eq!(taken(&mut takeovers, 1, 1_000, t0 + Duration::from_secs(1)), 50);
         let counted = takeovers.of(relay(1));
-        assert_eq!(counted, Taken { sessions: 5_050, held_back: 15_950 });
+        assert_eq!(counted, Taken { sessions: 5_050, unproved: 0, held_back: 15_950 });
         assert_eq!(taken(&mut takeovers, 2, 1_000, t0 + Duration::from_secs(1)), 1_000);
     }
 

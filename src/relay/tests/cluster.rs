@@ -44,9 +44,16 @@ impl Siblings {
         self.cluster.receive(from, &batch, Instant::now()).unwrap();
     }
 
-    /// Has a relay say that it has a node's session.
-    fn hears(&self, from: &Arc<Member>, number: u32, owner: u8) {
-        let place = Place { owner: relay(owner), epoch: 9, standing: Standing::Session };
+    /// Has a home of a node say which relay has it.
+    fn hears(&self, number: u32, owner: u8, standing: Standing) {
+        let homes = self.cluster.homes(node(number));
+        let home = [&self.b, &self.c].into_iter().find(|member| homes.contains(&member.relay));
+        self.hears_of(home.unwrap(), number, owner, standing);
+    }
+
+    /// Has a relay say which one has a node.
+    fn hears_of(&self, from: &Arc<Member>, number: u32, owner: u8, standing: Standing) {
+        let place = Place { owner: relay(owner), epoch: 9, standing };
         let mut batch = Vec::new();
         encode(&Frame::Moved { id: node(number), place, ends: 0 }, &mut batch);
         self.cluster.receive(from, &batch, Instant::now()).unwrap();
@@ -89,7 +96,7 @@ fn packet_of_another_relay_is_delivered_here() {
 async fn packet_for_a_node_that_is_not_here_is_answered_and_never_forwarded_again() {
     let siblings = Siblings::new();
     // Its place is known: even so, the packet goes nowhere.
-    siblings.hears(&siblings.c, 22, 3);
+    siblings.hears(22, 3, Standing::Session);
     siblings.packet(&siblings.b, 12, 22);
     assert_eq!(siblings.fixture.dropped(Drop::NotHere), 1);
     assert_eq!(nacks(&siblings.b).await, [(node(22), 5)]);
@@ -103,7 +110,7 @@ fn relay_speaks_for_no_node_that_is_known_to_be_somebody_elses() {
     let mut siblings = Siblings::new();
     siblings.register(21);
     // 12 has its session at relay 3, as far as is known.
-    siblings.hears(&siblings.c, 12, 3);
+    siblings.hears(12, 3, Standing::Session);
     siblings.packet(&siblings.b, 12, 21);
     assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
     siblings.packet(&siblings.c, 12, 21);
@@ -112,6 +119,18 @@ fn relay_speaks_for_no_node_that_is_known_to_be_somebody_elses() {
     // Of 13 nothing is known, and nobody is asked.
     siblings.packet(&siblings.b, 13, 21);
     assert_eq!((siblings.sent().len(), siblings.cluster.status().looked_up), (1, 0));
+}
+
+#[test]
+fn relay_that_says_it_has_a_node_of_other_homes_does_not_silence_it() {
+    let mut siblings = Siblings::new();
+    siblings.register(21);
+    let not_home = |number: &u32| !siblings.cluster.homes(node(*number)).contains(&relay(3));
+    let number = (100..).find(not_home).unwrap();
+    siblings.hears_of(&siblings.c, number, 3, Standing::Session);
+    assert_eq!(siblings.cluster.status().places, 0);
+    siblings.packet(&siblings.b, number, 21);
+    assert_eq!(siblings.sent().len(), 1);
 }
 
 #[test]
@@ -127,7 +146,7 @@ fn relay_speaks_for_no_node_with_a_session_here() {
 #[test]
 fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
     let mut siblings = Siblings::new();
-    siblings.hears(&siblings.c, 12, 3);
+    siblings.hears(12, 3, Standing::Session);
     let discover = [&[0x01][..], &12u32.to_be_bytes()].concat();
     assert_eq!(siblings.fixture.one(at(8), &discover, Instant::now()).len(), 1);
     assert_eq!(siblings.fixture.relay.table.endpoint_count(), 0);
@@ -142,10 +161,7 @@ fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
 #[test]
 fn packet_from_a_beacon_does_not_go_to_a_beacon_behind_another_relay() {
     let mut siblings = Siblings::new();
-    let place = Place { owner: relay(3), epoch: 9, standing: Standing::Gateway };
-    let mut batch = Vec::new();
-    encode(&Frame::Moved { id: node(77), place, ends: 0 }, &mut batch);
-    siblings.cluster.receive(&siblings.c, &batch, Instant::now()).unwrap();
+    siblings.hears(77, 3, Standing::Gateway);
     siblings.fixture.relay.beacons().list([at(9)]);
     let packet = [&[0x05][..], &12u32.to_be_bytes(), &77u32.to_be_bytes()].concat();
     siblings.fixture.one(at(9), &packet, Instant::now());
@@ -173,7 +189,7 @@ fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
     let mut siblings = Siblings::new();
     siblings.register(21);
     // 12 was at relay 2, then here, and is at relay 3 now, of which nobody told us.
-    siblings.hears(&siblings.b, 12, 2);
+    siblings.hears(12, 2, Standing::Session);
     let (standing, takeover) = (Standing::Session, crate::wire::cluster::Takeover::Always);
     let here =
         crate::proto::presence::Here { serial: 1, standing, takeover, credential: 7, since: None };

@@ -22,6 +22,21 @@ fn look_up_asks_the_home_once_and_tells_when_it_was_asked() {
 }
 
 #[test]
+fn member_that_was_not_asked_diverts_nobodys_packets() {
+    let (mut relay, id) = asker();
+    let asked = relay.now().at;
+    relay.presence.look_up(id, relay.now());
+    let lie = Frame::Found { id, place: place(4, CLOCK + 59_000, SESSION), serial: 1 };
+    relay.hear(4, lie);
+    assert_eq!((relay.events(), relay.rejects(Reject::NoSay)), (vec![], 1));
+    let place = place(3, CLOCK, SESSION);
+    relay.hear(2, Frame::Found { id, place, serial: 1 });
+    assert_eq!(relay.events(), [Event::Located { id, place, asked: Some(asked) }]);
+    relay.hear(4, lie);
+    assert_eq!(relay.events(), [], "nor afterwards");
+}
+
+#[test]
 fn home_that_is_silent_knows_nothing_or_leaves_makes_the_spare_be_asked() {
     let spare = |id| vec![(relay(3), Frame::Find { id })];
     let (mut relay, id) = asker();

@@ -188,6 +188,48 @@ fn notice_that_ends_what_is_not_here_is_answered_and_news_is_not() {
 }
 
 #[test]
+fn member_that_is_no_home_diverts_nobodys_packets() {
+    let mut relay = Relay::with(&[2, 3, 4]);
+    let id = relay.id(2, 3);
+    let lie = place(4, CLOCK + 59_000, SESSION);
+    assert_eq!(relay.hear(4, Frame::Moved { id, place: lie, ends: 0 }), []);
+    let leave = (super::relay(4), Frame::Leave { id, serial: 8 });
+    assert_eq!(relay.hear(4, Frame::Moved { id, place: lie, ends: 8 }), [leave]);
+    assert_eq!((relay.events(), relay.rejects(Reject::NoSay)), (vec![], 2));
+}
+
+#[test]
+fn member_that_is_no_home_ends_nothing_while_the_homes_change() {
+    let mut relay = Relay::with(&[2, 3]);
+    let slot = |relay: &Relay, byte| relay.presence.members.slot(super::relay(byte)).unwrap();
+    let homes = |relay: &Relay, id: &NodeId| relay.presence.members.homes(id);
+    let of_both = [slot(&relay, 2), slot(&relay, 3)];
+    let ids = (1..10_000).map(node).filter(|id| homes(&relay, id) == of_both);
+    let ids: Vec<_> = ids.take(300).collect();
+    for id in &ids {
+        relay.presence.arrived(*id, here(1, ENDPOINT), relay.now());
+        relay.hear(2, granted(*id, CLOCK, 1));
+        relay.hear(3, granted(*id, CLOCK, 1));
+    }
+    // It takes a moment until all new homes have been told.
+    [2, 3].map(|byte| relay.presence.left(super::relay(byte), relay.now()));
+    [4, 5, 6].map(|byte| relay.presence.joined(super::relay(byte), relay.now()));
+    relay.events();
+    let mut lies = 0;
+    for liar in [4, 5, 6] {
+        let is_home = |id: &&NodeId| homes(&relay, id).contains(&slot(&relay, liar));
+        let others: Vec<_> = ids.iter().copied().filter(|id| !is_home(&id)).collect();
+        for id in others {
+            let place = place(liar, CLOCK + 59_000, SESSION);
+            relay.hear(liar, Frame::Moved { id, place, ends: 1 });
+            lies += 1;
+        }
+    }
+    assert!(lies > 300, "{lies}");
+    assert_eq!((relay.events().len(), relay.presence.stats().locals), (0, 300));
+}
+
+#[test]
 fn refused_session_or_endpoint_has_to_go() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, ENDPOINT), relay.now());

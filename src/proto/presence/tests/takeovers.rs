@@ -1,4 +1,4 @@
-//! How many sessions one relay may end elsewhere, and that all comes to rest behind it.
+//! How many nodes one relay may take away from others, and that all comes to rest behind it.
 
 use super::super::takeovers::Rates;
 use super::*;
@@ -42,12 +42,67 @@ fn one_member_does_not_take_every_session_away() {
     assert_eq!(taken(&mut relay, CLOCK + 50_000), 2, "those that it has");
     assert_eq!(relay.rejects(Reject::TakeoverLimited), 16);
     let counted = relay.presence.taken_by(super::relay(3));
-    assert_eq!(counted, Taken { sessions: 2, held_back: 16 });
+    assert_eq!(counted, Taken { sessions: 2, unproved: 0, held_back: 16 });
 
     // Who left and joins again goes on where it was.
     relay.presence.left(super::relay(3), relay.now());
     relay.presence.joined(super::relay(3), relay.now());
     assert_eq!(taken(&mut relay, 0), 2, "its own, which are over");
+}
+
+#[test]
+fn one_member_does_not_take_every_endpoint_or_node_of_a_beacon_away() {
+    for standing in [ENDPOINT, GATEWAY] {
+        let mut relay = limited();
+        let ids = ids(&relay, 20);
+        for id in &ids {
+            assert!(takes(&mut relay, 2, claim(*id, 0, 1, standing)), "what is new is no takeover");
+        }
+        relay.wait(30_000);
+        let (half, rest) = ids.split_at(10);
+        let mut taken = |ids: &[NodeId], epoch, by| {
+            ids.iter().filter(|id| takes(&mut relay, 3, claim(**id, epoch, 1, by))).count()
+        };
+        assert_eq!(taken(half, 0, SESSION), 2);
+        // What proves nothing has an account of its own.
+        assert_eq!(taken(rest, CLOCK + 50_000, ENDPOINT), 2);
+        assert_eq!(relay.rejects(Reject::TakeoverLimited), 16);
+        let counted = relay.presence.taken_by(super::relay(3));
+        assert_eq!(counted, Taken { sessions: 0, unproved: 4, held_back: 16 });
+        assert_eq!(relay.presence.stats().unproved_takeovers, 4);
+    }
+}
+
+#[test]
+fn who_forges_the_address_of_endpoints_keeps_no_session_from_its_turn() {
+    let mut relay = limited();
+    let ids = ids(&relay, 12);
+    let (forged, moves) = ids.split_at(10);
+    forged.iter().for_each(|id| assert!(takes(&mut relay, 2, claim(*id, 0, 1, ENDPOINT))));
+    moves.iter().for_each(|id| assert!(takes(&mut relay, 2, claim(*id, 0, 1, SESSION))));
+    relay.wait(30_000);
+    let by = |relay: &mut Relay, ids: &[NodeId], standing| {
+        ids.iter().filter(|id| takes(relay, 3, claim(**id, 0, 1, standing))).count()
+    };
+    assert_eq!(by(&mut relay, forged, ENDPOINT), 2);
+    assert_eq!(by(&mut relay, moves, SESSION), 2);
+}
+
+#[test]
+fn endpoints_that_are_held_back_move_in_the_end_and_those_of_a_dead_relay_at_once() {
+    let mut relay = limited();
+    let ids = ids(&relay, 10);
+    ids.iter().for_each(|id| assert!(takes(&mut relay, 2, claim(*id, 0, 1, ENDPOINT))));
+    relay.wait(30_000);
+    let mut open = ids;
+    for _ in 0..3 {
+        open.retain(|id| !takes(&mut relay, 3, claim(*id, 0, 1, ENDPOINT)));
+        relay.wait(1_000);
+    }
+    assert_eq!(open.len(), 6);
+    relay.presence.left(super::relay(2), relay.now());
+    open.retain(|id| !takes(&mut relay, 3, claim(*id, 0, 1, ENDPOINT)));
+    assert_eq!(open, []);
 }
 
 #[test]
@@ -85,12 +140,24 @@ fn what_is_there_no_more_is_no_takeover() {
 
 #[test]
 fn home_that_lies_does_not_end_every_session() {
+    let taken = ended_by_lies(SESSION);
+    assert_eq!((taken.sessions, taken.unproved), (3, 0));
+}
+
+#[test]
+fn home_that_lies_does_not_end_every_endpoint() {
+    let taken = ended_by_lies(ENDPOINT);
+    assert_eq!((taken.sessions, taken.unproved), (0, 3));
+}
+
+/// What a home has ended that names another owner of all that it is a home of.
+fn ended_by_lies(standing: Standing) -> Taken {
     let mut relay = limited();
     let homes = [3, ME].map(|byte| relay.presence.members.slot(super::relay(byte)).unwrap());
     let all = (1..10_000).map(node);
     let ids: Vec<_> = all.filter(|id| relay.presence.members.homes(id) == homes).take(10).collect();
     for id in &ids {
-        relay.presence.arrived(*id, here(1, SESSION), relay.now());
+        relay.presence.arrived(*id, here(1, standing), relay.now());
     }
     relay.wait(200);
 
@@ -108,5 +175,5 @@ fn home_that_lies_does_not_end_every_session() {
     relay.wait(1_000);
     assert_eq!(left(&mut relay), 7);
     assert!(relay.rejects(Reject::TakeoverLimited) > 0);
-    assert_eq!(relay.presence.taken_by(super::relay(3)).sessions, 3);
+    relay.presence.taken_by(super::relay(3))
 }
