@@ -212,8 +212,12 @@ fn member_that_is_no_home_ends_nothing_while_the_homes_change() {
         relay.hear(3, granted(*id, CLOCK, 1));
     }
     // It takes a moment until all new homes have been told.
-    [2, 3].map(|byte| relay.presence.left(super::relay(byte), relay.now()));
-    [4, 5, 6].map(|byte| relay.presence.joined(super::relay(byte), relay.now()));
+    for byte in [2, 3] {
+        relay.presence.left(super::relay(byte), relay.now());
+    }
+    for byte in [4, 5, 6] {
+        relay.presence.joined(super::relay(byte), relay.now());
+    }
     relay.events();
     let mut lies = 0;
     for liar in [4, 5, 6] {
