@@ -26,6 +26,7 @@ use crate::config::{AuditPolicy, Config};
 use crate::directory::Directory;
 use crate::ids::NodeId;
 use crate::metrics::{Event, Labelled, Traffic, What, Word as _, family};
+use crate::net::local::LocalAddresses;
 use crate::peers::{End, Table};
 use crate::relay::{NotNotified, Notified, Switch, Switches};
 use crate::words;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub cluster: Option<Arc<Cluster>>,
     /// What can be switched off.
     pub switches: Arc<Switches>,
+    /// The machine's addresses.
+    pub local: Arc<LocalAddresses>,
     /// Notifies a node that is here.
     pub notify: Box<dyn Fn(NodeId) -> Result<Notified, NotNotified> + Send + Sync>,
     /// The main numbers, as `/status` has them.

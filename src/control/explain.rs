@@ -13,7 +13,7 @@ use crate::cluster::Elsewhere;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::{Dropped, Word as _};
-use crate::net::udp::is_gone;
+use crate::net::local::Locality;
 
 /// Drops that are told, the latest first.
 const DROPS: usize = 50;
@@ -108,7 +108,7 @@ impl Explanation {
         let (place, mut path) = path(&here, elsewhere, key);
         if place == "udp"
             && let Some(gone) = here.endpoint.as_ref().and_then(|endpoint| endpoint.local)
-            && is_gone(gone)
+            && parts.local.look(gone, Instant::now()) == Locality::Foreign
         {
             write!(
                 path,

@@ -26,6 +26,7 @@ pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
         directory: Directory::open(settings).unwrap(),
         cluster: None,
         switches: Arc::default(),
+        local: Arc::default(),
         notify: Box::new(|_| Err(NotNotified::NotHere)),
         status: Box::new(|| Value::Null),
         orders,

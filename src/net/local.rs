@@ -12,12 +12,16 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
 /// How often the addresses are to be read.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What was read so long ago says nothing of an address that is not in it: six readings failed.
 const STALE_AFTER: Duration = Duration::from_secs(30);
+
+/// Addresses whose loss is told at a time; that of more is not.
+const TOLD: usize = 64;
 
 /// Whether an address is this machine's.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +39,8 @@ pub enum Locality {
 pub struct LocalAddresses {
     read: ArcSwapOption<Reading>,
     failures: AtomicU64,
+    /// Addresses whose loss was told, so that each is told once while it lasts.
+    told: Mutex<Vec<IpAddr>>,
 }
 
 #[derive(Debug)]
@@ -57,7 +63,9 @@ impl LocalAddresses {
         let addresses = read.inspect_err(|_| {
             self.failures.fetch_add(1, Ordering::Relaxed);
         })?;
-        let addresses = addresses.iter().map(IpAddr::to_canonical).collect();
+        let addresses: HashSet<_, _> = addresses.iter().map(IpAddr::to_canonical).collect();
+        // What is back may be lost again.
+        self.told.lock().retain(|ip| !addresses.contains(ip));
         self.read.store(Some(Reading { addresses, at: now }.into()));
         Ok(())
     }
@@ -77,6 +85,17 @@ impl LocalAddresses {
         }
     }
 
+    /// Whether the loss of an address is news, which it is once until the address is back.
+    pub(super) fn is_news(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let mut told = self.told.lock();
+        let is_news = told.len() < TOLD && !told.contains(&ip);
+        if is_news {
+            told.push(ip);
+        }
+        is_news
+    }
+
     /// How often the addresses could not be read.
     #[must_use]
     pub fn failures(&self) -> u64 {
@@ -85,8 +104,30 @@ impl LocalAddresses {
 }
 
 #[cfg(test)]
+impl LocalAddresses {
+    /// A machine with these addresses.
+    pub(super) fn of(addresses: Vec<IpAddr>, now: Instant) -> Self {
+        let local = Self::default();
+        local.take(Ok(addresses), now).expect("they were read");
+        local
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loss_of_an_address_is_told_once_until_it_is_back() {
+        let (local, now) = (LocalAddresses::default(), Instant::now());
+        let ours = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!([local.is_news(ours), local.is_news(ours)], [true, false]);
+
+        local.take(Ok(vec![ours]), now).unwrap();
+        assert!(local.is_news(ours));
+        let addresses = (0..1_000_u32).map(|number| IpAddr::from(number.to_be_bytes()));
+        assert_eq!(addresses.filter(|ip| local.is_news(*ip)).count(), TOLD - 1);
+    }
 
     #[test]
     fn addresses_that_cannot_be_read_are_unknown_and_not_foreign() {

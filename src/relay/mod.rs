@@ -85,7 +85,7 @@ pub struct Relay {
     canaries: canary::Canaries,
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
-    local: LocalAddresses,
+    local: Arc<LocalAddresses>,
     switches: Arc<Switches>,
 }
 
@@ -110,7 +110,8 @@ impl Relay {
     ) -> (Arc<Self>, GrantQueue) {
         let (punches, grants) = punch::Punches::new();
         let (rules, quiet) = (ArcSwap::from_pointee(rules), Mutex::new(Places::new(QUIET_PLACES)));
-        let local = LocalAddresses::default();
+        let local = Arc::<LocalAddresses>::default();
+        sockets.iter().for_each(|socket| socket.use_local(&local));
         let relay = Arc::new(Self {
             table,
             traffic,
@@ -152,7 +153,7 @@ impl Relay {
 
     /// The addresses of this machine, which somebody has to read again and again.
     #[must_use]
-    pub const fn local_addresses(&self) -> &LocalAddresses {
+    pub const fn local_addresses(&self) -> &Arc<LocalAddresses> {
         &self.local
     }
 

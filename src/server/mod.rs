@@ -285,6 +285,7 @@ impl Server {
             directory: directory.clone(),
             cluster,
             switches: Arc::clone(relay.switches()),
+            local: Arc::clone(relay.local_addresses()),
             notify: {
                 let relay = Arc::clone(&relay);
                 Box::new(move |node| relay.notify(node, Instant::now()))

@@ -13,11 +13,13 @@ mod sys;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bind::{FreeBind, bind};
+use super::local::LocalAddresses;
 
 pub use portable::PortableSocket;
 pub use refusals::{Retry, retries};
@@ -162,6 +164,9 @@ pub trait Datagrams: fmt::Debug + Send + Sync + 'static {
 
     /// The address that the socket is bound to.
     fn address(&self) -> SocketAddr;
+
+    /// Has the socket know which addresses the machine has, where it sends from a chosen one.
+    fn use_local(&self, _: &Arc<LocalAddresses>) {}
 }
 
 /// Why the kernel did not take a packet.
@@ -246,14 +251,6 @@ pub fn canonical(address: SocketAddr) -> SocketAddr {
         },
         SocketAddr::V4(_) => address,
     }
-}
-
-/// Whether an address was this machine's own and is not any more; not where that cannot be
-/// found out.
-#[must_use]
-pub fn is_gone(ip: IpAddr) -> bool {
-    // The kernel lets nobody bind to an address that is not here.
-    std::net::UdpSocket::bind((ip, 0)).is_err_and(|error| super::bind::is_missing(&error))
 }
 
 /// Whether a failed receive says nothing of the socket: the timeout, a signal, or an ICMP

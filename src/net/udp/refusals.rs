@@ -5,7 +5,9 @@
 //! EMSGSIZE): whoever makes the path to itself narrow must not slow down all others.
 //!
 //! An address of ours that was removed cannot be sent from: what should leave from it leaves
-//! from the kernel's choice, until it is there again.
+//! from the kernel's choice, until it is there again. Whether it was removed shows the attempt:
+//! the list of the machine's addresses is some seconds old, and lacks those that a local route
+//! makes ours.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::is_gone;
+use crate::net::local::Locality;
 
 /// After this time segmentation is tried again: a device or a route may be another by then, and
 /// an attempt an hour costs nothing.
@@ -24,14 +26,16 @@ const SEGMENTS_AGAIN: Duration = Duration::from_secs(3_600);
 /// Destinations that are remembered; of more, the oldest is forgotten and asked again.
 const DESTINATIONS: usize = 256;
 
-/// After this time an address of ours that was gone is tried again.
+/// After this time an address of ours that is not in the machine's list is tried again.
 const SOURCE_AGAIN: Duration = Duration::from_secs(10);
 
-/// For this time an address that is here is not looked for again, whatever the kernel refuses:
-/// that a destination has no route is no reason for more system calls.
-const SOURCE_HERE: Duration = Duration::from_secs(1);
+/// The same for one that the list does not lack: it may have been removed since, or a route of
+/// its own may refuse one destination, for which all others would leave from another address.
+/// For as long, an address without which a packet was refused as well is not blamed again: a
+/// destination that takes nothing is no reason for more system calls.
+const SOURCE_DOUBTED: Duration = Duration::from_secs(1);
 
-/// Addresses of ours that are judged at a time; for more, sends fail.
+/// Addresses of ours that are remembered at a time; for more, each send is tried twice.
 const SOURCES: usize = 16;
 
 /// Why packets were sent once more, in another way.
@@ -116,18 +120,19 @@ impl Refusals {
     /// Remembers that a segmented run was refused, if that is what the error says.
     pub(super) fn is_of_segments(&self, error: &io::Error, to: IpAddr, now: Instant) -> bool {
         let until = now + SEGMENTS_AGAIN;
-        let mut remembered = self.remembered.lock();
         match error.raw_os_error() {
             Some(libc::EIO) => {
-                if remembered.segments.is_none() {
+                let mut remembered = self.remembered.lock();
+                let is_news = remembered.segments.replace(until).is_none();
+                remembered.ends_at(until);
+                drop(remembered);
+                if is_news {
                     tracing::info!("a device takes no segmented datagrams: they go one by one");
                 }
-                remembered.segments = Some(until);
-                remembered.ends_at(until);
             }
             Some(libc::EINVAL | libc::EMSGSIZE) => {
+                self.remembered.lock().add_narrow(to, until);
                 tracing::debug!(%to, "a route takes no segmented datagrams: they go one by one");
-                remembered.add_narrow(to, until);
             }
             _ => return false,
         }
@@ -135,12 +140,17 @@ impl Refusals {
         count(Retry::Segments);
         true
     }
-}
 
-impl Refusals {
-    /// Whether a send failed because the address that it should leave from is not ours any
-    /// more. Asks the system where that is not known.
-    pub(super) fn is_of_source(&self, error: &io::Error, from: IpAddr, now: Instant) -> bool {
+    /// Whether a send may have failed because of the address that it should leave from: it is
+    /// to be tried without. `locality` is what is known of the address.
+    pub(super) fn may_be_of_source(
+        &self,
+        error: &io::Error,
+        from: IpAddr,
+        locality: Locality,
+        now: Instant,
+    ) -> bool {
+        // Which of these it is depends on the kernel and on the family.
         let may_be = matches!(
             error.raw_os_error(),
             Some(
@@ -156,22 +166,40 @@ impl Refusals {
         }
         let mut remembered = self.remembered.lock();
         remembered.forget(now);
-        if let Some(source) = remembered.sources.iter().find(|source| source.address == from) {
-            return source.is_gone;
+        match remembered.sources.iter().find(|source| source.address == from) {
+            // Whoever has a destination that takes nothing must not blind us for the loss.
+            Some(source) => source.is_gone || locality == Locality::Foreign,
+            None => true,
         }
-        if remembered.sources.len() == SOURCES {
-            return false;
+    }
+
+    /// Remembers what became of a packet that should have left from this address and was tried
+    /// without; true where it passed, which is new.
+    pub(super) fn tried_without(
+        &self,
+        from: IpAddr,
+        passed: bool,
+        locality: Locality,
+        now: Instant,
+    ) -> bool {
+        let time = match (passed, locality) {
+            (true, Locality::Foreign) => SOURCE_AGAIN,
+            (true, Locality::Local | Locality::Unknown) | (false, _) => SOURCE_DOUBTED,
+        };
+        let found = Source { address: from, is_gone: passed, until: now + time };
+        let mut remembered = self.remembered.lock();
+        let was_gone = remembered.lacks(from);
+        remembered.sources.retain(|source| source.address != from);
+        if remembered.sources.len() < SOURCES {
+            remembered.ends_at(found.until);
+            remembered.sources.push(found);
+            self.any.store(true, Ordering::Relaxed);
         }
-        let is_gone = is_gone(from);
-        if is_gone {
-            tracing::info!(address = %from, "an address of ours is gone: replies leave from another");
+        drop(remembered);
+        if passed && !was_gone {
             count(Retry::Source);
         }
-        let until = now + if is_gone { SOURCE_AGAIN } else { SOURCE_HERE };
-        remembered.sources.push(Source { address: from, is_gone, until });
-        remembered.ends_at(until);
-        self.any.store(true, Ordering::Relaxed);
-        is_gone
+        passed && !was_gone
     }
 }
 
@@ -267,21 +295,48 @@ mod tests {
     }
 
     #[test]
-    fn address_that_is_here_is_asked_for_once_a_second_and_one_that_is_gone_every_ten() {
+    fn address_that_is_lost_is_tried_again_soon_where_the_list_still_has_it() {
+        let refusals = Refusals::default();
+        let (now, ours) = (Instant::now(), host(99));
+        for (locality, time) in [
+            (Locality::Local, SOURCE_DOUBTED),
+            (Locality::Unknown, SOURCE_DOUBTED),
+            (Locality::Foreign, SOURCE_AGAIN),
+        ] {
+            assert!(refusals.may_be_of_source(&error(libc::EINVAL), ours, locality, now));
+            assert!(!refusals.may_be_of_source(&error(libc::EPERM), ours, locality, now));
+            assert!(refusals.tried_without(ours, true, locality, now), "{locality:?}");
+            assert!(!refusals.tried_without(ours, true, locality, now), "it is known");
+
+            let mut remembered = refusals.remembered.lock();
+            assert!(remembered.lacks(ours) && !remembered.lacks(host(98)));
+            remembered.forget(now + time - Duration::from_millis(1));
+            assert!(remembered.lacks(ours), "{locality:?}");
+            remembered.forget(now + time);
+            assert!(!remembered.lacks(ours), "{locality:?}");
+        }
+    }
+
+    #[test]
+    fn destination_that_takes_nothing_costs_no_second_attempt_and_hides_no_loss() {
+        let refusals = Refusals::default();
+        let (now, ours) = (Instant::now(), host(99));
+        let may_be =
+            |locality| refusals.may_be_of_source(&error(libc::EINVAL), ours, locality, now);
+        assert!(!refusals.tried_without(ours, false, Locality::Local, now));
+        assert!(!may_be(Locality::Local));
+        assert!(may_be(Locality::Foreign));
+        assert!(!refusals.remembered.lock().lacks(ours));
+    }
+
+    #[test]
+    fn addresses_that_are_remembered_are_bounded() {
         let refusals = Refusals::default();
         let now = Instant::now();
-        let here = IpAddr::from([127, 0, 0, 1]);
-        assert!(!refusals.is_of_source(&error(libc::ENETUNREACH), here, now));
-        assert!(refusals.is_of_source(&error(libc::EINVAL), host(99), now));
-        assert!(!refusals.is_of_source(&error(libc::EPERM), host(98), now));
-        let mut remembered = refusals.remembered.lock();
-        assert_eq!(remembered.sources.len(), 2);
-        assert!(remembered.lacks(host(99)) && !remembered.lacks(here));
-
-        remembered.forget(now + SOURCE_HERE);
-        assert_eq!(remembered.sources.len(), 1);
-        remembered.forget(now + SOURCE_AGAIN);
-        assert!(!remembered.lacks(host(99)));
+        (0..100).for_each(|number| {
+            refusals.tried_without(host(number), true, Locality::Foreign, now);
+        });
+        assert_eq!(refusals.remembered.lock().sources.len(), SOURCES);
     }
 
     #[test]

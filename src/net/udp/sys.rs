@@ -14,11 +14,13 @@ use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd as _;
 use std::ptr;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use socket2::{SockAddr, Socket};
 
 use super::super::calls::{self, Call};
+use super::super::local::{LocalAddresses, Locality};
 use super::super::options::Wish;
 
 use super::pieces::Position;
@@ -40,6 +42,8 @@ pub struct BatchSocket {
     socket: Socket,
     address: SocketAddr,
     refusals: Refusals,
+    /// The machine's addresses, where somebody reads them.
+    local: OnceLock<Arc<LocalAddresses>>,
 }
 
 /// Why a batch of messages ended before its last.
@@ -57,6 +61,8 @@ enum Stop {
 struct Again {
     singly: Option<usize>,
     any_source: Option<usize>,
+    /// Refused without its address as well, which it therefore keeps.
+    own_source: Option<usize>,
 }
 
 impl BatchSocket {
@@ -85,7 +91,7 @@ impl BatchSocket {
                 set(Wish::PacketInfo, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
             }
         }
-        Ok(Self { socket, address, refusals: Refusals::default() })
+        Ok(Self { socket, address, refusals: Refusals::default(), local: OnceLock::new() })
     }
 
     /// Sends at most [`BATCH`] messages from `at` on, which moves behind what was sent or
@@ -142,6 +148,11 @@ impl BatchSocket {
         }
         drop(refused);
         let mut ends = ends.iter().take(written);
+        // The address of ours that a run should have left from.
+        let tried_without = |run: usize| {
+            let is_tried = again.any_source == Some(run);
+            is_tried.then(|| runs.get(run).and_then(|run| run.from)).flatten()
+        };
         while let rest @ 1.. = ends.len() {
             let done = written - rest;
             calls::count(Call::Send);
@@ -159,6 +170,9 @@ impl BatchSocket {
             };
             if let Ok(count) = usize::try_from(count) {
                 for end in ends.by_ref().take(count) {
+                    if let Some(from) = tried_without(at.run) {
+                        self.passed_without(from);
+                    }
                     sent(at.run, at.until(*end, runs).packets(), Ok(()));
                     *at = *end;
                 }
@@ -176,9 +190,11 @@ impl BatchSocket {
             let packets = piece.packets();
             // Its packets may still pass.
             let now = Instant::now();
-            if let Some(from) = piece.from
-                && again.any_source != Some(at.run)
-                && self.refusals.is_of_source(&error, from, now)
+            if let Some(from) = tried_without(at.run) {
+                self.refusals.tried_without(from, false, self.locality(from, now), now);
+            } else if let Some(from) = piece.from
+                && again.own_source != Some(at.run)
+                && self.refusals.may_be_of_source(&error, from, self.locality(from, now), now)
             {
                 return Err(Stop::AnySource);
             }
@@ -190,6 +206,20 @@ impl BatchSocket {
             *at = *end;
         }
         Ok(())
+    }
+
+    /// Whether an address is this machine's, as far as that is known.
+    fn locality(&self, address: IpAddr, now: Instant) -> Locality {
+        self.local.get().map_or(Locality::Unknown, |local| local.look(address, now))
+    }
+
+    /// Notes that a packet passed only without the address of ours that it should leave from.
+    fn passed_without(&self, from: IpAddr) {
+        let now = Instant::now();
+        let is_new = self.refusals.tried_without(from, true, self.locality(from, now), now);
+        if is_new && self.local.get().is_some_and(|local| local.is_news(from)) {
+            tracing::info!(address = %from, "an address of ours is gone: replies leave from another");
+        }
     }
 }
 
@@ -260,7 +290,12 @@ impl Datagrams for BatchSocket {
         while at.run < runs.len() {
             match self.send_batch(runs, &mut at, again, sent) {
                 Ok(()) => {}
-                Err(Stop::Singly) => again.singly = Some(at.run),
+                Err(Stop::Singly) => {
+                    again.singly = Some(at.run);
+                    if again.any_source.take_if(|run| *run == at.run).is_some() {
+                        again.own_source = Some(at.run);
+                    }
+                }
                 Err(Stop::AnySource) => again.any_source = Some(at.run),
                 Err(Stop::Full) => {
                     // It will not have room for the next one either: to ask for each would
@@ -276,6 +311,11 @@ impl Datagrams for BatchSocket {
 
     fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    fn use_local(&self, local: &Arc<LocalAddresses>) {
+        // The first stays: a socket belongs to one relay.
+        self.local.get_or_init(|| Arc::clone(local));
     }
 }
 

@@ -131,27 +131,56 @@ fn refused_segmentation_is_not_tried_again_for_every_run() {
     assert_eq!(lengths, [1_000, 1_000, 500].repeat(4));
 }
 
+/// A socket on a machine with these addresses, as far as it knows.
+#[cfg(target_os = "linux")]
+fn knowing(bind: &str, addresses: &[&str]) -> BatchSocket {
+    let socket = BatchSocket::new(open(bind.parse().unwrap()).unwrap()).unwrap();
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    socket.use_local(&Arc::new(LocalAddresses::of(addresses, std::time::Instant::now())));
+    socket
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn packets_from_an_address_that_is_gone_leave_from_another() {
     for (bind, gone) in
         [("[::]:0", "192.0.2.99"), ("0.0.0.0:0", "192.0.2.99"), ("[::]:0", "2001:db8::99")]
     {
-        let sender = BatchSocket::new(open(bind.parse().unwrap()).unwrap()).unwrap();
-        let from: IpAddr = gone.parse().unwrap();
-        let own = if from.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
-        let receiver = &sockets(own)[0];
-        let to = receiver.address();
-        let single = Run { to, from: Some(from), bytes: &[1; 700], segment: 700 };
-        let long = Run { to, from: Some(from), bytes: &[2; 2_500], segment: 1_000 };
-        let passed = [(0, Ok(())), (1, Ok(())), (1, Ok(())), (1, Ok(()))];
+        // The list may be older than the loss, or not have been read.
+        let unknowing = BatchSocket::new(open(bind.parse().unwrap()).unwrap()).unwrap();
+        for sender in [knowing(bind, &["192.0.2.1"]), knowing(bind, &[gone]), unknowing] {
+            let from: IpAddr = gone.parse().unwrap();
+            let own = if from.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+            let receiver = &sockets(own)[0];
+            let to = receiver.address();
+            let single = Run { to, from: Some(from), bytes: &[1; 700], segment: 700 };
+            let long = Run { to, from: Some(from), bytes: &[2; 2_500], segment: 1_000 };
+            let passed = [(0, Ok(())), (1, Ok(())), (1, Ok(())), (1, Ok(()))];
 
-        assert_eq!(send(&sender, &[single, long]), (passed.to_vec(), 2), "{bind} {gone}");
-        assert_eq!(send(&sender, &[single, long]), (passed.to_vec(), 1), "{bind} {gone}");
+            let (results, calls) = send(&sender, &[single, long]);
+            assert_eq!((results, calls), (passed.to_vec(), 4), "{bind} {gone}");
+            assert_eq!(send(&sender, &[single, long]).0, passed, "{bind} {gone}");
 
-        let found = receive(&**receiver, 8);
-        assert!(found.iter().all(|(source, ..)| source.ip() == to.ip()));
+            let found = receive(&**receiver, 8);
+            assert!(found.iter().all(|(source, ..)| source.ip() == to.ip()));
+        }
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn refused_segments_leave_from_their_own_address() {
+    let socket = open("0.0.0.0:0".parse().unwrap()).unwrap();
+    sys::set_option(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let sender = BatchSocket::new(socket).unwrap();
+    let receiver = &sockets("127.0.0.1:0")[0];
+    let asked = IpAddr::from([127, 0, 0, 5]);
+    let run = Run { to: receiver.address(), from: Some(asked), bytes: &[7; 2_500], segment: 1_000 };
+
+    let (results, _) = send(&sender, &[run]);
+
+    assert_eq!(results, [(0, Ok(())); 3]);
+    assert!(receive(&**receiver, 3).iter().all(|(source, ..)| source.ip() == asked));
 }
 
 #[test]
