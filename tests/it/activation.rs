@@ -223,7 +223,9 @@ fn health(wss: SocketAddr) -> Result<u16, std::io::Error> {
 #[test]
 fn restart_under_traffic_refuses_nobody() {
     let kept = Kept::new(2);
-    let mut relay = kept.start(&["--drain-time", "300ms"]);
+    // Its node asks for its address all the time.
+    let flags = ["--drain-time", "300ms", "--discover-rate", "0"];
+    let mut relay = kept.start(&flags);
     let mut peer = Peer::log_in(relay.wss, &kept.nodes[0]);
     let traffic = Traffic::start(relay.wss, relay.udp);
     for _ in 0..3 {
@@ -233,7 +235,7 @@ fn restart_under_traffic_refuses_nobody() {
         assert_eq!(relay.wait_for_end(), 0);
         // Nobody serves here, and the listener is still open: this login waits in its backlog.
         let waiting = TcpStream::connect(kept.wss.local_addr().unwrap()).unwrap();
-        relay = kept.start(&["--drain-time", "300ms"]);
+        relay = kept.start(&flags);
         peer = Peer::over(waiting);
         assert_eq!(peer.ask_for_upgrade(""), 101);
         peer.authenticate(&kept.nodes[0], 2);
