@@ -206,16 +206,22 @@ struct Circumstances {
 impl Circumstances {
     /// What an error comes to in them.
     fn judge(self, error: CanaryError) -> CanaryError {
-        match error {
-            CanaryError::Late(limit) if self.dropped > 0 => {
-                CanaryError::Crowded { limit, dropped: self.dropped }
-            }
-            CanaryError::Send(error) if self.may_be_away && is_missing(&error) => {
-                CanaryError::AddressNotHere(error)
-            }
-            error if self.may_be_elsewhere => CanaryError::Elsewhere(Box::new(error)),
-            error => error,
+        if let CanaryError::Late(limit) = error
+            && self.dropped > 0
+        {
+            return CanaryError::Crowded { limit, dropped: self.dropped };
         }
+        let is_away = matches!(&error, CanaryError::Send(error) if is_missing(error));
+        if self.may_be_away
+            && is_away
+            && let CanaryError::Send(error) = error
+        {
+            return CanaryError::AddressNotHere(error);
+        }
+        if self.may_be_elsewhere {
+            return CanaryError::Elsewhere(Box::new(error));
+        }
+        error
     }
 }
 

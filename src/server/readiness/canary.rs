@@ -113,7 +113,7 @@ impl Failure for udp::CanaryError {
     }
 
     fn is_excused(&self) -> bool {
-        udp::CanaryError::is_excused(self)
+        Self::is_excused(self)
     }
 }
 

@@ -141,7 +141,7 @@ async fn one_slow_answer_on_a_quiet_relay_left_the_registry_down_for_ever() {
     skip(SECOND * 50).await;
     assert_eq!(up(), 0.0, "it was asked again meanwhile");
     skip(SECOND * 10).await;
-    let recovered = tokio::time::timeout(SECOND * 20, until(|| up() == 1.0)).await;
+    let recovered = timeout(SECOND * 20, until(|| up() == 1.0)).await;
     assert!(recovered.is_ok(), "nobody has asked for a minute");
 }
 
