@@ -56,9 +56,10 @@ mod tests {
     use crate::config::{Config, Flags, Layers, Surroundings};
 
     /// All of them: a new one belongs here, so that somebody has thought of its end.
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 20] = [
         "control socket",
         "audit log",
+        "audit of guesses",
         "operators' port",
         "directory",
         "configuration file",
