@@ -55,7 +55,7 @@ pub struct Args {
     /// Another public name than the host of the URL that the relay may have; it must have one
     #[arg(long, value_name = "NAME")]
     pub relay_name: Option<String>,
-    /// HTTP proxy to go through, http://[user:password@]host:port, or `none`; without it, that of
+    /// HTTP proxy to go through, `http://[user:password@]host:port`, or `none`; without it, that of
     /// https_proxy or all_proxy, but for no_proxy
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Proxy>,

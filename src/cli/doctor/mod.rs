@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// PEM file of the certificate authorities to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// HTTP proxy to go through to the URL, http://[user:password@]host:port, or `none`; without
+    /// HTTP proxy to go through to the URL, `http://[user:password@]host:port`, or `none`; without
     /// it, that of https_proxy or all_proxy, but for no_proxy
     #[arg(long, value_name = "URL")]
     proxy: Option<Proxy>,
