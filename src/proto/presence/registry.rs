@@ -105,6 +105,8 @@ enum Sort {
 struct Ended {
     serial: u64,
     since: Tick,
+    /// The serial after it was granted here, and another relay took the node over.
+    next_is_replaced: bool,
 }
 
 /// What a claim came to.
@@ -278,17 +280,20 @@ impl<I: Name> Registry<I> {
         if claim.epoch > 0 && !newest {
             return Verdict::Outranked;
         }
-        if claim.epoch == 0
-            && let Err(refused) = may_replace(&record, claim, born, age)
-        {
-            return refused;
+        if claim.epoch == 0 {
+            // What was granted here and then taken over comes again when it was late on its
+            // way, and its age does not say how late.
+            if self.was_replaced(claim.id, by.slot, claim.serial) {
+                return Verdict::Held;
+            }
+            if let Err(refused) = may_replace(&record, claim, born, age) {
+                return refused;
+            }
         }
         if !may_take_over(record.standing) {
             return Verdict::HeldBack;
         }
-        // The serials before the one that is replaced are over as well.
-        let before = record.serial.saturating_sub(1);
-        self.remember(claim.id, record.owner, before, now.at, tick);
+        self.remember_replaced(claim.id, record.owner, record.serial, now.at, tick);
         let newer = (claim.epoch, Some(by.relay)) > (record.epoch, relay_of(record.owner));
         let epoch = if newer { claim.epoch } else { next };
         self.grant(by, claim, epoch, Some((record.owner, record.serial)), tick)
@@ -412,12 +417,30 @@ impl<I: Name> Registry<I> {
         let key = (id, owner);
         if let Some(ended) = self.ended.get_mut(&key) {
             if ended.serial < serial {
-                *ended = Ended { serial, since: tick };
+                *ended = Ended { serial, since: tick, next_is_replaced: false };
             }
         } else if self.ended.len() < self.room {
-            self.ended.insert(key, Ended { serial, since: tick });
+            self.ended.insert(key, Ended { serial, since: tick, next_is_replaced: false });
             self.forget.push_back((now + MEMORY, key));
         }
+    }
+
+    /// Remembers that an owner's serial was taken over: the serials before it are over as well.
+    fn remember_replaced(&mut self, id: I, owner: Slot, serial: u64, now: Instant, tick: Tick) {
+        let before = serial.saturating_sub(1);
+        self.remember(id, owner, before, now, tick);
+        if let Some(ended) = self.ended.get_mut(&(id, owner))
+            && ended.serial == before
+        {
+            ended.since = tick;
+            ended.next_is_replaced = true;
+        }
+    }
+
+    fn was_replaced(&self, id: I, owner: Slot, serial: u64) -> bool {
+        self.ended
+            .get(&(id, owner))
+            .is_some_and(|ended| ended.next_is_replaced && ended.serial + 1 == serial)
     }
 
     /// A relay left: its nodes are over. [`Self::end_if_lost`] is due for all ids, and then
