@@ -20,6 +20,21 @@ fn epoch_is_the_clock_or_one_more_than_the_last() {
 }
 
 #[test]
+fn late_repeat_of_a_claim_took_the_node_back_from_who_had_taken_it_over() {
+    let (mut relay, id) = home();
+    relay.claim(2, claim(id, 0, 7, SESSION));
+    relay.claim(3, claim(id, 0, 1, SESSION));
+    relay.wait(1_000);
+    let held = Refusal::Held(place(3, CLOCK + 1, SESSION));
+    assert_eq!(relay.claim(2, claim(id, 0, 7, SESSION)), refused(id, held));
+    assert_eq!(
+        relay.claim(2, claim(id, 0, 8, SESSION)),
+        granted(id, CLOCK + 1_000, 8),
+        "a newer one"
+    );
+}
+
+#[test]
 fn owner_that_is_replaced_is_told_until_it_answers() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 7, SESSION));
