@@ -335,10 +335,20 @@ impl<I: Name> Presence<I> {
             let asked = self.statements.awaits_claim(*home, id);
             *home != from && *home != Slot::NONE && (told.contains(home) || asked)
         };
+        // A grant of the other home may be lost, and name this owner under the best epoch of all.
+        let is_waited_for = |home: &Slot| {
+            *home != from
+                && *home != Slot::NONE
+                && self.statements.awaits_claim(*home, id)
+                && !self.statements.is_old_claim(*home, id)
+        };
         if homes.iter().any(keeps) && !contested {
             if !self.statements.is_parked(from, id) {
                 self.statements.contest(from, id, now.at + CONTEST);
             }
+        } else if homes.iter().any(is_waited_for) {
+            // Said again, by the home as well, once there is an answer.
+            self.claim(id, now);
         } else if local.standing == Standing::Gateway {
             self.rest(id, from, now);
         } else if self.may_end(from, id, now) {
