@@ -64,8 +64,10 @@ impl<I: Name> Presence<I> {
                 }
             }
         };
-        if claim.epoch == 0 || refusal == Refusal::Full {
-            // It knows that it has lost what it had, and is answered.
+        let rests = claim.epoch == 0 && standing == Standing::Gateway;
+        if rests || refusal == Refusal::Full {
+            // It knows that it has lost what it had. The request of a session may be a late
+            // repeat, from before it had what it does not know to be lost.
             self.statements.end_moved(from, id, serial);
         }
         self.send(from, Frame::Refused { id, nonce, refusal });

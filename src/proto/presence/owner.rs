@@ -331,22 +331,18 @@ impl<I: Name> Presence<I> {
             self.send(from, Frame::Noted { id, serial: ends });
             return;
         }
-        let keeps = |home: &Slot| {
-            let asked = self.statements.awaits_claim(*home, id);
-            *home != from && *home != Slot::NONE && (told.contains(home) || asked)
-        };
+        let keeps = |home: &Slot| *home != from && *home != Slot::NONE && told.contains(home);
         // A grant of the other home may be lost, and name this owner under the best epoch of all.
         let is_waited_for = |home: &Slot| {
-            *home != from
-                && *home != Slot::NONE
-                && self.statements.awaits_claim(*home, id)
-                && !self.statements.is_old_claim(*home, id)
+            let asked = self.statements.awaits_claim(*home, id);
+            *home != from && asked && !self.statements.is_contested(*home, id)
         };
-        if homes.iter().any(keeps) && !contested {
+        let waits = homes.iter().any(is_waited_for);
+        if (waits || homes.iter().any(keeps)) && !contested {
             if !self.statements.is_parked(from, id) {
                 self.statements.contest(from, id, now.at + CONTEST);
             }
-        } else if homes.iter().any(is_waited_for) {
+        } else if waits {
             // Said again, by the home as well, once there is an answer.
             self.claim(id, now);
         } else if local.standing == Standing::Gateway {

@@ -27,9 +27,12 @@ fn late_repeat_of_a_claim_took_the_node_back_from_who_had_taken_it_over() {
     relay.wait(1_000);
     let held = Refusal::Held(place(3, CLOCK + 1, SESSION));
     assert_eq!(relay.claim(2, claim(id, 0, 7, SESSION)), refused(id, held));
+    let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 7 };
+    let said_again = relay.wait(1_000);
+    assert!(said_again.contains(&(super::relay(2), moved)), "it is no answer: {said_again:?}");
     assert_eq!(
         relay.claim(2, claim(id, 0, 8, SESSION)),
-        granted(id, CLOCK + 1_000, 8),
+        granted(id, CLOCK + 2_000, 8),
         "a newer one"
     );
 }
