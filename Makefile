@@ -24,7 +24,7 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 	$(BINARY) demo
 
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus) and doc tests
-	$(CARGO) test --release --locked
+	$(CARGO) test --release --locked --workspace
 
 screenshots: ## The pictures of the status page, docs/page (6 min)
 	@scripts/setup optipng=optipng
@@ -32,7 +32,7 @@ screenshots: ## The pictures of the status page, docs/page (6 min)
 	optipng -quiet -strip all docs/page/*.png
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
-	$(CARGO) test --release --locked -- --ignored --test-threads=1 soak_
+	$(CARGO) test --release --locked --workspace -- --ignored --test-threads=1 soak_
 
 sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib -- net::udp net::inherited
@@ -49,10 +49,10 @@ bench-peers: build ## Public relays beside ours (installs coturn); JSON=1 for ma
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
 docs: ## Build the documentation, warnings denied
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 
 deny: ## Licences, bans, sources, advisories (installs cargo-deny, needs the network; not in .ci/run)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny

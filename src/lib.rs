@@ -13,7 +13,8 @@
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
 //! - floor 2: [`peers`], [`directory`], [`cluster`], [`client`] and [`log_writer`];
 //! - floor 1: [`net`], [`config`], [`metrics`] and [`key_file`];
-//! - floor 0: [`proto`] (decisions without IO), [`wire`] (bytes and values) and [`ids`].
+//! - floor 0: [`proto`] (decisions without IO), and of the crate `beacon-wire` [`wire`]
+//!   (bytes and values) and [`ids`].
 
 pub mod admin;
 pub mod cli;
@@ -22,7 +23,6 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod directory;
-pub mod ids;
 pub mod key_file;
 pub mod log_writer;
 pub mod metrics;
@@ -32,5 +32,7 @@ pub mod proto;
 pub mod relay;
 pub mod server;
 pub mod udp;
-pub mod wire;
 pub mod wss;
+
+pub use beacon_wire as wire;
+pub use beacon_wire::ids;

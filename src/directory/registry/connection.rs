@@ -23,7 +23,6 @@ use super::health::Agreed;
 use super::pace::Pace;
 use super::queue::Lane;
 use super::{Ask, Call, Failure, Problem, Registry, Request};
-use crate::ids::InvalidPublicKey;
 use crate::wire::registry::{self as wire, DecodeError, Mode, PREAMBLE, Response};
 
 /// Room for each read, in bytes: about a hundred binary answers.
@@ -387,9 +386,7 @@ impl From<DecodeError> for Problem {
     fn from(error: DecodeError) -> Self {
         let failure = match error {
             DecodeError::TooLong(_) => Failure::TooLong,
-            DecodeError::PublicKey(
-                InvalidPublicKey::WrongLength(_) | InvalidPublicKey::NotBase64,
-            ) => Failure::WrongKey,
+            DecodeError::PublicKey(_) => Failure::WrongKey,
             DecodeError::Truncated
             | DecodeError::UnknownType(_)
             | DecodeError::UnknownMessage

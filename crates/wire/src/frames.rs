@@ -15,18 +15,21 @@ pub struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// Packets at these places of a buffer.
     #[must_use]
+    #[inline]
     pub const fn new(buffer: &'a [u8], ranges: &'a [Range<usize>]) -> Self {
         Self { buffer, ranges }
     }
 
     /// How many packets there are.
     #[must_use]
+    #[inline]
     pub const fn len(&self) -> usize {
         self.ranges.len()
     }
 
     /// Whether there is none.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -36,6 +39,7 @@ impl<'a> Frames<'a> {
     /// # Panics
     /// Beyond the last packet, or where a place is outside of the buffer.
     #[must_use]
+    #[inline]
     pub fn packet(&self, index: usize) -> &'a [u8] {
         let range = self.ranges.get(index).expect("the index of a packet of this batch");
         self.buffer.get(range.clone()).expect(PLACE)
@@ -45,6 +49,7 @@ impl<'a> Frames<'a> {
     ///
     /// # Panics
     /// Where a place is outside of the buffer.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let buffer = self.buffer;
         self.ranges.iter().map(move |range| buffer.get(range.clone()).expect(PLACE))

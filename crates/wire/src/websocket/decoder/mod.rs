@@ -97,11 +97,13 @@ struct Fragments {
 impl Decoder {
     /// A decoder for this end, which takes messages of at most `max_message` bytes.
     #[must_use]
+    #[inline]
     pub const fn new(role: Role, max_message: usize) -> Self {
         Self { role, max_message, fragments: None }
     }
 
     /// Changes the longest message that is taken from now on, in bytes.
+    #[inline]
     pub const fn limit_messages(&mut self, max_message: usize) {
         self.max_message = max_message;
     }
@@ -112,6 +114,7 @@ impl Decoder {
     ///
     /// # Errors
     /// A violation ends the connection: the decoder must not be used afterwards.
+    #[inline]
     pub fn next(
         &mut self,
         buffer: &mut [u8],
@@ -138,6 +141,7 @@ impl Decoder {
         self.message(header, payload, start..start + length).map(Some)
     }
 
+    #[inline]
     fn message(
         &mut self,
         header: Header,

@@ -1,6 +1,7 @@
 //! Masking: exclusive or with a repeating key of four bytes (RFC 6455 §5.3).
 
 /// Masks or unmasks `bytes` in place; `mask` is aligned to their first byte.
+#[inline]
 pub fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     let wide = u128::from_ne_bytes([mask; 4].as_flattened().try_into().expect("4 times 4 is 16"));
     let (chunks, rest) = bytes.as_chunks_mut::<16>();

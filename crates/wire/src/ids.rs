@@ -16,6 +16,7 @@ pub struct NodeId(NonZeroU32);
 impl NodeId {
     /// Makes an id from its number; `None` for 0.
     #[must_use]
+    #[inline]
     pub const fn new(number: u32) -> Option<Self> {
         match NonZeroU32::new(number) {
             Some(number) => Some(Self(number)),
@@ -25,6 +26,7 @@ impl NodeId {
 
     /// The number that goes on the wire.
     #[must_use]
+    #[inline]
     pub const fn number(self) -> u32 {
         self.0.get()
     }

@@ -70,6 +70,7 @@ pub fn begin_packets<I: Name>(run: &Run<I>, batch: &mut Vec<u8>) -> usize {
 
 /// Appends a packet's payload, of 65,535 bytes at most, to the frame at `at`, which is the
 /// last of the batch.
+#[inline]
 pub fn add_packet(at: usize, payload: &[u8], batch: &mut Vec<u8>) {
     let length = u16::try_from(payload.len()).expect("a payload has 65,527 bytes at most");
     batch.extend_from_slice(&length.to_be_bytes());

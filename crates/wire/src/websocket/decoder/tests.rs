@@ -1,11 +1,11 @@
 //! SPEC §3.5 to §3.8: what is taken, what ends a connection, and "never panics".
 
 use proptest::prelude::*;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader, FrameSocket};
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+use tungstenite::protocol::frame::{Frame, FrameHeader, FrameSocket};
 
 use super::*;
-use crate::wire::websocket::frame_header;
+use crate::websocket::frame_header;
 
 const MASK: [u8; 4] = [0xa1, 0xb2, 0xc3, 0xd4];
 

@@ -262,8 +262,9 @@ pub fn take_message(received: &mut BytesMut) -> Result<Option<Bytes>, DecodeErro
 }
 
 /// Why bytes are not a response of the registry.
+///
+/// Exhaustive: the relay counts each of them under a reason, and shall not build without one.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum DecodeError {
     /// The message is longer than [`MAX_MESSAGE`].
     #[error("a message of {0} bytes; at most {MAX_MESSAGE} are taken")]

@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn spec_2_4_punch_grant_matches_the_published_vector() {
         let (requester, target) = (NodeId::new(9201).unwrap(), NodeId::new(9202).unwrap());
-        let text = crate::wire::beacon::Grant::signed_text(requester, target, 1_767_225_660);
+        let text = crate::beacon::Grant::signed_text(requester, target, 1_767_225_660);
         assert_eq!(
             STANDARD.encode(key().sign(text.as_bytes()).to_bytes()),
             "6qMCV/tYDbxHTUOqH5GEjwF8STsPRff8fE9mvTUJSjBdYhC3tLM0ELh80JzOth3zCnFDr5+AC/ESnse4COtuCQ=="

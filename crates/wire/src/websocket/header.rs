@@ -23,10 +23,12 @@ pub enum Opcode {
 impl Opcode {
     /// Whether the frame is about the connection rather than a message.
     #[must_use]
+    #[inline]
     pub const fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
     }
 
+    #[inline]
     const fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             0x0 => Self::Continuation,
@@ -61,6 +63,7 @@ impl Header {
     /// # Errors
     /// Reserved bits, an unknown opcode, a control frame that is fragmented or too long, a
     /// length beyond 63 bits or in more bytes than it needs.
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, Violation> {
         let Some((&[first, second], rest)) = bytes.split_first_chunk() else { return Ok(None) };
         if first & 0x70 != 0 {
@@ -106,6 +109,7 @@ impl Header {
 
 /// The header of a whole unmasked message of `length` bytes: the bytes, and how many count.
 #[must_use]
+#[inline]
 pub fn frame_header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
     let mut header = [0; 10];
     header[0] = 0x80 | opcode as u8;

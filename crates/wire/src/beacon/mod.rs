@@ -48,8 +48,9 @@ const DIRECT_PROBE: usize = 70;
 pub const GRANT_LENGTH: usize = 72;
 
 /// Why bytes are not a beacon packet.
+///
+/// Exhaustive: the relay counts each of them under a reason, and shall not build without one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
 pub enum DecodeError {
     /// There is no byte at all.
     #[error("the packet is empty")]
@@ -165,6 +166,7 @@ pub struct Sync<'a> {
 
 impl<'a> Sync<'a> {
     /// The nodes that the beacon serves; an id of 0 is left out.
+    #[inline]
     pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<'a> {
         let (ids, _) = self.ids.as_chunks::<4>();
         ids.iter().filter_map(|id| NodeId::new(u32::from_be_bytes(*id)))
@@ -174,6 +176,7 @@ impl<'a> Sync<'a> {
 /// Whether bytes are no packet but a probe of the overlay's own, with which a daemon looks
 /// for a direct way to another: 70 bytes, `PIL` and a letter first (SPEC §5.2).
 #[must_use]
+#[inline]
 pub const fn is_direct_probe(packet: &[u8]) -> bool {
     packet.len() == DIRECT_PROBE
         && matches!(packet, [b'P', b'I', b'L', letter, ..] if letter.is_ascii_alphabetic())
@@ -184,6 +187,7 @@ pub const fn is_direct_probe(packet: &[u8]) -> bool {
 /// # Errors
 /// An empty packet, an unknown type, one shorter than its fixed part, a node id of 0 in
 /// another than a Discover.
+#[inline]
 pub fn decode(packet: &[u8]) -> Result<Packet<'_>, DecodeError> {
     let (&kind, body) = packet.split_first().ok_or(DecodeError::Empty)?;
     match kind {
@@ -201,11 +205,13 @@ pub fn decode(packet: &[u8]) -> Result<Packet<'_>, DecodeError> {
     }
 }
 
+#[inline]
 fn decode_relay(body: &[u8]) -> Result<Relay<'_>, DecodeError> {
     let (&[s0, s1, s2, s3, d0, d1, d2, d3], payload) = fixed(body)?;
     Ok(Relay { sender: node([s0, s1, s2, s3])?, dest: node([d0, d1, d2, d3])?, payload })
 }
 
+#[inline]
 fn decode_discover(body: &[u8], extended: bool) -> Result<Discover<'_>, DecodeError> {
     let (id, rest) = fixed(body)?;
     Ok(Discover { node: NodeId::new(u32::from_be_bytes(*id)), key: rest.first_chunk(), extended })
@@ -220,6 +226,7 @@ fn decode_punch(body: &[u8]) -> Result<PunchRequest, DecodeError> {
     Ok(PunchRequest { requester: node([r0, r1, r2, r3])?, target: node([t0, t1, t2, t3])?, grant })
 }
 
+#[inline]
 fn decode_deliver(body: &[u8], with_dest: bool) -> Result<Deliver<'_>, DecodeError> {
     if with_dest {
         let Relay { sender, dest, payload } = decode_relay(body)?;
@@ -254,30 +261,36 @@ fn decode_address(body: &[u8]) -> Result<SocketAddr, DecodeError> {
     Ok(SocketAddr::new(ip, u16::from_be_bytes(*port)))
 }
 
+#[inline]
 fn fixed<const N: usize>(body: &[u8]) -> Result<(&[u8; N], &[u8]), DecodeError> {
     body.split_first_chunk().ok_or_else(|| truncated(N, body))
 }
 
+#[inline]
 fn truncated(need: usize, body: &[u8]) -> DecodeError {
     DecodeError::Truncated { need: need + 1, got: body.len() + 1 }
 }
 
+#[inline]
 fn node(number: [u8; 4]) -> Result<NodeId, DecodeError> {
     NodeId::new(u32::from_be_bytes(number)).ok_or(DecodeError::ZeroId)
 }
 
 /// The header of a Relay packet (0x05).
 #[must_use]
+#[inline]
 pub fn relay_header(sender: NodeId, dest: NodeId) -> [u8; RELAY_HEADER] {
     routed_header(RELAY, sender, dest)
 }
 
 /// The header of a RelayDeliverDest packet (0x09).
 #[must_use]
+#[inline]
 pub fn deliver_dest_header(sender: NodeId, dest: NodeId) -> [u8; RELAY_HEADER] {
     routed_header(RELAY_DELIVER_DEST, sender, dest)
 }
 
+#[inline]
 fn routed_header(kind: u8, sender: NodeId, dest: NodeId) -> [u8; RELAY_HEADER] {
     let [s0, s1, s2, s3] = sender.number().to_be_bytes();
     let [d0, d1, d2, d3] = dest.number().to_be_bytes();
@@ -286,6 +299,7 @@ fn routed_header(kind: u8, sender: NodeId, dest: NodeId) -> [u8; RELAY_HEADER] {
 
 /// The header of a RelayDeliver packet (0x06).
 #[must_use]
+#[inline]
 pub fn deliver_header(sender: NodeId) -> [u8; DELIVER_HEADER] {
     let [s0, s1, s2, s3] = sender.number().to_be_bytes();
     [RELAY_DELIVER, s0, s1, s2, s3]
@@ -293,6 +307,7 @@ pub fn deliver_header(sender: NodeId) -> [u8; DELIVER_HEADER] {
 
 /// The sender that a RelayDeliver (0x06) or a RelayDeliverDest (0x09) begins with.
 #[must_use]
+#[inline]
 pub fn delivery_sender(packet: &[u8]) -> Option<NodeId> {
     let ([RELAY_DELIVER | RELAY_DELIVER_DEST, sender @ ..], _) = packet.split_first_chunk::<5>()?
     else {
@@ -302,6 +317,7 @@ pub fn delivery_sender(packet: &[u8]) -> Option<NodeId> {
 }
 
 /// Appends a Relay packet (0x05).
+#[inline]
 pub fn encode_relay(sender: NodeId, dest: NodeId, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&relay_header(sender, dest));
     out.extend_from_slice(payload);

@@ -466,6 +466,7 @@ fn put_id<I: Name>(id: &I, body: &mut Vec<u8>) {
 }
 
 /// Fills in the length of the frame that begins at `at` and ends the batch.
+#[inline]
 fn set_length(at: usize, batch: &mut [u8]) {
     let length = u32::try_from(batch.len() - at - FRAME_HEADER).expect("far below 4 GiB");
     if let Some(place) = batch.get_mut(at + 1..at + FRAME_HEADER) {
@@ -473,6 +474,7 @@ fn set_length(at: usize, batch: &mut [u8]) {
     }
 }
 
+#[inline]
 fn number(number: u64, body: &mut Vec<u8>) {
     body.extend_from_slice(&number.to_be_bytes());
 }

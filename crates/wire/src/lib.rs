@@ -1,0 +1,25 @@
+//! Codecs of `beacon-relay`: bytes on the wire and the values they stand for.
+//!
+//! No state, no IO, no clock, no decisions: those are in `beacon-proto` and in the relay.
+//!
+//! # Layout
+//!
+//! - [`ids`]: node ids, beacon ids, relay ids and public keys;
+//! - [`auth`], [`beacon`] and [`registry`]: the Pilot protocol's login, packets and registry;
+//! - [`websocket`]: framing of RFC 6455;
+//! - [`cluster`]: what relays of a cluster tell each other;
+//! - [`Frames`], [`mark`] and [`percent`]: what several of them need.
+
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod beacon;
+pub mod cluster;
+mod frames;
+pub mod ids;
+pub mod mark;
+pub mod percent;
+pub mod registry;
+pub mod websocket;
+
+pub use frames::Frames;
