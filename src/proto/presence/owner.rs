@@ -237,7 +237,11 @@ impl<I: Name> Presence<I> {
     }
 
     pub(super) fn on_refused(&mut self, from: Slot, id: I, nonce: u32, refusal: Refusal, now: Now) {
-        if self.statements.nonce(from, id) != Some(nonce) {
+        let asks = self.locals.get(&id).is_some_and(|local| local.epoch == 0);
+        let latest = self.statements.nonce(from, id) == Some(nonce);
+        // Moved renews the nonce, and says as much as a refusal.
+        let before_moved = asks && self.statements.nonce_before(from, id) == Some(nonce);
+        if !latest && !before_moved {
             // The latest claim, or whatever made this one void, has an answer of its own.
             return;
         }

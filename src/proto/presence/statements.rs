@@ -58,6 +58,8 @@ struct Statement {
     contested: bool,
     /// Of a claim: what its answer repeats.
     nonce: u32,
+    /// What its answer repeated before it was renewed.
+    nonce_before: u32,
 }
 
 /// A statement that is to be said now.
@@ -135,13 +137,18 @@ impl<I: Name> Statements<I> {
     pub(super) fn renew(&mut self, to: Slot, id: I) {
         let nonce = self.next_nonce();
         if let Some(statement) = self.open.get_mut(&(to, id, Sort::Claim)) {
-            statement.nonce = nonce;
+            statement.nonce_before = std::mem::replace(&mut statement.nonce, nonce);
         }
     }
 
     /// What the answer to an open claim repeats.
     pub(super) fn nonce(&self, to: Slot, id: I) -> Option<u32> {
         Some(self.open.get(&(to, id, Sort::Claim))?.nonce)
+    }
+
+    /// What the answer to an open claim repeated before [`Self::renew`].
+    pub(super) fn nonce_before(&self, to: Slot, id: I) -> Option<u32> {
+        Some(self.open.get(&(to, id, Sort::Claim))?.nonce_before)
     }
 
     const fn next_nonce(&mut self) -> u32 {
@@ -164,7 +171,9 @@ impl<I: Name> Statements<I> {
         self.parked += usize::from(parked);
         self.timers.set(due, key);
         let (repeat, afresh, nonce) = (FIRST_REPEAT, false, self.next_nonce());
-        let statement = Statement { kind, due, repeat, parked, afresh, contested, nonce };
+        let nonce_before = nonce;
+        let statement =
+            Statement { kind, due, repeat, parked, afresh, contested, nonce, nonce_before };
         self.open.insert(key, statement);
     }
 

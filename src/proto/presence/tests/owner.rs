@@ -174,6 +174,20 @@ fn owner_gave_way_before_the_home_that_had_granted_it_the_best_epoch_could_say_s
 }
 
 #[test]
+fn refusal_whose_way_crossed_that_of_moved_was_void_again_and_again() {
+    let (mut relay, id) = owner();
+    relay.presence.arrived(id, here(1, SESSION), relay.now());
+    relay.sent();
+    let nonce = relay.nonce(2, id);
+    let newer = place(3, CLOCK + 1, SESSION);
+
+    relay.hear(2, Frame::Moved { id, place: newer, ends: 1 });
+    relay.hear(2, Frame::Refused { id, nonce, refusal: Refusal::Held(newer) });
+
+    assert_eq!(relay.presence.stats().locals, 0);
+}
+
+#[test]
 fn grant_of_before_a_newer_place_does_not_hold_after_it() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
