@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use beacon_relay::ids::{NodeId, PublicKey};
-use beacon_relay::metrics::{Origin, Traffic};
+use beacon_relay::metrics::{Origin, Traffic, Whose};
 use beacon_relay::net::Stream;
 use beacon_relay::peers::{
     Arrival, Destination, Limits, Link, Principal, Realm, Record, Session, Source, Table, Takeover,
@@ -88,6 +88,7 @@ fn route_and_outbox(criterion: &mut Criterion) {
     let session = session(&table, 7);
     let _registration = table.register(Arc::clone(&session), Takeover::Always).unwrap();
     let body = [0x5a; 1_200];
+    let sender = NodeId::new(1).unwrap();
     let mut group = criterion.benchmark_group("route and outbox");
     for run in [1u64, 50] {
         group.throughput(Throughput::Elements(run));
@@ -99,8 +100,12 @@ fn route_and_outbox(criterion: &mut Criterion) {
                     panic!("7 has a session");
                 };
                 let record = Record { head: &[6, 0, 0, 0, 1], body: &body };
-                let arrival =
-                    Arrival { source: Source::Session(1), origin: Origin::Relayed, at: now };
+                let arrival = Arrival {
+                    source: Source::Session(1),
+                    origin: Origin::Relayed,
+                    whose: Whose::packet(sender, id),
+                    at: now,
+                };
                 session.push((0..run).map(|_| record), &arrival);
                 session.flush(now);
             });

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, Notice};
 use super::outbox::Outbox;
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
 use crate::wire::cluster::{Frame, Reading};
 
 /// A relay with an authenticated link to us.
@@ -21,7 +21,7 @@ pub struct Member {
     /// Since when the link stands.
     pub since: Instant,
     /// What waits for it.
-    pub outbox: Outbox<NodeId>,
+    pub outbox: Outbox,
     /// Ends when the relay has been silent for too long, or the cluster ends: the fabric
     /// closes the link then, and says that the member left.
     pub ending: CancellationToken,
@@ -35,7 +35,7 @@ pub struct Member {
 }
 
 impl Member {
-    pub(super) fn new(relay: RelayId, address: String, outbox: Outbox<NodeId>) -> Self {
+    pub(super) fn new(relay: RelayId, address: String, outbox: Outbox) -> Self {
         Self {
             relay,
             address,

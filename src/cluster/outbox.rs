@@ -5,7 +5,6 @@
 //! packets the oldest batch goes first, counted; words beyond the bound are dropped, since
 //! presence repeats what matters.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +15,7 @@ use tokio::sync::Notify;
 use super::Counters;
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
-use crate::wire::cluster::{
-    Frame, Frames, MAX_BATCH, Name, Run, add_packet, begin_packets, encode,
-};
+use crate::wire::cluster::{Frame, MAX_BATCH, Run, add_packet, begin_packets, encode};
 
 /// Bytes that words may take: those of 30,000 moves at once.
 const WORDS_ROOM: usize = 4 << 20;
@@ -40,30 +37,54 @@ pub struct Batch {
     /// Frames, [`MAX_BATCH`] bytes of them at most.
     pub bytes: Vec<u8>,
     packets: u64,
+    /// Whose the packets are, in their order.
+    runs: Vec<Packets>,
     arrived: Instant,
+}
+
+/// Packets of one flow in a batch, as far as they are remembered when they are dropped.
+#[derive(Debug)]
+struct Packets {
+    whose: Whose,
+    count: u64,
+}
+
+impl Batch {
+    const fn new(now: Instant) -> Self {
+        Self { bytes: Vec::new(), packets: 0, runs: Vec::new(), arrived: now }
+    }
+
+    /// Notes whose the next packet is.
+    fn count(&mut self, whose: Whose) {
+        self.packets += 1;
+        match self.runs.last_mut() {
+            Some(run) if run.whose == whose => run.count += 1,
+            Some(_) | None => self.runs.push(Packets { whose, count: 1 }),
+        }
+    }
 }
 
 /// The two lanes.
 #[derive(Debug)]
-pub struct Outbox<I> {
+pub struct Outbox {
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
-    words: Mutex<Lane<I>>,
-    packets: Mutex<Lane<I>>,
+    words: Mutex<Lane>,
+    packets: Mutex<Lane>,
     words_wait: Notify,
     packets_wait: Notify,
 }
 
 #[derive(Debug)]
-struct Lane<I> {
+struct Lane {
     batches: VecDeque<Batch>,
     bytes: usize,
     /// The run whose packets end the last batch, and its position.
-    open: Option<(Run<I>, usize)>,
+    open: Option<(Run<NodeId>, usize)>,
     closed: bool,
 }
 
-impl<I: Name> Lane<I> {
+impl Lane {
     const fn new() -> Self {
         Self { batches: VecDeque::new(), bytes: 0, open: None, closed: false }
     }
@@ -71,7 +92,7 @@ impl<I: Name> Lane<I> {
     /// The batch that takes so many bytes more, a new one if need be.
     fn batch(&mut self, bytes: usize, now: Instant) -> Option<&mut Batch> {
         if self.batches.back().is_none_or(|last| last.bytes.len() + bytes > MAX_BATCH) {
-            self.batches.push_back(Batch { bytes: Vec::new(), packets: 0, arrived: now });
+            self.batches.push_back(Batch::new(now));
             self.open = None;
         }
         self.batches.back_mut()
@@ -93,7 +114,7 @@ impl<I: Name> Lane<I> {
     }
 }
 
-impl<I: Name> Outbox<I> {
+impl Outbox {
     pub(super) fn new(traffic: Arc<Traffic>, counters: Arc<Counters>) -> Self {
         Self {
             traffic,
@@ -106,7 +127,7 @@ impl<I: Name> Outbox<I> {
     }
 
     /// Queues a word; false where it does not fit, or the link is gone.
-    pub(super) fn say(&self, frame: &Frame<'_, I>, now: Instant) -> bool {
+    pub(super) fn say(&self, frame: &Frame<'_, NodeId>, now: Instant) -> bool {
         let mut lane = self.words.lock();
         if lane.closed || lane.bytes >= WORDS_ROOM {
             return false;
@@ -126,25 +147,26 @@ impl<I: Name> Outbox<I> {
     /// leave at the next [`Self::wake`] at the latest.
     pub(super) fn push<'a>(
         &self,
-        run: &Run<I>,
+        run: &Run<NodeId>,
         payloads: impl Iterator<Item = &'a [u8]>,
         now: Instant,
     ) {
         let shard = self.traffic.shard();
+        let whose = Whose::packet(run.sender, run.dest);
         let mut lane = self.packets.lock();
         expire(&mut lane, now, shard);
         for payload in payloads {
             if lane.closed {
-                shard.dropped_of(whose(run), Drop::ClusterLost, 1, now);
+                shard.dropped_of(whose, Drop::ClusterLost, 1, now);
                 continue;
             }
             while lane.bytes + RUN_COST + 2 + payload.len() > PACKETS_ROOM {
                 let Some(oldest) = lane.pop() else { break };
-                drop_batch::<I>(&oldest, Drop::ClusterFull, shard, now);
+                drop_batch(&oldest, Drop::ClusterFull, shard, now);
             }
             let Some(batch) = lane.batch(RUN_COST + 2 + payload.len(), now) else { continue };
             let before = batch.bytes.len();
-            batch.packets += 1;
+            batch.count(whose);
             let mut bytes = std::mem::take(&mut batch.bytes);
             let at = match lane.open {
                 Some((open, at)) if open == *run => at,
@@ -220,7 +242,7 @@ impl<I: Name> Outbox<I> {
 
     /// Accounts for a batch that the link did not take.
     pub fn lost(&self, batch: &Batch) {
-        drop_batch::<I>(batch, Drop::ClusterLost, self.traffic.shard(), Instant::now());
+        drop_batch(batch, Drop::ClusterLost, self.traffic.shard(), Instant::now());
     }
 
     /// Bytes that wait in both lanes.
@@ -230,29 +252,61 @@ impl<I: Name> Outbox<I> {
     }
 }
 
-fn expire<I: Name>(lane: &mut Lane<I>, now: Instant, shard: &Shard) {
+fn expire(lane: &mut Lane, now: Instant, shard: &Shard) {
     while lane
         .batches
         .front()
         .is_some_and(|batch| now.saturating_duration_since(batch.arrived) > AGE)
     {
         let Some(batch) = lane.pop() else { return };
-        drop_batch::<I>(&batch, Drop::ClusterAged, shard, now);
+        drop_batch(&batch, Drop::ClusterAged, shard, now);
     }
 }
 
 /// Accounts for a batch that goes nowhere.
-fn drop_batch<I: Name>(batch: &Batch, reason: Drop, shard: &Shard, now: Instant) {
-    for frame in Frames::<I>::new(&batch.bytes) {
-        if let Ok(Frame::Packets(packets)) = frame {
-            shard.dropped_of(whose(&packets.run), reason, packets.count() as u64, now);
-        }
+fn drop_batch(batch: &Batch, reason: Drop, shard: &Shard, now: Instant) {
+    for run in &batch.runs {
+        shard.dropped_of(run.whose, reason, run.count, now);
     }
     shard.unqueued(batch.packets);
 }
 
-/// Whose packets of a run are, where the ids are those of nodes.
-fn whose<I: Name>(run: &Run<I>) -> Whose {
-    let node = |id: &I| (id as &dyn Any).downcast_ref::<NodeId>().copied();
-    Whose { sender: node(&run.sender), dest: node(&run.dest) }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Dropped;
+
+    fn node(number: u32) -> NodeId {
+        NodeId::new(number).unwrap()
+    }
+
+    #[test]
+    fn dropped_packets_are_remembered_by_flow() {
+        let traffic = Arc::<Traffic>::default();
+        let outbox = Outbox::new(Arc::clone(&traffic), Arc::default());
+        let start = Instant::now();
+        let push = |sender, dest, epoch, now| {
+            let run = Run { dest: node(dest), sender: node(sender), epoch };
+            outbox.push(&run, [&[0; 100][..]; 2].into_iter(), now);
+        };
+        push(1, 7, 1, start);
+        // It has come back in the meantime, which makes it no other flow.
+        push(1, 7, 2, start);
+        push(2, 7, 1, start);
+        let later = start + AGE + Duration::from_secs(1);
+        push(3, 7, 1, later);
+
+        outbox.close();
+
+        let mut dropped: Vec<_> = traffic
+            .drops_of(node(7), later)
+            .iter()
+            .map(|Dropped { reason, whose, packets, .. }| (whose.sender, *reason, *packets))
+            .collect();
+        dropped.sort_by_key(|(sender, ..)| *sender);
+        let aged = Drop::ClusterAged;
+        let expected = [(1, aged, 4), (2, aged, 2), (3, Drop::ClusterLost, 2)];
+        assert_eq!(dropped, expected.map(|(sender, reason, n)| (Some(node(sender)), reason, n)));
+        assert_eq!(traffic.packets_queued(), 0);
+    }
 }

@@ -33,6 +33,9 @@ pub struct Whose {
 }
 
 impl Whose {
+    /// A packet of which nothing is known, or nothing is to be remembered.
+    pub const NOBODY: Self = Self { sender: None, dest: None };
+
     /// A packet of a sender for a destination.
     #[must_use]
     pub const fn packet(sender: NodeId, dest: NodeId) -> Self {

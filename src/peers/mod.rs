@@ -13,10 +13,9 @@ use std::fmt::{Debug, Display};
 use std::hash::Hash;
 
 use crate::ids::{NodeId, PublicKey};
-use crate::wire::beacon;
 
 pub use endpoints::{Endpoint, EndpointView};
-pub use outbox::{Arrival, Backlog, Limits, Record, Source, Tag};
+pub use outbox::{Arrival, Backlog, Limits, Record, Source};
 pub use session::{End, Link, Session};
 pub use table::{
     Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, NotDelayed, Refused, Registration,
@@ -24,19 +23,9 @@ pub use table::{
 };
 
 /// What names a peer: a node id here; other doors have longer ones.
-pub trait Id: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static {
-    /// Whose the records are that wait for this peer, where that is remembered of those that
-    /// are dropped.
-    fn tag(self) -> Tag {
-        Tag::default()
-    }
-}
+pub trait Id: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static {}
 
-impl Id for NodeId {
-    fn tag(self) -> Tag {
-        Tag { dest: Some(self), sender: beacon::delivery_sender }
-    }
-}
+impl Id for NodeId {}
 
 /// Which of the doors' name spaces an id belongs to.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

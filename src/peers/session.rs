@@ -123,7 +123,7 @@ impl<I: Id> Session<I> {
             inbound: Mutex::default(),
             generation,
             link,
-            outbox: Mutex::new(Outbox::new(principal.name.tag())),
+            outbox: Mutex::new(Outbox::new()),
             task: AtomicWaker::new(),
             end: AtomicU8::new(0),
         }
@@ -308,7 +308,7 @@ impl<I: Id> Session<I> {
 mod tests {
     use super::*;
     use crate::ids::{NodeId, PublicKey};
-    use crate::metrics::{Drop, Origin};
+    use crate::metrics::{Drop, Origin, Whose};
     use crate::net::Stream;
     use crate::peers::{Realm, Source};
     use std::future::poll_fn;
@@ -366,8 +366,13 @@ mod tests {
 
     fn push(session: &Session<NodeId>) {
         let record = Record { head: b"", body: b"x" };
-        let (source, origin) = (Source::Session(2), Origin::Relayed);
-        session.push(std::iter::once(record), &Arrival { source, origin, at: Instant::now() });
+        let arrival = Arrival {
+            source: Source::Session(2),
+            origin: Origin::Relayed,
+            whose: Whose::NOBODY,
+            at: Instant::now(),
+        };
+        session.push(std::iter::once(record), &arrival);
     }
 
     #[tokio::test]

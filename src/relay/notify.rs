@@ -13,8 +13,7 @@ use super::Relay;
 use super::departures::Departures;
 use super::punch::side_of;
 use crate::ids::NodeId;
-use crate::metrics::Origin;
-use crate::peers::{Arrival, Record, Source};
+use crate::peers::{Arrival, Record};
 use crate::wire::beacon::{NOTIFY_POLL, encode_notify};
 
 /// A node is notified at most once in this time.
@@ -82,7 +81,7 @@ impl Relay {
         if let Some(session) = self.table.session(node) {
             self.notices.take(node, now)?;
             let record = Record { head: &packet, body: &[] };
-            let arrival = Arrival { source: Source::Ours, origin: Origin::Ours, at: now };
+            let arrival = Arrival::ours(now);
             session.push(std::iter::once(record), &arrival);
             session.flush(now);
             return Ok(Notified::Session);

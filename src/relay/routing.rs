@@ -80,7 +80,12 @@ impl Relay {
                 };
                 let records =
                     flow.packets.clone().map(|index| Record { head, body: payload(index) });
-                let arrival = Arrival { source: flow.source, origin: Origin::Relayed, at: now };
+                let arrival = Arrival {
+                    source: flow.source,
+                    origin: Origin::Relayed,
+                    whose: flow.whose(),
+                    at: now,
+                };
                 out.flush_later(&session);
                 session.push(records, &arrival);
                 shard.bridged(flow.transport, Transport::Wss, count, bytes);

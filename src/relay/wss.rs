@@ -8,7 +8,7 @@ use super::departures::Departures;
 use super::routing::Flow;
 use super::{Relay, Session, Switch, decode_reason, limit_reason};
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Handled, Origin, Shard, Transport, Whose};
+use crate::metrics::{Drop, Handled, Shard, Transport, Whose};
 use crate::peers::{self, Arrival, Realm, Record};
 use crate::proto::limit::{Rate, Source, SourceRates};
 use crate::wire::Frames;
@@ -129,7 +129,7 @@ impl Relay {
         let record = Record { head: &reply, body: &[] };
         let source = peers::Source::Session(session.generation());
         out.flush_later(session);
-        session.push(std::iter::once(record), &Arrival { source, origin: Origin::Ours, at: now });
+        session.push(std::iter::once(record), &Arrival { source, ..Arrival::ours(now) });
         shard.handled(Handled::Discover, 1);
     }
 }

@@ -41,9 +41,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::directory::Keys;
 use crate::ids::NodeId;
-use crate::metrics::{Gauge, Origin, Traffic, Transport, family};
+use crate::metrics::{Gauge, Traffic, Transport, family};
 use crate::net::listener::Listener;
-use crate::peers::{Arrival, End, Realm, Record, Source, Table};
+use crate::peers::{Arrival, End, Realm, Record, Table};
 
 pub use canary::CanaryError;
 pub use counters::{Counters, EndReason, Outcome, RefusalReason};
@@ -186,7 +186,7 @@ impl<S: FrameSink> Server<S> {
         let Some(session) = self.door.table.session(node) else { return false };
         let at = Instant::now();
         let record = Record { head: &[], body: frame };
-        let arrival = Arrival { source: Source::Ours, origin: Origin::Ours, at };
+        let arrival = Arrival::ours(at);
         session.push(std::iter::once(record), &arrival);
         session.flush(at);
         true

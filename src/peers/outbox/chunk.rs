@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::Source;
-use crate::metrics::Origin;
+use super::{Arrival, Source};
+use crate::metrics::{Origin, Whose};
 use crate::wire::websocket::{Opcode, frame_header};
 
 /// Bytes that one flush takes at most, unless a single record is longer.
@@ -24,17 +24,32 @@ thread_local! {
     static SPARES: RefCell<Vec<Box<Chunk>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Records of one source that came in one batch.
+/// Records of one source, sender and destination that came in one batch.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) source: Source,
     pub(super) origin: Origin,
+    pub(super) whose: Whose,
     pub(super) arrived: Instant,
     pub(super) records: u32,
     pub(super) bytes: usize,
 }
 
 impl Run {
+    /// A run without records yet.
+    const fn of(arrival: &Arrival) -> Self {
+        let Arrival { source, origin, whose, at } = *arrival;
+        Self { source, origin, whose, arrived: at, records: 0, bytes: 0 }
+    }
+
+    /// Whether records that come like this go on with the run.
+    fn takes(&self, arrival: &Arrival) -> bool {
+        self.source == arrival.source
+            && self.origin == arrival.origin
+            && self.whose == arrival.whose
+            && self.arrived == arrival.at
+    }
+
     /// What the run costs in all.
     pub(super) const fn cost(&self) -> usize {
         self.bytes + self.records as usize * RECORD_COST + RUN_COST
@@ -85,15 +100,13 @@ impl Chunk {
     }
 
     /// Whether the next record begins a run of its own.
-    pub(super) fn begins_run(&self, source: Source, origin: Origin, arrived: Instant) -> bool {
-        !self.runs.last().is_some_and(|run| {
-            run.source == source && run.origin == origin && run.arrived == arrived
-        })
+    pub(super) fn begins_run(&self, arrival: &Arrival) -> bool {
+        !self.runs.last().is_some_and(|run| run.takes(arrival))
     }
 
     /// Begins a run.
-    pub(super) fn push_run(&mut self, run: Run) {
-        self.runs.push(run);
+    pub(super) fn push_run(&mut self, arrival: &Arrival) {
+        self.runs.push(Run::of(arrival));
     }
 
     /// Appends a record to the last run.
@@ -160,18 +173,6 @@ impl Chunk {
     /// The runs that are left.
     pub(super) fn runs(&self) -> &[Run] {
         self.runs.get(self.runs_gone..).expect("no more runs are gone than there were")
-    }
-
-    /// The runs that are left, each with the bytes from its first record on.
-    pub(super) fn runs_with_first(&self) -> impl Iterator<Item = (&Run, &[u8])> {
-        let mut record = self.dropped;
-        self.runs().iter().map(move |run| {
-            let ends = record.checked_sub(1).and_then(|last| self.ends.get(last));
-            let start = ends.map_or(0, |end| *end as usize);
-            let first = self.bytes.get(start..).expect("records end inside of the bytes");
-            record += run.records as usize;
-            (run, first)
-        })
     }
 
     /// How many records are left.

@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use chunk::{Chunk, RECORD_COST, RUN_COST, Run};
 use shares::Shares;
 
-use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
-use crate::wire::websocket::{Header, Opcode};
+use crate::wire::websocket::Opcode;
 
 pub use shares::Source;
 
@@ -55,33 +54,17 @@ pub struct Arrival {
     pub source: Source,
     /// Whether they are relayed or made here.
     pub origin: Origin,
+    /// Whose they are, for what is remembered of those that are dropped.
+    pub whose: Whose,
     /// When their batch came.
     pub at: Instant,
 }
 
-/// Whose the records of an outbox are.
-#[derive(Clone, Copy, Debug)]
-pub struct Tag {
-    /// Whom they are for.
-    pub dest: Option<NodeId>,
-    /// Who sent a record.
-    pub sender: fn(&[u8]) -> Option<NodeId>,
-}
-
-impl Default for Tag {
-    fn default() -> Self {
-        Self { dest: None, sender: |_| None }
-    }
-}
-
-impl Tag {
-    /// Whose a framed record is.
-    fn whose(&self, framed: &[u8]) -> Whose {
-        let payload = match Header::decode(framed) {
-            Ok(Some(header)) => framed.get(header.size..).unwrap_or_default(),
-            Ok(None) | Err(_) => &[],
-        };
-        Whose { sender: (self.sender)(payload), dest: self.dest }
+impl Arrival {
+    /// What the relay, or who embeds it, has to say itself.
+    #[must_use]
+    pub const fn ours(at: Instant) -> Self {
+        Self { source: Source::Ours, origin: Origin::Ours, whose: Whose::NOBODY, at }
     }
 }
 
@@ -101,7 +84,6 @@ pub struct Backlog {
 /// The queue of one session; its bytes go out in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    tag: Tag,
     control: Vec<u8>,
     pending: VecDeque<Box<Chunk>>,
     in_flight: Option<InFlight>,
@@ -157,9 +139,8 @@ impl Write {
 }
 
 impl Outbox {
-    pub(super) const fn new(tag: Tag) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
-            tag,
             control: Vec::new(),
             pending: VecDeque::new(),
             in_flight: None,
@@ -204,13 +185,9 @@ impl Outbox {
         limits: &Limits,
         shard: &Shard,
     ) -> bool {
-        let Arrival { source, origin, at } = *arrival;
-        let tag = self.tag;
+        let Arrival { source, origin, whose, at } = *arrival;
         let reject = |reason| match origin {
-            Origin::Relayed => {
-                let whose = Whose { sender: (tag.sender)(record.head), dest: tag.dest };
-                shard.dropped_of(whose, reason, 1, at);
-            }
+            Origin::Relayed => shard.dropped_of(whose, reason, 1, at),
             Origin::Ours => shard.ours_dropped(1),
         };
         if self.ending || self.closed {
@@ -249,8 +226,8 @@ impl Outbox {
         }
         let chunk = self.pending.back_mut().expect("one was pushed if there was none");
         let before = chunk.cost();
-        if chunk.begins_run(source, origin, at) {
-            chunk.push_run(Run { source, origin, arrived: at, records: 0, bytes: 0 });
+        if chunk.begins_run(arrival) {
+            chunk.push_run(arrival);
         }
         chunk.push(framing, record.head, record.body);
         let cost = chunk.cost() - before;
@@ -310,7 +287,7 @@ impl Outbox {
         if self.closed {
             // The session ended while we were in the system call, and waited for this.
             self.taken = self.taken.saturating_sub(in_flight.chunk.cost());
-            self.lose(&in_flight.chunk, traffic.shard());
+            lose(&in_flight.chunk, traffic.shard());
             in_flight.chunk.give_back();
             return;
         }
@@ -360,7 +337,7 @@ impl Outbox {
         self.shares = None;
         for chunk in std::mem::take(&mut self.pending) {
             self.waiting = self.waiting.saturating_sub(chunk.cost());
-            self.lose(&chunk, traffic.shard());
+            lose(&chunk, traffic.shard());
             chunk.give_back();
         }
     }
@@ -375,23 +352,8 @@ impl Outbox {
             && let Some(InFlight { chunk, .. }) = self.in_flight.take()
         {
             self.taken = self.taken.saturating_sub(chunk.cost());
-            self.lose(&chunk, traffic.shard());
+            lose(&chunk, traffic.shard());
             chunk.give_back();
-        }
-    }
-
-    /// Accounts for records that will not leave.
-    fn lose(&self, chunk: &Chunk, shard: &Shard) {
-        let now = Instant::now();
-        for (run, first) in chunk.runs_with_first() {
-            let records = u64::from(run.records);
-            match run.origin {
-                Origin::Relayed => {
-                    shard.dropped_of(self.tag.whose(first), Drop::PeerGone, records, now);
-                    shard.unqueued(records);
-                }
-                Origin::Ours => shard.ours_dropped(records),
-            }
         }
     }
 
@@ -462,8 +424,7 @@ impl Outbox {
 
     fn drop_oldest(&mut self, reason: Drop, now: Instant, shard: &Shard) {
         let chunk = self.pending.front_mut().expect("the caller saw a pending record");
-        let &Run { source, origin, .. } = chunk.oldest().expect("no pending chunk is empty");
-        let whose = self.tag.whose(chunk.bytes());
+        let &Run { source, origin, whose, .. } = chunk.oldest().expect("no pending chunk is empty");
         let cost = chunk.drop_oldest().expect("no pending chunk is empty");
         self.waiting = self.waiting.saturating_sub(cost);
         if let Some(shares) = &mut self.shares {
@@ -480,6 +441,21 @@ impl Outbox {
             && let Some(chunk) = self.pending.pop_front()
         {
             chunk.give_back();
+        }
+    }
+}
+
+/// Accounts for records that will not leave.
+fn lose(chunk: &Chunk, shard: &Shard) {
+    let now = Instant::now();
+    for run in chunk.runs() {
+        let records = u64::from(run.records);
+        match run.origin {
+            Origin::Relayed => {
+                shard.dropped_of(run.whose, Drop::PeerGone, records, now);
+                shard.unqueued(records);
+            }
+            Origin::Ours => shard.ours_dropped(records),
         }
     }
 }

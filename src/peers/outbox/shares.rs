@@ -124,11 +124,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::Origin;
+    use crate::metrics::{Origin, Whose};
 
     fn run(source: u64, bytes: usize) -> Run {
-        let source = Source::Address(source);
-        Run { source, origin: Origin::Relayed, arrived: Instant::now(), records: 1, bytes }
+        Run {
+            source: Source::Address(source),
+            origin: Origin::Relayed,
+            whose: Whose::NOBODY,
+            arrived: Instant::now(),
+            records: 1,
+            bytes,
+        }
     }
 
     proptest! {

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::NodeId;
 use crate::metrics::Dropped;
-use crate::peers::Id as _;
-use crate::wire::beacon::deliver_header;
+use crate::wire::websocket::Header;
 
 const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: usize::MAX };
 
@@ -19,11 +19,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self {
-            outbox: Outbox::new(NodeId::new(1).unwrap().tag()),
-            traffic: Traffic::default(),
-            now: Instant::now(),
-        }
+        Self { outbox: Outbox::new(), traffic: Traffic::default(), now: Instant::now() }
     }
 
     fn push(&mut self, source: u64, body: &[u8]) {
@@ -32,9 +28,11 @@ impl Bench {
 
     fn push_from(&mut self, source: Source, body: &[u8]) {
         let record = Record { head: b"h", body };
+        let arrival =
+            Arrival { source, origin: Origin::Relayed, whose: Whose::NOBODY, at: self.now };
         self.outbox.push(
             std::iter::once(record),
-            &Arrival { source, origin: Origin::Relayed, at: self.now },
+            &arrival,
             Opcode::Binary,
             &LIMITS,
             self.traffic.shard(),
@@ -389,17 +387,19 @@ proptest! {
 fn dropped_records_are_remembered_by_sender_and_reason() {
     let mut bench = Bench::new();
     let (node, senders) = (NodeId::new(1).unwrap(), [7, 8].map(|id| NodeId::new(id).unwrap()));
+    // One source says to be both: a beacon, or a relay without names.
+    let source = Source::Address(9);
     let push = |bench: &mut Bench, sender: NodeId, count: usize| {
-        let head = deliver_header(sender);
-        let records = std::iter::repeat_n(Record { head: &head, body: &[0; 300] }, count);
-        let source = Source::Node(sender);
-        let arrival = Arrival { source, origin: Origin::Relayed, at: bench.now };
+        let records = std::iter::repeat_n(Record { head: &[], body: &[0; 300] }, count);
+        let whose = Whose::packet(sender, node);
+        let arrival = Arrival { source, origin: Origin::Relayed, whose, at: bench.now };
         bench.outbox.push(records, &arrival, Opcode::Binary, &LIMITS, bench.traffic.shard());
     };
     push(&mut bench, senders[0], 3);
     bench.now += LIMITS.age + Duration::from_secs(1);
     push(&mut bench, senders[1], 2);
-    assert_eq!(bench.outbox.backlog(bench.now).records, 2);
+    push(&mut bench, senders[0], 1);
+    assert_eq!(bench.outbox.backlog(bench.now).records, 3);
     bench.outbox.close(&bench.traffic);
     assert_eq!(
         bench.outbox.backlog(bench.now),
@@ -417,6 +417,6 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
     let [first, second] = senders.map(Some);
     assert_eq!(
         drops,
-        [(Drop::OutboxAged, first, 3), (Drop::PeerGone, first, 1), (Drop::PeerGone, second, 2)]
+        [(Drop::OutboxAged, first, 3), (Drop::PeerGone, first, 2), (Drop::PeerGone, second, 2)]
     );
 }

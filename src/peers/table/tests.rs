@@ -7,7 +7,7 @@ use super::*;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Origin;
 use crate::net::Stream;
-use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record, Source};
+use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 use crate::proto::translators::testing::translators;
 use crate::wire::websocket::Opcode;
@@ -112,8 +112,7 @@ fn ended_session_counts_what_it_held_as_peer_gone() {
     let session = session(&table, 1, 1);
     let registration = table.register(session.clone(), Takeover::Always).unwrap();
     let record = Record { head: b"", body: b"x" };
-    let arrival =
-        Arrival { source: Source::Session(1), origin: Origin::Relayed, at: Instant::now() };
+    let arrival = Arrival { origin: Origin::Relayed, ..Arrival::ours(Instant::now()) };
     session.push(std::iter::once(record), &arrival);
     session.flush(Instant::now());
     assert!(session.stuck_since().is_some());

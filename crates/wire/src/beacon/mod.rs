@@ -305,17 +305,6 @@ pub fn deliver_header(sender: NodeId) -> [u8; DELIVER_HEADER] {
     [RELAY_DELIVER, s0, s1, s2, s3]
 }
 
-/// The sender that a RelayDeliver (0x06) or a RelayDeliverDest (0x09) begins with.
-#[must_use]
-#[inline]
-pub fn delivery_sender(packet: &[u8]) -> Option<NodeId> {
-    let ([RELAY_DELIVER | RELAY_DELIVER_DEST, sender @ ..], _) = packet.split_first_chunk::<5>()?
-    else {
-        return None;
-    };
-    NodeId::new(u32::from_be_bytes(*sender))
-}
-
 /// Appends a Relay packet (0x05).
 #[inline]
 pub fn encode_relay(sender: NodeId, dest: NodeId, payload: &[u8], out: &mut Vec<u8>) {
