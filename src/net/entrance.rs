@@ -1,6 +1,7 @@
 //! The way into a listener of ours from this very process, with an address that tells such a
 //! connection from all others.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -93,6 +94,18 @@ impl Entrance {
                 let origin = socket.local_addr()?.into();
                 Ok(Dialling { socket: Bound::Unix(socket, to.clone()), origin })
             }
+        }
+    }
+}
+
+impl fmt::Display for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(to) => to.fmt(f),
+            Self::Unix(to) => match to.as_pathname() {
+                Some(path) => write!(f, "unix:{}", path.display()),
+                None => f.write_str("a Unix socket without a path"),
+            },
         }
     }
 }

@@ -217,8 +217,7 @@ impl Server {
         }
         let threads = udp::Threads::start(&relay).map_err(StartError::Thread)?;
         let wss = Arc::new(wss::Server::serve(
-            listener,
-            settings::wss(&config),
+            vec![(listener, settings::wss(&config))],
             Arc::new(directory.clone()),
             ToRelay(Arc::clone(&relay)),
             Arc::clone(&table),

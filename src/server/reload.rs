@@ -257,7 +257,7 @@ impl Reloader {
         let config = &updated.config;
         let Parts { wss, relay, table, directory, udp_address, .. } = &self.parts;
         if !difference.applied.is_empty() {
-            wss.update(settings::wss(config));
+            wss.update([settings::wss(config)]);
             relay.update(settings::rules(config, *udp_address));
             directory.set_patience(config.auth_timeout);
             relay.beacons().believe_all(config.open_gossip);

@@ -65,7 +65,9 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
         upgrade_burst: config.upgrade_burst,
         trusted_proxies: config.trusted_proxies.clone(),
         translators: config.translators.clone(),
-        allow_origins: config.allow_origins.iter().map(|o| o.as_str().to_owned()).collect(),
+        allow_origins: wss::Origins::DoorAnd(
+            config.allow_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+        ),
         relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
         min_generation: match config.min_auth_generation {
             3 => Generation::Third,

@@ -16,7 +16,6 @@ use tokio::time::timeout;
 use super::{Counters, Door, Gate, Settings};
 use crate::client::{Client, ConnectError, Options, SendError, SessionError};
 use crate::ids::{NodeId, PublicKey};
-use crate::metrics::Gauge;
 use crate::net::entrance::{Entrance, Origin};
 use crate::peers::{Realm, Table};
 
@@ -51,6 +50,15 @@ pub enum CanaryError {
     /// Not done in time.
     #[error("not done within {0:?}")]
     Late(Duration),
+    /// Not served at one of several listeners.
+    #[error("at {listener}: {error}")]
+    At {
+        /// Where the listener is reached.
+        listener: String,
+        /// Why it was not served there.
+        #[source]
+        error: Box<Self>,
+    },
 }
 
 /// What a listener needs to serve its canary.
@@ -88,7 +96,7 @@ impl<S> Canary<S> {
             table,
             traffic: Arc::default(),
             counters,
-            sessions: Gauge::default(),
+            sessions: Arc::default(),
         };
         Self { door: Arc::new(door), entrance, key, expected: Mutex::default() }
     }
@@ -107,6 +115,15 @@ impl<S> Canary<S> {
     /// Does all that a peer does, within `limit`; the time from the connection to the packet.
     pub(super) async fn fly(&self, limit: Duration) -> Result<Duration, CanaryError> {
         timeout(limit, self.there_and_back()).await.map_err(|_| CanaryError::Late(limit))?
+    }
+
+    /// That a flight went wrong at this one of several listeners.
+    pub(super) fn at_listener(&self, error: CanaryError) -> CanaryError {
+        let listener = match &self.entrance {
+            Ok(entrance) => entrance.to_string(),
+            Err(_) => "a listener that cannot be reached".to_owned(),
+        };
+        CanaryError::At { listener, error: Box::new(error) }
     }
 
     async fn there_and_back(&self) -> Result<Duration, CanaryError> {
@@ -153,9 +170,10 @@ fn settings(of_peers: &Settings) -> Settings {
 impl CanaryError {
     /// Whether the relay did not get to it, rather than that something was in the way.
     #[must_use]
-    pub const fn is_late(&self) -> bool {
+    pub fn is_late(&self) -> bool {
         match self {
             Self::Late(_) => true,
+            Self::At { error, .. } => error.is_late(),
             Self::Connect(_) | Self::Login(_) | Self::Session(_) | Self::Send(_) | Self::Ended => {
                 false
             }

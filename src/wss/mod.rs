@@ -1,4 +1,4 @@
-//! The WebSocket door: a listener that logs peers in and hands their packets over.
+//! The WebSocket door: listeners that log peers in and hand their packets over.
 //!
 //! It knows nothing of what a frame holds, so it can be embedded: give it keys and
 //! something that takes frames.
@@ -36,7 +36,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::task::JoinHandle;
+use futures_util::future::join_all;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::directory::Keys;
@@ -48,7 +49,7 @@ use crate::peers::{Arrival, End, Realm, Record, Table};
 pub use canary::CanaryError;
 pub use counters::{Counters, EndReason, Outcome, RefusalReason};
 pub use gate::Gate;
-pub use settings::{Settings, Timing};
+pub use settings::{Origins, Settings, Timing};
 pub use sink::{FrameSink, PerFrame, per_frame};
 
 use canary::Canary;
@@ -78,26 +79,35 @@ pub(crate) struct Door<S> {
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
     gate: Arc<Gate>,
-    sessions: Gauge,
+    sessions: Arc<Gauge>,
 }
 
-/// A running listener with its sessions. Dropping it ends them all at once.
+/// Running listeners, one at least, with their sessions. Dropping it ends them all at once.
 pub struct Server<S> {
+    /// What all listeners share is in the door of each: this is the first one's.
+    door: Arc<Door<S>>,
+    listeners: Vec<Served<S>>,
+    accepting: CancellationToken,
+    ending: CancellationToken,
+    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// One of them.
+struct Served<S> {
+    /// Its own settings, and what it shares with the others.
     door: Arc<Door<S>>,
     canary: Arc<Canary<S>>,
     address: Option<SocketAddr>,
-    accepting: CancellationToken,
-    ending: CancellationToken,
-    task: parking_lot::Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<S> std::fmt::Debug for Server<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+        let addresses: Vec<_> = self.addrs().collect();
+        f.debug_struct("Server").field("addresses", &addresses).finish_non_exhaustive()
     }
 }
 
-/// What a listener has counted; see [`Server::metrics`].
+/// What the listeners have counted; see [`Server::metrics`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Snapshot {
     /// Requests that became a WebSocket.
@@ -127,14 +137,18 @@ impl<S: FrameSink> Server<S> {
     pub fn start(settings: Settings, keys: impl Keys, sink: S) -> io::Result<Self> {
         let listener = Listener::tcp(settings.bind)?;
         let table = Arc::new(Table::new(settings.max_peers, 0));
-        Ok(Self::serve(listener, settings, Arc::new(keys), sink, table, Arc::default()))
+        let listeners = vec![(listener, settings)];
+        Ok(Self::serve(listeners, Arc::new(keys), sink, table, Arc::default()))
     }
 
-    /// Serves a listener over a table and accounts that others share.
+    /// Serves listeners, each by its own settings, over a table and accounts that others share.
+    /// Limits and counters are those of all listeners together.
+    ///
+    /// # Panics
+    /// There is no listener.
     #[must_use]
     pub fn serve(
-        listener: Listener,
-        settings: Settings,
+        listeners: Vec<(Listener, Settings)>,
         keys: Arc<dyn Keys>,
         sink: S,
         table: Arc<Table<NodeId>>,
@@ -142,42 +156,73 @@ impl<S: FrameSink> Server<S> {
     ) -> Self {
         let counters = Arc::<Counters>::default();
         let gate = Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters)));
-        let settings = ArcSwap::from_pointee(settings);
-        let sessions = Gauge::default();
-        let (realm, sink) = (Realm::Node, Arc::new(sink));
-        let door = Door { realm, settings, keys, sink, table, traffic, counters, gate, sessions };
-        let (address, entrance) = (listener.address(), listener.entrance());
-        let (canary, door) = (Arc::new(Canary::new(&door, entrance)), Arc::new(door));
-        let (accepting, ending) = (CancellationToken::new(), CancellationToken::new());
-        let doors = Doors { peers: Arc::clone(&door), canary: Arc::clone(&canary) };
-        let accept = connection::accept(listener, doors, accepting.clone(), ending.clone());
-        let task = parking_lot::Mutex::new(Some(tokio::spawn(accept)));
-        Self { door, canary, address, accepting, ending, task }
+        let sessions = Arc::<Gauge>::default();
+        let sink = Arc::new(sink);
+        let accepting = CancellationToken::new();
+        let ending = CancellationToken::new();
+        let mut served = Vec::new();
+        let mut tasks = Vec::new();
+        for (listener, settings) in listeners {
+            let door = Door {
+                realm: Realm::Node,
+                settings: ArcSwap::from_pointee(settings),
+                keys: Arc::clone(&keys),
+                sink: Arc::clone(&sink),
+                table: Arc::clone(&table),
+                traffic: Arc::clone(&traffic),
+                counters: Arc::clone(&counters),
+                gate: Arc::clone(&gate),
+                sessions: Arc::clone(&sessions),
+            };
+            let address = listener.address();
+            let canary = Arc::new(Canary::new(&door, listener.entrance()));
+            let door = Arc::new(door);
+            let doors = Doors { peers: Arc::clone(&door), canary: Arc::clone(&canary) };
+            let accept = connection::accept(listener, doors, accepting.clone(), ending.clone());
+            tasks.push(tokio::spawn(accept));
+            served.push(Served { door, canary, address });
+        }
+        let first = served.first().expect("whoever serves has a listener");
+        let door = Arc::clone(&first.door);
+        let tasks = parking_lot::Mutex::new(tasks);
+        Self { door, listeners: served, accepting, ending, tasks }
     }
 
-    /// The address that was bound, with its real port; `None` for a Unix socket.
+    /// The address that the first listener is bound to, with its real port; `None` for a Unix
+    /// socket.
     #[must_use]
-    pub const fn addr(&self) -> Option<SocketAddr> {
-        self.address
+    pub fn addr(&self) -> Option<SocketAddr> {
+        self.addrs().next().flatten()
     }
 
-    /// Goes on by these settings, but for the address: logins that begin from here on, and
-    /// sessions with their next ping. Nobody is disconnected; sessions keep the outbox that
-    /// they began with.
-    pub fn update(&self, settings: Settings) {
-        self.door.table.allow_sessions(settings.max_peers);
-        self.canary.update(&settings);
-        self.door.settings.store(Arc::new(settings));
+    /// Goes on by these settings, one for each listener in the order in which they are served,
+    /// but for the addresses: logins that begin from here on, and sessions with their next ping.
+    /// Nobody is disconnected; sessions keep the outbox that they began with.
+    pub fn update(&self, settings: impl IntoIterator<Item = Settings>) {
+        for (listener, settings) in self.listeners.iter().zip(settings) {
+            self.door.table.allow_sessions(settings.max_peers);
+            listener.canary.update(&settings);
+            listener.door.settings.store(Arc::new(settings));
+        }
     }
 
-    /// Has a canary do at this listener what a peer does: connect, log in, and send itself a
-    /// Relay packet, which the sink has to hand back. Returns the time that took; for one
-    /// caller at a time. It counts nowhere.
+    /// Has canaries do at each listener what a peer does: connect, log in, and send itself a
+    /// Relay packet, which the sink has to hand back. Returns the time that the slowest took; for
+    /// one caller at a time. It counts nowhere.
     ///
     /// # Errors
-    /// What went wrong, or that it was not done within `limit`.
+    /// What went wrong at one of them, or that it was not done within `limit`.
     pub async fn fly_canary(&self, limit: Duration) -> Result<Duration, CanaryError> {
-        self.canary.fly(limit).await
+        let is_alone = self.listeners.len() == 1;
+        let flights = self.listeners.iter().map(|Served { canary, .. }| async move {
+            let flight = canary.fly(limit).await;
+            flight.map_err(|error| if is_alone { error } else { canary.at_listener(error) })
+        });
+        let mut slowest = Duration::ZERO;
+        for took in join_all(flights).await {
+            slowest = slowest.max(took?);
+        }
+        Ok(slowest)
     }
 
     /// Sends a frame to a node; false where it is not connected here, so that the caller
@@ -248,14 +293,11 @@ impl<S: FrameSink> Server<S> {
         move |families| door.families(families)
     }
 
-    /// Waits until the listener has ended without being told to: a failure of ours.
+    /// Waits until a listener has ended without being told to: a failure of ours.
     pub async fn failed(&self) {
-        let ended = async {
-            while !self.task.lock().as_ref().is_some_and(JoinHandle::is_finished) {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        };
-        ended.await;
+        while !self.tasks.lock().iter().any(JoinHandle::is_finished) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// Takes nobody new, as the first step of a drain that is to take `time`.
@@ -287,7 +329,7 @@ impl<S: FrameSink> Server<S> {
         self.close().await;
     }
 
-    /// Closes the listener, ends every session with 1001, and waits for them, 0.8 s at most.
+    /// Closes the listeners, ends every session with 1001, and waits for them, 0.8 s at most.
     /// A second call finds nothing to do.
     pub async fn close(&self) {
         self.door.gate.drain(Duration::ZERO);
@@ -295,11 +337,19 @@ impl<S: FrameSink> Server<S> {
         for session in self.door.table.all_sessions() {
             session.end(End::ShuttingDown);
         }
-        let Some(task) = self.task.lock().take() else { return };
-        let aborting = task.abort_handle();
-        if tokio::time::timeout(CLOSE_TIME, task).await.is_err() {
-            aborting.abort();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let aborting: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+        if tokio::time::timeout(CLOSE_TIME, join_all(tasks)).await.is_err() {
+            aborting.iter().for_each(AbortHandle::abort);
         }
+    }
+}
+
+impl<S> Server<S> {
+    /// The address of each listener, in the order in which they are served, with its real port;
+    /// `None` for a Unix socket.
+    pub fn addrs(&self) -> impl Iterator<Item = Option<SocketAddr>> + '_ {
+        self.listeners.iter().map(|listener| listener.address)
     }
 }
 

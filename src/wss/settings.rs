@@ -23,6 +23,17 @@ pub struct Timing {
     pub write_timeout: Duration,
 }
 
+/// Which web pages may connect, by their Origin. A program that sends none always may.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origins {
+    /// Those that the door lets in unasked, and these.
+    DoorAnd(Vec<String>),
+    /// These alone.
+    Only(Vec<String>),
+    /// All of them.
+    Any,
+}
+
 /// Everything that the door is told; [`Settings::new`] has the defaults of SPEC §9.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -43,7 +54,7 @@ pub struct Settings {
     /// Those that clients may come through, for what counts client addresses.
     pub translators: Translators,
     /// Origins of web pages that may connect.
-    pub allow_origins: Vec<String>,
+    pub allow_origins: Origins,
     /// The public name, which offers the third generation of logins.
     pub relay_name: Option<String>,
     /// The earliest generation of logins that is accepted.
@@ -79,7 +90,7 @@ impl Settings {
             upgrade_burst: 100,
             trusted_proxies: if bind.ip().is_loopback() { loopback.collect() } else { Vec::new() },
             translators: Translators::default(),
-            allow_origins: Vec::new(),
+            allow_origins: Origins::DoorAnd(Vec::new()),
             relay_name: None,
             min_generation: Generation::First,
             outbox: Limits {

@@ -175,6 +175,84 @@ async fn newer_session_of_a_node_is_the_one_that_is_written_to() {
     assert_eq!(&second.recv().await.unwrap().unwrap().payload[..], b"hello");
 }
 
+/// What a web page of this origin is answered that asks for an upgrade.
+fn upgrade_of_a_page(address: SocketAddr, origin: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET /v1/compat HTTP/1.1\r\nHost: here\r\nOrigin: {origin}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    .unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    let head = String::from_utf8_lossy(&head).into_owned();
+    head.strip_prefix("HTTP/1.1 ").unwrap().parse().unwrap()
+}
+
+/// A server with a listener for each of these settings, and room for two peers.
+fn start_all<const N: usize>(settings: [Settings; N]) -> (Server<impl FrameSink>, [SocketAddr; N]) {
+    let listeners = settings.map(|settings| (Listener::tcp(settings.bind).unwrap(), settings));
+    let table = Arc::new(Table::new(2, 0));
+    let sink = per_frame(|_, _: &[u8]| ());
+    let server = Server::serve(listeners.into(), Arc::new(keys()), sink, table, Arc::default());
+    let addresses: Vec<_> = server.addrs().map(Option::unwrap).collect();
+    assert_eq!(server.addr(), addresses.first().copied());
+    (server, addresses.try_into().unwrap())
+}
+
+#[tokio::test]
+async fn listeners_share_their_peers_and_end_together() {
+    let (server, addresses) = start_all([settings(), settings()]);
+    let [one, other] = addresses;
+    let login = |address: SocketAddr, node: u8| async move {
+        let options = Options::new(format!("ws://{address}"), id(node.into()), key(node));
+        Client::connect(&options).await
+    };
+    let mut first = login(one, 1).await.unwrap();
+
+    let mut newer = login(other, 1).await.unwrap();
+    let replaced = first.recv().await.unwrap_err();
+    let _second = login(one, 2).await.unwrap();
+    let third = login(other, 3).await;
+
+    assert!(matches!(replaced, SessionError::Closed { code: Some(1000), .. }), "{replaced}");
+    assert!(matches!(third, Err(ConnectError::Status { status: 503 })), "{third:?}");
+    assert_eq!((server.peer_count(), server.is_connected(id(2))), (2, true));
+    // This sink hands nothing back.
+    let lost = server.fly_canary(Duration::from_millis(50)).await.unwrap_err();
+    assert!(lost.to_string().starts_with("at 127.0.0.1:") && lost.is_late(), "{lost}");
+
+    let (ended, ()) = tokio::join!(newer.recv(), server.close());
+    let ended = ended.unwrap_err();
+    assert!(matches!(ended, SessionError::Closed { code: Some(1001), .. }), "{ended}");
+    for address in addresses {
+        assert!(TcpStream::connect(address).is_err(), "{address} still listens");
+    }
+}
+
+#[tokio::test]
+async fn each_listener_lets_pages_in_by_its_own_rule() {
+    let listed = || vec!["https://app.test".to_owned()];
+    let rules = [Origins::DoorAnd(listed()), Origins::Only(listed()), Origins::Any];
+    let (server, addresses) =
+        start_all(rules.map(|allow_origins| Settings { allow_origins, ..settings() }));
+    let ask_all = move || {
+        let pages = ["https://app.test", "http://here", "pilot://a", "https://other.test"];
+        addresses.map(|address| pages.map(|page| upgrade_of_a_page(address, page)))
+    };
+
+    let answers = tokio::task::spawn_blocking(ask_all).await.unwrap();
+    server.update(addresses.map(|_| settings()));
+    let afterwards = tokio::task::spawn_blocking(ask_all).await.unwrap();
+
+    let expected = [[101, 101, 101, 403], [101, 403, 403, 403], [101, 101, 101, 101]];
+    assert_eq!(answers, expected);
+    assert_eq!(afterwards, [[403, 101, 101, 403]; 3]);
+}
+
 #[tokio::test]
 async fn key_that_is_withdrawn_while_its_login_waits_opens_no_session() {
     let known = Arc::new(AtomicBool::new(true));

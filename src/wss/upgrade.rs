@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::client_address::{self, Client};
 use super::held::Held;
-use super::{Gate, Outcome, Settings};
+use super::{Gate, Origins, Outcome, Settings};
 
 /// The path of the WebSocket.
 const PATH: &str = "/v1/compat";
@@ -227,15 +227,27 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     response
 }
 
-/// Daemons send no Origin; a page's must be listed, one of the overlay's own, or the page's
-/// own host.
-fn origin_is_allowed(request: &Request<Incoming>, allowed: &[String]) -> bool {
+/// Daemons send no Origin; a page's must be one that the listener allows.
+fn origin_is_allowed(request: &Request<Incoming>, allowed: &Origins) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
+    let is_listed = |origins: &[String]| {
+        origin
+            .to_str()
+            .is_ok_and(|origin| origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)))
+    };
+    match allowed {
+        Origins::DoorAnd(origins) => origin_is_the_doors(request, origin) || is_listed(origins),
+        Origins::Only(origins) => is_listed(origins),
+        Origins::Any => true,
+    }
+}
+
+/// Whether a page is one of the overlay's own, or on the host that it asks.
+fn origin_is_the_doors(request: &Request<Incoming>, origin: &HeaderValue) -> bool {
     let Ok(origin) = origin.to_str() else { return false };
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
     let own = origin.split_once("://").is_some_and(|(_, authority)| {
         host.is_some_and(|host| !host.is_empty() && authority.eq_ignore_ascii_case(host))
     });
     own || origin.starts_with("pilot://")
-        || allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }

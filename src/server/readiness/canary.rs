@@ -94,6 +94,7 @@ impl Failure for wss::CanaryError {
             Self::Connect(_) => Landing::Connect,
             Self::Login(_) => Landing::Login,
             Self::Late(_) => Landing::Timeout,
+            Self::At { error, .. } => error.landing(),
             Self::Session(_) | Self::Send(_) | Self::Ended => Landing::Session,
         }
     }

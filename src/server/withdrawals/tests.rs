@@ -82,10 +82,10 @@ async fn key_that_is_removed_between_its_look_up_and_the_session_ends_the_sessio
     let table = Arc::new(Table::new(1, 1));
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
     let settings = wss::Settings::new(listener.address().unwrap());
+    let listeners = vec![(listener, settings)];
     let keys = Arc::new(Emptied { directory: directory.clone(), file });
     let sink = per_frame(|_, _| ());
-    let server =
-        wss::Server::serve(listener, settings, keys, sink, Arc::clone(&table), Arc::default());
+    let server = wss::Server::serve(listeners, keys, sink, Arc::clone(&table), Arc::default());
     let url = format!("ws://{}", server.addr().unwrap());
 
     let mut client = Client::connect(&Options::new(url, node, key)).await.unwrap();
