@@ -9,9 +9,10 @@
 //! - floor 7: [`cli`], the subcommands;
 //! - floor 6: [`server`], which binds, wires, runs and drains;
 //! - floor 5: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
-//! - floor 4: [`wss`] and [`udp`], the ways in;
+//! - floor 4: [`wss`], the way in for sessions;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
-//! - floor 2: [`peers`], [`directory`], [`cluster`], [`client`] and [`log_writer`];
+//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`directory`], [`cluster`],
+//!   [`client`] and [`log_writer`];
 //! - floor 1: [`net`], [`config`], [`metrics`] and [`key_file`];
 //! - floor 0: [`proto`] (decisions without IO), and of the crate `beacon-wire` [`wire`]
 //!   (bytes and values) and [`ids`].

@@ -51,7 +51,6 @@ pub struct Shard {
     endpoint_events: [AtomicU64; EVENTS],
     queued: AtomicU64,
     unqueued: AtomicU64,
-    kernel_dropped: AtomicU64,
     outbox_delays: [AtomicU64; OUTBOX_DELAYS.len() + 1],
     outbox_delay_ns: AtomicU64,
     drops: Drops,
@@ -74,7 +73,6 @@ impl Default for Shard {
             endpoint_events: zeros(),
             queued: AtomicU64::new(0),
             unqueued: AtomicU64::new(0),
-            kernel_dropped: AtomicU64::new(0),
             outbox_delays: zeros(),
             outbox_delay_ns: AtomicU64::new(0),
             drops: Drops::default(),
@@ -196,11 +194,6 @@ impl Shard {
         add(&self.outbox_delays[bucket(&OUTBOX_DELAYS, time)], 1);
         add(&self.outbox_delay_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
-
-    /// Datagrams that the kernel dropped before we could read them (SO_RXQ_OVFL).
-    pub fn kernel_dropped(&self, packets: u64) {
-        add(&self.kernel_dropped, packets);
-    }
 }
 
 /// All accounts of packets.
@@ -244,12 +237,6 @@ impl Traffic {
 
     fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
         self.shards.iter().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
-    }
-
-    /// Datagrams that the kernel dropped before we could read them.
-    #[must_use]
-    pub fn packets_kernel_dropped(&self) -> u64 {
-        self.sum(|shard| &shard.kernel_dropped)
     }
 
     /// Packets that came in over `from`.
@@ -395,11 +382,6 @@ impl Traffic {
             "pilot_beacon_packets_originated_dropped_total",
             "Packets of our own that never left.",
             self.sum(|s| &s.ours_dropped),
-        ));
-        families.push(single(
-            "pilot_beacon_udp_kernel_dropped_total",
-            "Datagrams that the kernel dropped before the relay read them.",
-            self.packets_kernel_dropped(),
         ));
         let wss = Transport::Wss.index();
         families.push(single(

@@ -76,10 +76,10 @@ impl Beacons {
         !listed.addresses.is_empty() && listed.addresses.contains(&address)
     }
 
-    /// Whether packets from this address come from a beacon.
-    pub(super) fn is_beacon(&self, address: SocketAddr) -> bool {
+    /// Whether accepted Syncs came from this address.
+    pub(super) fn is_source(&self, address: SocketAddr) -> bool {
         let sources = self.sources.load();
-        self.is_listed(address) || !sources.is_empty() && sources.contains(&address)
+        !sources.is_empty() && sources.contains(&address)
     }
 
     /// How many beacons have published nodes.

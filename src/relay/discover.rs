@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use ed25519_dalek::VerifyingKey;
 
+use super::buckets::Buckets;
 use super::departures::Departures;
-use super::udp::{Worker, back_to};
+use super::udp::{Batch, back_to};
 use super::{Relay, Switch};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
@@ -19,17 +20,17 @@ use crate::wire::beacon::{self, Discover};
 impl Relay {
     pub(super) fn discover(
         &self,
-        worker: &mut Worker,
+        buckets: &mut Buckets,
         discover: &Discover<'_>,
         datagram: &Datagram,
+        batch: &Batch<'_>,
         out: &mut Departures,
-        now: Instant,
-        shard: &Shard,
     ) {
+        let &Batch { rules, now, shard, .. } = batch;
         let whose = Whose { sender: discover.node, dest: None };
         let refused = if !self.switches.is_on(Switch::Discover) {
             Some(Drop::DiscoverOff)
-        } else if !worker.admits_question(datagram.from.ip(), &self.rules.load(), now) {
+        } else if !buckets.admits_question(datagram.from.ip(), rules, now) {
             Some(Drop::DiscoverLimited)
         } else {
             None
@@ -44,8 +45,8 @@ impl Relay {
             return shard.dropped_of(whose, reason, 1, now);
         }
         let claimed = match discover.node {
-            Some(node) => self.claim_by_discover(worker, node, discover, datagram, now, shard),
-            None => self.check_endpoint(worker, datagram, now),
+            Some(node) => self.claim_by_discover(node, discover, datagram, batch),
+            None => self.check_endpoint(datagram, batch),
         };
         if let Err(reason) = claimed {
             return shard.dropped_of(whose, reason, 1, now);
@@ -59,17 +60,15 @@ impl Relay {
     /// Follows the claim of a node that asks; an error where the question is not answered.
     fn claim_by_discover(
         &self,
-        worker: &Worker,
         node: NodeId,
         discover: &Discover<'_>,
         datagram: &Datagram,
-        now: Instant,
-        shard: &Shard,
+        batch: &Batch<'_>,
     ) -> Result<(), Drop> {
-        match self.claim(worker, node, datagram, discover.extended, now, shard) {
+        match self.claim(node, datagram, discover.extended, batch) {
             Ok(known_key) => {
                 if let Some(key) = discover.key {
-                    self.offer_key(node, PublicKey(*key), known_key, shard);
+                    self.offer_key(node, PublicKey(*key), known_key, batch.shard);
                 }
                 Ok(())
             }
@@ -83,14 +82,13 @@ impl Relay {
     /// shown before, where it has.
     pub(super) fn claim(
         &self,
-        worker: &Worker,
         node: NodeId,
         datagram: &Datagram,
         extended: bool,
-        now: Instant,
-        shard: &Shard,
+        batch: &Batch<'_>,
     ) -> Result<Option<PublicKey>, Drop> {
-        self.check_endpoint(worker, datagram, now)?;
+        let &Batch { now, shard, .. } = batch;
+        self.check_endpoint(datagram, batch)?;
         if self.has_session_elsewhere(node, now) {
             shard.endpoint(EndpointEvent::Held, 1);
             return Err(Drop::ClaimOfWssNode);
@@ -116,20 +114,16 @@ impl Relay {
     }
 
     /// Whether packets may be sent to where one came from (SPEC §6.4).
-    fn check_endpoint(
-        &self,
-        worker: &Worker,
-        datagram: &Datagram,
-        now: Instant,
-    ) -> Result<(), Drop> {
-        let (from, rules) = (datagram.from, self.rules.load());
+    fn check_endpoint(&self, datagram: &Datagram, batch: &Batch<'_>) -> Result<(), Drop> {
+        let &Batch { socket, rules, now, .. } = batch;
+        let from = datagram.from;
         let forbidden = !endpoint::is_possible(from, rules.loopback)
             || self.beacons.is_listed(from)
             || rules.own.contains(&from);
         if forbidden {
             return Err(Drop::ForbiddenEndpoint);
         }
-        match self.is_own_socket(worker.address(), from, datagram.to, now) {
+        match self.is_own_socket(socket.address(), from, datagram.to, now) {
             Locality::Foreign => Ok(()),
             // Such an endpoint would make the relay talk to itself.
             Locality::Local => Err(Drop::ForbiddenEndpoint),

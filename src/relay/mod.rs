@@ -5,6 +5,7 @@
 //! end. Discover, punch and Sync packets are meant for the relay and answered here.
 
 mod beacons;
+mod buckets;
 mod canary;
 mod cluster;
 mod departures;
@@ -35,11 +36,11 @@ use crate::proto::translators::Translators;
 use crate::wire::beacon::DecodeError;
 
 pub use beacons::Beacons;
-pub use canary::{Canary, SECRET as CANARY_SECRET};
+pub use buckets::Buckets;
+pub use canary::script as canary_script;
 pub use notify::{NotNotified, Notified};
 pub use punch::{GrantQueue, PunchRules};
 pub use switches::{NoSwitch, Switch, Switches};
-pub use udp::Worker;
 
 /// A node's session here.
 pub type Session = crate::peers::Session<NodeId>;
@@ -81,8 +82,6 @@ pub struct Relay {
     /// The other relays, where there are some.
     cluster: Option<Arc<Cluster>>,
     punches: punch::Punches,
-    /// Whose datagrams are answered past everything.
-    canaries: canary::Canaries,
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
     local: Arc<LocalAddresses>,
@@ -96,8 +95,8 @@ impl std::fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// A router over these sockets, of which there is at least one; each is also received
-    /// from by a [`Worker`].
+    /// A router that sends over these sockets, of which there is at least one; what they receive
+    /// is handed to it as a [`DatagramSink`](crate::udp::DatagramSink).
     #[must_use]
     pub fn new(
         table: Arc<Table<NodeId>>,
@@ -125,7 +124,6 @@ impl Relay {
             notices: notify::Notices::default(),
             local,
             switches: Arc::default(),
-            canaries: canary::Canaries::default(),
         });
         if let Some(cluster) = &relay.cluster {
             let weak = Arc::downgrade(&relay);

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::buckets::Buckets;
 use super::departures::{Departures, Target};
-use super::udp::Worker;
-use super::{Relay, Switch};
+use super::udp::Batch;
+use super::{Relay, Rules, Switch};
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
@@ -84,14 +85,14 @@ struct Sides {
 impl Relay {
     pub(super) fn punch(
         &self,
-        worker: &mut Worker,
+        buckets: &mut Buckets,
         request: &PunchRequest,
         datagram: &Datagram,
+        batch: &Batch<'_>,
         out: &mut Departures,
-        now: Instant,
-        shard: &Shard,
     ) {
-        match self.judge_punch(worker, request, datagram, now, shard) {
+        let &Batch { now, shard, .. } = batch;
+        match self.judge_punch(buckets, request, datagram, batch) {
             Ok(Some(sides)) => self.arrange(&sides, out, now, shard),
             Ok(None) => {}
             Err(reason) => {
@@ -104,26 +105,26 @@ impl Relay {
     /// Both sides, where the punch may take place now; `None` where that takes a signature.
     fn judge_punch(
         &self,
-        worker: &mut Worker,
+        buckets: &mut Buckets,
         request: &PunchRequest,
         datagram: &Datagram,
-        now: Instant,
-        shard: &Shard,
+        batch: &Batch<'_>,
     ) -> Result<Option<Sides>, Drop> {
+        let &Batch { rules, now, shard, .. } = batch;
         if !self.switches.is_on(Switch::Punch) {
             return Err(Drop::PunchOff);
         }
-        let (source, rules) = (datagram.from.ip(), self.rules.load());
+        let source = datagram.from.ip();
         let allowed = rules.punch.allow.contains(source);
-        // The worker's own bucket first: a flood must not make the threads wait for a lock.
-        if !allowed && !worker.admits_question(source, &rules, now) {
+        // The thread's own bucket first: a flood must not make the threads wait for a lock.
+        if !allowed && !buckets.admits_question(source, rules, now) {
             return Err(Drop::DiscoverLimited);
         }
         if !allowed && !self.take_from_source(Client::of(source, &rules.translators), now) {
             return Err(Drop::PunchSourceLimited);
         }
         if self.switches.is_on(Switch::Discover) {
-            self.claim(worker, request.requester, datagram, false, now, shard)?;
+            self.claim(request.requester, datagram, false, batch)?;
         } else if !self.table.sender(request.requester, datagram.from, now).is_endpoint {
             // A punch would make or move the endpoint, as a Discover does.
             return Err(Drop::DiscoverOff);
@@ -138,7 +139,7 @@ impl Relay {
                 Ok(None)
             }
             None if rules.punch.require_grant => Err(Drop::PunchWithoutGrant),
-            None => self.take_from_all(allowed, now).map(|()| Some(sides)),
+            None => self.take_from_all(allowed, rules, now).map(|()| Some(sides)),
         }
     }
 
@@ -146,8 +147,8 @@ impl Relay {
         self.punches.sources.lock().of(&source, now).take(SOURCE_RATE, 1, now)
     }
 
-    fn take_from_all(&self, allowed: bool, now: Instant) -> Result<(), Drop> {
-        if allowed || self.punches.all.lock().take(self.rules.load().punch.rate, 1, now) {
+    fn take_from_all(&self, allowed: bool, rules: &Rules, now: Instant) -> Result<(), Drop> {
+        if allowed || self.punches.all.lock().take(rules.punch.rate, 1, now) {
             Ok(())
         } else {
             Err(Drop::PunchRateLimited)
@@ -187,6 +188,7 @@ impl Relay {
     async fn verify(&self, pending: Pending) {
         let Pending { request: PunchRequest { requester, target, .. }, grant, allowed } = pending;
         let known = self.directory.lookup(target).await;
+        let rules = self.rules.load();
         let now = Instant::now();
         let shard = self.traffic.shard();
         let whose = Whose::packet(requester, target);
@@ -204,7 +206,7 @@ impl Relay {
         let verdict = match key {
             Some(key) if grant_holds(requester, target, &grant, &key) => Ok(()),
             // Without a key nobody can tell: the grant counts for nothing, for or against.
-            None if !self.rules.load().punch.require_grant => self.take_from_all(allowed, now),
+            None if !rules.punch.require_grant => self.take_from_all(allowed, &rules, now),
             Some(_) | None => Err(Drop::GrantInvalid),
         };
         match verdict {

@@ -36,7 +36,7 @@ use crate::log_writer::LogWriter;
 use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
 use crate::peers::Table;
-use crate::relay::{Beacons, Relay};
+use crate::relay::{self, Beacons, Relay};
 use crate::udp;
 use crate::wire::Frames;
 use crate::wss::{self, FrameSink, Session};
@@ -186,6 +186,7 @@ impl Server {
         let (admin, admin_address) =
             patience.bind(|| bind::admin(&mut inherited.admin, &config)).await?;
         let udp_address = sockets.first().expect("at least one was opened").address();
+        let receiving = sockets.clone();
 
         let traffic = Arc::<Traffic>::default();
         let table = Table::<NodeId>::new(config.max_peers, config.max_nodes);
@@ -215,7 +216,7 @@ impl Server {
             // Before anybody comes.
             table.watch();
         }
-        let threads = udp::Threads::start(&relay).map_err(StartError::Thread)?;
+        let threads = udp::Threads::start(&receiving, &relay).map_err(StartError::Thread)?;
         let wss = Arc::new(wss::Server::serve(
             vec![(listener, settings::wss(&config))],
             Arc::new(directory.clone()),
@@ -308,7 +309,7 @@ impl Server {
             Part::start(joining)
         });
 
-        let udp_canary = udp::Canary::new(&relay, udp_sockets);
+        let udp_canary = udp::Canary::new(&threads, udp_sockets, relay::canary_script);
         vitals.start(&mut tasks, &wss, udp_canary, reloader.config()).await;
         tasks.spawn("service manager", Arc::clone(&service).keep_telling());
         phase.send_replace(Phase::Running);

@@ -1,5 +1,4 @@
-//! The relay's own client at its own UDP sockets: asks for its address and sends itself a
-//! packet, as a node would.
+//! The relay's own client at its own UDP sockets: says what a client of their sink would say.
 //!
 //! Each attempt is from a port of its own, which the kernel may give to another thread: a
 //! datagram may be lost, and a thread that hangs is seen by its [turns](super::Turns).
@@ -13,13 +12,17 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use crate::ids::NodeId;
+use super::expected::{Caller, Exchange};
+use super::threads::{Shared, Threads};
 use crate::net::bind::is_missing;
-use crate::relay::{self, Relay};
-use crate::wire::beacon::{self, Packet};
 
-/// The id that its packet has. It takes it from nobody: nothing is registered.
-const NODE: NodeId = NodeId::new(u32::MAX).expect("not 0");
+/// Bytes of the secret that is in each packet of one attempt.
+pub const SECRET: usize = 32;
+
+/// What a client says from an address, one packet after the other, and what it is answered; each
+/// packet holds the secret. Those that a thread comes to late go to the sink like anybody's: they
+/// must change nothing there.
+pub type Script = fn(SocketAddr, &[u8; SECRET]) -> Vec<Exchange>;
 
 /// Time for one attempt; a flight has several.
 const ATTEMPT: Duration = Duration::from_millis(500);
@@ -79,7 +82,8 @@ pub enum Sockets {
 /// Makes flights; one at a time.
 #[derive(Debug)]
 pub struct Canary {
-    relay: Arc<Relay>,
+    shared: Arc<Shared>,
+    script: Script,
     /// Where the sockets are reached, in the order in which that is tried.
     ways: Vec<SocketAddr>,
     sockets: Sockets,
@@ -90,10 +94,10 @@ pub struct Canary {
 }
 
 impl Canary {
-    /// The canary of this relay's sockets.
+    /// The canary of the sockets that these threads receive from.
     #[must_use]
-    pub fn new(relay: &Arc<Relay>, sockets: Sockets) -> Self {
-        let bound = relay.udp_address();
+    pub fn new(threads: &Threads, sockets: Sockets, script: Script) -> Self {
+        let bound = threads.address();
         let ip = bound.ip();
         let ips: &[IpAddr] = match ip {
             IpAddr::V4(ip) if ip.is_unspecified() => &[IpAddr::V4(Ipv4Addr::LOCALHOST)],
@@ -111,7 +115,8 @@ impl Canary {
         };
         let ways = ips.iter().map(at).collect();
         Self {
-            relay: Arc::clone(relay),
+            shared: Arc::clone(threads.shared()),
+            script,
             ways,
             sockets,
             may_be_away: sockets != Sockets::Opened && !ip.is_unspecified(),
@@ -119,12 +124,12 @@ impl Canary {
         }
     }
 
-    /// Does all that a node does, within `limit`; the time that it took when it went well.
+    /// Does all that a client does, within `limit`; the time that it took when it went well.
     ///
     /// # Errors
     /// It was not served.
     pub async fn there_and_back(&self, limit: Duration) -> Result<Duration, CanaryError> {
-        let dropped_before = self.relay.kernel_dropped();
+        let dropped_before = self.shared.kernel_dropped();
         let error = match self.attempts(limit).await {
             Ok(took) => {
                 self.has_come_back.store(true, Ordering::Relaxed);
@@ -134,7 +139,7 @@ impl Canary {
         };
         let has_come_back = self.has_come_back.load(Ordering::Relaxed);
         let circumstances = Circumstances {
-            dropped: self.relay.kernel_dropped().saturating_sub(dropped_before),
+            dropped: self.shared.kernel_dropped().saturating_sub(dropped_before),
             may_be_away: self.may_be_away,
             may_be_elsewhere: self.sockets == Sockets::HandedOver && !has_come_back,
         };
@@ -170,25 +175,14 @@ impl Canary {
     async fn attempt(&self, way: SocketAddr) -> io::Result<()> {
         let socket = UdpSocket::bind(SocketAddr::new(way.ip(), 0)).await?;
         let address = socket.local_addr()?;
-        let mut secret = [0; relay::CANARY_SECRET];
+        let mut secret = [0; SECRET];
         getrandom::fill(&mut secret)?;
-        let canary = relay::Canary { address, secret };
-        self.relay.expect_canary(canary, Instant::now());
-
-        let mut question = Vec::new();
-        // Nobody's: or a thread that comes to it much later would make a node of it.
-        beacon::encode_address_question(&mut question);
-        question.extend_from_slice(&secret);
-        let mut expected = Vec::new();
-        beacon::encode_discover_reply(address, &mut expected);
-        exchange(&socket, way, &question, &expected).await?;
-
-        let mut packet = Vec::new();
-        beacon::encode_relay(NODE, NODE, &secret, &mut packet);
-        let mut delivered = beacon::deliver_header(NODE).to_vec();
-        delivered.extend_from_slice(&secret);
-        exchange(&socket, way, &packet, &delivered).await?;
-        self.relay.dismiss_canary(&canary, Instant::now());
+        let caller = Arc::new(Caller { address, exchanges: (self.script)(address, &secret) });
+        self.shared.canaries.expect(&caller, Instant::now());
+        for Exchange { packet, answer } in &caller.exchanges {
+            exchange(&socket, way, packet, answer).await?;
+        }
+        self.shared.canaries.dismiss(&caller, Instant::now());
         Ok(())
     }
 }
@@ -232,7 +226,6 @@ async fn exchange(
     packet: &[u8],
     expected: &[u8],
 ) -> io::Result<()> {
-    debug_assert!(!matches!(beacon::decode(packet), Ok(Packet::Deliver(_)) | Err(_)));
     socket.send_to(packet, way).await?;
     let mut buffer = [0; LONGEST];
     loop {

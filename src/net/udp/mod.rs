@@ -91,6 +91,12 @@ impl Received {
         self.datagrams.iter().map(|datagram| (datagram, self.bytes(datagram)))
     }
 
+    /// Forgets the datagrams of the last call that are not to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Datagram, &[u8]) -> bool) {
+        let Self { buffer, datagrams, .. } = self;
+        datagrams.retain(|datagram| keep(datagram, bytes_of(buffer, datagram)));
+    }
+
     /// The bytes of one datagram of the last call.
     ///
     /// # Panics
@@ -101,9 +107,13 @@ impl Received {
     }
 
     fn bytes(&self, datagram: &Datagram) -> &[u8] {
-        let place = datagram.start..datagram.start + datagram.length;
-        self.buffer.get(place).expect("a datagram lies inside of its slot")
+        bytes_of(&self.buffer, datagram)
     }
+}
+
+fn bytes_of<'a>(buffer: &'a [u8], datagram: &Datagram) -> &'a [u8] {
+    let place = datagram.start..datagram.start + datagram.length;
+    buffer.get(place).expect("a datagram lies inside of its slot")
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
 use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
 use crate::proto::translators::testing::translators;
+use crate::udp::DatagramSink as _;
 use crate::wire::websocket::Opcode;
 
 mod canary;
@@ -31,6 +32,8 @@ struct Wire {
     full: AtomicBool,
     /// The next send is a bug.
     broken: AtomicBool,
+    /// The next look at its address is a bug.
+    lost: AtomicBool,
 }
 
 impl Datagrams for Wire {
@@ -52,13 +55,14 @@ impl Datagrams for Wire {
     }
 
     fn address(&self) -> SocketAddr {
+        assert!(!self.lost.swap(false, Ordering::Relaxed), "a bug");
         SocketAddr::from(([192, 0, 2, 1], 9001))
     }
 }
 
 struct Fixture {
     relay: Arc<Relay>,
-    worker: Worker,
+    buckets: Buckets,
     wire: Arc<Wire>,
     // Grants that nobody verifies here.
     _grants: GrantQueue,
@@ -87,8 +91,13 @@ impl Fixture {
         let beacons = Beacons::new(false, Translators::default());
         let (relay, grants) =
             Relay::new(table, traffic, directory.unwrap(), sockets, rules(), beacons, cluster);
-        let worker = relay.workers().next().unwrap();
-        Self { relay, worker, wire, _grants: grants }
+        let buckets = relay.worker(relay.sockets.len());
+        Self { relay, buckets, wire, _grants: grants }
+    }
+
+    /// Routes one batch.
+    fn receive(&mut self, packets: &[(SocketAddr, &[u8])], now: Instant) {
+        self.relay.datagrams(&mut self.buckets, &*self.wire, &Received::of(packets), now);
     }
 
     /// Routes one batch, and returns the packets that leave, each with its destination.
@@ -97,7 +106,7 @@ impl Fixture {
         packets: &[(SocketAddr, &[u8])],
         now: Instant,
     ) -> Vec<(SocketAddr, Vec<u8>)> {
-        self.relay.route_datagrams(&mut self.worker, &Received::of(packets), now);
+        self.receive(packets, now);
         let runs = std::mem::take(&mut *self.wire.runs.lock());
         runs.into_iter()
             .flat_map(|(to, packets)| packets.into_iter().map(move |packet| (to, packet)))
@@ -325,7 +334,7 @@ fn batch_leaves_in_one_run_for_each_destination_and_each_flow_in_its_order() {
     }
     let packets: Vec<_> = (0..8).map(|n| (at(10 + n), packet(9, 1 + n % 2, &[n]))).collect();
     let batch: Vec<_> = packets.iter().map(|(from, packet)| (*from, &**packet)).collect();
-    relay.relay.route_datagrams(&mut relay.worker, &Received::of(&batch), now);
+    relay.receive(&batch, now);
     let runs = std::mem::take(&mut *relay.wire.runs.lock());
     let of = |numbers: [u8; 4]| numbers.map(|n| delivery(9, &[n])).to_vec();
     assert_eq!(runs, [(at(1), of([0, 2, 4, 6])), (at(2), of([1, 3, 5, 7]))]);
@@ -387,10 +396,9 @@ fn clients_behind_one_translator_have_discovers_and_punches_of_their_own() {
 fn address_whose_ports_are_forged_was_answered_at_its_full_rate_by_each_thread() {
     let (mut relay, now) = (Fixture::with_sockets(20), Instant::now());
     relay.relay.update(Rules { discover: Rate::per_second(400), ..rules() });
-    let workers: Vec<_> = relay.relay.workers().collect();
     let mut answered = 0;
-    for worker in workers {
-        relay.worker = worker;
+    for _ in 0..20 {
+        relay.buckets = relay.relay.worker(20);
         answered += (1..=100)
             .filter(|port| {
                 let from = SocketAddr::new(at(1).ip(), *port);

@@ -61,9 +61,12 @@ fn panic_in_a_batch_of_datagrams_loses_nothing_that_it_had_queued() {
     let datagrams: Vec<_> = packets.iter().map(|packet| (at(12), &packet[..])).collect();
     let received = Received::of(&datagrams);
     let relay = Arc::clone(&fixture.relay);
-    let mut worker = relay.workers().next().unwrap();
+    let mut buckets = relay.worker(1);
 
-    Receivers::after(&fixture, || relay.route_datagrams(&mut worker, &received, Instant::now()));
+    let wire = Arc::clone(&fixture.wire);
+    Receivers::after(&fixture, || {
+        relay.datagrams(&mut buckets, &*wire, &received, Instant::now());
+    });
 }
 
 #[test]
@@ -111,23 +114,18 @@ fn panic_in_a_batch_of_another_relay_loses_nothing_that_it_had_queued() {
 fn panic_in_the_middle_of_a_batch_left_the_rest_of_it_in_no_count() {
     let mut fixture = Fixture::new();
     let _receivers = Receivers::of(&mut fixture);
-    let secret = [7; CANARY_SECRET];
-    fixture.relay.expect_canary(Canary { address: at(50), secret }, Instant::now());
-    // It is answered at once, by a socket that panics.
-    let of_canary = packet(50, 33, &secret);
+    // Whether it comes from the socket itself is asked of a socket that panics.
+    let asks = discover(50);
     let packets = [32, 33, 33].map(|dest| packet(12, dest, b"x"));
     let [routed, pending, behind] = packets.each_ref().map(|packet| (at(12), &packet[..]));
-    let received = Received::of(&[routed, pending, (at(50), &of_canary), behind, behind]);
-    let relay = Arc::clone(&fixture.relay);
-    let mut worker = relay.workers().next().unwrap();
-    fixture.wire.broken.store(true, Ordering::Relaxed);
+    let received = Received::of(&[routed, pending, (at(50), &asks), behind, behind]);
+    fixture.wire.lost.store(true, Ordering::Relaxed);
 
-    let batch = || relay.route_datagrams(&mut worker, &received, Instant::now());
-    assert!(catch_unwind(AssertUnwindSafe(batch)).is_err());
+    assert!(batch_panics(&fixture, &received));
 
     let traffic = &fixture.relay.traffic;
     assert_eq!(traffic.packets_out(Transport::Wss), (1, 0));
-    assert_eq!(fixture.dropped(Drop::Failed), 3, "the pending one, and two behind the panic");
+    assert_eq!(fixture.dropped(Drop::Failed), 4, "the pending one, the panic, and two behind it");
     assert_eq!(traffic.unaccounted(), 0);
 }
 
@@ -138,14 +136,19 @@ fn panic_while_sending_left_what_was_to_be_sent_in_no_count() {
     let whole = packet(12, 33, b"x");
     let question = discover(0);
     let received = Received::of(&[(at(12), &whole), (at(12), &question), (at(12), &whole)]);
-    let relay = Arc::clone(&fixture.relay);
-    let mut worker = relay.workers().next().unwrap();
     fixture.wire.broken.store(true, Ordering::Relaxed);
 
-    let batch = || relay.route_datagrams(&mut worker, &received, Instant::now());
-    assert!(catch_unwind(AssertUnwindSafe(batch)).is_err());
+    assert!(batch_panics(&fixture, &received));
 
     let traffic = &fixture.relay.traffic;
     assert_eq!((fixture.dropped(Drop::Failed), traffic.packets_originated_dropped()), (2, 1));
     assert_eq!(traffic.unaccounted(), 0);
+}
+
+fn batch_panics(fixture: &Fixture, received: &Received) -> bool {
+    let mut buckets = fixture.relay.worker(1);
+    let batch = || {
+        fixture.relay.datagrams(&mut buckets, &*fixture.wire, received, Instant::now());
+    };
+    catch_unwind(AssertUnwindSafe(batch)).is_err()
 }
