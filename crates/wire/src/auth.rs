@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::hex::Hex;
 use crate::ids::{NodeId, PublicKey};
 
 /// Longest reply that is read before authentication, in bytes (SPEC §4.2).
@@ -82,7 +83,7 @@ pub struct Nonce(pub [u8; 32]);
 
 impl fmt::Display for Nonce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

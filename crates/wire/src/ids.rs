@@ -9,6 +9,8 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::hex::{self, Hex};
+
 /// Id of a node of the overlay; 0 is never valid (SPEC §1).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct NodeId(NonZeroU32);
@@ -91,7 +93,7 @@ pub struct RelayId(pub PublicKey);
 
 impl fmt::Display for RelayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0.0).fmt(f)
     }
 }
 
@@ -106,15 +108,9 @@ impl FromStr for RelayId {
 
     /// Reads 64 hex digits, or the base64 that public keys are written in elsewhere.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return text.parse().map(Self);
-        }
-        let mut key = [0; 32];
-        for (byte, at) in key.iter_mut().zip((0..64).step_by(2)) {
-            let digits = text.get(at..at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
-            *byte = digits.ok_or(InvalidPublicKey::NotBase64)?;
-        }
-        Ok(Self(PublicKey(key)))
+        let hex = Some(text).filter(|text| text.len() == 64).and_then(hex::decode);
+        let key = hex.and_then(|bytes| bytes.try_into().ok());
+        key.map_or_else(|| text.parse().map(Self), |key| Ok(Self(PublicKey(key))))
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //!
+//! - [`name`]: the name of a peer of any door;
 //! - [`ids`]: node ids, beacon ids, relay ids and public keys;
 //! - [`auth`], [`beacon`] and [`registry`]: the Pilot protocol's login, packets and registry;
 //! - [`websocket`]: framing of RFC 6455;
@@ -16,8 +17,10 @@ pub mod auth;
 pub mod beacon;
 pub mod cluster;
 mod frames;
+mod hex;
 pub mod ids;
 pub mod mark;
+pub mod name;
 pub mod percent;
 pub mod registry;
 pub mod websocket;

@@ -128,7 +128,7 @@ fn hash<I: Name>(id: &I) -> u64 {
     id.write(&mut name);
     let length = u8::try_from(name.len()).expect("an id has 64 bytes at most");
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    [I::REALM, length].into_iter().chain(name).fold(0xcbf2_9ce4_8422_2325, fnv)
+    [id.realm(), length].into_iter().chain(name).fold(0xcbf2_9ce4_8422_2325, fnv)
 }
 
 const fn mix(mut x: u64) -> u64 {

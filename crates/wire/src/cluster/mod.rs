@@ -8,6 +8,7 @@ use std::fmt::{Debug, Display};
 use std::hash::Hash;
 
 use crate::ids::{NodeId, PublicKey, RelayId};
+use crate::name::Realm;
 
 mod packets;
 mod reader;
@@ -51,25 +52,42 @@ mod kind {
 
 /// What names a peer on the cluster's wire.
 pub trait Name: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static {
-    /// The name space that the ids belong to.
-    const REALM: u8;
+    /// The name space that the id belongs to.
+    fn realm(&self) -> u8;
 
     /// Appends the id's bytes, at most [`MAX_ID`].
     fn write(&self, to: &mut Vec<u8>);
 
-    /// Reads an id from all of its bytes.
-    fn read(bytes: &[u8]) -> Option<Self>;
+    /// Reads an id from all of its bytes; `None` where the realm, or an id of this length in
+    /// it, is unknown: the frame is skipped.
+    ///
+    /// # Errors
+    /// Bytes that are no id of a realm that is known.
+    fn read(realm: u8, bytes: &[u8]) -> Result<Option<Self>, InvalidId>;
 }
 
-impl Name for NodeId {
-    const REALM: u8 = 0;
+/// Bytes that are no id in their realm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the bytes are no id of their realm")]
+pub struct InvalidId;
 
+impl Name for NodeId {
+    #[inline]
+    fn realm(&self) -> u8 {
+        Realm::PILOT.0
+    }
+
+    #[inline]
     fn write(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(&self.number().to_be_bytes());
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
-        Self::new(u32::from_be_bytes(bytes.try_into().ok()?))
+    fn read(realm: u8, bytes: &[u8]) -> Result<Option<Self>, InvalidId> {
+        if realm != Realm::PILOT.0 {
+            return Ok(None);
+        }
+        let bytes = bytes.try_into().map_err(|_| InvalidId)?;
+        Self::new(u32::from_be_bytes(bytes)).map(Some).ok_or(InvalidId)
     }
 }
 
@@ -456,7 +474,7 @@ fn put<I: Name>(kind: u8, id: &I, batch: &mut Vec<u8>, fields: impl FnOnce(&mut 
 }
 
 fn put_id<I: Name>(id: &I, body: &mut Vec<u8>) {
-    body.extend([I::REALM, 0]);
+    body.extend([id.realm(), 0]);
     let at = body.len();
     id.write(body);
     let length = u8::try_from(body.len() - at).expect("an id has 64 bytes at most");

@@ -1,6 +1,6 @@
 //! Reads the fields of a frame, one after the other.
 
-use super::{DecodeError, MAX_ID, Name, Standing, Takeover};
+use super::{DecodeError, InvalidId, MAX_ID, Name, Standing, Takeover};
 
 /// The bytes that are left of a frame, or of a batch.
 #[derive(Clone, Debug)]
@@ -67,17 +67,14 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// An id; `None` where it belongs to another realm.
+    /// An id; `None` where it is not known.
     pub(super) fn id<I: Name>(&mut self) -> Result<Option<I>, DecodeError> {
         let (realm, length) = (self.u8()?, usize::from(self.u8()?));
         let bytes = self.bytes(length)?;
         if length > MAX_ID {
             return Err(self.bad_field());
         }
-        if realm != I::REALM {
-            return Ok(None);
-        }
-        I::read(bytes).map(Some).ok_or_else(|| self.bad_field())
+        I::read(realm, bytes).map_err(|InvalidId| self.bad_field())
     }
 
     pub(super) fn standing(&mut self) -> Result<Standing, DecodeError> {
