@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::file::contents;
+use super::small_file::contents;
 use super::table::settings;
 use super::value::SharedName;
 use super::{ClusterName, Error, HostPort, Invalid, Layers, NatsServers, Secret};

@@ -1,33 +1,16 @@
 //! The configuration file: TOML, whose keys are the flags with underscores.
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::layers::Given;
+use super::given::Given;
 use super::secret::shown;
+use super::small_file::contents;
 use super::{Error, Origin, Place, all_settings};
-use crate::wire::mark::MARK;
-
-/// Largest file that a setting can name and that is read here, in bytes.
-const MAX_FILE: u64 = 1_048_576;
 
 /// Least likeness, from 0 to 1, at which a known key is offered for an unknown one.
 const LEAST_LIKENESS: f64 = 0.7;
-
-/// Reads a whole file of at most [`MAX_FILE`] bytes, and no endless one.
-pub(super) fn contents(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    if File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
-        return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
-    }
-    if text.starts_with(MARK) {
-        text.drain(..MARK.len());
-    }
-    Ok(text)
-}
 
 /// What the file says; `named_by` is who named it.
 pub(super) fn read(path: &Path, named_by: Origin) -> Result<Vec<(&'static str, Given)>, Error> {

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::variable;
+use super::given::Given;
 use super::secret::shown;
 use super::surroundings::DEFAULT_MAX_PEERS;
 use super::table::Setting;
@@ -22,13 +23,6 @@ use super::{Error, Flags, Invalid, IpNet, Origin, Place, Surroundings, all_setti
 pub struct Layers {
     given: BTreeMap<&'static str, Given>,
     most_peers: usize,
-}
-
-/// What was said last about one setting. Debugged, it does not say what, which can be secret.
-#[derive(Clone)]
-pub(super) struct Given {
-    pub(super) items: Vec<String>,
-    pub(super) origin: Origin,
 }
 
 impl Layers {
@@ -169,12 +163,6 @@ impl Layers {
             Kind::Number => text?.parse::<i64>().ok()?.into(),
             Kind::Text => shown(setting.key, text?).into_owned().into(),
         })
-    }
-}
-
-impl fmt::Debug for Given {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Given").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 

@@ -9,10 +9,13 @@ mod cluster;
 mod error;
 mod file;
 mod flags;
+mod given;
+mod hidden;
 mod layers;
 mod loaded;
 mod registry;
 mod secret;
+mod small_file;
 mod surroundings;
 mod table;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::file::contents;
+use super::small_file::contents;
 use super::table::settings;
 use super::{Error, Fingerprint, HostPort, Layers, Secret};
 

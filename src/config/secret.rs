@@ -5,13 +5,11 @@ use std::fmt;
 use std::path::Path;
 
 use super::NatsServers;
-use super::file::contents;
+use super::hidden::hidden;
+use super::small_file::contents;
 
 /// Shortest secret that relays or operators share, in bytes: 16 random ones cannot be guessed.
 const LEAST: usize = 16;
-
-/// Stands where a user and a password were.
-pub(super) const HIDDEN: &str = "***";
 
 /// A text that is never shown.
 #[derive(Clone, Eq, PartialEq)]
@@ -59,18 +57,6 @@ pub(crate) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
         hidden(text)
     } else {
         Cow::Borrowed(text)
-    }
-}
-
-/// A URL without its user and password.
-///
-/// Of what is no URL it hides too much, such as all but the last of several, rather than a
-/// part of a password that has an `@` or a comma in it.
-pub(super) fn hidden(url: &str) -> Cow<'_, str> {
-    let Some((before, host)) = url.rsplit_once('@') else { return Cow::Borrowed(url) };
-    match before.split_once("://") {
-        Some((scheme, _)) => Cow::Owned(format!("{scheme}://{HIDDEN}@{host}")),
-        None => Cow::Owned(format!("{HIDDEN}@{host}")),
     }
 }
 

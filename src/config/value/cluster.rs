@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::address::HostPort;
 use super::name::is_host_name;
 use super::{Invalid, Text};
-use crate::config::secret::{HIDDEN, hidden};
+use crate::config::hidden::{HIDDEN, hidden};
 use crate::ids::RelayId;
 
 /// Longest name of a cluster, in bytes.
