@@ -14,8 +14,8 @@
 //! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`directory`], [`cluster`],
 //!   [`client`] and [`log_writer`];
 //! - floor 1: [`net`], [`config`], [`metrics`] and [`key_file`];
-//! - floor 0: [`proto`] (decisions without IO), and of the crate `beacon-wire` [`wire`]
-//!   (bytes and values) and [`ids`].
+//! - floor 0: the crates `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`,
+//!   [`wire`] (bytes and values) with its [`ids`].
 
 pub mod admin;
 pub mod cli;
@@ -29,11 +29,11 @@ pub mod log_writer;
 pub mod metrics;
 pub mod net;
 pub mod peers;
-pub mod proto;
 pub mod relay;
 pub mod server;
 pub mod udp;
 pub mod wss;
 
+pub use beacon_proto as proto;
 pub use beacon_wire as wire;
 pub use beacon_wire::ids;

@@ -19,6 +19,8 @@ mod small_file;
 mod surroundings;
 mod table;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod value;
 mod warning;

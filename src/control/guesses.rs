@@ -170,7 +170,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::proto::translators::testing::translators;
+    use crate::config::testing::translators;
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()

@@ -179,7 +179,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::translators::testing::translators;
+    use crate::config::testing::translators;
 
     #[test]
     fn connections_behind_one_translator_wait_in_networks_of_their_own() {

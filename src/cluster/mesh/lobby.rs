@@ -70,7 +70,7 @@ impl Drop for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::translators::testing::translators;
+    use crate::config::testing::translators;
 
     #[test]
     fn oldest_of_the_busiest_network_gives_way() {

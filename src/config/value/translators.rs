@@ -27,7 +27,7 @@ impl Value for Translators {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::translators::testing::translators;
+    use crate::config::testing::translators;
 
     fn read(text: &str) -> Result<Translators, String> {
         Translators::read(&[text.to_owned()]).map_err(|Invalid(reason)| reason)

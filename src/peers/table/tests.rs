@@ -4,12 +4,12 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::*;
+use crate::config::testing::translators;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Origin;
 use crate::net::Stream;
 use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
-use crate::proto::translators::testing::translators;
 use crate::wire::websocket::Opcode;
 
 #[derive(Debug)]

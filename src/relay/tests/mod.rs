@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::PunchAllow;
+use crate::config::testing::translators;
 use crate::directory::Settings;
 use crate::ids::PublicKey;
 use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
 use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
-use crate::proto::translators::testing::translators;
 use crate::udp::DatagramSink as _;
 use crate::wire::websocket::Opcode;
 

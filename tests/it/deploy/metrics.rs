@@ -42,10 +42,14 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("cluster_nacks_sent_total", "src/relay/tests/cluster.rs", "nacks_sent.value(), 1"),
     ("cluster_panics_total", "src/cluster/nats/tests/failures.rs", "panics.value() == 1"),
     ("cluster_rejects_total", "src/cluster/mesh/tests/lanes.rs", "(Reject::Malformed), before + 1"),
-    ("cluster_takeovers_total", "src/proto/presence/tests/takeovers.rs", "unproved), (3, 0)"),
+    (
+        "cluster_takeovers_total",
+        "crates/proto/src/presence/tests/takeovers.rs",
+        "unproved), (3, 0)",
+    ),
     (
         "cluster_unproved_takeovers_total",
-        "src/proto/presence/tests/takeovers.rs",
+        "crates/proto/src/presence/tests/takeovers.rs",
         "unproved), (0, 3)",
     ),
     ("cluster_waiting_bytes", "src/cluster/nats/tests/outage.rs", "outbox.bytes() == 0"),

@@ -1,0 +1,440 @@
+//! Presence: which relay of a cluster has a node.
+//!
+//! Each id has a home and a spare among the members (`members`). A relay that has a node
+//! claims it there (`owner`); a home grants, refuses and tells who was replaced (`home`,
+//! `registry`); a relay that wants to reach a node asks its home (`lookups`). What needs
+//! an answer is said again until it comes (`statements`); a change of the members makes
+//! every relay claim anew what has another home now (`changes`).
+//!
+//! Sans-IO: after every input the caller drains [`Presence::poll_transmit`] and
+//! [`Presence::poll_event`], and calls [`Presence::timeout`] at [`Presence::poll_timeout`].
+//! Frames may be lost, late and out of order; only [`Frame::Draining`] is said once, so the
+//! caller loses nothing of a link that stands, and hears nothing of one before `joined`.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use beacon_wire::cluster::{Frame, Name, Place, Refusal, Standing, Takeover};
+use beacon_wire::ids::RelayId;
+
+mod changes;
+mod home;
+mod lookups;
+mod members;
+mod owner;
+mod registry;
+mod shards;
+#[cfg(test)]
+mod simulation;
+mod statements;
+mod takeovers;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use changes::{MAX_CLAIMS, Walk};
+use lookups::Lookups;
+use members::{Members, Slot};
+use owner::Local;
+use registry::{Registry, Tick};
+use shards::Shards;
+use statements::{Kind, Statements};
+pub use takeovers::Taken;
+use takeovers::Takeovers;
+
+/// How many nodes a relay is the home of at most.
+pub const MAX_ENTRIES: usize = 4_000_000;
+
+/// How far ahead of this relay's clock an epoch may be, in milliseconds.
+const MAX_AHEAD_MS: u64 = 60_000;
+
+/// The time of an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For all that lasts.
+    pub at: Instant,
+    /// For epochs: milliseconds since 1970 by this relay's clock.
+    pub unix_ms: u64,
+}
+
+impl Now {
+    /// Whether an epoch is of no clock that is to be believed.
+    const fn is_ahead(self, epoch: u64) -> bool {
+        epoch > self.unix_ms.saturating_add(MAX_AHEAD_MS)
+    }
+}
+
+/// How a node is here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Here {
+    /// Which of this relay's connections it is: later ones have higher numbers, from 1 on.
+    pub serial: u64,
+    /// How well that is known.
+    pub standing: Standing,
+    /// What happens to an owner elsewhere.
+    pub takeover: Takeover,
+    /// Hash of what the node proved to have; 0 where it proved nothing.
+    pub credential: u64,
+    /// When its connection was accepted, by which it is older or newer than one elsewhere;
+    /// `None` for now.
+    pub since: Option<Instant>,
+}
+
+/// What the caller has to act on; exhaustive, since nothing of it may be left undone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Event<I> {
+    /// A node is there: remember it, unless a newer (epoch, owner) is known. It may be here,
+    /// if it came while it was looked up.
+    Located {
+        /// The node.
+        id: I,
+        /// Where it is.
+        place: Place,
+        /// When it was asked for; `None` for news.
+        asked: Option<Instant>,
+    },
+    /// A look-up ended: no home knows an owner.
+    Missing {
+        /// The node.
+        id: I,
+        /// When it was asked for.
+        asked: Instant,
+    },
+    /// A node is no longer there: forget a place of this owner of this epoch or older.
+    Gone {
+        /// The node.
+        id: I,
+        /// Who had it.
+        owner: RelayId,
+        /// The epoch that ended.
+        epoch: u64,
+    },
+    /// A relay left: forget every place that is there.
+    RelayGone {
+        /// The relay.
+        relay: RelayId,
+    },
+    /// The local session of this serial, or an older one, has to go.
+    Superseded {
+        /// The node.
+        id: I,
+        /// The newest serial that has to go.
+        serial: u64,
+        /// Where the node is instead; `None` if the claim came too soon, or a home keeps to
+        /// it that this serial is over.
+        place: Option<Place>,
+    },
+}
+
+/// Why an input was not followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reject {
+    /// A frame came from a relay that is no member.
+    Stranger,
+    /// An epoch is too far ahead of the clock.
+    EpochAhead,
+    /// A claim is no reason to take the node away from its owner.
+    Held,
+    /// A claim that proves nothing came too soon after something else.
+    TooSoon,
+    /// There is no room for another entry, or another statement.
+    Full,
+    /// There are too many look-ups in flight.
+    LookupsFull,
+    /// A relay takes over more sessions, or more of what proved nothing, than one may.
+    TakeoverLimited,
+    /// A relay told where a node is that is no home of it, or was not asked.
+    NoSay,
+}
+
+impl Reject {
+    /// All of them, in the order of [`Stats::rejects`].
+    pub const ALL: [Self; 8] = [
+        Self::Stranger,
+        Self::EpochAhead,
+        Self::Held,
+        Self::TooSoon,
+        Self::Full,
+        Self::LookupsFull,
+        Self::TakeoverLimited,
+        Self::NoSay,
+    ];
+
+    /// The word for the metric's `reason` label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stranger => "lost_member",
+            Self::EpochAhead => "epoch_ahead",
+            Self::Held => "held",
+            Self::TooSoon => "too_soon",
+            Self::Full => "full",
+            Self::LookupsFull => "lookups_full",
+            Self::TakeoverLimited => "takeover_limited",
+            Self::NoSay => "no_say",
+        }
+    }
+}
+
+/// How much there is of what.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Nodes of the cluster that this relay is the home of.
+    pub entries: usize,
+    /// Nodes that it was the home of a moment ago.
+    pub tombstones: usize,
+    /// Nodes that this relay has.
+    pub locals: usize,
+    /// Statements that wait for an answer.
+    pub outstanding: usize,
+    /// Look-ups in flight.
+    pub lookups: usize,
+    /// Sessions that a relay took over from another one since the start, as far as this relay
+    /// had a say in it.
+    pub takeovers: u64,
+    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    pub unproved_takeovers: u64,
+    /// Inputs that were not followed since the start, as [`Reject::ALL`].
+    pub rejects: [u64; Reject::ALL.len()],
+}
+
+/// The presence of all nodes, as one relay sees it.
+#[derive(Debug)]
+pub struct Presence<I> {
+    me: RelayId,
+    start: Instant,
+    members: Members,
+    locals: Shards<I, Local>,
+    registry: Registry<I>,
+    lookups: Lookups<I>,
+    statements: Statements<I>,
+    takeovers: Takeovers,
+    /// Locals that may have other homes now.
+    claims: Walk<I>,
+    /// Entries whose owner may have left.
+    losses: Walk<I>,
+    /// Entries that this relay may be no home of any more.
+    leftovers: Walk<I>,
+    rejects: [u64; Reject::ALL.len()],
+    /// What this relay tells itself, being a home as any other.
+    inbox: VecDeque<Frame<'static, I>>,
+    outbox: VecDeque<(Slot, Frame<'static, I>)>,
+    events: VecDeque<Event<I>>,
+}
+
+impl<I: Name> Presence<I> {
+    /// A relay on its own, which is home for at most `room` nodes ([`MAX_ENTRIES`]).
+    #[must_use]
+    pub fn new(me: RelayId, room: usize, start: Instant) -> Self {
+        Self {
+            me,
+            start,
+            members: Members::new(me),
+            locals: Shards::new(),
+            registry: Registry::new(room),
+            lookups: Lookups::new(),
+            statements: Statements::new(room),
+            takeovers: Takeovers::new(),
+            claims: Walk::new(),
+            losses: Walk::new(),
+            leftovers: Walk::new(),
+            rejects: [0; Reject::ALL.len()],
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// A member says something; packets, NACKs and signs of life are not for this.
+    pub fn receive(&mut self, from: RelayId, frame: &Frame<'_, I>, now: Now) {
+        let Some(slot) = self.members.slot(from).filter(|slot| *slot != Slot::ME) else {
+            self.reject(Reject::Stranger);
+            return;
+        };
+        self.handle(slot, frame, now);
+        self.settle(now);
+    }
+
+    fn handle(&mut self, from: Slot, frame: &Frame<'_, I>, now: Now) {
+        if epoch_told(frame).is_some_and(|epoch| now.is_ahead(epoch)) {
+            self.reject(Reject::EpochAhead);
+            if let Frame::Found { id, .. } = *frame {
+                self.on_missing(from, id, now);
+            }
+            return;
+        }
+        match *frame {
+            Frame::Claim(ref claim) => self.on_claim(from, claim, now),
+            Frame::Leave { id, serial } => self.on_leave(from, id, serial, now),
+            Frame::Find { id } => self.on_find(from, id),
+            Frame::Gone { id, epoch } => self.on_gone(from, id, epoch),
+            Frame::Granted { id, epoch, serial, nonce } => {
+                self.on_granted(from, id, epoch, serial, nonce, now);
+            }
+            Frame::Refused { id, nonce, refusal } => {
+                self.on_refused(from, id, nonce, refusal, now);
+            }
+            Frame::Moved { id, place, ends } => self.on_moved(from, id, place, ends, now),
+            Frame::Left { id, serial } => self.on_left(from, id, serial, now),
+            Frame::Noted { id, serial } => self.statements.end_moved(from, id, serial),
+            Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
+            Frame::Missing { id } => self.on_missing(from, id, now),
+            Frame::Draining => {
+                if let Some(relay) = self.members.relay(from) {
+                    self.drain(relay, now);
+                }
+            }
+            Frame::Packets(_)
+            | Frame::Nack { .. }
+            | Frame::Alive
+            | Frame::Clock(_)
+            | Frame::Unknown => {}
+        }
+    }
+
+    /// Does what is due.
+    pub fn timeout(&mut self, now: Now) {
+        self.walk(now);
+        self.registry.sweep(now.at, self.tick(now));
+        self.look_further(now);
+        self.settle(now);
+    }
+
+    /// When [`Self::timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let parts = [
+            self.statements.next(),
+            self.lookups.next(),
+            self.registry.next(),
+            self.claims.next(),
+            self.losses.next(),
+            self.leftovers.next(),
+        ];
+        parts.into_iter().flatten().min()
+    }
+
+    /// The next frame to send, and to whom.
+    pub fn poll_transmit(&mut self) -> Option<(RelayId, Frame<'static, I>)> {
+        loop {
+            let (to, frame) = self.outbox.pop_front()?;
+            if let Some(relay) = self.members.relay(to) {
+                return Some((relay, frame));
+            }
+        }
+    }
+
+    /// The next thing to act on.
+    pub fn poll_event(&mut self) -> Option<Event<I>> {
+        self.events.pop_front()
+    }
+
+    /// How much there is of what.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            entries: self.registry.live(),
+            tombstones: self.registry.tombstones(),
+            locals: self.locals.len(),
+            outstanding: self.statements.len(),
+            lookups: self.lookups.len(),
+            takeovers: self.takeovers.of_all().sessions,
+            unproved_takeovers: self.takeovers.of_all().unproved,
+            rejects: self.rejects,
+        }
+    }
+
+    /// What a relay has taken over from others, by its claims or its word as a home.
+    #[must_use]
+    pub fn taken_by(&self, relay: RelayId) -> Taken {
+        self.takeovers.of(relay)
+    }
+
+    /// Whether a node is here.
+    #[must_use]
+    pub fn is_here(&self, id: I) -> bool {
+        self.locals.contains_key(&id)
+    }
+
+    /// The home and the spare of an id, as far as there are members enough.
+    #[must_use]
+    pub fn homes(&self, id: I) -> Vec<RelayId> {
+        self.members.homes(&id).into_iter().filter_map(|slot| self.members.relay(slot)).collect()
+    }
+
+    /// The epoch under which this relay has a node; `None` before a home has granted one.
+    #[must_use]
+    pub fn epoch(&self, id: I) -> Option<u64> {
+        Some(self.locals.get(&id)?.epoch).filter(|epoch| *epoch > 0)
+    }
+
+    /// Says what is due, [`MAX_CLAIMS`] statements at most, and hears what it told itself.
+    fn settle(&mut self, now: Now) {
+        let mut said = 0;
+        loop {
+            if let Some(frame) = self.inbox.pop_front() {
+                self.handle(Slot::ME, &frame, now);
+            } else if said < MAX_CLAIMS
+                && let Some(statement) = self.statements.pop(now.at)
+            {
+                said += 1;
+                self.say(statement, now);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn send(&mut self, to: Slot, frame: Frame<'static, I>) {
+        if to == Slot::ME {
+            self.inbox.push_back(frame);
+        } else {
+            self.outbox.push_back((to, frame));
+        }
+    }
+
+    /// Says what is over until it is answered. Where there is no room for that, a home
+    /// learns it from packets, and an owner from its next claim.
+    fn repeat(&mut self, to: Slot, id: I, kind: Kind, now: Now) {
+        if !self.statements.say(to, id, kind, now.at) {
+            self.reject(Reject::Full);
+        }
+    }
+
+    fn reject(&mut self, reason: Reject) {
+        let at = Reject::ALL.iter().position(|other| *other == reason);
+        if let Some(count) = at.and_then(|at| self.rejects.get_mut(at)) {
+            *count += 1;
+        }
+    }
+
+    fn tick(&self, now: Now) -> Tick {
+        Tick::at(self.start, now.at)
+    }
+}
+
+/// The epoch that a home tells, if it tells one. Claims are judged by the home, and answered.
+const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
+    match *frame {
+        Frame::Granted { epoch, .. } => Some(epoch),
+        Frame::Moved { place, .. }
+        | Frame::Found { place, .. }
+        | Frame::Refused { refusal: Refusal::Held(place), .. } => Some(place.epoch),
+        Frame::Refused {
+            refusal: Refusal::TooSoon | Refusal::EpochAhead | Refusal::Full, ..
+        }
+        | Frame::Claim(_)
+        | Frame::Leave { .. }
+        | Frame::Left { .. }
+        | Frame::Noted { .. }
+        | Frame::Gone { .. }
+        | Frame::Find { .. }
+        | Frame::Missing { .. }
+        | Frame::Packets(_)
+        | Frame::Nack { .. }
+        | Frame::Alive
+        | Frame::Clock(_)
+        | Frame::Draining
+        | Frame::Unknown => None,
+    }
+}

@@ -1,0 +1,117 @@
+//! What holds when a simulation has come to rest.
+
+use beacon_wire::cluster::Standing;
+
+use super::world::World;
+use super::{NODES, node, relay_id, usual_standing};
+use crate::presence::members::Slot;
+
+/// Logins that are closer to each other than this may change places on their way, in
+/// microseconds: 120 ms of delay, and 100 ms to which the age of a request is known.
+const CLOSE: u64 = 220_000;
+
+/// After how long all relays are members of each other, in microseconds, and all nodes
+/// claimed that came before.
+const JOINED: u64 = 5_000_000;
+
+impl World {
+    pub(super) fn check(&mut self) {
+        // A gateway's claim that rested, or what a home hands over, may be under way just now.
+        for _ in 0..4 {
+            if self.relays.iter().any(|relay| relay.presence.stats().outstanding > 0) {
+                self.run_for(500_000);
+            }
+        }
+        self.relays.iter().for_each(|relay| relay.assert_quiet());
+        for number in (1..=NODES).filter(|number| usual_standing(*number) != Standing::Gateway) {
+            let owners = self.owners(node(number));
+            assert!(owners.len() <= 1, "node {number} is at {owners:?}");
+            self.check_newest(number);
+            self.check_kept(number);
+        }
+        self.check_found();
+        // Nor does it need what anybody remembers: a place that only one home still believes
+        // in, while all caches have a better one, is mended by the first who asks there.
+        self.relays.iter_mut().for_each(|relay| relay.cache.clear());
+        self.check_found();
+        (1..=NODES).for_each(|number| self.check_homes(number));
+    }
+
+    /// Of clocks that agree, the newest login wins.
+    fn check_newest(&self, number: usize) {
+        let logins = &self.logins[number];
+        let Some((newest, before)) = logins.split_last() else { return };
+        let clear = before.last().is_none_or(|last| last.at + CLOSE <= newest.at);
+        let proved = usual_standing(number) == Standing::Session;
+        if self.agreed && !self.slows && clear && proved && !newest.over {
+            let here = self.relays[newest.relay].table.get(&node(number));
+            let serial = here.map(|(serial, _)| *serial);
+            assert_eq!(serial, Some(newest.serial), "newest login of node {number}: {logins:?}");
+        }
+    }
+
+    /// While all see the same members and none is slow, a session gives way to none but
+    /// another that stays: if none has ended, one of them is there.
+    fn check_kept(&self, number: usize) {
+        let logins = &self.logins[number];
+        let joined = logins.first().is_some_and(|first| first.at > JOINED);
+        let kept = logins.iter().all(|login| !login.over);
+        let proved = usual_standing(number) == Standing::Session;
+        if self.calm && !self.slows && joined && kept && proved {
+            assert_eq!(self.owners(node(number)).len(), 1, "node {number} lost of {logins:?}");
+        }
+    }
+
+    /// Every relay reaches every node that is anywhere, with one retry after a NACK.
+    fn check_found(&mut self) {
+        let from_to = (0..self.relays.len()).flat_map(|from| (1..=NODES).map(move |to| (from, to)));
+        let mut open: Vec<_> = from_to.collect();
+        for _ in 0..2 {
+            let sent: Vec<_> =
+                open.iter().map(|(from, to)| ((*from, *to), self.send(*from, *to))).collect();
+            self.run_for(1_500_000);
+            open.clear();
+            for ((from, to), packet) in sent {
+                let at = self.delivered.get(&packet).copied();
+                let owners = self.owners(node(to));
+                match at {
+                    Some(at) => assert!(owners.contains(&at), "node {to} got a packet at {at}"),
+                    None => open.push((from, to)),
+                }
+            }
+        }
+        for (from, to) in open {
+            let owners = self.owners(node(to));
+            let proved = usual_standing(to) != Standing::Gateway;
+            assert!(!proved || owners.is_empty(), "relay {from} misses node {to}, at {owners:?}");
+        }
+    }
+
+    /// Home and spare know who has a node, under the epoch that the owner has too.
+    fn check_homes(&self, number: usize) {
+        let id = node(number);
+        let owners = self.owners(id);
+        for relay in &self.relays {
+            let presence = &relay.presence;
+            if !presence.members.homes(&id).contains(&Slot::ME) {
+                continue;
+            }
+            let place = presence.registry.find(id).and_then(|_| presence.place(id));
+            if usual_standing(number) == Standing::Gateway {
+                // Of several gateways the homes may know different ones.
+                if presence.members.homes(&id)[0] != Slot::ME {
+                    continue;
+                }
+                let known = place
+                    .is_none_or(|place| owners.iter().any(|owner| relay_id(*owner) == place.owner));
+                assert!(known, "relay {} has {place:?} of {number}", relay.index);
+                continue;
+            }
+            let there = owners
+                .first()
+                .map(|owner| (relay_id(*owner), self.relays[*owner].presence.epoch(id).unwrap()));
+            let known = place.map(|place| (place.owner, place.epoch));
+            assert_eq!(known, there, "relay {} as a home of node {number}", relay.index);
+        }
+    }
+}

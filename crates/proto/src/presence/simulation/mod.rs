@@ -1,0 +1,110 @@
+//! A cluster in virtual time: relays with clocks that differ, links that lose, delay,
+//! reorder and break, relays that crash, drain and come back, nodes that come, move and go.
+//!
+//! Everything follows from a seed. When the faults end, the cluster gets ten seconds; then
+//! every live node is found by every relay, no node has two owners, the homes know exactly
+//! who is there, and nothing is left to be said.
+
+use std::time::Instant;
+
+use beacon_wire::cluster::Standing;
+use beacon_wire::ids::{NodeId, PublicKey, RelayId};
+
+use super::{Presence, Reject};
+
+mod checks;
+mod network;
+mod relay;
+mod world;
+
+use world::World;
+
+/// How many ids there are.
+const NODES: usize = 12;
+
+fn node(number: usize) -> NodeId {
+    NodeId::new(u32::try_from(number).unwrap()).unwrap()
+}
+
+fn relay_id(index: usize) -> RelayId {
+    RelayId(PublicKey([u8::try_from(index + 1).unwrap(); 32]))
+}
+
+/// What a node is by its number: most prove who they are.
+fn usual_standing(id: usize) -> Standing {
+    match id % 6 {
+        0 => Standing::Gateway,
+        1 | 2 => Standing::Endpoint,
+        _ => Standing::Session,
+    }
+}
+
+/// Names the seed of a run that fails.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the simulation of seed {} failed", self.0);
+        }
+    }
+}
+
+fn run(seed: u64) {
+    let _named = Named(seed);
+    let mut world = World::new(seed, Instant::now());
+    world.live();
+    world.settle();
+    world.check();
+}
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+fn run_all(seeds: std::ops::Range<u64>) {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        break;
+                    }
+                    run(seed);
+                }
+            });
+        }
+    });
+}
+
+/// That the seeds with few takeovers show what they are for.
+#[test]
+fn takeovers_are_held_back_where_few_are_allowed() {
+    let held_back = |seed| {
+        let mut world = World::new(seed, Instant::now());
+        world.live();
+        let rejects = world.relays.iter().map(|relay| relay.presence.stats().rejects);
+        let at = Reject::ALL.iter().position(|reason| *reason == Reject::TakeoverLimited).unwrap();
+        rejects.map(|rejects| rejects[at]).sum::<u64>()
+    };
+    let with_few = (0..10).map(|n| held_back(4 * n)).filter(|count| *count > 0).count();
+    let with_many: u64 = (0..10).map(|n| held_back(4 * n + 1)).sum();
+    assert!(with_few >= 5 && with_many == 0, "{with_few} of 10, {with_many}");
+}
+
+#[test]
+fn cluster_comes_to_rest_with_every_node_found() {
+    run_all(0..2_000);
+}
+
+#[test]
+#[ignore = "long: SEEDS=100000, from FROM=0 on"]
+fn soak_simulation() {
+    let (from, seeds) = (number("FROM", 0), number("SEEDS", 100_000));
+    run_all(from..from + seeds);
+    println!("{seeds} seeds from {from} on: every one came to rest");
+}
