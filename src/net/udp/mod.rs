@@ -116,10 +116,11 @@ fn bytes_of<'a>(buffer: &'a [u8], datagram: &Datagram) -> &'a [u8] {
     buffer.get(place).expect("a datagram lies inside of its slot")
 }
 
-#[cfg(test)]
 impl Received {
-    /// What a test has received, from addresses that no socket of its machine has.
-    pub(crate) fn of(datagrams: &[(SocketAddr, &[u8])]) -> Self {
+    /// What a socket of another kind has received: for tests and benchmarks, from addresses
+    /// that no socket of the machine has.
+    #[must_use]
+    pub fn of(datagrams: &[(SocketAddr, &[u8])]) -> Self {
         let mut received = Self { buffer: Vec::new(), datagrams: Vec::new(), kernel_dropped: 0 };
         for (from, bytes) in datagrams {
             let (start, length) = (received.buffer.len(), bytes.len());
