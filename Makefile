@@ -9,7 +9,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test screenshots soak sanitize bench bench-peers lint docs deny package man clean
+.PHONY: help setup build run test counts screenshots soak sanitize bench bench-peers lint docs deny package man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus) and doc tests
 	$(CARGO) test --release --locked --workspace
+
+counts: setup ## Compare the instructions of the hot paths with benches/counts.toml; UPDATE=1 writes it
+	$(CARGO) bench --locked --bench counts -- --output-format=json >$(TARGET_DIR)/counts.jsonl
+	@scripts/counts $(TARGET_DIR)/counts.jsonl $(if $(UPDATE),--update)
 
 screenshots: ## The pictures of the status page, docs/page (6 min)
 	@scripts/setup optipng=optipng
