@@ -7,10 +7,14 @@
 mod decoder;
 mod header;
 mod mask;
+mod opcode;
+mod violation;
 
-pub use decoder::{Decoder, Message, Violation};
-pub use header::{Header, Opcode, frame_header};
+pub use decoder::{Decoder, Message};
+pub use header::{Header, frame_header};
 pub use mask::apply_mask;
+pub use opcode::Opcode;
+pub use violation::Violation;
 
 /// Longest header of a frame, in bytes: 2 + 8 (64-bit length) + 4 (mask).
 pub const MAX_HEADER: usize = 14;
