@@ -9,8 +9,8 @@ use serde::Deserialize;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::dial::Socket;
 use super::options::Options;
+use super::socket::Socket;
 use crate::ids::PublicKey;
 use crate::wire::auth::{Challenge, Generation, MaxMessage, Reply};
 

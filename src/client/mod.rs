@@ -27,6 +27,8 @@ mod options;
 mod proxy;
 mod reconnect;
 mod session;
+mod socket;
+mod target;
 pub mod udp;
 
 use std::net::SocketAddr;
@@ -42,15 +44,17 @@ use crate::ids::NodeId;
 use crate::wire::beacon::{self, MAX_WSS_PACKET, RELAY_HEADER};
 
 pub use crate::key_file::{KeyFile, KeyFileError, read_key};
-pub use dial::{ConnectError, InvalidUrl, Target, upgrade_request};
+pub use dial::{ConnectError, upgrade_request};
 pub use login::LoginError;
 pub use options::{Options, Timeouts};
 pub use proxy::{InvalidProxy, Proxy, ProxyError, ProxyUrl, Tunnel};
 pub use reconnect::{Interruption, Reconnecting, State};
 pub use session::SessionError;
+pub use target::{InvalidUrl, Target};
 
-use dial::{Dialer, Socket};
+use dial::Dialer;
 use session::Outgoing;
+use socket::Socket;
 
 /// Longest payload of [`Sender::send_to`], in bytes.
 ///

@@ -17,8 +17,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::Delivery;
-use super::dial::{BUFFER, Socket};
 use super::options::Timeouts;
+use super::socket::{BUFFER, Socket};
 use crate::wire::auth::BYE;
 use crate::wire::beacon::{self, Packet};
 

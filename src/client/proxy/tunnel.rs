@@ -9,7 +9,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{InvalidProxy, ProxyUrl};
 use crate::client::Target;
-use crate::client::dial::Stream;
+use crate::client::socket::Stream;
 use crate::net::dial::Destination;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{TlsError, Trust, client_config};

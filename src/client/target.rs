@@ -1,0 +1,132 @@
+//! The URLs of relays.
+
+use std::net::Ipv6Addr;
+
+use tokio_tungstenite::tungstenite::http::Uri;
+
+/// The path that the relay serves.
+const PATH: &str = "/v1/compat";
+
+/// The URL of a relay, taken apart.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Whether it is `wss://`.
+    pub tls: bool,
+    /// The host, without the brackets of an IPv6 address.
+    pub host: String,
+    /// The port, that of the scheme where the URL has none.
+    pub port: u16,
+    /// The whole, with the path that is asked for.
+    pub uri: Uri,
+}
+
+impl Target {
+    /// Reads `wss://host[:port][/path]`, as [`Options::url`](super::Options::url) describes it.
+    ///
+    /// # Errors
+    /// What is not of this form.
+    pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
+        let url = if url.contains("://") { url.to_owned() } else { format!("wss://{url}") };
+        let mut uri: Uri = url.parse().map_err(|_| InvalidUrl::Form)?;
+        let tls = match uri.scheme_str() {
+            Some("wss") => true,
+            Some("ws") => false,
+            _ => return Err(InvalidUrl::Scheme),
+        };
+        let authority = uri.authority().ok_or(InvalidUrl::Host)?;
+        if authority.as_str().contains('@') {
+            return Err(InvalidUrl::Credentials);
+        }
+        let host = authority.host();
+        // `port_u16` would take a port that is no number for none.
+        let port = match authority.as_str().strip_prefix(host).unwrap_or_default() {
+            "" => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            port => {
+                let port = port.strip_prefix(':').ok_or(InvalidUrl::Form)?;
+                port.parse().map_err(|_| InvalidUrl::Form)?
+            }
+        };
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = match address {
+            Some(address) => address.parse::<Ipv6Addr>().map_err(|_| InvalidUrl::Host)?.to_string(),
+            None if host.is_empty() => return Err(InvalidUrl::Host),
+            None => host.to_owned(),
+        };
+        if uri.path_and_query().is_none_or(|path| path == "/") {
+            let mut parts = uri.into_parts();
+            parts.path_and_query = PATH.parse().ok();
+            uri = Uri::from_parts(parts).map_err(|_| InvalidUrl::Form)?;
+        }
+        Ok(Self { tls, host, port, uri })
+    }
+}
+
+/// Why a text is not the URL of a relay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidUrl {
+    /// Not a URL.
+    #[error("not of the form wss://host[:port][/path]")]
+    Form,
+    /// Another scheme than `ws` and `wss`.
+    #[error("the scheme must be wss or ws")]
+    Scheme,
+    /// No host, or one that cannot be a name in a certificate.
+    #[error("the host is no name or address")]
+    Host,
+    /// A user name or password: relays know nodes by their keys.
+    #[error("a relay takes no user name or password")]
+    Credentials,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn url_without_a_path_gets_the_relays() {
+        for (url, expected) in [
+            ("wss://relay.test", "wss://relay.test/v1/compat"),
+            ("ws://relay.test:8443/", "ws://relay.test:8443/v1/compat"),
+            ("relay.test:8443", "wss://relay.test:8443/v1/compat"),
+            ("wss://relay.test/other?x=1", "wss://relay.test/other?x=1"),
+        ] {
+            assert_eq!(Target::parse(url).unwrap().uri.to_string(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn host_and_port_are_what_is_dialled() {
+        for (url, tls, host, port) in [
+            ("wss://relay.test", true, "relay.test", 443),
+            ("ws://relay.test", false, "relay.test", 80),
+            ("ws://[::1]:8443/v1/compat", false, "::1", 8443),
+            ("192.0.2.7", true, "192.0.2.7", 443),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.tls, target.host.as_str(), target.port), (tls, host, port), "{url}");
+        }
+    }
+
+    #[test]
+    fn useless_urls_are_refused_with_the_reason() {
+        for (url, reason) in [
+            ("https://relay.test", InvalidUrl::Scheme),
+            ("wss://me:secret@relay.test", InvalidUrl::Credentials),
+            ("wss://[relay]", InvalidUrl::Host),
+            ("wss://relay.test:99999", InvalidUrl::Form),
+            ("wss://relay.test:", InvalidUrl::Form),
+            ("wss://[::1]8443", InvalidUrl::Form),
+            ("wss://", InvalidUrl::Form),
+            ("", InvalidUrl::Form),
+        ] {
+            assert_eq!(Target::parse(url).unwrap_err(), reason, "{url}");
+        }
+    }
+}
