@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Member;
 use crate::wire::cluster::Reading;
 
 /// Clocks that are further apart than this need somebody: a sixth of what splits the cluster.
@@ -122,8 +121,9 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    pub(super) fn of<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
-        let others: Vec<_> = members.filter_map(Member::clock_ahead_ms).collect();
+    /// Judges by how much the clocks of others are ahead of ours, in milliseconds.
+    pub(super) fn of(others_ahead_ms: impl Iterator<Item = i64>) -> Self {
+        let others: Vec<_> = others_ahead_ms.collect();
         let widest_ms = others.iter().map(|ahead| ahead.unsigned_abs()).max().unwrap_or(0);
         Self { own_ahead_ms: own_ahead_ms(others), widest_ms }
     }

@@ -237,7 +237,7 @@ impl Cluster {
     /// Says in the log whose clock is off, ours or that of members.
     fn watch_clocks(&self, now: Instant) {
         let members = self.members();
-        let clocks = Clocks::of(members.iter().map(|member| &**member));
+        let clocks = Clocks::of(members.iter().filter_map(|member| member.clock_ahead_ms()));
         let own_is_off = clocks.own_is_off();
         let ahead_ms = clocks.own_ahead_ms;
         match self.clock_notice.about(own_is_off, now) {

@@ -84,7 +84,7 @@ impl Cluster {
         let now = Instant::now();
         let stats = self.presence.lock().stats();
         let members = self.members();
-        let clocks = Clocks::of(members.iter().map(|member| &**member));
+        let clocks = Clocks::of(members.iter().filter_map(|member| member.clock_ahead_ms()));
         let own_is_off = clocks.own_is_off();
         let members = members.into_iter().map(|member: Arc<Member>| {
             let clock_ahead_ms = member.clock_ahead_ms();

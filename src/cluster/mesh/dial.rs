@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::close::Failure;
 use super::hub::{Counted, Hub};
+use super::link;
 use crate::proto::backoff::{between, doubled};
 
 /// Shortest pause between two attempts, before its jitter.
@@ -55,7 +56,7 @@ pub(super) async fn keep(hub: Arc<Hub>, address: SocketAddr, given_up: Cancellat
             Ok(link) => {
                 trouble.is_over();
                 let since = Instant::now();
-                link.run().await;
+                link::run(Arc::clone(&hub), link).await;
                 attempt = after(since.elapsed(), attempt);
             }
             Err(Failure::Itself) => {

@@ -11,11 +11,10 @@ use tokio::time::{Instant as Deadline, timeout_at};
 
 use super::close::Failure;
 use super::hello::{EXPORTER_LABEL, Hello, MAX_HELLO, Role, Way};
-use super::link::Link;
 use super::links::{Links, Peer};
 use super::notices::Notices;
 use super::{canonical, tls, transport};
-use crate::cluster::{Cluster, Reject};
+use crate::cluster::{Cluster, Member, Reject};
 use crate::ids::RelayId;
 use crate::metrics::{Gauge, Word as _};
 
@@ -35,6 +34,15 @@ pub(super) struct Hub {
     pub(super) address: SocketAddr,
     secret: Secret,
     notices: Notices,
+}
+
+/// A link whose relay is a member; [`run`](super::link::run) makes it work.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) member: Arc<Member>,
+    /// A stream of the other side that opened before the link stood.
+    pub(super) first: Option<RecvStream>,
 }
 
 /// The secret that signs hellos.
@@ -68,7 +76,7 @@ impl Hub {
     }
 
     /// Makes a connection that came in a link.
-    pub(super) async fn welcome(self: &Arc<Self>, incoming: Incoming) -> Option<Link> {
+    pub(super) async fn welcome(&self, incoming: Incoming) -> Option<Link> {
         let _greeting = Counted::new(&self.cluster.counters().greeting);
         let remote = canonical(incoming.remote_address());
         let deadline = Deadline::now() + HELLO_WITHIN;
@@ -87,7 +95,7 @@ impl Hub {
     /// # Errors
     /// Why there is no link; it is counted already.
     pub(super) async fn call(
-        self: &Arc<Self>,
+        &self,
         address: SocketAddr,
         behind: &mut Option<RelayId>,
     ) -> Result<Link, Failure> {
@@ -110,7 +118,7 @@ impl Hub {
 
     /// From a finished handshake to a link; a connection that becomes none is closed.
     async fn meet(
-        self: &Arc<Self>,
+        &self,
         connection: Connection,
         role: Role,
         deadline: Deadline,
@@ -182,7 +190,7 @@ impl Hub {
 
     /// Joins the relay if this link is the one that stays (see [`Links`]).
     async fn settle(
-        self: &Arc<Self>,
+        &self,
         connection: &Connection,
         peer: &Peer,
         role: Role,
@@ -199,7 +207,7 @@ impl Hub {
             dialled = role == Role::Dial,
             "a link stands"
         );
-        Ok(Link::new(Arc::clone(self), connection.clone(), member, lane))
+        Ok(Link { connection: connection.clone(), member, first: lane })
     }
 
     fn hello(&self) -> Hello {

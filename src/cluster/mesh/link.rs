@@ -14,87 +14,54 @@ use tokio::task::JoinSet;
 
 use super::canonical;
 use super::close::{self, Close};
-use super::hub::Hub;
+use super::hub::{Hub, Link};
+use super::lane::{LANES, Lane};
 use crate::cluster::{Batch, Member, Reject};
 use crate::metrics::Word as _;
 use crate::wire::cluster::{DecodeError, MAX_BATCH};
 
-/// Streams in each direction.
-pub(super) const LANES: u8 = 2;
-
-/// What a stream carries; its first byte.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub(super) enum Lane {
-    /// Words of presence. They go first where both wait.
-    Words = 0,
-    /// Packets.
-    Packets = 1,
-}
-
-/// A link whose relay is a member; [`Link::run`] makes it work, and ends the membership.
-#[derive(Debug)]
-pub(super) struct Link {
-    hub: Arc<Hub>,
-    connection: Connection,
-    member: Arc<Member>,
-    /// A stream of the other side that opened before the link stood.
-    first: Option<RecvStream>,
-}
-
-impl Link {
-    pub(super) const fn new(
-        hub: Arc<Hub>,
-        connection: Connection,
-        member: Arc<Member>,
-        first: Option<RecvStream>,
-    ) -> Self {
-        Self { hub, connection, member, first }
+/// Carries batches until the link ends, for whatever reason, and ends the membership.
+pub(super) async fn run(hub: Arc<Hub>, link: Link) {
+    let Link { connection, member, first } = link;
+    let mut lanes = JoinSet::new();
+    for lane in [Lane::Words, Lane::Packets] {
+        lanes.spawn(write(lane, connection.clone(), Arc::clone(&member)));
     }
-
-    /// Carries batches until the link ends, for whatever reason.
-    pub(super) async fn run(self) {
-        let Self { hub, connection, member, first } = self;
-        let mut lanes = JoinSet::new();
-        for lane in [Lane::Words, Lane::Packets] {
-            lanes.spawn(write(lane, connection.clone(), Arc::clone(&member)));
-        }
-        let reader = Arc::new(Reader { hub: Arc::clone(&hub), member, opened: Default::default() });
-        let member = &reader.member;
-        let mut accepted = 0;
-        if let Some(stream) = first {
-            accepted += 1;
-            lanes.spawn(Arc::clone(&reader).read(stream));
-        }
-        let (close, reason) = loop {
-            tokio::select! {
-                () = member.ending.cancelled() => break (Close::Silent, Close::Silent.word()),
-                error = connection.closed() => break (Close::Dropped, close::reason(&error)),
-                Ok(stream) = connection.accept_uni(), if accepted < LANES => {
-                    accepted += 1;
-                    lanes.spawn(Arc::clone(&reader).read(stream));
-                }
-                Some(ended) = lanes.join_next() => match ended {
-                    Ok(Ok(())) => {}
-                    // With its connection, which the branch above tells about.
-                    Ok(Err(Fault::Closed)) if connection.close_reason().is_some() => {}
-                    Ok(Err(fault)) => {
-                        hub.warn(fault.reject(), canonical(connection.remote_address()), &fault);
-                        break (Close::BadBatch, Close::BadBatch.word());
-                    }
-                    Err(error) => {
-                        hub.cluster.counters().panics.increment();
-                        tracing::error!(relay = %member.relay, %error, "a lane has failed");
-                        break (Close::Failed, Close::Failed.word());
-                    }
-                },
+    let reader = Arc::new(Reader { hub: Arc::clone(&hub), member, opened: Default::default() });
+    let member = &reader.member;
+    let mut accepted = 0;
+    if let Some(stream) = first {
+        accepted += 1;
+        lanes.spawn(Arc::clone(&reader).read(stream));
+    }
+    let (close, reason) = loop {
+        tokio::select! {
+            () = member.ending.cancelled() => break (Close::Silent, Close::Silent.word()),
+            error = connection.closed() => break (Close::Dropped, close::reason(&error)),
+            Ok(stream) = connection.accept_uni(), if accepted < LANES => {
+                accepted += 1;
+                lanes.spawn(Arc::clone(&reader).read(stream));
             }
-        };
-        connection.close(close.code(), &[]);
-        hub.links.end(member, reason);
-        // The streams are gone and the outbox is closed: every lane comes to its end.
-        while lanes.join_next().await.is_some() {}
-    }
+            Some(ended) = lanes.join_next() => match ended {
+                Ok(Ok(())) => {}
+                // With its connection, which the branch above tells about.
+                Ok(Err(Fault::Closed)) if connection.close_reason().is_some() => {}
+                Ok(Err(fault)) => {
+                    hub.warn(fault.reject(), canonical(connection.remote_address()), &fault);
+                    break (Close::BadBatch, Close::BadBatch.word());
+                }
+                Err(error) => {
+                    hub.cluster.counters().panics.increment();
+                    tracing::error!(relay = %member.relay, %error, "a lane has failed");
+                    break (Close::Failed, Close::Failed.word());
+                }
+            },
+        }
+    };
+    connection.close(close.code(), &[]);
+    hub.links.end(member, reason);
+    // The streams are gone and the outbox is closed: every lane comes to its end.
+    while lanes.join_next().await.is_some() {}
 }
 
 /// What another relay did wrong on its lanes.

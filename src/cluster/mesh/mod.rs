@@ -11,6 +11,7 @@ mod close;
 mod dial;
 mod hello;
 mod hub;
+mod lane;
 mod link;
 mod links;
 mod lobby;
@@ -37,8 +38,7 @@ use crate::ids::RelayId;
 use crate::net::bind::FreeBind;
 use crate::proto::translators::Translators;
 use close::Close;
-use hub::{Hub, Secret};
-use link::Link;
+use hub::{Hub, Link, Secret};
 use lobby::Lobby;
 use tls::Verifier;
 
@@ -225,7 +225,7 @@ impl Tasks {
 
     fn greeted(&mut self, greeted: Result<Option<Link>, JoinError>) {
         match greeted {
-            Ok(Some(link)) => _ = self.links.spawn(link.run()),
+            Ok(Some(link)) => _ = self.links.spawn(link::run(Arc::clone(&self.hub), link)),
             Ok(None) => {}
             // A stranger's connection, and nothing else.
             Err(error) => {

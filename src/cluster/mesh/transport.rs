@@ -8,7 +8,7 @@ use std::time::Duration;
 use quinn::{Connection, Endpoint, EndpointConfig, TransportConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::link::LANES;
+use super::lane::LANES;
 use crate::cluster::DEAD_AFTER;
 use crate::net::bind::{FreeBind, bind};
 

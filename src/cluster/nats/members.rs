@@ -13,7 +13,6 @@ use super::message::Beat;
 use super::refusals::Refusals;
 use super::subjects::Subjects;
 use super::terms::{Heard, Terms};
-use super::writer;
 use crate::cluster::{Boot, Cluster, Member, Reject};
 use crate::ids::RelayId;
 
@@ -47,6 +46,13 @@ struct Seat {
     boot: Boot,
     terms: Terms,
     signals: Arc<Signals>,
+}
+
+/// A relay that has become a member: whoever is told writes to it.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) member: Arc<Member>,
+    pub(super) signals: Arc<Signals>,
 }
 
 /// What the table has to say to the task of a member.
@@ -84,22 +90,27 @@ impl Members {
         }
     }
 
-    /// Takes in a sign of life: its sender is a member from here on.
-    pub(super) fn beat(self: &Arc<Self>, relay: RelayId, beat: &Beat) {
+    /// Takes in a sign of life: its sender is a member from here on, and tells who has become
+    /// one.
+    #[must_use]
+    pub(super) fn beat(&self, relay: RelayId, beat: &Beat) -> Option<Joined> {
         let identity = self.cluster.identity();
         if relay == identity.relay {
             // Our own may come back through an older connection.
             if beat.boot != identity.boot {
                 self.cluster.cloned(&beat.address);
             }
-            return;
+            return None;
         }
         let mut table = self.table.lock();
         if let Some(seat) = table.seats.get_mut(&relay) {
             let over = if seat.boot == beat.boot {
                 match seat.hear(beat) {
-                    Heard::Agreed => return,
-                    Heard::Answer => return seat.signals.asked.notify_one(),
+                    Heard::Agreed => return None,
+                    Heard::Answer => {
+                        seat.signals.asked.notify_one();
+                        return None;
+                    }
                     Heard::Anew => "it had lost us",
                 }
             } else {
@@ -111,9 +122,9 @@ impl Members {
         if table.seats.len() >= MOST {
             drop(table);
             self.refusals.count(Reject::TooMany, Some(relay));
-            return;
+            return None;
         }
-        self.join(&mut table, relay, beat);
+        Some(self.join(&mut table, relay, beat))
     }
 
     /// Takes in that a run of a relay is over.
@@ -138,6 +149,11 @@ impl Members {
         }
     }
 
+    /// Runs the task of a member.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Waits until the tasks of all members have ended; nobody may join any more.
     pub(super) async fn ended(&self) {
         self.tasks.close();
@@ -160,19 +176,17 @@ impl Members {
         Some(Beat { term: mine, seen: theirs, asks: !known, ..self.beat_to_all(client) })
     }
 
-    fn join(self: &Arc<Self>, table: &mut Table, relay: RelayId, beat: &Beat) {
+    fn join(&self, table: &mut Table, relay: RelayId, beat: &Beat) -> Joined {
         table.last_term += 1;
         let member = self.cluster.joined(relay, beat.address.clone());
-        let (terms, signals) = (Terms::new(table.last_term), Arc::default());
-        let mut seat = Seat { member, boot: beat.boot, terms, signals };
+        let terms = Terms::new(table.last_term);
+        let mut seat = Seat { member, boot: beat.boot, terms, signals: Arc::default() };
         // A new member is told our terms in any case.
         let _ = seat.hear(beat);
-        self.tasks.spawn(writer::run(
-            Arc::clone(self),
-            Arc::clone(&seat.member),
-            Arc::clone(&seat.signals),
-        ));
+        let joined =
+            Joined { member: Arc::clone(&seat.member), signals: Arc::clone(&seat.signals) };
         table.seats.insert(relay, seat);
+        joined
     }
 
     fn end_locked(&self, table: &mut Table, member: &Arc<Member>, reason: &'static str) {

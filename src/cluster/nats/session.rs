@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::deliveries::{self, Deliveries};
-use super::members::Members;
+use super::members::{Joined, Members};
 use super::message::Message;
 use super::settings::Server;
 use super::subjects::Subjects;
+use super::writer;
 use crate::cluster::Reject;
 use crate::net::resolve::Resolver;
 
@@ -127,7 +128,9 @@ async fn read(
         let taken = match (Message::decode(message.payload), members.of(relay)) {
             (Err(reason), _) => Err(reason),
             (Ok(Message::Beat(beat)), _) => {
-                members.beat(relay, &beat);
+                if let Some(Joined { member, signals }) = members.beat(relay, &beat) {
+                    members.spawn(writer::run(Arc::clone(&members), member, signals));
+                }
                 Ok(())
             }
             (Ok(Message::Goodbye(beat)), _) => {

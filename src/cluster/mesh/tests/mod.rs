@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::close::Close;
 use super::hello::{EXPORTER_LABEL, Hello, MAX_HELLO, Role, Way};
-use super::link::Lane;
+use super::lane::Lane;
 use super::tls::{self, Verifier};
 use super::{Mesh, Settings, Trust, transport};
 use crate::cluster::relay_id;

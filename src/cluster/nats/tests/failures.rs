@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::peer::{Peer, beat};
 use super::server::Server;
 use super::{HOUR, Relay, cluster, id, until};
-use crate::cluster::nats::members::Members;
+use crate::cluster::nats::members::{Joined, Members};
 use crate::cluster::nats::message::PACKETS;
 use crate::cluster::nats::writer;
 use crate::cluster::testing::{FailsOnce, packet};
@@ -13,9 +13,9 @@ use crate::cluster::testing::{FailsOnce, packet};
 #[tokio::test]
 async fn member_to_which_nobody_writes_any_more_leaves() {
     let members = Arc::new(Members::new(cluster(1, HOUR)));
-    members.beat(id(2), &beat(2, 0, 0));
-    let member = members.of(id(2)).expect("whoever beats is a member");
-    let writer = tokio::spawn(writer::run(Arc::clone(&members), member, Arc::default()));
+    let joined = members.beat(id(2), &beat(2, 0, 0)).expect("whoever beats is a member");
+    let Joined { member, signals } = joined;
+    let writer = tokio::spawn(writer::run(Arc::clone(&members), member, signals));
     tokio::task::yield_now().await;
 
     writer.abort();
