@@ -2,7 +2,6 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::feed::Feed;
 use crate::metrics::{Counter, family};
 
 /// The port's counters.
@@ -19,10 +18,10 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Appends the port's families to a scrape.
-    pub(super) fn families(&self, feed: &Feed, families: &mut Vec<MetricFamily>) {
+    /// Appends the port's families to a scrape, with how many watch.
+    pub(super) fn families(&self, watchers: usize, families: &mut Vec<MetricFamily>) {
         #[allow(clippy::cast_precision_loss)] // a few hundred at most
-        let watchers = feed.watchers() as f64;
+        let watchers = watchers as f64;
         families.extend([
             family::gauge_value(
                 "pilot_beacon_admin_watchers",

@@ -121,7 +121,7 @@ pub async fn serve(
     // The other half is for scrapes, probes and commands.
     let (feed, counters) = (Arc::new(Feed::new(max_connections / 2)), Arc::<Counters>::default());
     let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
-    sources.registry.add(move |families| counted.families(&watched, families));
+    sources.registry.add(move |families| counted.families(watched.watchers(), families));
     let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
     let events = get(async move || watched.watch(&counted));
     let hosts = Arc::clone(&sources.hosts);

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
-use serde_json::Value;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
@@ -18,17 +17,15 @@ use super::answers::{self, Kicked, Peer, Peers, Thrown, Top};
 use super::audit::Audit;
 use super::explain::Explanation;
 use super::guesses::{Guesses, Untold};
-use super::orders::{Orders, Task};
+use super::orders::Task;
 use super::recorder::Recorded;
-use super::{Action, Health, Reject};
-use crate::cluster::{Cluster, Elsewhere};
-use crate::config::{AuditPolicy, Config};
-use crate::directory::Directory;
+use super::{Action, Health, Parts, Refused, Reject};
+use crate::cluster::Elsewhere;
+use crate::config::AuditPolicy;
 use crate::ids::NodeId;
-use crate::metrics::{Event, Labelled, Traffic, What, Word as _, family};
-use crate::net::local::LocalAddresses;
-use crate::peers::{End, Table};
-use crate::relay::{NotNotified, Notified, Switch, Switches};
+use crate::metrics::{Event, Labelled, What, Word as _, family};
+use crate::peers::End;
+use crate::relay::{NotNotified, Switch};
 use crate::words;
 
 /// Actions that are carried out at a time: a list of all peers takes memory and a core.
@@ -45,59 +42,6 @@ words! {
     enum Outcome {
         Ok => "ok",
         Failed => "failed",
-    }
-}
-
-/// Why an action was not carried out.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refused {
-    /// Nobody has the node here.
-    #[error("node {0} is neither connected nor known here")]
-    NotHere(NodeId),
-    /// What was to be done has failed, for this reason.
-    #[error("{0}")]
-    Failed(String),
-    /// It cannot be done now.
-    #[error("{0}")]
-    Unavailable(String),
-    /// It would change something, and cannot be written down before.
-    #[error("nothing was done, since --audit is required: {0}")]
-    NotAudited(String),
-    /// A bug of ours.
-    #[error("a bug of the relay")]
-    Internal,
-}
-
-/// What actions look at and change.
-pub struct Parts {
-    /// Who is reachable.
-    pub table: Arc<Table<NodeId>>,
-    /// Accounts, drops and events.
-    pub traffic: Arc<Traffic>,
-    /// Public keys.
-    pub directory: Directory,
-    /// The cluster, where there is one.
-    pub cluster: Option<Arc<Cluster>>,
-    /// What can be switched off.
-    pub switches: Arc<Switches>,
-    /// The machine's addresses.
-    pub local: Arc<LocalAddresses>,
-    /// Notifies a node that is here.
-    pub notify: Box<dyn Fn(NodeId) -> Result<Notified, NotNotified> + Send + Sync>,
-    /// The main numbers, as `/status` has them.
-    pub status: Box<dyn Fn() -> Value + Send + Sync>,
-    /// What only the owner of the server can do.
-    pub orders: Orders,
-    /// The settings in force.
-    pub config: watch::Receiver<Arc<Config>>,
-    /// How the control socket and the audit log are.
-    pub health: Arc<Health>,
-}
-
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("table", &self.table).finish_non_exhaustive()
     }
 }
 
@@ -411,7 +355,7 @@ mod tests {
 
         let began = Instant::now();
         let audit = folder.path().join("audit.jsonl");
-        let mut lines: Vec<Value> = Vec::new();
+        let mut lines: Vec<serde_json::Value> = Vec::new();
         while lines.iter().filter_map(|line| line["argument"]["attempts"].as_u64()).sum::<u64>()
             < GUESSES
         {

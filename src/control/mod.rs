@@ -14,8 +14,10 @@ mod guesses;
 mod health;
 mod http;
 mod orders;
+mod parts;
 mod reasons;
 mod recorder;
+mod refused;
 mod socket;
 #[cfg(test)]
 mod testing;
@@ -28,11 +30,13 @@ use crate::ids::NodeId;
 use crate::relay::Switch;
 use crate::words;
 
-pub use actions::{Actions, Parts, Refused};
+pub use actions::Actions;
 pub use health::Health;
 pub use http::{Token, routes};
 pub use orders::{Order, Orders, Task};
+pub use parts::Parts;
 pub use recorder::Recorder;
+pub use refused::Refused;
 pub use socket::{Socket, keep as keep_socket, socket_file};
 
 /// Longest request, in bytes: one line of JSON. The socket reads nothing after the line.

@@ -7,6 +7,7 @@
 
 mod chunk;
 mod shares;
+mod source;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use shares::Shares;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
 use crate::wire::websocket::Opcode;
 
-pub use shares::Source;
+pub use source::Source;
 
 /// Bytes that control frames may take: a challenge of the longest kind (400), or two pings
 /// and two pongs of 127 and a close.

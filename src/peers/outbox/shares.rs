@@ -8,22 +8,8 @@
 //! the bound is below a half, the answer needs no look at the queue: so a fourth of the queue
 //! has to come before it is counted again, which bounds the cost for each byte that comes.
 
+use super::Source;
 use super::chunk::Run;
-use crate::ids::NodeId;
-
-/// Identifies a source of packets within an outbox. Two kinds never meet in one number.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Source {
-    /// A session here, by its generation.
-    Session(u64),
-    /// A node whose packets another relay sends.
-    Node(NodeId),
-    /// A UDP address, by its hash: not the sender that it claims, or one address could pass
-    /// for many.
-    Address(u64),
-    /// The relay itself, or who embeds it.
-    Ours,
-}
 
 /// Sources with exact accounts: whoever is none of them holds at most a fourth.
 const KNOWN: usize = 3;

@@ -1,0 +1,24 @@
+//! Why an action is not carried out.
+
+use crate::ids::NodeId;
+
+/// Why an action was not carried out.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Nobody has the node here.
+    #[error("node {0} is neither connected nor known here")]
+    NotHere(NodeId),
+    /// What was to be done has failed, for this reason.
+    #[error("{0}")]
+    Failed(String),
+    /// It cannot be done now.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It would change something, and cannot be written down before.
+    #[error("nothing was done, since --audit is required: {0}")]
+    NotAudited(String),
+    /// A bug of ours.
+    #[error("a bug of the relay")]
+    Internal,
+}
