@@ -5,6 +5,7 @@ mod activation;
 mod caddy;
 mod cells;
 mod changes;
+mod circles;
 mod client;
 mod cluster;
 mod config;
