@@ -32,6 +32,9 @@ const ATTEMPTS: u32 = 5;
 /// each with this time for its answer.
 const ANSWER: Duration = Duration::from_secs(1);
 
+/// Why what is received is there.
+const IN_BUFFER: &str = "a socket writes no more than the buffer holds";
+
 /// A node with a UDP socket of its own, known to one relay.
 #[derive(Debug)]
 pub struct Peer {
@@ -105,7 +108,7 @@ impl Peer {
     pub async fn recv(&mut self) -> io::Result<Delivery> {
         loop {
             let length = self.socket.recv(&mut self.buffer).await?;
-            let packet = self.buffer.get(..length).unwrap_or_default();
+            let packet = self.buffer.get(..length).expect(IN_BUFFER);
             if let Ok(Packet::Deliver(deliver)) = beacon::decode(packet) {
                 let payload = Bytes::copy_from_slice(deliver.payload);
                 return Ok(Delivery { sender: deliver.sender, payload });
@@ -147,7 +150,7 @@ async fn ask(
 async fn discover_reply(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<SocketAddr> {
     loop {
         let length = socket.recv(buffer).await?;
-        let packet = buffer.get(..length).unwrap_or_default();
+        let packet = buffer.get(..length).expect(IN_BUFFER);
         if let Ok(Packet::DiscoverReply(observed)) = beacon::decode(packet) {
             return Ok(observed);
         }

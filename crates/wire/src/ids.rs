@@ -137,7 +137,7 @@ impl FromStr for PublicKey {
         }
         let length =
             STANDARD.decode_slice(text, &mut bytes).map_err(|_| InvalidPublicKey::NotBase64)?;
-        let bytes = bytes.get(..length).unwrap_or_default();
+        let bytes = bytes.get(..length).expect("what is decoded fits its buffer");
         bytes.try_into().map(Self).map_err(|_| InvalidPublicKey::WrongLength(bytes.len()))
     }
 }

@@ -131,11 +131,9 @@ impl Hello {
         if name != cluster {
             return Err(HelloError::OtherCluster);
         }
-        let said = bytes.len() - MAC_BYTES;
+        let (said, _) = bytes.split_at(bytes.len() - MAC_BYTES);
         let holds = match secret {
-            Some(secret) => {
-                mac(secret, bytes.get(..said).unwrap_or_default(), way).verify_slice(found).is_ok()
-            }
+            Some(secret) => mac(secret, said, way).verify_slice(found).is_ok(),
             None => found == &[0; MAC_BYTES],
         };
         if !holds {
@@ -149,7 +147,7 @@ impl Hello {
 /// and the exporter. Every part has a fixed length or its length in front.
 fn mac(secret: &[u8], said: &[u8], way: &Way<'_>) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
-    let (version, rest) = said.split_at_checked(1).unwrap_or_default();
+    let (version, rest) = said.split_at_checked(1).expect("a hello begins with its version");
     mac.update(CONTEXT);
     mac.update(version);
     mac.update(&[way.role as u8]);

@@ -159,7 +159,7 @@ pub(super) async fn read_batches(
         if buffer.len() < length {
             buffer.resize(length, 0);
         }
-        let Some(batch) = buffer.get_mut(..length) else { return Err(Fault::Closed) };
+        let batch = buffer.get_mut(..length).expect("the buffer has grown to the length");
         stream.read_exact(batch).await.map_err(|_| Fault::Closed)?;
         take(batch)?;
     }
