@@ -2,6 +2,9 @@
 #
 # Everything builds in the release profile, so that lint, tests, documents and the binary
 # share build scripts, macros and (all but lint and documents) the compiled dependencies.
+# Tests are one call of cargo for the whole workspace, or the members' features would differ
+# and dependencies be built once for each. Tokio's test clock is for tests only: what stands
+# on tokio is built once for them and once for the binary.
 
 SHELL := /bin/bash
 CARGO ?= cargo
@@ -9,7 +12,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts screenshots soak sanitize bench bench-peers lint docs deny package man clean
+.PHONY: help setup build run test counts screenshots soak sanitize bench bench-peers lint docs wasm deny package man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +60,10 @@ lint: ## Formatting and clippy, warnings denied
 
 docs: ## Build the documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+
+wasm: ## Build the codecs for wasm32, the proof that they need no system
+	rustup target add wasm32-unknown-unknown
+	$(CARGO) build --locked --package beacon-wire --target wasm32-unknown-unknown
 
 deny: ## Licences, bans, sources, advisories (installs cargo-deny, needs the network; not in .ci/run)
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
