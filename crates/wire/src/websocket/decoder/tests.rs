@@ -5,7 +5,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader, FrameSocket};
 
 use super::*;
-use crate::websocket::frame_header;
+use crate::websocket::{CloseCode, frame_header};
 
 const MASK: [u8; 4] = [0xa1, 0xb2, 0xc3, 0xd4];
 
