@@ -15,4 +15,4 @@ mod stream;
 pub mod tls;
 pub mod udp;
 
-pub use stream::Stream;
+pub use stream::{Records, Stream};

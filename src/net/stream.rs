@@ -11,6 +11,49 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::calls::{self, Call};
 
+/// Records that go out one behind the other; of the first a part may have left.
+#[derive(Clone, Copy, Debug)]
+pub struct Records<'a> {
+    bytes: &'a [u8],
+    ends: &'a [u32],
+    at: usize,
+}
+
+impl<'a> Records<'a> {
+    /// The records in `bytes` from position `at` on; `ends` are the positions where each record
+    /// ends, in ascending order.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8], ends: &'a [u32], at: usize) -> Self {
+        Self { bytes, ends, at }
+    }
+
+    /// All of them in one piece.
+    ///
+    /// # Panics
+    /// If they begin behind the bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).expect("the records begin inside of the bytes")
+    }
+
+    /// One by one.
+    ///
+    /// # Panics
+    /// If one ends behind the bytes.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let Self { bytes, ends, at } = *self;
+        let gone = ends.partition_point(|end| *end as usize <= at);
+        let left = ends.get(gone..).unwrap_or_default();
+        let mut start = at;
+        left.iter().map(move |end| {
+            let end = *end as usize;
+            let record = bytes.get(start..end).expect("a record ends inside of the bytes");
+            start = end;
+            record
+        })
+    }
+}
+
 /// A connected stream that any thread may write to without waiting, while its owner's task
 /// waits for readiness.
 ///
@@ -29,10 +72,20 @@ pub trait Stream: fmt::Debug + Send + Sync + 'static {
     /// `WouldBlock` when it takes nothing; any other error ends the stream.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// Writes as many records as the kernel takes at this moment; returns how many bytes of them
+    /// it took. A byte stream may take a part of a record. One that keeps records apart sends
+    /// each as a datagram of its own, or not at all.
+    ///
+    /// # Errors
+    /// Those of [`Self::try_write`].
+    fn try_write_records(&self, records: &Records<'_>) -> io::Result<usize> {
+        self.try_write(records.bytes())
+    }
+
     /// Waits until [`Self::try_read`] is worth a call.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Waits until [`Self::try_write`] is worth a call.
+    /// Waits until a write is worth a call.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Tells the other side that nothing more will come; an error means that it is gone.

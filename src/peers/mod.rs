@@ -15,7 +15,7 @@ use std::hash::Hash;
 use crate::ids::{NodeId, PublicKey};
 
 pub use endpoints::{Endpoint, EndpointView};
-pub use outbox::{Arrival, Backlog, Limits, Record, Source};
+pub use outbox::{Arrival, Backlog, Limits, Overflow, Pushed, Record, Source};
 pub use session::{End, Link, Session};
 pub use table::{
     Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, NotDelayed, Refused, Registration,

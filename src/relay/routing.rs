@@ -88,7 +88,7 @@ impl Relay {
                 };
                 out.flush_later(&session);
                 session.push(records, &arrival);
-                shard.bridged(flow.transport, Transport::Wss, count, bytes);
+                shard.bridged(flow.transport, session.transport(), count, bytes);
             }
             Destination::Endpoint(endpoint) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);

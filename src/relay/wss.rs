@@ -8,7 +8,7 @@ use super::departures::Departures;
 use super::routing::Flow;
 use super::{Relay, Session, Switch, decode_reason, limit_reason};
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Handled, Shard, Transport, Whose};
+use crate::metrics::{Drop, Handled, Shard, Whose};
 use crate::peers::{self, Arrival, Realm, Record};
 use crate::proto::limit::{Rate, Source, SourceRates};
 use crate::wire::Frames;
@@ -81,7 +81,7 @@ impl Relay {
                         }
                         _ => {
                             let next = Flow {
-                                transport: Transport::Wss,
+                                transport: session.transport(),
                                 source: peers::Source::Session(session.generation()),
                                 sender: session.id(),
                                 dest,

@@ -17,10 +17,13 @@ use super::session::Driver;
 use super::upgrade::{self, Upgraded};
 use super::{Door, EndReason, FrameSink, Outcome, Session};
 use crate::ids::NodeId;
-use crate::metrics::{Event, What, Word};
+use crate::metrics::{Event, Transport, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
-use crate::peers::{End, Limits, Link, Principal, Realm, Refused, Registration, Takeover};
+use crate::peers::{
+    End, Limits, Link, Overflow, Principal, Realm, Refused, Registration, Takeover,
+};
+use crate::wire::Framing;
 use crate::wire::auth::AUTH_OK;
 use crate::wire::websocket::{CloseCode, Decoder, Opcode};
 
@@ -236,8 +239,10 @@ impl<S: FrameSink> Door<S> {
             Principal { realm: self.realm, name: reply.node, credential: reply.public_key };
         let link = Link {
             stream,
-            framing: Opcode::Binary,
+            transport: Transport::Wss,
+            framing: Framing::Binary,
             limits: Limits { message: reply.max_message.bytes(), ..outbox },
+            overflow: Overflow::DropOldest,
             traffic: Arc::clone(&self.traffic),
         };
         let session = Session::new(principal, turn.generation, client, link, now);

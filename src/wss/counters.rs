@@ -83,6 +83,8 @@ words! {
         Idle => "idle",
         /// The peer read nothing for too long.
         WriteTimeout => "write_timeout",
+        /// More would have waited for the peer than its outbox holds.
+        Overflow => "overflow",
         /// An operator ended it.
         Kicked => "kicked",
         /// A panic of ours.
@@ -102,6 +104,7 @@ impl From<End> for EndReason {
             End::Violation => Self::Violation,
             End::Idle => Self::Idle,
             End::WriteTimeout => Self::WriteTimeout,
+            End::Overflow => Self::Overflow,
             End::Kicked => Self::Kicked,
             End::Failed => Self::Failed,
         }

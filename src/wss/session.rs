@@ -298,7 +298,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
             }
             (End::Violation, None, _) => close_payload(CloseCode::Protocol, "protocol violation"),
             (End::Idle, ..) => close_payload(CloseCode::Policy, "idle"),
-            (End::WriteTimeout, ..) => close_payload(CloseCode::Policy, "too slow"),
+            (End::WriteTimeout | End::Overflow, ..) => close_payload(CloseCode::Policy, "too slow"),
             (End::Kicked, ..) => close_payload(CloseCode::Policy, "kicked"),
             (End::Failed, ..) => close_payload(CloseCode::Internal, "internal error"),
         };
@@ -352,7 +352,9 @@ mod tests {
 
     use super::*;
     use crate::ids::{NodeId, PublicKey};
-    use crate::peers::{Limits, Link, Principal, Realm};
+    use crate::metrics::Transport;
+    use crate::peers::{Limits, Link, Overflow, Principal, Realm};
+    use crate::wire::Framing;
     use crate::wire::websocket::Role;
 
     const TIMING: Timing = Timing {
@@ -378,8 +380,10 @@ mod tests {
         let (stream, peer) = UnixStream::pair().unwrap();
         let link = Link {
             stream: Box::new(stream),
-            framing: Opcode::Binary,
+            transport: Transport::Wss,
+            framing: Framing::Binary,
             limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
+            overflow: Overflow::DropOldest,
             traffic: Arc::default(),
         };
         let name = NodeId::new(1).unwrap();

@@ -9,7 +9,7 @@
 //! - [`auth`], [`beacon`] and [`registry`]: the Pilot protocol's login, packets and registry;
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
-//! - [`Frames`], [`mark`] and [`percent`]: what several of them need.
+//! - [`Frames`], [`Framing`], [`mark`] and [`percent`]: what several of them need.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod auth;
 pub mod beacon;
 pub mod cluster;
 mod frames;
+mod framing;
 mod hex;
 pub mod ids;
 pub mod mark;
@@ -26,3 +27,4 @@ pub mod registry;
 pub mod websocket;
 
 pub use frames::Frames;
+pub use framing::Framing;

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use super::{Arrival, Source};
+use super::{Arrival, Record, Source};
 use crate::metrics::{Origin, Whose};
-use crate::wire::websocket::{Opcode, frame_header};
+use crate::net::Records;
+use crate::wire::Framing;
 
 /// Bytes that one flush takes at most, unless a single record is longer.
 pub(super) const CHUNK: usize = 65_536;
@@ -56,12 +57,42 @@ impl Run {
     }
 }
 
+/// Framed records one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Framed {
+    bytes: Vec<u8>,
+    /// Where each record ends in `bytes`.
+    ends: Vec<u32>,
+}
+
+impl Framed {
+    /// Appends a record in parts; returns its length.
+    pub(super) fn push(&mut self, parts: [&[u8]; 3]) -> usize {
+        let before = self.bytes.len();
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        let end = u32::try_from(self.bytes.len()).expect("a chunk is far below 4 GiB");
+        self.ends.push(end);
+        self.bytes.len() - before
+    }
+
+    /// Bytes in all.
+    pub(super) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The records from a position on.
+    pub(super) fn records(&self, at: usize) -> Records<'_> {
+        Records::new(&self.bytes, &self.ends, at)
+    }
+}
+
 /// One write's worth of records. The oldest can be dropped from its front.
 #[derive(Debug, Default)]
 pub(super) struct Chunk {
-    bytes: Vec<u8>,
-    /// Where each record ends in `bytes`; the first `dropped` of them are gone.
-    ends: Vec<u32>,
+    framed: Framed,
+    /// How many records are gone from the front.
     dropped: usize,
     runs: Vec<Run>,
     /// Runs of which no record is left.
@@ -72,16 +103,17 @@ impl Chunk {
     /// An empty chunk, from those that this thread kept.
     pub(super) fn lend() -> Box<Self> {
         SPARES.with_borrow_mut(Vec::pop).unwrap_or_else(|| {
-            Box::new(Self { bytes: Vec::with_capacity(CHUNK), ..Self::default() })
+            let framed = Framed { bytes: Vec::with_capacity(CHUNK), ends: Vec::new() };
+            Box::new(Self { framed, ..Self::default() })
         })
     }
 
     /// Gives the buffers back.
     pub(super) fn give_back(mut self: Box<Self>) {
         SPARES.with_borrow_mut(|spares| {
-            if spares.len() < SPARE && self.bytes.capacity() <= 2 * CHUNK {
-                self.bytes.clear();
-                self.ends.clear();
+            if spares.len() < SPARE && self.framed.bytes.capacity() <= 2 * CHUNK {
+                self.framed.bytes.clear();
+                self.framed.ends.clear();
                 self.runs.clear();
                 (self.dropped, self.runs_gone) = (0, 0);
                 spares.push(self);
@@ -91,36 +123,37 @@ impl Chunk {
 
     /// Whether a record of `length` framed bytes belongs in here.
     pub(super) fn has_room(&self, length: usize) -> bool {
-        self.bytes.is_empty() || self.bytes.len() + length <= CHUNK
+        self.framed.bytes.is_empty() || self.framed.len() + length <= CHUNK
     }
 
-    /// Appends a control frame, which counts as no record.
-    pub(super) fn push_control(&mut self, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
+    /// Takes control frames into an empty chunk; they count as no records.
+    pub(super) fn push_control(&mut self, frames: &Framed) {
+        debug_assert!(self.framed.bytes.is_empty(), "records have chunks of their own");
+        self.framed.bytes.extend_from_slice(&frames.bytes);
+        self.framed.ends.extend_from_slice(&frames.ends);
     }
 
-    /// Whether the next record begins a run of its own.
-    pub(super) fn begins_run(&self, arrival: &Arrival) -> bool {
-        !self.runs.last().is_some_and(|run| run.takes(arrival))
-    }
-
-    /// Begins a run.
-    pub(super) fn push_run(&mut self, arrival: &Arrival) {
-        self.runs.push(Run::of(arrival));
-    }
-
-    /// Appends a record to the last run.
-    pub(super) fn push(&mut self, framing: Opcode, head: &[u8], body: &[u8]) {
-        let before = self.bytes.len();
-        let (header, used) = frame_header(framing, head.len() + body.len());
-        self.bytes.extend_from_slice(header.get(..used).expect("a header fits its place"));
-        self.bytes.extend_from_slice(head);
-        self.bytes.extend_from_slice(body);
-        let end = u32::try_from(self.bytes.len()).expect("a chunk is far below 4 GiB");
-        self.ends.push(end);
-        let run = self.runs.last_mut().expect("a record is pushed to its run");
+    /// Appends a record, to the run that it goes on with or to a new one; returns what it
+    /// costs in all.
+    pub(super) fn push(
+        &mut self,
+        record: Record<'_>,
+        arrival: &Arrival,
+        framing: Framing,
+    ) -> usize {
+        let Record { head, body } = record;
+        let (header, used) = framing.header(head.len() + body.len());
+        let header = header.get(..used).expect("a header fits its place");
+        let length = self.framed.push([header, head, body]);
+        let mut cost = length + RECORD_COST;
+        if !self.runs.last().is_some_and(|run| run.takes(arrival)) {
+            self.runs.push(Run::of(arrival));
+            cost += RUN_COST;
+        }
+        let run = self.runs.last_mut().expect("one was pushed if there was none");
         run.records += 1;
-        run.bytes += self.bytes.len() - before;
+        run.bytes += length;
+        cost
     }
 
     /// The run that the oldest record belongs to.
@@ -131,7 +164,7 @@ impl Chunk {
     /// Drops the oldest record; returns what it cost in all.
     pub(super) fn drop_oldest(&mut self) -> Option<usize> {
         let start = self.start();
-        let length = *self.ends.get(self.dropped)? as usize - start;
+        let length = *self.framed.ends.get(self.dropped)? as usize - start;
         let run = self.runs.get_mut(self.runs_gone)?;
         self.dropped += 1;
         run.records -= 1;
@@ -144,30 +177,25 @@ impl Chunk {
         Some(cost)
     }
 
-    /// Moves the bytes out for a write; [`Self::put_bytes`] brings them back.
+    /// Moves the bytes out for a write; [`Self::put_framed`] brings them back.
     ///
     /// What else the chunk knows stays: whose its records are, and how many.
-    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    pub(super) fn take_framed(&mut self) -> Framed {
+        std::mem::take(&mut self.framed)
     }
 
-    /// Brings back what [`Self::take_bytes`] moved out.
-    pub(super) fn put_bytes(&mut self, bytes: Vec<u8>) {
-        debug_assert!(self.bytes.is_empty(), "a chunk is written by one flusher at a time");
-        self.bytes = bytes;
+    /// Brings back what [`Self::take_framed`] moved out.
+    pub(super) fn put_framed(&mut self, framed: Framed) {
+        debug_assert!(self.framed.bytes.is_empty(), "a chunk is written by one flusher at a time");
+        self.framed = framed;
     }
 
-    /// Where the oldest record begins in the bytes.
+    /// Where the oldest record begins in the bytes, while they are here.
     pub(super) fn start(&self) -> usize {
         self.dropped
             .checked_sub(1)
-            .and_then(|last| self.ends.get(last))
+            .and_then(|last| self.framed.ends.get(last))
             .map_or(0, |end| *end as usize)
-    }
-
-    /// The bytes that are to be written.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(self.start()..).expect("records end inside of the bytes")
     }
 
     /// The runs that are left.
@@ -175,18 +203,20 @@ impl Chunk {
         self.runs.get(self.runs_gone..).expect("no more runs are gone than there were")
     }
 
-    /// How many records are left.
+    /// How many records are left, control frames apart.
     pub(super) fn records(&self) -> usize {
-        self.ends.len() - self.dropped
+        self.runs().iter().map(|run| run.records as usize).sum()
     }
 
-    /// What the chunk costs in all.
+    /// What the chunk costs in all, while its bytes are here.
     pub(super) fn cost(&self) -> usize {
-        self.bytes().len() + self.records() * RECORD_COST + self.runs().len() * RUN_COST
+        let bytes = self.framed.len() - self.start();
+        let records = self.framed.ends.len() - self.dropped;
+        bytes + records * RECORD_COST + self.runs().len() * RUN_COST
     }
 
     /// Whether no record is left.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes().is_empty()
+        self.runs().is_empty()
     }
 }

@@ -2,22 +2,27 @@
 //!
 //! Records wait in `pending`, whole and framed. A flush takes the oldest chunk of them in
 //! flight; what is in flight goes out whole or ends with the session, since its first bytes
-//! may be at the peer. Overflow and age drop only from `pending`, the oldest first.
+//! may be at the peer. Overflow and age drop only from `pending`, the oldest first; an outbox
+//! whose door wants no record dropped refuses the new one instead.
 //! Control frames have a lane of their own and go before records.
 
 mod chunk;
+mod records;
 mod shares;
 mod source;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use chunk::{Chunk, RECORD_COST, RUN_COST, Run};
+use chunk::{Chunk, Framed, RECORD_COST, RUN_COST, Run};
 use shares::Shares;
 
-use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
+use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
+use crate::net::Records;
+use crate::wire::Framing;
 use crate::wire::websocket::Opcode;
 
+pub use records::{Arrival, Limits, Overflow, Pushed, Record};
 pub use source::Source;
 
 /// Bytes that control frames may take: a challenge of the longest kind (400), or two pings
@@ -27,47 +32,6 @@ const CONTROL_ROOM: usize = 640;
 /// Pongs stop here, so that a peer that floods pings and reads nothing cannot keep a close
 /// out.
 const PONG_ROOM: usize = 254;
-
-/// The bounds of an outbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Framed bytes and their bookkeeping, in bytes, pending and in flight together.
-    pub bytes: usize,
-    /// How long a record may be pending.
-    pub age: Duration,
-    /// Longest record that the peer takes, in bytes before it is framed.
-    pub message: usize,
-}
-
-/// A packet for a peer, in two parts: it is copied only into the outbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// What the relay puts in front.
-    pub head: &'a [u8],
-    /// What it carries.
-    pub body: &'a [u8],
-}
-
-/// What records that are pushed together have in common.
-#[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    /// Where they came from.
-    pub source: Source,
-    /// Whether they are relayed or made here.
-    pub origin: Origin,
-    /// Whose they are, for what is remembered of those that are dropped.
-    pub whose: Whose,
-    /// When their batch came.
-    pub at: Instant,
-}
-
-impl Arrival {
-    /// What the relay, or who embeds it, has to say itself.
-    #[must_use]
-    pub const fn ours(at: Instant) -> Self {
-        Self { source: Source::Ours, origin: Origin::Ours, whose: Whose::NOBODY, at }
-    }
-}
 
 /// What waits in an outbox.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,7 +49,10 @@ pub struct Backlog {
 /// The queue of one session; its bytes go out in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    control: Vec<u8>,
+    transport: Transport,
+    framing: Framing,
+    overflow: Overflow,
+    control: Option<Box<Framed>>,
     pending: VecDeque<Box<Chunk>>,
     in_flight: Option<InFlight>,
     /// What `pending` costs.
@@ -119,30 +86,33 @@ struct InFlight {
 /// The bytes that a flusher writes.
 #[derive(Debug)]
 pub(super) struct Write {
-    bytes: Vec<u8>,
+    framed: Framed,
     /// Where the bytes begin that are left to write.
     at: usize,
     progress: Instant,
 }
 
 impl Write {
-    /// The bytes that are left to write.
-    pub(super) fn rest(&self) -> &[u8] {
-        self.bytes.get(self.at..).expect("the kernel takes no more than it is given")
+    /// The records that are left to write.
+    pub(super) fn rest(&self) -> Records<'_> {
+        self.framed.records(self.at)
     }
 
     /// Counts written bytes; true when nothing is left.
     pub(super) fn wrote(&mut self, bytes: usize, now: Instant) -> bool {
         self.at += bytes;
         self.progress = now;
-        self.rest().is_empty()
+        self.rest().bytes().is_empty()
     }
 }
 
 impl Outbox {
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(transport: Transport, framing: Framing, overflow: Overflow) -> Self {
         Self {
-            control: Vec::new(),
+            transport,
+            framing,
+            overflow,
+            control: None,
             pending: VecDeque::new(),
             in_flight: None,
             waiting: 0,
@@ -162,53 +132,65 @@ impl Outbox {
         &mut self,
         records: impl Iterator<Item = Record<'a>>,
         arrival: &Arrival,
-        framing: Opcode,
         limits: &Limits,
         shard: &Shard,
-    ) {
+    ) -> Pushed {
         self.expire(limits.age, arrival.at, shard);
-        let mut queued = 0;
+        let mut pushed = Pushed::default();
         for record in records {
-            if self.push_one(record, arrival, framing, limits, shard) {
-                queued += 1;
+            let result = if pushed.overflowed && self.overflow != Overflow::DropOldest {
+                // Or what is pushed behind would come before it.
+                Err(Drop::OutboxFull)
+            } else {
+                self.push_one(record, arrival, limits, shard)
+            };
+            match result {
+                Ok(()) => pushed.queued += 1,
+                Err(reason) => {
+                    pushed.refused += 1;
+                    pushed.overflowed |= matches!(reason, Drop::OutboxFull | Drop::OutboxShare);
+                    match arrival.origin {
+                        Origin::Relayed => shard.dropped_of(arrival.whose, reason, 1, arrival.at),
+                        Origin::Ours => shard.ours_dropped(1),
+                    }
+                }
             }
         }
         if arrival.origin == Origin::Relayed {
-            shard.queued(queued);
+            shard.queued(pushed.queued);
         }
+        if pushed.overflowed && self.overflow == Overflow::EndSession {
+            self.ending = true;
+        }
+        pushed
     }
 
     fn push_one(
         &mut self,
         record: Record<'_>,
         arrival: &Arrival,
-        framing: Opcode,
         limits: &Limits,
         shard: &Shard,
-    ) -> bool {
-        let Arrival { source, origin, whose, at } = *arrival;
-        let reject = |reason| match origin {
-            Origin::Relayed => shard.dropped_of(whose, reason, 1, at),
-            Origin::Ours => shard.ours_dropped(1),
-        };
+    ) -> Result<(), Drop> {
+        let Arrival { source, at, .. } = *arrival;
         if self.ending || self.closed {
-            reject(Drop::PeerGone);
-            return false;
+            return Err(Drop::PeerGone);
         }
         if record.head.len() + record.body.len() > limits.message {
             // The peer would end the session over it.
-            reject(Drop::TooLargeForPeer);
-            return false;
+            return Err(Drop::TooLargeForPeer);
         }
         // 4 = the header of every frame but the shortest and the longest.
         let framed = record.head.len() + record.body.len() + 4;
         let cost = framed + RECORD_COST + RUN_COST;
         if self.taken + cost > limits.bytes {
             // No room even if all that waits went.
-            reject(Drop::OutboxFull);
-            return false;
+            return Err(Drop::OutboxFull);
         }
         if self.held() + cost > limits.bytes {
+            if self.overflow != Overflow::DropOldest {
+                return Err(Drop::OutboxFull);
+            }
             // Judged by what it holds as it comes: not again behind each record that goes, or
             // others would lose theirs for an arrival that is refused in the end.
             let holds_most = self.holds_most(source);
@@ -216,8 +198,7 @@ impl Outbox {
                 let oldest = self.oldest_source().expect("pending records, or it would fit");
                 // A source that fills the outbox makes room only at its own cost.
                 if holds_most && oldest != source {
-                    reject(Drop::OutboxShare);
-                    return false;
+                    return Err(Drop::OutboxShare);
                 }
                 self.drop_oldest(Drop::OutboxFull, at, shard);
             }
@@ -226,28 +207,24 @@ impl Outbox {
             self.pending.push_back(Chunk::lend());
         }
         let chunk = self.pending.back_mut().expect("one was pushed if there was none");
-        let before = chunk.cost();
-        if chunk.begins_run(arrival) {
-            chunk.push_run(arrival);
-        }
-        chunk.push(framing, record.head, record.body);
-        let cost = chunk.cost() - before;
+        let cost = chunk.push(record, arrival, self.framing);
         self.waiting += cost;
         if let Some(shares) = &mut self.shares {
             shares.came(source, cost);
         }
-        true
+        Ok(())
     }
 
     /// Queues a control frame; false where its lane is full.
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let room = if opcode == Opcode::Pong { PONG_ROOM } else { CONTROL_ROOM };
-        let (header, used) = crate::wire::websocket::frame_header(opcode, payload.len());
-        if self.closed || self.control.len() + used + payload.len() > room {
+        let (header, used) = self.framing.control_header(opcode, payload.len());
+        let held = self.control.as_ref().map_or(0, |control| control.len());
+        if self.closed || held + used + payload.len() > room {
             return false;
         }
-        self.control.extend_from_slice(header.get(..used).unwrap_or_default());
-        self.control.extend_from_slice(payload);
+        let header = header.get(..used).expect("a header fits its place");
+        self.control.get_or_insert_default().push([header, payload, &[]]);
         true
     }
 
@@ -265,15 +242,14 @@ impl Outbox {
         let InFlight { chunk, written, progress } = self.in_flight.as_mut()?;
         let at = chunk.start() + *written;
         self.flushing = true;
-        Some(Write { bytes: chunk.take_bytes(), at, progress: *progress })
+        Some(Write { framed: chunk.take_framed(), at, progress: *progress })
     }
 
     /// Control frames if there are any, else the oldest pending chunk.
     fn next_chunk(&mut self, limits: &Limits, now: Instant, shard: &Shard) -> Option<Box<Chunk>> {
-        if !self.control.is_empty() {
+        if let Some(control) = self.control.take() {
             let mut chunk = Chunk::lend();
-            chunk.push_control(&self.control);
-            self.control.clear();
+            chunk.push_control(&control);
             return Some(chunk);
         }
         self.expire(limits.age, now, shard);
@@ -302,7 +278,7 @@ impl Outbox {
         let shard = traffic.shard();
         for run in chunk.runs() {
             let records = u64::from(run.records);
-            shard.went_out(Transport::Wss, run.origin, records, run.bytes as u64);
+            shard.went_out(self.transport, run.origin, records, run.bytes as u64);
             if run.origin == Origin::Relayed {
                 shard.unqueued(records);
             }
@@ -320,13 +296,13 @@ impl Outbox {
         }
     }
 
-    /// Takes the bytes back from the flusher.
+    /// Takes the records back from the flusher.
     fn land(&mut self, write: Write) -> InFlight {
-        let Write { bytes, at, progress } = write;
+        let Write { framed, at, progress } = write;
         let mut in_flight = self.in_flight.take().expect("what is written is in flight");
+        in_flight.chunk.put_framed(framed);
         in_flight.written = at - in_flight.chunk.start();
         in_flight.progress = progress;
-        in_flight.chunk.put_bytes(bytes);
         self.flushing = false;
         in_flight
     }
@@ -347,7 +323,7 @@ impl Outbox {
     pub(super) fn close(&mut self, traffic: &Traffic) {
         self.end_records(traffic);
         self.closed = true;
-        self.control = Vec::new();
+        self.control = None;
         // A flusher that is in the system call accounts for it when it comes back.
         if !self.flushing
             && let Some(InFlight { chunk, .. }) = self.in_flight.take()
@@ -384,7 +360,7 @@ impl Outbox {
 
     /// Whether a flush would find something to write.
     pub(super) fn has_work(&self) -> bool {
-        self.in_flight.is_some() || !self.control.is_empty() || !self.pending.is_empty()
+        self.in_flight.is_some() || self.control.is_some() || !self.pending.is_empty()
     }
 
     /// What waits, in bytes with its bookkeeping.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::NodeId;
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Whose};
 use crate::wire::websocket::Header;
 
 const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: usize::MAX };
@@ -19,7 +19,12 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { outbox: Outbox::new(), traffic: Traffic::default(), now: Instant::now() }
+        Self::that(Overflow::DropOldest)
+    }
+
+    fn that(overflow: Overflow) -> Self {
+        let outbox = Outbox::new(Transport::Wss, Framing::Binary, overflow);
+        Self { outbox, traffic: Traffic::default(), now: Instant::now() }
     }
 
     fn push(&mut self, source: u64, body: &[u8]) {
@@ -30,20 +35,14 @@ impl Bench {
         let record = Record { head: b"h", body };
         let arrival =
             Arrival { source, origin: Origin::Relayed, whose: Whose::NOBODY, at: self.now };
-        self.outbox.push(
-            std::iter::once(record),
-            &arrival,
-            Opcode::Binary,
-            &LIMITS,
-            self.traffic.shard(),
-        );
+        self.outbox.push(std::iter::once(record), &arrival, &LIMITS, self.traffic.shard());
     }
 
     fn flush(&mut self) -> Vec<u8> {
         let mut written = Vec::new();
         while let Some(mut taken) = self.outbox.take(&LIMITS, self.now, self.traffic.shard()) {
-            written.extend_from_slice(taken.rest());
-            let length = taken.rest().len();
+            written.extend_from_slice(taken.rest().bytes());
+            let length = taken.rest().bytes().len();
             assert!(taken.wrote(length, self.now));
             self.outbox.finish(taken, self.now, &self.traffic);
         }
@@ -134,6 +133,41 @@ fn full_outbox_drops_its_oldest_record_first() {
     assert_eq!(*left.last().unwrap(), 199);
     assert_eq!(bench.dropped(Drop::OutboxFull), 200 - left.len() as u64);
     assert!((90..=100).contains(&left.len()), "{}", left.len());
+}
+
+#[test]
+fn full_outbox_that_refuses_takes_the_first_records_and_none_behind_one_that_does_not_fit() {
+    let mut bench = Bench::that(Overflow::Refuse);
+    bench.push(1, &[1; 50_000]);
+    let lengths = [20_000, 40_000, 10];
+    let bodies = lengths.map(|length| vec![2; length]);
+    let records = bodies.iter().map(|body| Record { head: b"h", body });
+    let arrival = Arrival {
+        source: Source::Session(2),
+        origin: Origin::Relayed,
+        whose: Whose::NOBODY,
+        at: bench.now,
+    };
+
+    let pushed = bench.outbox.push(records, &arrival, &LIMITS, bench.traffic.shard());
+
+    assert_eq!(pushed, Pushed { queued: 1, refused: 2, overflowed: true });
+    assert_eq!((bench.dropped(Drop::OutboxFull), bench.dropped(Drop::OutboxShare)), (2, 0));
+    assert_eq!(firsts(&bench.flush()), [1, 2]);
+    bench.push(1, &[3; 50_000]);
+    assert_eq!(firsts(&bench.flush()), [3], "there is room again");
+}
+
+#[test]
+fn full_outbox_that_ends_its_session_takes_nothing_more_and_sends_what_it_has() {
+    let mut bench = Bench::that(Overflow::EndSession);
+    bench.push(1, &[1; 60_000]);
+    bench.push(2, &[2; 60_000]);
+
+    bench.push(3, &[3; 10]);
+
+    assert_eq!((bench.dropped(Drop::OutboxFull), bench.dropped(Drop::PeerGone)), (1, 1));
+    assert_eq!(firsts(&bench.flush()), [1]);
 }
 
 #[test]
@@ -254,7 +288,7 @@ fn what_is_in_flight_is_never_dropped() {
     assert!(bench.outbox.held() <= LIMITS.bytes);
     bench.outbox.blocked = false;
     let rest = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard()).unwrap();
-    assert_eq!(rest.rest().len(), 50_000 + 1 + 4 - 10);
+    assert_eq!(rest.rest().bytes().len(), 50_000 + 1 + 4 - 10);
 }
 
 #[test]
@@ -320,12 +354,12 @@ proptest! {
                     flusher = bench.outbox.take(&LIMITS, bench.now, bench.traffic.shard());
                 }
                 (0, Some(mut taken)) => {
-                    let length = taken.rest().len();
+                    let length = taken.rest().bytes().len();
                     prop_assert!(taken.wrote(length, bench.now));
                     bench.outbox.finish(taken, bench.now, &bench.traffic);
                 }
                 (1, Some(mut taken)) => {
-                    taken.wrote(1.min(taken.rest().len() - 1), bench.now);
+                    taken.wrote(1.min(taken.rest().bytes().len() - 1), bench.now);
                     bench.outbox.put_back(taken, &bench.traffic);
                     bench.outbox.blocked = false;
                 }
@@ -393,7 +427,7 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
         let records = std::iter::repeat_n(Record { head: &[], body: &[0; 300] }, count);
         let whose = Whose::packet(sender, node);
         let arrival = Arrival { source, origin: Origin::Relayed, whose, at: bench.now };
-        bench.outbox.push(records, &arrival, Opcode::Binary, &LIMITS, bench.traffic.shard());
+        bench.outbox.push(records, &arrival, &LIMITS, bench.traffic.shard());
     };
     push(&mut bench, senders[0], 3);
     bench.now += LIMITS.age + Duration::from_secs(1);

@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 use super::*;
 use crate::config::testing::translators;
 use crate::ids::{NodeId, PublicKey};
-use crate::metrics::Origin;
+use crate::metrics::{Origin, Transport};
 use crate::net::Stream;
-use crate::peers::{Arrival, Limits, Link, Principal, Realm, Record};
+use crate::peers::{Arrival, Limits, Link, Overflow, Principal, Realm, Record};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
-use crate::wire::websocket::Opcode;
+use crate::wire::Framing;
 
 #[derive(Debug)]
 struct Closed;
@@ -47,7 +47,14 @@ fn session(table: &Table<NodeId>, number: u32, key: u8) -> Arc<Session<NodeId>> 
         principal,
         table.generation(),
         at(1, 1),
-        Link { stream: Box::new(Closed), framing: Opcode::Binary, limits, traffic: Arc::default() },
+        Link {
+            stream: Box::new(Closed),
+            transport: Transport::Wss,
+            framing: Framing::Binary,
+            limits,
+            overflow: Overflow::DropOldest,
+            traffic: Arc::default(),
+        },
         Instant::now(),
     ))
 }

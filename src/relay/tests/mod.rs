@@ -12,12 +12,13 @@ use crate::config::PunchAllow;
 use crate::config::testing::translators;
 use crate::directory::Settings;
 use crate::ids::PublicKey;
+use crate::metrics::Transport;
 use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
-use crate::peers::{Limits, Link, Principal, Realm, Registration, Takeover};
+use crate::peers::{Limits, Link, Overflow, Principal, Realm, Registration, Takeover};
 use crate::udp::DatagramSink as _;
-use crate::wire::websocket::Opcode;
+use crate::wire::Framing;
 
 mod canary;
 mod cluster;
@@ -197,7 +198,14 @@ fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration<
     let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
     let limits = Limits { bytes: 1_000_000, age: SECOND, message: 65_536 };
     let traffic = Arc::clone(&relay.traffic);
-    let link = Link { stream: Box::new(stream), framing: Opcode::Binary, limits, traffic };
+    let link = Link {
+        stream: Box::new(stream),
+        transport: Transport::Wss,
+        framing: Framing::Binary,
+        limits,
+        overflow: Overflow::DropOldest,
+        traffic,
+    };
     let session = Session::new(principal, 1, at(3), link, Instant::now());
     relay.table.register(session.into(), Takeover::Always).unwrap()
 }

@@ -11,9 +11,10 @@ use super::*;
 use crate::client::{Client, Options, SessionError};
 use crate::directory::{Keys, Settings};
 use crate::ids::PublicKey;
+use crate::metrics::Transport;
 use crate::net::listener::Listener;
-use crate::peers::{Limits, Link, Principal, Realm, Takeover};
-use crate::wire::websocket::Opcode;
+use crate::peers::{Limits, Link, Overflow, Principal, Realm, Takeover};
+use crate::wire::Framing;
 use crate::wss::{self, Session, per_frame};
 
 #[tokio::test(start_paused = true)]
@@ -26,8 +27,10 @@ async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
     let name = NodeId::new(1).unwrap();
     let link = Link {
         stream: Box::new(stream),
-        framing: Opcode::Binary,
+        transport: Transport::Wss,
+        framing: Framing::Binary,
         limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
+        overflow: Overflow::DropOldest,
         traffic: Arc::default(),
     };
     let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };

@@ -9,11 +9,12 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
-use super::outbox::{Arrival, Backlog, Limits, Outbox, Record};
+use super::outbox::{Arrival, Backlog, Limits, Outbox, Overflow, Pushed, Record};
 use super::{Id, Principal};
 use crate::metrics::{Traffic, Transport};
 use crate::net::Stream;
 use crate::proto::limit;
+use crate::wire::Framing;
 use crate::wire::websocket::Opcode;
 
 /// Chunks that one call of [`Session::flush`] writes at most: who keeps a peer's queue full
@@ -42,6 +43,8 @@ pub enum End {
     Idle,
     /// The kernel took nothing of what was in flight for too long.
     WriteTimeout,
+    /// More would have waited for the peer than its outbox holds.
+    Overflow,
     /// An operator ended it.
     Kicked,
     /// The door's own code failed.
@@ -49,7 +52,7 @@ pub enum End {
 }
 
 impl End {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::PeerLeft,
         Self::PeerClosed,
         Self::ConnectionLost,
@@ -59,6 +62,7 @@ impl End {
         Self::Violation,
         Self::Idle,
         Self::WriteTimeout,
+        Self::Overflow,
         Self::Kicked,
         Self::Failed,
     ];
@@ -67,12 +71,16 @@ impl End {
 /// What a session sends through.
 #[derive(Debug)]
 pub struct Link {
-    /// The byte stream.
+    /// The stream of bytes, or of datagrams.
     pub stream: Box<dyn Stream>,
-    /// How records are laid out: as binary or as text messages.
-    pub framing: Opcode,
+    /// Under which name its packets are counted.
+    pub transport: Transport,
+    /// How records are laid out.
+    pub framing: Framing,
     /// The bounds of the outbox.
     pub limits: Limits,
+    /// What happens to a record that does not fit into it.
+    pub overflow: Overflow,
     /// Where packets are accounted for.
     pub traffic: Arc<Traffic>,
 }
@@ -122,8 +130,8 @@ impl<I: Id> Session<I> {
             names_destination: AtomicBool::new(false),
             inbound: Mutex::default(),
             generation,
+            outbox: Mutex::new(Outbox::new(link.transport, link.framing, link.overflow)),
             link,
-            outbox: Mutex::new(Outbox::new()),
             task: AtomicWaker::new(),
             end: AtomicU8::new(0),
         }
@@ -147,6 +155,12 @@ impl<I: Id> Session<I> {
         self.generation
     }
 
+    /// Under which name the session's packets are counted.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        self.link.transport
+    }
+
     /// Where the session's packets are accounted for.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
@@ -155,17 +169,23 @@ impl<I: Id> Session<I> {
 
     /// Accounts for packets that the peer has sent, and for their bytes.
     pub fn came_in(&self, packets: usize, bytes: usize) {
-        self.link.traffic.shard().came_in(Transport::Wss, packets as u64, bytes as u64);
+        let Link { transport, traffic, .. } = &self.link;
+        traffic.shard().came_in(*transport, packets as u64, bytes as u64);
     }
 
     /// Queues records of one source. They leave with the next [`Self::flush`], or are counted
     /// with the reason why not.
-    pub fn push<'a>(&self, records: impl Iterator<Item = Record<'a>>, arrival: &Arrival) {
-        let Link { framing, limits, traffic, .. } = &self.link;
-        self.outbox.lock().push(records, arrival, *framing, limits, traffic.shard());
+    pub fn push<'a>(&self, records: impl Iterator<Item = Record<'a>>, arrival: &Arrival) -> Pushed {
+        let Link { limits, overflow, traffic, .. } = &self.link;
+        let pushed = self.outbox.lock().push(records, arrival, limits, traffic.shard());
+        if pushed.overflowed && *overflow == Overflow::EndSession {
+            self.end(End::Overflow);
+        }
+        pushed
     }
 
-    /// Queues a control frame, or the text of a login; false where that lane is full.
+    /// Queues a control frame, or the text of a login; false where that lane is full. Between
+    /// datagrams it is one of them, of the payload alone.
     pub fn push_control(&self, opcode: Opcode, payload: &[u8]) -> bool {
         self.outbox.lock().push_control(opcode, payload)
     }
@@ -179,7 +199,7 @@ impl<I: Id> Session<I> {
         for _ in 0..FLUSH_ROUNDS {
             let taken = self.outbox.lock().take(&self.link.limits, now, self.link.traffic.shard());
             let Some(mut taken) = taken else { return };
-            match self.link.stream.try_write(taken.rest()) {
+            match self.link.stream.try_write_records(&taken.rest()) {
                 Ok(written) if taken.wrote(written, now) => {
                     let mut outbox = self.outbox.lock();
                     outbox.finish(taken, now, &self.link.traffic);
@@ -305,102 +325,4 @@ impl<I: Id> Session<I> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{NodeId, PublicKey};
-    use crate::metrics::{Drop, Origin, Whose};
-    use crate::net::Stream;
-    use crate::peers::{Realm, Source};
-    use std::future::poll_fn;
-    use std::io;
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::{OnceLock, Weak};
-    use std::time::Duration;
-
-    /// A stream that takes everything or breaks, and counts how often it was asked.
-    #[derive(Debug, Default)]
-    struct Fake {
-        broken: bool,
-        writes: AtomicUsize,
-        /// Whose outbox is filled during each write, as another thread would.
-        filled: OnceLock<Weak<Session<NodeId>>>,
-    }
-
-    impl Stream for Arc<Fake> {
-        fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
-        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-            let writes = self.writes.fetch_add(1, Ordering::Relaxed);
-            if self.broken {
-                return Err(io::ErrorKind::ConnectionReset.into());
-            }
-            if let Some(session) = self.filled.get().and_then(Weak::upgrade)
-                && writes < 100_000
-            {
-                push(&session);
-            }
-            Ok(bytes.len())
-        }
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn shutdown_write(&self) {}
-    }
-
-    fn session(stream: &Arc<Fake>, traffic: &Arc<Traffic>) -> Arc<Session<NodeId>> {
-        let name = NodeId::new(1).unwrap();
-        let link = Link {
-            stream: Box::new(Arc::clone(stream)),
-            framing: Opcode::Binary,
-            limits: Limits { bytes: 200_000, age: Duration::from_secs(2), message: 65_536 },
-            traffic: Arc::clone(traffic),
-        };
-        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-        let observed = ([192, 0, 2, 1], 1).into();
-        Arc::new(Session::new(principal, 1, observed, link, Instant::now()))
-    }
-
-    fn push(session: &Session<NodeId>) {
-        let record = Record { head: b"", body: b"x" };
-        let arrival = Arrival {
-            source: Source::Session(2),
-            origin: Origin::Relayed,
-            whose: Whose::NOBODY,
-            at: Instant::now(),
-        };
-        session.push(std::iter::once(record), &arrival);
-    }
-
-    #[tokio::test]
-    async fn broken_stream_is_not_written_to_again_and_again() {
-        let (stream, traffic) =
-            (Arc::new(Fake { broken: true, ..Fake::default() }), Arc::default());
-        let session = session(&stream, &traffic);
-        push(&session);
-        session.flush(Instant::now());
-        assert_eq!(session.ending(), Some(End::ConnectionLost));
-
-        let more = poll_fn(|cx| Poll::Ready(session.poll_flush(cx).is_ready())).await;
-        assert!(!more && session.is_drained());
-        assert_eq!(stream.writes.load(Ordering::Relaxed), 1);
-        assert_eq!((traffic.packets_dropped(Drop::PeerGone), traffic.packets_queued()), (1, 0));
-    }
-
-    #[tokio::test]
-    async fn peer_whose_outbox_is_filled_all_the_time_gets_to_its_other_work() {
-        let (stream, traffic) = (Arc::<Fake>::default(), Arc::default());
-        let session = session(&stream, &traffic);
-        stream.filled.set(Arc::downgrade(&session)).unwrap();
-        push(&session);
-        poll_fn(|cx| {
-            while session.poll_flush(cx).is_ready() {}
-            Poll::Ready(())
-        })
-        .await;
-        assert!(stream.writes.load(Ordering::Relaxed) < 100_000);
-    }
-}
+mod tests;
