@@ -2,18 +2,42 @@
 
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
-use super::given::Given;
+use super::given::{Given, Scope};
 use super::secret::shown;
 use super::small_file::contents;
-use super::{Error, Origin, Place, all_settings};
+use super::table::Setting;
+use super::value::Kind;
+use super::{Error, Origin, Place, all_settings, listener_settings};
 
 /// Least likeness, from 0 to 1, at which a known key is offered for an unknown one.
 const LEAST_LIKENESS: f64 = 0.7;
 
+/// Keys of a `[[listener]]` table whose function is not built.
+const NOT_BUILT: [&str; 4] = ["tls", "acme", "acme_contact", "tls_client_ca"];
+
+/// What a configuration file says.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// Of settings.
+    pub(super) settings: Vec<(&'static str, Given)>,
+    /// In each `[[listener]]` table.
+    pub(super) listeners: Vec<Table>,
+}
+
+/// What one table says.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Where it stands.
+    pub(super) scope: Scope,
+    /// Of its settings.
+    pub(super) settings: Vec<(&'static str, Given)>,
+}
+
 /// What the file says; `named_by` is who named it.
-pub(super) fn read(path: &Path, named_by: Origin) -> Result<Vec<(&'static str, Given)>, Error> {
+pub(super) fn read(path: &Path, named_by: Origin) -> Result<Said, Error> {
     let text = contents(path).map_err(|error| Error::File {
         place: Place { key: "config".to_owned(), origin: named_by },
         path: path.to_owned(),
@@ -22,41 +46,116 @@ pub(super) fn read(path: &Path, named_by: Origin) -> Result<Vec<(&'static str, G
     parse(&text, path)
 }
 
-fn parse(text: &str, path: &Path) -> Result<Vec<(&'static str, Given)>, Error> {
-    let line = |offset: usize| 1 + text.bytes().take(offset).filter(|b| *b == b'\n').count();
+fn parse(text: &str, path: &Path) -> Result<Said, Error> {
+    let file = Text { text, path };
     let table = DeTable::parse(text).map_err(|error| Error::Syntax {
         path: path.to_owned(),
-        line: line(error.span().map_or(0, |span| span.start)),
+        line: file.line(error.span().map_or(0, |span| span.start)),
         reason: error.message().replace('\n', ", "),
     })?;
 
-    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    let mut said = Said { settings: Vec::new(), listeners: Vec::new() };
+    for entry in in_order(table.get_ref()) {
+        if entry.0.get_ref() == "listener" {
+            said.listeners = file.listeners(&entry)?;
+        } else {
+            said.settings.push(file.setting(&entry, "", all_settings())?);
+        }
+    }
+    Ok(said)
+}
+
+/// A key and its value, with their places in the text.
+type Entry<'a> = (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>);
+
+/// The entries of a table in the order of the text.
+fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+    let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
-        .into_iter()
-        .map(|(key, value)| {
-            let origin = Origin::File { path: path.to_owned(), line: line(key.span().start) };
-            let key = key.get_ref().as_ref();
-            let refuse = |reason| Error::Setting {
-                place: Place { key: key.to_owned(), origin: origin.clone() },
-                value: shown(key, text.get(value.span()).unwrap_or_default().trim_matches('"'))
-                    .into_owned(),
-                reason,
-            };
-            let setting = all_settings().find(|setting| setting.key == key);
-            let setting = setting.ok_or_else(|| refuse(unknown(key)))?;
-            let items = items(value.get_ref()).map_err(refuse)?;
-            Ok((setting.key, Given { items, origin }))
-        })
-        .collect()
+}
+
+/// The text of a file.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    text: &'a str,
+    path: &'a Path,
+}
+
+impl Text<'_> {
+    fn line(&self, offset: usize) -> usize {
+        1 + self.text.bytes().take(offset).filter(|b| *b == b'\n').count()
+    }
+
+    fn origin(&self, offset: usize) -> Origin {
+        Origin::File { path: self.path.to_owned(), line: self.line(offset) }
+    }
+
+    /// Refuses the value of a key; `prefix` is what stands before it, such as `listener[1].`.
+    fn refuse(&self, (key, value): &Entry<'_>, prefix: &str, reason: String) -> Error {
+        let name = key.get_ref().as_ref();
+        let said = self.text.get(value.span()).unwrap_or_default().trim_matches('"');
+        Error::Setting {
+            place: Place { key: format!("{prefix}{name}"), origin: self.origin(key.span().start) },
+            value: shown(name, said).into_owned(),
+            reason,
+        }
+    }
+
+    /// One setting of `known`, and what is said of it.
+    fn setting(
+        &self,
+        entry: &Entry<'_>,
+        prefix: &str,
+        known: impl Iterator<Item = &'static Setting> + Clone,
+    ) -> Result<(&'static str, Given), Error> {
+        let (key, value) = entry;
+        let name = key.get_ref().as_ref();
+        let setting = known.clone().find(|setting| setting.key == name);
+        let setting = setting.ok_or_else(|| self.refuse(entry, prefix, unknown(name, known)))?;
+        let items = items(setting.kind, value.get_ref());
+        let items = items.map_err(|reason| self.refuse(entry, prefix, reason))?;
+        Ok((setting.key, Given { items, origin: self.origin(key.span().start) }))
+    }
+
+    /// What each `[[listener]]` says.
+    fn listeners(&self, entry: &Entry<'_>) -> Result<Vec<Table>, Error> {
+        let (_, value) = entry;
+        let no_tables =
+            || self.refuse(entry, "", "not a list of tables; write [[listener]]".to_owned());
+        let DeValue::Array(tables) = value.get_ref() else { return Err(no_tables()) };
+        let mut listeners = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            let DeValue::Table(entries) = table.get_ref() else { return Err(no_tables()) };
+            let prefix = Scope::prefix_of_listener(index);
+            let mut settings = Vec::new();
+            for entry in in_order(entries) {
+                if NOT_BUILT.contains(&entry.0.get_ref().as_ref()) {
+                    let reason = "not built yet: the relay speaks no TLS itself; leave it out, and \
+                                  end TLS in a proxy such as Caddy or nginx";
+                    return Err(self.refuse(&entry, &prefix, reason.to_owned()));
+                }
+                settings.push(self.setting(&entry, &prefix, listener_settings())?);
+            }
+            let scope = Scope { prefix, origin: self.origin(table.span().start) };
+            listeners.push(Table { scope, settings });
+        }
+        Ok(listeners)
+    }
 }
 
 /// The value as the texts that a command line would have.
-fn items(value: &DeValue<'_>) -> Result<Vec<String>, String> {
-    if let DeValue::Array(values) = value {
-        return values.iter().map(|value| item(value.get_ref())).collect();
+fn items(kind: Kind, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    match (kind, value) {
+        // As `--flag=` has it.
+        (Kind::List, DeValue::Array(values)) if values.is_empty() => Ok(vec![String::new()]),
+        (_, DeValue::Array(values)) => values.iter().map(|value| item(value.get_ref())).collect(),
+        (Kind::TextOrTable, DeValue::Table(table)) => in_order(table)
+            .into_iter()
+            .map(|(key, value)| Ok(format!("{}={}", key.get_ref(), item(value.get_ref())?)))
+            .collect(),
+        _ => Ok(vec![item(value)?]),
     }
-    Ok(vec![item(value)?])
 }
 
 fn item(value: &DeValue<'_>) -> Result<String, String> {
@@ -75,9 +174,9 @@ fn item(value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
-fn unknown(key: &str) -> String {
+fn unknown(key: &str, known: impl Iterator<Item = &'static Setting>) -> String {
     let likeness = |known: &str| strsim::jaro_winkler(key, known);
-    all_settings()
+    known
         .map(|setting| setting.key)
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .filter(|nearest| likeness(nearest) >= LEAST_LIKENESS)
@@ -99,8 +198,9 @@ mod tests {
     fn values_become_the_texts_of_a_command_line() {
         let text = "# comment\nmax_nodes = 1_000\nopen_gossip = true\n\nlog_level = \"warn\"\n\
                     peers = [\n\"a:1\",\n\"b:2\",\n]\npunch_rate = 0x10";
-        let given = parse(text, Path::new("x.toml")).unwrap();
-        let given: Vec<_> = given
+        let said = parse(text, Path::new("x.toml")).unwrap();
+        let given: Vec<_> = said
+            .settings
             .iter()
             .map(|(key, Given { items, origin })| {
                 let Origin::File { line, .. } = origin else { panic!("{origin:?}") };

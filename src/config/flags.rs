@@ -13,7 +13,8 @@ use super::value::Kind;
 const AFTER_HELP: &str = "\
 Each flag is also an environment variable, such as BEACON_RELAY_UDP_BIND for --udp-bind.
 Flags beat the environment, which beats the file. Write times as 500ms, 10s, 2m or 1h,
-and lists with commas or by repeating the flag.";
+and lists with commas or by repeating the flag. The file can have [[listener]] tables,
+for more listeners than that of --wss-bind: see docs/OPERATIONS.md.";
 
 /// What the command line says about settings, as text. Debugged, it has only the keys,
 /// since texts can be secret.
@@ -100,7 +101,7 @@ impl clap::Args for Flags {
 
 fn flag(setting: &'static Setting) -> Arg {
     let help = match (setting.kind, setting.default) {
-        (Kind::Text | Kind::Number | Kind::List, Some(default)) => {
+        (Kind::Text | Kind::Number | Kind::List | Kind::TextOrTable, Some(default)) => {
             format!("{} [default: {default}]", setting.help)
         }
         (Kind::Switch, _) | (_, None) => setting.help.to_owned(),
@@ -113,7 +114,7 @@ fn flag(setting: &'static Setting) -> Arg {
         // So that the type of the setting explains what is wrong with -1.
         .allow_negative_numbers(true);
     match setting.kind {
-        Kind::Text | Kind::Number => arg.action(ArgAction::Set),
+        Kind::Text | Kind::Number | Kind::TextOrTable => arg.action(ArgAction::Set),
         Kind::List => arg.action(ArgAction::Append),
         Kind::Switch => arg
             .action(ArgAction::Set)

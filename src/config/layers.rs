@@ -8,12 +8,19 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::variable;
-use super::given::Given;
+use super::given::{Given, Scope};
 use super::secret::shown;
 use super::surroundings::DEFAULT_MAX_PEERS;
 use super::table::Setting;
 use super::value::{Kind, Ordered, Value, WssBind, split};
-use super::{Error, Flags, Invalid, IpNet, Origin, Place, Surroundings, all_settings, file};
+use super::{
+    DoorKind, Error, Flags, Invalid, IpNet, Origin, PILOT, Place, Surroundings, all_settings, file,
+    listener_settings,
+};
+
+/// The settings that are of the listener at `wss_bind` alone.
+pub(super) const OF_WSS_BIND: [&str; 4] =
+    ["wss_bind", "public_plaintext", "trusted_proxy", "allow_origin"];
 
 /// The effective text of every setting, with its origin.
 ///
@@ -22,6 +29,10 @@ use super::{Error, Flags, Invalid, IpNet, Origin, Place, Surroundings, all_setti
 #[derive(Clone, Debug)]
 pub struct Layers {
     given: BTreeMap<&'static str, Given>,
+    /// The `[[listener]]` tables of the file, each with layers of its own.
+    listeners: Vec<Self>,
+    /// Of a table: where it stands.
+    scope: Scope,
     most_peers: usize,
 }
 
@@ -32,7 +43,8 @@ impl Layers {
     /// The file cannot be read or has an unknown key, or a variable is not UTF-8.
     pub fn collect(flags: Flags, surroundings: &Surroundings) -> Result<Self, Error> {
         let most_peers = surroundings.most_peers();
-        let mut layers = Self { given: BTreeMap::new(), most_peers };
+        let mut layers =
+            Self { given: BTreeMap::new(), listeners: Vec::new(), scope: Scope::TOP, most_peers };
         for setting in all_settings() {
             if let Some(default) = setting.default {
                 layers.set(setting.key, vec![default.to_owned()], Origin::Default);
@@ -47,7 +59,9 @@ impl Layers {
         let file_from_environment = surroundings.variable("config")?;
         let origin = if flags.config.is_some() { Origin::Flag } else { Origin::Environment };
         if let Some(path) = flags.config.or(file_from_environment) {
-            layers.given.extend(file::read(path.as_ref(), origin)?);
+            let said = file::read(path.as_ref(), origin)?;
+            layers.given.extend(said.settings);
+            layers.listeners = said.listeners.into_iter().map(Self::of_listener).collect();
         }
         for setting in all_settings() {
             if let Some(text) = surroundings.variable(setting.key)? {
@@ -58,13 +72,53 @@ impl Layers {
             layers.set(key, items, Origin::Flag);
         }
 
-        // Only programs on this machine reach a local listener: its proxy is among them.
-        let is_local = layers.read("wss_bind").is_ok_and(|bind: WssBind| bind.is_local());
-        if is_local && !layers.given.contains_key("trusted_proxy") {
-            let loopback = IpNet::LOOPBACK.map(|net| net.to_string());
-            layers.set("trusted_proxy", loopback.into(), Origin::Default);
-        }
+        layers.trust_loopback("wss_bind", "trusted_proxy");
         Ok(layers)
+    }
+
+    /// What a `[[listener]]` table says, on top of the defaults.
+    fn of_listener(table: file::Table) -> Self {
+        let file::Table { scope, settings } = table;
+        let mut layers =
+            Self { given: BTreeMap::new(), listeners: Vec::new(), scope, most_peers: 0 };
+        for setting in listener_settings() {
+            if let Some(default) = setting.default {
+                layers.set(setting.key, vec![default.to_owned()], Origin::Default);
+            }
+        }
+        layers.given.extend(settings);
+        layers.trust_loopback("bind", "trusted_proxies");
+        layers
+    }
+
+    /// Has a local listener trust loopback, unless somebody has said whom: only programs on this
+    /// machine reach it, and its proxy is among them.
+    fn trust_loopback(&mut self, bind: &str, trusted: &'static str) {
+        let is_local = self.read(bind).is_ok_and(|bind: WssBind| bind.is_local());
+        if is_local && !self.given.contains_key(trusted) {
+            let loopback = IpNet::LOOPBACK.map(|net| net.to_string());
+            self.set(trusted, loopback.into(), Origin::Default);
+        }
+    }
+
+    /// Whether there is a listener at `wss_bind`: where somebody has set it, and else unless a
+    /// table has the Pilot door, which is what it is for.
+    pub(super) fn serves_wss_bind(&self) -> bool {
+        let has_pilot = |table: &Self| {
+            let doors: Result<Vec<&'static DoorKind>, Error> = table.read("doors");
+            doors.is_ok_and(|doors| doors.contains(&&PILOT))
+        };
+        !self.is_default("wss_bind") || !self.listeners.iter().any(has_pilot)
+    }
+
+    /// What each `[[listener]]` table says.
+    pub(super) fn listeners(&self) -> &[Self] {
+        &self.listeners
+    }
+
+    /// The same, to take over what another collection has.
+    pub(super) fn listeners_mut(&mut self) -> &mut [Self] {
+        &mut self.listeners
     }
 
     /// The state folder, for commands that need no other setting.
@@ -127,8 +181,10 @@ impl Layers {
 
     /// The setting, as whoever said it last spelt it.
     pub(super) fn place(&self, key: &str) -> Place {
-        let origin = self.given.get(key).map_or(Origin::Default, |given| given.origin.clone());
-        Place { key: key.to_owned(), origin }
+        let Scope { prefix, origin: scope } = &self.scope;
+        let said = self.given.get(key).map(|given| &given.origin);
+        let origin = said.filter(|origin| **origin != Origin::Default).unwrap_or(scope).clone();
+        Place { key: format!("{prefix}{key}"), origin }
     }
 
     fn items(&self, key: &str) -> &[String] {
@@ -161,13 +217,19 @@ impl Layers {
             Kind::List => split(items).collect::<Vec<_>>().into(),
             Kind::Switch => bool::read(items).ok()?.into(),
             Kind::Number => text?.parse::<i64>().ok()?.into(),
-            Kind::Text => shown(setting.key, text?).into_owned().into(),
+            Kind::TextOrTable if items.iter().any(|item| item.contains('=')) => {
+                let pairs = items.iter().filter_map(|item| item.split_once('='));
+                let pairs = pairs.map(|(name, text)| (name.to_owned(), text.into()));
+                toml::Value::Table(pairs.collect())
+            }
+            Kind::Text | Kind::TextOrTable => shown(setting.key, text?).into_owned().into(),
         })
     }
 }
 
 impl fmt::Display for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let serves_wss_bind = self.serves_wss_bind();
         let mut heading = "";
         for setting in all_settings() {
             if setting.heading != heading {
@@ -176,18 +238,40 @@ impl fmt::Display for Layers {
                 writeln!(f, "{gap}# {heading}")?;
             }
             let key = setting.key;
-            match (self.toml(setting), &self.place(key).origin) {
-                (None, _) => writeln!(f, "# {key} is not set")?,
-                (Some(value), Origin::Default) => writeln!(f, "{key} = {value}")?,
-                (Some(value), Origin::Flag) => writeln!(f, "{key} = {value} # by a flag")?,
-                (Some(value), Origin::Environment) => {
-                    writeln!(f, "{key} = {value} # by {}", variable(key))?;
-                }
-                (Some(value), Origin::File { path, line }) => {
-                    writeln!(f, "{key} = {value} # by {}, line {line}", path.display())?;
+            if !serves_wss_bind && OF_WSS_BIND.contains(&key) {
+                writeln!(f, "# {key} is not used: a [[listener]] has the door pilot")?;
+            } else {
+                self.write(setting, f)?;
+            }
+        }
+        for listener in &self.listeners {
+            writeln!(f, "\n[[listener]]")?;
+            for setting in listener_settings() {
+                // Of a list, none is something else than an empty one.
+                if listener.given.contains_key(setting.key) {
+                    listener.write(setting, f)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+impl Layers {
+    /// Writes the line of a setting.
+    fn write(&self, setting: &Setting, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = setting.key;
+        let origin = self.given.get(key).map_or(&Origin::Default, |given| &given.origin);
+        match (self.toml(setting), origin) {
+            (None, _) => writeln!(f, "# {key} is not set"),
+            (Some(value), Origin::Default) => writeln!(f, "{key} = {value}"),
+            (Some(value), Origin::Flag) => writeln!(f, "{key} = {value} # by a flag"),
+            (Some(value), Origin::Environment) => {
+                writeln!(f, "{key} = {value} # by {}", variable(key))
+            }
+            (Some(value), Origin::File { path, line }) => {
+                writeln!(f, "{key} = {value} # by {}, line {line}", path.display())
+            }
+        }
     }
 }

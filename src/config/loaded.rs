@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::cluster::ClusterFlags;
+use super::given::Scope;
 use super::registry::RegistryFlags;
 use super::table::{Compared as _, Setting};
-use super::{ClusterFabric, Config, Error, Flags, Layers, Surroundings, all_settings};
+use super::{
+    ClusterFabric, Config, Error, Flags, Layers, ListenerTable, Surroundings, all_settings,
+    listener_settings,
+};
 
 /// Stands for what a secret file holds.
 const SECRET: &str = "(hidden)";
@@ -58,8 +62,8 @@ pub struct Loaded {
 /// A setting that has another value than before; of secrets nothing is said.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Change {
-    /// Its key in the file.
-    pub key: &'static str,
+    /// Its key in the file; in a `[[listener]]` table, as in `listener[1].bind`.
+    pub key: String,
     /// The value before, as an operator would write it; empty where there was none.
     pub old: String,
     /// The value that was read.
@@ -82,6 +86,10 @@ impl Loaded {
         let mut difference = Difference::default();
         let mut in_force = self.clone();
         let differing = self.differing(new);
+        let wss_bind = |loaded: &Self, setting| {
+            let is_served = loaded.config.serves_wss_bind;
+            if is_served { loaded.layers.said(setting) } else { String::new() }
+        };
         // Its default is that of the address, and that address is not in force.
         let moved = differing.contains(&"wss_bind") && new.layers.is_default("trusted_proxy");
         in_force.config.take_live(&new.config);
@@ -89,10 +97,11 @@ impl Loaded {
             in_force.config.trusted_proxies.clone_from(&self.config.trusted_proxies);
         }
         for setting in all_settings().filter(|setting| differing.contains(&setting.key)) {
-            let change = Change {
-                key: setting.key,
-                old: self.layers.said(setting),
-                new: new.layers.said(setting),
+            let key = setting.key.to_owned();
+            let change = if setting.key == "wss_bind" {
+                Change { key, old: wss_bind(self, setting), new: wss_bind(new, setting) }
+            } else {
+                Change { key, old: self.layers.said(setting), new: new.layers.said(setting) }
             };
             if !setting.is_live {
                 difference.needs_restart.push(change);
@@ -101,12 +110,18 @@ impl Loaded {
                 difference.applied.push(change);
             }
         }
+        let Self { layers, config } = &mut in_force;
+        update_listeners((layers, config), (&new.layers, &new.config), &mut difference);
         difference.needs_restart.extend(self.changed_secrets(new, &differing));
         (in_force, difference)
     }
 
     fn differing(&self, new: &Self) -> Vec<&'static str> {
         let mut keys = self.config.differing(&new.config);
+        if self.config.serves_wss_bind != new.config.serves_wss_bind && !keys.contains(&"wss_bind")
+        {
+            keys.push("wss_bind");
+        }
         // These have been read already, when each was loaded: none is wrong.
         if let (Ok(old), Ok(new)) =
             (RegistryFlags::read(&self.layers), RegistryFlags::read(&new.layers))
@@ -137,11 +152,79 @@ impl Loaded {
         let is_news = move |(key, changed): &(&str, bool)| *changed && !differing.contains(key);
         let changed: Vec<_> = changed.into_iter().filter(is_news).collect();
         let hidden = || SECRET.to_owned();
-        changed.into_iter().map(move |(key, _)| Change { key, old: hidden(), new: hidden() })
+        changed.into_iter().map(move |(key, _)| Change {
+            key: key.to_owned(),
+            old: hidden(),
+            new: hidden(),
+        })
     }
 }
 
 /// The keys of all settings that a running relay takes over; the others need a restart.
 pub fn live_settings() -> impl Iterator<Item = &'static str> {
     all_settings().filter(|setting| setting.is_live).map(|Setting { key, .. }| *key)
+}
+
+/// A table, as text and as what it comes to.
+type Read<'a> = (&'a Layers, &'a ListenerTable);
+
+/// Takes over what a running relay can of `new` tables, and adds what differs to `difference`.
+/// Tables are the same listener where they have the same address.
+fn update_listeners(
+    in_force: (&mut Layers, &mut Config),
+    new: (&Layers, &Config),
+    difference: &mut Difference,
+) {
+    let (layers, config) = in_force;
+    let (new_layers, new_config) = new;
+    let mut unused: Vec<(usize, Read<'_>)> =
+        new_layers.listeners().iter().zip(&new_config.listeners).enumerate().collect();
+    let tables = layers.listeners_mut().iter_mut().zip(&mut config.listeners);
+    for (index, (text, table)) in tables.enumerate() {
+        match unused.iter().position(|(_, (_, new))| new.bind == table.bind) {
+            Some(position) => {
+                let (new_index, new) = unused.remove(position);
+                update_listener(
+                    (text, table),
+                    new,
+                    &Scope::prefix_of_listener(new_index),
+                    difference,
+                );
+            }
+            None => {
+                let key = Scope::prefix_of_listener(index) + "bind";
+                let old = table.bind.to_string();
+                difference.needs_restart.push(Change { key, old, new: String::new() });
+            }
+        }
+    }
+    for (index, (_, table)) in unused {
+        let key = Scope::prefix_of_listener(index) + "bind";
+        let new = table.bind.to_string();
+        difference.needs_restart.push(Change { key, old: String::new(), new });
+    }
+}
+
+fn update_listener(
+    (text, table): (&mut Layers, &mut ListenerTable),
+    (new_text, new_table): Read<'_>,
+    prefix: &str,
+    difference: &mut Difference,
+) {
+    let differing = table.differing(new_table);
+    let is_changed = |setting: &&'static Setting| differing.contains(&setting.key);
+    for setting in listener_settings().filter(is_changed) {
+        let change = Change {
+            key: format!("{prefix}{}", setting.key),
+            old: text.said(setting),
+            new: new_text.said(setting),
+        };
+        if setting.is_live {
+            text.take(setting.key, new_text);
+            difference.applied.push(change);
+        } else {
+            difference.needs_restart.push(change);
+        }
+    }
+    table.take_live(new_table);
 }

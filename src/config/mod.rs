@@ -6,12 +6,14 @@
 //! a running relay can take over is marked `live`, and told from the rest by [`Loaded`].
 
 mod cluster;
+mod doors;
 mod error;
 mod file;
 mod flags;
 mod given;
 mod hidden;
 mod layers;
+mod listener;
 mod loaded;
 mod registry;
 mod secret;
@@ -31,9 +33,11 @@ use std::time::Duration;
 
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
+pub use doors::{DOORS, DoorKind, DoorPaths, PILOT, Routes};
 pub use error::{Error, Invalid, Origin, Place};
 pub use flags::Flags;
 pub use layers::Layers;
+pub use listener::{Listener, ListenerTable};
 pub use loaded::{Change, Difference, Loaded, Source, live_settings};
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust};
@@ -42,8 +46,9 @@ pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use value::{
-    AuditPolicy, ClusterName, Fingerprint, HostName, HostPort, IpNet, LogFilter, LogFormat,
-    NatsServers, PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
+    AllowOrigins, AuditPolicy, ClusterName, Fingerprint, HostName, HostPort, IpNet, ListenerName,
+    LogFilter, LogFormat, NatsServers, PathPrefix, PathPrefixes, PunchAllow, RelayName,
+    UdpSenderCheck, WebOrigin, WssBind,
 };
 pub use warning::Warning;
 
@@ -183,6 +188,11 @@ settings! {
         registry: Option<Registry> = Registry::read;
         /// The cluster, where there is one.
         cluster: Option<Cluster> = Cluster::read;
+        /// The `[[listener]]` tables, in the order of the file.
+        listeners: Vec<ListenerTable> = listener::tables;
+        /// Whether there is a listener at `wss_bind`: not where nobody set it and a table has the
+        /// Pilot door.
+        serves_wss_bind: bool = |layers: &Layers| Ok::<_, Error>(layers.serves_wss_bind());
         /// Whether nobody chose `udp_bind`, so that a machine without IPv6 may use 0.0.0.0.
         udp_bind_default: bool = |layers: &Layers| Ok::<_, Error>(layers.is_default("udp_bind"));
         /// What whoever asks for an action over HTTP has to know.
@@ -199,10 +209,11 @@ impl Config {
     /// The first setting that is wrong, alone or beside the others.
     pub fn new(layers: &Layers) -> Result<Self, Error> {
         let config = Self::read(layers)?;
-        match config.contradiction(layers.most_peers()) {
-            Some((key, reason)) => Err(layers.refuse(key, reason)),
-            None => Ok(config),
+        if let Some((key, reason)) = config.contradiction(layers.most_peers()) {
+            return Err(layers.refuse(key, reason));
         }
+        listener::check_all(&config, layers)?;
+        Ok(config)
     }
 
     /// The first setting that the others, or the machine, do not allow; and why.
@@ -235,6 +246,11 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
 }
 
 /// Every setting, in the order of the help.
-fn all_settings() -> impl Iterator<Item = &'static Setting> {
+fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
     Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS).chain(ClusterFlags::SETTINGS)
+}
+
+/// Every setting of a `[[listener]]` table.
+fn listener_settings() -> impl Iterator<Item = &'static Setting> + Clone {
+    ListenerTable::SETTINGS.iter()
 }

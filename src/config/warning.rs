@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use super::layers::OF_WSS_BIND;
 use super::{Error, Layers, Place};
 
 /// Settings that name files with secrets.
@@ -38,6 +39,15 @@ pub enum Warning {
         /// The address.
         address: SocketAddr,
     },
+    /// A setting of the listener of `wss_bind`, which is not there.
+    #[error(
+        "{place} does nothing: a [[listener]] has the door pilot, so that there is no listener at \
+         --wss-bind unless that is set, or systemd hands over its socket; write it in the table"
+    )]
+    NoWssBind {
+        /// Who set it.
+        place: Place,
+    },
     /// A setting of a cluster that is not there.
     #[error("{place} does nothing without --cluster-bind or --cluster-nats: this relay is alone")]
     NoCluster {
@@ -63,6 +73,10 @@ impl Warning {
         let address: SocketAddr = layers.read("admin_bind")?;
         if may_be_public(address.ip()) {
             warnings.push(Self::PublicAdmin { place: layers.place("admin_bind"), address });
+        }
+        if !layers.serves_wss_bind() {
+            let idle = OF_WSS_BIND.iter().filter(|key| !layers.is_default(key));
+            warnings.extend(idle.map(|key| Self::NoWssBind { place: layers.place(key) }));
         }
         if ["cluster_bind", "cluster_nats"].iter().all(|key| layers.is_default(key)) {
             let idle = ["cluster_name", "cluster_keepalive"].into_iter();

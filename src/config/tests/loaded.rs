@@ -6,8 +6,8 @@ fn flags(flags: &[&str]) -> Loaded {
     Said { flags, ..Said::default() }.loaded()
 }
 
-fn texts(changes: &[Change]) -> Vec<(&str, &str, &str)> {
-    changes.iter().map(|change| (change.key, &*change.old, &*change.new)).collect()
+pub(super) fn texts(changes: &[Change]) -> Vec<(&str, &str, &str)> {
+    changes.iter().map(|change| (&*change.key, &*change.old, &*change.new)).collect()
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn proxies_stay_trusted_while_the_listener_stays_local() {
     assert!(new.config.trusted_proxies.is_empty());
     let (in_force, difference) = flags(&[]).updated(&new);
     assert_eq!(in_force.config.trusted_proxies, IpNet::LOOPBACK);
-    let keys: Vec<_> = difference.needs_restart.iter().map(|change| change.key).collect();
+    let keys: Vec<_> = difference.needs_restart.iter().map(|change| &*change.key).collect();
     assert_eq!((difference.applied, &*keys), (vec![], &["wss_bind", "public_plaintext"] as &[_]));
 }
 

@@ -1,6 +1,7 @@
 //! The settings together: who wins, what contradicts what, and what is printed.
 
 mod cluster;
+mod listeners;
 mod loaded;
 
 use std::collections::HashMap;

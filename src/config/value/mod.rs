@@ -4,6 +4,7 @@ mod address;
 mod choice;
 mod cluster;
 mod duration;
+mod listener;
 mod name;
 mod network;
 mod translators;
@@ -17,6 +18,7 @@ pub use address::{HostPort, WssBind};
 pub use choice::{AuditPolicy, LogFilter, LogFormat, UdpSenderCheck};
 pub(super) use cluster::SharedName;
 pub use cluster::{ClusterName, NatsServers};
+pub use listener::{AllowOrigins, ListenerName, PathPrefix, PathPrefixes};
 pub use name::{Fingerprint, HostName, RelayName, WebOrigin};
 pub use network::{IpNet, PunchAllow};
 
@@ -34,6 +36,8 @@ pub(super) enum Kind {
     Switch,
     /// Any number of texts: repeated, or with commas between them.
     List,
+    /// One text, or one for each name; only in tables of the file. As text: `name=text`.
+    TextOrTable,
 }
 
 /// The type of a whole setting.
@@ -176,7 +180,7 @@ macro_rules! by_from_str {
 
 by_from_str! {
     HostName HostPort WssBind AuditPolicy LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
-    IpNet ClusterName NatsServers SharedName
+    IpNet ClusterName NatsServers SharedName ListenerName
 }
 
 #[cfg(test)]

@@ -1,0 +1,154 @@
+//! The listeners for streams of peers: that of `wss_bind` and today's keys, and those of
+//! `[[listener]]` tables, and what is wrong among them.
+
+use std::net::SocketAddr;
+
+use super::doors::{Conflict, Routes};
+use super::given::Scope;
+use super::table::settings;
+use super::{
+    AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName, PathPrefixes, WssBind,
+};
+
+settings! {
+    /// One `[[listener]]` table.
+    #[derive(Clone, Debug, Eq, PartialEq)]
+    pub struct ListenerTable {
+        "Listener" {
+            /// Name in the log, and of the socket that systemd hands over for it
+            name: Option<ListenerName> ["NAME"];
+            /// Where to listen: IP:PORT or unix:/PATH
+            bind: WssBind ["ADDRESS"];
+            /// Protocols that peers speak there
+            doors: Vec<&'static DoorKind> ["NAME"];
+            /// Prefix of the paths of a door that accepts any, or one for each such door
+            path: PathPrefixes ["PREFIX"];
+            /// Allow an address that others than this machine can reach
+            public_plaintext: bool ["BOOL"] or "false";
+            /// Proxies whose X-Forwarded-For counts [default: loopback for a local address]
+            trusted_proxies: Vec<IpNet> ["IP[/N]"; live];
+            /// Origins of web pages that may connect, and no others; * is all
+            allow_origins: AllowOrigins ["ORIGIN"; live];
+        }
+    }
+    made of several {
+        /// The doors, by their paths.
+        routes: Routes = routes;
+    }
+}
+
+/// A listener for streams of peers, whoever said it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listener {
+    /// The setting that says where it listens: `wss-bind`, or `listener[1].bind` and so on.
+    pub setting: String,
+    /// What a socket is called that systemd hands over for it: `wss`, or the table's name.
+    pub name: Option<String>,
+    /// Where it listens.
+    pub bind: WssBind,
+    /// The doors, by their paths.
+    pub routes: Routes,
+    /// Whether others than this machine may reach it.
+    pub public_plaintext: bool,
+    /// Proxies whose X-Forwarded-For counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that may connect.
+    pub allow_origins: AllowOrigins,
+}
+
+impl Config {
+    /// The listeners in the order in which they are served: that of `wss_bind` first, if
+    /// `wss_bind` is wanted or [served in any case](Self::serves_wss_bind).
+    #[must_use]
+    pub fn all_listeners(&self, wss_bind_is_wanted: bool) -> Vec<Listener> {
+        let of_wss_bind = Listener {
+            setting: "wss-bind".to_owned(),
+            name: Some("wss".to_owned()),
+            bind: self.wss_bind.clone(),
+            routes: Routes::default(),
+            public_plaintext: self.public_plaintext,
+            trusted_proxies: self.trusted_proxies.clone(),
+            allow_origins: AllowOrigins::DoorsAnd(self.allow_origins.clone()),
+        };
+        let of_tables = self.listeners.iter().enumerate().map(|(index, table)| Listener {
+            setting: format!("{}bind", Scope::prefix_of_listener(index)),
+            name: table.name.as_ref().map(|name| name.as_str().to_owned()),
+            bind: table.bind.clone(),
+            routes: table.routes.clone(),
+            public_plaintext: table.public_plaintext,
+            trusted_proxies: table.trusted_proxies.clone(),
+            allow_origins: table.allow_origins.clone(),
+        });
+        let serves_wss_bind = self.serves_wss_bind || wss_bind_is_wanted;
+        serves_wss_bind.then_some(of_wss_bind).into_iter().chain(of_tables).collect()
+    }
+}
+
+/// Reads all tables, and checks each for itself.
+pub(super) fn tables(layers: &Layers) -> Result<Vec<ListenerTable>, Error> {
+    layers.listeners().iter().map(table).collect()
+}
+
+fn table(layers: &Layers) -> Result<ListenerTable, Error> {
+    for (key, wanted) in [
+        ("bind", "where to listen: IP:PORT or unix:/PATH"),
+        ("doors", "what is spoken there, as in doors = [\"pilot\"]"),
+    ] {
+        if layers.is_default(key) {
+            return Err(layers.refuse(key, format!("missing; write {wanted}")));
+        }
+    }
+    let table = ListenerTable::read(layers)?;
+    if !table.bind.is_local() && !table.public_plaintext {
+        let danger = "it is open to others than this machine, without TLS";
+        let way_out = "bind to loopback, or add public_plaintext = true";
+        return Err(layers.refuse("bind", format!("{danger}; {way_out}")));
+    }
+    Ok(table)
+}
+
+/// The doors of a table, by their paths.
+fn routes(layers: &Layers) -> Result<Routes, Error> {
+    let doors: Vec<&'static DoorKind> = layers.read("doors")?;
+    let path: PathPrefixes = layers.read("path")?;
+    Routes::new(&doors, &path).map_err(|conflict| match conflict {
+        Conflict::Doors(reason) => layers.refuse("doors", reason),
+        Conflict::Path(reason) => layers.refuse("path", reason),
+    })
+}
+
+/// Refuses two listeners of one address or one name.
+pub(super) fn check_all(config: &Config, layers: &Layers) -> Result<(), Error> {
+    let tables = layers.listeners().iter().zip(&config.listeners);
+    for (index, (text, table)) in tables.enumerate() {
+        if config.serves_wss_bind && is_same(&table.bind, &config.wss_bind) {
+            let reason = "that is the address of --wss-bind; choose another, or set one of both";
+            return Err(text.refuse("bind", reason));
+        }
+        let before = config.listeners.iter().take(index).enumerate();
+        for (other_index, other) in before {
+            let other_prefix = Scope::prefix_of_listener(other_index);
+            if is_same(&table.bind, &other.bind) {
+                let reason = format!("that is {other_prefix}bind already; choose another address");
+                return Err(text.refuse("bind", reason));
+            }
+            if table.name.is_some() && table.name == other.name {
+                let reason = format!("that is {other_prefix}name already; choose another name");
+                return Err(text.refuse("name", reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether two listeners cannot both have their addresses; port 0 is another one each time.
+fn is_same(one: &WssBind, other: &WssBind) -> bool {
+    let canonical = |address: &SocketAddr| (address.ip().to_canonical(), address.port());
+    match (one, other) {
+        (WssBind::Tcp(one), WssBind::Tcp(other)) => {
+            one.port() != 0 && canonical(one) == canonical(other)
+        }
+        (WssBind::Unix(one), WssBind::Unix(other)) => one == other,
+        (WssBind::Tcp(_), WssBind::Unix(_)) | (WssBind::Unix(_), WssBind::Tcp(_)) => false,
+    }
+}
