@@ -16,10 +16,10 @@ pub enum Exit {
     #[error(transparent)]
     Config(#[from] config::Error),
     /// An address cannot be bound to, most often because another program has it.
-    #[error("--{setting} = \"{address}\": {error}; choose another address, or stop who has it")]
+    #[error("{setting} = \"{address}\": {error}; choose another address, or stop who has it")]
     Bind {
-        /// The flag, without its dashes.
-        setting: &'static str,
+        /// The setting, as an operator writes it.
+        setting: String,
         /// The address.
         address: String,
         /// What the system said.
@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn address_in_use_is_named_and_exits_69() {
         let error = io::ErrorKind::AddrInUse.into();
-        let exit = Exit::Bind { setting: "wss-bind", address: "127.0.0.1:1".to_owned(), error };
+        let (setting, address) = ("--wss-bind".to_owned(), "127.0.0.1:1".to_owned());
+        let exit = Exit::Bind { setting, address, error };
         assert_eq!(exit.code(), 69);
         assert!(
             exit.to_string().starts_with("--wss-bind = \"127.0.0.1:1\": address in use"),

@@ -90,7 +90,9 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
     let registry = config.registry.as_ref().map(|registry| registry.address.to_string());
     Server::start_in(host, config).await.map_err(|error| match error {
         StartError::Sockets(error) => Exit::Usage(error.to_string()),
-        StartError::Bind(BindError { setting, address, error }) => {
+        StartError::Bind(error) => {
+            let setting = error.written();
+            let BindError { address, error, .. } = error;
             Exit::Bind { setting, address, error }
         }
         StartError::Directory(OpenError::File(error)) => {

@@ -7,7 +7,8 @@ use super::doors::{Conflict, Routes};
 use super::given::Scope;
 use super::table::settings;
 use super::{
-    AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName, PathPrefixes, WssBind,
+    AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName, PILOT, PathPrefixes,
+    WssBind,
 };
 
 settings! {
@@ -46,6 +47,8 @@ pub struct Listener {
     pub name: Option<String>,
     /// Where it listens.
     pub bind: WssBind,
+    /// The doors.
+    pub doors: Vec<&'static DoorKind>,
     /// The doors, by their paths.
     pub routes: Routes,
     /// Whether others than this machine may reach it.
@@ -57,14 +60,15 @@ pub struct Listener {
 }
 
 impl Config {
-    /// The listeners in the order in which they are served: that of `wss_bind` first, if
-    /// `wss_bind` is wanted or [served in any case](Self::serves_wss_bind).
+    /// The listeners in the order in which they are served: that of `wss_bind` first, which is
+    /// there where the configuration [says so](Self::serves_wss_bind) or a socket is open for it.
     #[must_use]
-    pub fn all_listeners(&self, wss_bind_is_wanted: bool) -> Vec<Listener> {
+    pub fn all_listeners(&self, has_wss_socket: bool) -> Vec<Listener> {
         let of_wss_bind = Listener {
             setting: "wss-bind".to_owned(),
             name: Some("wss".to_owned()),
             bind: self.wss_bind.clone(),
+            doors: vec![&PILOT],
             routes: Routes::default(),
             public_plaintext: self.public_plaintext,
             trusted_proxies: self.trusted_proxies.clone(),
@@ -74,13 +78,22 @@ impl Config {
             setting: format!("{}bind", Scope::prefix_of_listener(index)),
             name: table.name.as_ref().map(|name| name.as_str().to_owned()),
             bind: table.bind.clone(),
+            doors: table.doors.clone(),
             routes: table.routes.clone(),
             public_plaintext: table.public_plaintext,
             trusted_proxies: table.trusted_proxies.clone(),
             allow_origins: table.allow_origins.clone(),
         });
-        let serves_wss_bind = self.serves_wss_bind || wss_bind_is_wanted;
+        let serves_wss_bind = self.serves_wss_bind || has_wss_socket;
         serves_wss_bind.then_some(of_wss_bind).into_iter().chain(of_tables).collect()
+    }
+}
+
+impl Listener {
+    /// What the log calls it: its name, or `listener[1]` and so on.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.setting.trim_end_matches(".bind"))
     }
 }
 

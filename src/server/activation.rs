@@ -1,13 +1,18 @@
 //! Which inherited socket is for what.
 //!
 //! UDP sockets are all inherited or all our own: one that nobody reads would swallow the flows
-//! that the kernel gives to it. The listeners may be the one or the other, each for itself.
+//! that the kernel gives to it. The listeners may be the one or the other, each for itself: a
+//! socket that has the name of a `[[listener]]` takes the place of its `bind`.
 
 use std::net::SocketAddr;
 
 use socket2::Socket;
 
+use crate::config::{Config, Listener, ListenerName};
 use crate::net::inherited::{InheritError, Inherited, Kind, take};
+
+/// What the socket of `wss_bind` is called.
+const WSS: &str = "wss";
 
 /// The sockets that the relay has inherited; by default none.
 #[derive(Debug, Default)]
@@ -16,6 +21,8 @@ pub struct Sockets {
     pub(super) admin: Option<Socket>,
     /// One for each receiving thread, all on one address; empty where we open our own.
     pub(super) udp: Vec<Socket>,
+    /// Listening ones of other names, each for the `[[listener]]` of its name once that is known.
+    others: Vec<Inherited>,
 }
 
 /// Why the inherited sockets are of no use.
@@ -27,14 +34,16 @@ pub enum SocketsError {
     Inherit(#[from] InheritError),
     /// Nothing says what a socket is for.
     #[error(
-        "nothing says what the inherited socket {0:?} is for: give it FileDescriptorName=wss or admin"
+        "nothing says what the inherited socket {0:?} is for: give it FileDescriptorName=wss or admin, \
+         or the name of a [[listener]]"
     )]
     Nameless(String),
     /// Two are for the same.
     #[error(
-        "two inherited sockets are for {0}: give each its own FileDescriptorName=, wss or admin"
+        "two inherited sockets are for {0}: give each its own FileDescriptorName=, wss or admin, or \
+         the name of a [[listener]]"
     )]
-    Twice(&'static str),
+    Twice(String),
     /// One has the name of another kind.
     #[error("the inherited socket {name:?} is not {expected}")]
     Kind {
@@ -49,6 +58,17 @@ pub enum SocketsError {
          without TLS; bind it to loopback, or add --public-plaintext"
     )]
     Public(SocketAddr),
+    /// So is that of a `[[listener]]`.
+    #[error(
+        "the inherited socket {name:?}, {address}, is open to others than this machine, without \
+         TLS; bind it to loopback, or add public_plaintext = true to its [[listener]]"
+    )]
+    PublicListener {
+        /// Its name.
+        name: String,
+        /// Where it listens.
+        address: SocketAddr,
+    },
     /// The UDP sockets do not share one address.
     #[error(
         "the inherited UDP sockets are on {0} and on {1}: write the same ListenDatagram= for each, \
@@ -67,52 +87,97 @@ impl Sockets {
         Self::sort(take()?)
     }
 
-    /// Refuses a public listener that anybody can reach, unless that is `allowed`.
-    pub(super) fn check_public(&self, allowed: bool) -> Result<(), SocketsError> {
-        let address = self.wss.as_ref().and_then(|one| one.socket.local_addr().ok()?.as_socket());
+    /// The listeners of the configuration, once it is clear which socket is for which: a name
+    /// says that, and one socket that has the name of none is that of `wss_bind`. That listener
+    /// is there if it has a socket, whatever the configuration says.
+    ///
+    /// # Errors
+    /// Nothing says what a socket is for, or others can reach it although nobody allowed that.
+    pub(super) fn settle(&mut self, config: &Config) -> Result<Vec<Listener>, SocketsError> {
+        let named = config.listeners.iter().filter_map(|table| table.name.as_ref());
+        let named: Vec<_> = named.map(ListenerName::as_str).collect();
+        let mut unnamed: Vec<_> =
+            self.others.extract_if(.., |one| !named.contains(&&*one.name)).collect();
+        match (unnamed.pop(), &self.wss) {
+            (Some(one), None) if unnamed.is_empty() => self.wss = Some(one),
+            (Some(one), _) => return Err(SocketsError::Nameless(one.name)),
+            (None, _) => {}
+        }
+        let listeners = config.all_listeners(self.wss.is_some());
+        listeners.iter().try_for_each(|listener| self.check(listener))?;
+        Ok(listeners)
+    }
+
+    /// Refuses two sockets for one listener, and one that anybody can reach unless that is allowed.
+    fn check(&self, listener: &Listener) -> Result<(), SocketsError> {
+        let Some(name) = listener.name.as_deref() else { return Ok(()) };
+        let mut its_own = self
+            .wss
+            .iter()
+            .filter(|_| name == WSS)
+            .chain(self.others.iter().filter(|one| one.name == name));
+        let Some(one) = its_own.next() else { return Ok(()) };
+        if its_own.next().is_some() {
+            return Err(SocketsError::Twice(name.to_owned()));
+        }
+        let address = one.socket.local_addr().ok().and_then(|address| address.as_socket());
         match address {
-            Some(address) if !allowed && !address.ip().to_canonical().is_loopback() => {
-                Err(SocketsError::Public(address))
+            Some(address)
+                if !listener.public_plaintext && !address.ip().to_canonical().is_loopback() =>
+            {
+                let name = name.to_owned();
+                Err(if name == WSS {
+                    SocketsError::Public(address)
+                } else {
+                    SocketsError::PublicListener { name, address }
+                })
             }
             Some(_) | None => Ok(()),
         }
     }
 
+    /// Takes the socket for a listener, where there is one.
+    pub(super) fn take_for(&mut self, listener: &Listener) -> Option<Inherited> {
+        let name = listener.name.as_deref()?;
+        if name == WSS {
+            return self.wss.take();
+        }
+        self.others.extract_if(.., |one| one.name == name).next()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.wss.is_none() && self.admin.is_none() && self.udp.is_empty()
+        self.wss.is_none() && self.admin.is_none() && self.udp.is_empty() && self.others.is_empty()
     }
 
-    /// Datagrams are UDP's; of the listeners, the name says which, and one alone is the public
-    /// one.
+    /// Those for `[[listener]]` tables.
+    pub(super) const fn of_tables(&self) -> usize {
+        self.others.len()
+    }
+
+    /// Datagrams are UDP's; of the listeners, the name says which.
     fn sort(inherited: Vec<Inherited>) -> Result<Self, SocketsError> {
         let mut sockets = Self::default();
-        let mut unnamed = Vec::new();
         for one in inherited {
             let wrong = |name, expected| Err(SocketsError::Kind { name, expected });
             match (&*one.name, one.kind) {
-                ("wss", Kind::Udp) => return wrong(one.name, "a listening socket"),
+                (WSS, Kind::Udp) => return wrong(one.name, "a listening socket"),
                 ("admin", Kind::Udp | Kind::Unix) => return wrong(one.name, "a TCP socket"),
                 ("udp", Kind::Tcp | Kind::Unix) => return wrong(one.name, "a UDP socket"),
                 (_, Kind::Udp) => sockets.udp.push(one.socket),
                 ("admin", Kind::Tcp) => {
                     if sockets.admin.replace(one.socket).is_some() {
-                        return Err(SocketsError::Twice("admin"));
+                        return Err(SocketsError::Twice("admin".to_owned()));
                     }
                 }
-                ("wss", Kind::Tcp | Kind::Unix) => {
+                (WSS, Kind::Tcp | Kind::Unix) => {
                     if sockets.wss.replace(one).is_some() {
-                        return Err(SocketsError::Twice("wss"));
+                        return Err(SocketsError::Twice(WSS.to_owned()));
                     }
                 }
-                (_, Kind::Tcp | Kind::Unix) => unnamed.push(one),
+                (_, Kind::Tcp | Kind::Unix) => sockets.others.push(one),
             }
-        }
-        match (unnamed.pop(), &sockets.wss) {
-            (Some(one), None) if unnamed.is_empty() => sockets.wss = Some(one),
-            (Some(one), _) => return Err(SocketsError::Nameless(one.name)),
-            (None, _) => {}
         }
         one_address(&sockets.udp)?;
         Ok(sockets)
@@ -135,6 +200,7 @@ mod tests {
     use socket2::{Domain, Type};
 
     use super::*;
+    use crate::config::{Flags, Layers, Surroundings};
 
     fn inherited(name: &str, kind: Kind) -> Inherited {
         let (domain, socket_type) = match kind {
@@ -143,12 +209,33 @@ mod tests {
             Kind::Udp => (Domain::IPV4, Type::DGRAM),
         };
         let socket = Socket::new(domain, socket_type, None).unwrap();
+        if kind == Kind::Tcp {
+            socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        }
         Inherited { name: name.to_owned(), kind, socket }
     }
 
-    fn sorted(named: &[(&str, Kind)]) -> Result<(bool, bool, usize), String> {
+    /// The configuration of this file, whose path is that of nothing.
+    fn config(file: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("relay.toml");
+        std::fs::write(&path, file).unwrap();
+        let mut surroundings = Surroundings::of_this_process();
+        let variables = [("BEACON_RELAY_CONFIG", path.as_os_str()), ("HOME", "/home/a".as_ref())];
+        surroundings.variables =
+            variables.map(|(name, value)| (name.into(), value.to_owned())).into();
+        Config::new(&Layers::collect(Flags::default(), &surroundings).unwrap()).unwrap()
+    }
+
+    fn settled(named: &[(&str, Kind)], file: &str) -> Result<(Sockets, Vec<Listener>), String> {
         let all = named.iter().map(|(name, kind)| inherited(name, *kind)).collect();
-        let sockets = Sockets::sort(all).map_err(|error| error.to_string())?;
+        let mut sockets = Sockets::sort(all).map_err(|error| error.to_string())?;
+        let listeners = sockets.settle(&config(file)).map_err(|error| error.to_string())?;
+        Ok((sockets, listeners))
+    }
+
+    fn sorted(named: &[(&str, Kind)]) -> Result<(bool, bool, usize), String> {
+        let (sockets, _) = settled(named, "")?;
         Ok((sockets.wss.is_some(), sockets.admin.is_some(), sockets.udp.len()))
     }
 
@@ -195,13 +282,48 @@ mod tests {
 
     #[test]
     fn public_listener_has_to_be_allowed() {
-        let wss = inherited("wss", Kind::Tcp);
-        let anywhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        wss.socket.bind(&anywhere.into()).unwrap();
-        let sockets = Sockets { wss: Some(wss), ..Sockets::default() };
-        assert!(matches!(sockets.check_public(false), Err(SocketsError::Public(_))));
-        assert!(
-            sockets.check_public(true).is_ok() && Sockets::default().check_public(false).is_ok()
-        );
+        let settle = |name: &str, file: &str| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into()).unwrap();
+            let one = Inherited { name: name.to_owned(), kind: Kind::Tcp, socket };
+            Sockets::sort(vec![one]).unwrap().settle(&config(file)).map(drop)
+        };
+        assert!(matches!(settle("wss", ""), Err(SocketsError::Public(_))));
+        assert!(settle("wss", "public_plaintext = true").is_ok());
+        let refused = settle("lan", LAN).unwrap_err().to_string();
+        assert!(refused.contains("\"lan\", 0.0.0.0:"), "{refused}");
+        assert!(settle("lan", &format!("{LAN}public_plaintext = true")).is_ok());
+    }
+
+    /// A table that has a name.
+    const LAN: &str = "[[listener]]\nname = \"lan\"\nbind = \"[::1]:1\"\ndoors = [\"pilot\"]\n";
+
+    #[test]
+    fn socket_takes_the_place_of_the_table_of_its_name() {
+        let two = &[("lan", Kind::Unix), ("wss", Kind::Tcp)];
+        let (mut sockets, listeners) = settled(two, LAN).unwrap();
+        let settings: Vec<_> = listeners.iter().map(|listener| &*listener.setting).collect();
+        // It is open, whether or not the configuration wants it.
+        assert_eq!(settings, ["wss-bind", "listener[1].bind"]);
+        assert_eq!(sockets.of_tables(), 1);
+        let kinds = listeners.iter().map(|listener| sockets.take_for(listener).map(|one| one.kind));
+        assert_eq!(kinds.collect::<Vec<_>>(), [Some(Kind::Tcp), Some(Kind::Unix)]);
+        assert!(sockets.is_empty());
+
+        let (mut sockets, listeners) = settled(&[("lan", Kind::Tcp)], LAN).unwrap();
+        let [lan] = &*listeners else { panic!("{listeners:?}") };
+        assert!(sockets.take_for(lan).is_some());
+        // Without a socket it is bound by the relay.
+        assert!(sockets.take_for(lan).is_none());
+        // One that has no name is that of wss_bind, as ever.
+        let (_, listeners) = settled(&[("", Kind::Tcp), ("lan", Kind::Tcp)], LAN).unwrap();
+        assert_eq!(listeners.len(), 2);
+        for (named, reason) in [
+            (&[("lan", Kind::Tcp), ("lan", Kind::Unix)][..], "two inherited sockets are for lan"),
+            (&[("wss", Kind::Tcp), ("lam", Kind::Tcp)], "inherited socket \"lam\" is for"),
+        ] {
+            let error = settled(named, LAN).map(drop).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
     }
 }

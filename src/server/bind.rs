@@ -1,5 +1,6 @@
 //! Binds the addresses of the configuration.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::StartError;
-use crate::config::{Config, WssBind};
+use super::{Sockets, StartError};
+use crate::config::{self, Config, WssBind};
 use crate::net::bind::{FreeBind, bind, is_missing};
 use crate::net::inherited::{Inherited, Kind};
 use crate::net::listener::Listener;
@@ -22,8 +23,8 @@ use crate::net::udp::Datagrams;
 #[derive(Debug, thiserror::Error)]
 #[error("{setting} = {address}: {error}")]
 pub struct BindError {
-    /// The flag, without its dashes.
-    pub setting: &'static str,
+    /// The flag, without its dashes; in a table of the file, as in `listener[1].bind`.
+    pub setting: Cow<'static, str>,
     /// The address.
     pub address: String,
     /// What the system said.
@@ -32,11 +33,19 @@ pub struct BindError {
 
 impl BindError {
     pub(super) fn of<A: ToString>(
-        setting: &'static str,
+        setting: impl Into<Cow<'static, str>>,
         address: &A,
     ) -> impl FnOnce(io::Error) -> Self {
+        let setting = setting.into();
         let address = address.to_string();
         move |error| Self { setting, address, error }
+    }
+
+    /// The setting as an operator writes it: `--wss-bind`, or `listener[1].bind`.
+    #[must_use]
+    pub fn written(&self) -> String {
+        let setting = &self.setting;
+        if setting.contains('[') { setting.to_string() } else { format!("--{setting}") }
     }
 }
 
@@ -74,13 +83,14 @@ impl<'a> Patience<'a> {
             if Instant::now() >= self.end {
                 return Err(error.into());
             }
+            let written = error.written();
             let BindError { setting, address, error } = &error;
             if !is_told {
-                warn!(setting, %address, %error, "waits for an address that is not there yet");
+                warn!(setting = &**setting, %address, %error, "waits for an address that is not there yet");
                 is_told = true;
             }
             if let Some(manager) = self.manager {
-                let status = format!("Waiting for the address {address} of --{setting}: {error}");
+                let status = format!("Waiting for the address {address} of {written}: {error}");
                 // With time for what comes after.
                 manager.starting(&status, pause + Duration::from_secs(30));
             }
@@ -115,18 +125,32 @@ pub(super) fn udp(
     opened.map_err(BindError::of("udp-bind", &address))
 }
 
-/// The inherited listener, else that of the setting.
-pub(super) fn wss(
-    inherited: &mut Option<Inherited>,
-    config: &Config,
+/// The listeners for streams of peers: each inherited, or else bound where its setting says.
+pub(super) async fn listeners(
+    patience: &Patience<'_>,
+    inherited: &mut Sockets,
+    listeners: &[config::Listener],
+    free: FreeBind,
+) -> Result<Vec<Listener>, StartError> {
+    let mut bound = Vec::new();
+    for one in listeners {
+        bound.push(patience.bind(|| listener(inherited.take_for(one), one, free)).await?);
+    }
+    Ok(bound)
+}
+
+fn listener(
+    inherited: Option<Inherited>,
+    config: &config::Listener,
+    free: FreeBind,
 ) -> Result<Listener, BindError> {
-    let listener = match (inherited.take(), &config.wss_bind) {
+    let listener = match (inherited, &config.bind) {
         (Some(Inherited { socket, kind: Kind::Unix, .. }), _) => Listener::adopt_unix(socket),
         (Some(Inherited { socket, .. }), _) => Listener::adopt_tcp(socket),
-        (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, config.free_bind.into()),
+        (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, free),
         (None, WssBind::Unix(path)) => Listener::unix(path),
     };
-    listener.map_err(BindError::of("wss-bind", &config.wss_bind))
+    listener.map_err(BindError::of(config.setting.clone(), &config.bind))
 }
 
 /// The inherited listener, else that of the setting.

@@ -97,6 +97,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     wss: Arc<wss::Server<ToRelay>>,
+    /// As they were at the start.
+    listeners: Vec<config::Listener>,
     udp_address: SocketAddr,
     admin_address: SocketAddr,
     threads: Option<udp::Threads>,
@@ -166,12 +168,14 @@ impl Server {
         let directory =
             spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
         let mut inherited = std::mem::take(&mut host.sockets);
-        inherited.check_public(config.public_plaintext)?;
+        let listeners = inherited.settle(&config)?;
+        let has_wss_socket = inherited.wss.is_some();
         if !inherited.is_empty() {
             info!(
-                wss = inherited.wss.is_some(),
+                wss = has_wss_socket,
                 admin = inherited.admin.is_some(),
                 udp = inherited.udp.len(),
+                listeners = Some(inherited.of_tables()).filter(|count| *count > 0),
                 "took over sockets: their settings do nothing"
             );
         }
@@ -182,7 +186,8 @@ impl Server {
             (true, false) => udp::Sockets::Opened,
         };
         let sockets = patience.bind(|| bind::udp(&mut inherited.udp, &config)).await?;
-        let listener = patience.bind(|| bind::wss(&mut inherited.wss, &config)).await?;
+        let free = config.free_bind.into();
+        let bound = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
         let (admin, admin_address) =
             patience.bind(|| bind::admin(&mut inherited.admin, &config)).await?;
         let udp_address = sockets.first().expect("at least one was opened").address();
@@ -218,7 +223,7 @@ impl Server {
         }
         let threads = udp::Threads::start(&receiving, &relay).map_err(StartError::Thread)?;
         let wss = Arc::new(wss::Server::serve(
-            vec![(listener, settings::wss(&config))],
+            bound.into_iter().zip(settings::wss(&config, &listeners)).collect(),
             Arc::new(directory.clone()),
             ToRelay(Arc::clone(&relay)),
             Arc::clone(&table),
@@ -243,6 +248,7 @@ impl Server {
         let (config, in_force) = watch::channel(Arc::clone(&at_start));
         let parts = reload::Parts {
             wss: Arc::clone(&wss),
+            has_wss_socket,
             relay: Arc::clone(&relay),
             table: Arc::clone(&table),
             directory: directory.clone(),
@@ -315,6 +321,7 @@ impl Server {
         phase.send_replace(Phase::Running);
         let server = Self {
             wss,
+            listeners,
             udp_address,
             admin_address,
             threads: Some(threads),
@@ -338,10 +345,11 @@ impl Server {
 
     fn announce(&self) {
         let config = self.config();
-        let wss = match self.wss_addr() {
-            Some(address) => address.to_string(),
-            None => config.wss_bind.to_string(),
-        };
+        let addresses = self.listeners.iter().zip(self.wss.addrs()).map(|(listener, address)| {
+            address.map_or_else(|| listener.bind.to_string(), |address| address.to_string())
+        });
+        let mut listening = self.listeners.iter().zip(addresses);
+        let (_, wss) = listening.next().expect("the configuration has a listener");
         let (udp, admin) = (self.udp_address, self.admin_address);
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -351,9 +359,13 @@ impl Server {
             max_peers = config.max_peers,
             "listening"
         );
+        for (listener, bind) in listening {
+            let doors: Vec<_> = listener.doors.iter().map(|door| door.name).collect();
+            info!(listener = listener.label(), %bind, doors = doors.join(","), "also listening");
+        }
     }
 
-    /// The address of the WebSocket listener; `None` where that is a Unix socket.
+    /// The address of the first WebSocket listener; `None` where that is a Unix socket.
     #[must_use]
     pub fn wss_addr(&self) -> Option<SocketAddr> {
         self.wss.addr()

@@ -84,6 +84,8 @@ words! {
 /// The parts that are told of new settings.
 pub(super) struct Parts {
     pub(super) wss: Arc<wss::Server<ToRelay>>,
+    /// Whether the listener of `wss_bind` is there whatever the configuration says.
+    pub(super) has_wss_socket: bool,
     pub(super) relay: Arc<Relay>,
     pub(super) table: Arc<Table<NodeId>>,
     pub(super) directory: Directory,
@@ -255,9 +257,9 @@ impl Reloader {
     fn apply(&self, in_force: &mut Loaded, new: &Loaded) -> Difference {
         let (updated, difference) = in_force.updated(new);
         let config = &updated.config;
-        let Parts { wss, relay, table, directory, udp_address, .. } = &self.parts;
+        let Parts { wss, has_wss_socket, relay, table, directory, udp_address, .. } = &self.parts;
         if !difference.applied.is_empty() {
-            wss.update([settings::wss(config)]);
+            wss.update(settings::wss(config, &config.all_listeners(*has_wss_socket)));
             relay.update(settings::rules(config, *udp_address));
             directory.set_patience(config.auth_timeout);
             relay.beacons().believe_all(config.open_gossip);

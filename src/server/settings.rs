@@ -8,7 +8,9 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::admin;
 use crate::cluster::{Identity, IdentityError};
-use crate::config::{self, Config, HostPort, RegistryTrust, UdpSenderCheck, max_waiting};
+use crate::config::{
+    self, AllowOrigins, Config, HostPort, RegistryTrust, UdpSenderCheck, WebOrigin, max_waiting,
+};
 use crate::directory::{self, RegistrySettings};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
@@ -49,7 +51,15 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-pub(super) fn wss(config: &Config) -> wss::Settings {
+/// What each of these listeners is told.
+pub(super) fn wss(config: &Config, listeners: &[config::Listener]) -> Vec<wss::Settings> {
+    listeners.iter().map(|listener| of_listener(config, listener)).collect()
+}
+
+fn of_listener(config: &Config, listener: &config::Listener) -> wss::Settings {
+    let texts = |origins: &[WebOrigin]| {
+        origins.iter().map(|origin| origin.as_str().to_owned()).collect::<Vec<_>>()
+    };
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
     wss::Settings {
         timing: wss::Timing {
@@ -63,11 +73,14 @@ pub(super) fn wss(config: &Config) -> wss::Settings {
         max_waiting: max_waiting(descriptors()),
         upgrade_rate: config.upgrade_rate,
         upgrade_burst: config.upgrade_burst,
-        trusted_proxies: config.trusted_proxies.clone(),
+        routes: listener.routes.clone(),
+        trusted_proxies: listener.trusted_proxies.clone(),
         translators: config.translators.clone(),
-        allow_origins: wss::Origins::DoorAnd(
-            config.allow_origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
-        ),
+        allow_origins: match &listener.allow_origins {
+            AllowOrigins::DoorsAnd(origins) => wss::Origins::DoorAnd(texts(origins)),
+            AllowOrigins::Only(origins) => wss::Origins::Only(texts(origins)),
+            AllowOrigins::Any => wss::Origins::Any,
+        },
         relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
         min_generation: match config.min_auth_generation {
             3 => Generation::Third,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::config::IpNet;
+use crate::config::{IpNet, Routes};
 use crate::peers::Limits;
 use crate::proto::translators::Translators;
 use crate::wire::auth::{Generation, MaxMessage};
@@ -49,6 +49,8 @@ pub struct Settings {
     pub upgrade_rate: u32,
     /// Upgrades that a client address may make at once.
     pub upgrade_burst: u32,
+    /// The paths of the doors.
+    pub routes: Routes,
     /// Proxies whose X-Forwarded-For counts.
     pub trusted_proxies: Vec<IpNet>,
     /// Those that clients may come through, for what counts client addresses.
@@ -88,6 +90,7 @@ impl Settings {
             max_waiting: 1_024,
             upgrade_rate: 10,
             upgrade_burst: 100,
+            routes: Routes::default(),
             trusted_proxies: if bind.ip().is_loopback() { loopback.collect() } else { Vec::new() },
             translators: Translators::default(),
             allow_origins: Origins::DoorAnd(Vec::new()),

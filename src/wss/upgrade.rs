@@ -26,9 +26,6 @@ use super::client_address::{self, Client};
 use super::held::Held;
 use super::{Gate, Origins, Outcome, Settings};
 
-/// The path of the WebSocket.
-const PATH: &str = "/v1/compat";
-
 /// The path that a proxy or a load balancer asks whether the listener answers.
 const HEALTH: &str = "/health";
 
@@ -113,7 +110,7 @@ fn answer(
     if path == HEALTH && matches!(*request.method(), Method::GET | Method::HEAD) {
         return refuse(StatusCode::OK, "ok\n", None);
     }
-    if path != PATH {
+    if settings.routes.door(path).is_none() {
         return refuse(StatusCode::NOT_FOUND, "not found\n", Some(Outcome::NotFound));
     }
     let client = client_address::find(remote, request.headers(), &settings.trusted_proxies);
