@@ -8,6 +8,7 @@ mod endpoints;
 mod outbox;
 mod session;
 mod table;
+pub mod testing;
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;

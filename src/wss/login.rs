@@ -302,40 +302,29 @@ const fn reason(refusal: Refusal) -> RefusalReason {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll};
 
     use super::*;
     use crate::ids::NodeId;
+    use crate::peers::testing::FakeStream;
 
     /// A client that sends pongs as fast as they are read, a million reads long.
-    #[derive(Debug, Default)]
-    struct Chatter(AtomicUsize);
-
-    impl Stream for Chatter {
-        fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-            if self.0.fetch_add(1, Ordering::Relaxed) > 1_000_000 {
+    fn chatter() -> impl Stream {
+        let reads = AtomicUsize::new(0);
+        let pongs = move |buffer: &mut [u8]| {
+            if reads.fetch_add(1, Ordering::Relaxed) > 1_000_000 {
                 return Ok(0);
             }
             let pong = [0x8a, 0x80, 0, 0, 0, 0];
             let (frames, _) = buffer.as_chunks_mut::<6>();
             frames.iter_mut().for_each(|frame| *frame = pong);
             Ok(frames.len() * pong.len())
-        }
-        fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-            Ok(bytes.len())
-        }
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-        fn shutdown_write(&self) {}
+        };
+        FakeStream::talking(pongs, |records| Ok(records.bytes().len()))
     }
 
     #[tokio::test]
     async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
-        let (chatter, keys) = (Chatter::default(), |_: NodeId| None);
+        let (chatter, keys) = (chatter(), |_: NodeId| None);
         let settings = Settings::new("127.0.0.1:0".parse().unwrap());
         let mut conversation = Conversation::new(&chatter, Vec::new(), &[]);
         let login = conversation.log_in(&settings, &keys);

@@ -351,10 +351,7 @@ mod tests {
     use tokio::net::UnixStream;
 
     use super::*;
-    use crate::ids::{NodeId, PublicKey};
-    use crate::metrics::Transport;
-    use crate::peers::{Limits, Link, Overflow, Principal, Realm};
-    use crate::wire::Framing;
+    use crate::peers::testing;
     use crate::wire::websocket::Role;
 
     const TIMING: Timing = Timing {
@@ -378,20 +375,9 @@ mod tests {
 
     fn driver(settings: &ArcSwap<Settings>) -> (Driver<'_, Nobody>, UnixStream) {
         let (stream, peer) = UnixStream::pair().unwrap();
-        let link = Link {
-            stream: Box::new(stream),
-            transport: Transport::Wss,
-            framing: Framing::Binary,
-            limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
-            overflow: Overflow::DropOldest,
-            traffic: Arc::default(),
-        };
-        let name = NodeId::new(1).unwrap();
-        let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-        let observed = ([192, 0, 2, 1], 1).into();
-        let session = Session::new(principal, 1, observed, link, Instant::now());
+        let session = testing::session(1, 1, testing::link(stream));
         let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
-        (Driver::new(Arc::new(session), &Nobody, settings, decoder, Vec::new()), peer)
+        (Driver::new(session, &Nobody, settings, decoder, Vec::new()), peer)
     }
 
     #[tokio::test]

@@ -1,35 +1,11 @@
 //! Registration, replacement, claims, eviction and gossip in the table.
 
-use std::io;
-use std::task::{Context, Poll};
-
 use super::*;
 use crate::config::testing::translators;
 use crate::ids::{NodeId, PublicKey};
-use crate::metrics::{Origin, Transport};
-use crate::net::Stream;
-use crate::peers::{Arrival, Limits, Link, Overflow, Principal, Realm, Record};
+use crate::metrics::Origin;
+use crate::peers::{Arrival, Principal, Record, testing};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
-use crate::wire::Framing;
-
-#[derive(Debug)]
-struct Closed;
-
-impl Stream for Closed {
-    fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
-    }
-    fn try_write(&self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-    fn shutdown_write(&self) {}
-}
 
 fn id(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
@@ -40,23 +16,9 @@ fn at(host: u8, port: u16) -> SocketAddr {
 }
 
 fn session(table: &Table<NodeId>, number: u32, key: u8) -> Arc<Session<NodeId>> {
-    let principal =
-        Principal { realm: Realm::Node, name: id(number), credential: PublicKey([key; 32]) };
-    let limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 };
-    Arc::new(Session::new(
-        principal,
-        table.generation(),
-        at(1, 1),
-        Link {
-            stream: Box::new(Closed),
-            transport: Transport::Wss,
-            framing: Framing::Binary,
-            limits,
-            overflow: Overflow::DropOldest,
-            traffic: Arc::default(),
-        },
-        Instant::now(),
-    ))
+    let principal = Principal { credential: PublicKey([key; 32]), ..testing::principal(number) };
+    let link = testing::link(testing::stuck());
+    Arc::new(Session::new(principal, table.generation(), at(1, 1), link, Instant::now()))
 }
 
 fn table(sessions: usize, endpoints: usize) -> Arc<Table<NodeId>> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cluster::{Identity, Member};
-use crate::ids::RelayId;
+use crate::ids::{PublicKey, RelayId};
 use crate::metrics::Transport;
 use crate::wire::cluster::{
     Frame, Frames, Place, Run as Flow, Standing, add_packet, begin_packets, encode,

@@ -4,21 +4,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::PunchAllow;
 use crate::config::testing::translators;
 use crate::directory::Settings;
-use crate::ids::PublicKey;
-use crate::metrics::Transport;
 use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
-use crate::peers::{Limits, Link, Overflow, Principal, Realm, Registration, Takeover};
+use crate::peers::{Link, Registration, Takeover, testing};
 use crate::udp::DatagramSink as _;
-use crate::wire::Framing;
 
 mod canary;
 mod cluster;
@@ -170,43 +166,14 @@ fn spec_6_2_endpoint_moves_after_30_seconds_and_not_before() {
     }
 }
 
-#[derive(Debug)]
-struct Silent;
-impl Stream for Silent {
-    fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-    fn shutdown_write(&self) {}
-}
-
 /// A session of a node that never says anything.
 fn log_in(relay: &Relay, number: u32) -> Registration<NodeId> {
-    log_in_over(Silent, relay, number)
+    log_in_over(testing::reader(), relay, number)
 }
 
 fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration<NodeId> {
-    let name = NodeId::new(number).unwrap();
-    let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-    let limits = Limits { bytes: 1_000_000, age: SECOND, message: 65_536 };
-    let traffic = Arc::clone(&relay.traffic);
-    let link = Link {
-        stream: Box::new(stream),
-        transport: Transport::Wss,
-        framing: Framing::Binary,
-        limits,
-        overflow: Overflow::DropOldest,
-        traffic,
-    };
-    let session = Session::new(principal, 1, at(3), link, Instant::now());
+    let link = Link { traffic: Arc::clone(&relay.traffic), ..testing::link(stream) };
+    let session = Session::new(testing::principal(number), 1, at(3), link, Instant::now());
     relay.table.register(session.into(), Takeover::Always).unwrap()
 }
 

@@ -6,28 +6,9 @@ use super::cluster::{Siblings, node};
 use super::*;
 use crate::cluster::Local as _;
 use crate::metrics::Transport;
+use crate::peers::testing::FakeStream;
 use crate::wire::Frames as Batch;
 use crate::wire::cluster::{Frame, Frames, Run as Flow, add_packet, begin_packets};
-
-/// A stream whose writes are a bug.
-#[derive(Debug)]
-struct Broken;
-
-impl Stream for Broken {
-    fn try_read(&self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-    fn try_write(&self, _: &[u8]) -> io::Result<usize> {
-        panic!("a bug");
-    }
-    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-    fn poll_writable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Pending
-    }
-    fn shutdown_write(&self) {}
-}
 
 /// Nodes that a batch goes to: 31 has a broken session, 32 a good one, 33 an endpoint.
 struct Receivers {
@@ -36,8 +17,8 @@ struct Receivers {
 
 impl Receivers {
     fn of(fixture: &mut Fixture) -> Self {
-        let sessions =
-            [log_in_over(Broken, &fixture.relay, 31), log_in_over(Silent, &fixture.relay, 32)];
+        let broken = FakeStream::new(|_| -> io::Result<usize> { panic!("a bug") });
+        let sessions = [log_in_over(broken, &fixture.relay, 31), log_in(&fixture.relay, 32)];
         assert_eq!(fixture.one(at(33), &discover(33), Instant::now()).len(), 1);
         Self { _sessions: sessions }
     }

@@ -11,10 +11,8 @@ use super::*;
 use crate::client::{Client, Options, SessionError};
 use crate::directory::{Keys, Settings};
 use crate::ids::PublicKey;
-use crate::metrics::Transport;
 use crate::net::listener::Listener;
-use crate::peers::{Limits, Link, Overflow, Principal, Realm, Takeover};
-use crate::wire::Framing;
+use crate::peers::{Takeover, testing};
 use crate::wss::{self, Session, per_frame};
 
 #[tokio::test(start_paused = true)]
@@ -24,19 +22,7 @@ async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
     let directory = Directory::open(settings).unwrap();
     let table = Arc::new(Table::new(1, 1));
     let (stream, _peer) = UnixStream::pair().unwrap();
-    let name = NodeId::new(1).unwrap();
-    let link = Link {
-        stream: Box::new(stream),
-        transport: Transport::Wss,
-        framing: Framing::Binary,
-        limits: Limits { bytes: 100_000, age: Duration::from_secs(2), message: 65_536 },
-        overflow: Overflow::DropOldest,
-        traffic: Arc::default(),
-    };
-    let principal = Principal { realm: Realm::Node, name, credential: PublicKey([1; 32]) };
-    let observed = ([192, 0, 2, 1], 1).into();
-    let now = Instant::now().into_std();
-    let session = Arc::new(Session::new(principal, 1, observed, link, now));
+    let session = testing::session(1, 1, testing::link(stream));
     let registration = table.register(Arc::clone(&session), Takeover::Always).unwrap();
 
     let mut tasks = JoinSet::new();
