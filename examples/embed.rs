@@ -10,8 +10,9 @@
 use std::collections::HashMap;
 use std::error::Error;
 
+use beacon_relay::doors::pilot::{Login, Pilot, per_packet};
 use beacon_relay::ids::{NodeId, PublicKey};
-use beacon_relay::wss::{Server, Settings, per_frame};
+use beacon_relay::session::Settings;
 use tokio::sync::mpsc;
 
 /// Frames that wait to be sent back; beyond that they are dropped.
@@ -28,12 +29,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // The sink runs where the peer is read, so it must not wait.
     let (queue, mut frames) = mpsc::channel(QUEUE);
-    let sink = per_frame(move |node, frame: &[u8]| {
+    let sink = per_packet(move |node, frame: &[u8]| {
         if queue.try_send((node, frame.to_vec())).is_err() {
             eprintln!("dropped a frame of node {node}");
         }
     });
-    let server = Server::start(Settings::new(bind.parse()?), keys, sink)?;
+    let server = Pilot::new(keys, sink, Login::default()).listen(Settings::new(bind.parse()?))?;
     if let Some(address) = server.addr() {
         eprintln!("listening on {address}");
     }

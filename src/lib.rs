@@ -2,14 +2,15 @@
 //!
 //! # Layout
 //!
-//! A packet comes in through `wss` or `udp`, is routed by `relay`, and leaves through
+//! A packet comes in through `session` or `udp`, is routed by `relay`, and leaves through
 //! an outbox of `peers` or a socket of `net`. Each module uses only the floors below
 //! its own:
 //!
-//! - floor 7: [`cli`], the subcommands;
-//! - floor 6: [`server`], which binds, wires, runs and drains;
-//! - floor 5: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
-//! - floor 4: [`wss`], the way in for sessions;
+//! - floor 8: [`cli`], the subcommands;
+//! - floor 7: [`server`], which binds, wires, runs and drains;
+//! - floor 6: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
+//! - floor 5: [`doors`], the protocols;
+//! - floor 4: [`session`], the way in over WebSocket;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
 //! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`directory`], [`cluster`],
 //!   [`client`] and [`log_writer`];
@@ -24,6 +25,7 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod directory;
+pub mod doors;
 pub mod key_file;
 pub mod log_writer;
 pub mod metrics;
@@ -31,8 +33,8 @@ pub mod net;
 pub mod peers;
 pub mod relay;
 pub mod server;
+pub mod session;
 pub mod udp;
-pub mod wss;
 
 pub use beacon_proto as proto;
 pub use beacon_wire as wire;

@@ -34,8 +34,6 @@ impl Id for NodeId {}
 pub enum Realm {
     /// Nodes of the overlay, by u32 ids.
     Node = 0,
-    /// The relay itself, as it looks whether a peer would be served; in no table of peers.
-    Canary = 255,
 }
 
 /// Who a session has proved to be.

@@ -89,7 +89,7 @@ impl Local for Relay {
                     dest,
                     packets: positions,
                     header: 0,
-                    canary: None,
+                    is_hidden: false,
                 };
                 if !self.route(&flow, payload, out, now, shard) {
                     not_here(&run.run, serial);

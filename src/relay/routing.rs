@@ -1,12 +1,11 @@
 //! Finds the way of a run of packets and puts them on it.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::departures::{Body, Departures, Target};
-use super::{Relay, Session, Switch};
+use super::{Relay, Switch};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
 use crate::peers::{Arrival, Destination, Record, Source};
@@ -25,8 +24,8 @@ pub(super) struct Flow {
     pub(super) packets: Range<usize>,
     /// Bytes in front of each payload: those of a Relay packet, none from another relay.
     pub(super) header: usize,
-    /// The session of the relay's own canary, if it is that which sends.
-    pub(super) canary: Option<Arc<Session>>,
+    /// It is of a hidden session: that of the relay's own canary.
+    pub(super) is_hidden: bool,
 }
 
 impl Flow {
@@ -49,7 +48,7 @@ impl Relay {
     ) -> bool {
         let count = flow.packets.len() as u64;
         // The canary flies on: it shows that the relay could serve.
-        if flow.canary.is_none() && !self.switches.is_on(Switch::Relay) {
+        if !flow.is_hidden && !self.switches.is_on(Switch::Relay) {
             shard.dropped_of(flow.whose(), Drop::RelayOff, count, now);
             // Wherever the destination is, it need not be looked for elsewhere.
             return true;
@@ -63,13 +62,11 @@ impl Relay {
             |index| packet(index).get(flow.header..).expect("a packet of a flow has its header");
         let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
         shard.passed(flow.sender, flow.dest, (count, bytes), now);
-        let destination = match (self.table.route(flow.dest, from, now), &flow.canary) {
-            // Looked up all the same, to see that the table answers: but the canary is in no
-            // table, and reaches nobody but itself.
-            (_, Some(session)) => Destination::Session(Arc::clone(session)),
-            (destination, None) => destination,
-        };
-        match destination {
+        match self.table.route(flow.dest, from, now) {
+            // What is hidden reaches nobody but itself, and nobody reaches it.
+            Destination::Session(session) if session.is_hidden != flow.is_hidden => {
+                shard.dropped_of(flow.whose(), Drop::UnknownDestination, count, now);
+            }
             Destination::Session(session) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);
                 let without = deliver_header(flow.sender);

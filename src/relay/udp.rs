@@ -124,7 +124,7 @@ impl Relay {
                         dest: relay.dest,
                         packets: index..index + 1,
                         header: RELAY_HEADER,
-                        canary: None,
+                        is_hidden: false,
                     };
                     if let Some((address, flow)) = flow.replace((from.address, next)) {
                         self.route_checked(address, &flow, batch, out);

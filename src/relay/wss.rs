@@ -9,13 +9,10 @@ use super::routing::Flow;
 use super::{Relay, Session, Switch, decode_reason, limit_reason};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Handled, Shard, Whose};
-use crate::peers::{self, Arrival, Realm, Record};
-use crate::proto::limit::{Rate, Source, SourceRates};
+use crate::peers::{self, Arrival, Record};
+use crate::proto::limit::{Source, SourceRates};
 use crate::wire::Frames;
 use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER};
-
-/// What the canary may send in a second.
-const UNLIMITED: SourceRates = SourceRates { packets: Rate::NONE, bytes: Rate::NONE };
 
 impl Relay {
     /// Routes the packets that one read brought. Waits for nobody.
@@ -29,8 +26,7 @@ impl Relay {
             return shard.dropped_of(whose, Drop::SessionEnded, frames.len() as u64, now);
         }
         let rules = self.rules.load();
-        let canary = session.principal.realm == Realm::Canary;
-        let rates = if canary { &UNLIMITED } else { &rules.source };
+        let rates = &rules.source;
         let socket = self.socket_of(session.generation());
         Departures::of_batch(
             socket,
@@ -87,7 +83,7 @@ impl Relay {
                                 dest,
                                 packets: index..index + 1,
                                 header: RELAY_HEADER,
-                                canary: canary.then(|| Arc::clone(session)),
+                                is_hidden: session.is_hidden,
                             };
                             if let Some(flow) = flow.replace(next) {
                                 self.route(&flow, |i| frames.packet(i), out, now, shard);

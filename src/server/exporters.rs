@@ -5,12 +5,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::Reloader;
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
-use super::{Reloader, ToRelay};
 use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
 use crate::cluster::Cluster;
 use crate::directory::Directory;
+use crate::doors::pilot::Pilot;
 use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Drop, Registry, Talkers, Traffic, Word as _, family};
@@ -18,8 +19,8 @@ use crate::net::calls::{Call, made};
 use crate::net::udp::{Retry, retries};
 use crate::peers::Table;
 use crate::relay::Relay;
+use crate::session;
 use crate::udp::Threads;
-use crate::wss;
 
 const CPU_TIME: &str = "process_cpu_seconds_total";
 
@@ -28,7 +29,8 @@ pub(super) struct Parts<'a> {
     pub(super) table: &'a Arc<Table<NodeId>>,
     pub(super) relay: &'a Arc<Relay>,
     pub(super) directory: &'a Directory,
-    pub(super) wss: &'a wss::Server<ToRelay>,
+    pub(super) sessions: &'a session::Server,
+    pub(super) pilot: &'a Arc<Pilot>,
     pub(super) threads: &'a Threads,
     pub(super) reloader: &'a Arc<Reloader>,
     pub(super) vitals: &'a Arc<Vitals>,
@@ -40,7 +42,9 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     let registry = Registry::default();
     let traffic = Arc::clone(parts.traffic);
     registry.add(move |families| traffic.families(families));
-    registry.add(parts.wss.exporter());
+    registry.add(parts.sessions.exporter());
+    let pilot = Arc::clone(parts.pilot);
+    registry.add(move |families| pilot.families(families));
     registry.add(parts.threads.exporter());
     let directory = parts.directory.clone();
     registry.add(move |families| directory.metrics(families));

@@ -31,15 +31,16 @@ use crate::cluster::{IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
 use crate::control::{self, Health, Order, Orders, Recorder};
 use crate::directory::{Directory, OpenError};
+use crate::doors::pilot::{self, PacketSink, Pilot};
 use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
 use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
 use crate::peers::Table;
 use crate::relay::{self, Beacons, Relay};
+use crate::session::{self, Door, Session, Spec};
 use crate::udp;
 use crate::wire::Frames;
-use crate::wss::{self, FrameSink, Session};
 
 pub use activation::{Sockets, SocketsError};
 pub use bind::BindError;
@@ -53,12 +54,12 @@ use tasks::Tasks;
 /// Time to save what is remembered of the registry.
 const SAVE_TIME: Duration = Duration::from_millis(500);
 
-/// Gives the frames of sessions to the router.
+/// Gives the packets of sessions to the router.
 struct ToRelay(Arc<Relay>);
 
-impl FrameSink for ToRelay {
-    fn frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
-        self.0.route_frames(session, frames, now);
+impl PacketSink for ToRelay {
+    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant) {
+        self.0.route_frames(session, packets, now);
     }
 
     fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
@@ -96,7 +97,7 @@ pub enum StartError {
 /// A running relay.
 #[derive(Debug)]
 pub struct Server {
-    wss: Arc<wss::Server<ToRelay>>,
+    sessions: Arc<session::Server>,
     /// As they were at the start.
     listeners: Vec<config::Listener>,
     udp_address: SocketAddr,
@@ -222,13 +223,16 @@ impl Server {
             table.watch();
         }
         let threads = udp::Threads::start(&receiving, &relay).map_err(StartError::Thread)?;
-        let wss = Arc::new(wss::Server::serve(
-            bound.into_iter().zip(settings::wss(&config, &listeners)).collect(),
-            Arc::new(directory.clone()),
-            ToRelay(Arc::clone(&relay)),
-            Arc::clone(&table),
-            Arc::clone(&traffic),
-        ));
+        let pilot =
+            Pilot::new(directory.clone(), ToRelay(Arc::clone(&relay)), settings::login(&config));
+        let doors: [Arc<dyn Door>; 1] = [Arc::clone(&pilot) as _];
+        let of_listeners = listeners.iter().map(|listener| settings::doors(listener, &doors));
+        let of_listeners = settings::listeners(&config, &listeners).into_iter().zip(of_listeners);
+        let specs = bound.into_iter().zip(of_listeners);
+        let specs = specs.map(|(listener, (settings, doors))| Spec { listener, settings, doors });
+        let sessions =
+            session::Server::serve(specs.collect(), Arc::clone(&table), Arc::clone(&traffic));
+        let sessions = Arc::new(sessions);
 
         let stopping = CancellationToken::new();
         let health = Arc::<Health>::default();
@@ -247,7 +251,8 @@ impl Server {
         let at_start = Arc::new(config);
         let (config, in_force) = watch::channel(Arc::clone(&at_start));
         let parts = reload::Parts {
-            wss: Arc::clone(&wss),
+            sessions: Arc::clone(&sessions),
+            pilot: Arc::clone(&pilot),
             has_wss_socket,
             relay: Arc::clone(&relay),
             table: Arc::clone(&table),
@@ -262,7 +267,8 @@ impl Server {
             table: &table,
             relay: &relay,
             directory: &directory,
-            wss: &wss,
+            sessions: &sessions,
+            pilot: &pilot,
             threads: &threads,
             reloader: &reloader,
             vitals: &vitals,
@@ -316,11 +322,12 @@ impl Server {
         });
 
         let udp_canary = udp::Canary::new(&threads, udp_sockets, relay::canary_script);
-        vitals.start(&mut tasks, &wss, udp_canary, reloader.config()).await;
+        let canary = pilot::Canary::new(pilot, Arc::clone(&sessions));
+        vitals.start(&mut tasks, canary, udp_canary, reloader.config()).await;
         tasks.spawn("service manager", Arc::clone(&service).keep_telling());
         phase.send_replace(Phase::Running);
         let server = Self {
-            wss,
+            sessions,
             listeners,
             udp_address,
             admin_address,
@@ -368,7 +375,7 @@ impl Server {
     /// The address of the first WebSocket listener; `None` where that is a Unix socket.
     #[must_use]
     pub fn wss_addr(&self) -> Option<SocketAddr> {
-        self.wss.addr()
+        self.sessions.addr()
     }
 
     /// The address of the UDP sockets.
@@ -418,7 +425,7 @@ impl Server {
         };
         tokio::select! {
             () = self.tasks.failed() => {}
-            () = self.wss.failed() => {}
+            () = self.sessions.failed() => {}
             () = udp => {}
             () = cluster => {}
         }
@@ -443,13 +450,13 @@ impl Server {
         self.service.stopping(time);
         self.phase.send_replace(Phase::Draining);
         // Before anybody is told: who hears of the drain finds the door closed.
-        self.wss.refuse_upgrades(time);
+        self.sessions.refuse_upgrades(time);
         self.traffic.events.note(Event::new(What::Draining));
-        info!(peers = self.wss.peer_count(), "draining");
+        info!(peers = self.sessions.peer_count(), "draining");
         if let Some(part) = &self.cluster {
             part.drain();
         }
-        self.wss.drain(time).await;
+        self.sessions.drain(time).await;
         if let Some(threads) = self.threads.take() {
             let stopped = spawn_blocking(|| threads.stop()).await;
             debug_assert!(stopped.is_ok(), "joining threads does not panic");

@@ -18,15 +18,16 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{Level, debug, enabled, info, warn};
 
 use super::service::Service;
-use super::{Host, SetLogFilter, ToRelay, settings};
+use super::{Host, SetLogFilter, settings};
 use crate::config::{self, Config, Difference, Loaded, LogFilter, Source};
 use crate::directory::{self, Directory, Reload};
+use crate::doors::pilot::Pilot;
 use crate::ids::NodeId;
 use crate::metrics::{Event, Gauge, Labelled, Traffic, What, Word as _, family};
 use crate::peers::Table;
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::relay::Relay;
-use crate::{words, wss};
+use crate::{session, words};
 
 /// Reloads at a time: one that runs, and those that wait for it. Fewer than the actions of
 /// operators at a time, so that reloads that hang leave room for others.
@@ -83,7 +84,8 @@ words! {
 
 /// The parts that are told of new settings.
 pub(super) struct Parts {
-    pub(super) wss: Arc<wss::Server<ToRelay>>,
+    pub(super) sessions: Arc<session::Server>,
+    pub(super) pilot: Arc<Pilot>,
     /// Whether the listener of `wss_bind` is there whatever the configuration says.
     pub(super) has_wss_socket: bool,
     pub(super) relay: Arc<Relay>,
@@ -257,9 +259,11 @@ impl Reloader {
     fn apply(&self, in_force: &mut Loaded, new: &Loaded) -> Difference {
         let (updated, difference) = in_force.updated(new);
         let config = &updated.config;
-        let Parts { wss, has_wss_socket, relay, table, directory, udp_address, .. } = &self.parts;
+        let Parts { sessions, pilot, relay, table, directory, udp_address, .. } = &self.parts;
         if !difference.applied.is_empty() {
-            wss.update(settings::wss(config, &config.all_listeners(*has_wss_socket)));
+            let listeners = config.all_listeners(self.parts.has_wss_socket);
+            sessions.update(settings::listeners(config, &listeners));
+            pilot.update(settings::login(config));
             relay.update(settings::rules(config, *udp_address));
             directory.set_patience(config.auth_timeout);
             relay.beacons().believe_all(config.open_gossip);

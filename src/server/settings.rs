@@ -9,15 +9,16 @@ use rustix::process::{Resource, getrlimit};
 use crate::admin;
 use crate::cluster::{Identity, IdentityError};
 use crate::config::{
-    self, AllowOrigins, Config, HostPort, RegistryTrust, UdpSenderCheck, WebOrigin, max_waiting,
+    self, AllowOrigins, Config, DoorKind, HostPort, RegistryTrust, UdpSenderCheck, WebOrigin, max_waiting,
 };
 use crate::directory::{self, RegistrySettings};
+use crate::doors::pilot;
 use crate::net::tls::Trust;
 use crate::peers::Limits;
 use crate::proto::limit::{Rate, SourceRates};
 use crate::relay::{PunchRules, Rules};
+use crate::session::{self, Door};
 use crate::wire::auth::{Generation, MaxMessage};
-use crate::wss;
 
 /// Times that a listed beacon may send what a node may: it relays for many.
 const BEACON_SHARE: u64 = 25;
@@ -51,18 +52,45 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// What nodes have to prove, and how.
+pub(super) fn login(config: &Config) -> pilot::Login {
+    pilot::Login {
+        relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
+        min_generation: match config.min_auth_generation {
+            3 => Generation::Third,
+            2 => Generation::Second,
+            _ => Generation::First,
+        },
+    }
+}
+
+/// Those of these doors that a listener speaks.
+pub(super) fn doors(
+    listener: &config::Listener,
+    doors: &[Arc<dyn Door>],
+) -> Vec<Arc<dyn Door>> {
+    let of_kind = |kind: &&DoorKind| {
+        let door = doors.iter().find(|door| door.name() == kind.name);
+        Arc::clone(door.expect("the server has each door that the configuration knows"))
+    };
+    listener.doors.iter().map(of_kind).collect()
+}
+
 /// What each of these listeners is told.
-pub(super) fn wss(config: &Config, listeners: &[config::Listener]) -> Vec<wss::Settings> {
+pub(super) fn listeners(
+    config: &Config,
+    listeners: &[config::Listener],
+) -> Vec<session::Settings> {
     listeners.iter().map(|listener| of_listener(config, listener)).collect()
 }
 
-fn of_listener(config: &Config, listener: &config::Listener) -> wss::Settings {
+fn of_listener(config: &Config, listener: &config::Listener) -> session::Settings {
     let texts = |origins: &[WebOrigin]| {
         origins.iter().map(|origin| origin.as_str().to_owned()).collect::<Vec<_>>()
     };
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-    wss::Settings {
-        timing: wss::Timing {
+    session::Settings {
+        timing: session::Timing {
             auth_timeout: config.auth_timeout,
             idle_timeout: config.idle_timeout,
             ping_interval: config.ping_interval,
@@ -77,15 +105,9 @@ fn of_listener(config: &Config, listener: &config::Listener) -> wss::Settings {
         trusted_proxies: listener.trusted_proxies.clone(),
         translators: config.translators.clone(),
         allow_origins: match &listener.allow_origins {
-            AllowOrigins::DoorsAnd(origins) => wss::Origins::DoorAnd(texts(origins)),
-            AllowOrigins::Only(origins) => wss::Origins::Only(texts(origins)),
-            AllowOrigins::Any => wss::Origins::Any,
-        },
-        relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
-        min_generation: match config.min_auth_generation {
-            3 => Generation::Third,
-            2 => Generation::Second,
-            _ => Generation::First,
+            AllowOrigins::DoorsAnd(origins) => session::Origins::DoorAnd(texts(origins)),
+            AllowOrigins::Only(origins) => session::Origins::Only(texts(origins)),
+            AllowOrigins::Any => session::Origins::Any,
         },
         outbox: Limits {
             bytes: config.outbox_bytes,
@@ -93,7 +115,7 @@ fn of_listener(config: &Config, listener: &config::Listener) -> wss::Settings {
             message: MaxMessage::LEAST.bytes(),
         },
         // The listener is bound by the server; the rest is said above.
-        ..wss::Settings::new(nowhere)
+        ..session::Settings::new(nowhere)
     }
 }
 

@@ -97,6 +97,9 @@ pub struct Session<I> {
     /// When its connection was accepted: of two sessions of one peer the one whose connection
     /// was accepted later is the newer, here and in the cluster.
     pub accepted: Instant,
+    /// It is the relay's own, which looks whether peers are served: found and routed to as any
+    /// other, but no list, count, limit or other relay learns of it.
+    pub is_hidden: bool,
     /// Whether deliveries name their destination (0x09 instead of 0x06).
     pub names_destination: AtomicBool,
     /// What the peer may send in a second; only its own task takes from it. Locked to copy
@@ -127,6 +130,7 @@ impl<I: Id> Session<I> {
             observed,
             since: now,
             accepted: now,
+            is_hidden: false,
             names_destination: AtomicBool::new(false),
             inbound: Mutex::default(),
             generation,

@@ -255,6 +255,7 @@ impl<I: Id> Table<I> {
                 return Err(Refused::Taken);
             }
             (Some(_), _) => {}
+            (None, _) if session.is_hidden => {}
             (None, _) => {
                 let max = self.max_sessions.load(Ordering::Relaxed);
                 let room = |count| (count < max).then_some(count + 1);
@@ -272,7 +273,9 @@ impl<I: Id> Table<I> {
         if let Some(before) = before {
             *session.inbound.lock() = before;
         }
-        self.note(id, entry);
+        if !session.is_hidden {
+            self.note(id, entry);
+        }
         // Within the lock: nobody sees both, and the old one's reader stops relaying.
         let mut is_contested = false;
         if let Some(replaced) = &replaced {
@@ -291,12 +294,18 @@ impl<I: Id> Table<I> {
         let is_this = |current: &Arc<Session<I>>| current.generation() == session.generation();
         if entry.session.as_ref().is_some_and(is_this) {
             self.end_session(id, entry, now);
+            if entry.is_empty() {
+                shard.remove(&id);
+            }
         }
     }
 
     /// Takes the session of an id out of its entry.
     fn end_session(&self, id: I, entry: &mut Entry<I>, now: Instant) -> Option<Arc<Session<I>>> {
         let session = entry.session.take()?;
+        if session.is_hidden {
+            return Some(session);
+        }
         let last = LastSession {
             ended: now,
             client: session.observed.ip(),
@@ -443,7 +452,10 @@ impl<I: Id> Table<I> {
         let (mut sessions, mut endpoints) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             for (id, entry) in &*shard.read() {
-                if entry.session.is_some() {
+                if let Some(session) = &entry.session {
+                    if session.is_hidden {
+                        continue;
+                    }
                     sessions.push(*id);
                 } else if entry.endpoint.is_some() {
                     endpoints.push(*id);
@@ -454,10 +466,12 @@ impl<I: Id> Table<I> {
         sessions
     }
 
-    /// The sessions, some at a time; no lock is held while the caller looks at them.
+    /// The sessions but hidden ones, some at a time; no lock is held while the caller looks at them.
     pub fn sessions(&self) -> impl Iterator<Item = Arc<Session<I>>> + '_ {
         let of = |shard: &Shard<I>| -> Vec<_> {
-            shard.read().values().filter_map(|entry| entry.session.clone()).collect()
+            let sessions = shard.read();
+            let sessions = sessions.values().filter_map(|entry| entry.session.as_ref());
+            sessions.filter(|session| !session.is_hidden).cloned().collect()
         };
         self.shards.iter().flat_map(of)
     }

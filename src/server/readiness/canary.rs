@@ -12,9 +12,9 @@ use tracing::{info, warn};
 
 use crate::admin::{Condition, Part};
 use crate::config::Config;
+use crate::doors::pilot;
 use crate::metrics::{Buckets, Histogram, Labelled, Transport, Word as _, family};
-use crate::wss::FrameSink;
-use crate::{udp, words, wss};
+use crate::{udp, words};
 
 /// Longest flight; a peer's patience.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -63,11 +63,11 @@ pub(super) trait Flight: Send + Sync {
     fn fly(&self, limit: Duration) -> impl Future<Output = Result<Duration, Self::Error>> + Send;
 }
 
-impl<S: FrameSink> Flight for wss::Server<S> {
-    type Error = wss::CanaryError;
+impl Flight for pilot::Canary {
+    type Error = pilot::CanaryError;
 
-    async fn fly(&self, limit: Duration) -> Result<Duration, wss::CanaryError> {
-        self.fly_canary(limit).await
+    async fn fly(&self, limit: Duration) -> Result<Duration, pilot::CanaryError> {
+        Self::fly(self, limit).await
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) trait Failure: fmt::Debug + fmt::Display + Send + 'static {
     fn is_excused(&self) -> bool;
 }
 
-impl Failure for wss::CanaryError {
+impl Failure for pilot::CanaryError {
     fn landing(&self) -> Landing {
         match self {
             Self::Connect(_) => Landing::Connect,
@@ -286,7 +286,7 @@ impl<E> State<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wss::CanaryError;
+    use crate::doors::pilot::CanaryError;
 
     const INTERVAL: Duration = Duration::from_secs(5);
 

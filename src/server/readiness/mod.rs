@@ -19,18 +19,18 @@ use self::canary::Canary;
 use self::lag::Lag;
 use self::machine::Machine;
 use self::udp_threads::UdpThreads;
-use super::ToRelay;
 use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
 use crate::cluster::{Cluster, Status};
 use crate::config::Config;
 use crate::control::Health;
 use crate::directory::Directory;
+use crate::doors::pilot;
 use crate::ids::NodeId;
 use crate::metrics::{Transport, family};
 use crate::peers::Table;
+use crate::udp;
 use crate::udp::Turns;
-use crate::{udp, wss};
 
 /// How often descriptors and memory are counted: there may be 100,000 to count.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Everything that says how the relay fares.
 pub(super) struct Vitals {
     phase: watch::Receiver<Phase>,
-    canary: Canary<wss::CanaryError>,
+    canary: Canary<pilot::CanaryError>,
     udp_canary: Canary<udp::CanaryError>,
     udp_threads: UdpThreads,
     lag: Lag,
@@ -86,7 +86,7 @@ impl Vitals {
     pub(super) async fn start(
         self: &Arc<Self>,
         tasks: &mut Tasks,
-        wss: &Arc<wss::Server<ToRelay>>,
+        canary: pilot::Canary,
         udp: udp::Canary,
         config: watch::Receiver<Arc<Config>>,
     ) {
@@ -94,7 +94,7 @@ impl Vitals {
         tasks.spawn("lag", async move { vitals.lag.watch().await });
         self.look().await;
         if !config.borrow().canary_interval.is_zero() {
-            tokio::join!(self.canary.fly(&**wss), self.udp_canary.fly(&udp),);
+            tokio::join!(self.canary.fly(&canary), self.udp_canary.fly(&udp),);
         }
         let vitals = Arc::clone(self);
         tasks.spawn("machine", async move {
@@ -105,9 +105,10 @@ impl Vitals {
                 vitals.look().await;
             }
         });
-        let (vitals, wss, watched) = (Arc::clone(self), Arc::clone(wss), config.clone());
+        let vitals = Arc::clone(self);
+        let watched = config.clone();
         tasks.spawn("canary", async move {
-            vitals.canary.keep_flying(&*wss, watched).await;
+            vitals.canary.keep_flying(&canary, watched).await;
         });
         let vitals = Arc::clone(self);
         tasks.spawn("canary over UDP", async move {

@@ -10,10 +10,11 @@ use tokio::net::UnixStream;
 use super::*;
 use crate::client::{Client, Options, SessionError};
 use crate::directory::{Keys, Settings};
+use crate::doors::pilot::{Login, Pilot, per_packet};
 use crate::ids::PublicKey;
 use crate::net::listener::Listener;
 use crate::peers::{Takeover, testing};
-use crate::wss::{self, Session, per_frame};
+use crate::session::{self, Door, Session, Spec};
 
 #[tokio::test(start_paused = true)]
 async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
@@ -70,11 +71,11 @@ async fn key_that_is_removed_between_its_look_up_and_the_session_ends_the_sessio
     let directory = Directory::open(settings).unwrap();
     let table = Arc::new(Table::new(1, 1));
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-    let settings = wss::Settings::new(listener.address().unwrap());
-    let listeners = vec![(listener, settings)];
-    let keys = Arc::new(Emptied { directory: directory.clone(), file });
-    let sink = per_frame(|_, _| ());
-    let server = wss::Server::serve(listeners, keys, sink, Arc::clone(&table), Arc::default());
+    let settings = session::Settings::new(listener.address().unwrap());
+    let keys = Emptied { directory: directory.clone(), file };
+    let pilot: Arc<dyn Door> = Pilot::new(keys, per_packet(|_, _| ()), Login::default());
+    let spec = Spec { listener, settings, doors: vec![pilot] };
+    let server = session::Server::serve(vec![spec], Arc::clone(&table), Arc::default());
     let url = format!("ws://{}", server.addr().unwrap());
 
     let mut client = Client::connect(&Options::new(url, node, key)).await.unwrap();

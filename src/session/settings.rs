@@ -1,4 +1,4 @@
-//! What the WebSocket door is told.
+//! What a listener is told.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::config::{IpNet, Routes};
 use crate::peers::Limits;
 use crate::proto::translators::Translators;
-use crate::wire::auth::{Generation, MaxMessage};
 
 /// The times of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,10 +56,6 @@ pub struct Settings {
     pub translators: Translators,
     /// Origins of web pages that may connect.
     pub allow_origins: Origins,
-    /// The public name, which offers the third generation of logins.
-    pub relay_name: Option<String>,
-    /// The earliest generation of logins that is accepted.
-    pub min_generation: Generation,
     /// The bounds of each peer's outbox; how long a message may be, the peer's login says.
     pub outbox: Limits,
 }
@@ -94,12 +89,10 @@ impl Settings {
             trusted_proxies: if bind.ip().is_loopback() { loopback.collect() } else { Vec::new() },
             translators: Translators::default(),
             allow_origins: Origins::DoorAnd(Vec::new()),
-            relay_name: None,
-            min_generation: Generation::First,
             outbox: Limits {
                 bytes: 262_144,
                 age: Duration::from_secs(2),
-                message: MaxMessage::LEAST.bytes(),
+                message: super::MAX_MESSAGE,
             },
         }
     }

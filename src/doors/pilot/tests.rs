@@ -1,8 +1,8 @@
-//! The listener as a library: without the relay behind it, and not knowing what frames hold.
+//! The door as a library: without the relay behind it, and not knowing what packets hold.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::client::{Client, ConnectError, LoginError, Options, SessionError};
 use crate::ids::PublicKey;
+use crate::session::{Origins, Snapshot};
 use crate::wire::Frames;
 
 /// Longest wait for what must happen.
@@ -40,20 +41,16 @@ fn settings() -> Settings {
 }
 
 /// A server whose sink hands each frame on.
-fn start(settings: Settings) -> (Server<impl FrameSink>, mpsc::UnboundedReceiver<Frame>) {
+fn start(settings: Settings) -> (Server, mpsc::UnboundedReceiver<Frame>) {
     let (sender, frames) = mpsc::unbounded_channel();
-    let sink = per_frame(move |node, frame: &[u8]| {
+    let sink = per_packet(move |node, frame: &[u8]| {
         // A test may have seen enough.
         let _ = sender.send((node, frame.to_vec()));
     });
-    (Server::start(settings, keys(), sink).unwrap(), frames)
+    (Pilot::new(keys(), sink, Login::default()).listen(settings).unwrap(), frames)
 }
 
-async fn connect<S: FrameSink>(
-    server: &Server<S>,
-    node: u32,
-    key: SigningKey,
-) -> Result<Client, ConnectError> {
+async fn connect(server: &Server, node: u32, key: SigningKey) -> Result<Client, ConnectError> {
     let url = format!("ws://{}", server.addr().unwrap());
     Client::connect(&Options::new(url, id(node), key)).await
 }
@@ -106,13 +103,14 @@ async fn frames_go_both_ways_with_the_authenticated_node() {
 #[tokio::test]
 async fn sink_gets_all_frames_of_one_read_at_once() {
     struct Batches(Mutex<Vec<usize>>);
-    impl FrameSink for Arc<Batches> {
-        fn frames(&self, _: &Arc<Session>, frames: Frames<'_>, _: Instant) {
-            self.0.lock().push(frames.len());
+    impl PacketSink for Arc<Batches> {
+        fn packets(&self, _: &Arc<Session>, packets: Frames<'_>, _: Instant) {
+            self.0.lock().push(packets.len());
         }
     }
     let batches = Arc::new(Batches(Mutex::default()));
-    let server = Server::start(settings(), keys(), Arc::clone(&batches)).unwrap();
+    let pilot = Pilot::new(keys(), Arc::clone(&batches), Login::default());
+    let server = pilot.listen(settings()).unwrap();
     let client = connect(&server, 1, key(1)).await.unwrap();
     let (mut sender, _receiver) = client.split();
     for number in 0..200u8 {
@@ -193,19 +191,24 @@ fn upgrade_of_a_page(address: SocketAddr, origin: &str) -> u16 {
 }
 
 /// A server with a listener for each of these settings, and room for two peers.
-fn start_all<const N: usize>(settings: [Settings; N]) -> (Server<impl FrameSink>, [SocketAddr; N]) {
-    let listeners = settings.map(|settings| (Listener::tcp(settings.bind).unwrap(), settings));
+fn start_all<const N: usize>(settings: [Settings; N]) -> (Canary, Arc<Server>, [SocketAddr; N]) {
     let table = Arc::new(Table::new(2, 0));
-    let sink = per_frame(|_, _: &[u8]| ());
-    let server = Server::serve(listeners.into(), Arc::new(keys()), sink, table, Arc::default());
+    let pilot = Pilot::new(keys(), per_packet(|_, _: &[u8]| ()), Login::default());
+    let specs = settings.map(|settings| Spec {
+        listener: Listener::tcp(settings.bind).unwrap(),
+        settings,
+        doors: vec![Arc::clone(&pilot) as Arc<dyn Door>],
+    });
+    let server = Arc::new(Server::serve(specs.into(), table, Arc::default()));
     let addresses: Vec<_> = server.addrs().map(Option::unwrap).collect();
     assert_eq!(server.addr(), addresses.first().copied());
-    (server, addresses.try_into().unwrap())
+    let canary = Canary::new(pilot, Arc::clone(&server));
+    (canary, server, addresses.try_into().unwrap())
 }
 
 #[tokio::test]
 async fn listeners_share_their_peers_and_end_together() {
-    let (server, addresses) = start_all([settings(), settings()]);
+    let (canary, server, addresses) = start_all([settings(), settings()]);
     let [one, other] = addresses;
     let login = |address: SocketAddr, node: u8| async move {
         let options = Options::new(format!("ws://{address}"), id(node.into()), key(node));
@@ -222,7 +225,7 @@ async fn listeners_share_their_peers_and_end_together() {
     assert!(matches!(third, Err(ConnectError::Status { status: 503 })), "{third:?}");
     assert_eq!((server.peer_count(), server.is_connected(id(2))), (2, true));
     // This sink hands nothing back.
-    let lost = server.fly_canary(Duration::from_millis(50)).await.unwrap_err();
+    let lost = canary.fly(Duration::from_millis(50)).await.unwrap_err();
     assert!(lost.to_string().starts_with("at 127.0.0.1:") && lost.is_late(), "{lost}");
 
     let (ended, ()) = tokio::join!(newer.recv(), server.close());
@@ -237,7 +240,7 @@ async fn listeners_share_their_peers_and_end_together() {
 async fn each_listener_lets_pages_in_by_its_own_rule() {
     let listed = || vec!["https://app.test".to_owned()];
     let rules = [Origins::DoorAnd(listed()), Origins::Only(listed()), Origins::Any];
-    let (server, addresses) =
+    let (_canary, server, addresses) =
         start_all(rules.map(|allow_origins| Settings { allow_origins, ..settings() }));
     let ask_all = move || {
         let pages = ["https://app.test", "http://here", "pilot://a", "https://other.test"];
@@ -260,13 +263,14 @@ async fn key_that_is_withdrawn_while_its_login_waits_opens_no_session() {
         let (known, keys) = (Arc::clone(&known), keys());
         move |node: NodeId| keys.get(&node).copied().filter(|_| known.load(Ordering::SeqCst))
     };
-    let server = Server::start(settings(), keys, per_frame(|_, _| ())).unwrap();
+    let pilot = Pilot::new(keys, per_packet(|_, _| ()), Login::default());
+    let server = pilot.listen(settings()).unwrap();
     let mut sessions = Vec::new();
     for _ in 0..5 {
         sessions.push(connect(&server, 1, key(1)).await.unwrap());
     }
     let waits = async {
-        until(|| server.door.table.delayed() == 1).await;
+        until(|| server.delayed() == 1).await;
         known.store(false, Ordering::SeqCst);
     };
     let (refused, ()) = tokio::join!(connect(&server, 1, key(1)), waits);
@@ -292,6 +296,7 @@ async fn close_sends_peers_away_and_can_be_repeated() {
 async fn address_in_use_is_an_error_of_the_start() {
     let (server, _frames) = start(settings());
     let again = Settings::new(server.addr().unwrap());
-    let error = Server::start(again, keys(), per_frame(|_, _| ())).unwrap_err();
+    let pilot = Pilot::new(keys(), per_packet(|_, _| ()), Login::default());
+    let error = pilot.listen(again).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
 }

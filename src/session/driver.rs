@@ -15,13 +15,10 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
 use tracing::debug;
 
-use super::{FrameSink, MAX_MESSAGE, Session, Settings, Timing};
+use super::{Door, Kind, MAX_MESSAGE, Messages, Session, Settings, Timing};
 use crate::peers::End;
 use crate::wire::Frames;
-use crate::wire::auth::Control;
-use crate::wire::websocket::{
-    CloseCode, Decoder, MAX_HEADER, Message, Opcode, Violation, close_payload,
-};
+use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Violation, close_payload};
 
 /// Bytes that one read takes at most.
 const READ: usize = 65_536;
@@ -36,7 +33,14 @@ const CLOSE_GRACE: Duration = Duration::from_millis(700);
 #[derive(Default)]
 struct Lent {
     bytes: Vec<u8>,
-    frames: Vec<Range<usize>>,
+    batch: Batch,
+}
+
+/// Messages of one kind that are handed over together.
+#[derive(Default)]
+struct Batch {
+    kind: Kind,
+    ranges: Vec<Range<usize>>,
 }
 
 thread_local! {
@@ -44,9 +48,9 @@ thread_local! {
 }
 
 /// What a session's own task keeps.
-pub(super) struct Driver<'a, S> {
+pub(super) struct Driver<'a> {
     session: Arc<Session>,
-    sink: &'a S,
+    door: &'a dyn Door,
     settings: &'a ArcSwap<Settings>,
     timing: Timing,
     decoder: Decoder,
@@ -67,10 +71,10 @@ enum Event {
     Ending(End),
 }
 
-impl<'a, S: FrameSink> Driver<'a, S> {
+impl<'a> Driver<'a> {
     pub(super) fn new(
         session: Arc<Session>,
-        sink: &'a S,
+        door: &'a dyn Door,
         settings: &'a ArcSwap<Settings>,
         decoder: Decoder,
         early: Vec<u8>,
@@ -79,7 +83,7 @@ impl<'a, S: FrameSink> Driver<'a, S> {
         let timing = settings.load().timing;
         Self {
             session,
-            sink,
+            door,
             settings,
             timing,
             decoder,
@@ -221,12 +225,11 @@ impl<'a, S: FrameSink> Driver<'a, S> {
     /// the rest.
     fn take(&mut self, lent: &mut Lent, filled: usize) {
         let now = Instant::now();
-        let Lent { bytes, frames } = lent;
+        let Lent { bytes, batch } = lent;
         let Some(bytes) = bytes.get_mut(..filled) else { return };
-        frames.clear();
+        batch.ranges.clear();
         let mut at = 0;
-        let (mut answered, mut left) = (false, None);
-        let bye = |text: &[u8]| (Control::decode(text) == Control::Bye).then_some(End::PeerLeft);
+        let mut answered = false;
         loop {
             let before = at;
             let next = self.decoder.next(bytes, &mut at);
@@ -235,72 +238,76 @@ impl<'a, S: FrameSink> Driver<'a, S> {
                 self.last_heard = now;
             }
             match next {
-                Ok(Some(Message::Binary(range))) => frames.push(range),
-                Ok(Some(Message::FragmentedBinary(packet))) => {
-                    self.hand_over(bytes, frames, now);
-                    let whole = 0..packet.len();
-                    self.hand_over(&packet, &mut vec![whole], now);
+                Ok(Some(Message::Binary(range))) => {
+                    self.add(Kind::Binary, range, bytes, batch, now)
+                }
+                Ok(Some(Message::Text(range))) => self.add(Kind::Text, range, bytes, batch, now),
+                Ok(Some(Message::FragmentedBinary(message))) => {
+                    self.whole(Kind::Binary, &message, bytes, batch, now);
+                }
+                Ok(Some(Message::FragmentedText(message))) => {
+                    self.whole(Kind::Text, &message, bytes, batch, now);
                 }
                 Ok(Some(Message::Ping(range))) => {
                     let payload = bytes.get(range).unwrap_or_default();
                     answered |= self.session.push_control(Opcode::Pong, payload);
                 }
                 Ok(Some(Message::Pong(_))) => self.pong_due = None,
-                Ok(Some(Message::Text(range))) => {
-                    left = bye(bytes.get(range).unwrap_or_default());
-                }
-                Ok(Some(Message::FragmentedText(text))) => left = bye(&text),
                 Ok(Some(Message::Fragment)) => {}
                 Ok(Some(Message::Close(code))) => {
                     self.peer_code = code;
-                    left = Some(end_of_close(code));
+                    self.hand_over(bytes, batch, now);
+                    return self.session.end(end_of_close(code));
                 }
                 Ok(None) => break,
                 Err(violation) => {
                     debug!(node = %self.session.id(), error = %violation, "a peer broke the framing rules");
                     self.violation = Some(violation);
-                    self.hand_over(bytes, frames, now);
+                    self.hand_over(bytes, batch, now);
                     return self.session.end(End::Violation);
                 }
             }
-            if let Some(end) = left {
-                self.hand_over(bytes, frames, now);
-                return self.session.end(end);
-            }
         }
-        self.hand_over(bytes, frames, now);
+        self.hand_over(bytes, batch, now);
         if answered {
             self.session.flush(now);
         }
         self.carry.extend_from_slice(bytes.get(at..).unwrap_or_default());
     }
 
-    fn hand_over(&self, bytes: &[u8], frames: &mut Vec<Range<usize>>, now: Instant) {
-        if !frames.is_empty() {
-            self.session.came_in(frames.len(), frames.iter().map(Range::len).sum());
-            self.sink.frames(&self.session, Frames::new(bytes, frames), now);
-            frames.clear();
+    /// Adds a message to the batch, which is handed over before one of another kind.
+    fn add(&self, kind: Kind, range: Range<usize>, bytes: &[u8], batch: &mut Batch, now: Instant) {
+        if kind != batch.kind {
+            self.hand_over(bytes, batch, now);
+            batch.kind = kind;
         }
+        batch.ranges.push(range);
+    }
+
+    /// Hands over what came before a message that came in parts, and that message.
+    fn whole(&self, kind: Kind, message: &[u8], bytes: &[u8], batch: &mut Batch, now: Instant) {
+        self.hand_over(bytes, batch, now);
+        let mut whole = Batch { kind, ranges: vec![0..message.len()] };
+        self.hand_over(message, &mut whole, now);
+    }
+
+    fn hand_over(&self, bytes: &[u8], batch: &mut Batch, now: Instant) {
+        let Batch { kind, ranges } = batch;
+        if ranges.is_empty() {
+            return;
+        }
+        let frames = Frames::new(bytes, ranges);
+        self.door.messages(&self.session, Messages { kind: *kind, frames }, now);
+        ranges.clear();
     }
 
     /// Says goodbye as far as the peer still listens, within 0.7 s.
     pub(super) async fn close(self, end: End) {
-        let payload = match (end, self.violation, self.peer_code) {
-            // Nobody is there to hear it.
-            (End::ConnectionLost, ..) => return,
-            (End::PeerLeft | End::PeerClosed, _, Some(code)) => code.to_be_bytes().to_vec(),
-            (End::PeerLeft | End::PeerClosed, ..) => close_payload(CloseCode::Normal, "bye"),
-            (End::Replaced, ..) => close_payload(CloseCode::Normal, "replaced"),
-            (End::ShuttingDown, ..) => close_payload(CloseCode::GoingAway, "shutting down"),
-            (End::KeyWithdrawn, ..) => close_payload(CloseCode::Policy, "key withdrawn"),
-            (End::Violation, Some(violation), _) => {
-                close_payload(violation.close_code(), "protocol violation")
-            }
-            (End::Violation, None, _) => close_payload(CloseCode::Protocol, "protocol violation"),
-            (End::Idle, ..) => close_payload(CloseCode::Policy, "idle"),
-            (End::WriteTimeout | End::Overflow, ..) => close_payload(CloseCode::Policy, "too slow"),
-            (End::Kicked, ..) => close_payload(CloseCode::Policy, "kicked"),
-            (End::Failed, ..) => close_payload(CloseCode::Internal, "internal error"),
+        // Nobody is there to hear it.
+        let Some(close) = self.door.farewell(end, self.violation) else { return };
+        let payload = match (end, self.peer_code) {
+            (End::PeerLeft | End::PeerClosed, Some(code)) => code.to_be_bytes().to_vec(),
+            _ => close_payload(close.code, close.reason),
         };
         self.session.close_with(&payload, Instant::now());
         let expired = timeout(CLOSE_GRACE, self.farewell()).await.is_err();
@@ -352,6 +359,7 @@ mod tests {
 
     use super::*;
     use crate::peers::testing;
+    use crate::session::{Answer, Conversation, Paths, Refusal, Welcome};
     use crate::wire::websocket::Role;
 
     const TIMING: Timing = Timing {
@@ -362,10 +370,30 @@ mod tests {
         write_timeout: Duration::from_secs(5),
     };
 
-    struct Nobody;
+    /// A door whose peers are not heard.
+    struct Deaf;
 
-    impl FrameSink for Nobody {
-        fn frames(&self, _: &Arc<Session>, _: Frames<'_>, _: Instant) {}
+    impl Door for Deaf {
+        fn name(&self) -> &'static str {
+            "deaf"
+        }
+        fn paths(&self) -> Paths {
+            Paths::Any
+        }
+        fn max_greeting(&self) -> usize {
+            0
+        }
+        fn max_message(&self) -> usize {
+            MAX_MESSAGE
+        }
+        fn greet<'a>(
+            &'a self,
+            _: &'a mut Conversation<'_>,
+        ) -> Answer<'a, Result<Welcome, Refusal>> {
+            Box::pin(std::future::pending())
+        }
+        fn accept(&self, _: &Session) {}
+        fn messages(&self, _: &Arc<Session>, _: Messages<'_>, _: Instant) {}
     }
 
     fn settings(timing: Timing) -> ArcSwap<Settings> {
@@ -373,11 +401,11 @@ mod tests {
         ArcSwap::from_pointee(Settings { timing, ..settings })
     }
 
-    fn driver(settings: &ArcSwap<Settings>) -> (Driver<'_, Nobody>, UnixStream) {
+    fn driver(settings: &ArcSwap<Settings>) -> (Driver<'_>, UnixStream) {
         let (stream, peer) = UnixStream::pair().unwrap();
         let session = testing::session(1, 1, testing::link(stream));
         let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
-        (Driver::new(session, &Nobody, settings, decoder, Vec::new()), peer)
+        (Driver::new(session, &Deaf, settings, decoder, Vec::new()), peer)
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the WebSocket door counts.
+//! What listeners count.
 
 use std::time::Duration;
 
@@ -41,24 +41,6 @@ words! {
         Superseded => "superseded",
         /// The relay is stopping.
         Draining => "draining",
-    }
-}
-
-words! {
-    /// Why a login was refused; never told to the client.
-    pub enum RefusalReason {
-        /// Not a reply as the specification has it.
-        Malformed => "malformed",
-        /// The directory does not know the node.
-        UnknownNode => "unknown_node",
-        /// The reply shows another key than the directory.
-        OtherKey => "other_key",
-        /// The directory's key is no Ed25519 key.
-        UnusableKey => "unusable_key",
-        /// The signature does not hold.
-        Signature => "signature",
-        /// The challenge was too old.
-        Stale => "stale",
     }
 }
 
@@ -129,8 +111,6 @@ const LOGIN_TIME: Buckets = &[
 pub struct Counters {
     /// Attempts to connect.
     pub connections: Labelled<Outcome>,
-    /// Refused logins.
-    pub refusals: Labelled<RefusalReason>,
     /// Ended sessions.
     pub ended: Labelled<EndReason>,
     /// Requests that a trusted proxy passed on without saying for whom.
@@ -151,7 +131,6 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             connections: Labelled::default(),
-            refusals: Labelled::default(),
             ended: Labelled::default(),
             not_forwarded: Counter::default(),
             accept_errors: Counter::default(),
@@ -172,12 +151,6 @@ impl Counters {
                 "Attempts to connect, by how they ended.",
                 "outcome",
                 &self.connections,
-            ),
-            family::labelled(
-                "pilot_beacon_wss_refusals_total",
-                "Refused logins, by the reason that the client is not told.",
-                "reason",
-                &self.refusals,
             ),
             family::labelled(
                 "pilot_beacon_wss_sessions_ended_total",

@@ -1,65 +1,54 @@
-//! The WebSocket door: listeners that log peers in and hand their packets over.
+//! WebSocket sessions: listeners that upgrade connections, have a door log them in, and hand
+//! their messages to it, a read at a time.
 //!
-//! It knows nothing of what a frame holds, so it can be embedded: give it keys and
-//! something that takes frames.
-//!
-//! ```no_run
-//! # async fn example() -> std::io::Result<()> {
-//! use beacon_relay::ids::{NodeId, PublicKey};
-//! use beacon_relay::wss::{Server, Settings, per_frame};
-//!
-//! let keys = |node: NodeId| (node.number() == 7).then_some(PublicKey([7; 32]));
-//! let sink = per_frame(|node, frame: &[u8]| eprintln!("{node} sent {} bytes", frame.len()));
-//! let server = Server::start(Settings::new("127.0.0.1:0".parse().unwrap()), keys, sink)?;
-//! println!("listening on {:?}", server.addr());
-//! server.close().await;
-//! # Ok(())
-//! # }
-//! ```
+//! Nothing here knows what a message holds: that is the [`Door`]'s. `doors::pilot` has an example
+//! of a listener inside another program.
 
-mod canary;
 mod client_address;
 mod connection;
+mod conversation;
 mod counters;
 mod delay;
+mod door;
+mod driver;
 mod gate;
 mod held;
-mod login;
-mod session;
 mod settings;
-mod sink;
 mod upgrade;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::directory::Keys;
 use crate::ids::NodeId;
 use crate::metrics::{Gauge, Traffic, Transport, family};
+use crate::net::entrance::{self, Entrance};
 use crate::net::listener::Listener;
-use crate::peers::{Arrival, End, Realm, Record, Table};
+use crate::peers::{Arrival, End, Record, Table};
 
-pub use canary::CanaryError;
-pub use counters::{Counters, EndReason, Outcome, RefusalReason};
+pub use conversation::Conversation;
+pub use counters::{Counters, EndReason, Outcome};
+pub use door::{
+    Answer, Client, Close, Door, Kind, Messages, Refusal, Welcome, farewell, refusal,
+};
 pub use gate::Gate;
 pub use settings::{Origins, Settings, Timing};
-pub use sink::{FrameSink, PerFrame, per_frame};
 
-use canary::Canary;
-use connection::Doors;
+/// Who a peer is.
+pub type PeerId = NodeId;
 
-/// A node's session.
-pub type Session = crate::peers::Session<NodeId>;
+/// A peer's session.
+pub type Session = crate::peers::Session<PeerId>;
 
-/// Longest message after the login, in bytes (SPEC §3.6).
-pub const MAX_MESSAGE: usize = crate::wire::beacon::MAX_WSS_PACKET;
+/// Longest message after a login that any door may take, in bytes: that of the largest read
+/// buffer of a thread.
+pub const MAX_MESSAGE: usize = 65_536;
 
 /// Time for the last peers to go at the end: the process has 1 s after its drain time, of
 /// which the receiving UDP threads take up to 0.1 s, and a busy machine some.
@@ -68,42 +57,66 @@ const CLOSE_TIME: Duration = Duration::from_millis(800);
 /// How often a drain that waits for the turn of a peer looks whether it has left by itself.
 const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
-/// What all connections of a listener share.
-pub(crate) struct Door<S> {
-    /// Whose it is: the peers', or the canary's.
-    realm: Realm,
-    settings: ArcSwap<Settings>,
-    keys: Arc<dyn Keys>,
-    sink: Arc<S>,
-    table: Arc<Table<NodeId>>,
+/// What all listeners share.
+struct Shared {
+    table: Arc<Table<PeerId>>,
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
     gate: Arc<Gate>,
-    sessions: Arc<Gauge>,
+    sessions: Gauge,
+    /// Where packets of probes are accounted for, which nobody looks at.
+    probed: Arc<Traffic>,
+}
+
+/// A listener that is served.
+struct Site {
+    shared: Arc<Shared>,
+    settings: ArcSwap<Settings>,
+    doors: Vec<Arc<dyn Door>>,
+    address: Option<SocketAddr>,
+    entrance: std::io::Result<Entrance>,
+    /// Where the connection of a probe comes from, while one is expected.
+    expected: Mutex<Option<entrance::Origin>>,
+}
+
+/// A listener, what it is told, and what it speaks: a door for each that its paths name.
+pub struct Spec {
+    /// The listener.
+    pub listener: Listener,
+    /// What it is told.
+    pub settings: Settings,
+    /// What it speaks.
+    pub doors: Vec<Arc<dyn Door>>,
 }
 
 /// Running listeners, one at least, with their sessions. Dropping it ends them all at once.
-pub struct Server<S> {
-    /// What all listeners share is in the door of each: this is the first one's.
-    door: Arc<Door<S>>,
-    listeners: Vec<Served<S>>,
+pub struct Server {
+    shared: Arc<Shared>,
+    sites: Vec<Arc<Site>>,
     accepting: CancellationToken,
     ending: CancellationToken,
-    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// One of them.
-struct Served<S> {
-    /// Its own settings, and what it shares with the others.
-    door: Arc<Door<S>>,
-    canary: Arc<Canary<S>>,
-    address: Option<SocketAddr>,
-}
+/// Makes a listener expect a probe for as long as this lives.
+#[derive(Debug)]
+pub struct Expected(Arc<Site>);
 
-impl<S> std::fmt::Debug for Server<S> {
+impl std::fmt::Debug for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let addresses: Vec<_> = self.addrs().collect();
-        f.debug_struct("Server").field("addresses", &addresses).finish_non_exhaustive()
+        f.debug_struct("Site").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("sites", &self.sites).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spec").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -128,64 +141,47 @@ pub struct Snapshot {
     pub active_peers: usize,
 }
 
-impl<S: FrameSink> Server<S> {
-    /// Binds the address of the settings and serves it, with a table of its own. Must be
-    /// called within a Tokio runtime.
-    ///
-    /// # Errors
-    /// What the system says of the address.
-    pub fn start(settings: Settings, keys: impl Keys, sink: S) -> io::Result<Self> {
-        let listener = Listener::tcp(settings.bind)?;
-        let table = Arc::new(Table::new(settings.max_peers, 0));
-        let listeners = vec![(listener, settings)];
-        Ok(Self::serve(listeners, Arc::new(keys), sink, table, Arc::default()))
+impl Drop for Expected {
+    fn drop(&mut self) {
+        *self.0.expected.lock() = None;
     }
+}
 
+impl Server {
     /// Serves listeners, each by its own settings, over a table and accounts that others share.
-    /// Limits and counters are those of all listeners together.
-    ///
-    /// # Panics
-    /// There is no listener.
+    /// Limits and counters are those of all listeners together. Must be called within a Tokio
+    /// runtime.
     #[must_use]
-    pub fn serve(
-        listeners: Vec<(Listener, Settings)>,
-        keys: Arc<dyn Keys>,
-        sink: S,
-        table: Arc<Table<NodeId>>,
-        traffic: Arc<Traffic>,
-    ) -> Self {
+    pub fn serve(specs: Vec<Spec>, table: Arc<Table<PeerId>>, traffic: Arc<Traffic>) -> Self {
         let counters = Arc::<Counters>::default();
-        let gate = Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters)));
-        let sessions = Arc::<Gauge>::default();
-        let sink = Arc::new(sink);
+        let shared = Arc::new(Shared {
+            gate: Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters))),
+            counters,
+            table,
+            traffic,
+            sessions: Gauge::default(),
+            probed: Arc::default(),
+        });
         let accepting = CancellationToken::new();
         let ending = CancellationToken::new();
-        let mut served = Vec::new();
+        let mut sites = Vec::new();
         let mut tasks = Vec::new();
-        for (listener, settings) in listeners {
-            let door = Door {
-                realm: Realm::Node,
+        for Spec { listener, settings, doors } in specs {
+            debug_assert!(!doors.is_empty(), "a listener without a door serves nobody");
+            let site = Arc::new(Site {
+                shared: Arc::clone(&shared),
                 settings: ArcSwap::from_pointee(settings),
-                keys: Arc::clone(&keys),
-                sink: Arc::clone(&sink),
-                table: Arc::clone(&table),
-                traffic: Arc::clone(&traffic),
-                counters: Arc::clone(&counters),
-                gate: Arc::clone(&gate),
-                sessions: Arc::clone(&sessions),
-            };
-            let address = listener.address();
-            let canary = Arc::new(Canary::new(&door, listener.entrance()));
-            let door = Arc::new(door);
-            let doors = Doors { peers: Arc::clone(&door), canary: Arc::clone(&canary) };
-            let accept = connection::accept(listener, doors, accepting.clone(), ending.clone());
+                doors,
+                address: listener.address(),
+                entrance: listener.entrance(),
+                expected: Mutex::default(),
+            });
+            let accept =
+                connection::accept(listener, Arc::clone(&site), accepting.clone(), ending.clone());
             tasks.push(tokio::spawn(accept));
-            served.push(Served { door, canary, address });
+            sites.push(site);
         }
-        let first = served.first().expect("whoever serves has a listener");
-        let door = Arc::clone(&first.door);
-        let tasks = parking_lot::Mutex::new(tasks);
-        Self { door, listeners: served, accepting, ending, tasks }
+        Self { shared, sites, accepting, ending, tasks: Mutex::new(tasks) }
     }
 
     /// The address that the first listener is bound to, with its real port; `None` for a Unix
@@ -195,40 +191,59 @@ impl<S: FrameSink> Server<S> {
         self.addrs().next().flatten()
     }
 
+    /// The address of each listener, in the order in which they are served, with its real port;
+    /// `None` for a Unix socket.
+    pub fn addrs(&self) -> impl Iterator<Item = Option<SocketAddr>> + '_ {
+        self.sites.iter().map(|site| site.address)
+    }
+
     /// Goes on by these settings, one for each listener in the order in which they are served,
     /// but for the addresses: logins that begin from here on, and sessions with their next ping.
     /// Nobody is disconnected; sessions keep the outbox that they began with.
     pub fn update(&self, settings: impl IntoIterator<Item = Settings>) {
-        for (listener, settings) in self.listeners.iter().zip(settings) {
-            self.door.table.allow_sessions(settings.max_peers);
-            listener.canary.update(&settings);
-            listener.door.settings.store(Arc::new(settings));
+        for (site, settings) in self.sites.iter().zip(settings) {
+            self.shared.table.allow_sessions(settings.max_peers);
+            site.settings.store(Arc::new(settings));
         }
     }
 
-    /// Has canaries do at each listener what a peer does: connect, log in, and send itself a
-    /// Relay packet, which the sink has to hand back. Returns the time that the slowest took; for
-    /// one caller at a time. It counts nowhere.
+    /// The numbers of the listeners that speak a door.
+    pub fn listeners_of<'a>(&'a self, door: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let speaks = move |site: &Site| site.doors.iter().any(|spoken| spoken.name() == door);
+        let sites = self.sites.iter().enumerate();
+        sites.filter(move |(_, site)| speaks(site)).map(|(number, _)| number)
+    }
+
+    /// The way into a listener from this process.
     ///
     /// # Errors
-    /// What went wrong at one of them, or that it was not done within `limit`.
-    pub async fn fly_canary(&self, limit: Duration) -> Result<Duration, CanaryError> {
-        let is_alone = self.listeners.len() == 1;
-        let flights = self.listeners.iter().map(|Served { canary, .. }| async move {
-            let flight = canary.fly(limit).await;
-            flight.map_err(|error| if is_alone { error } else { canary.at_listener(error) })
-        });
-        let mut slowest = Duration::ZERO;
-        for took in join_all(flights).await {
-            slowest = slowest.max(took?);
-        }
-        Ok(slowest)
+    /// What the system said of its address.
+    ///
+    /// # Panics
+    /// There is no such listener.
+    pub fn entrance(&self, listener: usize) -> Result<&Entrance, std::io::ErrorKind> {
+        let site = self.sites.get(listener).expect("the number is that of a listener");
+        site.entrance.as_ref().map_err(std::io::Error::kind)
+    }
+
+    /// Has a listener take the connection that comes from `origin`, which nobody else can have,
+    /// for a probe of the relay's own, as long as the answer lives. A probe is served as a peer
+    /// is, but hidden: it passes the limits before the login, is not counted, listed or
+    /// announced, and takes no place of a peer. One at a time.
+    ///
+    /// # Panics
+    /// There is no such listener.
+    #[must_use]
+    pub fn expect(&self, listener: usize, origin: entrance::Origin) -> Expected {
+        let site = self.sites.get(listener).expect("the number is that of a listener");
+        *site.expected.lock() = Some(origin);
+        Expected(Arc::clone(site))
     }
 
     /// Sends a frame to a node; false where it is not connected here, so that the caller
     /// falls back to another way. A frame that does not fit its outbox is dropped and counted.
-    pub fn write_frame(&self, node: NodeId, frame: &[u8]) -> bool {
-        let Some(session) = self.door.table.session(node) else { return false };
+    pub fn write_frame(&self, node: PeerId, frame: &[u8]) -> bool {
+        let Some(session) = self.shared.table.session(node) else { return false };
         let at = Instant::now();
         let record = Record { head: &[], body: frame };
         let arrival = Arrival::ours(at);
@@ -239,20 +254,26 @@ impl<S: FrameSink> Server<S> {
 
     /// Whether a node is connected here.
     #[must_use]
-    pub fn is_connected(&self, node: NodeId) -> bool {
-        self.door.table.has_session(node)
+    pub fn is_connected(&self, node: PeerId) -> bool {
+        self.shared.table.has_session(node)
     }
 
     /// How many nodes are connected here.
     #[must_use]
     pub fn peer_count(&self) -> usize {
-        self.door.table.session_count()
+        self.shared.table.session_count()
+    }
+
+    /// How many logins wait, since sessions of their peer replace each other.
+    #[must_use]
+    pub fn delayed(&self) -> usize {
+        self.shared.table.delayed()
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
-        let Counters { connections, ended, .. } = &*self.door.counters;
+        let Counters { connections, ended, .. } = &*self.shared.counters;
         let count = |outcome| connections.of(outcome).value();
         let failed_logins = [
             Outcome::AuthFail,
@@ -274,13 +295,13 @@ impl<S: FrameSink> Server<S> {
         ];
         let authentications_ok = count(Outcome::AuthOk);
         let authentications_failed = failed_logins.into_iter().map(count).sum();
-        let (relayed, ours) = self.door.traffic.packets_out(Transport::Wss);
+        let (relayed, ours) = self.shared.traffic.packets_out(Transport::Wss);
         Snapshot {
             upgrades_ok: authentications_ok + authentications_failed,
             upgrades_failed: refused_upgrades.into_iter().map(count).sum(),
             authentications_ok,
             authentications_failed,
-            frames_in: self.door.traffic.packets_in(Transport::Wss),
+            frames_in: self.shared.traffic.packets_in(Transport::Wss),
             frames_out: relayed + ours,
             idle_disconnects: ended.of(EndReason::Idle).value(),
             active_peers: self.peer_count(),
@@ -288,9 +309,9 @@ impl<S: FrameSink> Server<S> {
     }
 
     /// A function that appends the door's families, for a registry that outlives this value.
-    pub fn exporter(&self) -> impl Fn(&mut Vec<prometheus::proto::MetricFamily>) + use<S> {
-        let door = Arc::clone(&self.door);
-        move |families| door.families(families)
+    pub fn exporter(&self) -> impl Fn(&mut Vec<prometheus::proto::MetricFamily>) + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |families| shared.families(families)
     }
 
     /// Waits until a listener has ended without being told to: a failure of ours.
@@ -302,7 +323,7 @@ impl<S: FrameSink> Server<S> {
 
     /// Takes nobody new, as the first step of a drain that is to take `time`.
     pub fn refuse_upgrades(&self, time: Duration) {
-        self.door.gate.drain(time);
+        self.shared.gate.drain(time);
     }
 
     /// Takes nobody new, and closes the peers with 1001, spread evenly over `time`; upgrades are
@@ -310,7 +331,7 @@ impl<S: FrameSink> Server<S> {
     pub async fn drain(&self, time: Duration) {
         self.refuse_upgrades(time);
         // Weak, since who keeps a session keeps its socket.
-        let sessions = self.door.table.all_sessions();
+        let sessions = self.shared.table.all_sessions();
         let sessions: Vec<_> = sessions.iter().map(Arc::downgrade).collect();
         let began = tokio::time::Instant::now();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
@@ -332,9 +353,9 @@ impl<S: FrameSink> Server<S> {
     /// Closes the listeners, ends every session with 1001, and waits for them, 0.8 s at most.
     /// A second call finds nothing to do.
     pub async fn close(&self) {
-        self.door.gate.drain(Duration::ZERO);
+        self.shared.gate.drain(Duration::ZERO);
         self.accepting.cancel();
-        for session in self.door.table.all_sessions() {
+        for session in self.shared.table.all_sessions() {
             session.end(End::ShuttingDown);
         }
         let tasks = std::mem::take(&mut *self.tasks.lock());
@@ -345,22 +366,14 @@ impl<S: FrameSink> Server<S> {
     }
 }
 
-impl<S> Server<S> {
-    /// The address of each listener, in the order in which they are served, with its real port;
-    /// `None` for a Unix socket.
-    pub fn addrs(&self) -> impl Iterator<Item = Option<SocketAddr>> + '_ {
-        self.listeners.iter().map(|listener| listener.address)
-    }
-}
-
-impl<S> Drop for Server<S> {
+impl Drop for Server {
     fn drop(&mut self) {
         self.accepting.cancel();
         self.ending.cancel();
     }
 }
 
-impl<S> Door<S> {
+impl Shared {
     fn families(&self, families: &mut Vec<prometheus::proto::MetricFamily>) {
         self.counters.families(families);
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
@@ -392,6 +405,3 @@ impl<S> Door<S> {
         ));
     }
 }
-
-#[cfg(test)]
-mod tests;

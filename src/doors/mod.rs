@@ -1,0 +1,3 @@
+//! The protocols that peers speak, one folder each; none knows another.
+
+pub mod pilot;

@@ -1,0 +1,38 @@
+//! Where the packets of nodes go.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::ids::NodeId;
+use crate::session::Session;
+use crate::wire::Frames;
+
+/// Takes the packets of authenticated nodes, a whole read batch at a time.
+pub trait PacketSink: Send + Sync + 'static {
+    /// Takes the packets of one read, which came from `session` at `now`. It runs on the
+    /// session's own task and must not wait: meanwhile that node is not read.
+    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant);
+
+    /// Whether a node is known to have a session somewhere else, from which a login here would
+    /// take over.
+    fn has_session_elsewhere(&self, _node: NodeId, _now: Instant) -> bool {
+        false
+    }
+}
+
+/// A sink that calls a function for each packet.
+#[derive(Debug)]
+pub struct PerPacket<F>(F);
+
+/// Makes a sink of a function that takes the authenticated node and the borrowed packet.
+pub const fn per_packet<F: Fn(NodeId, &[u8]) + Send + Sync + 'static>(function: F) -> PerPacket<F> {
+    PerPacket(function)
+}
+
+impl<F: Fn(NodeId, &[u8]) + Send + Sync + 'static> PacketSink for PerPacket<F> {
+    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, _: Instant) {
+        if session.is_open() {
+            packets.iter().for_each(|packet| self.0(session.id(), packet));
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! One connection: accepted, upgraded, logged in, served, closed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
+use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::conversation::{self, Conversation};
+use super::driver::Driver;
+use super::gate::Place;
+use super::upgrade::{Front, Upgraded};
+use super::{Door, EndReason, Outcome, PeerId, Refusal, Session, Site, Welcome};
+use crate::metrics::{Event, Transport, What, Word};
+use crate::net::Stream;
+use crate::net::listener::{Accepted, Listener};
+use crate::peers::{End, Limits, Link, Refused, Registration};
+use crate::wire::websocket::Decoder;
+
+/// Wait after a connection could not be accepted, for want of descriptors most often.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+
+/// A client over a Unix socket whose proxy does not name it.
+const UNIX_CLIENT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// Time for a client that lost its place, or its login, to take the close frame.
+const CLOSE_TIME: Duration = Duration::from_millis(500);
+
+/// Accepts connections until `accepting` ends, and serves them until they or `ending` end.
+pub(super) async fn accept(
+    listener: Listener,
+    site: Arc<Site>,
+    accepting: CancellationToken,
+    ending: CancellationToken,
+) {
+    let mut connections = JoinSet::new();
+    let mut fails = false;
+    loop {
+        let accepted = tokio::select! {
+            () = accepting.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                site.note_end(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(accepted) => {
+                if std::mem::take(&mut fails) {
+                    info!("connections are accepted again");
+                }
+                // Here, where connections come one after the other: how long the login of one
+                // takes shall not make it newer than another.
+                let turn = Turn {
+                    generation: site.shared.table.generation(),
+                    accepted: Instant::now(),
+                    is_probe: site.expects(|| accepted.origin()),
+                };
+                connections.spawn(Arc::clone(&site).connection(accepted, turn));
+            }
+            Err(error) => {
+                site.shared.counters.accept_errors.increment();
+                if !std::mem::replace(&mut fails, true) {
+                    warn!(%error, "cannot accept a connection: whoever dials waits");
+                }
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+    drop(listener);
+    let served = async {
+        while let Some(ended) = connections.join_next().await {
+            site.note_end(ended);
+        }
+    };
+    // What is left when `ending` comes is aborted with the set.
+    let _ended = ending.run_until_cancelled(served).await;
+}
+
+/// When it was a connection's turn to be accepted: of two logins of a peer the later one counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    pub(super) generation: u64,
+    pub(super) accepted: Instant,
+    /// It is the relay's own.
+    pub(super) is_probe: bool,
+}
+
+/// A session that is in the table.
+type Admitted = (Arc<Session>, Registration<PeerId>);
+
+/// A connection that has logged in.
+struct LoggedIn {
+    door: Arc<dyn Door>,
+    session: Arc<Session>,
+    registration: Registration<PeerId>,
+    decoder: Decoder,
+    early: Vec<u8>,
+}
+
+impl Site {
+    /// Whether a connection from there is a probe's.
+    fn expects(
+        &self,
+        origin: impl FnOnce() -> std::io::Result<crate::net::entrance::Origin>,
+    ) -> bool {
+        let expected = self.expected.lock();
+        expected.is_some() && origin().is_ok_and(|origin| Some(&origin) == expected.as_ref())
+    }
+
+    fn note_end(&self, ended: Result<(), tokio::task::JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.shared.counters.panics.increment();
+            warn!("a connection ended by a panic: this is a bug of the relay");
+        }
+    }
+
+    async fn connection(self: Arc<Self>, accepted: Accepted, turn: Turn) {
+        // Boxed, so that what only the login needs is given back while the session lives.
+        let logged_in = match accepted {
+            Accepted::Tcp(stream, remote) => Box::pin(self.log_in(stream, remote, turn)).await,
+            Accepted::Unix(stream) => Box::pin(self.log_in(stream, UNIX_CLIENT, turn)).await,
+        };
+        let Some(LoggedIn { door, session, registration, decoder, early }) = logged_in else {
+            return;
+        };
+        let guard = Alive::new(&self, &session);
+        let mut driver = Driver::new(Arc::clone(&session), &*door, &self.settings, decoder, early);
+        let end = driver.run().await;
+        // First nobody finds the session any more, then the peer hears of it.
+        registration.withdraw();
+        driver.close(end).await;
+        guard.ended(end);
+        drop(registration);
+    }
+
+    async fn log_in<T>(&self, stream: T, remote: SocketAddr, turn: Turn) -> Option<LoggedIn>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Stream,
+    {
+        let attempt = Attempt { site: self, turn };
+        attempt.note(What::Accepted, None, remote, "");
+        // One state of them for the whole login.
+        let settings = self.settings.load_full();
+        let gate = &self.shared.gate;
+        // A probe takes no room from others.
+        let place = (!turn.is_probe).then(|| gate.enter(remote.ip(), &settings));
+        let deadline = (turn.accepted + settings.timing.auth_timeout).into();
+        let front = Front { gate, settings: &settings, doors: &self.doors, turn };
+        let upgrade = front.upgrade(stream, remote);
+        let upgraded = tokio::select! {
+            upgraded = timeout_at(deadline, upgrade) => upgraded,
+            () = evicted(place.as_ref()) => {
+                attempt.count(Outcome::CrowdedOut);
+                attempt.note(What::Refused, None, remote, Outcome::CrowdedOut.word());
+                return None;
+            }
+        };
+        let Upgraded { stream, response, early, client, door } = match upgraded {
+            Ok(Ok(upgraded)) => upgraded,
+            Ok(Err(outcome)) => {
+                if let Some(outcome) = outcome {
+                    attempt.note(What::Refused, None, remote, outcome.word());
+                    debug!(remote_addr = %remote, outcome = outcome.word(), "refused a connection");
+                }
+                return None;
+            }
+            Err(_) => {
+                attempt.count(Outcome::AuthTimeout);
+                attempt.note(What::Refused, None, remote, Outcome::AuthTimeout.word());
+                return None;
+            }
+        };
+        if let Some(place) = &place {
+            place.belongs_to(client.address.ip(), &settings);
+        }
+        let stream: Box<dyn Stream> = Box::new(stream);
+        let longest = door.max_greeting();
+        let mut conversation = Conversation::new(&*stream, client, longest, response, &early);
+        let login = door.greet(&mut conversation);
+        let accepted = match within(login, &*door, place.as_ref(), deadline).await {
+            Ok(welcome) => {
+                let since_accepted = turn.accepted.elapsed();
+                // It has proved who it is, and takes no room from those that have not.
+                drop(place);
+                let waited =
+                    attempt.await_turn(&*door, &mut conversation, &welcome, &settings).await;
+                waited.map(|()| (welcome, since_accepted))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let (early, decoder) = conversation.into_rest(door.max_message());
+        let refusal = match accepted {
+            // What began before the drain ends in it.
+            Ok(_) if gate.draining().is_some() => {
+                Refusal::new(Outcome::Draining, door.refusal(Outcome::Draining))
+            }
+            Ok((welcome, since_accepted)) => {
+                let admitted =
+                    attempt.admit(&*door, stream, client.address, &welcome, settings.outbox);
+                match admitted {
+                    Ok((session, registration)) => {
+                        if !turn.is_probe {
+                            self.shared.counters.login_time.observe(since_accepted);
+                        }
+                        session.flush(Instant::now());
+                        return Some(LoggedIn { door, session, registration, decoder, early });
+                    }
+                    Err((session, refused)) => {
+                        attempt.turn_away(&*door, &session, refused).await;
+                        return None;
+                    }
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        attempt.count(refusal.outcome);
+        let reason = refusal.reason.unwrap_or_else(|| refusal.outcome.word());
+        attempt.note(What::Refused, refusal.id, client.address, reason);
+        debug!(
+            remote_addr = %client.address,
+            node = refusal.id.map(tracing::field::display),
+            outcome = refusal.outcome.word(),
+            reason = refusal.reason,
+            "refused a login"
+        );
+        if let Some(close) = refusal.close {
+            let close = conversation::close(&*stream, close);
+            let _expired = tokio::time::timeout(CLOSE_TIME, close).await;
+        }
+        None
+    }
+}
+
+/// A connection that has no session yet.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    pub(super) site: &'a Site,
+    pub(super) turn: Turn,
+}
+
+impl Attempt<'_> {
+    /// Makes a session of an accepted login: its acceptance is queued, the session
+    /// published, and only then flushed, so that nothing precedes the acceptance.
+    fn admit(
+        self,
+        door: &dyn Door,
+        stream: Box<dyn Stream>,
+        client: SocketAddr,
+        welcome: &Welcome,
+        outbox: Limits,
+    ) -> Result<Admitted, (Arc<Session>, Refused)> {
+        let Turn { generation, accepted, is_probe } = self.turn;
+        let shared = &self.site.shared;
+        let link = Link {
+            stream,
+            transport: Transport::Wss,
+            framing: welcome.framing,
+            overflow: welcome.overflow,
+            limits: Limits { message: welcome.takes, ..outbox },
+            traffic: Arc::clone(if is_probe { &shared.probed } else { &shared.traffic }),
+        };
+        let session = Session::new(welcome.principal, generation, client, link, Instant::now());
+        let mut session = session.accepted_at(accepted);
+        session.is_hidden = is_probe;
+        let session = Arc::new(session);
+        door.accept(&session);
+        let registration = match shared.table.register(Arc::clone(&session), welcome.takeover) {
+            Ok(registration) => registration,
+            Err(refused) => return Err((session, refused)),
+        };
+        door.opened(&session);
+        // Counted before the peer can know of it.
+        self.count(Outcome::AuthOk);
+        let node = session.id();
+        self.note(What::LoggedIn, Some(node), client, "");
+        if !is_probe {
+            debug!(%node, remote_addr = %client, door = door.name(), "peer connected");
+        }
+        if registration.replaced {
+            shared.counters.replacements.increment();
+            info!(%node, "a newer session of the same node replaced the one before");
+        }
+        if registration.is_contested {
+            warn!(
+                %node,
+                "sessions of a node replace each other again and again, as those of two programs \
+                 with one key do: further logins of it wait"
+            );
+        }
+        Ok((session, registration))
+    }
+
+    /// Closes a session that found no place in the table.
+    async fn turn_away(self, door: &dyn Door, session: &Session, refused: Refused) {
+        let outcome = match refused {
+            Refused::Full => Outcome::AtCapacity,
+            Refused::Taken => Outcome::Superseded,
+        };
+        self.count(outcome);
+        self.note(What::Refused, Some(session.id()), session.observed, outcome.word());
+        if let Some(close) = door.refusal(outcome) {
+            let close = conversation::close(session.stream(), close);
+            let _expired = tokio::time::timeout(CLOSE_TIME, close).await;
+        }
+    }
+
+    pub(super) fn count(self, outcome: Outcome) {
+        if !self.turn.is_probe {
+            self.site.shared.gate.count(outcome);
+        }
+    }
+
+    pub(super) fn note(
+        self,
+        what: What,
+        node: Option<PeerId>,
+        address: SocketAddr,
+        reason: &'static str,
+    ) {
+        if !self.turn.is_probe {
+            self.site.note(what, node, address, reason);
+        }
+    }
+}
+
+impl Site {
+    fn note(&self, what: What, node: Option<PeerId>, address: SocketAddr, reason: &'static str) {
+        let event = Event { node, address: Some(address), reason, ..Event::new(what) };
+        self.shared.traffic.events.note(event);
+    }
+}
+
+/// Waits until a connection loses its place; for ever where it has none.
+async fn evicted(place: Option<&Place>) {
+    match place {
+        Some(place) => place.evicted().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The login, within the one deadline that began when the connection was accepted.
+async fn within(
+    login: impl Future<Output = Result<Welcome, Refusal>>,
+    door: &dyn Door,
+    place: Option<&Place>,
+    deadline: tokio::time::Instant,
+) -> Result<Welcome, Refusal> {
+    let outcome = tokio::select! {
+        outcome = timeout_at(deadline, login) => match outcome {
+            Ok(outcome) => return outcome,
+            Err(_) => Outcome::AuthTimeout,
+        },
+        () = evicted(place) => Outcome::CrowdedOut,
+    };
+    Err(Refusal::new(outcome, door.refusal(outcome)))
+}
+
+/// Counts a session while it lives, and its end even where that is a panic.
+struct Alive<'a> {
+    site: &'a Site,
+    session: &'a Session,
+    end: End,
+}
+
+impl<'a> Alive<'a> {
+    fn new(site: &'a Site, session: &'a Session) -> Self {
+        if !session.is_hidden {
+            site.shared.sessions.add(1);
+        }
+        Self { site, session, end: End::Failed }
+    }
+
+    fn ended(mut self, end: End) {
+        self.end = end;
+    }
+}
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if self.session.is_hidden {
+            return;
+        }
+        self.site.shared.sessions.add(-1);
+        let reason = EndReason::from(self.end);
+        self.site.shared.counters.ended.of(reason).increment();
+        let Session { observed, .. } = self.session;
+        self.site.note(What::Ended, Some(self.session.id()), *observed, reason.word());
+        debug!(
+            node = %self.session.id(),
+            reason = reason.word(),
+            seconds = self.session.since.elapsed().as_secs(),
+            "peer disconnected"
+        );
+    }
+}

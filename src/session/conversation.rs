@@ -1,0 +1,265 @@
+//! A connection during its login: small buffers, no queue, and whoever speaks waits.
+
+use std::future::poll_fn;
+use std::io;
+
+use tokio::task::coop::consume_budget;
+
+use super::door::{Client, Close, Door, Kind, Refusal};
+use crate::net::Stream;
+use crate::wire::websocket::{
+    Decoder, MAX_HEADER, Message, Opcode, Role, close_payload, frame_header,
+};
+
+/// Bytes that may be read at a time beside the longest message: its header, and a control frame
+/// before it.
+const BESIDE_MESSAGE: usize = MAX_HEADER + 256;
+
+/// What a client and a door say to each other before there is a session.
+#[derive(Debug)]
+pub struct Conversation<'a> {
+    stream: &'a dyn Stream,
+    client: Client,
+    decoder: Decoder,
+    longest: usize,
+    /// The end of the HTTP, which goes before the first message.
+    response: Vec<u8>,
+    /// Bytes that were read and not taken yet.
+    read: Vec<u8>,
+}
+
+impl<'a> Conversation<'a> {
+    /// A conversation that begins with `response`, the end of the HTTP, and takes messages of
+    /// `longest` bytes.
+    pub(super) fn new(
+        stream: &'a dyn Stream,
+        client: Client,
+        longest: usize,
+        response: Vec<u8>,
+        early: &[u8],
+    ) -> Self {
+        let decoder = Decoder::new(Role::Server, longest);
+        Self { stream, client, decoder, longest, response, read: early.to_vec() }
+    }
+
+    /// Who is spoken to.
+    #[must_use]
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn send(&mut self, kind: Kind, message: &[u8]) -> Result<(), Refusal> {
+        let opcode = match kind {
+            Kind::Binary => Opcode::Binary,
+            Kind::Text => Opcode::Text,
+        };
+        self.send_frame(opcode, message).await
+    }
+
+    /// Waits for the next message. Pings are answered.
+    ///
+    /// # Errors
+    /// The client is gone, says goodbye, or breaks the framing rules.
+    pub async fn receive(&mut self) -> Result<(Kind, Vec<u8>), Refusal> {
+        let response = std::mem::take(&mut self.response);
+        write_all(self.stream, &response).await.map_err(|_| Refusal::gone())?;
+        loop {
+            let mut at = 0;
+            while let Some(message) = self.decoder.next(&mut self.read, &mut at)? {
+                match message {
+                    Message::Text(range) => {
+                        let text = self.read.get(range).unwrap_or_default().to_vec();
+                        self.read.drain(..at);
+                        return Ok((Kind::Text, text));
+                    }
+                    Message::Binary(range) => {
+                        let bytes = self.read.get(range).unwrap_or_default().to_vec();
+                        self.read.drain(..at);
+                        return Ok((Kind::Binary, bytes));
+                    }
+                    Message::FragmentedText(text) => {
+                        self.read.drain(..at);
+                        return Ok((Kind::Text, text));
+                    }
+                    Message::FragmentedBinary(bytes) => {
+                        self.read.drain(..at);
+                        return Ok((Kind::Binary, bytes));
+                    }
+                    Message::Ping(range) => {
+                        let payload = self.read.get(range).unwrap_or_default().to_vec();
+                        self.send_frame(Opcode::Pong, &payload).await?;
+                    }
+                    Message::Close(_) => return Err(Refusal::goodbye()),
+                    Message::Fragment | Message::Pong(_) => {}
+                }
+            }
+            self.read.drain(..at);
+            self.read_more().await?;
+        }
+    }
+
+    /// What a session goes on with: the bytes that are not taken yet, and the decoder.
+    pub(super) fn into_rest(mut self, longest: usize) -> (Vec<u8>, Decoder) {
+        self.decoder.limit_messages(longest);
+        (self.read, self.decoder)
+    }
+
+    /// Listens to a client that waits for its acceptance; returns when it does so no more.
+    /// May be dropped at any time: what is sent is sent whole.
+    pub(super) async fn listen(&mut self, door: &dyn Door) -> Refusal {
+        loop {
+            let mut at = 0;
+            loop {
+                let message = match self.decoder.next(&mut self.read, &mut at) {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break,
+                    Err(violation) => return violation.into(),
+                };
+                let judged = match message {
+                    Message::Ping(range) => {
+                        let payload = self.read.get(range).unwrap_or_default();
+                        if pong_at_once(self.stream, payload) {
+                            Ok(())
+                        } else {
+                            Err(Refusal::gone())
+                        }
+                    }
+                    Message::Close(_) => Err(Refusal::goodbye()),
+                    Message::Text(range) => {
+                        let text = self.read.get(range).unwrap_or_default();
+                        door.while_waiting(Kind::Text, text)
+                    }
+                    Message::Binary(range) => {
+                        let bytes = self.read.get(range).unwrap_or_default();
+                        door.while_waiting(Kind::Binary, bytes)
+                    }
+                    Message::FragmentedText(text) => door.while_waiting(Kind::Text, &text),
+                    Message::FragmentedBinary(bytes) => door.while_waiting(Kind::Binary, &bytes),
+                    Message::Fragment | Message::Pong(_) => Ok(()),
+                };
+                if let Err(refusal) = judged {
+                    return refusal;
+                }
+            }
+            self.read.drain(..at);
+            if let Err(refusal) = self.read_more().await {
+                return refusal;
+            }
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), Refusal> {
+        let before = self.read.len();
+        let room = self.longest + BESIDE_MESSAGE;
+        loop {
+            // A client that never stops talking must not keep the deadline from being looked at.
+            consume_budget().await;
+            self.read.resize(room.max(before + 1), 0);
+            let room = self.read.get_mut(before..).unwrap_or_default();
+            match self.stream.try_read(room) {
+                Ok(0) => return Err(Refusal::gone()),
+                Ok(read) => {
+                    self.read.truncate(before + read);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.read.truncate(before);
+                    let readable = poll_fn(|cx| self.stream.poll_readable(cx));
+                    readable.await.map_err(|_| Refusal::gone())?;
+                }
+                Err(_) => return Err(Refusal::gone()),
+            }
+        }
+    }
+
+    async fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Refusal> {
+        let mut bytes = std::mem::take(&mut self.response);
+        push_frame(opcode, payload, &mut bytes);
+        write_all(self.stream, &bytes).await.map_err(|_| Refusal::gone())
+    }
+}
+
+/// Answers a ping without waiting: where the client takes nothing, not at all. False where it has
+/// taken a part, so that nothing can follow.
+fn pong_at_once(stream: &dyn Stream, payload: &[u8]) -> bool {
+    let mut frame = Vec::new();
+    push_frame(Opcode::Pong, payload, &mut frame);
+    match stream.try_write(&frame) {
+        Ok(written) => written == frame.len(),
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
+    let (header, used) = frame_header(opcode, payload.len());
+    out.extend_from_slice(header.get(..used).unwrap_or_default());
+    out.extend_from_slice(payload);
+}
+
+async fn write_all(stream: &dyn Stream, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| stream.poll_writable(cx)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sends a close frame and the end of the stream.
+pub(super) async fn close(stream: &dyn Stream, close: Close) {
+    let mut frame = Vec::new();
+    push_frame(Opcode::Close, &close_payload(close.code, close.reason), &mut frame);
+    // A client that is gone needs no close frame.
+    let _ = write_all(stream, &frame).await;
+    stream.shutdown_write();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::doors::pilot::{Login, Pilot, per_packet};
+    use crate::ids::NodeId;
+    use crate::peers::testing::FakeStream;
+
+    /// A client that sends pongs as fast as they are read, a million reads long.
+    fn chatter() -> impl Stream {
+        let reads = AtomicUsize::new(0);
+        let pongs = move |buffer: &mut [u8]| {
+            if reads.fetch_add(1, Ordering::Relaxed) > 1_000_000 {
+                return Ok(0);
+            }
+            let pong = [0x8a, 0x80, 0, 0, 0, 0];
+            let (frames, _) = buffer.as_chunks_mut::<6>();
+            frames.iter_mut().for_each(|frame| *frame = pong);
+            Ok(frames.len() * pong.len())
+        };
+        FakeStream::talking(pongs, |records| Ok(records.bytes().len()))
+    }
+
+    #[tokio::test]
+    async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
+        let chatter = chatter();
+        let pilot = Pilot::new(|_: NodeId| None, per_packet(|_, _| ()), Login::default());
+        let client = Client { address: ([192, 0, 2, 1], 1).into(), is_probe: false };
+        let mut conversation = Conversation::new(&chatter, client, 1_024, Vec::new(), &[]);
+
+        let login = pilot.greet(&mut conversation);
+        let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;
+        assert!(outcome.is_err(), "the deadline passed unnoticed");
+
+        let listening = conversation.listen(&*pilot);
+        let outcome = tokio::time::timeout(Duration::from_millis(10), listening).await;
+        assert!(outcome.is_err(), "the end of the wait passed unnoticed");
+    }
+}

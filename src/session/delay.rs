@@ -1,0 +1,94 @@
+//! A login of a peer whose sessions take over from each other again and again waits before it
+//! becomes one of them (SPEC §5.3). Until then the session that is there serves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::info;
+
+use super::connection::Attempt;
+use super::{Conversation, Door, Outcome, PeerId, Refusal, Session, Settings, Welcome};
+use crate::metrics::What;
+use crate::peers::{Delay, NotDelayed};
+
+/// How often a login that waits looks whether a session still serves its peer.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Attempt<'_> {
+    /// Waits until a login that has succeeded may take over from the session of its peer, if
+    /// one serves it. It is no longer one of those that have not logged in.
+    pub(super) async fn await_turn(
+        self,
+        door: &dyn Door,
+        conversation: &mut Conversation<'_>,
+        welcome: &Welcome,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
+        if self.turn.is_probe {
+            return Ok(());
+        }
+        let table = &self.site.shared.table;
+        let generation = self.turn.generation;
+        let node = welcome.principal.name;
+        let refused = |outcome| Refusal::new(outcome, door.refusal(outcome)).of(node);
+        let now = Instant::now();
+        let is_newer = |session: &Arc<Session>| session.generation() > generation;
+        if table.session(node).as_ref().is_some_and(is_newer) {
+            return Err(refused(Outcome::Superseded));
+        }
+        // With those that have not logged in they share the descriptors that are for both.
+        let most = (settings.max_waiting / 4).max(1);
+        let is_served = self.is_served(door, node, now);
+        let delay = match table.delay(node, generation, is_served, most, now) {
+            Ok(None) => return Ok(()),
+            Ok(Some(delay)) => delay,
+            Err(NotDelayed::Superseded) => return Err(refused(Outcome::Superseded)),
+            Err(NotDelayed::Crowded) => return Err(refused(Outcome::CrowdedOut)),
+        };
+        self.site.shared.counters.delayed.increment();
+        self.note(What::Delayed, Some(node), conversation.client().address, "");
+        let seconds = delay.due.saturating_duration_since(now).as_secs_f64();
+        info!(%node, seconds, "a login waits, since sessions of its node replace each other");
+        let waited = async {
+            self.wait(door, conversation, node, &delay).await?;
+            door.greet_again(welcome).await
+        };
+        waited.await.map_err(|refusal| refusal.of(node))
+    }
+
+    async fn wait(
+        self,
+        door: &dyn Door,
+        conversation: &mut Conversation<'_>,
+        node: PeerId,
+        delay: &Delay<PeerId>,
+    ) -> Result<(), Refusal> {
+        let outcome = tokio::select! {
+            () = sleep_until(delay.due.into()) => return Ok(()),
+            () = self.unserved(door, node) => return Ok(()),
+            () = delay.superseded() => Outcome::Superseded,
+            () = self.site.shared.gate.drain_begins() => Outcome::Draining,
+            refusal = conversation.listen(door) => return Err(refusal),
+        };
+        Err(Refusal::new(outcome, door.refusal(outcome)))
+    }
+
+    /// Whether a session serves the peer that a login could take over from.
+    fn is_served(self, door: &dyn Door, node: PeerId, now: Instant) -> bool {
+        let here = self.site.shared.table.session(node).is_some_and(|session| session.is_open());
+        here || door.has_session_elsewhere(node, now)
+    }
+
+    /// Waits until no session serves the peer: then nothing is taken over.
+    async fn unserved(self, door: &dyn Door, node: PeerId) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            if !self.is_served(door, node, Instant::now()) {
+                return;
+            }
+        }
+    }
+}
