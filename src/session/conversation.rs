@@ -228,9 +228,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::doors::pilot::{Login, Pilot, per_packet};
-    use crate::ids::NodeId;
     use crate::peers::testing::FakeStream;
+    use crate::session::door::testing::Deaf;
 
     /// A client that sends pongs as fast as they are read, a million reads long.
     fn chatter() -> impl Stream {
@@ -250,15 +249,14 @@ mod tests {
     #[tokio::test]
     async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
         let chatter = chatter();
-        let pilot = Pilot::new(|_: NodeId| None, per_packet(|_, _| ()), Login::default());
         let client = Client { address: ([192, 0, 2, 1], 1).into(), is_probe: false };
         let mut conversation = Conversation::new(&chatter, client, 1_024, Vec::new(), &[]);
 
-        let login = pilot.greet(&mut conversation);
+        let login = Deaf.greet(&mut conversation);
         let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;
         assert!(outcome.is_err(), "the deadline passed unnoticed");
 
-        let listening = conversation.listen(&*pilot);
+        let listening = conversation.listen(&Deaf);
         let outcome = tokio::time::timeout(Duration::from_millis(10), listening).await;
         assert!(outcome.is_err(), "the end of the wait passed unnoticed");
     }

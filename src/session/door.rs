@@ -240,3 +240,37 @@ pub fn farewell(end: End, violation: Option<Violation>) -> Option<Close> {
     };
     Some(close)
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// A door that waits for one message and lets nobody in.
+    pub(in crate::session) struct Deaf;
+
+    impl Door for Deaf {
+        fn name(&self) -> &'static str {
+            "deaf"
+        }
+        fn paths(&self) -> Paths {
+            Paths::Any
+        }
+        fn max_greeting(&self) -> usize {
+            1_024
+        }
+        fn max_message(&self) -> usize {
+            crate::session::MAX_MESSAGE
+        }
+        fn greet<'a>(
+            &'a self,
+            conversation: &'a mut Conversation<'_>,
+        ) -> Answer<'a, Result<Welcome, Refusal>> {
+            Box::pin(async {
+                conversation.receive().await?;
+                Err(Refusal::goodbye())
+            })
+        }
+        fn accept(&self, _: &Session) {}
+        fn messages(&self, _: &Arc<Session>, _: Messages<'_>, _: Instant) {}
+    }
+}

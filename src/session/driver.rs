@@ -359,7 +359,7 @@ mod tests {
 
     use super::*;
     use crate::peers::testing;
-    use crate::session::{Answer, Conversation, Paths, Refusal, Welcome};
+    use crate::session::door::testing::Deaf;
     use crate::wire::websocket::Role;
 
     const TIMING: Timing = Timing {
@@ -369,32 +369,6 @@ mod tests {
         pong_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(5),
     };
-
-    /// A door whose peers are not heard.
-    struct Deaf;
-
-    impl Door for Deaf {
-        fn name(&self) -> &'static str {
-            "deaf"
-        }
-        fn paths(&self) -> Paths {
-            Paths::Any
-        }
-        fn max_greeting(&self) -> usize {
-            0
-        }
-        fn max_message(&self) -> usize {
-            MAX_MESSAGE
-        }
-        fn greet<'a>(
-            &'a self,
-            _: &'a mut Conversation<'_>,
-        ) -> Answer<'a, Result<Welcome, Refusal>> {
-            Box::pin(std::future::pending())
-        }
-        fn accept(&self, _: &Session) {}
-        fn messages(&self, _: &Arc<Session>, _: Messages<'_>, _: Instant) {}
-    }
 
     fn settings(timing: Timing) -> ArcSwap<Settings> {
         let settings = Settings::new(([127, 0, 0, 1], 0).into());
