@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::{Conversation, Outcome, PeerId, Session};
 use crate::peers::{End, Overflow, Principal, Takeover};
-use crate::wire::{Frames, Framing};
 use crate::wire::websocket::{CloseCode, Violation};
+use crate::wire::{Frames, Framing};
 
 /// What a door answers later, on the connection's own task.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
