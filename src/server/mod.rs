@@ -352,9 +352,10 @@ impl Server {
 
     fn announce(&self) {
         let config = self.config();
-        let addresses = self.listeners.iter().zip(self.wss.addrs()).map(|(listener, address)| {
-            address.map_or_else(|| listener.bind.to_string(), |address| address.to_string())
-        });
+        let addresses =
+            self.listeners.iter().zip(self.sessions.addrs()).map(|(listener, address)| {
+                address.map_or_else(|| listener.bind.to_string(), |address| address.to_string())
+            });
         let mut listening = self.listeners.iter().zip(addresses);
         let (_, wss) = listening.next().expect("the configuration has a listener");
         let (udp, admin) = (self.udp_address, self.admin_address);

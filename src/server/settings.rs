@@ -9,7 +9,8 @@ use rustix::process::{Resource, getrlimit};
 use crate::admin;
 use crate::cluster::{Identity, IdentityError};
 use crate::config::{
-    self, AllowOrigins, Config, DoorKind, HostPort, RegistryTrust, UdpSenderCheck, WebOrigin, max_waiting,
+    self, AllowOrigins, Config, DoorKind, HostPort, RegistryTrust, UdpSenderCheck, WebOrigin,
+    max_waiting,
 };
 use crate::directory::{self, RegistrySettings};
 use crate::doors::pilot;
@@ -65,10 +66,7 @@ pub(super) fn login(config: &Config) -> pilot::Login {
 }
 
 /// Those of these doors that a listener speaks.
-pub(super) fn doors(
-    listener: &config::Listener,
-    doors: &[Arc<dyn Door>],
-) -> Vec<Arc<dyn Door>> {
+pub(super) fn doors(listener: &config::Listener, doors: &[Arc<dyn Door>]) -> Vec<Arc<dyn Door>> {
     let of_kind = |kind: &&DoorKind| {
         let door = doors.iter().find(|door| door.name() == kind.name);
         Arc::clone(door.expect("the server has each door that the configuration knows"))
@@ -77,10 +75,7 @@ pub(super) fn doors(
 }
 
 /// What each of these listeners is told.
-pub(super) fn listeners(
-    config: &Config,
-    listeners: &[config::Listener],
-) -> Vec<session::Settings> {
+pub(super) fn listeners(config: &Config, listeners: &[config::Listener]) -> Vec<session::Settings> {
     listeners.iter().map(|listener| of_listener(config, listener)).collect()
 }
 

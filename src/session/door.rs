@@ -252,9 +252,6 @@ pub(super) mod testing {
         fn name(&self) -> &'static str {
             "deaf"
         }
-        fn paths(&self) -> Paths {
-            Paths::Any
-        }
         fn max_greeting(&self) -> usize {
             1_024
         }

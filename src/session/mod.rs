@@ -34,9 +34,7 @@ use crate::peers::{Arrival, End, Record, Table};
 
 pub use conversation::Conversation;
 pub use counters::{Counters, EndReason, Outcome};
-pub use door::{
-    Answer, Client, Close, Door, Kind, Messages, Refusal, Welcome, farewell, refusal,
-};
+pub use door::{Answer, Client, Close, Door, Kind, Messages, Refusal, Welcome, farewell, refusal};
 pub use gate::Gate;
 pub use settings::{Origins, Settings, Timing};
 

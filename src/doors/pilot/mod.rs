@@ -37,8 +37,7 @@ use crate::metrics::{Labelled, family};
 use crate::net::listener::Listener;
 use crate::peers::{End, Table};
 use crate::session::{
-    Answer, Conversation, Door, Kind, Messages, Refusal, Server, Session, Settings, Spec,
-    Welcome,
+    Answer, Conversation, Door, Kind, Messages, Refusal, Server, Session, Settings, Spec, Welcome,
 };
 use crate::wire::auth::{AUTH_OK, Control, Generation, MAX_REPLY};
 use crate::wire::beacon::MAX_WSS_PACKET;
