@@ -135,6 +135,26 @@ fn inherited_unix_socket_keeps_its_file() {
 }
 
 #[test]
+fn inherited_socket_of_a_tables_name_takes_the_place_of_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("relay.toml");
+    let lan = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = lan.local_addr().unwrap();
+    // An address that is in use, which nobody binds to then.
+    let table =
+        format!("[[listener]]\nname = \"lan\"\nbind = \"{address}\"\ndoors = [\"pilot\"]\n");
+    std::fs::write(&config, table).unwrap();
+    let (command, _kept) = hand_over(&[("lan", lan.as_fd())]);
+    let node = Node::new(11);
+    let relay = Relay::with_nodes_by(command, &[&node], &["--config", config.to_str().unwrap()]);
+    let line = relay.wait_for_line("took over sockets");
+    assert!(line.contains("wss=false admin=false udp=0 listeners=1"), "{line}");
+    relay.wait_for_line(&format!("listener=\"lan\" bind={address} "));
+    drop(Peer::log_in(address, &node));
+    assert_eq!(relay.metric("pilot_beacon_ready"), 1.0);
+}
+
+#[test]
 fn sockets_of_no_use_are_refused_in_one_line() {
     let (tcp, other) =
         (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());

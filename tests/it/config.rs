@@ -243,6 +243,29 @@ fn configuration_file_is_refused_with_the_line() {
 }
 
 #[test]
+fn bad_table_of_a_listener_is_one_line_and_exits_78() {
+    let folder = TempDir::new().unwrap();
+    let good = "[[listener]]\nbind = \"127.0.0.1:8444\"\ndoors = [\"pilot\"]\n";
+    for (more, part) in [
+        ("tls = [{ cert = \"a\", key = \"b\" }]", "line 4: listener[1].tls = "),
+        ("acme = [\"relay.test\"]", "not built yet"),
+        ("path = \"/bus\"", "listener[1].path = \"/bus\": pilot has fixed paths"),
+        ("doors = [\"pilot\"]", "line 4: duplicate key"),
+        (good, "line 5: listener[2].bind = \"127.0.0.1:8444\": that is listener[1].bind already"),
+        ("[[listener]]\nbind = \":8445\"\ndoors = [\"pilot\"]", "listener[2].bind = \":8445\": "),
+    ] {
+        let file = write(&folder, "relay.toml", &format!("{good}{more}\n"));
+        let line = refused(&mut relay(&["check-config", "--config", &file]), CONFIG);
+        assert!(line.contains(part), "{line}");
+    }
+    // The flag is right, and the table is not.
+    let file = write(&folder, "relay.toml", good);
+    let both = ["check-config", "--config", &file, "--wss-bind=127.0.0.1:8444"];
+    let line = refused(&mut relay(&both), CONFIG);
+    assert!(line.contains("that is the address of --wss-bind"), "{line}");
+}
+
+#[test]
 fn misused_command_line_is_one_line_and_exits_64() {
     for (arguments, part) in [
         (&[] as &[_], "subcommand"),

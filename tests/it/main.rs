@@ -26,6 +26,7 @@ mod hung_files;
 mod idle;
 mod last_words;
 mod late_address;
+mod listeners;
 mod log_pipe;
 mod login;
 mod names;
