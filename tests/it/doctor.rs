@@ -57,7 +57,7 @@ impl Diagnosis {
 }
 
 /// Runs the doctor where nothing of the machine is in the way of a test.
-fn doctor<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Diagnosis {
+pub(crate) fn doctor<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Diagnosis {
     let later = tool("caddy").parent().unwrap().display().to_string();
     doctor_in(&format!("{later}:{}", std::env::var("PATH").unwrap()), arguments)
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use crate::doctor::doctor;
 use crate::harness::{Node, Program, Relay, write_directory};
 use crate::peer::Peer;
 
@@ -133,4 +134,30 @@ fn address_that_somebody_has_is_named_by_its_table() {
     assert_eq!(output.status.code(), Some(69), "{said}");
     let line = said.lines().last().unwrap();
     assert!(line.contains(&format!("beacon-relay: listener[2].bind = \"{taken}\": ")), "{said}");
+}
+
+#[test]
+fn doctor_asks_each_listener_of_the_settings() {
+    let folder = TempDir::new().unwrap();
+    let (config, socket) = (folder.path().join("relay.toml"), folder.path().join("lan.sock"));
+    let write = |socket: &Path| {
+        let bind = format!("unix:{}", socket.display());
+        let text = format!(
+            "[[listener]]\nname = \"lan\"\nbind = \"{bind}\"\ndoors = [\"pilot\"]\n\
+             [[listener]]\nbind = \"127.0.0.1:0\"\ndoors = [\"pilot\"]\n"
+        );
+        fs::write(&config, text).unwrap();
+    };
+    write(&socket);
+    let config = config.to_str().unwrap();
+    let relay = Relay::start(["--config", config]);
+    let admin = relay.admin.to_string();
+    let arguments = ["--config", config, "--admin-bind", &admin];
+
+    let diagnosis = doctor(arguments);
+    diagnosis.assert("listener", "ok", &format!("lan at unix:{} answers", socket.display()));
+
+    write(&folder.path().join("elsewhere.sock"));
+    let diagnosis = doctor(arguments);
+    diagnosis.assert("listener", "warning", "elsewhere.sock does not answer");
 }

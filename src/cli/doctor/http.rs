@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -17,17 +17,23 @@ const LONGEST: u64 = 16 << 20;
 pub(super) async fn http_get(server: &HostPort, path: &str) -> io::Result<(u16, String)> {
     let answered = async {
         let destination = Destination::new(server.host(), server.port(), Resolver::shared());
-        let mut stream = destination.connect().await?;
-        // HTTP/1.0, so that no answer is chunked.
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(LONGEST).read_to_end(&mut answer).await?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        exchange(destination.connect().await?, &server.to_string(), path).await
     };
-    let answer: io::Result<String> =
-        timeout(PATIENCE, answered).await.map_err(|_| io::ErrorKind::TimedOut)?;
-    let answer = answer?;
+    timeout(PATIENCE, answered).await.map_err(|_| io::ErrorKind::TimedOut)?
+}
+
+/// The status and the body of what is answered over `stream`; for callers that bound the time.
+pub(super) async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> io::Result<(u16, String)> {
+    // HTTP/1.0, so that no answer is chunked.
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST).read_to_end(&mut answer).await?;
+    let answer = String::from_utf8_lossy(&answer);
     let parts = answer
         .split_once("\r\n\r\n")
         .and_then(|(head, body)| Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned())));

@@ -74,7 +74,7 @@ fn sum(metrics: &str, family: &str) -> u64 {
 }
 
 /// Where a listener is reached from this machine.
-fn local(bind: SocketAddr) -> SocketAddr {
+pub(super) fn local(bind: SocketAddr) -> SocketAddr {
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -7,6 +7,7 @@ mod certificate;
 mod client_address;
 mod http;
 mod http_proxy;
+mod listeners;
 mod machine;
 mod probe;
 mod proxy;
@@ -91,6 +92,7 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
         if let Some(config) = &config {
             settings::check(config, report);
             machine::check_relay(config, report).await;
+            listeners::check(config, report).await;
         }
         machine::check_buffers(report);
     }
