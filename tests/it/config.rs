@@ -180,6 +180,21 @@ fn document_says_of_every_setting_when_a_reload_takes_effect() {
 }
 
 #[test]
+fn listeners_of_the_document_are_valid() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+    let document = fs::read_to_string(path).unwrap();
+    let (_, section) = document.split_once("\n### More than one listener\n").unwrap();
+    let (_, example) = section.split_once("\n```toml\n").unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = write(&folder, "relay.toml", example.split("\n```").next().unwrap());
+    let output = relay(&["check-config", "--config", &file]).output().unwrap();
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let printed = stdout(&output);
+    assert_eq!(printed.matches("\n[[listener]]\n").count(), 2, "{printed}");
+    assert!(printed.contains("\nwss_bind = \"127.0.0.1:8443\" # by "), "{printed}");
+}
+
+#[test]
 fn settings_that_contradict_each_other_are_refused() {
     let hex = "ab".repeat(32);
     for (flags, part) in [
