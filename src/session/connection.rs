@@ -13,6 +13,7 @@ use tracing::{debug, info, warn};
 use super::conversation::{self, Conversation};
 use super::driver::Driver;
 use super::gate::Place;
+use super::turn::Turn;
 use super::upgrade::{Front, Upgraded};
 use super::{Door, EndReason, Outcome, PeerId, Refusal, Session, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
@@ -80,15 +81,6 @@ pub(super) async fn accept(
     };
     // What is left when `ending` comes is aborted with the set.
     let _ended = ending.run_until_cancelled(served).await;
-}
-
-/// When it was a connection's turn to be accepted: of two logins of a peer the later one counts.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Turn {
-    pub(super) generation: u64,
-    pub(super) accepted: Instant,
-    /// It is the relay's own.
-    pub(super) is_probe: bool,
 }
 
 /// A session that is in the table.

@@ -5,7 +5,7 @@ use std::io;
 
 use tokio::task::coop::consume_budget;
 
-use super::door::{Client, Close, Door, Kind, Refusal};
+use super::{Client, Close, Kind, Refusal};
 use crate::net::Stream;
 use crate::wire::websocket::{
     Decoder, MAX_HEADER, Message, Opcode, Role, close_payload, frame_header,
@@ -14,6 +14,9 @@ use crate::wire::websocket::{
 /// Bytes that may be read at a time beside the longest message: its header, and a control frame
 /// before it.
 const BESIDE_MESSAGE: usize = MAX_HEADER + 256;
+
+/// Why a message is where the decoder says.
+const IN_BUFFER: &str = "the decoder found it in the buffer";
 
 /// What a client and a door say to each other before there is a session.
 #[derive(Debug)]
@@ -72,12 +75,12 @@ impl<'a> Conversation<'a> {
             while let Some(message) = self.decoder.next(&mut self.read, &mut at)? {
                 match message {
                     Message::Text(range) => {
-                        let text = self.read.get(range).unwrap_or_default().to_vec();
+                        let text = self.read.get(range).expect(IN_BUFFER).to_vec();
                         self.read.drain(..at);
                         return Ok((Kind::Text, text));
                     }
                     Message::Binary(range) => {
-                        let bytes = self.read.get(range).unwrap_or_default().to_vec();
+                        let bytes = self.read.get(range).expect(IN_BUFFER).to_vec();
                         self.read.drain(..at);
                         return Ok((Kind::Binary, bytes));
                     }
@@ -90,7 +93,7 @@ impl<'a> Conversation<'a> {
                         return Ok((Kind::Binary, bytes));
                     }
                     Message::Ping(range) => {
-                        let payload = self.read.get(range).unwrap_or_default().to_vec();
+                        let payload = self.read.get(range).expect(IN_BUFFER).to_vec();
                         self.send_frame(Opcode::Pong, &payload).await?;
                     }
                     Message::Close(_) => return Err(Refusal::goodbye()),
@@ -108,9 +111,12 @@ impl<'a> Conversation<'a> {
         (self.read, self.decoder)
     }
 
-    /// Listens to a client that waits for its acceptance; returns when it does so no more.
-    /// May be dropped at any time: what is sent is sent whole.
-    pub(super) async fn listen(&mut self, door: &dyn Door) -> Refusal {
+    /// Listens to a client that waits for its acceptance, whose messages are judged; returns
+    /// when it does so no more. May be dropped at any time: what is sent is sent whole.
+    pub(super) async fn listen(
+        &mut self,
+        judge: impl Fn(Kind, &[u8]) -> Result<(), Refusal>,
+    ) -> Refusal {
         loop {
             let mut at = 0;
             loop {
@@ -121,7 +127,7 @@ impl<'a> Conversation<'a> {
                 };
                 let judged = match message {
                     Message::Ping(range) => {
-                        let payload = self.read.get(range).unwrap_or_default();
+                        let payload = self.read.get(range).expect(IN_BUFFER);
                         if pong_at_once(self.stream, payload) {
                             Ok(())
                         } else {
@@ -130,15 +136,15 @@ impl<'a> Conversation<'a> {
                     }
                     Message::Close(_) => Err(Refusal::goodbye()),
                     Message::Text(range) => {
-                        let text = self.read.get(range).unwrap_or_default();
-                        door.while_waiting(Kind::Text, text)
+                        let text = self.read.get(range).expect(IN_BUFFER);
+                        judge(Kind::Text, text)
                     }
                     Message::Binary(range) => {
-                        let bytes = self.read.get(range).unwrap_or_default();
-                        door.while_waiting(Kind::Binary, bytes)
+                        let bytes = self.read.get(range).expect(IN_BUFFER);
+                        judge(Kind::Binary, bytes)
                     }
-                    Message::FragmentedText(text) => door.while_waiting(Kind::Text, &text),
-                    Message::FragmentedBinary(bytes) => door.while_waiting(Kind::Binary, &bytes),
+                    Message::FragmentedText(text) => judge(Kind::Text, &text),
+                    Message::FragmentedBinary(bytes) => judge(Kind::Binary, &bytes),
                     Message::Fragment | Message::Pong(_) => Ok(()),
                 };
                 if let Err(refusal) = judged {
@@ -159,7 +165,7 @@ impl<'a> Conversation<'a> {
             // A client that never stops talking must not keep the deadline from being looked at.
             consume_budget().await;
             self.read.resize(room.max(before + 1), 0);
-            let room = self.read.get_mut(before..).unwrap_or_default();
+            let room = self.read.get_mut(before..).expect("the buffer has grown");
             match self.stream.try_read(room) {
                 Ok(0) => return Err(Refusal::gone()),
                 Ok(read) => {
@@ -196,14 +202,16 @@ fn pong_at_once(stream: &dyn Stream, payload: &[u8]) -> bool {
 
 fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     let (header, used) = frame_header(opcode, payload.len());
-    out.extend_from_slice(header.get(..used).unwrap_or_default());
+    out.extend_from_slice(header.get(..used).expect("a header has its length"));
     out.extend_from_slice(payload);
 }
 
 async fn write_all(stream: &dyn Stream, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match stream.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Ok(written) => {
+                rest = rest.get(written..).expect("no more is written than there is");
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poll_fn(|cx| stream.poll_writable(cx)).await?;
             }
@@ -229,6 +237,7 @@ mod tests {
 
     use super::*;
     use crate::peers::testing::FakeStream;
+    use crate::session::Door as _;
     use crate::session::door::testing::Deaf;
 
     /// A client that sends pongs as fast as they are read, a million reads long.
@@ -256,7 +265,7 @@ mod tests {
         let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;
         assert!(outcome.is_err(), "the deadline passed unnoticed");
 
-        let listening = conversation.listen(&Deaf);
+        let listening = conversation.listen(|kind, message| Deaf.while_waiting(kind, message));
         let outcome = tokio::time::timeout(Duration::from_millis(10), listening).await;
         assert!(outcome.is_err(), "the end of the wait passed unnoticed");
     }

@@ -69,7 +69,9 @@ impl Attempt<'_> {
             () = self.unserved(door, node) => return Ok(()),
             () = delay.superseded() => Outcome::Superseded,
             () = self.site.shared.gate.drain_begins() => Outcome::Draining,
-            refusal = conversation.listen(door) => return Err(refusal),
+            refusal = conversation.listen(|kind, message| door.while_waiting(kind, message)) => {
+                return Err(refusal);
+            }
         };
         Err(Refusal::new(outcome, door.refusal(outcome)))
     }

@@ -26,6 +26,9 @@ const READ: usize = 65_536;
 /// Room for a frame that is not whole, and a read behind it.
 const BUFFER: usize = MAX_MESSAGE + MAX_HEADER + READ;
 
+/// Why what is carried and read has room: the decoder refuses messages beyond the longest.
+const ROOM: &str = "the buffer holds a frame that is not whole and a read";
+
 /// Time for the close frame to leave and for the peer to close its side.
 const CLOSE_GRACE: Duration = Duration::from_millis(700);
 
@@ -190,10 +193,8 @@ impl<'a> Driver<'a> {
         let mut lent = LENT.take();
         lent.bytes.resize(BUFFER, 0);
         let carried = self.carry.len();
-        if let Some(front) = lent.bytes.get_mut(..carried) {
-            front.copy_from_slice(&self.carry);
-        }
-        let room = lent.bytes.get_mut(carried..carried + READ).unwrap_or_default();
+        lent.bytes.get_mut(..carried).expect(ROOM).copy_from_slice(&self.carry);
+        let room = lent.bytes.get_mut(carried..carried + READ).expect(ROOM);
         let mut full = false;
         match self.session.stream().try_read(room) {
             Ok(0) => self.session.end(End::ConnectionLost),
@@ -212,12 +213,10 @@ impl<'a> Driver<'a> {
     /// Takes the bytes that came before the session began.
     fn take_early(&mut self) {
         let mut lent = LENT.take();
-        lent.bytes.resize(BUFFER, 0);
         let early = std::mem::take(&mut self.carry);
-        if let Some(front) = lent.bytes.get_mut(..early.len()) {
-            front.copy_from_slice(&early);
-            self.take(&mut lent, early.len());
-        }
+        lent.bytes.resize(early.len().max(BUFFER), 0);
+        lent.bytes.get_mut(..early.len()).expect(ROOM).copy_from_slice(&early);
+        self.take(&mut lent, early.len());
         LENT.set(lent);
     }
 
@@ -226,7 +225,7 @@ impl<'a> Driver<'a> {
     fn take(&mut self, lent: &mut Lent, filled: usize) {
         let now = Instant::now();
         let Lent { bytes, batch } = lent;
-        let Some(bytes) = bytes.get_mut(..filled) else { return };
+        let bytes = bytes.get_mut(..filled).expect(ROOM);
         batch.ranges.clear();
         let mut at = 0;
         let mut answered = false;
@@ -249,7 +248,7 @@ impl<'a> Driver<'a> {
                     self.whole(Kind::Text, &message, bytes, batch, now);
                 }
                 Ok(Some(Message::Ping(range))) => {
-                    let payload = bytes.get(range).unwrap_or_default();
+                    let payload = bytes.get(range).expect("the decoder found it in the buffer");
                     answered |= self.session.push_control(Opcode::Pong, payload);
                 }
                 Ok(Some(Message::Pong(_))) => self.pong_due = None,
@@ -272,7 +271,8 @@ impl<'a> Driver<'a> {
         if answered {
             self.session.flush(now);
         }
-        self.carry.extend_from_slice(bytes.get(at..).unwrap_or_default());
+        let rest = bytes.get(at..).expect("the decoder stays in the buffer");
+        self.carry.extend_from_slice(rest);
     }
 
     /// Adds a message to the batch, which is handed over before one of another kind.

@@ -4,6 +4,7 @@
 //! Nothing here knows what a message holds: that is the [`Door`]'s. `doors::pilot` has an example
 //! of a listener inside another program.
 
+mod client;
 mod client_address;
 mod connection;
 mod conversation;
@@ -11,9 +12,12 @@ mod counters;
 mod delay;
 mod door;
 mod driver;
+mod farewell;
 mod gate;
 mod held;
+mod message;
 mod settings;
+mod turn;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -32,10 +36,13 @@ use crate::net::entrance::{self, Entrance};
 use crate::net::listener::Listener;
 use crate::peers::{Arrival, End, Record, Table};
 
+pub use client::Client;
 pub use conversation::Conversation;
 pub use counters::{Counters, EndReason, Outcome};
-pub use door::{Answer, Client, Close, Door, Kind, Messages, Refusal, Welcome, farewell, refusal};
+pub use door::{Answer, Door, Welcome};
+pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
+pub use message::{Kind, Messages};
 pub use settings::{Origins, Settings, Timing};
 
 /// Who a peer is.

@@ -24,8 +24,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::client_address;
-use super::connection::Turn;
 use super::held::Held;
+use super::turn::Turn;
 use super::{Client, Door, Gate, Origins, Outcome, Settings};
 use crate::net::udp::canonical;
 
