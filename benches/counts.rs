@@ -12,9 +12,8 @@ use std::time::Instant;
 
 use beacon_relay::ids::{NodeId, PublicKey};
 use beacon_relay::metrics::Traffic;
-use beacon_relay::peers::{Registration, Table};
+use beacon_relay::peers::{Neighbour, Registration, Table};
 use beacon_relay::proto::login;
-use beacon_relay::proto::route::From;
 use beacon_relay::wire::auth::{AUTH_OK, Challenge, Generation, MaxMessage, Nonce, Reply};
 use beacon_relay::wire::websocket::Opcode;
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -116,7 +115,7 @@ fn look_ups(first: u32) -> Box<LookUps> {
 #[bench::miss(look_ups(10_001))]
 fn look_up(look_ups: Box<LookUps>) -> Box<LookUps> {
     for id in &look_ups.ids {
-        black_box(look_ups.table.route(*id, From::Peer, look_ups.now));
+        black_box(look_ups.table.route(*id, Neighbour::Peer, look_ups.now));
     }
     look_ups
 }

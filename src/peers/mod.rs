@@ -19,8 +19,8 @@ pub use endpoints::{Endpoint, EndpointView};
 pub use outbox::{Arrival, Backlog, Limits, Overflow, Pushed, Record, Source};
 pub use session::{End, Link, Session};
 pub use table::{
-    Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, NotDelayed, Refused, Registration,
-    SenderView, Table, Takeover, TakeoverLook,
+    Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, Neighbour, NotDelayed, Refused,
+    Registration, SenderView, Table, Takeover, TakeoverLook,
 };
 
 /// What names a peer: a node id here; other doors have longer ones.

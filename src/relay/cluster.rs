@@ -1,12 +1,12 @@
-//! Packets to and from the other relays of the cluster.
+//! Packets from the other relays of the cluster, and what is known of them.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Relay;
 use super::departures::Departures;
-use super::routing::Flow;
-use crate::cluster::{Cluster, Local, Outward};
+use super::routing::{Flow, Routed};
+use crate::cluster::{Cluster, Local};
 use crate::ids::{NodeId, RelayId};
 use crate::metrics::{Drop, Transport, Whose};
 use crate::peers::Source;
@@ -23,28 +23,6 @@ impl Relay {
     pub(super) fn is_known_elsewhere(&self, flow: &Flow) -> bool {
         let cluster = self.cluster.as_ref().filter(|_| flow.transport != Transport::Cluster);
         cluster.is_some_and(|cluster| cluster.is_known_elsewhere(flow.dest))
-    }
-
-    /// Hands a flow to the relay that has its destination. What came from another relay goes
-    /// to none.
-    pub(super) fn forward<'a>(
-        &self,
-        flow: &Flow,
-        payload: impl Fn(usize) -> &'a [u8] + Copy,
-        out: &mut Departures,
-        now: Instant,
-    ) {
-        let count = flow.packets.len() as u64;
-        let Some(cluster) = self.cluster.as_ref().filter(|_| flow.transport != Transport::Cluster)
-        else {
-            let shard = self.traffic.shard();
-            return shard.dropped_of(flow.whose(), Drop::NotHere, count, now);
-        };
-        let Flow { sender, dest, transport, .. } = *flow;
-        let outward = Outward { sender, dest, transport, count };
-        if let Some(member) = cluster.forward(&outward, flow.packets.clone().map(payload), now) {
-            out.wake_later(member);
-        }
     }
 
     /// Whether a packet in this sender's name may come from that relay: not if the sender
@@ -91,9 +69,21 @@ impl Local for Relay {
                     header: 0,
                     is_hidden: false,
                 };
-                if !self.route(&flow, payload, out, now, shard) {
-                    not_here(&run.run, serial);
-                }
+                let reason = match self.route(&flow, payload, out, now, shard) {
+                    Routed::Session => continue,
+                    Routed::Own(way) => {
+                        self.depart(&way, &flow, payload, out, now, shard);
+                        continue;
+                    }
+                    // What came from another relay goes to none.
+                    Routed::Relay | Routed::Nowhere => {
+                        not_here(&run.run, serial);
+                        Drop::NotHere
+                    }
+                    Routed::Loop => Drop::BeaconLoop,
+                    Routed::Off => Drop::RelayOff,
+                };
+                shard.dropped_of(flow.whose(), reason, flow.packets.len() as u64, now);
             }
         });
     }

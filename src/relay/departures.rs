@@ -11,6 +11,7 @@ use super::Session;
 use crate::cluster::Member;
 use crate::metrics::{self, Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
+use crate::peers::EndpointView;
 use crate::wire::beacon::MAX_UDP_PACKET;
 
 /// Longest packet that is made here for one node: a DiscoverReply or PunchCommand with an
@@ -56,6 +57,13 @@ pub(super) struct Target {
     /// Our address that it must leave from.
     pub(super) from: Option<IpAddr>,
     pub(super) transport: Transport,
+}
+
+impl Target {
+    /// A node's endpoint, from the address of ours that the node knows.
+    pub(super) const fn of(endpoint: &EndpointView) -> Self {
+        Self { to: endpoint.address, from: endpoint.local, transport: Transport::Udp }
+    }
 }
 
 /// Everything that leaves at the end of a batch. Its buffers are kept from batch to batch.

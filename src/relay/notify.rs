@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Relay;
-use super::departures::Departures;
-use super::punch::side_of;
+use super::departures::{Departures, Target};
 use crate::ids::NodeId;
 use crate::peers::{Arrival, Record};
 use crate::wire::beacon::{NOTIFY_POLL, encode_notify};
@@ -98,7 +97,7 @@ impl Relay {
             now,
             shard,
             0,
-            |out| out.send(side_of(&endpoint), &packet),
+            |out| out.send(Target::of(&endpoint), &packet),
         );
         Ok(Notified::Endpoint(endpoint.address))
     }

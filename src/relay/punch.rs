@@ -18,7 +18,7 @@ use super::{Relay, Rules, Switch};
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Handled, Shard, Transport, Whose};
+use crate::metrics::{Drop, Handled, Shard, Whose};
 use crate::net::udp::Datagram;
 use crate::peers::EndpointView;
 use crate::proto::limit::{Bucket, Places, Rate};
@@ -167,7 +167,7 @@ impl Relay {
             return shard.dropped(Drop::QuietEndpoint, 1);
         }
         for (side, towards) in [(requester, target.address), (target, requester.address)] {
-            out.send(side_of(side), &command(towards));
+            out.send(Target::of(side), &command(towards));
         }
         shard.handled(Handled::Punch, 1);
     }
@@ -223,10 +223,6 @@ impl Relay {
             Err(reason) => shard.dropped_of(whose, reason, 1, now),
         }
     }
-}
-
-pub(super) fn side_of(endpoint: &EndpointView) -> Target {
-    Target { to: endpoint.address, from: endpoint.local, transport: Transport::Udp }
 }
 
 fn command(towards: SocketAddr) -> Vec<u8> {

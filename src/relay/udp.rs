@@ -162,7 +162,7 @@ impl Relay {
         if rules.observed_senders_only && !observed {
             return shard.dropped_of(flow.whose(), Drop::SenderNotObserved, count, now);
         }
-        self.route(flow, |index| received.packet(index), out, now, shard);
+        self.carry(flow, |index| received.packet(index), out, now, shard);
     }
 
     /// Packets that are meant for the relay itself.

@@ -86,14 +86,14 @@ impl Relay {
                                 is_hidden: session.is_hidden,
                             };
                             if let Some(flow) = flow.replace(next) {
-                                self.route(&flow, |i| frames.packet(i), out, now, shard);
+                                self.carry(&flow, |i| frames.packet(i), out, now, shard);
                             }
                         }
                     }
                 }
                 *session.inbound.lock() = inbound;
                 if let Some(flow) = flow {
-                    self.route(&flow, |i| frames.packet(i), out, now, shard);
+                    self.carry(&flow, |i| frames.packet(i), out, now, shard);
                 }
             },
         );

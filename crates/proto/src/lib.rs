@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! - [`login`]: which text a login signs, and whether its key counts;
-//! - [`route`]: the way that a packet takes; [`endpoint`]: who may claim which UDP endpoint;
+//! - [`endpoint`]: who may claim which UDP endpoint;
 //! - [`gossip`]: which nodes the beacons of the fleet serve;
 //! - [`presence`]: which relay of a cluster has which node, with a simulated cluster;
 //! - [`takeover`]: sessions of a node that replace each other;
@@ -27,7 +27,6 @@ pub mod login;
 pub mod network;
 mod newcomers;
 pub mod presence;
-pub mod route;
 pub mod takeover;
 pub mod translators;
 pub mod watch;

@@ -17,18 +17,19 @@ use crate::proto::endpoint::{
     FORGET_AFTER, HOLD_AFTER_SESSION, Hold, Known, LastSession, MOVE_INTERVAL,
 };
 use crate::proto::limit::Source;
-use crate::proto::route::{self, Way, Ways};
 use crate::proto::translators::Translators;
 
 mod changes;
 mod claims;
 mod delays;
 mod look;
+mod route;
 
 pub use changes::{Here, Kind};
 pub use claims::Claimed;
 pub use delays::{Delay, NotDelayed, TakeoverLook};
 pub use look::{EndpointLook, Look};
+pub use route::{Destination, Neighbour};
 
 /// More than any machine has cores, so that two of them rarely want the same lock.
 const SHARDS: usize = 128;
@@ -82,21 +83,6 @@ impl<I> Entry<I> {
             left: self.past.as_ref().and_then(|past| past.left),
         }
     }
-}
-
-/// Where a packet for an id goes.
-#[derive(Clone, Debug)]
-pub enum Destination<I> {
-    /// To the outbox of this session.
-    Session(Arc<Session<I>>),
-    /// To this endpoint.
-    Endpoint(EndpointView),
-    /// To the beacon at this address.
-    Beacon(SocketAddr),
-    /// Only in a circle.
-    Loop,
-    /// Nobody has the id.
-    Unknown,
 }
 
 /// What is known of the id that a packet over UDP names as its sender.
@@ -338,29 +324,6 @@ impl<I: Id> Table<I> {
         let shard = self.shard(id).read();
         let entry = shard.get(&id).filter(|entry| entry.session.is_none())?;
         entry.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)))
-    }
-
-    /// The way to an id for a packet that came from such a neighbour.
-    #[must_use]
-    pub fn route(&self, id: I, from: route::From, now: Instant) -> Destination<I> {
-        let shard = self.shard(id).read();
-        let Some(entry) = shard.get(&id) else { return Destination::Unknown };
-        let ways = Ways {
-            session: entry.session.is_some(),
-            endpoint: entry.endpoint.is_some(),
-            beacon: entry.beacon.is_some(),
-        };
-        let found = match route::choose(from, ways) {
-            Way::Session => entry.session.clone().map(Destination::Session),
-            Way::Endpoint => {
-                let view = entry.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)));
-                view.map(Destination::Endpoint)
-            }
-            Way::Beacon => entry.beacon.as_deref().copied().map(Destination::Beacon),
-            Way::Loop => Some(Destination::Loop),
-            Way::Unknown => None,
-        };
-        found.unwrap_or(Destination::Unknown)
     }
 
     /// What is known of the sender that a packet over UDP names. A packet from the sender's

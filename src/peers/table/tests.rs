@@ -4,7 +4,7 @@ use super::*;
 use crate::config::testing::translators;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Origin;
-use crate::peers::{Arrival, Principal, Record, testing};
+use crate::peers::{Arrival, Neighbour, Principal, Record, testing};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 
 fn id(number: u32) -> NodeId {
@@ -95,7 +95,7 @@ fn session_goes_before_endpoint_and_claims_wait_after_it() {
     let now = Instant::now();
     assert_eq!(claim(&table, 1, at(1, 1), now), Some(Claim::Register));
     let registration = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
-    let route = |now| table.route(id(1), route::From::Peer, now);
+    let route = |now| table.route(id(1), Neighbour::Peer, now);
     assert!(matches!(route(now), Destination::Session(_)));
     assert_eq!(claim(&table, 1, at(1, 1), now), Some(Claim::HeldBySession));
     assert!(table.sender(id(1), at(1, 1), now).has_session);
@@ -252,11 +252,12 @@ fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
     table.unlearn(&[id(1), id(2)], at(9, 1));
     assert_eq!(table.learnt_count(), 1);
     let route = |number, from| table.route(id(number), from, now);
-    assert!(matches!(route(2, route::From::Peer), Destination::Beacon(a) if a == at(9, 2)));
-    assert!(matches!(route(2, route::From::Beacon), Destination::Loop));
-    assert!(matches!(route(1, route::From::Peer), Destination::Unknown));
+    assert!(matches!(route(2, Neighbour::Peer), Destination::Beacon(a) if a == at(9, 2)));
+    assert!(matches!(route(2, Neighbour::Relay), Destination::Beacon(_)));
+    assert!(matches!(route(2, Neighbour::Beacon), Destination::Loop));
+    assert!(matches!(route(1, Neighbour::Peer), Destination::Unknown));
     claim(&table, 2, at(3, 3), now);
-    assert!(matches!(route(2, route::From::Beacon), Destination::Endpoint(_)));
+    assert!(matches!(route(2, Neighbour::Beacon), Destination::Endpoint(_)));
 }
 
 #[tokio::test]

@@ -1,0 +1,56 @@
+//! The way to an id: its session, then its UDP endpoint, then the beacon that serves it
+//! (SPEC §7).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Entry, Table};
+use crate::peers::{EndpointView, Id, Session};
+
+/// What kind of neighbour a packet came from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Neighbour {
+    /// A peer of this relay.
+    Peer,
+    /// A beacon of the fleet.
+    Beacon,
+    /// Another relay of the cluster.
+    Relay,
+}
+
+/// Where a packet for an id goes.
+#[derive(Clone, Debug)]
+pub enum Destination<I> {
+    /// To the outbox of this session.
+    Session(Arc<Session<I>>),
+    /// To this endpoint.
+    Endpoint(EndpointView),
+    /// To the beacon at this address.
+    Beacon(SocketAddr),
+    /// Only back to the kind of neighbour that the packet came from, where it could go in
+    /// circles.
+    Loop,
+    /// Nobody has the id.
+    Unknown,
+}
+
+impl<I: Id> Table<I> {
+    /// The way to an id for a packet that came from such a neighbour.
+    #[must_use]
+    pub fn route(&self, id: I, from: Neighbour, now: Instant) -> Destination<I> {
+        let shard = self.shard(id).read();
+        let Some(entry) = shard.get(&id) else { return Destination::Unknown };
+        match (entry, from) {
+            (Entry { session: Some(session), .. }, _) => Destination::Session(Arc::clone(session)),
+            (Entry { endpoint: Some(endpoint), .. }, _) => {
+                Destination::Endpoint(endpoint.view(self.uptime(now)))
+            }
+            (Entry { beacon: Some(_), .. }, Neighbour::Beacon) => Destination::Loop,
+            (Entry { beacon: Some(address), .. }, Neighbour::Peer | Neighbour::Relay) => {
+                Destination::Beacon(**address)
+            }
+            (Entry { session: None, endpoint: None, beacon: None, .. }, _) => Destination::Unknown,
+        }
+    }
+}
