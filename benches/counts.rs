@@ -67,10 +67,10 @@ fn from_udp(mut cell: Box<Udp>) -> Box<Udp> {
 }
 
 /// An outbox that was filled before as often as a batch takes.
-fn outbox(peer: Peer, warm_up: usize) -> (Registration<NodeId>, Arc<Table<NodeId>>, Instant) {
+fn outbox(peer: Peer, warm_up: usize) -> (Registration, Arc<Table>, Instant) {
     let (table, now) = (Arc::new(Table::new(10, 10)), Instant::now());
     let registration = session(&table, 7, peer);
-    let session = table.session(node(7)).unwrap();
+    let session = table.session(node(7).into()).unwrap();
     for _ in 0..warm_up {
         push(&session, &[0x5a; SMALL], BATCH, now);
         session.flush(now);
@@ -81,10 +81,8 @@ fn outbox(peer: Peer, warm_up: usize) -> (Registration<NodeId>, Arc<Table<NodeId
 #[library_benchmark]
 #[bench::empty(outbox(Peer::Reads, WARM_UP))]
 #[bench::full(outbox(Peer::IsStuck, 100))]
-fn outbox_push(
-    outbox: (Registration<NodeId>, Arc<Table<NodeId>>, Instant),
-) -> (Registration<NodeId>, Arc<Table<NodeId>>, Instant) {
-    let session = outbox.1.session(node(7)).unwrap();
+fn outbox_push(outbox: (Registration, Arc<Table>, Instant)) -> (Registration, Arc<Table>, Instant) {
+    let session = outbox.1.session(node(7).into()).unwrap();
     for _ in 0..ROUNDS {
         push(&session, &[0x5a; SMALL], BATCH, outbox.2);
     }
@@ -93,8 +91,8 @@ fn outbox_push(
 
 /// A table of 5,000 sessions and 5,000 endpoints, and a thousand ids.
 struct LookUps {
-    table: Arc<Table<NodeId>>,
-    _registrations: Vec<Registration<NodeId>>,
+    table: Arc<Table>,
+    _registrations: Vec<Registration>,
     ids: Vec<NodeId>,
     now: Instant,
 }
@@ -115,18 +113,18 @@ fn look_ups(first: u32) -> Box<LookUps> {
 #[bench::miss(look_ups(10_001))]
 fn look_up(look_ups: Box<LookUps>) -> Box<LookUps> {
     for id in &look_ups.ids {
-        black_box(look_ups.table.route(*id, Neighbour::Peer, look_ups.now));
+        black_box(look_ups.table.route((*id).into(), Neighbour::Peer, look_ups.now));
     }
     look_ups
 }
 
 /// Nodes that have been here before, and their replies to challenges.
 struct Logins {
-    table: Arc<Table<NodeId>>,
+    table: Arc<Table>,
     traffic: Arc<Traffic>,
     key: PublicKey,
     replies: Vec<String>,
-    registrations: Vec<Registration<NodeId>>,
+    registrations: Vec<Registration>,
 }
 
 /// How many log in.

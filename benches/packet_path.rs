@@ -50,7 +50,8 @@ fn route_and_outbox(criterion: &mut Criterion) {
         group.bench_function(format!("runs of {run}"), |bencher| {
             bencher.iter(|| {
                 let now = Instant::now();
-                let Destination::Session(session) = table.route(node(7), Neighbour::Peer, now)
+                let Destination::Session(session) =
+                    table.route(node(7).into(), Neighbour::Peer, now)
                 else {
                     panic!("7 has a session");
                 };
@@ -84,7 +85,7 @@ fn table_under_contention(criterion: &mut Criterion) {
     criterion.bench_function("table/look-up beside a writer", |bencher| {
         bencher.iter(|| {
             number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            black_box(table.route(node(number % 50_000 + 1), Neighbour::Peer, now))
+            black_box(table.route(node(number % 50_000 + 1).into(), Neighbour::Peer, now))
         });
     });
     stop.store(true, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Phase;
 use crate::cluster;
+use crate::wire::name::Name;
 
 /// Rows of a table at most.
 pub const MOST_ROWS: usize = 10;
@@ -73,7 +74,7 @@ pub struct Tables {
 #[derive(Clone, Debug, Serialize)]
 pub struct Talker {
     /// The node.
-    pub node: u32,
+    pub node: Name,
     /// What it does: `sends` or `receives`.
     pub does: &'static str,
     /// Packets a second.
@@ -86,7 +87,7 @@ pub struct Talker {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SlowReader {
     /// The node.
-    pub node: u32,
+    pub node: Name,
     /// What its outbox holds, in bytes with their bookkeeping.
     pub waiting_bytes: usize,
     /// How long the oldest packet has waited.
@@ -104,7 +105,7 @@ pub struct Event {
     pub what: &'static str,
     /// To which node, where it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<u32>,
+    pub node: Option<Name>,
     /// To which relay of the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,

@@ -9,10 +9,11 @@ use parking_lot::MutexGuard;
 
 use super::Forward;
 use super::{Cluster, MAX_REPAIRS, Member, Outbox};
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
 use crate::metrics::{Drop, Event as Noted, Transport, What, Whose};
 use crate::proto::presence::{Now, Presence};
 use crate::wire::cluster::{DecodeError, Frame, Frames, Packets};
+use crate::wire::name::Name;
 
 /// What a fabric tells the cluster.
 impl Cluster {
@@ -71,7 +72,7 @@ impl Cluster {
         let mut packets = Vec::new();
         let mut talk = None;
         let mut result = Ok(());
-        for frame in Frames::<NodeId>::new(batch) {
+        for frame in Frames::<Name>::new(batch) {
             match frame {
                 Ok(Frame::Packets(run)) => packets.push(run),
                 Ok(Frame::Nack { id, epoch }) => {
@@ -107,7 +108,7 @@ impl Cluster {
     /// Accounts for a batch of packets that came, and that there was no room to take in.
     pub fn give_up(&self, batch: &[u8]) {
         let (shard, now) = (self.traffic.shard(), Instant::now());
-        for frame in Frames::<NodeId>::new(batch) {
+        for frame in Frames::<Name>::new(batch) {
             if let Ok(Frame::Packets(run)) = frame {
                 let packets = run.count() as u64;
                 let bytes = run.iter().map(|payload| payload.len() as u64).sum::<u64>();
@@ -118,12 +119,12 @@ impl Cluster {
         }
     }
 
-    fn talk(&self) -> (MutexGuard<'_, Presence<NodeId>>, Now) {
+    fn talk(&self) -> (MutexGuard<'_, Presence<Name>>, Now) {
         let now = self.now();
         (self.presence.lock(), now)
     }
 
-    fn deliver(&self, member: &Member, packets: &[Packets<'_, NodeId>], now: Instant) {
+    fn deliver(&self, member: &Member, packets: &[Packets<'_, Name>], now: Instant) {
         if packets.is_empty() {
             return;
         }

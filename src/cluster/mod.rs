@@ -37,10 +37,11 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
 use crate::metrics::{Drop, Traffic, Transport, Whose};
 use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
 use crate::wire::cluster::{Frame, Packets, Place, Run, Standing};
+use crate::wire::name::Name;
 
 use clock::{Clocks, Notice, Say, is_off};
 pub use counters::{Counters, Forward, LookupResult, Reject};
@@ -76,23 +77,23 @@ pub trait Local: Send + Sync {
     fn deliver(
         &self,
         from: RelayId,
-        packets: &[Packets<'_, NodeId>],
+        packets: &[Packets<'_, Name>],
         now: Instant,
-        not_here: &mut dyn FnMut(&Run<NodeId>, u64),
+        not_here: &mut dyn FnMut(&Run<Name>, u64),
     );
 
     /// Ends a node's session here, and forgets its endpoint, since a newer one is elsewhere;
     /// what came after `serial` stays.
-    fn superseded(&self, node: NodeId, serial: u64, now: Instant);
+    fn superseded(&self, node: Name, serial: u64, now: Instant);
 }
 
 /// Packets of one flow for a node that is not here.
 #[derive(Clone, Copy, Debug)]
 pub struct Outward {
     /// Who sent them.
-    pub sender: NodeId,
+    pub sender: Name,
     /// Whom they are for.
-    pub dest: NodeId,
+    pub dest: Name,
     /// Over what they came.
     pub transport: Transport,
     /// How many they are.
@@ -105,11 +106,11 @@ pub struct Cluster {
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
     members: Mutex<BTreeMap<RelayId, Arc<Member>>>,
-    presence: Mutex<Presence<NodeId>>,
+    presence: Mutex<Presence<Name>>,
     locations: Locations,
     local: OnceLock<Weak<dyn Local>>,
-    asks: Mutex<Vec<NodeId>>,
-    repairs: Mutex<Vec<(NodeId, u64)>>,
+    asks: Mutex<Vec<Name>>,
+    repairs: Mutex<Vec<(Name, u64)>>,
     asking: Notify,
     draining: AtomicBool,
     clock_notice: Notice,
@@ -298,7 +299,7 @@ impl Cluster {
     }
 
     /// Carries out what presence has decided.
-    fn settle(&self, mut presence: MutexGuard<'_, Presence<NodeId>>, now: Now) {
+    fn settle(&self, mut presence: MutexGuard<'_, Presence<Name>>, now: Now) {
         while let Some(event) = presence.poll_event() {
             self.apply(event, &presence, now);
         }
@@ -312,7 +313,7 @@ impl Cluster {
         }
     }
 
-    fn apply(&self, event: Event<NodeId>, presence: &Presence<NodeId>, now: Now) {
+    fn apply(&self, event: Event<Name>, presence: &Presence<Name>, now: Now) {
         match event {
             Event::Located { id, place, asked } => {
                 self.note_lookup(LookupResult::Found, asked, now);
@@ -344,7 +345,7 @@ impl Cluster {
         }
     }
 
-    fn located(&self, id: NodeId, place: &Place, asked: Option<Instant>, now: Now) {
+    fn located(&self, id: Name, place: &Place, asked: Option<Instant>, now: Now) {
         let member = self.members.lock().get(&place.owner).cloned();
         match member {
             Some(member) => self.locations.located(id, &member, place, asked, now.at),
@@ -353,12 +354,12 @@ impl Cluster {
         }
     }
 
-    fn missing(&self, id: NodeId, now: Now) {
+    fn missing(&self, id: Name, now: Now) {
         let dropped = self.locations.missing(id, now.at);
         self.counters.forwards.of(Forward::Unknown).add(dropped);
     }
 
-    fn is_here(&self, id: NodeId, now: Instant) {
+    fn is_here(&self, id: Name, now: Instant) {
         let dropped = self.locations.arrived(id, now);
         self.counters.forwards.of(Forward::Overtaken).add(dropped);
     }
@@ -374,7 +375,7 @@ impl Cluster {
 /// What the relay tells the cluster, and asks of it.
 impl Cluster {
     /// A node came, or is reached in another way than before.
-    pub fn arrived(&self, node: NodeId, here: Here) {
+    pub fn arrived(&self, node: Name, here: Here) {
         let now = self.now();
         let mut presence = self.presence.lock();
         presence.arrived(node, here, now);
@@ -384,7 +385,7 @@ impl Cluster {
     }
 
     /// A node is no longer here; whatever comes later has a higher number than `serial`.
-    pub fn departed(&self, node: NodeId, serial: u64) {
+    pub fn departed(&self, node: Name, serial: u64) {
         let now = self.now();
         let mut presence = self.presence.lock();
         presence.departed(node, serial, now);
@@ -392,7 +393,7 @@ impl Cluster {
     }
 
     /// The same of a node that has ended its session itself.
-    pub fn released(&self, node: NodeId, serial: u64) {
+    pub fn released(&self, node: Name, serial: u64) {
         let now = self.now();
         let mut presence = self.presence.lock();
         presence.released(node, serial, now);
@@ -424,12 +425,7 @@ impl Cluster {
 
     /// Whether a node is known to have a session at another relay than `except`. Asks nobody.
     #[must_use]
-    pub fn has_session_elsewhere(
-        &self,
-        node: NodeId,
-        except: Option<RelayId>,
-        now: Instant,
-    ) -> bool {
+    pub fn has_session_elsewhere(&self, node: Name, except: Option<RelayId>, now: Instant) -> bool {
         self.locations.known(node).is_some_and(|remote| {
             remote.standing == Standing::Session
                 && Some(remote.member.relay) != except
@@ -439,7 +435,7 @@ impl Cluster {
 
     /// Whether a node is known to be at another relay itself, and not behind a beacon.
     #[must_use]
-    pub fn is_known_elsewhere(&self, node: NodeId) -> bool {
+    pub fn is_known_elsewhere(&self, node: Name) -> bool {
         self.locations.known(node).is_some_and(|remote| remote.standing > Standing::Gateway)
     }
 
@@ -491,7 +487,7 @@ impl Cluster {
     }
 
     /// Has a node looked up, without waiting for whoever holds presence.
-    fn ask_for(&self, node: NodeId, now: Instant) {
+    fn ask_for(&self, node: Name, now: Instant) {
         let mut asks = self.asks.lock();
         if asks.len() < MAX_ASKS {
             asks.push(node);

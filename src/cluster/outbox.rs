@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Counters;
-use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
 use crate::wire::cluster::{Frame, MAX_BATCH, Run, add_packet, begin_packets, encode};
+use crate::wire::name::Name;
 
 /// Bytes that words may take: those of 30,000 moves at once.
 const WORDS_ROOM: usize = 4 << 20;
@@ -80,7 +80,7 @@ struct Lane {
     batches: VecDeque<Batch>,
     bytes: usize,
     /// The run whose packets end the last batch, and its position.
-    open: Option<(Run<NodeId>, usize)>,
+    open: Option<(Run<Name>, usize)>,
     closed: bool,
 }
 
@@ -127,7 +127,7 @@ impl Outbox {
     }
 
     /// Queues a word; false where it does not fit, or the link is gone.
-    pub(super) fn say(&self, frame: &Frame<'_, NodeId>, now: Instant) -> bool {
+    pub(super) fn say(&self, frame: &Frame<'_, Name>, now: Instant) -> bool {
         let mut lane = self.words.lock();
         if lane.closed || lane.bytes >= WORDS_ROOM {
             return false;
@@ -147,7 +147,7 @@ impl Outbox {
     /// leave at the next [`Self::wake`] at the latest.
     pub(super) fn push<'a>(
         &self,
-        run: &Run<NodeId>,
+        run: &Run<Name>,
         payloads: impl Iterator<Item = &'a [u8]>,
         now: Instant,
     ) {
@@ -276,8 +276,8 @@ mod tests {
     use super::*;
     use crate::metrics::Dropped;
 
-    fn node(number: u32) -> NodeId {
-        NodeId::new(number).unwrap()
+    fn node(number: u32) -> Name {
+        Name::from(crate::ids::NodeId::new(number).unwrap())
     }
 
     #[test]

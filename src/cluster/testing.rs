@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{Cluster, Local};
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
 use crate::wire::cluster::{Packets, Run};
+use crate::wire::name::Name;
 
 /// A relay that fails at the first batch of packets that it is to deliver, and counts the others.
 #[derive(Debug, Default)]
@@ -31,20 +32,20 @@ impl Local for FailsOnce {
     fn deliver(
         &self,
         _from: RelayId,
-        _packets: &[Packets<'_, NodeId>],
+        _packets: &[Packets<'_, Name>],
         _now: Instant,
-        _not_here: &mut dyn FnMut(&Run<NodeId>, u64),
+        _not_here: &mut dyn FnMut(&Run<Name>, u64),
     ) {
         assert_ne!(self.batches.fetch_add(1, Ordering::Relaxed), 0, "on purpose");
     }
 
-    fn superseded(&self, _node: NodeId, _serial: u64, _now: Instant) {}
+    fn superseded(&self, _node: Name, _serial: u64, _now: Instant) {}
 }
 
 /// A batch of one packet.
 pub(super) fn packet() -> Vec<u8> {
     let mut batch = Vec::new();
-    let node = |number| NodeId::new(number).expect("it is not 0");
+    let node = |number| Name::from(crate::ids::NodeId::new(number).expect("it is not 0"));
     let run = Run { dest: node(1), sender: node(2), epoch: 1 };
     let at = crate::wire::cluster::begin_packets(&run, &mut batch);
     crate::wire::cluster::add_packet(at, b"payload", &mut batch);

@@ -30,8 +30,8 @@ impl Setup {
     }
 }
 
-fn node(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
+fn node(number: u32) -> Name {
+    Name::from(crate::ids::NodeId::new(number).unwrap())
 }
 
 fn session(serial: u64) -> Here {
@@ -76,14 +76,14 @@ fn packets_that_waited_for_a_node_which_came_here_are_not_those_of_an_unknown_on
 async fn tell_clock(cluster: &Cluster, member: &Arc<Member>, ahead_ms: i64) {
     member.tell_clock(cluster.now().unix_ms, Instant::now());
     let batch = member.outbox.next_words().await.unwrap();
-    let readings = Frames::<NodeId>::new(&batch.bytes).filter_map(|frame| match frame {
+    let readings = Frames::<Name>::new(&batch.bytes).filter_map(|frame| match frame {
         Ok(Frame::Clock(reading)) => Some(reading),
         _ => None,
     });
     let echo_ms = readings.last().expect("our clock is told").shown_ms;
     let shown_ms = echo_ms.checked_add_signed(ahead_ms).unwrap();
     let mut answer = Vec::new();
-    encode(&Frame::<NodeId>::Clock(Reading { shown_ms, echo_ms, held_ms: 0 }), &mut answer);
+    encode(&Frame::<Name>::Clock(Reading { shown_ms, echo_ms, held_ms: 0 }), &mut answer);
     cluster.receive(member, &answer, Instant::now()).unwrap();
 }
 

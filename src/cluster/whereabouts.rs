@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::locations::{Remote, Way};
 use super::{Cluster, TICK};
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
 use crate::wire::cluster::Standing;
+use crate::wire::name::Name;
 
 /// Longest wait for the homes of a node to answer: several times what packets wait.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
@@ -31,19 +32,19 @@ pub struct Elsewhere {
 impl Cluster {
     /// The relays that are home to a node.
     #[must_use]
-    pub fn homes(&self, node: NodeId) -> Vec<RelayId> {
+    pub fn homes(&self, node: Name) -> Vec<RelayId> {
         self.presence.lock().homes(node)
     }
 
     /// The epoch under which this relay has a node; `None` where no home has granted one.
     #[must_use]
-    pub fn epoch(&self, node: NodeId) -> Option<u64> {
+    pub fn epoch(&self, node: Name) -> Option<u64> {
         self.presence.lock().epoch(node)
     }
 
     /// The other relay that has a node; its homes are asked where that is not known, which
     /// takes 1 s at most.
-    pub async fn find(self: &Arc<Self>, node: NodeId) -> Option<Elsewhere> {
+    pub async fn find(self: &Arc<Self>, node: Name) -> Option<Elsewhere> {
         let until = Instant::now() + ANSWER_TIME;
         let mut was_known = true;
         loop {

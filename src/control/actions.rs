@@ -22,10 +22,10 @@ use super::recorder::Recorded;
 use super::{Action, Health, Parts, Refused, Reject};
 use crate::cluster::Elsewhere;
 use crate::config::AuditPolicy;
-use crate::ids::NodeId;
 use crate::metrics::{Event, Labelled, What, Word as _, family};
 use crate::peers::End;
 use crate::relay::{NotNotified, Switch};
+use crate::wire::name::Name;
 use crate::words;
 
 /// Actions that are carried out at a time: a list of all peers takes memory and a core.
@@ -214,7 +214,7 @@ impl Actions {
                     return Err(Refused::NotHere(node));
                 }
                 self.note(Some(node), "kick");
-                json(&Kicked { node: node.number(), session, endpoint })
+                json(&Kicked { node, session, endpoint })
             }
             Action::Notify { node } => self.notify(node).await,
             Action::Switch { switch, on } => self.throw(switch, on),
@@ -252,8 +252,11 @@ impl Actions {
         json(&Thrown { switch: switch.word(), on, was_on })
     }
 
-    async fn notify(&self, node: NodeId) -> Result<String, Refused> {
-        match (self.parts.notify)(node) {
+    async fn notify(&self, node: Name) -> Result<String, Refused> {
+        let Some(notified) = node.node_id().map(|node| (self.parts.notify)(node)) else {
+            return Err(Refused::Failed(format!("{node} is no node: only nodes are notified")));
+        };
+        match notified {
             Ok(notified) => {
                 self.note(Some(node), "notify");
                 json(&answers::Notified::of(node, notified))
@@ -264,7 +267,7 @@ impl Actions {
     }
 
     /// Says of a node that is not here where it is, as far as that is known.
-    async fn elsewhere(&self, node: NodeId) -> Refused {
+    async fn elsewhere(&self, node: Name) -> Refused {
         let Parts { table, cluster, .. } = &self.parts;
         if let Some(beacon) = Peer::of(node, table, Instant::now()).beacon {
             return Refused::Failed(format!(
@@ -283,7 +286,7 @@ impl Actions {
         }
     }
 
-    fn note(&self, node: Option<NodeId>, reason: &'static str) {
+    fn note(&self, node: Option<Name>, reason: &'static str) {
         self.parts.traffic.events.note(Event { node, reason, ..Event::new(What::Action) });
     }
 

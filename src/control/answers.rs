@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::ids::NodeId;
 use crate::metrics::{Talker, Talkers, Traffic};
 use crate::peers::{EndpointLook, Look, Session, Table, TakeoverLook};
 use crate::relay;
+use crate::wire::name::Name;
 
 /// What is known of a node here.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Peer {
-    pub(super) node: u32,
+    pub(super) node: Name,
     /// Over what packets reach it: `wss`, `udp` or `beacon`; none where nothing does.
     pub(super) over: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ pub(super) struct Top {
 /// What a node sends or receives in a second, by estimate.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Rate {
-    pub(super) node: u32,
+    pub(super) node: Name,
     pub(super) packets: u64,
     pub(super) bytes: u64,
 }
@@ -104,7 +104,7 @@ pub(super) struct Rate {
 /// What a kick has done.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Kicked {
-    pub(super) node: u32,
+    pub(super) node: Name,
     /// Its session ends, with 1008 `kicked`.
     pub(super) session: bool,
     /// Its endpoint was forgotten.
@@ -122,7 +122,7 @@ pub(super) struct Thrown {
 /// How a node was notified.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Notified {
-    node: u32,
+    node: Name,
     /// `wss` or `udp`.
     over: &'static str,
     /// Its endpoint.
@@ -131,12 +131,12 @@ pub(super) struct Notified {
 }
 
 impl Notified {
-    pub(super) fn of(node: NodeId, notified: relay::Notified) -> Self {
+    pub(super) fn of(node: Name, notified: relay::Notified) -> Self {
         let (over, address) = match notified {
             relay::Notified::Session => ("wss", None),
             relay::Notified::Endpoint(address) => ("udp", Some(address.to_string())),
         };
-        Self { node: node.number(), over, address }
+        Self { node, over, address }
     }
 }
 
@@ -147,7 +147,7 @@ pub(super) fn seconds(time: Duration) -> f64 {
 
 impl Peer {
     /// What there is to say of a node; nothing but its id where it is not known.
-    pub(super) fn of(node: NodeId, table: &Table<NodeId>, now: Instant) -> Self {
+    pub(super) fn of(node: Name, table: &Table, now: Instant) -> Self {
         let look = table.look(node, now);
         let over = look.as_ref().and_then(|look| match look {
             Look { session: Some(_), .. } => Some("wss"),
@@ -158,7 +158,7 @@ impl Peer {
         let Look { session, ended, endpoint, beacon } =
             look.unwrap_or(Look { session: None, ended: None, endpoint: None, beacon: None });
         Self {
-            node: node.number(),
+            node,
             over,
             session: session.map(|session| SessionView::of(&session, now)),
             session_ended: ended.map(seconds),
@@ -182,7 +182,7 @@ impl From<TakeoverLook> for TakeoversView {
 }
 
 impl SessionView {
-    fn of(session: &Session<NodeId>, now: Instant) -> Self {
+    fn of(session: &Session, now: Instant) -> Self {
         let backlog = session.backlog(now);
         Self {
             age: seconds(now.saturating_duration_since(session.since)),
@@ -210,7 +210,7 @@ impl EndpointView {
 
 impl Peers {
     /// The first `limit` that are served here, by id.
-    pub(super) fn of(table: &Table<NodeId>, limit: usize, now: Instant) -> Self {
+    pub(super) fn of(table: &Table, limit: usize, now: Instant) -> Self {
         let mut nodes = table.served();
         nodes.sort_unstable();
         let total = nodes.len();
@@ -223,8 +223,7 @@ impl Top {
     pub(super) fn of(traffic: &Traffic, count: usize, now: Instant) -> Self {
         let Talkers { senders, receivers } = traffic.talkers(count, now);
         let rates = |talkers: Vec<Talker>| -> Vec<Rate> {
-            let rate =
-                |Talker { node, packets, bytes }| Rate { node: node.number(), packets, bytes };
+            let rate = |Talker { node, packets, bytes }| Rate { node, packets, bytes };
             talkers.into_iter().map(rate).collect()
         };
         Self { senders: rates(senders), receivers: rates(receivers) }

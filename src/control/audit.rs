@@ -359,7 +359,7 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         fs::create_dir(&path).unwrap();
         let audit = Audit::start(folder.path(), Arc::default()).unwrap();
-        let action = Action::Kick { node: NodeId::new(7).unwrap() };
+        let action = Action::Kick { node: NodeId::new(7).unwrap().into() };
         for _ in 0..2 {
             audit.write(&action, "uid 0", "ok").await.unwrap_err();
         }

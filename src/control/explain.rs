@@ -11,9 +11,9 @@ use super::reasons::why;
 use super::recorder::Recorded;
 use crate::cluster::Elsewhere;
 use crate::directory::Lookup;
-use crate::ids::NodeId;
 use crate::metrics::{Dropped, Word as _};
 use crate::net::local::Locality;
+use crate::wire::name::Name;
 
 /// Drops that are told, the latest first.
 const DROPS: usize = 50;
@@ -69,9 +69,9 @@ struct Remote {
 #[derive(Debug, Serialize)]
 struct Lost {
     #[serde(skip_serializing_if = "Option::is_none")]
-    sender: Option<u32>,
+    sender: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    dest: Option<u32>,
+    dest: Option<Name>,
     reason: &'static str,
     /// What that means.
     why: &'static str,
@@ -85,11 +85,15 @@ struct Lost {
 
 impl Explanation {
     /// Asks the directory and the cluster, which takes some seconds where they are slow.
-    pub(super) async fn of(node: NodeId, parts: &Parts) -> Self {
-        let key = match parts.directory.lookup(node).await {
-            Lookup::Key(_) => "known",
-            Lookup::Unknown => "unknown",
-            Lookup::Unavailable => "unavailable",
+    pub(super) async fn of(node: Name, parts: &Parts) -> Self {
+        let key = match node.node_id() {
+            Some(node) => match parts.directory.lookup(node).await {
+                Lookup::Key(_) => "known",
+                Lookup::Unknown => "unknown",
+                Lookup::Unavailable => "unavailable",
+            },
+            // The directory has the keys of nodes only.
+            None => "unknown",
         };
         let here = Peer::of(node, &parts.table, Instant::now());
         let cluster = match &parts.cluster {
@@ -178,8 +182,8 @@ impl From<Dropped> for Lost {
     fn from(dropped: Dropped) -> Self {
         let Dropped { reason, whose, packets, is_estimate, first, last } = dropped;
         Self {
-            sender: whose.sender.map(NodeId::number),
-            dest: whose.dest.map(NodeId::number),
+            sender: whose.sender,
+            dest: whose.dest,
             reason: reason.word(),
             why: why(reason),
             packets,

@@ -26,8 +26,8 @@ mod time;
 use serde::{Deserialize, Serialize};
 
 use crate::config::LogFilter;
-use crate::ids::NodeId;
 use crate::relay::Switch;
+use crate::wire::name::Name;
 use crate::words;
 
 pub use actions::Actions;
@@ -63,8 +63,7 @@ pub enum Action {
     /// What is known of a node here.
     Peer {
         /// The node.
-        #[serde(with = "node_number")]
-        node: NodeId,
+        node: Name,
     },
     /// Who sends and receives most.
     Top {
@@ -75,14 +74,12 @@ pub enum Action {
     /// Ends a node's session, and forgets its endpoint.
     Kick {
         /// The node.
-        #[serde(with = "node_number")]
-        node: NodeId,
+        node: Name,
     },
     /// Tells a node that a handshake waits for it at the registry.
     Notify {
         /// The node.
-        #[serde(with = "node_number")]
-        node: NodeId,
+        node: Name,
     },
     /// Serves one kind of traffic, or drops it, until the next start.
     Switch {
@@ -109,8 +106,7 @@ pub enum Action {
     /// Where a node is, how it is reached, and what became of its last packets.
     Explain {
         /// The node.
-        #[serde(with = "node_number")]
-        node: NodeId,
+        node: Name,
     },
     /// The last events of connections.
     Record {},
@@ -180,23 +176,6 @@ const fn default_talkers() -> usize {
     DEFAULT_TALKERS
 }
 
-/// A node id as its number.
-mod node_number {
-    use serde::de::{Deserialize as _, Deserializer, Error as _};
-    use serde::ser::Serializer;
-
-    use crate::ids::NodeId;
-
-    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
-    pub(super) fn serialize<S: Serializer>(node: &NodeId, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_u32(node.number())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<NodeId, D::Error> {
-        NodeId::new(u32::deserialize(from)?).ok_or_else(|| D::Error::custom("0 is no node id"))
-    }
-}
-
 /// A switch as its word.
 mod switch_word {
     use serde::de::{Deserialize as _, Deserializer, Error as _};
@@ -234,11 +213,12 @@ mod filter_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::NodeId;
 
     #[test]
     fn request_is_read_with_its_defaults() {
         let read = |text: &str| serde_json::from_str::<Action>(text).map_err(|e| e.to_string());
-        let node = NodeId::new(7).unwrap();
+        let node = NodeId::new(7).unwrap().into();
         for (text, action) in [
             (r#"{"action":"status"}"#, Action::Status {}),
             (r#"{"action":"peers"}"#, Action::Peers { limit: DEFAULT_PEERS }),

@@ -19,7 +19,7 @@ use crate::relay::{NotNotified, Notified, Switches};
 /// What actions look at and change.
 pub struct Parts {
     /// Who is reachable.
-    pub table: Arc<Table<NodeId>>,
+    pub table: Arc<Table>,
     /// Accounts, drops and events.
     pub traffic: Arc<Traffic>,
     /// Public keys.

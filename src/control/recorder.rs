@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::time::rfc3339;
 use crate::config::create_state_dir;
 use crate::metrics::{Event, Traffic, Word as _};
+use crate::wire::name::Name;
 
 /// Files that are kept: 8 of at most 1 MB.
 const FILES: usize = 8;
@@ -36,7 +37,7 @@ pub(super) struct Recorded {
     time: String,
     what: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<u32>,
+    node: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     relay: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,7 +53,7 @@ impl From<Event> for Recorded {
             number,
             time: rfc3339(at),
             what: what.word(),
-            node: node.map(|node| node.number()),
+            node,
             relay: relay.map(|relay| relay.to_string()),
             address: address.map(|address| address.to_string()),
             reason,
@@ -222,7 +223,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let traffic = Arc::<Traffic>::default();
         let address = Some("192.0.2.1:7".parse().unwrap());
-        let node = NodeId::new(7);
+        let node = NodeId::new(7).map(Into::into);
         let at = UNIX_EPOCH;
         traffic.events.note(Event { address, at, ..Event::new(What::Accepted) });
         traffic.events.note(Event { node, reason: "kicked", at, ..Event::new(What::Ended) });

@@ -1,6 +1,6 @@
 //! Why an action is not carried out.
 
-use crate::ids::NodeId;
+use crate::wire::name::Name;
 
 /// Why an action was not carried out.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -8,7 +8,7 @@ use crate::ids::NodeId;
 pub enum Refused {
     /// Nobody has the node here.
     #[error("node {0} is neither connected nor known here")]
-    NotHere(NodeId),
+    NotHere(Name),
     /// What was to be done has failed, for this reason.
     #[error("{0}")]
     Failed(String),

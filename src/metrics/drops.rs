@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::{Drop, sampling};
-use crate::ids::NodeId;
+use crate::wire::name::Name;
 
 /// Slots of one shard, 164 KB of them; there are none before the first drop.
 const SLOTS: usize = 4_096;
@@ -27,9 +27,9 @@ const MOST_WEIGHT: u32 = 4_096;
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Whose {
     /// Who sent it, or says so.
-    pub sender: Option<NodeId>,
+    pub sender: Option<Name>,
     /// Whom it is for.
-    pub dest: Option<NodeId>,
+    pub dest: Option<Name>,
 }
 
 impl Whose {
@@ -38,14 +38,14 @@ impl Whose {
 
     /// A packet of a sender for a destination.
     #[must_use]
-    pub const fn packet(sender: NodeId, dest: NodeId) -> Self {
-        Self { sender: Some(sender), dest: Some(dest) }
+    pub fn packet(sender: impl Into<Name>, dest: impl Into<Name>) -> Self {
+        Self { sender: Some(sender.into()), dest: Some(dest.into()) }
     }
 
     /// What a node said that was for the relay, or could not be read.
     #[must_use]
-    pub const fn sender(sender: NodeId) -> Self {
-        Self { sender: Some(sender), dest: None }
+    pub fn sender(sender: impl Into<Name>) -> Self {
+        Self { sender: Some(sender.into()), dest: None }
     }
 }
 
@@ -123,7 +123,7 @@ impl Drops {
     }
 
     /// Appends what was dropped of packets from or to a node.
-    pub(super) fn of(&self, node: NodeId, now: Instant, found: &mut Vec<Dropped>) {
+    pub(super) fn of(&self, node: Name, now: Instant, found: &mut Vec<Dropped>) {
         let memory = self.memory.lock();
         let Some(memory) = &*memory else { return };
         let age = |ms| memory.age(now).saturating_sub(Duration::from_millis(ms));
@@ -189,8 +189,8 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn node(number: u32) -> NodeId {
-        NodeId::new(number).unwrap()
+    fn node(number: u32) -> Name {
+        Name::from(crate::ids::NodeId::new(number).unwrap())
     }
 
     fn of(drops: &Drops, number: u32, now: Instant) -> Vec<Dropped> {

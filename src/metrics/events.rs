@@ -11,7 +11,8 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::Word;
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
+use crate::wire::name::Name;
 use crate::words;
 
 /// Events of connections that are kept.
@@ -65,7 +66,7 @@ pub struct Event {
     /// What.
     pub what: What,
     /// To which node, where that is known.
-    pub node: Option<NodeId>,
+    pub node: Option<Name>,
     /// To which relay of the cluster.
     pub relay: Option<RelayId>,
     /// Where the other side is: for the operator's own socket and files, for nobody else.
@@ -119,7 +120,7 @@ impl Events {
 
     /// The last `count` events of a node, the newest first.
     #[must_use]
-    pub fn of(&self, node: NodeId, count: usize) -> Vec<Event> {
+    pub fn of(&self, node: Name, count: usize) -> Vec<Event> {
         self.0.lock().newest_first(|event| event.node == Some(node)).take(count).collect()
     }
 
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     fn of_node(what: What, number: u32) -> Event {
-        Event { node: NodeId::new(number), ..Event::new(what) }
+        Event { node: crate::ids::NodeId::new(number).map(Name::from), ..Event::new(what) }
     }
 
     #[test]
@@ -170,7 +171,11 @@ mod tests {
         assert_eq!(all.len(), CONNECTIONS + 1);
         assert_eq!(all[0].what, What::Draining);
         assert!(all.is_sorted_by_key(|event| event.number));
-        assert_eq!(events.of(NodeId::new(1).unwrap(), 9), [], "the oldest are gone");
+        assert_eq!(
+            events.of(Name::from(crate::ids::NodeId::new(1).unwrap()), 9),
+            [],
+            "the oldest are gone"
+        );
     }
 
     #[test]
@@ -181,6 +186,9 @@ mod tests {
         }
         let recent: Vec<_> = events.recent(4).iter().map(|event| event.what).collect();
         assert_eq!(recent, [What::Ended, What::Joined, What::LoggedIn, What::Reloaded]);
-        assert_eq!(events.of(NodeId::new(7).unwrap(), 1)[0].what, What::Ended);
+        assert_eq!(
+            events.of(Name::from(crate::ids::NodeId::new(7).unwrap()), 1)[0].what,
+            What::Ended
+        );
     }
 }

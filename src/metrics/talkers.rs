@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::sampling;
-use crate::ids::NodeId;
+use crate::wire::name::Name;
 
 /// Of so many runs one is looked at.
 const RATE: u32 = 64;
@@ -26,7 +26,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Talker {
     /// The node.
-    pub node: NodeId,
+    pub node: Name,
     /// Packets a second.
     pub packets: u64,
     /// Bytes of payload a second.
@@ -62,7 +62,7 @@ struct Tables {
 
 #[derive(Clone, Copy, Debug)]
 struct Weight {
-    node: NodeId,
+    node: Name,
     packets: u64,
     bytes: u64,
 }
@@ -74,7 +74,7 @@ thread_local! {
 
 impl Sample {
     /// A run of so many packets and bytes goes its way.
-    pub(super) fn passed(&self, sender: NodeId, dest: NodeId, run: (u64, u64), now: Instant) {
+    pub(super) fn passed(&self, sender: Name, dest: Name, run: (u64, u64), now: Instant) {
         let gap = GAP.get();
         if gap > 0 {
             return GAP.set(gap - 1);
@@ -150,7 +150,7 @@ pub(super) fn heaviest<'a>(
 
 /// Rates of nodes, summed over threads.
 #[derive(Default)]
-struct Rates(HashMap<NodeId, (f64, f64)>);
+struct Rates(HashMap<Name, (f64, f64)>);
 
 impl Rates {
     #[allow(clippy::cast_precision_loss)] // an estimate
@@ -164,7 +164,7 @@ impl Rates {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // of an estimate
     fn heaviest(self, count: usize) -> Vec<Talker> {
-        let talker = |(node, (packets, bytes)): (NodeId, (f64, f64))| Talker {
+        let talker = |(node, (packets, bytes)): (Name, (f64, f64))| Talker {
             node,
             packets: packets.round() as u64,
             bytes: bytes.round() as u64,
@@ -180,8 +180,8 @@ impl Rates {
 mod tests {
     use super::*;
 
-    fn node(number: u32) -> NodeId {
-        NodeId::new(number).unwrap()
+    fn node(number: u32) -> Name {
+        Name::from(crate::ids::NodeId::new(number).unwrap())
     }
 
     fn talk(sample: &Sample, sender: u32, runs: u32, now: Instant) {

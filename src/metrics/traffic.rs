@@ -17,7 +17,7 @@ use super::histogram::bucket;
 use super::talkers::{self, Sample};
 use super::words::{Drop, EndpointEvent, Handled, Transport};
 use super::{Dropped, Events, Talkers, Whose, Word};
-use crate::ids::NodeId;
+use crate::wire::name::Name;
 
 /// Whether a packet is on its way from a peer, or made here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -139,7 +139,7 @@ impl Shard {
     }
 
     /// A run of so many packets and bytes goes its way, for the sample of talkers.
-    pub fn passed(&self, sender: NodeId, dest: NodeId, run: (u64, u64), now: Instant) {
+    pub fn passed(&self, sender: Name, dest: Name, run: (u64, u64), now: Instant) {
         self.sample.passed(sender, dest, run, now);
     }
 
@@ -272,7 +272,7 @@ impl Traffic {
     /// What was dropped lately of the packets from and to a node, the latest first: one entry
     /// for each pair and reason, whichever threads noted it.
     #[must_use]
-    pub fn drops_of(&self, node: NodeId, now: Instant) -> Vec<Dropped> {
+    pub fn drops_of(&self, node: Name, now: Instant) -> Vec<Dropped> {
         let mut noted = Vec::new();
         self.shards.iter().for_each(|shard| shard.drops.of(node, now, &mut noted));
         let mut found: HashMap<_, Dropped> = HashMap::with_capacity(noted.len());
@@ -474,7 +474,7 @@ mod tests {
     fn drops_that_several_threads_noted_are_one_entry() {
         let (traffic, start) = (Traffic::default(), Instant::now());
         let second = Duration::from_secs(1);
-        let [a, b] = [1, 2].map(|number| NodeId::new(number).unwrap());
+        let [a, b] = [1, 2].map(|number| Name::from(crate::ids::NodeId::new(number).unwrap()));
         let pair = Whose::packet(a, b);
         let [one, other, ..] = &*traffic.shards else { panic!("one shard") };
         one.dropped_of(pair, Drop::OutboxFull, 3, start);

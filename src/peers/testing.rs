@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Limits, Link, Overflow, Principal, Realm, Session};
+use super::{Limits, Link, Overflow, Principal, Session};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Transport;
 use crate::net::{Records, Stream};
@@ -120,9 +120,9 @@ pub fn link(stream: impl Stream) -> Link {
 /// # Panics
 /// 0 is no node.
 #[must_use]
-pub fn principal(number: u32) -> Principal<NodeId> {
+pub fn principal(number: u32) -> Principal {
     let name = NodeId::new(number).expect("not 0");
-    Principal { realm: Realm::Node, name, credential: KEY }
+    Principal { name: name.into(), credential: KEY }
 }
 
 /// A session of the node of this number, seen at 192.0.2.1:1, which is in no table yet.
@@ -130,7 +130,7 @@ pub fn principal(number: u32) -> Principal<NodeId> {
 /// # Panics
 /// 0 is no node.
 #[must_use]
-pub fn session(number: u32, generation: u64, link: Link) -> Arc<Session<NodeId>> {
+pub fn session(number: u32, generation: u64, link: Link) -> Arc<Session> {
     let observed = ([192, 0, 2, 1], 1).into();
     Arc::new(Session::new(principal(number), generation, observed, link, Instant::now()))
 }

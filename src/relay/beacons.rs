@@ -11,13 +11,14 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use super::Relay;
-use crate::ids::{BeaconId, NodeId};
+use crate::ids::BeaconId;
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
 use crate::net::udp::{Run, canonical};
 use crate::peers::Table;
 use crate::proto::gossip::{Gossip, Refused, Taken};
 use crate::proto::translators::Translators;
 use crate::wire::beacon::{MAX_SYNC_NODES, Sync, encode_sync};
+use crate::wire::name::Name;
 
 type Addresses = HashSet<SocketAddr, RandomState>;
 
@@ -94,7 +95,7 @@ impl Beacons {
         sync: &Sync<'_>,
         from: SocketAddr,
         is_admitted: impl FnOnce() -> bool,
-        table: &Table<NodeId>,
+        table: &Table,
         now: Instant,
         shard: &Shard,
     ) {
@@ -110,10 +111,10 @@ impl Beacons {
             Ok(Taken { evicted, gone, nodes }) => {
                 // Within the lock, or two Syncs of one source could be told out of order.
                 if let Some((evicted, nodes)) = &evicted {
-                    table.unlearn(nodes, *evicted);
+                    table.unlearn(nodes.iter().map(|node| (*node).into()), *evicted);
                 }
-                table.unlearn(&gone, from);
-                table.learn(nodes, from);
+                table.unlearn(gone.iter().map(|node| (*node).into()), from);
+                table.learn(nodes.iter().map(|node| (*node).into()), from);
                 if !self.sources.load().contains(&from) {
                     let mut sources = Addresses::clone(&self.sources.load());
                     if let Some((evicted, _)) = evicted {
@@ -129,7 +130,7 @@ impl Beacons {
     }
 
     /// Forgets the beacons that have been silent for too long.
-    pub(super) fn expire(&self, table: &Table<NodeId>, now: Instant) {
+    pub(super) fn expire(&self, table: &Table, now: Instant) {
         let mut gossip = self.gossip.lock();
         let expired = gossip.expire(now);
         if expired.is_empty() {
@@ -137,7 +138,7 @@ impl Beacons {
         }
         let mut sources = Addresses::clone(&self.sources.load());
         for (source, nodes) in &expired {
-            table.unlearn(nodes, *source);
+            table.unlearn(nodes.iter().map(|node| (*node).into()), *source);
             sources.remove(source);
         }
         self.sources.store(sources.into());
@@ -152,7 +153,7 @@ impl Relay {
         if beacons.is_empty() {
             return;
         }
-        let nodes = self.table.served();
+        let nodes: Vec<_> = self.table.served().iter().filter_map(Name::node_id).collect();
         let mut packet = Vec::new();
         let published = encode_sync(self.beacon_id(), &nodes, &mut packet);
         let truncated = published < nodes.len();

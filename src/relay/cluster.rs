@@ -11,26 +11,29 @@ use crate::ids::{NodeId, RelayId};
 use crate::metrics::{Drop, Transport, Whose};
 use crate::peers::Source;
 use crate::wire::cluster::{Packets, Run};
+use crate::wire::name::Name;
 
 impl Relay {
     /// Whether a node has a session at another relay, as far as that is known.
     #[must_use]
     pub fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.has_session_elsewhere(node, None, now))
+        self.cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.has_session_elsewhere(node.into(), None, now))
     }
 
     /// Whether a flow's destination, which a beacon serves, is at another relay as well.
     pub(super) fn is_known_elsewhere(&self, flow: &Flow) -> bool {
         let cluster = self.cluster.as_ref().filter(|_| flow.transport != Transport::Cluster);
-        cluster.is_some_and(|cluster| cluster.is_known_elsewhere(flow.dest))
+        cluster.is_some_and(|cluster| cluster.is_known_elsewhere(flow.dest.into()))
     }
 
     /// Whether a packet in this sender's name may come from that relay: not if the sender
     /// has proved to be here, or is known to have proved it elsewhere.
     fn may_speak_for(&self, relay: RelayId, sender: NodeId, now: Instant) -> bool {
         let elsewhere =
-            |cluster: &Arc<Cluster>| cluster.has_session_elsewhere(sender, Some(relay), now);
-        !self.table.has_session(sender) && !self.cluster.as_ref().is_some_and(elsewhere)
+            |cluster: &Arc<Cluster>| cluster.has_session_elsewhere(sender.into(), Some(relay), now);
+        !self.table.has_session(sender.into()) && !self.cluster.as_ref().is_some_and(elsewhere)
     }
 }
 
@@ -38,9 +41,9 @@ impl Local for Relay {
     fn deliver(
         &self,
         from: RelayId,
-        packets: &[Packets<'_, NodeId>],
+        packets: &[Packets<'_, Name>],
         now: Instant,
-        not_here: &mut dyn FnMut(&Run<NodeId>, u64),
+        not_here: &mut dyn FnMut(&Run<Name>, u64),
     ) {
         let shard = self.traffic.shard();
         // Before the look into the table: whatever comes later has a higher number.
@@ -55,6 +58,11 @@ impl Local for Relay {
                 let positions = next..next + run.count();
                 next = positions.end;
                 let Run { dest, sender, .. } = run.run;
+                let (Some(dest), Some(sender)) = (dest.node_id(), sender.node_id()) else {
+                    let whose = Whose::packet(sender, dest);
+                    shard.dropped_of(whose, Drop::NotForRelay, run.count() as u64, now);
+                    continue;
+                };
                 if !self.may_speak_for(from, sender, now) {
                     let (whose, count) = (Whose::packet(sender, dest), run.count() as u64);
                     shard.dropped_of(whose, Drop::SenderElsewhere, count, now);
@@ -62,7 +70,7 @@ impl Local for Relay {
                 }
                 let flow = Flow {
                     transport: Transport::Cluster,
-                    source: Source::Node(sender),
+                    source: Source::Remote(sender.into()),
                     sender,
                     dest,
                     packets: positions,
@@ -88,7 +96,7 @@ impl Local for Relay {
         });
     }
 
-    fn superseded(&self, node: NodeId, serial: u64, now: Instant) {
+    fn superseded(&self, node: Name, serial: u64, now: Instant) {
         if self.table.supersede(node, serial, now).is_some() {
             tracing::debug!(%node, "a session gives way to a newer one at another relay");
         }

@@ -27,7 +27,7 @@ impl Relay {
         out: &mut Departures,
     ) {
         let &Batch { rules, now, shard, .. } = batch;
-        let whose = Whose { sender: discover.node, dest: None };
+        let whose = Whose { sender: discover.node.map(Into::into), dest: None };
         let refused = if !self.switches.is_on(Switch::Discover) {
             Some(Drop::DiscoverOff)
         } else if !buckets.admits_question(datagram.from.ip(), rules, now) {
@@ -40,7 +40,7 @@ impl Relay {
             // name of an address would have all nodes behind that address forgotten, and so
             // would an operator.
             if let Some(node) = discover.node {
-                let _seen = self.table.sender(node, datagram.from, now);
+                let _seen = self.table.sender(node.into(), datagram.from, now);
             }
             return shard.dropped_of(whose, reason, 1, now);
         }
@@ -95,7 +95,7 @@ impl Relay {
         }
         let in_directory = || self.directory.known(node).is_some();
         let claimed =
-            self.table.claim(node, datagram.from, datagram.to, extended, in_directory, now);
+            self.table.claim(node.into(), datagram.from, datagram.to, extended, in_directory, now);
         if claimed.evicted {
             shard.endpoint(EndpointEvent::Evicted, 1);
         }
@@ -155,11 +155,11 @@ impl Relay {
         match self.directory.known(node).or(shown) {
             Some(known) if known == key => {
                 if shown.is_none() {
-                    self.table.keep_key(node, key);
+                    self.table.keep_key(node.into(), key);
                 }
             }
             None if VerifyingKey::from_bytes(&key.0).is_ok_and(|key| !key.is_weak()) => {
-                self.table.keep_key(node, key);
+                self.table.keep_key(node.into(), key);
             }
             Some(_) | None => shard.endpoint(EndpointEvent::KeyIgnored, 1),
         }

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
 use crate::directory::Directory;
-use crate::ids::{BeaconId, NodeId};
+use crate::ids::BeaconId;
 use crate::metrics::{Drop, Traffic};
 use crate::net::local::LocalAddresses;
 use crate::net::udp::Datagrams;
@@ -43,7 +43,7 @@ pub use punch::{GrantQueue, PunchRules};
 pub use switches::{NoSwitch, Switch, Switches};
 
 /// A node's session here.
-pub type Session = crate::peers::Session<NodeId>;
+pub type Session = crate::peers::Session;
 
 /// Quiet endpoints that have a bucket at a time: those that a flood can keep busy.
 const QUIET_PLACES: usize = 4_096;
@@ -73,7 +73,7 @@ pub struct Rules {
 
 /// The router with all that it needs.
 pub struct Relay {
-    table: Arc<Table<NodeId>>,
+    table: Arc<Table>,
     traffic: Arc<Traffic>,
     directory: Directory,
     sockets: Vec<Arc<dyn Datagrams>>,
@@ -99,7 +99,7 @@ impl Relay {
     /// is handed to it as a [`DatagramSink`](crate::udp::DatagramSink).
     #[must_use]
     pub fn new(
-        table: Arc<Table<NodeId>>,
+        table: Arc<Table>,
         traffic: Arc<Traffic>,
         directory: Directory,
         sockets: Vec<Arc<dyn Datagrams>>,

@@ -77,7 +77,7 @@ impl Relay {
     pub fn notify(&self, node: NodeId, now: Instant) -> Result<Notified, NotNotified> {
         let mut packet = Vec::with_capacity(2);
         encode_notify(NOTIFY_POLL, &mut packet);
-        if let Some(session) = self.table.session(node) {
+        if let Some(session) = self.table.session(node.into()) {
             self.notices.take(node, now)?;
             let record = Record { head: &packet, body: &[] };
             let arrival = Arrival::ours(now);
@@ -85,7 +85,7 @@ impl Relay {
             session.flush(now);
             return Ok(Notified::Session);
         }
-        let endpoint = self.table.endpoint(node, now).ok_or(NotNotified::NotHere)?;
+        let endpoint = self.table.endpoint(node.into(), now).ok_or(NotNotified::NotHere)?;
         if endpoint.quiet && !self.may_disturb(endpoint.address, now) {
             return Err(NotNotified::Quiet);
         }

@@ -125,7 +125,7 @@ impl Relay {
         }
         if self.switches.is_on(Switch::Discover) {
             self.claim(request.requester, datagram, false, batch)?;
-        } else if !self.table.sender(request.requester, datagram.from, now).is_endpoint {
+        } else if !self.table.sender(request.requester.into(), datagram.from, now).is_endpoint {
             // A punch would make or move the endpoint, as a Discover does.
             return Err(Drop::DiscoverOff);
         }
@@ -156,7 +156,8 @@ impl Relay {
     }
 
     fn sides(&self, requester: NodeId, target: NodeId, now: Instant) -> Result<Sides, Drop> {
-        let find = |node| self.table.endpoint(node, now).ok_or(Drop::PunchUnknownTarget);
+        let find =
+            |node: NodeId| self.table.endpoint(node.into(), now).ok_or(Drop::PunchUnknownTarget);
         Ok(Sides { requester: find(requester)?, target: find(target)? })
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Flow {
 
 impl Flow {
     /// Whose its packets are.
-    pub(super) const fn whose(&self) -> Whose {
+    pub(super) fn whose(&self) -> Whose {
         Whose::packet(self.sender, self.dest)
     }
 }
@@ -111,8 +111,8 @@ impl Relay {
         };
         let count = flow.packets.len() as u64;
         let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
-        shard.passed(flow.sender, flow.dest, (count, bytes), now);
-        match self.table.route(flow.dest, from, now) {
+        shard.passed(flow.sender.into(), flow.dest.into(), (count, bytes), now);
+        match self.table.route(flow.dest.into(), from, now) {
             // What is hidden reaches nobody but itself, and nobody reaches it.
             Destination::Session(session) if session.is_hidden != flow.is_hidden => Routed::Nowhere,
             Destination::Session(session) => {
@@ -197,8 +197,12 @@ fn forward<'a>(
     out: &mut Departures,
     now: Instant,
 ) {
-    let Flow { sender, dest, transport, .. } = *flow;
-    let outward = Outward { sender, dest, transport, count: flow.packets.len() as u64 };
+    let outward = Outward {
+        sender: flow.sender.into(),
+        dest: flow.dest.into(),
+        transport: flow.transport,
+        count: flow.packets.len() as u64,
+    };
     if let Some(member) = cluster.forward(&outward, flow.packets.clone().map(payload), now) {
         out.wake_later(member);
     }

@@ -154,7 +154,7 @@ impl Relay {
     ) {
         let &Batch { received, rules, now, shard, .. } = batch;
         let count = flow.packets.len() as u64;
-        let sender = self.table.sender(flow.sender, address, now);
+        let sender = self.table.sender(flow.sender.into(), address, now);
         if sender.has_session || self.has_session_elsewhere(flow.sender, now) {
             return shard.dropped_of(flow.whose(), Drop::SenderIsWss, count, now);
         }

@@ -13,6 +13,7 @@ use crate::peers::{self, Arrival, Record};
 use crate::proto::limit::{Source, SourceRates};
 use crate::wire::Frames;
 use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER};
+use crate::wire::name::Name;
 
 impl Relay {
     /// Routes the packets that one read brought. Waits for nobody.
@@ -27,6 +28,7 @@ impl Relay {
         }
         let rules = self.rules.load();
         let rates = &rules.source;
+        let node = node_of(session);
         let socket = self.socket_of(session.generation());
         Departures::of_batch(
             socket,
@@ -41,7 +43,7 @@ impl Relay {
                 for (index, packet) in frames.iter().enumerate() {
                     let dest = match beacon::decode(packet) {
                         Ok(Packet::Relay(relay)) => {
-                            admit(rates, session, &relay, packet.len(), &mut inbound, now)
+                            admit(rates, node, &relay, packet.len(), &mut inbound, now)
                                 .map_err(|reason| (reason, Some(relay.dest)))
                         }
                         Ok(Packet::Discover(discover)) => {
@@ -66,6 +68,7 @@ impl Relay {
                         }
                         Err((reason, dest)) => {
                             // In the name of who it proved to be, whatever the packet says.
+                            let dest = dest.map(Name::from);
                             let whose = Whose { sender: Some(session.id()), dest };
                             shard.dropped_of(whose, reason, 1, now);
                             continue;
@@ -79,7 +82,7 @@ impl Relay {
                             let next = Flow {
                                 transport: session.transport(),
                                 source: peers::Source::Session(session.generation()),
-                                sender: session.id(),
+                                sender: node,
                                 dest,
                                 packets: index..index + 1,
                                 header: RELAY_HEADER,
@@ -108,7 +111,7 @@ impl Relay {
         now: Instant,
         shard: &Shard,
     ) {
-        if discover.node.is_some_and(|node| node != session.id()) {
+        if discover.node.is_some_and(|node| node != node_of(session)) {
             let whose = Whose::sender(session.id());
             return shard.dropped_of(whose, Drop::DiscoverForOther, 1, now);
         }
@@ -130,15 +133,20 @@ impl Relay {
     }
 }
 
+/// The node that a session is.
+fn node_of(session: &Session) -> NodeId {
+    session.id().node_id().expect("whose packets these are is a node")
+}
+
 fn admit(
     rates: &SourceRates,
-    session: &Session,
+    node: NodeId,
     relay: &beacon::Relay<'_>,
     bytes: usize,
     inbound: &mut Source,
     now: Instant,
 ) -> Result<NodeId, Drop> {
-    if relay.sender != session.id() {
+    if relay.sender != node {
         return Err(Drop::SenderMismatch);
     }
     inbound.take(rates, bytes, now).map_err(limit_reason)?;

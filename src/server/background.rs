@@ -13,7 +13,6 @@ use super::tasks::Tasks;
 use super::{own_addresses, withdrawals};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::ids::NodeId;
 use crate::peers::Table;
 use crate::proto::endpoint::SWEEP_INTERVAL;
 use crate::proto::gossip::SYNC_INTERVAL;
@@ -27,7 +26,7 @@ pub(super) fn start(
     stopping: &CancellationToken,
     config: watch::Receiver<Arc<Config>>,
     relay: &Arc<Relay>,
-    table: &Arc<Table<NodeId>>,
+    table: &Arc<Table>,
     directory: &Directory,
     grants: GrantQueue,
 ) {

@@ -14,7 +14,7 @@ use super::bind::BindError;
 use super::settings;
 use crate::cluster::{Cluster, load_or_create, mesh, nats};
 use crate::config::{self, ClusterFabric, Config, HostPort};
-use crate::ids::{NodeId, PublicKey};
+use crate::ids::PublicKey;
 use crate::metrics::Traffic;
 use crate::peers::{self, Kind, Table};
 use crate::proto::presence::Here;
@@ -107,7 +107,7 @@ impl Part {
     }
 
     /// Tells the others that nobody is here any more, and ends the links.
-    pub(super) async fn leave(mut self, table: &Table<NodeId>) {
+    pub(super) async fn leave(mut self, table: &Table) {
         withdraw(table, &self.cluster);
         self.cluster.settled(LEAVE_TIME / 2).await;
         self.leaving.cancel();
@@ -117,7 +117,7 @@ impl Part {
 }
 
 /// Tells the cluster whose way here has changed, for ever.
-pub(super) async fn tell(table: Arc<Table<NodeId>>, cluster: Arc<Cluster>) {
+pub(super) async fn tell(table: Arc<Table>, cluster: Arc<Cluster>) {
     loop {
         let changed = table.next_changes().await;
         // Before the looks into the table: whatever comes later has a higher number.
@@ -133,7 +133,7 @@ pub(super) async fn tell(table: Arc<Table<NodeId>>, cluster: Arc<Cluster>) {
 }
 
 /// Tells the cluster that nobody is here any more.
-fn withdraw(table: &Table<NodeId>, cluster: &Cluster) {
+fn withdraw(table: &Table, cluster: &Cluster) {
     let nodes = table.served();
     let serial = table.generation();
     nodes.into_iter().for_each(|node| cluster.departed(node, serial));

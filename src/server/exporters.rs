@@ -12,7 +12,6 @@ use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
 use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::doors::pilot::Pilot;
-use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Drop, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
@@ -26,7 +25,7 @@ const CPU_TIME: &str = "process_cpu_seconds_total";
 
 pub(super) struct Parts<'a> {
     pub(super) traffic: &'a Arc<Traffic>,
-    pub(super) table: &'a Arc<Table<NodeId>>,
+    pub(super) table: &'a Arc<Table>,
     pub(super) relay: &'a Arc<Relay>,
     pub(super) directory: &'a Directory,
     pub(super) sessions: &'a session::Server,
@@ -120,7 +119,7 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
 
 pub(super) fn status(
     traffic: &Arc<Traffic>,
-    table: &Arc<Table<NodeId>>,
+    table: &Arc<Table>,
     relay: &Arc<Relay>,
     cluster: Option<&Arc<Cluster>>,
 ) -> Box<dyn Fn() -> Status + Send + Sync> {
@@ -148,7 +147,7 @@ pub(super) fn status(
 }
 
 pub(super) fn tables(
-    table: &Arc<Table<NodeId>>,
+    table: &Arc<Table>,
     traffic: &Arc<Traffic>,
 ) -> Box<dyn Fn() -> Tables + Send + Sync> {
     let (slow_readers, traffic) = (SlowReaders::of(Arc::clone(table)), Arc::clone(traffic));
@@ -164,7 +163,7 @@ fn top_talkers(traffic: &Traffic) -> Vec<Talker> {
     let sides = [("sends", senders), ("receives", receivers)];
     let row = |does| {
         move |talker: metrics::Talker| Talker {
-            node: talker.node.number(),
+            node: talker.node,
             does,
             packets_per_second: talker.packets,
             bytes_per_second: talker.bytes,
@@ -184,7 +183,7 @@ fn shown(event: metrics::Event) -> admin::Event {
     admin::Event {
         at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
         what: event.what.word(),
-        node: event.node.map(NodeId::number),
+        node: event.node,
         relay: event.relay.map(|relay| relay.to_string()),
         reason: event.reason,
     }

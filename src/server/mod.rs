@@ -103,7 +103,7 @@ pub struct Server {
     udp_address: SocketAddr,
     admin_address: SocketAddr,
     threads: Option<udp::Threads>,
-    table: Arc<Table<NodeId>>,
+    table: Arc<Table>,
     directory: Directory,
     cluster: Option<Part>,
     phase: watch::Sender<Phase>,
@@ -195,7 +195,7 @@ impl Server {
         let receiving = sockets.clone();
 
         let traffic = Arc::<Traffic>::default();
-        let table = Table::<NodeId>::new(config.max_peers, config.max_nodes);
+        let table = Table::new(config.max_peers, config.max_nodes);
         let table = Arc::new(table.with_translators(config.translators.clone()));
         let joining = match &config.cluster {
             Some(cluster) => {

@@ -22,7 +22,6 @@ use super::{Host, SetLogFilter, settings};
 use crate::config::{self, Config, Difference, Loaded, LogFilter, Source};
 use crate::directory::{self, Directory, Reload};
 use crate::doors::pilot::Pilot;
-use crate::ids::NodeId;
 use crate::metrics::{Event, Gauge, Labelled, Traffic, What, Word as _, family};
 use crate::peers::Table;
 use crate::proto::watch::{POLL, Stamp, Watch};
@@ -89,7 +88,7 @@ pub(super) struct Parts {
     /// Whether the listener of `wss_bind` is there whatever the configuration says.
     pub(super) has_wss_socket: bool,
     pub(super) relay: Arc<Relay>,
-    pub(super) table: Arc<Table<NodeId>>,
+    pub(super) table: Arc<Table>,
     pub(super) directory: Directory,
     pub(super) udp_address: SocketAddr,
     pub(super) traffic: Arc<Traffic>,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::readiness::Vitals;
-use crate::ids::NodeId;
 use crate::net::notify::ServiceManager;
 use crate::peers::Table;
 
@@ -20,7 +19,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 pub(super) struct Service {
     manager: Option<ServiceManager>,
     vitals: Arc<Vitals>,
-    table: Arc<Table<NodeId>>,
+    table: Arc<Table>,
 }
 
 impl std::fmt::Debug for Service {
@@ -33,7 +32,7 @@ impl Service {
     pub(super) const fn new(
         manager: Option<ServiceManager>,
         vitals: Arc<Vitals>,
-        table: Arc<Table<NodeId>>,
+        table: Arc<Table>,
     ) -> Self {
         Self { manager, vitals, table }
     }

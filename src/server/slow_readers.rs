@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::admin::{MOST_ROWS, SlowReader};
-use crate::ids::NodeId;
 use crate::peers::Table;
 
 /// How long an answer is given again: with 50,000 sessions a look at all takes a few
@@ -15,12 +14,12 @@ const FRESH: Duration = Duration::from_secs(3);
 
 /// The last answer, and where the next comes from.
 pub(super) struct SlowReaders {
-    table: Arc<Table<NodeId>>,
+    table: Arc<Table>,
     last: Mutex<Option<(Instant, Vec<SlowReader>)>>,
 }
 
 impl SlowReaders {
-    pub(super) const fn of(table: Arc<Table<NodeId>>) -> Self {
+    pub(super) const fn of(table: Arc<Table>) -> Self {
         Self { table, last: Mutex::new(None) }
     }
 
@@ -40,7 +39,7 @@ impl SlowReaders {
     }
 }
 
-fn find(table: &Table<NodeId>, now: Instant) -> Vec<SlowReader> {
+fn find(table: &Table, now: Instant) -> Vec<SlowReader> {
     let mut slowest: Vec<SlowReader> = Vec::with_capacity(MOST_ROWS + 1);
     for session in table.sessions() {
         let backlog = session.backlog(now);
@@ -49,7 +48,7 @@ fn find(table: &Table<NodeId>, now: Instant) -> Vec<SlowReader> {
             continue;
         }
         let reader = SlowReader {
-            node: session.id().number(),
+            node: session.id(),
             waiting_bytes: backlog.bytes,
             waiting_seconds: backlog.age.as_secs_f64(),
             connected_seconds: now.saturating_duration_since(session.since).as_secs(),

@@ -15,11 +15,12 @@ use super::driver::Driver;
 use super::gate::Place;
 use super::turn::Turn;
 use super::upgrade::{Front, Upgraded};
-use super::{Door, EndReason, Outcome, PeerId, Refusal, Session, Site, Welcome};
+use super::{Door, EndReason, Outcome, Refusal, Session, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
 use crate::peers::{End, Limits, Link, Refused, Registration};
+use crate::wire::name::Name;
 use crate::wire::websocket::Decoder;
 
 /// Wait after a connection could not be accepted, for want of descriptors most often.
@@ -84,13 +85,13 @@ pub(super) async fn accept(
 }
 
 /// A session that is in the table.
-type Admitted = (Arc<Session>, Registration<PeerId>);
+type Admitted = (Arc<Session>, Registration);
 
 /// A connection that has logged in.
 struct LoggedIn {
     door: Arc<dyn Door>,
     session: Arc<Session>,
-    registration: Registration<PeerId>,
+    registration: Registration,
     decoder: Decoder,
     early: Vec<u8>,
 }
@@ -311,7 +312,7 @@ impl Attempt<'_> {
     pub(super) fn note(
         self,
         what: What,
-        node: Option<PeerId>,
+        node: Option<Name>,
         address: SocketAddr,
         reason: &'static str,
     ) {
@@ -322,7 +323,7 @@ impl Attempt<'_> {
 }
 
 impl Site {
-    fn note(&self, what: What, node: Option<PeerId>, address: SocketAddr, reason: &'static str) {
+    fn note(&self, what: What, node: Option<Name>, address: SocketAddr, reason: &'static str) {
         let event = Event { node, address: Some(address), reason, ..Event::new(what) };
         self.shared.traffic.events.note(event);
     }

@@ -8,9 +8,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::info;
 
 use super::connection::Attempt;
-use super::{Conversation, Door, Outcome, PeerId, Refusal, Session, Settings, Welcome};
+use super::{Conversation, Door, Outcome, Refusal, Session, Settings, Welcome};
 use crate::metrics::What;
 use crate::peers::{Delay, NotDelayed};
+use crate::wire::name::Name;
 
 /// How often a login that waits looks whether a session still serves its peer.
 const LOOK: Duration = Duration::from_millis(100);
@@ -61,8 +62,8 @@ impl Attempt<'_> {
         self,
         door: &dyn Door,
         conversation: &mut Conversation<'_>,
-        node: PeerId,
-        delay: &Delay<PeerId>,
+        node: Name,
+        delay: &Delay,
     ) -> Result<(), Refusal> {
         let outcome = tokio::select! {
             () = sleep_until(delay.due.into()) => return Ok(()),
@@ -77,13 +78,13 @@ impl Attempt<'_> {
     }
 
     /// Whether a session serves the peer that a login could take over from.
-    fn is_served(self, door: &dyn Door, node: PeerId, now: Instant) -> bool {
+    fn is_served(self, door: &dyn Door, node: Name, now: Instant) -> bool {
         let here = self.site.shared.table.session(node).is_some_and(|session| session.is_open());
         here || door.has_session_elsewhere(node, now)
     }
 
     /// Waits until no session serves the peer: then nothing is taken over.
-    async fn unserved(self, door: &dyn Door, node: PeerId) {
+    async fn unserved(self, door: &dyn Door, node: Name) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -4,11 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{
-    Close, Conversation, Kind, Messages, Outcome, PeerId, Refusal, Session, farewell, refusal,
-};
+use super::{Close, Conversation, Kind, Messages, Outcome, Refusal, Session, farewell, refusal};
 use crate::peers::{End, Overflow, Principal, Takeover};
 use crate::wire::Framing;
+use crate::wire::name::Name;
 use crate::wire::websocket::Violation;
 
 /// What a door answers later, on the connection's own task.
@@ -71,7 +70,7 @@ pub trait Door: Send + Sync + 'static {
 
     /// Whether the peer is known to have a session at another relay, from which a login here
     /// would take over.
-    fn has_session_elsewhere(&self, _id: PeerId, _now: Instant) -> bool {
+    fn has_session_elsewhere(&self, _id: Name, _now: Instant) -> bool {
         false
     }
 
@@ -95,7 +94,7 @@ pub trait Door: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Welcome {
     /// Who the peer has proved to be.
-    pub principal: Principal<PeerId>,
+    pub principal: Principal,
     /// What happens to an older session of the same peer.
     pub takeover: Takeover,
     /// How records are laid out.

@@ -1,7 +1,8 @@
 //! What clients that are sent away and peers whose session ends are told.
 
-use super::{Outcome, PeerId};
+use super::Outcome;
 use crate::peers::End;
+use crate::wire::name::Name;
 use crate::wire::websocket::{CloseCode, Violation};
 
 /// A close code and its reason.
@@ -31,7 +32,7 @@ pub struct Refusal {
     /// What the client is told.
     pub close: Option<Close>,
     /// Who it said to be.
-    pub id: Option<PeerId>,
+    pub id: Option<Name>,
 }
 
 impl Refusal {
@@ -55,7 +56,7 @@ impl Refusal {
 
     /// The same, of a client that said to be this one.
     #[must_use]
-    pub const fn of(self, id: PeerId) -> Self {
+    pub const fn of(self, id: Name) -> Self {
         Self { id: Some(id), ..self }
     }
 }

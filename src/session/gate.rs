@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Counters, Outcome, PeerId, Settings};
+use super::{Counters, Outcome, Settings};
 use crate::peers::Table;
 use crate::proto::crowd::Crowd;
 use crate::proto::limit::{Bucket, Places, Rate};
@@ -29,7 +29,7 @@ const MOST_STAY_AWAY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Gate {
     clients: Mutex<Places<Bucket>>,
-    table: Arc<Table<PeerId>>,
+    table: Arc<Table>,
     counters: Arc<Counters>,
     /// Seconds that who comes during a drain is told to stay away for; 0 before one.
     stay_away: AtomicU32,
@@ -47,7 +47,7 @@ struct Waiting {
 }
 
 impl Gate {
-    pub(super) fn new(table: Arc<Table<PeerId>>, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(table: Arc<Table>, counters: Arc<Counters>) -> Self {
         Self {
             clients: Mutex::new(Places::new(CLIENTS)),
             table,

@@ -30,11 +30,11 @@ use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::ids::NodeId;
 use crate::metrics::{Gauge, Traffic, Transport, family};
 use crate::net::entrance::{self, Entrance};
 use crate::net::listener::Listener;
 use crate::peers::{Arrival, End, Record, Table};
+use crate::wire::name::Name;
 
 pub use client::Client;
 pub use conversation::Conversation;
@@ -45,11 +45,8 @@ pub use gate::Gate;
 pub use message::{Kind, Messages};
 pub use settings::{Origins, Settings, Timing};
 
-/// Who a peer is.
-pub type PeerId = NodeId;
-
 /// A peer's session.
-pub type Session = crate::peers::Session<PeerId>;
+pub type Session = crate::peers::Session;
 
 /// Longest message after a login that any door may take, in bytes: that of the largest read
 /// buffer of a thread.
@@ -64,7 +61,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 
 /// What all listeners share.
 struct Shared {
-    table: Arc<Table<PeerId>>,
+    table: Arc<Table>,
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
     gate: Arc<Gate>,
@@ -157,7 +154,7 @@ impl Server {
     /// Limits and counters are those of all listeners together. Must be called within a Tokio
     /// runtime.
     #[must_use]
-    pub fn serve(specs: Vec<Spec>, table: Arc<Table<PeerId>>, traffic: Arc<Traffic>) -> Self {
+    pub fn serve(specs: Vec<Spec>, table: Arc<Table>, traffic: Arc<Traffic>) -> Self {
         let counters = Arc::<Counters>::default();
         let shared = Arc::new(Shared {
             gate: Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters))),
@@ -247,8 +244,8 @@ impl Server {
 
     /// Sends a frame to a node; false where it is not connected here, so that the caller
     /// falls back to another way. A frame that does not fit its outbox is dropped and counted.
-    pub fn write_frame(&self, node: PeerId, frame: &[u8]) -> bool {
-        let Some(session) = self.shared.table.session(node) else { return false };
+    pub fn write_frame(&self, peer: impl Into<Name>, frame: &[u8]) -> bool {
+        let Some(session) = self.shared.table.session(peer.into()) else { return false };
         let at = Instant::now();
         let record = Record { head: &[], body: frame };
         let arrival = Arrival::ours(at);
@@ -259,8 +256,8 @@ impl Server {
 
     /// Whether a node is connected here.
     #[must_use]
-    pub fn is_connected(&self, node: PeerId) -> bool {
-        self.shared.table.has_session(node)
+    pub fn is_connected(&self, peer: impl Into<Name>) -> bool {
+        self.shared.table.has_session(peer.into())
     }
 
     /// How many nodes are connected here.

@@ -10,8 +10,8 @@ use super::{Exit, output};
 use crate::config::{Flags, Layers, LogFilter, Surroundings};
 use crate::control::client::{AskError, PATIENCE, ask};
 use crate::control::{Action, DEFAULT_PEERS, DEFAULT_TALKERS};
-use crate::ids::NodeId;
 use crate::relay::Switch;
+use crate::wire::name::Name;
 
 /// What is asked of a running relay.
 #[derive(Debug, Subcommand)]
@@ -32,7 +32,7 @@ pub(super) enum Control {
     /// Show what is known of a node here
     Peer {
         /// The node's id
-        node: NodeId,
+        node: Name,
         #[command(flatten)]
         relay: Relay,
     },
@@ -47,14 +47,14 @@ pub(super) enum Control {
     /// End a node's session and forget its UDP endpoint; it may come back at once
     Kick {
         /// The node's id
-        node: NodeId,
+        node: Name,
         #[command(flatten)]
         relay: Relay,
     },
     /// Tell a node that a handshake waits for it at the registry, once a minute at most
     Notify {
         /// The node's id
-        node: NodeId,
+        node: Name,
         #[command(flatten)]
         relay: Relay,
     },
@@ -94,7 +94,7 @@ pub(super) enum Control {
     /// Tell where a node is, how it is reached, and what became of its last packets
     Explain {
         /// The node's id
-        node: NodeId,
+        node: Name,
         #[command(flatten)]
         relay: Relay,
     },

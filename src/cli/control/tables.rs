@@ -392,7 +392,7 @@ mod tests {
                         "packets": 3, "is_estimate": false, "first": 2.0, "last": 1.25 }],
             "events": [{ "number": 1, "time": "T", "what": "ended", "reason": "idle" }],
         });
-        let text = show(&Action::Explain { node: NodeId::new(7).unwrap() }, &answer);
+        let text = show(&Action::Explain { node: NodeId::new(7).unwrap().into() }, &answer);
         assert!(text.starts_with("node 7: nowhere: nobody has it\n"), "{text}");
         assert!(
             text.contains("8 -> 7  unknown_destination  3 packets, the last 1.2s ago"),

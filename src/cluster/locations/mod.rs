@@ -17,9 +17,10 @@ use hashbrown::hash_map::Entry;
 use parking_lot::{Mutex, RwLock};
 
 use super::Member;
-use crate::ids::{NodeId, RelayId};
+use crate::ids::RelayId;
 use crate::metrics::{Drop, Traffic, Whose};
 use crate::wire::cluster::{Place, Run, Standing};
+use crate::wire::name::Name;
 
 /// Longest time that a packet waits for the answer of a look-up.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
@@ -104,7 +105,7 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Parked {
-    sender: NodeId,
+    sender: Name,
     payload: Box<[u8]>,
     arrived: Instant,
 }
@@ -122,7 +123,7 @@ pub(super) enum Way {
     Parked { packets: u64, bytes: u64, refused: u64, asks: bool },
 }
 
-type Shard = RwLock<HashMap<NodeId, Location, RandomState>>;
+type Shard = RwLock<HashMap<Name, Location, RandomState>>;
 
 /// All places that are known.
 #[derive(Debug)]
@@ -131,7 +132,7 @@ pub(super) struct Locations {
     hasher: RandomState,
     traffic: Arc<Traffic>,
     /// When the packets that wait for a node are looked at again; in order.
-    due: Mutex<VecDeque<(Instant, NodeId)>>,
+    due: Mutex<VecDeque<(Instant, Name)>>,
     waiting: AtomicUsize,
     parked_bytes: AtomicUsize,
     places: AtomicUsize,
@@ -151,7 +152,7 @@ impl Locations {
     }
 
     #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
-    fn shard(&self, id: NodeId) -> &Shard {
+    fn shard(&self, id: Name) -> &Shard {
         &self.shards[(self.hasher.hash_one(id) >> 32) as usize % SHARDS]
     }
 
@@ -166,7 +167,7 @@ impl Locations {
     }
 
     /// The place of a node, if it is known.
-    pub(super) fn known(&self, id: NodeId) -> Option<Remote> {
+    pub(super) fn known(&self, id: Name) -> Option<Remote> {
         match self.shard(id).read().get(&id) {
             Some(Location::At(remote)) => Some(remote.clone()),
             Some(Location::Nowhere { .. } | Location::Waiting(_)) | None => None,
@@ -176,8 +177,8 @@ impl Locations {
     /// Finds the way to a node, or has its packets wait until it is found.
     pub(super) fn find_or_park<'a>(
         &self,
-        id: NodeId,
-        sender: NodeId,
+        id: Name,
+        sender: Name,
         packets: impl Iterator<Item = &'a [u8]>,
         now: Instant,
     ) -> Way {
@@ -241,7 +242,7 @@ impl Locations {
     /// `asked` is when it was asked for; `None` for news.
     pub(super) fn located(
         &self,
-        id: NodeId,
+        id: Name,
         member: &Arc<Member>,
         place: &Place,
         asked: Option<Instant>,
@@ -281,7 +282,7 @@ impl Locations {
         shard.insert(id, Location::At(remote));
     }
 
-    fn send(&self, id: NodeId, parked: VecDeque<Parked>, remote: &Remote, now: Instant) {
+    fn send(&self, id: Name, parked: VecDeque<Parked>, remote: &Remote, now: Instant) {
         let traffic = self.traffic.shard();
         for Parked { sender, payload, arrived } in parked {
             self.parked_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
@@ -298,7 +299,7 @@ impl Locations {
     }
 
     /// Notes that nobody has a node; returns how many packets were dropped for it.
-    pub(super) fn missing(&self, id: NodeId, now: Instant) -> u64 {
+    pub(super) fn missing(&self, id: Name, now: Instant) -> u64 {
         let mut shard = self.shard(id).write();
         let Some(Location::Waiting(waiting)) = shard.get_mut(&id) else { return 0 };
         let parked = std::mem::take(&mut waiting.parked);
@@ -312,7 +313,7 @@ impl Locations {
 
     fn give_up(
         &self,
-        id: NodeId,
+        id: Name,
         parked: impl IntoIterator<Item = Parked>,
         reason: Drop,
         now: Instant,
@@ -329,7 +330,7 @@ impl Locations {
     }
 
     /// Forgets a place: the owner no longer has the node under this epoch, or an older one.
-    pub(super) fn gone(&self, id: NodeId, owner: RelayId, epoch: u64) {
+    pub(super) fn gone(&self, id: Name, owner: RelayId, epoch: u64) {
         if let Entry::Occupied(entry) = self.shard(id).write().entry(id)
             && let Location::At(remote) = entry.get()
             && remote.member.relay == owner
@@ -342,7 +343,7 @@ impl Locations {
 
     /// Notes that there was no room for a question that [`Self::find_or_park`] gave: the next
     /// packet asks it.
-    pub(super) fn not_asked(&self, id: NodeId, now: Instant) {
+    pub(super) fn not_asked(&self, id: Name, now: Instant) {
         match self.shard(id).write().get_mut(&id) {
             Some(Location::At(remote)) => remote.refresh = now,
             Some(Location::Waiting(waiting)) => waiting.ask_again = now,
@@ -353,7 +354,7 @@ impl Locations {
     /// Forgets where a node was: it is here. Packets that waited for it are dropped, since
     /// what is sent from here on reaches it at once and would arrive before them; returns how
     /// many.
-    pub(super) fn arrived(&self, id: NodeId, now: Instant) -> u64 {
+    pub(super) fn arrived(&self, id: Name, now: Instant) -> u64 {
         match self.shard(id).write().remove(&id) {
             Some(Location::At(_)) => {
                 self.places.fetch_sub(1, Ordering::Relaxed);

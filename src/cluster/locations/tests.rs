@@ -5,8 +5,8 @@ use crate::cluster::Outbox;
 use crate::ids::PublicKey;
 use crate::wire::cluster::{Frame, Frames};
 
-fn node(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
+fn node(number: u32) -> Name {
+    Name::from(crate::ids::NodeId::new(number).unwrap())
 }
 
 fn relay(byte: u8) -> RelayId {
@@ -47,7 +47,7 @@ impl Setup {
 async fn packets(member: &Member) -> Vec<(u64, Vec<u8>)> {
     let batch = member.outbox.next_packets().await.unwrap();
     let mut found = Vec::new();
-    for frame in Frames::<NodeId>::new(&batch.bytes) {
+    for frame in Frames::<Name>::new(&batch.bytes) {
         let Ok(Frame::Packets(packets)) = frame else { panic!("{frame:?}") };
         found.extend(packets.iter().map(|payload| (packets.run.epoch, payload.to_vec())));
     }

@@ -11,7 +11,7 @@ use super::{Pilot, RefusalReason};
 use crate::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::Word as _;
-use crate::peers::{Overflow, Principal, Realm, Takeover};
+use crate::peers::{Overflow, Principal, Takeover};
 use crate::proto::login;
 use crate::session::{Conversation, Kind, Outcome, Refusal, Welcome, refusal};
 use crate::wire::Framing;
@@ -46,8 +46,9 @@ impl Pilot {
 
     /// Whether the key still is the node's: its session would have ended in the meantime.
     pub(super) async fn look_again(&self, welcome: &Welcome) -> Result<(), Refusal> {
-        let Principal { name, credential, .. } = welcome.principal;
-        match self.lookup(name, false).await {
+        let Principal { name, credential } = welcome.principal;
+        let node = name.node_id().expect("whom this door welcomes is a node");
+        match self.lookup(node, false).await {
             Lookup::Key(key) if key == credential => Ok(()),
             Lookup::Key(_) => Err(self.refuse(RefusalReason::OtherKey)),
             Lookup::Unknown => Err(self.refuse(RefusalReason::UnknownNode)),
@@ -81,8 +82,8 @@ impl Pilot {
         let node = reply.node;
         let key = match self.lookup(node, is_probe).await {
             Lookup::Key(key) => key,
-            Lookup::Unknown => return Err(self.refuse(RefusalReason::UnknownNode).of(node)),
-            Lookup::Unavailable => return Err(unavailable().of(node)),
+            Lookup::Unknown => return Err(self.refuse(RefusalReason::UnknownNode).of(node.into())),
+            Lookup::Unavailable => return Err(unavailable().of(node.into())),
         };
         let min_generation = self.login.load().min_generation;
         match login::check(challenge, &reply, &key, min_generation, unix_seconds()) {
@@ -90,18 +91,14 @@ impl Pilot {
                 let generation = generation.number();
                 tracing::debug!(%node, generation, "proved its key");
                 Ok(Welcome {
-                    principal: Principal {
-                        realm: Realm::Node,
-                        name: node,
-                        credential: reply.public_key,
-                    },
+                    principal: Principal { name: node.into(), credential: reply.public_key },
                     takeover: Takeover::Always,
                     framing: Framing::Binary,
                     overflow: Overflow::DropOldest,
                     takes: reply.max_message.bytes(),
                 })
             }
-            Err(refusal) => Err(self.refuse(refusal.into()).of(node)),
+            Err(refusal) => Err(self.refuse(refusal.into()).of(node.into())),
         }
     }
 }

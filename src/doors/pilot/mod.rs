@@ -41,6 +41,7 @@ use crate::session::{
 };
 use crate::wire::auth::{AUTH_OK, Control, Generation, MAX_REPLY};
 use crate::wire::beacon::MAX_WSS_PACKET;
+use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
 pub use canary::{Canary, CanaryError};
@@ -184,12 +185,13 @@ impl Door for Pilot {
     /// The key may have gone between its look-up and here, where nobody found this session.
     fn opened(&self, session: &Session) {
         if !session.is_hidden {
-            self.keys.session_began(session.id(), session.principal.credential);
+            self.keys.session_began(node_of(session), session.principal.credential);
         }
     }
 
-    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
-        self.sink.has_session_elsewhere(node, now)
+    fn has_session_elsewhere(&self, name: Name, now: Instant) -> bool {
+        let node = name.node_id();
+        node.is_some_and(|node| self.sink.has_session_elsewhere(node, now))
     }
 
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
@@ -206,6 +208,14 @@ impl Door for Pilot {
             }
         }
     }
+}
+
+/// The node that a session of this door is.
+///
+/// # Panics
+/// It is a session of another door.
+pub(crate) fn node_of(session: &Session) -> NodeId {
+    session.id().node_id().expect("who logs in at this door is a node")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::node_of;
 use crate::ids::NodeId;
 use crate::session::Session;
 use crate::wire::Frames;
@@ -32,7 +33,7 @@ pub const fn per_packet<F: Fn(NodeId, &[u8]) + Send + Sync + 'static>(function: 
 impl<F: Fn(NodeId, &[u8]) + Send + Sync + 'static> PacketSink for PerPacket<F> {
     fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, _: Instant) {
         if session.is_open() {
-            packets.iter().for_each(|packet| self.0(session.id(), packet));
+            packets.iter().for_each(|packet| self.0(node_of(session), packet));
         }
     }
 }

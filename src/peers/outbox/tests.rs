@@ -227,7 +227,8 @@ fn arrival_that_is_refused_in_the_end_has_cost_nobody_a_record() {
 #[test]
 fn sources_of_different_kinds_with_the_same_number_are_not_one() {
     let node = NodeId::new(1001).unwrap();
-    let light = [Source::Session(0), Source::Node(node), Source::Address(1001), Source::Ours];
+    let light =
+        [Source::Session(0), Source::Remote(node.into()), Source::Address(1001), Source::Ours];
     let mut bench = Bench::new();
     bench.push_from(light[2], &[0; 10]);
     for _ in 0..200 {
@@ -443,12 +444,12 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
 
     let mut drops: Vec<_> = bench
         .traffic
-        .drops_of(node, bench.now)
+        .drops_of(node.into(), bench.now)
         .iter()
         .map(|Dropped { reason, whose, packets, .. }| (*reason, whose.sender, *packets))
         .collect();
     drops.sort_by_key(|(reason, sender, _)| (*reason as u8, *sender));
-    let [first, second] = senders.map(Some);
+    let [first, second] = senders.map(|sender| Some(sender.into()));
     assert_eq!(
         drops,
         [(Drop::OutboxAged, first, 3), (Drop::PeerGone, first, 2), (Drop::PeerGone, second, 2)]

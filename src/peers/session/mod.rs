@@ -9,12 +9,13 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
+use super::Principal;
 use super::outbox::{Arrival, Backlog, Limits, Outbox, Overflow, Pushed, Record};
-use super::{Id, Principal};
 use crate::metrics::{Traffic, Transport};
 use crate::net::Stream;
 use crate::proto::limit;
 use crate::wire::Framing;
+use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
 /// Chunks that one call of [`Session::flush`] writes at most: who keeps a peer's queue full
@@ -87,9 +88,9 @@ pub struct Link {
 
 /// A peer's connection: who it is, its stream, and the outbox in front of that.
 #[derive(Debug)]
-pub struct Session<I> {
+pub struct Session {
     /// Who the peer has proved to be.
-    pub principal: Principal<I>,
+    pub principal: Principal,
     /// The address that the peer is seen at.
     pub observed: std::net::SocketAddr,
     /// When the session began.
@@ -112,14 +113,14 @@ pub struct Session<I> {
     end: AtomicU8,
 }
 
-impl<I: Id> Session<I> {
+impl Session {
     /// A session that nobody can find yet.
     ///
     /// `generation` tells the sessions of one peer apart, and which is the newer: see
     /// [`super::Table::generation`].
     #[must_use]
     pub fn new(
-        principal: Principal<I>,
+        principal: Principal,
         generation: u64,
         observed: std::net::SocketAddr,
         link: Link,
@@ -149,7 +150,7 @@ impl<I: Id> Session<I> {
 
     /// The peer's id.
     #[must_use]
-    pub const fn id(&self) -> I {
+    pub const fn id(&self) -> Name {
         self.principal.name
     }
 

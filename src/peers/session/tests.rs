@@ -6,7 +6,6 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Whose};
 use crate::peers::testing::FakeStream;
 use crate::peers::{Source, testing};
@@ -17,7 +16,7 @@ fn link(stream: impl Stream, traffic: &Arc<Traffic>) -> Link {
     Link { limits, traffic: Arc::clone(traffic), ..testing::link(stream) }
 }
 
-fn session(link: Link) -> Arc<Session<NodeId>> {
+fn session(link: Link) -> Arc<Session> {
     testing::session(1, 1, link)
 }
 
@@ -42,11 +41,11 @@ impl Datagrams {
     }
 }
 
-fn push(session: &Session<NodeId>) {
+fn push(session: &Session) {
     push_bodies(session, &[b"x"]);
 }
 
-fn push_bodies(session: &Session<NodeId>, bodies: &[&[u8]]) -> Pushed {
+fn push_bodies(session: &Session, bodies: &[&[u8]]) -> Pushed {
     let records = bodies.iter().map(|body| Record { head: b"", body });
     let arrival = Arrival {
         source: Source::Session(2),
@@ -79,7 +78,7 @@ async fn broken_stream_is_not_written_to_again_and_again() {
 
 #[tokio::test]
 async fn peer_whose_outbox_is_filled_all_the_time_gets_to_its_other_work() {
-    let session = Arc::new_cyclic(|session: &Weak<Session<NodeId>>| {
+    let session = Arc::new_cyclic(|session: &Weak<Session>| {
         let session = Weak::clone(session);
         let writes = AtomicUsize::new(0);
         // Fills the outbox during each write, as another thread would.

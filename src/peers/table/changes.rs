@@ -10,14 +10,15 @@ use hashbrown::HashSet;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{End, Entry, Id, Session, Table};
+use super::{End, Entry, Session, Table};
 use crate::ids::PublicKey;
 use crate::proto::endpoint::Hold;
+use crate::wire::name::Name;
 
 /// Ids whose way here has changed since somebody asked.
 #[derive(Debug)]
-pub(super) struct Changes<I> {
-    ids: Mutex<HashSet<I, RandomState>>,
+pub(super) struct Changes {
+    ids: Mutex<HashSet<Name, RandomState>>,
     waiting: Notify,
 }
 
@@ -43,7 +44,7 @@ pub enum Kind {
     Beacon,
 }
 
-impl<I: Id> Table<I> {
+impl Table {
     /// Notes changes from here on, for [`Self::next_changes`]. Without it nothing is noted.
     pub fn watch(&self) {
         let ids = Mutex::default();
@@ -51,7 +52,7 @@ impl<I: Id> Table<I> {
     }
 
     /// Waits until ids have changed; returns each once, however often it changed. Cancel-safe.
-    pub async fn next_changes(&self) -> Vec<I> {
+    pub async fn next_changes(&self) -> Vec<Name> {
         let Some(changes) = self.changes.get() else { return std::future::pending().await };
         loop {
             let ids = std::mem::take(&mut *changes.ids.lock());
@@ -63,7 +64,7 @@ impl<I: Id> Table<I> {
     }
 
     /// Notes that the best way to an id has changed.
-    pub(super) fn note(&self, id: I, entry: &mut Entry<I>) {
+    pub(super) fn note(&self, id: Name, entry: &mut Entry) {
         entry.serial = self.generation();
         if let Some(changes) = self.changes.get()
             && changes.ids.lock().insert(id)
@@ -74,7 +75,7 @@ impl<I: Id> Table<I> {
 
     /// How an id is reached here.
     #[must_use]
-    pub fn here(&self, id: I) -> Option<Here> {
+    pub fn here(&self, id: Name) -> Option<Here> {
         let shard = self.shard(id).read();
         let entry = shard.get(&id)?;
         let kind = match (&entry.session, &entry.endpoint, &entry.beacon) {
@@ -89,7 +90,7 @@ impl<I: Id> Table<I> {
 
     /// Whether an id, which is not here any more, has ended its last session here itself.
     #[must_use]
-    pub fn has_left(&self, id: I) -> bool {
+    pub fn has_left(&self, id: Name) -> bool {
         let shard = self.shard(id).read();
         let last = shard.get(&id).and_then(Entry::last_session);
         last.is_some_and(|last| last.hold == Hold::First)
@@ -97,7 +98,7 @@ impl<I: Id> Table<I> {
 
     /// Gives up an id's session and endpoint, since a newer one is elsewhere; what came after
     /// `serial` stays. Returns the session that ends.
-    pub fn supersede(&self, id: I, serial: u64, now: Instant) -> Option<Arc<Session<I>>> {
+    pub fn supersede(&self, id: Name, serial: u64, now: Instant) -> Option<Arc<Session>> {
         let mut shard = self.shard(id).write();
         let entry = shard.get_mut(&id).filter(|entry| entry.serial <= serial)?;
         let session = self.end_session(id, entry, now);

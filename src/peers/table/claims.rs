@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::{Entry, SHARDS, Table};
 use crate::ids::PublicKey;
-use crate::peers::Id;
 use crate::peers::endpoints::Endpoint;
 use crate::proto::endpoint::{self, Claim, Hold, MOVE_INTERVAL};
 use crate::proto::network::Network;
+use crate::wire::name::Name;
 
 /// What became of a claim of an endpoint.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Claimed {
     pub key: Option<PublicKey>,
 }
 
-impl<I: Id> Table<I> {
+impl Table {
     /// Judges a node's claim of an endpoint, and follows it where it holds.
     ///
     /// `is_known` says that the directory knows the id: such a node is admitted even where
@@ -30,7 +30,7 @@ impl<I: Id> Table<I> {
     /// only. A heartbeat from the known endpoint takes a read lock only.
     pub fn claim(
         &self,
-        id: I,
+        id: Name,
         from: SocketAddr,
         local: Option<IpAddr>,
         extended: bool,
@@ -76,7 +76,7 @@ impl<I: Id> Table<I> {
     }
 
     /// Notes that a node talks to another address of ours than before.
-    fn talks_to(&self, id: I, local: Option<IpAddr>) {
+    fn talks_to(&self, id: Name, local: Option<IpAddr>) {
         if let Some(entry) = self.shard(id).write().get_mut(&id)
             && let Some(endpoint) = &mut entry.endpoint
         {
@@ -87,7 +87,7 @@ impl<I: Id> Table<I> {
     /// Registers or moves an endpoint, judged again under the lock.
     fn settle(
         &self,
-        id: I,
+        id: Name,
         from: SocketAddr,
         local: Option<IpAddr>,
         extended: bool,
@@ -162,11 +162,11 @@ impl<I: Id> Table<I> {
         longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest))
     }
 
-    fn next_newcomer(&self) -> Option<I> {
+    fn next_newcomer(&self) -> Option<Name> {
         self.newcomers.lock().pop()
     }
 
-    pub(super) fn forget_endpoint(&self, id: I) -> bool {
+    pub(super) fn forget_endpoint(&self, id: Name) -> bool {
         let mut shard = self.shard(id).write();
         let Some(entry) = shard.get_mut(&id) else { return false };
         if entry.endpoint.take().is_none() {
@@ -183,7 +183,7 @@ impl<I: Id> Table<I> {
     }
 
     /// Keeps the first key that a node showed itself.
-    pub fn keep_key(&self, id: I, key: PublicKey) {
+    pub fn keep_key(&self, id: Name, key: PublicKey) {
         if let Some(entry) = self.shard(id).write().get_mut(&id)
             && let Some(endpoint) = &mut entry.endpoint
         {

@@ -7,8 +7,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use super::{Id, Table};
+use super::Table;
 use crate::proto::takeover::{Pace, Takeovers};
+use crate::wire::name::Name;
 
 /// Nodes whose takeovers are remembered. Where there are as many, no login of a further one is
 /// delayed: it takes so many proved identities, all of them in use twice.
@@ -19,8 +20,8 @@ const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takeovers of each node, and its login that waits.
 #[derive(Debug)]
-pub(super) struct Delays<I> {
-    nodes: HashMap<I, Node, RandomState>,
+pub(super) struct Delays {
+    nodes: HashMap<Name, Node, RandomState>,
     waiting: usize,
     searched: Option<Instant>,
 }
@@ -60,37 +61,37 @@ pub enum NotDelayed {
 
 /// A login that waits; dropping it ends that.
 #[derive(Debug)]
-pub struct Delay<I: Id> {
-    table: Arc<Table<I>>,
-    id: I,
+pub struct Delay {
+    table: Arc<Table>,
+    id: Name,
     generation: u64,
     /// When it may take over.
     pub due: Instant,
     superseded: Arc<Notify>,
 }
 
-impl<I: Id> Delay<I> {
+impl Delay {
     /// Waits until a newer login has come.
     pub async fn superseded(&self) {
         self.superseded.notified().await;
     }
 }
 
-impl<I: Id> Drop for Delay<I> {
+impl Drop for Delay {
     fn drop(&mut self) {
         self.table.delays.lock().end(self.id, |waiting| waiting.generation == self.generation);
     }
 }
 
-impl<I> Default for Delays<I> {
+impl Default for Delays {
     fn default() -> Self {
         Self { nodes: HashMap::default(), waiting: 0, searched: None }
     }
 }
 
-impl<I: Id> Delays<I> {
+impl Delays {
     /// A session has taken over from another. True where logins begin to wait for it.
-    pub(super) fn note(&mut self, id: I, now: Instant) -> bool {
+    pub(super) fn note(&mut self, id: Name, now: Instant) -> bool {
         if self.nodes.len() >= NODES && !self.nodes.contains_key(&id) {
             let searched = |at: Instant| now < at + SEARCH_INTERVAL;
             if self.searched.is_none_or(|at| !searched(at)) {
@@ -110,7 +111,7 @@ impl<I: Id> Delays<I> {
     }
 
     /// Ends the wait of a node's login where that is the one.
-    fn end(&mut self, id: I, is_it: impl FnOnce(&Waiting) -> bool) {
+    fn end(&mut self, id: Name, is_it: impl FnOnce(&Waiting) -> bool) {
         let waiting = self.nodes.get_mut(&id).map(|node| &mut node.waiting);
         if let Some(waiting) = waiting.and_then(|waiting| waiting.take_if(|it| is_it(it))) {
             self.waiting -= 1;
@@ -119,7 +120,7 @@ impl<I: Id> Delays<I> {
     }
 }
 
-impl<I: Id> Table<I> {
+impl Table {
     /// When a login may take over from the session that serves its node, here or elsewhere:
     /// `None` for at once. An older login that waits gives up for it. No more than `most` wait.
     ///
@@ -127,12 +128,12 @@ impl<I: Id> Table<I> {
     /// It is not even to wait.
     pub fn delay(
         self: &Arc<Self>,
-        id: I,
+        id: Name,
         generation: u64,
         is_served: bool,
         most: usize,
         now: Instant,
-    ) -> Result<Option<Delay<I>>, NotDelayed> {
+    ) -> Result<Option<Delay>, NotDelayed> {
         let mut delays = self.delays.lock();
         let waits = delays.nodes.get(&id).and_then(|node| node.waiting.as_ref());
         if waits.is_some_and(|waiting| waiting.generation > generation) {
@@ -168,7 +169,7 @@ impl<I: Id> Table<I> {
 
     /// What is known of a node's takeovers, where there were any of late.
     #[must_use]
-    pub fn takeovers(&self, id: I, now: Instant) -> Option<TakeoverLook> {
+    pub fn takeovers(&self, id: Name, now: Instant) -> Option<TakeoverLook> {
         let delays = self.delays.lock();
         let node = delays.nodes.get(&id).filter(|node| !node.takeovers.is_over(now))?;
         let waits = node.waiting.as_ref().map(|it| now.saturating_duration_since(it.since));
@@ -181,12 +182,12 @@ mod tests {
     use super::*;
     use crate::ids::NodeId;
 
-    fn id(number: u32) -> NodeId {
-        NodeId::new(number).unwrap()
+    fn id(number: u32) -> Name {
+        NodeId::new(number).unwrap().into()
     }
 
     /// A table whose first nodes are taken over again and again.
-    fn contested(nodes: u32, now: Instant) -> Arc<Table<NodeId>> {
+    fn contested(nodes: u32, now: Instant) -> Arc<Table> {
         let table = Arc::new(Table::new(10, 10));
         for number in 1..=nodes {
             (0..4).for_each(|_| _ = table.delays.lock().note(id(number), now));
@@ -194,11 +195,11 @@ mod tests {
         table
     }
 
-    fn delay(table: &Arc<Table<NodeId>>, number: u32, generation: u64, now: Instant) -> Outcome {
+    fn delay(table: &Arc<Table>, number: u32, generation: u64, now: Instant) -> Outcome {
         table.delay(id(number), generation, true, 2, now)
     }
 
-    type Outcome = Result<Option<Delay<NodeId>>, NotDelayed>;
+    type Outcome = Result<Option<Delay>, NotDelayed>;
 
     #[tokio::test]
     async fn one_login_of_a_node_waits_and_that_is_the_newest() {
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn remembered_nodes_are_bounded_and_what_is_over_makes_room() {
         let now = Instant::now();
-        let table = Arc::new(Table::<NodeId>::new(10, 10));
+        let table = Arc::new(Table::new(10, 10));
         let note = |number, at| table.delays.lock().note(id(number), at);
         let most = u32::try_from(NODES).unwrap();
         (1..=most + 1_000).for_each(|number| _ = note(number, now));

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Id, Session, Table};
+use super::{Session, Table};
 use crate::peers::EndpointView;
+use crate::wire::name::Name;
 
 /// What is known of an id.
 #[derive(Clone, Debug)]
-pub struct Look<I> {
+pub struct Look {
     /// Its session.
-    pub session: Option<Arc<Session<I>>>,
+    pub session: Option<Arc<Session>>,
     /// How long ago its last session ended, where that is remembered.
     pub ended: Option<Duration>,
     /// Its UDP endpoint, whether or not a session goes before it.
@@ -31,10 +32,10 @@ pub struct EndpointLook {
     pub silence: Duration,
 }
 
-impl<I: Id> Table<I> {
+impl Table {
     /// What is known of an id; `None` where nothing is.
     #[must_use]
-    pub fn look(&self, id: I, now: Instant) -> Option<Look<I>> {
+    pub fn look(&self, id: Name, now: Instant) -> Option<Look> {
         let uptime = self.uptime(now);
         let shard = self.shard(id).read();
         let entry = shard.get(&id)?;
@@ -52,7 +53,7 @@ impl<I: Id> Table<I> {
 
     /// Forgets the UDP endpoint of an id, until the id claims one again; false where there
     /// is none.
-    pub fn forget(&self, id: I) -> bool {
+    pub fn forget(&self, id: Name) -> bool {
         let had_endpoint = self.forget_endpoint(id);
         if had_endpoint {
             self.newcomers.lock().withdraw(id);

@@ -11,13 +11,14 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::endpoints::{Endpoint, EndpointView};
-use super::{End, Id, Session};
+use super::{End, Session};
 use crate::proto::crowd::Crowd;
 use crate::proto::endpoint::{
     FORGET_AFTER, HOLD_AFTER_SESSION, Hold, Known, LastSession, MOVE_INTERVAL,
 };
 use crate::proto::limit::Source;
 use crate::proto::translators::Translators;
+use crate::wire::name::Name;
 
 mod changes;
 mod claims;
@@ -34,11 +35,11 @@ pub use route::{Destination, Neighbour};
 /// More than any machine has cores, so that two of them rarely want the same lock.
 const SHARDS: usize = 128;
 
-type Shard<I> = RwLock<HashMap<I, Entry<I>, RandomState>>;
+type Shard = RwLock<HashMap<Name, Entry, RandomState>>;
 
 #[derive(Debug)]
-struct Entry<I> {
-    session: Option<Arc<Session<I>>>,
+struct Entry {
+    session: Option<Arc<Session>>,
     past: Option<Box<Past>>,
     endpoint: Option<Box<Endpoint>>,
     /// Boxed, since few ids are a beacon's, and all pay for the room.
@@ -57,13 +58,13 @@ struct Past {
     left: Option<Instant>,
 }
 
-impl<I> Default for Entry<I> {
+impl Default for Entry {
     fn default() -> Self {
         Self { session: None, past: None, endpoint: None, beacon: None, serial: 0 }
     }
 }
 
-impl<I> Entry<I> {
+impl Entry {
     fn is_empty(&self) -> bool {
         self.session.is_none()
             && self.past.is_none()
@@ -118,8 +119,8 @@ pub enum Refused {
 
 /// All that are reachable here, by id.
 #[derive(Debug)]
-pub struct Table<I> {
-    shards: Box<[Shard<I>]>,
+pub struct Table {
+    shards: Box<[Shard]>,
     hasher: RandomState,
     began: Instant,
     max_sessions: AtomicUsize,
@@ -130,16 +131,16 @@ pub struct Table<I> {
     generations: AtomicU64,
     evictions: AtomicUsize,
     /// Endpoints that never came back: a full table drops these first.
-    newcomers: Mutex<Crowd<I>>,
+    newcomers: Mutex<Crowd<Name>>,
     /// Those that newcomers may come through.
     translators: Translators,
     /// Who took over from whom. Locked after a shard, never before.
-    delays: Mutex<delays::Delays<I>>,
+    delays: Mutex<delays::Delays>,
     /// Who came and went, where somebody wants to know.
-    changes: OnceLock<changes::Changes<I>>,
+    changes: OnceLock<changes::Changes>,
 }
 
-impl<I: Id> Table<I> {
+impl Table {
     /// An empty table with room for so many sessions and UDP endpoints.
     #[must_use]
     pub fn new(max_sessions: usize, max_endpoints: usize) -> Self {
@@ -168,7 +169,7 @@ impl<I: Id> Table<I> {
     }
 
     #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
-    fn shard(&self, id: I) -> &Shard<I> {
+    fn shard(&self, id: Name) -> &Shard {
         // The map takes its bits from the top and the bottom of the hash, the shard from between.
         &self.shards[(self.hasher.hash_one(id) >> 32) as usize % SHARDS]
     }
@@ -223,9 +224,9 @@ impl<I: Id> Table<I> {
     /// The table is full, or the id's session may not be taken over.
     pub fn register(
         self: &Arc<Self>,
-        session: Arc<Session<I>>,
+        session: Arc<Session>,
         takeover: Takeover,
-    ) -> Result<Registration<I>, Refused> {
+    ) -> Result<Registration, Refused> {
         let id = session.id();
         let mut shard = self.shard(id).write();
         let existing = shard.get(&id).and_then(|entry| entry.session.as_ref());
@@ -273,11 +274,11 @@ impl<I: Id> Table<I> {
         Ok(Registration { table: Arc::clone(self), session, replaced, is_contested })
     }
 
-    fn unregister(&self, session: &Session<I>, now: Instant) {
+    fn unregister(&self, session: &Session, now: Instant) {
         let id = session.id();
         let mut shard = self.shard(id).write();
         let Some(entry) = shard.get_mut(&id) else { return };
-        let is_this = |current: &Arc<Session<I>>| current.generation() == session.generation();
+        let is_this = |current: &Arc<Session>| current.generation() == session.generation();
         if entry.session.as_ref().is_some_and(is_this) {
             self.end_session(id, entry, now);
             if entry.is_empty() {
@@ -287,7 +288,7 @@ impl<I: Id> Table<I> {
     }
 
     /// Takes the session of an id out of its entry.
-    fn end_session(&self, id: I, entry: &mut Entry<I>, now: Instant) -> Option<Arc<Session<I>>> {
+    fn end_session(&self, id: Name, entry: &mut Entry, now: Instant) -> Option<Arc<Session>> {
         let session = entry.session.take()?;
         if session.is_hidden {
             return Some(session);
@@ -308,19 +309,19 @@ impl<I: Id> Table<I> {
 
     /// The session of an id.
     #[must_use]
-    pub fn session(&self, id: I) -> Option<Arc<Session<I>>> {
+    pub fn session(&self, id: Name) -> Option<Arc<Session>> {
         self.shard(id).read().get(&id).and_then(|entry| entry.session.clone())
     }
 
     /// Whether an id has a session.
     #[must_use]
-    pub fn has_session(&self, id: I) -> bool {
+    pub fn has_session(&self, id: Name) -> bool {
         self.shard(id).read().get(&id).is_some_and(|entry| entry.session.is_some())
     }
 
     /// The UDP endpoint of an id that is reached there; a session goes before it.
     #[must_use]
-    pub fn endpoint(&self, id: I, now: Instant) -> Option<EndpointView> {
+    pub fn endpoint(&self, id: Name, now: Instant) -> Option<EndpointView> {
         let shard = self.shard(id).read();
         let entry = shard.get(&id).filter(|entry| entry.session.is_none())?;
         entry.endpoint.as_ref().map(|endpoint| endpoint.view(self.uptime(now)))
@@ -329,7 +330,7 @@ impl<I: Id> Table<I> {
     /// What is known of the sender that a packet over UDP names. A packet from the sender's
     /// own endpoint is a sign of life.
     #[must_use]
-    pub fn sender(&self, id: I, from: SocketAddr, now: Instant) -> SenderView {
+    pub fn sender(&self, id: Name, from: SocketAddr, now: Instant) -> SenderView {
         let shard = self.shard(id).read();
         let Some(entry) = shard.get(&id) else {
             return SenderView { has_session: false, is_endpoint: false };
@@ -342,17 +343,17 @@ impl<I: Id> Table<I> {
     }
 
     /// Notes that a beacon serves these ids.
-    pub fn learn(&self, ids: &[I], beacon: SocketAddr) {
+    pub fn learn(&self, ids: impl IntoIterator<Item = Name>, beacon: SocketAddr) {
         for id in ids {
-            let mut shard = self.shard(*id).write();
-            let entry = shard.entry(*id).or_default();
+            let mut shard = self.shard(id).write();
+            let entry = shard.entry(id).or_default();
             match &mut entry.beacon {
                 Some(known) => **known = beacon,
                 none => {
                     *none = Some(Box::new(beacon));
                     self.learnt.fetch_add(1, Ordering::Relaxed);
                     if entry.session.is_none() && entry.endpoint.is_none() {
-                        self.note(*id, entry);
+                        self.note(id, entry);
                     }
                 }
             }
@@ -360,18 +361,18 @@ impl<I: Id> Table<I> {
     }
 
     /// Forgets that a beacon serves these ids, unless another has said so since.
-    pub fn unlearn(&self, ids: &[I], beacon: SocketAddr) {
+    pub fn unlearn(&self, ids: impl IntoIterator<Item = Name>, beacon: SocketAddr) {
         for id in ids {
-            let mut shard = self.shard(*id).write();
-            let Some(entry) = shard.get_mut(id) else { continue };
+            let mut shard = self.shard(id).write();
+            let Some(entry) = shard.get_mut(&id) else { continue };
             if entry.beacon.as_deref() == Some(&beacon) {
                 entry.beacon = None;
                 self.learnt.fetch_sub(1, Ordering::Relaxed);
                 if entry.session.is_none() && entry.endpoint.is_none() {
-                    self.note(*id, entry);
+                    self.note(id, entry);
                 }
                 if entry.is_empty() {
-                    shard.remove(id);
+                    shard.remove(&id);
                 }
             }
         }
@@ -411,7 +412,7 @@ impl<I: Id> Table<I> {
 
     /// All ids that are served here: those with a session first, then those over UDP.
     #[must_use]
-    pub fn served(&self) -> Vec<I> {
+    pub fn served(&self) -> Vec<Name> {
         let (mut sessions, mut endpoints) = (Vec::new(), Vec::new());
         for shard in &self.shards {
             for (id, entry) in &*shard.read() {
@@ -430,8 +431,8 @@ impl<I: Id> Table<I> {
     }
 
     /// The sessions but hidden ones, some at a time; no lock is held while the caller looks at them.
-    pub fn sessions(&self) -> impl Iterator<Item = Arc<Session<I>>> + '_ {
-        let of = |shard: &Shard<I>| -> Vec<_> {
+    pub fn sessions(&self) -> impl Iterator<Item = Arc<Session>> + '_ {
+        let of = |shard: &Shard| -> Vec<_> {
             let sessions = shard.read();
             let sessions = sessions.values().filter_map(|entry| entry.session.as_ref());
             sessions.filter(|session| !session.is_hidden).cloned().collect()
@@ -441,23 +442,23 @@ impl<I: Id> Table<I> {
 
     /// All sessions at this moment.
     #[must_use]
-    pub fn all_sessions(&self) -> Vec<Arc<Session<I>>> {
+    pub fn all_sessions(&self) -> Vec<Arc<Session>> {
         self.sessions().collect()
     }
 }
 
 /// Keeps a session in the table; dropping it takes out that session and no other.
 #[derive(Debug)]
-pub struct Registration<I: Id> {
-    table: Arc<Table<I>>,
-    session: Arc<Session<I>>,
+pub struct Registration {
+    table: Arc<Table>,
+    session: Arc<Session>,
     /// Whether an older session of the same id had to go.
     pub replaced: bool,
     /// That happens so often that the next login has to wait, from here on.
     pub is_contested: bool,
 }
 
-impl<I: Id> Registration<I> {
+impl Registration {
     /// Takes the session out of the table: nobody finds it from here on, while it may still
     /// say goodbye.
     pub fn withdraw(&self) {
@@ -465,7 +466,7 @@ impl<I: Id> Registration<I> {
     }
 }
 
-impl<I: Id> Drop for Registration<I> {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.withdraw();
         self.session.close_outbox();

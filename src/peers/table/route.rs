@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Entry, Table};
-use crate::peers::{EndpointView, Id, Session};
+use crate::peers::{EndpointView, Session};
+use crate::wire::name::Name;
 
 /// What kind of neighbour a packet came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,9 +22,9 @@ pub enum Neighbour {
 
 /// Where a packet for an id goes.
 #[derive(Clone, Debug)]
-pub enum Destination<I> {
+pub enum Destination {
     /// To the outbox of this session.
-    Session(Arc<Session<I>>),
+    Session(Arc<Session>),
     /// To this endpoint.
     Endpoint(EndpointView),
     /// To the beacon at this address.
@@ -35,10 +36,10 @@ pub enum Destination<I> {
     Unknown,
 }
 
-impl<I: Id> Table<I> {
+impl Table {
     /// The way to an id for a packet that came from such a neighbour.
     #[must_use]
-    pub fn route(&self, id: I, from: Neighbour, now: Instant) -> Destination<I> {
+    pub fn route(&self, id: Name, from: Neighbour, now: Instant) -> Destination {
         let shard = self.shard(id).read();
         let Some(entry) = shard.get(&id) else { return Destination::Unknown };
         match (entry, from) {

@@ -7,25 +7,25 @@ use crate::metrics::Origin;
 use crate::peers::{Arrival, Neighbour, Principal, Record, testing};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 
-fn id(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
+fn id(number: u32) -> Name {
+    NodeId::new(number).unwrap().into()
 }
 
 fn at(host: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, host], port))
 }
 
-fn session(table: &Table<NodeId>, number: u32, key: u8) -> Arc<Session<NodeId>> {
+fn session(table: &Table, number: u32, key: u8) -> Arc<Session> {
     let principal = Principal { credential: PublicKey([key; 32]), ..testing::principal(number) };
     let link = testing::link(testing::stuck());
     Arc::new(Session::new(principal, table.generation(), at(1, 1), link, Instant::now()))
 }
 
-fn table(sessions: usize, endpoints: usize) -> Arc<Table<NodeId>> {
+fn table(sessions: usize, endpoints: usize) -> Arc<Table> {
     Arc::new(Table::new(sessions, endpoints))
 }
 
-fn claim(table: &Table<NodeId>, number: u32, from: SocketAddr, now: Instant) -> Option<Claim> {
+fn claim(table: &Table, number: u32, from: SocketAddr, now: Instant) -> Option<Claim> {
     table.claim(id(number), from, None, false, || false, now).claim
 }
 
@@ -247,9 +247,9 @@ fn first_key_and_extended_deliveries_stay_when_the_endpoint_moves() {
 fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
     let table = table(10, 10);
     let now = Instant::now();
-    table.learn(&[id(1), id(2)], at(9, 1));
-    table.learn(&[id(2)], at(9, 2));
-    table.unlearn(&[id(1), id(2)], at(9, 1));
+    table.learn([id(1), id(2)], at(9, 1));
+    table.learn([id(2)], at(9, 2));
+    table.unlearn([id(1), id(2)], at(9, 1));
     assert_eq!(table.learnt_count(), 1);
     let route = |number, from| table.route(id(number), from, now);
     assert!(matches!(route(2, Neighbour::Peer), Destination::Beacon(a) if a == at(9, 2)));
@@ -273,7 +273,7 @@ async fn changes_name_each_id_once_and_here_tells_the_best_way() {
     let here = table.here(id(1)).unwrap();
     assert_eq!(here.kind, Kind::Session(PublicKey([7; 32])));
     assert!(here.serial > endpoint.serial);
-    table.learn(&[id(2)], at(2, 2));
+    table.learn([id(2)], at(2, 2));
     let mut changed = table.next_changes().await;
     changed.sort_unstable();
     assert_eq!(changed, [id(1), id(2)]);

@@ -7,13 +7,14 @@ use crate::metrics::Transport;
 use crate::wire::cluster::{
     Frame, Frames, Place, Run as Flow, Standing, add_packet, begin_packets, encode,
 };
+use crate::wire::name::Name;
 
 fn relay(byte: u8) -> RelayId {
     RelayId(PublicKey([byte; 32]))
 }
 
-pub(super) fn node(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
+pub(super) fn node(number: u32) -> Name {
+    NodeId::new(number).unwrap().into()
 }
 
 /// A relay with two others.
@@ -73,9 +74,9 @@ impl Siblings {
 }
 
 /// The NACKs that wait for a relay: node and epoch of each.
-async fn nacks(member: &Member) -> Vec<(NodeId, u64)> {
+async fn nacks(member: &Member) -> Vec<(Name, u64)> {
     let batch = member.outbox.next_words().await.unwrap();
-    let nacks = Frames::<NodeId>::new(&batch.bytes).filter_map(|frame| {
+    let nacks = Frames::<Name>::new(&batch.bytes).filter_map(|frame| {
         if let Frame::Nack { id, epoch } = frame.unwrap() { Some((id, epoch)) } else { None }
     });
     nacks.collect()

@@ -10,6 +10,7 @@ use super::*;
 use crate::config::PunchAllow;
 use crate::config::testing::translators;
 use crate::directory::Settings;
+use crate::ids::NodeId;
 use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
@@ -167,11 +168,11 @@ fn spec_6_2_endpoint_moves_after_30_seconds_and_not_before() {
 }
 
 /// A session of a node that never says anything.
-fn log_in(relay: &Relay, number: u32) -> Registration<NodeId> {
+fn log_in(relay: &Relay, number: u32) -> Registration {
     log_in_over(testing::reader(), relay, number)
 }
 
-fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration<NodeId> {
+fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration {
     let link = Link { traffic: Arc::clone(&relay.traffic), ..testing::link(stream) };
     let session = Session::new(testing::principal(number), 1, at(3), link, Instant::now());
     relay.table.register(session.into(), Takeover::Always).unwrap()
@@ -215,7 +216,12 @@ fn spec_6_3_client_of_a_lost_session_is_not_dark_for_90_seconds() {
 fn spec_6_3_node_that_says_bye_is_not_dark_for_90_seconds() {
     let (mut relay, now) = (Fixture::new(), Instant::now());
     let registered = log_in(&relay.relay, 1);
-    relay.relay.table.session(NodeId::new(1).unwrap()).unwrap().end(crate::peers::End::PeerLeft);
+    relay
+        .relay
+        .table
+        .session(NodeId::new(1).unwrap().into())
+        .unwrap()
+        .end(crate::peers::End::PeerLeft);
     drop(registered);
     for (host, endpoint) in [(1, 1), (2, 1), (3, 3), (2, 3)] {
         assert_eq!(relay.one(at(host), &discover(1), now), observed(host));

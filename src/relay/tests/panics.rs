@@ -12,7 +12,7 @@ use crate::wire::cluster::{Frame, Frames, Run as Flow, add_packet, begin_packets
 
 /// Nodes that a batch goes to: 31 has a broken session, 32 a good one, 33 an endpoint.
 struct Receivers {
-    _sessions: [Registration<NodeId>; 2],
+    _sessions: [Registration; 2],
 }
 
 impl Receivers {
@@ -55,7 +55,7 @@ fn panic_in_a_batch_of_a_session_loses_nothing_that_it_had_queued() {
     let mut fixture = Fixture::new();
     let _receivers = Receivers::of(&mut fixture);
     let _sender = log_in(&fixture.relay, 12);
-    let session = fixture.relay.table.session(NodeId::new(12).unwrap()).unwrap();
+    let session = fixture.relay.table.session(NodeId::new(12).unwrap().into()).unwrap();
     let bytes = [31, 32, 33].map(|dest| packet(12, dest, b"x")).concat();
     let ranges = [0..10, 10..20, 20..30];
     let relay = Arc::clone(&fixture.relay);

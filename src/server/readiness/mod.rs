@@ -26,7 +26,6 @@ use crate::config::Config;
 use crate::control::Health;
 use crate::directory::Directory;
 use crate::doors::pilot;
-use crate::ids::NodeId;
 use crate::metrics::{Transport, family};
 use crate::peers::Table;
 use crate::udp;
@@ -43,7 +42,7 @@ pub(super) struct Vitals {
     udp_threads: UdpThreads,
     lag: Lag,
     machine: ArcSwap<Machine>,
-    table: Arc<Table<NodeId>>,
+    table: Arc<Table>,
     directory: Directory,
     cluster: Option<Arc<Cluster>>,
     health: Arc<Health>,
@@ -61,7 +60,7 @@ impl Vitals {
     pub(super) fn new(
         phase: watch::Receiver<Phase>,
         config: &Config,
-        table: &Arc<Table<NodeId>>,
+        table: &Arc<Table>,
         directory: &Directory,
         cluster: Option<&Arc<Cluster>>,
         health: Arc<Health>,

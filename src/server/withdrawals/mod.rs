@@ -42,7 +42,7 @@ const SAMPLE: usize = 32;
 const FLEET: usize = 4;
 
 /// Ends the sessions of nodes whose key was removed or changed.
-pub(super) async fn end_sessions(table: Arc<Table<NodeId>>, directory: Directory) {
+pub(super) async fn end_sessions(table: Arc<Table>, directory: Directory) {
     loop {
         let nodes = match directory.next_change().await {
             Change::Node(node) => vec![node],
@@ -54,9 +54,9 @@ pub(super) async fn end_sessions(table: Arc<Table<NodeId>>, directory: Directory
     }
 }
 
-async fn end_if_withdrawn(table: &Table<NodeId>, node: NodeId, directory: &Directory) {
-    let Some(session) = table.session(node) else { return };
-    let withdrawn = match directory.lookup(session.id()).await {
+async fn end_if_withdrawn(table: &Table, node: NodeId, directory: &Directory) {
+    let Some(session) = table.session(node.into()) else { return };
+    let withdrawn = match directory.lookup(node).await {
         Lookup::Key(key) => key != session.principal.credential,
         Lookup::Unknown => true,
         // A registry that is down disconnects nobody.
@@ -72,7 +72,7 @@ async fn end_if_withdrawn(table: &Table<NodeId>, node: NodeId, directory: &Direc
 ///
 /// A node has its second in the interval, which nobody can choose: the hash is seeded. A
 /// registry that does not keep up makes the interval longer.
-pub(super) async fn recheck(table: Arc<Table<NodeId>>, directory: Directory) {
+pub(super) async fn recheck(table: Arc<Table>, directory: Directory) {
     let hasher = RandomState::default();
     let seconds = RECHECK_INTERVAL.as_secs();
     let mut ticks = interval(Duration::from_secs(1));
@@ -93,20 +93,20 @@ pub(super) async fn recheck(table: Arc<Table<NodeId>>, directory: Directory) {
 }
 
 /// What the registry says of a node; `None` of one that is not connected any more.
-async fn ask_again(table: &Table<NodeId>, directory: &Directory, node: NodeId) -> Option<Recheck> {
+async fn ask_again(table: &Table, directory: &Directory, node: NodeId) -> Option<Recheck> {
     // The session itself would keep its socket while the registry is asked.
-    let key = table.session(node)?.principal.credential;
+    let key = table.session(node.into())?.principal.credential;
     Some(directory.recheck(node, key).await)
 }
 
 /// The connected nodes; not their sessions, since whoever keeps those for minutes keeps the
 /// sockets of all that end meanwhile.
-fn connected(table: &Table<NodeId>) -> Vec<NodeId> {
-    table.all_sessions().iter().map(|session| session.id()).collect()
+fn connected(table: &Table) -> Vec<NodeId> {
+    table.all_sessions().iter().filter_map(|session| session.id().node_id()).collect()
 }
 
 /// Decides whether what the registry says against remembered keys is believed.
-pub(super) async fn judge(table: Arc<Table<NodeId>>, directory: Directory) {
+pub(super) async fn judge(table: Arc<Table>, directory: Directory) {
     // When how many connected nodes' withdrawals were believed, within the last interval.
     let mut believed = VecDeque::<(Instant, usize)>::new();
     loop {
@@ -150,7 +150,7 @@ async fn released(directory: &Directory) {
 }
 
 /// How many connected nodes' keys the registry contradicts, and how many are connected.
-fn claimed(table: &Table<NodeId>, directory: &Directory) -> (usize, usize) {
+fn claimed(table: &Table, directory: &Directory) -> (usize, usize) {
     let contradicted: HashSet<_> = directory.contradictions().into_iter().collect();
     let nodes = connected(table);
     let claimed = nodes.iter().filter(|node| contradicted.contains(node)).count();
@@ -166,7 +166,7 @@ struct Sample {
 }
 
 impl Sample {
-    async fn take(table: &Arc<Table<NodeId>>, directory: &Directory) -> Self {
+    async fn take(table: &Arc<Table>, directory: &Directory) -> Self {
         let mut nodes = connected(table);
         let mut asked = JoinSet::new();
         while asked.len() < SAMPLE && !nodes.is_empty() {

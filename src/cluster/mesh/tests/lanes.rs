@@ -4,19 +4,19 @@ use std::time::Instant;
 
 use super::*;
 use crate::cluster::mesh::link::{Fault, read_batches};
-use crate::ids::NodeId;
 use crate::metrics::{Drop as Dropped, Transport};
 use crate::wire::cluster::{DecodeError, Frame, Frames, MAX_BATCH, Run};
+use crate::wire::name::Name;
 
-fn node(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
+fn node(number: u32) -> Name {
+    Name::from(crate::ids::NodeId::new(number).unwrap())
 }
 
 /// Reads batches until `count` frames have come, and gives what `of` makes of each.
 async fn frames<T>(
     stream: &mut RecvStream,
     count: usize,
-    of: impl Fn(Frame<'_, NodeId>) -> Vec<T>,
+    of: impl Fn(Frame<'_, Name>) -> Vec<T>,
 ) -> Vec<T> {
     let mut found = Vec::new();
     while found.len() < count {
@@ -50,7 +50,7 @@ async fn words_and_packets_leave_in_order_each_in_its_lane() {
     let [mut words, mut packets] = accept_lanes(&connection).await;
     let words = frames(&mut words, 1_000, |frame| {
         let Frame::Find { id } = frame else { panic!("{frame:?}") };
-        vec![id.number() - 1]
+        vec![id.node_id().unwrap().number() - 1]
     });
     let packets = frames(&mut packets, 1_000, |frame| {
         let Frame::Packets(packets) = frame else { panic!("{frame:?}") };

@@ -9,8 +9,8 @@ use super::server::Server;
 use super::{HOUR, Relay, node, until};
 use crate::cluster::Reject;
 use crate::cluster::nats::message::{Message, PACKETS, WORDS};
-use crate::ids::NodeId;
 use crate::wire::cluster::{Frame, Frames, MAX_BATCH, Run, encode};
+use crate::wire::name::Name;
 
 /// A relay, and another one that the test plays and that is a member.
 async fn pair(server: &Server) -> (Relay, Peer) {
@@ -50,7 +50,7 @@ async fn each_lane_keeps_its_order() {
         let (Message::Words(batch) | Message::Packets(batch)) = peer.next().await else {
             panic!("neither words nor packets");
         };
-        for frame in Frames::<NodeId>::new(&batch) {
+        for frame in Frames::<Name>::new(&batch) {
             let frame = frame.unwrap();
             if let Frame::Missing { id } = frame {
                 words.push(id);
@@ -122,7 +122,7 @@ async fn batch_that_the_server_does_not_take_is_dropped_and_counted() {
     push(&a, 2, &[b"small"]);
 
     let Message::Packets(batch) = peer.next().await else { panic!("no packets") };
-    let frame = Frames::<NodeId>::new(&batch).next().unwrap().unwrap();
+    let frame = Frames::<Name>::new(&batch).next().unwrap().unwrap();
     let Frame::Packets(packets) = frame else { panic!("{frame:?}") };
     assert_eq!(packets.run.dest, node(2));
 }

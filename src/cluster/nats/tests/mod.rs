@@ -25,8 +25,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Nats, Settings};
 use crate::cluster::{Cluster, Fabric as _, Identity, Member, Reject};
-use crate::ids::{NodeId, PublicKey, RelayId};
+use crate::ids::{PublicKey, RelayId};
 use crate::metrics::{Drop, Traffic};
+use crate::wire::name::Name;
 use server::Server;
 
 const NAME: &str = "fleet";
@@ -148,6 +149,6 @@ impl Relay {
     }
 }
 
-fn node(number: u32) -> NodeId {
-    NodeId::new(number).unwrap()
+fn node(number: u32) -> Name {
+    Name::from(crate::ids::NodeId::new(number).unwrap())
 }
