@@ -70,7 +70,7 @@ impl Local for Relay {
                 }
                 let flow = Flow {
                     transport: Transport::Cluster,
-                    source: Source::Remote(sender.into()),
+                    source: Source::remote(run.run.sender),
                     sender,
                     dest,
                     packets: positions,

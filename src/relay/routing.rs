@@ -125,7 +125,7 @@ impl Relay {
                 let arrival = Arrival {
                     source: flow.source,
                     origin: Origin::Relayed,
-                    whose: flow.whose(),
+                    sender: Some(flow.sender.into()),
                     at: now,
                 };
                 out.flush_later(&session);

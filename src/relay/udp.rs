@@ -9,7 +9,7 @@ use super::routing::Flow;
 use super::{Relay, Rules, decode_reason, limit_reason};
 use crate::metrics::{Drop, Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
-use crate::peers;
+use crate::peers::Source;
 use crate::udp::DatagramSink;
 use crate::wire::beacon::{self, Packet, RELAY_HEADER};
 
@@ -119,7 +119,7 @@ impl Relay {
                 _ => {
                     let next = Flow {
                         transport: from.transport,
-                        source: source_of(from.address),
+                        source: Source::address(from.address),
                         sender: relay.sender,
                         dest: relay.dest,
                         packets: index..index + 1,
@@ -196,13 +196,4 @@ impl Relay {
 /// The answer to a datagram goes back where it came from, from the address it came to.
 pub(super) const fn back_to(datagram: &Datagram) -> Target {
     Target { to: datagram.from, from: datagram.to, transport: Transport::Udp }
-}
-
-/// Tells sources apart within an outbox: the address, not the sender that it claims, or one
-/// address could pass for many.
-fn source_of(address: SocketAddr) -> peers::Source {
-    use std::hash::BuildHasher as _;
-    static HASHER: std::sync::LazyLock<foldhash::fast::RandomState> =
-        std::sync::LazyLock::new(foldhash::fast::RandomState::default);
-    peers::Source::Address(HASHER.hash_one(address))
 }

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::time::Instant;
 
 use super::{Arrival, Record, Source};
-use crate::metrics::{Origin, Whose};
+use crate::metrics::Origin;
 use crate::net::Records;
 use crate::wire::Framing;
+use crate::wire::name::Name;
 
 /// Bytes that one flush takes at most, unless a single record is longer.
 pub(super) const CHUNK: usize = 65_536;
@@ -30,7 +31,7 @@ thread_local! {
 pub(super) struct Run {
     pub(super) source: Source,
     pub(super) origin: Origin,
-    pub(super) whose: Whose,
+    pub(super) sender: Option<Name>,
     pub(super) arrived: Instant,
     pub(super) records: u32,
     pub(super) bytes: usize,
@@ -39,15 +40,15 @@ pub(super) struct Run {
 impl Run {
     /// A run without records yet.
     const fn of(arrival: &Arrival) -> Self {
-        let Arrival { source, origin, whose, at } = *arrival;
-        Self { source, origin, whose, arrived: at, records: 0, bytes: 0 }
+        let Arrival { source, origin, sender, at } = *arrival;
+        Self { source, origin, sender, arrived: at, records: 0, bytes: 0 }
     }
 
     /// Whether records that come like this go on with the run.
     fn takes(&self, arrival: &Arrival) -> bool {
         self.source == arrival.source
             && self.origin == arrival.origin
-            && self.whose == arrival.whose
+            && self.sender == arrival.sender
             && self.arrived == arrival.at
     }
 

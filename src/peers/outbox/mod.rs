@@ -17,9 +17,10 @@ use std::time::{Duration, Instant};
 use chunk::{Chunk, Framed, RECORD_COST, RUN_COST, Run};
 use shares::Shares;
 
-use crate::metrics::{Drop, Origin, Shard, Traffic, Transport};
+use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
 use crate::net::Records;
 use crate::wire::Framing;
+use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
 pub use records::{Arrival, Limits, Overflow, Pushed, Record};
@@ -49,6 +50,8 @@ pub struct Backlog {
 /// The queue of one session; its bytes go out in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    /// Whom the records are for.
+    dest: Name,
     transport: Transport,
     framing: Framing,
     overflow: Overflow,
@@ -107,8 +110,14 @@ impl Write {
 }
 
 impl Outbox {
-    pub(super) const fn new(transport: Transport, framing: Framing, overflow: Overflow) -> Self {
+    pub(super) const fn new(
+        dest: Name,
+        transport: Transport,
+        framing: Framing,
+        overflow: Overflow,
+    ) -> Self {
         Self {
+            dest,
             transport,
             framing,
             overflow,
@@ -150,7 +159,9 @@ impl Outbox {
                     pushed.refused += 1;
                     pushed.overflowed |= matches!(reason, Drop::OutboxFull | Drop::OutboxShare);
                     match arrival.origin {
-                        Origin::Relayed => shard.dropped_of(arrival.whose, reason, 1, arrival.at),
+                        Origin::Relayed => {
+                            shard.dropped_of(self.whose(arrival.sender), reason, 1, arrival.at)
+                        }
                         Origin::Ours => shard.ours_dropped(1),
                     }
                 }
@@ -264,7 +275,7 @@ impl Outbox {
         if self.closed {
             // The session ended while we were in the system call, and waited for this.
             self.taken = self.taken.saturating_sub(in_flight.chunk.cost());
-            lose(&in_flight.chunk, traffic.shard());
+            lose(&in_flight.chunk, self.dest, traffic.shard());
             in_flight.chunk.give_back();
             return;
         }
@@ -314,7 +325,7 @@ impl Outbox {
         self.shares = None;
         for chunk in std::mem::take(&mut self.pending) {
             self.waiting = self.waiting.saturating_sub(chunk.cost());
-            lose(&chunk, traffic.shard());
+            lose(&chunk, self.dest, traffic.shard());
             chunk.give_back();
         }
     }
@@ -329,7 +340,7 @@ impl Outbox {
             && let Some(InFlight { chunk, .. }) = self.in_flight.take()
         {
             self.taken = self.taken.saturating_sub(chunk.cost());
-            lose(&chunk, traffic.shard());
+            lose(&chunk, self.dest, traffic.shard());
             chunk.give_back();
         }
     }
@@ -399,9 +410,14 @@ impl Outbox {
         }
     }
 
+    const fn whose(&self, sender: Option<Name>) -> Whose {
+        Whose { sender, dest: Some(self.dest) }
+    }
+
     fn drop_oldest(&mut self, reason: Drop, now: Instant, shard: &Shard) {
         let chunk = self.pending.front_mut().expect("the caller saw a pending record");
-        let &Run { source, origin, whose, .. } = chunk.oldest().expect("no pending chunk is empty");
+        let &Run { source, origin, sender, .. } =
+            chunk.oldest().expect("no pending chunk is empty");
         let cost = chunk.drop_oldest().expect("no pending chunk is empty");
         self.waiting = self.waiting.saturating_sub(cost);
         if let Some(shares) = &mut self.shares {
@@ -409,6 +425,7 @@ impl Outbox {
         }
         match origin {
             Origin::Relayed => {
+                let whose = Whose { sender, dest: Some(self.dest) };
                 shard.dropped_of(whose, reason, 1, now);
                 shard.unqueued(1);
             }
@@ -423,13 +440,14 @@ impl Outbox {
 }
 
 /// Accounts for records that will not leave.
-fn lose(chunk: &Chunk, shard: &Shard) {
+fn lose(chunk: &Chunk, dest: Name, shard: &Shard) {
     let now = Instant::now();
     for run in chunk.runs() {
         let records = u64::from(run.records);
         match run.origin {
             Origin::Relayed => {
-                shard.dropped_of(run.whose, Drop::PeerGone, records, now);
+                let whose = Whose { sender: run.sender, dest: Some(dest) };
+                shard.dropped_of(whose, Drop::PeerGone, records, now);
                 shard.unqueued(records);
             }
             Origin::Ours => shard.ours_dropped(records),

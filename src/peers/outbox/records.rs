@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Source;
-use crate::metrics::{Origin, Whose};
+use crate::metrics::Origin;
+use crate::wire::name::Name;
 
 /// The bounds of an outbox.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +57,8 @@ pub struct Arrival {
     pub source: Source,
     /// Whether they are relayed or made here.
     pub origin: Origin,
-    /// Whose they are, for what is remembered of those that are dropped.
-    pub whose: Whose,
+    /// Who sent them, for what is remembered of those that are dropped.
+    pub sender: Option<Name>,
     /// When their batch came.
     pub at: Instant,
 }
@@ -66,6 +67,6 @@ impl Arrival {
     /// What the relay, or who embeds it, has to say itself.
     #[must_use]
     pub const fn ours(at: Instant) -> Self {
-        Self { source: Source::Ours, origin: Origin::Ours, whose: Whose::NOBODY, at }
+        Self { source: Source::Ours, origin: Origin::Ours, sender: None, at }
     }
 }

@@ -110,13 +110,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::{Origin, Whose};
+    use crate::metrics::Origin;
 
     fn run(source: u64, bytes: usize) -> Run {
         Run {
             source: Source::Address(source),
             origin: Origin::Relayed,
-            whose: Whose::NOBODY,
+            sender: None,
             arrived: Instant::now(),
             records: 1,
             bytes,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::NodeId;
-use crate::metrics::{Dropped, Whose};
+use crate::metrics::Dropped;
 use crate::wire::websocket::Header;
 
 const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: usize::MAX };
@@ -23,7 +23,8 @@ impl Bench {
     }
 
     fn that(overflow: Overflow) -> Self {
-        let outbox = Outbox::new(Transport::Wss, Framing::Binary, overflow);
+        let dest = NodeId::new(1).unwrap().into();
+        let outbox = Outbox::new(dest, Transport::Wss, Framing::Binary, overflow);
         Self { outbox, traffic: Traffic::default(), now: Instant::now() }
     }
 
@@ -33,8 +34,7 @@ impl Bench {
 
     fn push_from(&mut self, source: Source, body: &[u8]) {
         let record = Record { head: b"h", body };
-        let arrival =
-            Arrival { source, origin: Origin::Relayed, whose: Whose::NOBODY, at: self.now };
+        let arrival = Arrival { source, origin: Origin::Relayed, sender: None, at: self.now };
         self.outbox.push(std::iter::once(record), &arrival, &LIMITS, self.traffic.shard());
     }
 
@@ -145,7 +145,7 @@ fn full_outbox_that_refuses_takes_the_first_records_and_none_behind_one_that_doe
     let arrival = Arrival {
         source: Source::Session(2),
         origin: Origin::Relayed,
-        whose: Whose::NOBODY,
+        sender: None,
         at: bench.now,
     };
 
@@ -226,9 +226,7 @@ fn arrival_that_is_refused_in_the_end_has_cost_nobody_a_record() {
 
 #[test]
 fn sources_of_different_kinds_with_the_same_number_are_not_one() {
-    let node = NodeId::new(1001).unwrap();
-    let light =
-        [Source::Session(0), Source::Remote(node.into()), Source::Address(1001), Source::Ours];
+    let light = [Source::Session(0), Source::Remote(1001), Source::Address(1001), Source::Ours];
     let mut bench = Bench::new();
     bench.push_from(light[2], &[0; 10]);
     for _ in 0..200 {
@@ -426,8 +424,8 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
     let source = Source::Address(9);
     let push = |bench: &mut Bench, sender: NodeId, count: usize| {
         let records = std::iter::repeat_n(Record { head: &[], body: &[0; 300] }, count);
-        let whose = Whose::packet(sender, node);
-        let arrival = Arrival { source, origin: Origin::Relayed, whose, at: bench.now };
+        let sender = Some(sender.into());
+        let arrival = Arrival { source, origin: Origin::Relayed, sender, at: bench.now };
         bench.outbox.push(records, &arrival, &LIMITS, bench.traffic.shard());
     };
     push(&mut bench, senders[0], 3);

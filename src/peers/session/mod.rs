@@ -135,7 +135,12 @@ impl Session {
             names_destination: AtomicBool::new(false),
             inbound: Mutex::default(),
             generation,
-            outbox: Mutex::new(Outbox::new(link.transport, link.framing, link.overflow)),
+            outbox: Mutex::new(Outbox::new(
+                principal.name,
+                link.transport,
+                link.framing,
+                link.overflow,
+            )),
             link,
             task: AtomicWaker::new(),
             end: AtomicU8::new(0),

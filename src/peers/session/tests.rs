@@ -6,7 +6,7 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
-use crate::metrics::{Drop, Origin, Whose};
+use crate::metrics::{Drop, Origin};
 use crate::peers::testing::FakeStream;
 use crate::peers::{Source, testing};
 
@@ -50,7 +50,7 @@ fn push_bodies(session: &Session, bodies: &[&[u8]]) -> Pushed {
     let arrival = Arrival {
         source: Source::Session(2),
         origin: Origin::Relayed,
-        whose: Whose::NOBODY,
+        sender: None,
         at: Instant::now(),
     };
     session.push(records, &arrival)
@@ -126,7 +126,7 @@ fn datagram_carries_one_record_whatever_leaves_together_or_in_parts() {
 fn datagrams_that_were_dropped_from_the_front_of_the_queue_do_not_leave() {
     let (datagrams, traffic) = (Arc::<Datagrams>::default(), Arc::default());
     let base = link(datagrams.stream(), &traffic);
-    let limits = Limits { bytes: 350, ..base.limits };
+    let limits = Limits { bytes: 450, ..base.limits };
     let session = session(Link { framing: Framing::Datagram, limits, ..base });
     push_bodies(&session, &[&[1; 100], &[2; 100], &[3; 100]]);
     datagrams.room.store(9, Ordering::Relaxed);
