@@ -12,7 +12,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts screenshots soak sanitize bench bench-peers lint docs wasm deny package man clean
+.PHONY: help setup build run test counts screenshots soak sanitize bench bench-peers lint docs static wasm deny package man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ lint: ## Formatting and clippy, warnings denied
 
 docs: ## Build the documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+
+static: ## Static binaries for x86-64 and ARM, each shown at work (zig, qemu-user)
+	@scripts/setup readelf=binutils pip3=python3-pip qemu-aarch64=qemu-user qemu-x86_64=qemu-user
+	scripts/static
 
 wasm: ## Build the codecs for wasm32, the proof that they need no system
 	rustup target add wasm32-unknown-unknown
