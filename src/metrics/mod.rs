@@ -18,6 +18,8 @@ pub use drops::{Dropped, Whose};
 pub use events::{Event, Events, What};
 pub use family::Registry;
 pub use histogram::{Buckets, Histogram};
+#[doc(hidden)]
+pub use sampling::fix_samples;
 pub use talkers::{Talker, Talkers};
 pub use traffic::{Origin, Shard, Traffic, unsettled};
 pub use words::{Drop, EndpointEvent, Handled, Transport};

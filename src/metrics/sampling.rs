@@ -8,6 +8,13 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(()) | 1);
 }
 
+/// Has this thread take the same ones in each run, so that counts of instructions can be
+/// compared. For benchmarks alone.
+#[doc(hidden)]
+pub fn fix_samples() {
+    STATE.set(1);
+}
+
 /// How many to leave out before the next, so that one of `rate` is taken on average.
 #[allow(clippy::cast_possible_truncation)] // the remainder is below a u32
 pub(super) fn gap(rate: u32) -> u32 {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use foldhash::fast::RandomState;
+use foldhash::fast::SeedableRandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
@@ -35,7 +35,7 @@ pub use route::{Destination, Neighbour};
 /// More than any machine has cores, so that two of them rarely want the same lock.
 const SHARDS: usize = 128;
 
-type Shard = RwLock<HashMap<Name, Entry, RandomState>>;
+type Shard = RwLock<HashMap<Name, Entry, SeedableRandomState>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -121,7 +121,7 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Table {
     shards: Box<[Shard]>,
-    hasher: RandomState,
+    hasher: SeedableRandomState,
     began: Instant,
     max_sessions: AtomicUsize,
     max_endpoints: AtomicUsize,
@@ -146,7 +146,7 @@ impl Table {
     pub fn new(max_sessions: usize, max_endpoints: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            hasher: RandomState::default(),
+            hasher: SeedableRandomState::random(),
             began: Instant::now(),
             max_sessions: AtomicUsize::new(max_sessions),
             max_endpoints: AtomicUsize::new(max_endpoints),
@@ -166,6 +166,17 @@ impl Table {
     #[must_use]
     pub fn with_translators(self, translators: Translators) -> Self {
         Self { translators, ..self }
+    }
+
+    /// The same empty table, which hashes alike in each run, so that counts of instructions
+    /// can be compared. For benchmarks alone: who knows how a relay hashes can choose ids that
+    /// collide.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_fixed_hashes(self) -> Self {
+        let hasher = SeedableRandomState::fixed();
+        let shard = || RwLock::new(HashMap::with_hasher(hasher.clone()));
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher, ..self }
     }
 
     #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
