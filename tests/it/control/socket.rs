@@ -97,7 +97,7 @@ fn request_that_is_none_or_too_long_is_refused() {
         (b"\n", "not a request"),
         (b"GET / HTTP/1.1\r\n\r\n", "not a request"),
         (b"{\"action\":\"shutdown\"}\n", "unknown variant"),
-        (b"{\"action\":\"kick\",\"node\":0}\n", "0 is no node id"),
+        (b"{\"action\":\"kick\",\"node\":0}\n", "expected a node's number from 1 to 4294967295"),
         (b"{\"action\":\"kick\",\"node\":7,\"all\":true}\n", "unknown field"),
     ] {
         let answer = send(&relay, request);
