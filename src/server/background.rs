@@ -9,11 +9,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::beacons::BeaconList;
+use super::core::Core;
 use super::tasks::Tasks;
 use super::{own_addresses, withdrawals};
 use crate::config::Config;
-use crate::directory::Directory;
-use crate::peers::Table;
 use crate::proto::endpoint::SWEEP_INTERVAL;
 use crate::proto::gossip::SYNC_INTERVAL;
 use crate::relay::{GrantQueue, Relay};
@@ -25,11 +24,11 @@ pub(super) fn start(
     tasks: &mut Tasks,
     stopping: &CancellationToken,
     config: watch::Receiver<Arc<Config>>,
-    relay: &Arc<Relay>,
-    table: &Arc<Table>,
-    directory: &Directory,
+    core: &Core,
     grants: GrantQueue,
 ) {
+    let Core { table, directory, relay, .. } = core;
+    tasks.spawn("directory", directory.clone().run(stopping.clone()));
     let mut spawn = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stopping = stopping.clone();
         tasks.spawn(name, async move {

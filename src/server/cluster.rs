@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::StartError;
 use super::bind::BindError;
+use super::core::Core;
 use super::settings;
+use super::tasks::Tasks;
 use crate::cluster::{Cluster, load_or_create, mesh, nats};
 use crate::config::{self, ClusterFabric, Config, HostPort};
 use crate::ids::PublicKey;
@@ -85,7 +87,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn start(joining: Joining) -> Self {
+    fn start(joining: Joining) -> Self {
         let cluster = Arc::clone(&joining.cluster);
         let leaving = CancellationToken::new();
         let mut links = JoinSet::new();
@@ -116,8 +118,15 @@ impl Part {
     }
 }
 
+/// Tells the cluster who comes and goes here, and keeps the links.
+pub(super) fn start(tasks: &mut Tasks, core: &Core, joining: Joining) -> Part {
+    let telling = tell(Arc::clone(&core.table), Arc::clone(&joining.cluster));
+    tasks.spawn("changes for the cluster", telling);
+    Part::start(joining)
+}
+
 /// Tells the cluster whose way here has changed, for ever.
-pub(super) async fn tell(table: Arc<Table>, cluster: Arc<Cluster>) {
+async fn tell(table: Arc<Table>, cluster: Arc<Cluster>) {
     loop {
         let changed = table.next_changes().await;
         // Before the looks into the table: whatever comes later has a higher number.
@@ -201,7 +210,7 @@ mod tests {
 
         cluster.cloned(&"192.0.2.1:9100");
 
-        let readiness = server.vitals.readiness();
+        let readiness = server.operators.vitals.readiness();
         let part = &readiness.parts["cluster"];
         assert!(readiness.ready && part.condition == crate::admin::Condition::Degraded);
         assert!(part.reason.contains("cluster.key"), "{}", part.reason);

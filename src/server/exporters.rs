@@ -6,49 +6,41 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::Reloader;
+use super::core::Core;
+use super::doors::Doors;
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
-use crate::cluster::Cluster;
-use crate::directory::Directory;
-use crate::doors::pilot::Pilot;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Drop, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::net::udp::{Retry, retries};
-use crate::peers::Table;
-use crate::relay::Relay;
-use crate::session;
-use crate::udp::Threads;
 
 const CPU_TIME: &str = "process_cpu_seconds_total";
 
 pub(super) struct Parts<'a> {
-    pub(super) traffic: &'a Arc<Traffic>,
-    pub(super) table: &'a Arc<Table>,
-    pub(super) relay: &'a Arc<Relay>,
-    pub(super) directory: &'a Directory,
-    pub(super) sessions: &'a session::Server,
-    pub(super) pilot: &'a Arc<Pilot>,
-    pub(super) threads: &'a Threads,
+    pub(super) core: &'a Arc<Core>,
+    pub(super) doors: &'a Doors,
     pub(super) reloader: &'a Arc<Reloader>,
     pub(super) vitals: &'a Arc<Vitals>,
-    pub(super) cluster: Option<&'a Arc<Cluster>>,
     pub(super) log: Option<LogWriter>,
 }
 
 pub(super) fn all(parts: &Parts<'_>) -> Registry {
     let registry = Registry::default();
-    let traffic = Arc::clone(parts.traffic);
-    registry.add(move |families| traffic.families(families));
-    registry.add(parts.sessions.exporter());
-    let pilot = Arc::clone(parts.pilot);
+    registry.add(parts.doors.sessions.exporter());
+    let pilot = Arc::clone(&parts.doors.pilot);
     registry.add(move |families| pilot.families(families));
-    registry.add(parts.threads.exporter());
-    let directory = parts.directory.clone();
-    registry.add(move |families| directory.metrics(families));
-    let (table, relay) = (Arc::clone(parts.table), Arc::clone(parts.relay));
+    registry.add(parts.doors.threads.exporter());
+    let core = Arc::clone(parts.core);
     registry.add(move |families| {
+        let Core { table, traffic, directory, cluster, relay } = &*core;
+        traffic.families(families);
+        directory.metrics(families);
+        relay.switches().families(families);
+        if let Some(cluster) = cluster {
+            cluster.families(families);
+        }
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         let gauge =
             |name: &str, help: &str, value: usize| family::gauge_value(name, help, value as f64);
@@ -71,11 +63,6 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
             ),
         ]);
     });
-    let switches = Arc::clone(parts.relay.switches());
-    registry.add(move |families| switches.families(families));
-    if let Some(cluster) = parts.cluster.map(Arc::clone) {
-        registry.add(move |families| cluster.families(families));
-    }
     if let Some(log) = parts.log.clone() {
         registry.add(move |families| log.families(families));
     }
@@ -117,22 +104,17 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     registry
 }
 
-pub(super) fn status(
-    traffic: &Arc<Traffic>,
-    table: &Arc<Table>,
-    relay: &Arc<Relay>,
-    cluster: Option<&Arc<Cluster>>,
-) -> Box<dyn Fn() -> Status + Send + Sync> {
-    let (traffic, table, relay) = (Arc::clone(traffic), Arc::clone(table), Arc::clone(relay));
-    let cluster = cluster.map(Arc::clone);
+pub(super) fn status(core: &Arc<Core>) -> Box<dyn Fn() -> Status + Send + Sync> {
+    let core = Arc::clone(core);
     Box::new(move || Status {
-        wss_peers: table.session_count(),
-        udp_nodes: table.endpoint_count(),
-        learnt_nodes: table.learnt_count(),
-        beacons: relay.beacons().sources(),
-        packets_queued: traffic.packets_queued(),
-        packets_dropped: traffic.packets_dropped_unexpectedly(),
-        switches: relay
+        wss_peers: core.table.session_count(),
+        udp_nodes: core.table.endpoint_count(),
+        learnt_nodes: core.table.learnt_count(),
+        beacons: core.relay.beacons().sources(),
+        packets_queued: core.traffic.packets_queued(),
+        packets_dropped: core.traffic.packets_dropped_unexpectedly(),
+        switches: core
+            .relay
             .switches()
             .iter()
             .map(|(name, is_on)| (name, if is_on { "on" } else { "off" }))
@@ -142,19 +124,17 @@ pub(super) fn status(
             .filter(|reason| reason.is_expected())
             .map(|reason| reason.word())
             .collect(),
-        cluster: cluster.as_ref().map(|cluster| cluster.status()),
+        cluster: core.cluster.as_ref().map(|cluster| cluster.status()),
     })
 }
 
-pub(super) fn tables(
-    table: &Arc<Table>,
-    traffic: &Arc<Traffic>,
-) -> Box<dyn Fn() -> Tables + Send + Sync> {
-    let (slow_readers, traffic) = (SlowReaders::of(Arc::clone(table)), Arc::clone(traffic));
+pub(super) fn tables(core: &Arc<Core>) -> Box<dyn Fn() -> Tables + Send + Sync> {
+    let core = Arc::clone(core);
+    let slow_readers = SlowReaders::of(Arc::clone(&core.table));
     Box::new(move || Tables {
-        top_talkers: top_talkers(&traffic),
+        top_talkers: top_talkers(&core.traffic),
         slow_readers: slow_readers.now(),
-        events: traffic.events.recent(MOST_ROWS).into_iter().map(shown).collect(),
+        events: core.traffic.events.recent(MOST_ROWS).into_iter().map(shown).collect(),
     })
 }
 

@@ -5,6 +5,8 @@ mod background;
 mod beacons;
 mod bind;
 mod cluster;
+mod core;
+mod doors;
 mod exporters;
 mod operators;
 mod own_addresses;
@@ -13,6 +15,7 @@ mod reload;
 mod service;
 mod settings;
 mod slow_readers;
+mod sockets;
 mod tasks;
 mod withdrawals;
 
@@ -26,46 +29,28 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::admin::{self, Phase};
+use crate::admin::Phase;
 use crate::cluster::{IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
-use crate::control::{self, Health, Order, Orders, Recorder};
+use crate::control::{Order, Recorder};
 use crate::directory::{Directory, OpenError};
-use crate::doors::pilot::{self, PacketSink, Pilot};
-use crate::ids::NodeId;
 use crate::log_writer::LogWriter;
 use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
-use crate::peers::Table;
-use crate::relay::{self, Beacons, Relay};
-use crate::session::{self, Door, Session, Spec};
-use crate::udp;
-use crate::wire::Frames;
 
 pub use activation::{Sockets, SocketsError};
 pub use bind::BindError;
-use cluster::{Joining, Part};
-use readiness::Vitals;
+use cluster::Part;
+use core::Core;
+use doors::Doors;
+use operators::Operators;
 pub use reload::{Changes, ReloadError, Reloader};
-use service::Service;
 pub(crate) use settings::directory as directory_settings;
+use sockets::Bound;
 use tasks::Tasks;
 
 /// Time to save what is remembered of the registry.
 const SAVE_TIME: Duration = Duration::from_millis(500);
-
-/// Gives the packets of sessions to the router.
-struct ToRelay(Arc<Relay>);
-
-impl PacketSink for ToRelay {
-    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant) {
-        self.0.route_frames(session, packets, now);
-    }
-
-    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
-        self.0.has_session_elsewhere(node, now)
-    }
-}
 
 /// Why the relay did not start.
 #[derive(Debug, thiserror::Error)]
@@ -97,24 +82,15 @@ pub enum StartError {
 /// A running relay.
 #[derive(Debug)]
 pub struct Server {
-    sessions: Arc<session::Server>,
-    /// As they were at the start.
-    listeners: Vec<config::Listener>,
-    udp_address: SocketAddr,
+    core: Arc<Core>,
+    doors: Arc<Doors>,
+    operators: Operators,
     admin_address: SocketAddr,
-    threads: Option<udp::Threads>,
-    table: Arc<Table>,
-    directory: Directory,
     cluster: Option<Part>,
     phase: watch::Sender<Phase>,
     stopping: CancellationToken,
     tasks: Tasks,
-    reloader: Arc<Reloader>,
-    vitals: Arc<Vitals>,
-    service: Arc<Service>,
-    traffic: Arc<Traffic>,
     orders: Option<mpsc::Receiver<Order>>,
-    recorder: Recorder,
 }
 
 /// Sets what is logged from here on.
@@ -142,12 +118,6 @@ impl std::fmt::Debug for Host {
     }
 }
 
-impl std::fmt::Debug for ToRelay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ToRelay").finish_non_exhaustive()
-    }
-}
-
 impl Server {
     /// Reads the files, binds the addresses and starts everything.
     ///
@@ -163,208 +133,55 @@ impl Server {
     /// As [`Self::start`].
     pub async fn start_in(mut host: Host, config: Config) -> Result<Self, StartError> {
         let since = Instant::now();
-        let (phase, watched) = watch::channel(Phase::Starting);
-        config::create_state_dir(&config.state_dir)?;
-        let files = settings::directory(&config);
-        let directory =
-            spawn_blocking(|| Directory::open(files)).await.expect("opening does not panic")?;
-        let mut inherited = std::mem::take(&mut host.sockets);
-        let listeners = inherited.settle(&config)?;
-        let has_wss_socket = inherited.wss.is_some();
-        if !inherited.is_empty() {
-            info!(
-                wss = has_wss_socket,
-                admin = inherited.admin.is_some(),
-                udp = inherited.udp.len(),
-                listeners = Some(inherited.of_tables()).filter(|count| *count > 0),
-                "took over sockets: their settings do nothing"
-            );
-        }
-        let patience = bind::Patience::new(config.bind_wait, host.manager.as_ref());
-        let udp_sockets = match (inherited.udp.is_empty(), config.free_bind) {
-            (false, _) => udp::Sockets::HandedOver,
-            (true, true) => udp::Sockets::OpenedFreely,
-            (true, false) => udp::Sockets::Opened,
-        };
-        let sockets = patience.bind(|| bind::udp(&mut inherited.udp, &config)).await?;
-        let free = config.free_bind.into();
-        let bound = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
-        let (admin, admin_address) =
-            patience.bind(|| bind::admin(&mut inherited.admin, &config)).await?;
-        let udp_address = sockets.first().expect("at least one was opened").address();
-        let receiving = sockets.clone();
-
+        let phase = watch::Sender::new(Phase::Starting);
         let traffic = Arc::<Traffic>::default();
-        let table = Table::new(config.max_peers, config.max_nodes);
-        let table = Arc::new(table.with_translators(config.translators.clone()));
-        let joining = match &config.cluster {
-            Some(cluster) => {
-                let open = || Joining::open(cluster, &config, &traffic);
-                Some(patience.bind(open).await?)
-            }
-            None => None,
-        };
-        let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
-        let rules = settings::rules(&config, udp_address);
-        let beacons = Beacons::new(config.open_gossip, config.translators.clone());
-        // Before the first packet: what is a beacon's is no node's. Names follow in the background.
-        beacons.list(settings::beacons(&config));
-        let (relay, grants) = Relay::new(
-            Arc::clone(&table),
-            Arc::clone(&traffic),
-            directory.clone(),
-            sockets,
-            rules,
-            beacons,
-            cluster.clone(),
-        );
-        if cluster.is_some() {
-            // Before anybody comes.
-            table.watch();
-        }
-        let threads = udp::Threads::start(&receiving, &relay).map_err(StartError::Thread)?;
-        let pilot =
-            Pilot::new(directory.clone(), ToRelay(Arc::clone(&relay)), settings::login(&config));
-        let doors: [Arc<dyn Door>; 1] = [Arc::clone(&pilot) as _];
-        let of_listeners = listeners.iter().map(|listener| settings::doors(listener, &doors));
-        let of_listeners = settings::listeners(&config, &listeners).into_iter().zip(of_listeners);
-        let specs = bound.into_iter().zip(of_listeners);
-        let specs = specs.map(|(listener, (settings, doors))| Spec { listener, settings, doors });
-        let sessions =
-            session::Server::serve(specs.collect(), Arc::clone(&table), Arc::clone(&traffic));
-        let sessions = Arc::new(sessions);
-
-        let stopping = CancellationToken::new();
-        let health = Arc::<Health>::default();
-        let vitals = Vitals::new(
-            watched.clone(),
-            &config,
-            &table,
-            &directory,
-            cluster.as_ref(),
-            Arc::clone(&health),
-            threads.turns().clone(),
-        );
-        let vitals = Arc::new(vitals);
-        let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(&table));
-        let service = Arc::new(service);
-        let at_start = Arc::new(config);
-        let (config, in_force) = watch::channel(Arc::clone(&at_start));
-        let parts = reload::Parts {
-            sessions: Arc::clone(&sessions),
-            pilot: Arc::clone(&pilot),
-            has_wss_socket,
-            relay: Arc::clone(&relay),
-            table: Arc::clone(&table),
-            directory: directory.clone(),
-            udp_address,
-            service: Arc::clone(&service),
-            traffic: Arc::clone(&traffic),
-        };
-        let reloader = Reloader::new(parts, config, &mut host);
-        let registry = exporters::all(&exporters::Parts {
-            traffic: &traffic,
-            table: &table,
-            relay: &relay,
-            directory: &directory,
-            sessions: &sessions,
-            pilot: &pilot,
-            threads: &threads,
-            reloader: &reloader,
-            vitals: &vitals,
-            cluster: cluster.as_ref(),
-            log: host.log.take(),
-        });
-        let pages = admin::Sources {
-            registry,
-            phase: watched,
-            readiness: {
-                let vitals = Arc::clone(&vitals);
-                Box::new(move || vitals.readiness())
-            },
-            status: exporters::status(&traffic, &table, &relay, cluster.as_ref()),
-            tables: exporters::tables(&table, &traffic),
-            since,
-            max_connections: settings::max_operators(),
-            hosts: settings::admin_hosts(&at_start, admin_address),
-        };
-        let pages = Arc::new(pages);
-        let numbers = Arc::clone(&pages);
-        let (orders, ordered) = Orders::new();
-        let parts = control::Parts {
-            table: Arc::clone(&table),
-            traffic: Arc::clone(&traffic),
-            directory: directory.clone(),
-            cluster,
-            switches: Arc::clone(relay.switches()),
-            local: Arc::clone(relay.local_addresses()),
-            notify: {
-                let relay = Arc::clone(&relay);
-                Box::new(move |node| relay.notify(node, Instant::now()))
-            },
-            status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
-            orders,
-            config: reloader.config(),
-            health,
-        };
-        let recorder = Recorder::start(Arc::clone(&traffic), &at_start.state_dir);
-        let recorder = recorder.map_err(StartError::Thread)?;
         let mut tasks = Tasks::default();
-        operators::start(&mut tasks, &stopping, admin, pages, parts, &at_start)
-            .map_err(StartError::Thread)?;
-        tasks.spawn("directory", directory.clone().run(stopping.clone()));
-        tasks.spawn("configuration file", Arc::clone(&reloader).watch());
-        background::start(&mut tasks, &stopping, in_force, &relay, &table, &directory, grants);
-        let cluster = joining.map(|joining| {
-            let telling = cluster::tell(Arc::clone(&table), Arc::clone(&joining.cluster));
-            tasks.spawn("changes for the cluster", telling);
-            Part::start(joining)
-        });
+        let stopping = CancellationToken::new();
 
-        let udp_canary = udp::Canary::new(&threads, udp_sockets, relay::canary_script);
-        let canary = pilot::Canary::new(pilot, Arc::clone(&sessions));
-        vitals.start(&mut tasks, canary, udp_canary, reloader.config()).await;
-        tasks.spawn("service manager", Arc::clone(&service).keep_telling());
+        // Files and sockets first: what is wrong with them shows before anything runs.
+        let directory = open_files(&config).await?;
+        let inherited = std::mem::take(&mut host.sockets);
+        let bound = Bound::all(&config, inherited, host.manager.as_ref(), &traffic).await?;
+        let Bound { public, admin, joining } = bound;
+        let admin_address = admin.address;
+
+        // The core knows everybody, the doors let them in, and operators watch.
+        let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
+        let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp);
+        let doors = Doors::open(&config, &core, public).map_err(StartError::Thread)?;
+        let operators = Operators::new(config, &core, &doors, &mut host, phase.subscribe(), since);
+        let operators = operators.map_err(StartError::Thread)?;
+        let log = host.log.take();
+        let orders = operators.serve(&mut tasks, &stopping, admin, &core, &doors, log);
+        let orders = Some(orders.map_err(StartError::Thread)?);
+
+        let config = operators.reloader.config();
+        background::start(&mut tasks, &stopping, config.clone(), &core, grants);
+        let cluster = joining.map(|joining| cluster::start(&mut tasks, &core, joining));
+        operators.vitals.start(&mut tasks, doors.canaries(), config).await;
+        tasks.spawn("service manager", Arc::clone(&operators.service).keep_telling());
         phase.send_replace(Phase::Running);
-        let server = Self {
-            sessions,
-            listeners,
-            udp_address,
-            admin_address,
-            threads: Some(threads),
-            table,
-            directory,
-            cluster,
-            phase,
-            stopping,
-            tasks,
-            reloader,
-            vitals,
-            service,
-            recorder,
-            traffic,
-            orders: Some(ordered),
-        };
+        let server =
+            Self { core, doors, operators, admin_address, cluster, phase, stopping, tasks, orders };
         server.announce();
-        server.service.ready();
+        server.operators.service.ready();
         Ok(server)
     }
 
     fn announce(&self) {
-        let config = self.config();
-        let addresses =
-            self.listeners.iter().zip(self.sessions.addrs()).map(|(listener, address)| {
-                address.map_or_else(|| listener.bind.to_string(), |address| address.to_string())
-            });
-        let mut listening = self.listeners.iter().zip(addresses);
+        let Doors { sessions, listeners, .. } = &*self.doors;
+        let addresses = listeners.iter().zip(sessions.addrs()).map(|(listener, address)| {
+            address.map_or_else(|| listener.bind.to_string(), |address| address.to_string())
+        });
+        let mut listening = listeners.iter().zip(addresses);
         let (_, wss) = listening.next().expect("the configuration has a listener");
-        let (udp, admin) = (self.udp_address, self.admin_address);
+        let (udp, admin) = (self.udp_addr(), self.admin_address);
         info!(
             version = env!("CARGO_PKG_VERSION"),
             %wss,
             %udp,
             %admin,
-            max_peers = config.max_peers,
+            max_peers = self.operators.config().max_peers,
             "listening"
         );
         for (listener, bind) in listening {
@@ -376,13 +193,13 @@ impl Server {
     /// The address of the first WebSocket listener; `None` where that is a Unix socket.
     #[must_use]
     pub fn wss_addr(&self) -> Option<SocketAddr> {
-        self.sessions.addr()
+        self.doors.sessions.addr()
     }
 
     /// The address of the UDP sockets.
     #[must_use]
-    pub const fn udp_addr(&self) -> SocketAddr {
-        self.udp_address
+    pub fn udp_addr(&self) -> SocketAddr {
+        self.doors.udp_address()
     }
 
     /// The address of the operators' listener.
@@ -396,17 +213,13 @@ impl Server {
     /// # Errors
     /// Something that cannot be used; everything stays as it was.
     pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
-        self.reloader.reload(force).await
+        self.operators.reloader.reload(force).await
     }
 
     /// What reloads this relay, for who outlives a borrow of it.
     #[must_use]
     pub const fn reloader(&self) -> &Arc<Reloader> {
-        &self.reloader
-    }
-
-    fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.reloader.config().borrow())
+        &self.operators.reloader
     }
 
     /// Waits until a part of the relay has ended without being told to: a failure of ours,
@@ -418,16 +231,9 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
-        let udp = async {
-            match &self.threads {
-                Some(threads) => threads.failed().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = self.tasks.failed() => {}
-            () = self.sessions.failed() => {}
-            () = udp => {}
+            () = self.doors.failed() => {}
             () = cluster => {}
         }
     }
@@ -441,35 +247,43 @@ impl Server {
     /// What writes the last events to a file.
     #[must_use]
     pub const fn recorder(&self) -> &Recorder {
-        &self.recorder
+        &self.operators.recorder
     }
 
     /// Sends the peers away over the drain time and ends everything, at most 1 s later.
     pub async fn shutdown(mut self) {
-        let time = self.config().drain_time;
-        self.vitals.drain(time);
-        self.service.stopping(time);
+        let time = self.operators.config().drain_time;
+        self.operators.vitals.drain(time);
+        self.operators.service.stopping(time);
         self.phase.send_replace(Phase::Draining);
+        let sessions = &self.doors.sessions;
         // Before anybody is told: who hears of the drain finds the door closed.
-        self.sessions.refuse_upgrades(time);
-        self.traffic.events.note(Event::new(What::Draining));
-        info!(peers = self.sessions.peer_count(), "draining");
+        sessions.refuse_upgrades(time);
+        self.core.traffic.events.note(Event::new(What::Draining));
+        info!(peers = sessions.peer_count(), "draining");
         if let Some(part) = &self.cluster {
             part.drain();
         }
-        self.sessions.drain(time).await;
-        if let Some(threads) = self.threads.take() {
-            let stopped = spawn_blocking(|| threads.stop()).await;
-            debug_assert!(stopped.is_ok(), "joining threads does not panic");
-        }
+        sessions.drain(time).await;
+        let doors = Arc::clone(&self.doors);
+        let stopped = spawn_blocking(move || doors.threads.stop()).await;
+        debug_assert!(stopped.is_ok(), "joining threads does not panic");
         if let Some(part) = self.cluster.take() {
-            part.leave(&self.table).await;
+            part.leave(&self.core.table).await;
         }
         // What is not written by then is not needed: the file before stays whole.
-        let _saved = timeout(SAVE_TIME, self.directory.save()).await;
+        let _saved = timeout(SAVE_TIME, self.core.directory.save()).await;
         self.phase.send_replace(Phase::Stopped);
         self.stopping.cancel();
         self.tasks.shutdown().await;
         info!("stopped");
     }
+}
+
+/// Makes the state folder and reads the keys.
+async fn open_files(config: &Config) -> Result<Directory, StartError> {
+    config::create_state_dir(&config.state_dir)?;
+    let files = settings::directory(config);
+    let opened = spawn_blocking(|| Directory::open(files)).await;
+    Ok(opened.expect("opening does not panic")?)
 }

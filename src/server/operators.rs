@@ -1,51 +1,168 @@
-//! Opens the doors for operators: the control socket, and the pages and actions over HTTP.
+//! What operators see and steer: readiness, reloads, the control socket, the pages and actions
+//! over HTTP.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::core::Core;
+use super::doors::Doors;
+use super::exporters;
+use super::readiness::Vitals;
+use super::reload;
+use super::service::Service;
+use super::sockets::AdminSocket;
 use super::tasks::Tasks;
-use crate::admin;
+use super::{Host, Reloader, settings};
+use crate::admin::{self, Phase};
 use crate::config::Config;
-use crate::control::{Actions, Parts, Socket, Token, keep_socket, routes};
+use crate::control::{
+    Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, routes,
+};
+use crate::log_writer::LogWriter;
 
-/// Serves operators until `stopping`. Must be called within the runtime.
-///
-/// # Errors
-/// The system has no room for a thread.
-pub(super) fn start(
-    tasks: &mut Tasks,
-    stopping: &CancellationToken,
-    listener: TcpListener,
-    pages: Arc<admin::Sources>,
-    parts: Parts,
-    config: &Config,
-) -> io::Result<()> {
-    let actions = Actions::start(parts, &config.state_dir)?;
-    let (hosts, counted) = (Arc::clone(&pages.hosts), Arc::clone(&actions));
-    pages.registry.add(move |families| {
-        hosts.families(families);
-        counted.families(families);
-    });
-    let socket = Socket::bind(&config.state_dir);
-    let keeping = keep_socket(socket, config.state_dir.clone(), Arc::clone(&actions));
-    tasks.spawn("control socket", keeping);
-    let watched = Arc::clone(&actions);
-    tasks.spawn("audit log", async move { watched.failed().await });
-    let guessed = Arc::clone(&actions);
-    let stopped = stopping.clone();
-    tasks.spawn("audit of guesses", async move {
-        let _stopped = stopped.run_until_cancelled(guessed.audit_guesses()).await;
-    });
-    let token = config.admin_token.as_ref().map(|token| Token::new(token.expose()));
-    let waiting = Arc::clone(&actions);
-    let actions = admin::Actions {
-        routes: routes(actions, token),
-        give_way: Box::new(move || waiting.give_way()),
-    };
-    let stopped = stopping.clone().cancelled_owned();
-    tasks.spawn("operators' port", admin::serve(listener, pages, actions, stopped));
-    Ok(())
+/// Who watches a relay and changes it while it runs.
+#[derive(Debug)]
+pub(super) struct Operators {
+    pub(super) vitals: Arc<Vitals>,
+    pub(super) service: Arc<Service>,
+    pub(super) reloader: Arc<Reloader>,
+    pub(super) recorder: Recorder,
+    health: Arc<Health>,
+    phase: watch::Receiver<Phase>,
+    since: Instant,
+}
+
+impl Operators {
+    /// What watches this core and these doors, which run by `config`.
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub(super) fn new(
+        config: Config,
+        core: &Arc<Core>,
+        doors: &Arc<Doors>,
+        host: &mut Host,
+        phase: watch::Receiver<Phase>,
+        since: Instant,
+    ) -> io::Result<Self> {
+        let health = Arc::<Health>::default();
+        let turns = doors.threads.turns().clone();
+        let watched = Arc::clone(core);
+        let vitals = Vitals::new(phase.clone(), &config, watched, Arc::clone(&health), turns);
+        let vitals = Arc::new(vitals);
+        let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(core));
+        let service = Arc::new(service);
+        let recorder = Recorder::start(Arc::clone(&core.traffic), &config.state_dir)?;
+        let parts = reload::Parts {
+            core: Arc::clone(core),
+            doors: Arc::clone(doors),
+            service: Arc::clone(&service),
+        };
+        let reloader = Reloader::new(parts, watch::Sender::new(Arc::new(config)), host);
+        Ok(Self { vitals, service, reloader, recorder, health, phase, since })
+    }
+
+    /// The settings in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.reloader.config().borrow())
+    }
+
+    /// Serves operators until `stopping`, and returns what only the owner of the server can do
+    /// for them; watches the configuration file, which they write. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub(super) fn serve(
+        &self,
+        tasks: &mut Tasks,
+        stopping: &CancellationToken,
+        socket: AdminSocket,
+        core: &Arc<Core>,
+        doors: &Doors,
+        log: Option<LogWriter>,
+    ) -> io::Result<mpsc::Receiver<Order>> {
+        let config = self.config();
+        let AdminSocket { listener, address } = socket;
+        let pages = Arc::new(self.pages(core, doors, log, address));
+        let (orders, ordered) = Orders::new();
+        let actions = Actions::start(self.parts(core, &pages, orders), &config.state_dir)?;
+        let (hosts, counted) = (Arc::clone(&pages.hosts), Arc::clone(&actions));
+        pages.registry.add(move |families| {
+            hosts.families(families);
+            counted.families(families);
+        });
+        let control = Socket::bind(&config.state_dir);
+        let keeping = keep_socket(control, config.state_dir.clone(), Arc::clone(&actions));
+        tasks.spawn("control socket", keeping);
+        let watched = Arc::clone(&actions);
+        tasks.spawn("audit log", async move { watched.failed().await });
+        let guessed = Arc::clone(&actions);
+        let stopped = stopping.clone();
+        tasks.spawn("audit of guesses", async move {
+            let _stopped = stopped.run_until_cancelled(guessed.audit_guesses()).await;
+        });
+        let token = config.admin_token.as_ref().map(|token| Token::new(token.expose()));
+        let waiting = Arc::clone(&actions);
+        let actions = admin::Actions {
+            routes: routes(actions, token),
+            give_way: Box::new(move || waiting.give_way()),
+        };
+        let stopped = stopping.clone().cancelled_owned();
+        let serving = admin::serve(listener, pages, actions, stopped);
+        tasks.spawn("operators' port", serving);
+        tasks.spawn("configuration file", Arc::clone(&self.reloader).watch());
+        Ok(ordered)
+    }
+
+    /// What the pages show.
+    fn pages(
+        &self,
+        core: &Arc<Core>,
+        doors: &Doors,
+        log: Option<LogWriter>,
+        address: SocketAddr,
+    ) -> admin::Sources {
+        let registry = exporters::all(&exporters::Parts {
+            core,
+            doors,
+            reloader: &self.reloader,
+            vitals: &self.vitals,
+            log,
+        });
+        let vitals = Arc::clone(&self.vitals);
+        admin::Sources {
+            registry,
+            phase: self.phase.clone(),
+            readiness: Box::new(move || vitals.readiness()),
+            status: exporters::status(core),
+            tables: exporters::tables(core),
+            since: self.since,
+            max_connections: settings::max_operators(),
+            hosts: settings::admin_hosts(&self.config(), address),
+        }
+    }
+
+    /// What the actions are carried out on.
+    fn parts(&self, core: &Arc<Core>, pages: &Arc<admin::Sources>, orders: Orders) -> Parts {
+        let Core { table, traffic, directory, cluster, relay } = &**core;
+        let (notifier, numbers) = (Arc::clone(relay), Arc::clone(pages));
+        Parts {
+            table: Arc::clone(table),
+            traffic: Arc::clone(traffic),
+            directory: directory.clone(),
+            cluster: cluster.clone(),
+            switches: Arc::clone(relay.switches()),
+            local: Arc::clone(relay.local_addresses()),
+            notify: Box::new(move |node| notifier.notify(node, Instant::now())),
+            status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
+            orders,
+            config: self.reloader.config(),
+            health: Arc::clone(&self.health),
+        }
+    }
 }

@@ -4,7 +4,6 @@
 //! wrong leaves everything as it was.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,16 +16,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{Level, debug, enabled, info, warn};
 
+use super::core::Core;
+use super::doors::Doors;
 use super::service::Service;
 use super::{Host, SetLogFilter, settings};
 use crate::config::{self, Config, Difference, Loaded, LogFilter, Source};
-use crate::directory::{self, Directory, Reload};
-use crate::doors::pilot::Pilot;
-use crate::metrics::{Event, Gauge, Labelled, Traffic, What, Word as _, family};
-use crate::peers::Table;
+use crate::directory::{self, Reload};
+use crate::metrics::{Event, Gauge, Labelled, What, Word as _, family};
 use crate::proto::watch::{POLL, Stamp, Watch};
-use crate::relay::Relay;
-use crate::{session, words};
+use crate::words;
 
 /// Reloads at a time: one that runs, and those that wait for it. Fewer than the actions of
 /// operators at a time, so that reloads that hang leave room for others.
@@ -83,15 +81,8 @@ words! {
 
 /// The parts that are told of new settings.
 pub(super) struct Parts {
-    pub(super) sessions: Arc<session::Server>,
-    pub(super) pilot: Arc<Pilot>,
-    /// Whether the listener of `wss_bind` is there whatever the configuration says.
-    pub(super) has_wss_socket: bool,
-    pub(super) relay: Arc<Relay>,
-    pub(super) table: Arc<Table>,
-    pub(super) directory: Directory,
-    pub(super) udp_address: SocketAddr,
-    pub(super) traffic: Arc<Traffic>,
+    pub(super) core: Arc<Core>,
+    pub(super) doors: Arc<Doors>,
     pub(super) service: Arc<Service>,
 }
 
@@ -160,7 +151,7 @@ impl Reloader {
     /// Something that cannot be used, or too many that wait; everything stays as it was but for
     /// [`ReloadError::AllButRegistry`].
     pub async fn reload(&self, force: bool) -> Result<Changes, ReloadError> {
-        let registry = if force { self.parts.directory.force() } else { Reload::default() };
+        let registry = if force { self.parts.core.directory.force() } else { Reload::default() };
         match self.reload_files(force).await {
             Ok(mut changes) => {
                 changes.keys.removed += registry.removed;
@@ -232,7 +223,7 @@ impl Reloader {
     /// Checks the settings, then the keys, which are in force when this returns.
     async fn read(&self, force: bool) -> Result<(Option<Loaded>, Reload), ReloadError> {
         debug!("reading settings and keys again");
-        let (source, directory) = (self.source.clone(), self.parts.directory.clone());
+        let (source, directory) = (self.source.clone(), self.parts.core.directory.clone());
         let file = Arc::clone(&self.file);
         let mut reading = spawn_blocking(move || {
             if let Some(path) = source.as_ref().and_then(Source::file) {
@@ -258,15 +249,13 @@ impl Reloader {
     fn apply(&self, in_force: &mut Loaded, new: &Loaded) -> Difference {
         let (updated, difference) = in_force.updated(new);
         let config = &updated.config;
-        let Parts { sessions, pilot, relay, table, directory, udp_address, .. } = &self.parts;
+        let Parts { core, doors, .. } = &self.parts;
         if !difference.applied.is_empty() {
-            let listeners = config.all_listeners(self.parts.has_wss_socket);
-            sessions.update(settings::listeners(config, &listeners));
-            pilot.update(settings::login(config));
-            relay.update(settings::rules(config, *udp_address));
-            directory.set_patience(config.auth_timeout);
-            relay.beacons().believe_all(config.open_gossip);
-            table.allow_endpoints(config.max_nodes);
+            doors.update(config);
+            core.relay.update(settings::rules(config, doors.udp_address()));
+            core.directory.set_patience(config.auth_timeout);
+            core.relay.beacons().believe_all(config.open_gossip);
+            core.table.allow_endpoints(config.max_nodes);
             self.config.send_replace(Arc::new(config.clone()));
         }
         for warning in &new.config.warnings {
@@ -304,7 +293,7 @@ impl Reloader {
     fn count(&self, outcome: Outcome) {
         self.outcomes.of(outcome).increment();
         let event = Event { reason: outcome.word(), ..Event::new(What::Reloaded) };
-        self.parts.traffic.events.note(event);
+        self.parts.core.traffic.events.note(event);
     }
 
     fn mark_good(&self) {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::core::Core;
 use super::readiness::Vitals;
 use crate::net::notify::ServiceManager;
-use crate::peers::Table;
 
 /// How often people are told the numbers.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 pub(super) struct Service {
     manager: Option<ServiceManager>,
     vitals: Arc<Vitals>,
-    table: Arc<Table>,
+    core: Arc<Core>,
 }
 
 impl std::fmt::Debug for Service {
@@ -32,9 +32,9 @@ impl Service {
     pub(super) const fn new(
         manager: Option<ServiceManager>,
         vitals: Arc<Vitals>,
-        table: Arc<Table>,
+        core: Arc<Core>,
     ) -> Self {
-        Self { manager, vitals, table }
+        Self { manager, vitals, core }
     }
 
     /// The service manager, while it was not told of the end, after which nothing is news.
@@ -86,7 +86,8 @@ impl Service {
 
     fn status(&self) -> String {
         let readiness = self.vitals.readiness();
-        let (peers, nodes) = (self.table.session_count(), self.table.endpoint_count());
+        let table = &self.core.table;
+        let (peers, nodes) = (table.session_count(), table.endpoint_count());
         format!("{readiness}; {peers} peers over WebSocket, {nodes} nodes over UDP")
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 use tracing::{error, warn};
 
@@ -42,7 +43,7 @@ pub struct Threads {
     stop: Arc<AtomicBool>,
     turns: Turns,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the threads share with who watches them.
@@ -77,12 +78,12 @@ impl Threads {
     ) -> io::Result<Self> {
         let address = sockets.first().ok_or(io::ErrorKind::InvalidInput)?.address();
         let turns = Turns(sockets.iter().map(|_| AtomicU64::new(0)).collect());
-        let mut started = Self {
+        let started = Self {
             address,
             stop: Arc::default(),
             turns,
             shared: Arc::default(),
-            threads: Vec::new(),
+            threads: Mutex::default(),
         };
         for (number, socket) in sockets.iter().enumerate() {
             let receiver = Receiver {
@@ -95,10 +96,11 @@ impl Threads {
             let stop = Arc::clone(&started.stop);
             let turns = started.turns.clone();
             let thread = thread::Builder::new().name(format!("udp-{number}"));
-            started.threads.push(thread.spawn(move || {
+            let thread = thread.spawn(move || {
                 let turns = turns.0.get(number).expect("there is one for each thread");
                 receiver.run(&stop, turns);
-            })?);
+            })?;
+            started.threads.lock().push(thread);
         }
         Ok(started)
     }
@@ -144,15 +146,16 @@ impl Threads {
 
     /// Waits until a thread has ended without being told to: a failure of ours.
     pub async fn failed(&self) {
-        while !self.threads.iter().any(JoinHandle::is_finished) {
+        while !self.threads.lock().iter().any(JoinHandle::is_finished) {
             tokio::time::sleep(FAILURE_LOOK).await;
         }
     }
 
     /// Stops the threads and waits for them: 100 ms at most, the time of a receive.
-    pub fn stop(mut self) {
+    pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             // A panic that ended a thread was printed when it happened.
             let _panicked: Result<(), Box<dyn Any + Send>> = thread.join();
         }
@@ -293,11 +296,11 @@ mod tests {
             stop: Arc::default(),
             turns: Turns(Arc::new([])),
             shared: Arc::default(),
-            threads: vec![thread::spawn(thread::park), thread::spawn(|| {})],
+            threads: Mutex::new(vec![thread::spawn(thread::park), thread::spawn(|| {})]),
         };
 
         threads.failed().await;
 
-        threads.threads[0].thread().unpark();
+        threads.threads.lock()[0].thread().unpark();
     }
 }

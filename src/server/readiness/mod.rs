@@ -19,15 +19,14 @@ use self::canary::Canary;
 use self::lag::Lag;
 use self::machine::Machine;
 use self::udp_threads::UdpThreads;
+use super::core::Core;
 use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
-use crate::cluster::{Cluster, Status};
+use crate::cluster::Status;
 use crate::config::Config;
 use crate::control::Health;
-use crate::directory::Directory;
 use crate::doors::pilot;
 use crate::metrics::{Transport, family};
-use crate::peers::Table;
 use crate::udp;
 use crate::udp::Turns;
 
@@ -42,9 +41,7 @@ pub(super) struct Vitals {
     udp_threads: UdpThreads,
     lag: Lag,
     machine: ArcSwap<Machine>,
-    table: Arc<Table>,
-    directory: Directory,
-    cluster: Option<Arc<Cluster>>,
+    core: Arc<Core>,
     health: Arc<Health>,
     /// When the drain is to be over.
     due: OnceLock<Instant>,
@@ -60,9 +57,7 @@ impl Vitals {
     pub(super) fn new(
         phase: watch::Receiver<Phase>,
         config: &Config,
-        table: &Arc<Table>,
-        directory: &Directory,
-        cluster: Option<&Arc<Cluster>>,
+        core: Arc<Core>,
         health: Arc<Health>,
         turns: Turns,
     ) -> Self {
@@ -73,9 +68,7 @@ impl Vitals {
             udp_threads: UdpThreads::new(turns),
             lag: Lag::new(),
             machine: ArcSwap::default(),
-            table: Arc::clone(table),
-            directory: directory.clone(),
-            cluster: cluster.map(Arc::clone),
+            core,
             health,
             due: OnceLock::new(),
         }
@@ -85,8 +78,7 @@ impl Vitals {
     pub(super) async fn start(
         self: &Arc<Self>,
         tasks: &mut Tasks,
-        canary: pilot::Canary,
-        udp: udp::Canary,
+        (canary, udp): (pilot::Canary, udp::Canary),
         config: watch::Receiver<Arc<Config>>,
     ) {
         let vitals = Arc::clone(self);
@@ -157,7 +149,7 @@ impl Vitals {
     }
 
     fn cluster(&self) -> Part {
-        let Some(cluster) = &self.cluster else {
+        let Some(cluster) = &self.core.cluster else {
             return Part::new(Condition::Ok, "not part of one");
         };
         let status = cluster.status();
@@ -189,7 +181,8 @@ impl Vitals {
     }
 
     fn registry(&self) -> Part {
-        let held = self.directory.held();
+        let directory = &self.core.directory;
+        let held = directory.held();
         if held > 0 {
             let reason = format!(
                 "says that the keys of {held} nodes are gone or changed, too many to be believed: \
@@ -197,7 +190,7 @@ impl Vitals {
             );
             return Part::new(Condition::Degraded, reason);
         }
-        match (self.directory.registry_is_up(), self.directory.registry_refuses()) {
+        match (directory.registry_is_up(), directory.registry_refuses()) {
             (None, _) => Part::new(Condition::Ok, "not in use"),
             (Some(true), Some(true)) => {
                 let reason = "answers look-ups with an error; what is remembered counts";
@@ -215,7 +208,7 @@ impl Vitals {
             None => Part::new(Condition::Ok, "not asked for"),
             Some(due) => {
                 let (peers, left) =
-                    (self.table.session_count(), due.saturating_duration_since(now));
+                    (self.core.table.session_count(), due.saturating_duration_since(now));
                 let reason = format!("{peers} peers left, {} s to go", left.as_secs());
                 Part::new(Condition::Failed, reason)
             }

@@ -1,0 +1,55 @@
+//! What every part of a running relay knows.
+
+use std::sync::Arc;
+
+use super::settings;
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::metrics::Traffic;
+use crate::net::udp::Datagrams;
+use crate::peers::Table;
+use crate::relay::{Beacons, GrantQueue, Relay};
+
+/// Who is reachable, who may be, what is counted, and what routes. Made once, before anybody
+/// comes.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) table: Arc<Table>,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) directory: Directory,
+    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) relay: Arc<Relay>,
+}
+
+impl Core {
+    /// The core of a relay that sends over these sockets.
+    pub(super) fn new(
+        config: &Config,
+        directory: Directory,
+        traffic: Arc<Traffic>,
+        cluster: Option<Arc<Cluster>>,
+        sockets: &[Arc<dyn Datagrams>],
+    ) -> (Arc<Self>, GrantQueue) {
+        let udp_address = sockets.first().expect("at least one was opened").address();
+        let table = Table::new(config.max_peers, config.max_nodes);
+        let table = Arc::new(table.with_translators(config.translators.clone()));
+        if cluster.is_some() {
+            // Before anybody comes.
+            table.watch();
+        }
+        let beacons = Beacons::new(config.open_gossip, config.translators.clone());
+        // Before the first packet: what is a beacon's is no node's. Names follow in the background.
+        beacons.list(settings::beacons(config));
+        let (relay, grants) = Relay::new(
+            Arc::clone(&table),
+            Arc::clone(&traffic),
+            directory.clone(),
+            sockets.to_vec(),
+            settings::rules(config, udp_address),
+            beacons,
+            cluster.clone(),
+        );
+        (Arc::new(Self { table, traffic, directory, cluster, relay }), grants)
+    }
+}

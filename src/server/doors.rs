@@ -1,0 +1,104 @@
+//! What peers come in by: the doors over WebSocket, and the threads that receive over UDP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::Core;
+use super::settings;
+use super::sockets::PublicSockets;
+use crate::config::{self, Config};
+use crate::doors::pilot::{self, PacketSink, Pilot};
+use crate::ids::NodeId;
+use crate::relay::{self, Relay};
+use crate::session::{self, Door, Session, Spec};
+use crate::udp;
+use crate::wire::Frames;
+
+/// Gives the packets of sessions to the router.
+struct ToRelay(Arc<Relay>);
+
+impl PacketSink for ToRelay {
+    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant) {
+        self.0.route_frames(session, packets, now);
+    }
+
+    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
+        self.0.has_session_elsewhere(node, now)
+    }
+}
+
+impl std::fmt::Debug for ToRelay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ToRelay").finish_non_exhaustive()
+    }
+}
+
+/// The ways in, which are open.
+#[derive(Debug)]
+pub(super) struct Doors {
+    pub(super) pilot: Arc<Pilot>,
+    pub(super) sessions: Arc<session::Server>,
+    pub(super) threads: udp::Threads,
+    /// What the configuration said of each listener when it was opened.
+    pub(super) listeners: Vec<config::Listener>,
+    has_wss_socket: bool,
+    udp_origin: udp::Sockets,
+}
+
+impl Doors {
+    /// Opens them: peers may come from here on.
+    ///
+    /// # Errors
+    /// The system has no room for a thread.
+    pub(super) fn open(
+        config: &Config,
+        core: &Core,
+        sockets: PublicSockets,
+    ) -> io::Result<Arc<Self>> {
+        let PublicSockets { udp, udp_origin, listeners, has_wss_socket } = sockets;
+        let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
+        let threads = udp::Threads::start(&udp, &core.relay)?;
+        let sink = ToRelay(Arc::clone(&core.relay));
+        let pilot = Pilot::new(core.directory.clone(), sink, settings::login(config));
+        let doors: [Arc<dyn Door>; 1] = [Arc::clone(&pilot) as _];
+        let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
+        let specs = streams.into_iter().zip(of_each);
+        let specs = specs.map(|(listener, (settings, said))| Spec {
+            listener,
+            settings,
+            doors: settings::doors(said, &doors),
+        });
+        let (table, traffic) = (Arc::clone(&core.table), Arc::clone(&core.traffic));
+        let sessions = Arc::new(session::Server::serve(specs.collect(), table, traffic));
+        let doors = Self { pilot, sessions, threads, listeners, has_wss_socket, udp_origin };
+        Ok(Arc::new(doors))
+    }
+
+    /// Goes on by these settings.
+    pub(super) fn update(&self, config: &Config) {
+        let listeners = config.all_listeners(self.has_wss_socket);
+        self.sessions.update(settings::listeners(config, &listeners));
+        self.pilot.update(settings::login(config));
+    }
+
+    /// The relay's own clients of them.
+    pub(super) fn canaries(&self) -> (pilot::Canary, udp::Canary) {
+        let canary = pilot::Canary::new(Arc::clone(&self.pilot), Arc::clone(&self.sessions));
+        (canary, udp::Canary::new(&self.threads, self.udp_origin, relay::canary_script))
+    }
+
+    /// Where the UDP sockets are bound.
+    pub(super) const fn udp_address(&self) -> SocketAddr {
+        self.threads.address()
+    }
+
+    /// Waits until one has ended without being told to: a failure of ours.
+    pub(super) async fn failed(&self) {
+        tokio::select! {
+            () = self.sessions.failed() => {}
+            () = self.threads.failed() => {}
+        }
+    }
+}

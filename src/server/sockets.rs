@@ -1,0 +1,89 @@
+//! All addresses of a relay, bound before anything runs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tracing::info;
+
+use super::bind::{self, Patience};
+use super::cluster::Joining;
+use super::{Sockets, StartError};
+use crate::config::{self, Config};
+use crate::metrics::Traffic;
+use crate::net::listener::Listener;
+use crate::net::notify::ServiceManager;
+use crate::net::udp::Datagrams;
+use crate::udp;
+
+/// All that is bound.
+pub(super) struct Bound {
+    pub(super) public: PublicSockets,
+    pub(super) admin: AdminSocket,
+    /// What carries the cluster, where the relay is part of one.
+    pub(super) joining: Option<Joining>,
+}
+
+/// What peers come in by.
+pub(super) struct PublicSockets {
+    /// All at one address.
+    pub(super) udp: Vec<Arc<dyn Datagrams>>,
+    pub(super) udp_origin: udp::Sockets,
+    /// Each with what the configuration says of it.
+    pub(super) listeners: Vec<(config::Listener, Listener)>,
+    /// Whether the listener of `wss_bind` is there whatever the configuration says.
+    pub(super) has_wss_socket: bool,
+}
+
+/// What operators come in by.
+pub(super) struct AdminSocket {
+    pub(super) listener: TcpListener,
+    pub(super) address: SocketAddr,
+}
+
+impl Bound {
+    /// Takes over what was inherited, and binds the rest, waiting for addresses that are not
+    /// there yet as long as the configuration says.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(super) async fn all(
+        config: &Config,
+        mut inherited: Sockets,
+        manager: Option<&ServiceManager>,
+        traffic: &Arc<Traffic>,
+    ) -> Result<Self, StartError> {
+        let listeners = inherited.settle(config)?;
+        let has_wss_socket = inherited.wss.is_some();
+        if !inherited.is_empty() {
+            info!(
+                wss = has_wss_socket,
+                admin = inherited.admin.is_some(),
+                udp = inherited.udp.len(),
+                listeners = Some(inherited.of_tables()).filter(|count| *count > 0),
+                "took over sockets: their settings do nothing"
+            );
+        }
+        let udp_origin = match (inherited.udp.is_empty(), config.free_bind) {
+            (false, _) => udp::Sockets::HandedOver,
+            (true, true) => udp::Sockets::OpenedFreely,
+            (true, false) => udp::Sockets::Opened,
+        };
+        let patience = Patience::new(config.bind_wait, manager);
+        let udp = patience.bind(|| bind::udp(&mut inherited.udp, config)).await?;
+        let free = config.free_bind.into();
+        let streams = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
+        let admin = patience.bind(|| bind::admin(&mut inherited.admin, config)).await?;
+        let (listener, address) = admin;
+        let joining = match &config.cluster {
+            Some(cluster) => {
+                let open = || Joining::open(cluster, config, traffic);
+                Some(patience.bind(open).await?)
+            }
+            None => None,
+        };
+        let listeners = listeners.into_iter().zip(streams).collect();
+        let public = PublicSockets { udp, udp_origin, listeners, has_wss_socket };
+        Ok(Self { public, admin: AdminSocket { listener, address }, joining })
+    }
+}
