@@ -12,21 +12,20 @@
 //! - floor 5: [`doors`], the protocols;
 //! - floor 4: [`session`], the way in over WebSocket;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
-//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`directory`], [`cluster`],
-//!   [`client`] and [`log_writer`];
-//! - floor 1: [`net`], [`config`], [`metrics`] and [`key_file`];
-//! - floor 0: the crates `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`,
-//!   [`wire`] (bytes and values) with its [`ids`].
+//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`directory`], [`cluster`]
+//!   and [`log_writer`];
+//! - floor 1: [`net`], [`config`] and [`metrics`];
+//! - floor 0: the crates `beacon-client`, [`client`] (what a node is made of) with its
+//!   [`key_file`], `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`, [`wire`]
+//!   (bytes and values) with its [`ids`].
 
 pub mod admin;
 pub mod cli;
-pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod directory;
 pub mod doors;
-pub mod key_file;
 pub mod log_writer;
 pub mod metrics;
 pub mod net;
@@ -36,6 +35,8 @@ pub mod server;
 pub mod session;
 pub mod udp;
 
+pub use beacon_client as client;
+pub use beacon_client::key_file;
 pub use beacon_proto as proto;
 pub use beacon_wire as wire;
 pub use beacon_wire::ids;

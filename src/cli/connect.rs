@@ -289,7 +289,8 @@ fn advice(error: &ConnectError, args: &Args, public_key: PublicKey) -> String {
         | ConnectError::Login(LoginError::Closed { .. } | LoginError::Transport(_))
         | ConnectError::Unreachable { .. }
         | ConnectError::Upgrade { .. }
-        | ConnectError::Timeout { .. } => error.to_string(),
+        | ConnectError::Timeout { .. }
+        | _ => error.to_string(),
     }
 }
 

@@ -187,6 +187,8 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
+    use socket2::SockAddr;
+
     use super::*;
 
     #[tokio::test]
@@ -198,6 +200,16 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
         assert_eq!(socket.recv_buffer_size().unwrap(), 2 * RECEIVE_BUFFER);
+    }
+
+    #[tokio::test]
+    async fn listener_without_the_options_of_tcp_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(folder.path().join("socket")).unwrap()).unwrap();
+        assert!(socket.set_tcp_nodelay(true).is_err(), "a Unix socket has none of them");
+
+        Listener::adopt_tcp(socket).unwrap();
     }
 
     #[tokio::test]

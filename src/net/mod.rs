@@ -2,17 +2,15 @@
 
 pub mod bind;
 pub mod calls;
-pub mod dial;
 pub mod entrance;
 pub(crate) mod head;
 pub mod inherited;
 pub mod listener;
 pub mod local;
 pub mod notify;
-pub mod options;
-pub mod resolve;
 mod stream;
-pub mod tls;
 pub mod udp;
 
+/// What dials: nodes use it too.
+pub use beacon_client::net::{dial, options, resolve, tls};
 pub use stream::{Records, Stream};

@@ -61,8 +61,9 @@ fn remedy(error: &ProxyError) -> &'static str {
         ProxyError::Refused { .. } => {
             "does it allow CONNECT to that port, and does it reach the relay? Its log tells"
         }
-        ProxyError::Handshake { .. } | ProxyError::Answer { .. } | ProxyError::Broken { .. } => {
-            "is it an HTTP proxy? http:// and https:// are not the same"
-        }
+        ProxyError::Handshake { .. }
+        | ProxyError::Answer { .. }
+        | ProxyError::Broken { .. }
+        | _ => "is it an HTTP proxy? http:// and https:// are not the same",
     }
 }

@@ -156,7 +156,8 @@ fn remedy(error: &ConnectError, login: &Login, target: &Target) -> String {
         | ConnectError::Proxy(_)
         | ConnectError::Unreachable { .. }
         | ConnectError::Handshake { .. }
-        | ConnectError::Timeout { .. } => {
+        | ConnectError::Timeout { .. }
+        | _ => {
             format!("{} answered a moment ago: try again", target.host)
         }
     }

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! beacon-relay keygen --out node.key
-//! cargo run --example client -- ws://127.0.0.1:8443 4242 node.key 4243
+//! cargo run -p beacon-client --example client -- ws://127.0.0.1:8443 4242 node.key 4243
 //! ```
 
 use std::error::Error;
 use std::path::Path;
 
-use beacon_relay::client::{Options, Reconnecting, read_key};
-use beacon_relay::ids::NodeId;
+use beacon_client::ids::NodeId;
+use beacon_client::{Options, Reconnecting, read_key};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -5,8 +5,8 @@
 //! Packets may be lost on the way, as datagrams may: who needs all of them acknowledges.
 //!
 //! ```no_run
-//! use beacon_relay::client::{Client, Options, read_key};
-//! use beacon_relay::ids::NodeId;
+//! use beacon_client::{Client, Options, read_key};
+//! use beacon_client::ids::NodeId;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let (me, friend) = (NodeId::new(4242).unwrap(), NodeId::new(4243).unwrap());
@@ -22,7 +22,9 @@
 
 pub mod backoff;
 mod dial;
+pub mod key_file;
 mod login;
+pub mod net;
 mod options;
 mod proxy;
 mod reconnect;
@@ -43,8 +45,10 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::ids::NodeId;
 use crate::wire::beacon::{self, MAX_WSS_PACKET, RELAY_HEADER};
 
-pub use crate::key_file::{KeyFile, KeyFileError, read_key};
+pub use beacon_wire as wire;
+pub use beacon_wire::ids;
 pub use dial::{ConnectError, upgrade_request};
+pub use key_file::{KeyFile, KeyFileError, read_key};
 pub use login::LoginError;
 pub use options::{Options, Timeouts};
 pub use proxy::{InvalidProxy, Proxy, ProxyError, ProxyUrl, Tunnel};

@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 use super::{InvalidProxy, ProxyUrl};
-use crate::client::Target;
-use crate::client::socket::Stream;
+use crate::Target;
 use crate::net::dial::Destination;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{TlsError, Trust, client_config};
+use crate::socket::Stream;
 
 /// Longest head of a proxy's answer, in bytes.
 const MAX_HEAD: usize = 8 * 1_024;
@@ -160,7 +160,7 @@ impl Tunnel {
     }
 
     /// As [`Self::open`]; `reached` is the address of the proxy that took a connection.
-    pub(in crate::client) async fn open_noting(
+    pub(crate) async fn open_noting(
         &self,
         reached: &mut Option<SocketAddr>,
         target: &Target,
@@ -185,7 +185,7 @@ impl Tunnel {
     }
 
     /// Has this address of the proxy tried after all others.
-    pub(in crate::client) fn demote(&self, address: SocketAddr) {
+    pub(crate) fn demote(&self, address: SocketAddr) {
         self.destination.demote(address);
     }
 }

@@ -1,4 +1,4 @@
-//! Socket options that the relay works without: what the kernel refuses of them is a warning.
+//! Socket options that a relay or node works without: what the kernel refuses of them is a warning.
 //!
 //! Sandboxes and other kernels refuse options that Linux has. Those that decide what a socket
 //! is (its address, its family, whether a call waits) are errors of their callers.
@@ -6,6 +6,9 @@
 use std::io;
 
 use parking_lot::Mutex;
+
+/// Whose warnings they are in a log: operators have this name in their filters.
+const TARGET: &str = "beacon_relay::net::options";
 
 /// An option, and what is lost without it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,23 +74,6 @@ impl Wish {
         refused.push(self);
         let option = self.option();
         let without = self.without();
-        tracing::warn!(option, %error, without, "the kernel refuses a socket option");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use socket2::{Domain, SockAddr, Socket, Type};
-
-    use crate::net::listener::Listener;
-
-    #[tokio::test]
-    async fn listener_without_the_options_of_tcp_listens() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        socket.bind(&SockAddr::unix(folder.path().join("socket")).unwrap()).unwrap();
-        assert!(socket.set_tcp_nodelay(true).is_err(), "a Unix socket has none of them");
-
-        Listener::adopt_tcp(socket).unwrap();
+        tracing::warn!(target: TARGET, option, %error, without, "the kernel refuses a socket option");
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::proto::backoff::{between, doubled};
+use beacon_proto::backoff::{between, doubled};
 
 /// Shortest wait before a redial.
 pub const FLOOR: Duration = Duration::from_millis(250);

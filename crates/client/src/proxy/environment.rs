@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{InvalidProxy, ProxyError, ProxyUrl};
-use crate::client::Target;
+use crate::Target;
 
 /// What the environment says of the way to a target.
 #[derive(Debug, Default)]
