@@ -10,6 +10,8 @@ mod session;
 mod table;
 pub mod testing;
 
+use std::fmt;
+
 use crate::ids::PublicKey;
 use crate::wire::name::Name;
 
@@ -21,11 +23,28 @@ pub use table::{
     Registration, SenderView, Table, Takeover, TakeoverLook,
 };
 
+/// What a peer has proved to have: its key, or the SHA-256 of its token, certificate or secret.
+#[derive(Clone, Copy, Eq, Hash, PartialEq)]
+pub struct Credential(pub [u8; 32]);
+
+impl From<PublicKey> for Credential {
+    fn from(key: PublicKey) -> Self {
+        Self(key.0)
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of a short secret, the hash says as much as the secret.
+        f.write_str("Credential(..)")
+    }
+}
+
 /// Who a session has proved to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Principal {
     /// Its name.
     pub name: Name,
-    /// The key that it proved to have.
-    pub credential: PublicKey,
+    /// What it proved it with.
+    pub credential: Credential,
 }

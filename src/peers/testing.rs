@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::{Limits, Link, Overflow, Principal, Session};
-use crate::ids::{NodeId, PublicKey};
+use super::{Credential, Limits, Link, Overflow, Principal, Session};
+use crate::ids::NodeId;
 use crate::metrics::Transport;
 use crate::net::{Records, Stream};
 use crate::wire::Framing;
@@ -16,8 +16,8 @@ use crate::wire::Framing;
 /// The bounds that an outbox has by default.
 pub const LIMITS: Limits = Limits { bytes: 262_144, age: Duration::from_secs(2), message: 65_536 };
 
-/// The key that all of [`principal`] have.
-pub const KEY: PublicKey = PublicKey([1; 32]);
+/// What all of [`principal`] have proved to have.
+pub const CREDENTIAL: Credential = Credential([1; 32]);
 
 /// A stream whose other side is two functions: what it says, and what it makes of what it is
 /// told.
@@ -115,14 +115,14 @@ pub fn link(stream: impl Stream) -> Link {
     }
 }
 
-/// The node of this number, which has proved to have [`KEY`].
+/// The node of this number, which has proved to have [`CREDENTIAL`].
 ///
 /// # Panics
 /// 0 is no node.
 #[must_use]
 pub fn principal(number: u32) -> Principal {
     let name = NodeId::new(number).expect("not 0");
-    Principal { name: name.into(), credential: KEY }
+    Principal { name: name.into(), credential: CREDENTIAL }
 }
 
 /// A session of the node of this number, seen at 192.0.2.1:1, which is in no table yet.

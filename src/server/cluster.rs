@@ -16,9 +16,8 @@ use super::settings;
 use super::tasks::Tasks;
 use crate::cluster::{Cluster, load_or_create, mesh, nats};
 use crate::config::{self, ClusterFabric, Config, HostPort};
-use crate::ids::PublicKey;
 use crate::metrics::Traffic;
-use crate::peers::{self, Kind, Table};
+use crate::peers::{self, Credential, Kind, Table};
 use crate::proto::presence::Here;
 use crate::wire::cluster::{Standing, Takeover};
 
@@ -151,16 +150,16 @@ fn withdraw(table: &Table, cluster: &Cluster) {
 fn presence(here: peers::Here) -> Here {
     let peers::Here { serial, kind, accepted } = here;
     let (standing, credential) = match kind {
-        Kind::Session(key) => (Standing::Session, credential(&key)),
+        Kind::Session(proved) => (Standing::Session, credential(proved)),
         Kind::Endpoint => (Standing::Endpoint, 0),
         Kind::Beacon => (Standing::Gateway, 0),
     };
     Here { serial, standing, takeover: Takeover::Always, credential, since: accepted }
 }
 
-/// What others are told of a proved key: enough to see that it is the same.
-fn credential(key: &PublicKey) -> u64 {
-    let hash: [u8; 32] = Sha256::digest(key.0).into();
+/// What others are told of what a peer proved to have: enough to see that it is the same.
+fn credential(proved: Credential) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(proved.0).into();
     hash.first_chunk::<8>().map_or(0, |first| u64::from_be_bytes(*first))
 }
 

@@ -11,7 +11,7 @@ use super::{Pilot, RefusalReason};
 use crate::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::Word as _;
-use crate::peers::{Overflow, Principal, Takeover};
+use crate::peers::{Credential, Overflow, Principal, Takeover};
 use crate::proto::login;
 use crate::session::{Conversation, Kind, Outcome, Refusal, Welcome, refusal};
 use crate::wire::Framing;
@@ -49,7 +49,7 @@ impl Pilot {
         let Principal { name, credential } = welcome.principal;
         let node = name.node_id().expect("whom this door welcomes is a node");
         match self.lookup(node, false).await {
-            Lookup::Key(key) if key == credential => Ok(()),
+            Lookup::Key(key) if Credential::from(key) == credential => Ok(()),
             Lookup::Key(_) => Err(self.refuse(RefusalReason::OtherKey)),
             Lookup::Unknown => Err(self.refuse(RefusalReason::UnknownNode)),
             Lookup::Unavailable => Err(unavailable()),
@@ -91,7 +91,7 @@ impl Pilot {
                 let generation = generation.number();
                 tracing::debug!(%node, generation, "proved its key");
                 Ok(Welcome {
-                    principal: Principal { name: node.into(), credential: reply.public_key },
+                    principal: Principal { name: node.into(), credential: reply.public_key.into() },
                     takeover: Takeover::Always,
                     framing: Framing::Binary,
                     overflow: Overflow::DropOldest,

@@ -35,7 +35,7 @@ use crate::directory::Keys;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
 use crate::net::listener::Listener;
-use crate::peers::{End, Table};
+use crate::peers::{Credential, End, Table};
 use crate::session::{
     Answer, Conversation, Door, Kind, Messages, Refusal, Server, Session, Settings, Spec, Welcome,
 };
@@ -185,7 +185,8 @@ impl Door for Pilot {
     /// The key may have gone between its look-up and here, where nobody found this session.
     fn opened(&self, session: &Session) {
         if !session.is_hidden {
-            self.keys.session_began(node_of(session), session.principal.credential);
+            let Credential(key) = session.principal.credential;
+            self.keys.session_began(node_of(session), PublicKey(key));
         }
     }
 

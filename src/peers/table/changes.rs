@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{End, Entry, Session, Table};
-use crate::ids::PublicKey;
+use crate::peers::Credential;
 use crate::proto::endpoint::Hold;
 use crate::wire::name::Name;
 
@@ -36,8 +36,8 @@ pub struct Here {
 /// The ways to an id, the best first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Over a session, by who proved to have this key.
-    Session(PublicKey),
+    /// Over a session, by who proved to have this.
+    Session(Credential),
     /// Over a UDP endpoint, which nobody proved.
     Endpoint,
     /// Over the beacon that serves it.

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::testing::translators;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::Origin;
-use crate::peers::{Arrival, Neighbour, Principal, Record, testing};
+use crate::peers::{Arrival, Credential, Neighbour, Principal, Record, testing};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 
 fn id(number: u32) -> Name {
@@ -16,7 +16,7 @@ fn at(host: u8, port: u16) -> SocketAddr {
 }
 
 fn session(table: &Table, number: u32, key: u8) -> Arc<Session> {
-    let principal = Principal { credential: PublicKey([key; 32]), ..testing::principal(number) };
+    let principal = Principal { credential: Credential([key; 32]), ..testing::principal(number) };
     let link = testing::link(testing::stuck());
     Arc::new(Session::new(principal, table.generation(), at(1, 1), link, Instant::now()))
 }
@@ -271,7 +271,7 @@ async fn changes_name_each_id_once_and_here_tells_the_best_way() {
     assert_eq!(endpoint.kind, Kind::Endpoint);
     let registration = table.register(session(&table, 1, 7), Takeover::Always).unwrap();
     let here = table.here(id(1)).unwrap();
-    assert_eq!(here.kind, Kind::Session(PublicKey([7; 32])));
+    assert_eq!(here.kind, Kind::Session(Credential([7; 32])));
     assert!(here.serial > endpoint.serial);
     table.learn([id(2)], at(2, 2));
     let mut changed = table.next_changes().await;

@@ -15,8 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::directory::{Change, Directory, Lookup, Recheck};
-use crate::ids::NodeId;
-use crate::peers::{End, Table};
+use crate::ids::{NodeId, PublicKey};
+use crate::peers::{Credential, End, Table};
 
 /// In this time each connected node's key is looked up once more, so that one that the
 /// registry has withdrawn ends its session: the time for which a cached key is fresh.
@@ -57,7 +57,7 @@ pub(super) async fn end_sessions(table: Arc<Table>, directory: Directory) {
 async fn end_if_withdrawn(table: &Table, node: NodeId, directory: &Directory) {
     let Some(session) = table.session(node.into()) else { return };
     let withdrawn = match directory.lookup(node).await {
-        Lookup::Key(key) => key != session.principal.credential,
+        Lookup::Key(key) => Credential::from(key) != session.principal.credential,
         Lookup::Unknown => true,
         // A registry that is down disconnects nobody.
         Lookup::Unavailable => false,
@@ -95,8 +95,8 @@ pub(super) async fn recheck(table: Arc<Table>, directory: Directory) {
 /// What the registry says of a node; `None` of one that is not connected any more.
 async fn ask_again(table: &Table, directory: &Directory, node: NodeId) -> Option<Recheck> {
     // The session itself would keep its socket while the registry is asked.
-    let key = table.session(node.into())?.principal.credential;
-    Some(directory.recheck(node, key).await)
+    let Credential(key) = table.session(node.into())?.principal.credential;
+    Some(directory.recheck(node, PublicKey(key)).await)
 }
 
 /// The connected nodes; not their sessions, since whoever keeps those for minutes keeps the
