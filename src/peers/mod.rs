@@ -40,6 +40,10 @@ impl fmt::Debug for Credential {
     }
 }
 
+/// What a session can beyond what all of its door can: bits that mean what the door says.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Capabilities(pub u32);
+
 /// Who a session has proved to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Principal {

@@ -29,7 +29,7 @@ use crate::ids::BeaconId;
 use crate::metrics::{Drop, Traffic};
 use crate::net::local::LocalAddresses;
 use crate::net::udp::Datagrams;
-use crate::peers::Table;
+use crate::peers::{Capabilities, Table};
 use crate::proto::endpoint::QUIET_RATE;
 use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
 use crate::proto::translators::Translators;
@@ -44,6 +44,9 @@ pub use switches::{NoSwitch, Switch, Switches};
 
 /// A node's session here.
 pub type Session = crate::peers::Session;
+
+/// Deliveries to the session name their destination (0x09 instead of 0x06).
+const NAMES_DESTINATION: Capabilities = Capabilities(1);
 
 /// Quiet endpoints that have a bucket at a time: those that a flood can keep busy.
 const QUIET_PLACES: usize = 4_096;

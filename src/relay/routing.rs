@@ -3,11 +3,10 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::departures::{Body, Departures, Target};
-use super::{Relay, Switch};
+use super::{NAMES_DESTINATION, Relay, Switch};
 use crate::cluster::{Cluster, Outward};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
@@ -118,8 +117,8 @@ impl Relay {
             Destination::Session(session) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);
                 let without = deliver_header(flow.sender);
-                let names_destination = session.names_destination.load(Ordering::Relaxed);
-                let head: &[u8] = if names_destination { &with_dest } else { &without };
+                let head: &[u8] =
+                    if session.has(NAMES_DESTINATION) { &with_dest } else { &without };
                 let records =
                     flow.packets.clone().map(|index| Record { head, body: payload(index) });
                 let arrival = Arrival {

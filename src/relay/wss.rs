@@ -1,12 +1,11 @@
 //! Packets that an authenticated peer sent over its WebSocket session.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::departures::Departures;
 use super::routing::Flow;
-use super::{Relay, Session, Switch, decode_reason, limit_reason};
+use super::{NAMES_DESTINATION, Relay, Session, Switch, decode_reason, limit_reason};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Handled, Shard, Whose};
 use crate::peers::{self, Arrival, Record};
@@ -121,7 +120,7 @@ impl Relay {
         }
         // An address question is nobody's, and changes nothing for this node either.
         if discover.extended && discover.node.is_some() {
-            session.names_destination.store(true, Ordering::Relaxed);
+            session.gain(NAMES_DESTINATION);
         }
         let mut reply = Vec::with_capacity(20);
         beacon::encode_discover_reply(session.observed, &mut reply);

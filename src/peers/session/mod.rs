@@ -1,7 +1,7 @@
 //! One connection of a peer, as everybody else sees it: something to push records to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
-use super::Principal;
 use super::outbox::{Arrival, Backlog, Limits, Outbox, Overflow, Pushed, Record};
+use super::{Capabilities, Principal};
 use crate::metrics::{Traffic, Transport};
 use crate::net::Stream;
 use crate::proto::limit;
@@ -101,12 +101,11 @@ pub struct Session {
     /// It is the relay's own, which looks whether peers are served: found and routed to as any
     /// other, but no list, count, limit or other relay learns of it.
     pub is_hidden: bool,
-    /// Whether deliveries name their destination (0x09 instead of 0x06).
-    pub names_destination: AtomicBool,
     /// What the peer may send in a second; only its own task takes from it. Locked to copy
     /// it in and out, never while something else is locked after it.
     pub inbound: Mutex<limit::Source>,
     generation: u64,
+    capabilities: AtomicU32,
     link: Link,
     outbox: Mutex<Outbox>,
     task: AtomicWaker,
@@ -132,9 +131,9 @@ impl Session {
             since: now,
             accepted: now,
             is_hidden: false,
-            names_destination: AtomicBool::new(false),
             inbound: Mutex::default(),
             generation,
+            capabilities: AtomicU32::new(0),
             outbox: Mutex::new(Outbox::new(
                 principal.name,
                 link.transport,
@@ -163,6 +162,17 @@ impl Session {
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether the session has all of these.
+    #[must_use]
+    pub fn has(&self, Capabilities(bits): Capabilities) -> bool {
+        self.capabilities.load(Ordering::Relaxed) & bits == bits
+    }
+
+    /// Adds these to what the session has; its door says when.
+    pub fn gain(&self, Capabilities(bits): Capabilities) {
+        self.capabilities.fetch_or(bits, Ordering::Relaxed);
     }
 
     /// Under which name the session's packets are counted.
