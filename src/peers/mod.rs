@@ -15,12 +15,13 @@ use std::fmt;
 use crate::ids::PublicKey;
 use crate::wire::name::Name;
 
+pub use crate::wire::cluster::Takeover;
 pub use endpoints::{Endpoint, EndpointView};
 pub use outbox::{Arrival, Backlog, Limits, Overflow, Pushed, Record, Source};
 pub use session::{End, Link, Session};
 pub use table::{
     Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, Neighbour, NotDelayed, Refused,
-    Registration, SenderView, Table, Takeover, TakeoverLook,
+    Registration, SenderView, Table, TakeoverLook,
 };
 
 /// What a peer has proved to have: its key, or the SHA-256 of its token, certificate or secret.

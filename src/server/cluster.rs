@@ -17,9 +17,9 @@ use super::tasks::Tasks;
 use crate::cluster::{Cluster, load_or_create, mesh, nats};
 use crate::config::{self, ClusterFabric, Config, HostPort};
 use crate::metrics::Traffic;
-use crate::peers::{self, Credential, Kind, Table};
+use crate::peers::{self, Credential, Kind, Table, Takeover};
 use crate::proto::presence::Here;
-use crate::wire::cluster::{Standing, Takeover};
+use crate::wire::cluster::Standing;
 
 /// Time for the other relays to hear that this one leaves.
 const LEAVE_TIME: Duration = Duration::from_millis(500);

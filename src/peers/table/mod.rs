@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::endpoints::{Endpoint, EndpointView};
-use super::{End, Session};
+use super::{End, Session, Takeover};
 use crate::proto::crowd::Crowd;
 use crate::proto::endpoint::{
     FORGET_AFTER, HOLD_AFTER_SESSION, Hold, Known, LastSession, MOVE_INTERVAL,
@@ -93,17 +93,6 @@ pub struct SenderView {
     pub has_session: bool,
     /// The packet came from the id's own endpoint.
     pub is_endpoint: bool,
-}
-
-/// What happens when the id of a new session has a session already.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Takeover {
-    /// The last one wins.
-    Always,
-    /// The last one wins if it has proved the same credential.
-    SameCredential,
-    /// The first one stays.
-    Refuse,
 }
 
 /// Why a session was not taken into the table.

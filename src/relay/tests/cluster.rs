@@ -191,7 +191,7 @@ fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
     siblings.register(21);
     // 12 was at relay 2, then here, and is at relay 3 now, of which nobody told us.
     siblings.hears(12, 2, Standing::Session);
-    let (standing, takeover) = (Standing::Session, crate::wire::cluster::Takeover::Always);
+    let (standing, takeover) = (Standing::Session, Takeover::Always);
     let here =
         crate::proto::presence::Here { serial: 1, standing, takeover, credential: 7, since: None };
     siblings.cluster.arrived(node(12), here);

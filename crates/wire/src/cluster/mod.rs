@@ -103,7 +103,8 @@ pub enum Standing {
     Session = 2,
 }
 
-/// What a claim does about an owner elsewhere.
+/// What happens to the session of a peer when another of the same peer begins, at the same
+/// relay or, by a claim, at another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Takeover {
