@@ -15,7 +15,7 @@ use super::driver::Driver;
 use super::gate::Place;
 use super::turn::Turn;
 use super::upgrade::{Front, Upgraded};
-use super::{Door, EndReason, Outcome, Refusal, Session, Site, Welcome};
+use super::{Door, Outcome, Refusal, Session, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
@@ -380,13 +380,12 @@ impl Drop for Alive<'_> {
             return;
         }
         self.site.shared.sessions.add(-1);
-        let reason = EndReason::from(self.end);
-        self.site.shared.counters.ended.of(reason).increment();
+        self.site.shared.counters.ended.of(self.end).increment();
         let Session { observed, .. } = self.session;
-        self.site.note(What::Ended, Some(self.session.id()), *observed, reason.word());
+        self.site.note(What::Ended, Some(self.session.id()), *observed, self.end.word());
         debug!(
             node = %self.session.id(),
-            reason = reason.word(),
+            reason = self.end.word(),
             seconds = self.session.since.elapsed().as_secs(),
             "peer disconnected"
         );

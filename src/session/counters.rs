@@ -44,55 +44,6 @@ words! {
     }
 }
 
-words! {
-    /// Why a session ended.
-    pub enum EndReason {
-        /// The peer said bye, or closed with 1000 or without a code.
-        PeerLeft => "peer_left",
-        /// A close with another code: of the peer, or of the proxy.
-        PeerClosed => "peer_closed",
-        /// The connection ended without a word.
-        ConnectionLost => "connection_lost",
-        /// A newer session of the same node.
-        Replaced => "replaced",
-        /// The relay is stopping.
-        ShuttingDown => "shutting_down",
-        /// The node's key was removed or changed.
-        KeyWithdrawn => "key_withdrawn",
-        /// The peer broke the framing rules.
-        Violation => "violation",
-        /// Nothing was heard for too long.
-        Idle => "idle",
-        /// The peer read nothing for too long.
-        WriteTimeout => "write_timeout",
-        /// More would have waited for the peer than its outbox holds.
-        Overflow => "overflow",
-        /// An operator ended it.
-        Kicked => "kicked",
-        /// A panic of ours.
-        Failed => "failed",
-    }
-}
-
-impl From<End> for EndReason {
-    fn from(end: End) -> Self {
-        match end {
-            End::PeerLeft => Self::PeerLeft,
-            End::PeerClosed => Self::PeerClosed,
-            End::ConnectionLost => Self::ConnectionLost,
-            End::Replaced => Self::Replaced,
-            End::ShuttingDown => Self::ShuttingDown,
-            End::KeyWithdrawn => Self::KeyWithdrawn,
-            End::Violation => Self::Violation,
-            End::Idle => Self::Idle,
-            End::WriteTimeout => Self::WriteTimeout,
-            End::Overflow => Self::Overflow,
-            End::Kicked => Self::Kicked,
-            End::Failed => Self::Failed,
-        }
-    }
-}
-
 /// From one signature (32 µs) to the registry's deadline (3 s) and the login's (10 s).
 const LOGIN_TIME: Buckets = &[
     Duration::from_micros(500),
@@ -112,7 +63,7 @@ pub struct Counters {
     /// Attempts to connect.
     pub connections: Labelled<Outcome>,
     /// Ended sessions.
-    pub ended: Labelled<EndReason>,
+    pub ended: Labelled<End>,
     /// Requests that a trusted proxy passed on without saying for whom.
     pub not_forwarded: Counter,
     /// Connections that could not be accepted, most often for want of descriptors.
@@ -161,7 +112,7 @@ impl Counters {
             family::counter(
                 "pilot_beacon_wss_idle_disconnects_total",
                 "Sessions that ended because nothing was heard of the peer.",
-                self.ended.of(EndReason::Idle),
+                self.ended.of(End::Idle),
             ),
             family::counter(
                 "pilot_beacon_wss_replacements_total",

@@ -38,7 +38,7 @@ use crate::wire::name::Name;
 
 pub use client::Client;
 pub use conversation::Conversation;
-pub use counters::{Counters, EndReason, Outcome};
+pub use counters::{Counters, Outcome};
 pub use door::{Answer, Door, Welcome};
 pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
@@ -305,7 +305,7 @@ impl Server {
             authentications_failed,
             frames_in: self.shared.traffic.packets_in(Transport::Wss),
             frames_out: relayed + ours,
-            idle_disconnects: ended.of(EndReason::Idle).value(),
+            idle_disconnects: ended.of(End::Idle).value(),
             active_peers: self.peer_count(),
         }
     }

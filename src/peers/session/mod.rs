@@ -1,5 +1,7 @@
 //! One connection of a peer, as everybody else sees it: something to push records to.
 
+mod end;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -11,63 +13,18 @@ use tokio::task::coop::poll_proceed;
 
 use super::outbox::{Arrival, Backlog, Limits, Outbox, Overflow, Pushed, Record};
 use super::{Capabilities, Principal};
-use crate::metrics::{Traffic, Transport};
+use crate::metrics::{Traffic, Transport, Word as _};
 use crate::net::Stream;
 use crate::proto::limit;
 use crate::wire::Framing;
 use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
+pub use end::End;
+
 /// Chunks that one call of [`Session::flush`] writes at most: who keeps a peer's queue full
 /// shall not keep another's thread busy with it.
 const FLUSH_ROUNDS: usize = 4;
-
-/// Why a session ends; the first reason stays.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum End {
-    /// The peer said bye, or closed as who leaves does: with 1000 or without a code.
-    PeerLeft = 1,
-    /// The peer's side closed with another code: it has failed, or the proxy restarts.
-    PeerClosed,
-    /// The connection ended without a word.
-    ConnectionLost,
-    /// A newer session of the same peer took its place.
-    Replaced,
-    /// The relay shuts down.
-    ShuttingDown,
-    /// The key that the peer proved to have is no longer its own.
-    KeyWithdrawn,
-    /// The peer broke the framing rules; the door knows how.
-    Violation,
-    /// Nothing was heard for too long, or a ping was not answered.
-    Idle,
-    /// The kernel took nothing of what was in flight for too long.
-    WriteTimeout,
-    /// More would have waited for the peer than its outbox holds.
-    Overflow,
-    /// An operator ended it.
-    Kicked,
-    /// The door's own code failed.
-    Failed,
-}
-
-impl End {
-    const ALL: [Self; 12] = [
-        Self::PeerLeft,
-        Self::PeerClosed,
-        Self::ConnectionLost,
-        Self::Replaced,
-        Self::ShuttingDown,
-        Self::KeyWithdrawn,
-        Self::Violation,
-        Self::Idle,
-        Self::WriteTimeout,
-        Self::Overflow,
-        Self::Kicked,
-        Self::Failed,
-    ];
-}
 
 /// What a session sends through.
 #[derive(Debug)]
@@ -109,6 +66,7 @@ pub struct Session {
     link: Link,
     outbox: Mutex<Outbox>,
     task: AtomicWaker,
+    /// 1 + the position of the reason in [`End::ALL`]; 0 while the session lives.
     end: AtomicU8,
 }
 
@@ -251,7 +209,8 @@ impl Session {
 
     /// Asks the peer's own task to end the session.
     pub fn end(&self, reason: End) {
-        let first = self.end.compare_exchange(0, reason as u8, Ordering::AcqRel, Ordering::Acquire);
+        let end = reason as u8 + 1;
+        let first = self.end.compare_exchange(0, end, Ordering::AcqRel, Ordering::Acquire);
         if first.is_ok() {
             self.task.wake();
         }
@@ -260,8 +219,8 @@ impl Session {
     /// Why the session is to end, once it is.
     #[must_use]
     pub fn ending(&self) -> Option<End> {
-        let end = self.end.load(Ordering::Acquire);
-        End::ALL.into_iter().find(|reason| *reason as u8 == end)
+        let position = usize::from(self.end.load(Ordering::Acquire)).checked_sub(1)?;
+        End::ALL.get(position).copied()
     }
 
     /// Whether records still reach the peer through this session.
