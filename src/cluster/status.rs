@@ -130,8 +130,8 @@ impl Cluster {
 
     /// What fabrics and presence have refused, in one family.
     fn rejects(&self) -> MetricFamily {
-        let of_presence = self.presence.lock().stats().rejects;
-        let of_presence = presence::Reject::ALL.iter().map(|r| r.word()).zip(of_presence);
+        let of_presence = self.presence.lock().stats().denied;
+        let of_presence = presence::Denied::ALL.iter().map(|r| r.word()).zip(of_presence);
         let samples: Vec<_> =
             self.counters.rejects.iter().chain(of_presence).map(|(word, n)| ([word], n)).collect();
         family::counts(

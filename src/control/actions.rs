@@ -19,7 +19,7 @@ use super::explain::Explanation;
 use super::guesses::{Guesses, Untold};
 use super::orders::Task;
 use super::recorder::Recorded;
-use super::{Action, Health, Parts, Refused, Reject};
+use super::{Action, BadRequest, Health, Parts, Refused};
 use crate::cluster::Elsewhere;
 use crate::config::AuditPolicy;
 use crate::metrics::{Event, Labelled, What, Word as _, family};
@@ -53,7 +53,7 @@ pub struct Actions {
     places: Arc<Semaphore>,
     outcomes: Labelled<Outcome>,
     /// What was refused before it was an action.
-    pub(super) rejects: Labelled<Reject>,
+    pub(super) bad_requests: Labelled<BadRequest>,
     /// Those who show wrong tokens over HTTP.
     guesses: Guesses,
     /// Somebody has just shown one.
@@ -72,7 +72,7 @@ impl Actions {
             parts,
             places: Arc::new(Semaphore::new(AT_ONCE)),
             outcomes: Labelled::default(),
-            rejects: Labelled::default(),
+            bad_requests: Labelled::default(),
             guesses: Guesses::new(translators),
             wants_telling: Notify::new(),
         }))
@@ -101,7 +101,7 @@ impl Actions {
         from: SocketAddr,
         place: Arc<OwnedSemaphorePermit>,
     ) {
-        self.rejects.of(Reject::WrongToken).increment();
+        self.bad_requests.of(BadRequest::WrongToken).increment();
         self.guesses.note(from);
         self.wants_telling.notify_one();
         let turn = self.guesses.turn(from.ip());
@@ -315,7 +315,7 @@ impl Actions {
                 "pilot_beacon_control_rejects_total",
                 "Requests for actions that were none, or that nobody may make.",
                 "reason",
-                &self.rejects,
+                &self.bad_requests,
             ),
         ]);
     }
@@ -370,7 +370,7 @@ mod tests {
             lines = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         }
         assert!(lines.iter().all(|line| line["by"] == "http 192.0.2.1:1000"), "{lines:?}");
-        assert_eq!(actions.rejects.of(Reject::WrongToken).value(), GUESSES);
+        assert_eq!(actions.bad_requests.of(BadRequest::WrongToken).value(), GUESSES);
     }
 
     #[tokio::test(start_paused = true)]

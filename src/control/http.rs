@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::actions::by_http;
-use super::{Action, Actions, MAX_REQUEST, Refused, Reject, reply};
+use super::{Action, Actions, BadRequest, MAX_REQUEST, Refused, reply};
 
 /// Time for the body of a request to come.
 const BODY_TIME: Duration = Duration::from_secs(5);
@@ -95,23 +95,24 @@ async fn act(
                 answer(status, &Err(refused.to_string()))
             }
         },
-        Err((reject, error)) => {
-            if reject == Reject::WrongToken {
+        Err((bad, error)) => {
+            if bad == BadRequest::WrongToken {
                 door.actions.refuse_token(from, place).await;
             } else {
-                door.actions.rejects.of(reject).increment();
+                door.actions.bad_requests.of(bad).increment();
             }
-            let status = match reject {
-                Reject::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-                Reject::Slow => StatusCode::REQUEST_TIMEOUT,
-                Reject::NoToken | Reject::WrongToken => StatusCode::UNAUTHORIZED,
-                Reject::NoActions | Reject::OtherUser => StatusCode::FORBIDDEN,
-                Reject::Malformed | Reject::Aborted | Reject::CrowdedOut | Reject::Busy => {
-                    StatusCode::BAD_REQUEST
-                }
+            let status = match bad {
+                BadRequest::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+                BadRequest::Slow => StatusCode::REQUEST_TIMEOUT,
+                BadRequest::NoToken | BadRequest::WrongToken => StatusCode::UNAUTHORIZED,
+                BadRequest::NoActions | BadRequest::OtherUser => StatusCode::FORBIDDEN,
+                BadRequest::Malformed
+                | BadRequest::Aborted
+                | BadRequest::CrowdedOut
+                | BadRequest::Busy => StatusCode::BAD_REQUEST,
             };
             let mut response = answer(status, &Err(error));
-            if reject == Reject::WrongToken {
+            if bad == BadRequest::WrongToken {
                 // Its place goes to somebody else.
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -146,19 +147,25 @@ impl Door {
         name: String,
         headers: &HeaderMap,
         body: Body,
-    ) -> Result<Action, (Reject, String)> {
+    ) -> Result<Action, (BadRequest, String)> {
         self.check(headers)?;
         let body = match timeout(BODY_TIME, to_bytes(body, MAX_REQUEST)).await {
             Ok(Ok(body)) => body,
             Ok(Err(error)) if is_too_large(&error) => {
-                return Err((Reject::TooLarge, format!("a body has {MAX_REQUEST} bytes at most")));
+                return Err((
+                    BadRequest::TooLarge,
+                    format!("a body has {MAX_REQUEST} bytes at most"),
+                ));
             }
-            Ok(Err(_)) => return Err((Reject::Aborted, "the body broke off".to_owned())),
+            Ok(Err(_)) => return Err((BadRequest::Aborted, "the body broke off".to_owned())),
             Err(_) => {
-                return Err((Reject::Slow, format!("no body within {} s", BODY_TIME.as_secs())));
+                return Err((
+                    BadRequest::Slow,
+                    format!("no body within {} s", BODY_TIME.as_secs()),
+                ));
             }
         };
-        let malformed = |error: serde_json::Error| (Reject::Malformed, error.to_string());
+        let malformed = |error: serde_json::Error| (BadRequest::Malformed, error.to_string());
         let mut fields = match body.trim_ascii() {
             [] => Map::new(),
             text => serde_json::from_slice(text).map_err(malformed)?,
@@ -167,17 +174,17 @@ impl Door {
         serde_json::from_value(Value::Object(fields)).map_err(malformed)
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), (Reject, String)> {
+    fn check(&self, headers: &HeaderMap) -> Result<(), (BadRequest, String)> {
         let Some(token) = &self.token else {
             let error = "this relay takes no actions over HTTP: --admin-token-file is not set";
-            return Err((Reject::NoActions, error.to_owned()));
+            return Err((BadRequest::NoActions, error.to_owned()));
         };
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given = given.and_then(|value| value.split_once(' '));
         match given.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) {
-            None => Err((Reject::NoToken, "a bearer token is needed".to_owned())),
+            None => Err((BadRequest::NoToken, "a bearer token is needed".to_owned())),
             Some((_, given)) if token.is(given.trim()) => Ok(()),
-            Some(_) => Err((Reject::WrongToken, "that is not the token".to_owned())),
+            Some(_) => Err((BadRequest::WrongToken, "that is not the token".to_owned())),
         }
     }
 }

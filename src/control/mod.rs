@@ -134,7 +134,7 @@ impl Action {
 
 words! {
     /// Why a request did not become an action.
-    enum Reject {
+    enum BadRequest {
         /// Longer than [`MAX_REQUEST`].
         TooLarge => "too_large",
         /// The request did not come in time.

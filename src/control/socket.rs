@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
-use super::{Action, Actions, MAX_REQUEST, Reject, reply};
+use super::{Action, Actions, BadRequest, MAX_REQUEST, reply};
 use crate::config::create_state_dir;
 
 /// Connections that have not asked yet, and those that have: so many of each at once.
@@ -218,7 +218,7 @@ async fn serve(
     let asked = tokio::select! {
         biased;
         asked = request(&mut stream, uid) => asked,
-        Ok(Evicted) = evicted => return actions.rejects.of(Reject::CrowdedOut).increment(),
+        Ok(Evicted) = evicted => return actions.bad_requests.of(BadRequest::CrowdedOut).increment(),
     };
     // The place is kept until the answer is taken: that may be long, and takes memory.
     let (result, _place) = match asked.map(|action| (action, places.try_acquire())) {
@@ -227,12 +227,12 @@ async fn serve(
             (result.map_err(|refused| refused.to_string()), Some(place))
         }
         Ok((_, Err(_))) => {
-            actions.rejects.of(Reject::Busy).increment();
+            actions.bad_requests.of(BadRequest::Busy).increment();
             let error = format!("busy: {CONNECTIONS} other requests are not done yet; ask again");
             (Err(error), None)
         }
-        Err((reject, error)) => {
-            actions.rejects.of(reject).increment();
+        Err((bad, error)) => {
+            actions.bad_requests.of(bad).increment();
             (Err(error), None)
         }
     };
@@ -246,20 +246,23 @@ async fn serve(
 }
 
 /// Reads the request of a user.
-async fn request(stream: &mut UnixStream, uid: u32) -> Result<Action, (Reject, String)> {
+async fn request(stream: &mut UnixStream, uid: u32) -> Result<Action, (BadRequest, String)> {
     if uid != 0 && uid != geteuid().as_raw() {
-        return Err((Reject::OtherUser, "only the relay's own user and root may ask".to_owned()));
+        return Err((
+            BadRequest::OtherUser,
+            "only the relay's own user and root may ask".to_owned(),
+        ));
     }
     let mut line = Vec::new();
     let mut limited = BufReader::new(stream).take(MAX_REQUEST as u64 + 1);
     match timeout(READ_TIME, limited.read_until(b'\n', &mut line)).await {
         Ok(Ok(_)) if line.len() > MAX_REQUEST => {
-            Err((Reject::TooLarge, format!("a request has {MAX_REQUEST} bytes at most")))
+            Err((BadRequest::TooLarge, format!("a request has {MAX_REQUEST} bytes at most")))
         }
         Ok(Ok(_)) => serde_json::from_slice(&line)
-            .map_err(|error| (Reject::Malformed, format!("not a request: {error}"))),
-        Ok(Err(error)) => Err((Reject::Malformed, error.to_string())),
-        Err(_) => Err((Reject::Slow, format!("no request within {} s", READ_TIME.as_secs()))),
+            .map_err(|error| (BadRequest::Malformed, format!("not a request: {error}"))),
+        Ok(Err(error)) => Err((BadRequest::Malformed, error.to_string())),
+        Err(_) => Err((BadRequest::Slow, format!("no request within {} s", READ_TIME.as_secs()))),
     }
 }
 
@@ -349,9 +352,10 @@ mod tests {
         for answer in asked.join_all().await {
             assert_eq!(answer, "{\"ok\":true,\"result\":null}\n");
         }
-        let rejects = [Reject::Busy, Reject::CrowdedOut].map(|why| actions.rejects.of(why).value());
-        assert_eq!(rejects[0], 1);
-        assert!(rejects[1] >= CONNECTIONS as u64, "{rejects:?}");
+        let bad_requests = [BadRequest::Busy, BadRequest::CrowdedOut]
+            .map(|why| actions.bad_requests.of(why).value());
+        assert_eq!(bad_requests[0], 1);
+        assert!(bad_requests[1] >= CONNECTIONS as u64, "{bad_requests:?}");
         drop(silent);
         serving.abort();
     }

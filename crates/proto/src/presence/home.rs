@@ -6,7 +6,7 @@ use super::members::Slot;
 use super::registry::{Claimant, Record, Verdict};
 use super::statements::Kind;
 use super::takeovers::Taking;
-use super::{Event, Name, Now, Presence, Reject};
+use super::{Denied, Event, Name, Now, Presence};
 
 impl<I: Name> Presence<I> {
     pub(super) fn on_claim(&mut self, from: Slot, claim: &Claim<I>, now: Now) {
@@ -14,7 +14,7 @@ impl<I: Name> Presence<I> {
         let Claim { id, serial, nonce, standing, .. } = *claim;
         let by = Claimant { slot: from, relay };
         let mut verdict = self.decide(by, claim, now);
-        if verdict == Verdict::Rejected(Reject::Full)
+        if verdict == Verdict::Denied(Denied::Full)
             && standing == Standing::Session
             && let Some(other) = self.registry.unproved()
         {
@@ -43,25 +43,25 @@ impl<I: Name> Presence<I> {
             Verdict::Stale => return,
             Verdict::HeldBack => {
                 // The claim is repeated.
-                self.reject(Reject::TakeoverLimited);
+                self.deny(Denied::TakeoverLimited);
                 return;
             }
             Verdict::Held => {
-                self.reject(Reject::Held);
+                self.deny(Denied::Held);
                 let Some(place) = self.place(id) else { return };
                 Refusal::Held(place)
             }
-            Verdict::Rejected(reason) => {
-                self.reject(reason);
+            Verdict::Denied(reason) => {
+                self.deny(reason);
                 match reason {
-                    Reject::EpochAhead => Refusal::EpochAhead,
-                    Reject::Full => Refusal::Full,
-                    Reject::TooSoon
-                    | Reject::Held
-                    | Reject::Stranger
-                    | Reject::LookupsFull
-                    | Reject::TakeoverLimited
-                    | Reject::NoSay => Refusal::TooSoon,
+                    Denied::EpochAhead => Refusal::EpochAhead,
+                    Denied::Full => Refusal::Full,
+                    Denied::TooSoon
+                    | Denied::Held
+                    | Denied::Stranger
+                    | Denied::LookupsFull
+                    | Denied::TakeoverLimited
+                    | Denied::NoSay => Refusal::TooSoon,
                 }
             }
         };

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::members::{Homes, Slot};
 use super::shards::Hasher;
 use super::timers::Timers;
-use super::{Event, Name, Now, Presence, Reject};
+use super::{Denied, Event, Name, Now, Presence};
 
 /// How many look-ups may be in flight.
 const MAX_LOOKUPS: usize = 65_536;
@@ -80,7 +80,7 @@ impl<I: Name> Presence<I> {
         }
         let asked = now.at;
         if self.lookups.len() >= MAX_LOOKUPS {
-            self.reject(Reject::LookupsFull);
+            self.deny(Denied::LookupsFull);
             self.events.push_back(Event::Missing { id, asked });
             return;
         }
@@ -101,7 +101,7 @@ impl<I: Name> Presence<I> {
         let was_asked = open.is_some_and(|lookup| lookup.waits_for.contains(&from));
         if open.is_some() && !was_asked {
             // An answer of before is too late, and a lie must not come before the answer.
-            self.reject(Reject::NoSay);
+            self.deny(Denied::NoSay);
         }
         if place.owner == self.me && !self.locals.contains_key(&id) {
             self.send(from, Frame::Leave { id, serial });

@@ -128,7 +128,7 @@ pub enum Event<I> {
 
 /// Why an input was not followed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Reject {
+pub enum Denied {
     /// A frame came from a relay that is no member.
     Stranger,
     /// An epoch is too far ahead of the clock.
@@ -147,8 +147,8 @@ pub enum Reject {
     NoSay,
 }
 
-impl Reject {
-    /// All of them, in the order of [`Stats::rejects`].
+impl Denied {
+    /// All of them, in the order of [`Stats::denied`].
     pub const ALL: [Self; 8] = [
         Self::Stranger,
         Self::EpochAhead,
@@ -194,8 +194,8 @@ pub struct Stats {
     pub takeovers: u64,
     /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
     pub unproved_takeovers: u64,
-    /// Inputs that were not followed since the start, as [`Reject::ALL`].
-    pub rejects: [u64; Reject::ALL.len()],
+    /// Inputs that were not followed since the start, as [`Denied::ALL`].
+    pub denied: [u64; Denied::ALL.len()],
 }
 
 /// The presence of all nodes, as one relay sees it.
@@ -215,7 +215,7 @@ pub struct Presence<I> {
     losses: Walk<I>,
     /// Entries that this relay may be no home of any more.
     leftovers: Walk<I>,
-    rejects: [u64; Reject::ALL.len()],
+    denied: [u64; Denied::ALL.len()],
     /// What this relay tells itself, being a home as any other.
     inbox: VecDeque<Frame<'static, I>>,
     outbox: VecDeque<(Slot, Frame<'static, I>)>,
@@ -238,7 +238,7 @@ impl<I: Name> Presence<I> {
             claims: Walk::new(),
             losses: Walk::new(),
             leftovers: Walk::new(),
-            rejects: [0; Reject::ALL.len()],
+            denied: [0; Denied::ALL.len()],
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
@@ -248,7 +248,7 @@ impl<I: Name> Presence<I> {
     /// A member says something; packets, NACKs and signs of life are not for this.
     pub fn receive(&mut self, from: RelayId, frame: &Frame<'_, I>, now: Now) {
         let Some(slot) = self.members.slot(from).filter(|slot| *slot != Slot::ME) else {
-            self.reject(Reject::Stranger);
+            self.deny(Denied::Stranger);
             return;
         };
         self.handle(slot, frame, now);
@@ -257,7 +257,7 @@ impl<I: Name> Presence<I> {
 
     fn handle(&mut self, from: Slot, frame: &Frame<'_, I>, now: Now) {
         if epoch_told(frame).is_some_and(|epoch| now.is_ahead(epoch)) {
-            self.reject(Reject::EpochAhead);
+            self.deny(Denied::EpochAhead);
             if let Frame::Found { id, .. } = *frame {
                 self.on_missing(from, id, now);
             }
@@ -340,7 +340,7 @@ impl<I: Name> Presence<I> {
             lookups: self.lookups.len(),
             takeovers: self.takeovers.of_all().sessions,
             unproved_takeovers: self.takeovers.of_all().unproved,
-            rejects: self.rejects,
+            denied: self.denied,
         }
     }
 
@@ -397,13 +397,13 @@ impl<I: Name> Presence<I> {
     /// learns it from packets, and an owner from its next claim.
     fn repeat(&mut self, to: Slot, id: I, kind: Kind, now: Now) {
         if !self.statements.say(to, id, kind, now.at) {
-            self.reject(Reject::Full);
+            self.deny(Denied::Full);
         }
     }
 
-    fn reject(&mut self, reason: Reject) {
-        let at = Reject::ALL.iter().position(|other| *other == reason);
-        if let Some(count) = at.and_then(|at| self.rejects.get_mut(at)) {
+    fn deny(&mut self, reason: Denied) {
+        let at = Denied::ALL.iter().position(|other| *other == reason);
+        if let Some(count) = at.and_then(|at| self.denied.get_mut(at)) {
             *count += 1;
         }
     }

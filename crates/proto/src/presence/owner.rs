@@ -16,7 +16,7 @@ use beacon_wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
 use super::members::{Homes, Slot};
 use super::statements::{Due, Kind, LAST_REPEAT};
 use super::takeovers::Taking;
-use super::{Event, Here, Name, Now, Presence, Reject};
+use super::{Denied, Event, Here, Name, Now, Presence};
 
 /// How long the home has for its answer before the spare is asked.
 const SPARE_AFTER: Duration = Duration::from_millis(100);
@@ -298,7 +298,7 @@ impl<I: Name> Presence<I> {
             } else {
                 // A home of before, or one that others see as a home, may be right: who asks
                 // a home, or is answered by a NACK, learns the same.
-                self.reject(Reject::NoSay);
+                self.deny(Denied::NoSay);
             }
             return;
         };
@@ -393,7 +393,7 @@ impl<I: Name> Presence<I> {
         let what = Taking { by: standing, from: standing };
         let may = self.takeovers.take(relay, what, now.at);
         if !may {
-            self.reject(Reject::TakeoverLimited);
+            self.deny(Denied::TakeoverLimited);
         }
         may
     }

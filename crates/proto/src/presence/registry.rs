@@ -14,7 +14,7 @@ use beacon_wire::ids::RelayId;
 use super::changes::MAX_STEP;
 use super::members::Slot;
 use super::shards::{SHARDS, Shards};
-use super::{Now, Reject};
+use super::{Denied, Now};
 
 /// How long an endpoint stays where it is before a claim that proves nothing may move it.
 const ENDPOINT_STAY: Duration = Duration::from_secs(30);
@@ -121,8 +121,8 @@ pub(super) enum Verdict {
     Held,
     /// It would take over a node, and its relay has taken over too many.
     HeldBack,
-    /// See [`Reject`].
-    Rejected(Reject),
+    /// See [`Denied`].
+    Denied(Denied),
     /// The claim is of a serial that is over; the last that is.
     Over(u64),
     /// The claim is of a serial before the owner's own.
@@ -225,7 +225,7 @@ impl<I: Name> Registry<I> {
         tick: Tick,
     ) -> Verdict {
         if now.is_ahead(claim.epoch) {
-            return Verdict::Rejected(Reject::EpochAhead);
+            return Verdict::Denied(Denied::EpochAhead);
         }
         self.end_if_lost(claim.id, now.at);
         let known = self.records.get(&claim.id).copied();
@@ -240,7 +240,7 @@ impl<I: Name> Registry<I> {
         let born = now.unix_ms.saturating_sub(u64::from(claim.age_ms)).max(1);
         let Some(record) = known else {
             if self.records.len() >= self.room && !self.make_room(now.at, tick) {
-                return Verdict::Rejected(Reject::Full);
+                return Verdict::Denied(Denied::Full);
             }
             let epoch = if claim.epoch == 0 { born } else { claim.epoch };
             return self.grant(by, claim, epoch, None, tick);
@@ -264,7 +264,7 @@ impl<I: Name> Registry<I> {
             let shadowed = record.standing == Standing::Session && age < SESSION_SHADOW;
             // Under an epoch another home has granted it, and knows as much as this one.
             if claim.epoch == 0 && claim.standing == Standing::Endpoint && shadowed {
-                return Verdict::Rejected(Reject::TooSoon);
+                return Verdict::Denied(Denied::TooSoon);
             }
             self.remember(claim.id, record.owner, record.serial, now.at, tick);
             // An owner that was lost with its relay may come back, and be the newer one.
@@ -520,7 +520,7 @@ fn may_replace<I>(
     }
     if claim.standing == Standing::Endpoint {
         let stays = age < ENDPOINT_STAY;
-        return if stays { Err(Verdict::Rejected(Reject::TooSoon)) } else { Ok(()) };
+        return if stays { Err(Verdict::Denied(Denied::TooSoon)) } else { Ok(()) };
     }
     match claim.takeover {
         Takeover::Always => Ok(()),

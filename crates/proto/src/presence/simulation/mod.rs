@@ -10,7 +10,7 @@ use std::time::Instant;
 use beacon_wire::cluster::Standing;
 use beacon_wire::ids::{NodeId, PublicKey, RelayId};
 
-use super::{Presence, Reject};
+use super::{Denied, Presence};
 
 mod checks;
 mod network;
@@ -87,9 +87,9 @@ fn takeovers_are_held_back_where_few_are_allowed() {
     let held_back = |seed| {
         let mut world = World::new(seed, Instant::now());
         world.live();
-        let rejects = world.relays.iter().map(|relay| relay.presence.stats().rejects);
-        let at = Reject::ALL.iter().position(|reason| *reason == Reject::TakeoverLimited).unwrap();
-        rejects.map(|rejects| rejects[at]).sum::<u64>()
+        let denied = world.relays.iter().map(|relay| relay.presence.stats().denied);
+        let at = Denied::ALL.iter().position(|reason| *reason == Denied::TakeoverLimited).unwrap();
+        denied.map(|denied| denied[at]).sum::<u64>()
     };
     let with_few = (0..10).map(|n| held_back(4 * n)).filter(|count| *count > 0).count();
     let with_many: u64 = (0..10).map(|n| held_back(4 * n + 1)).sum();

@@ -75,7 +75,7 @@ fn epoch_far_ahead_of_the_clock_is_refused_and_counted() {
     let (mut relay, id) = home();
     let ahead = claim(id, CLOCK + 60_001, 1, SESSION);
     assert_eq!(relay.claim(2, ahead), refused(id, Refusal::EpochAhead));
-    assert_eq!(relay.rejects(Reject::EpochAhead), 1);
+    assert_eq!(relay.denied(Denied::EpochAhead), 1);
     let last = claim(id, CLOCK + 60_000, 1, SESSION);
     assert_eq!(relay.claim(2, last), granted(id, CLOCK + 60_000, 1));
 }
@@ -195,7 +195,7 @@ fn home_without_room_refuses_and_counts() {
     relay.claim(2, claim(node(1), 0, 1, SESSION));
     let full = refused(node(2), Refusal::Full);
     assert_eq!(relay.claim(2, claim(node(2), 0, 2, SESSION)), full);
-    assert_eq!((relay.rejects(Reject::Full), relay.presence.stats().entries), (1, 1));
+    assert_eq!((relay.denied(Denied::Full), relay.presence.stats().entries), (1, 1));
 }
 
 #[test]

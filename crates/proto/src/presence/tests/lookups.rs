@@ -28,7 +28,7 @@ fn member_that_was_not_asked_diverts_nobodys_packets() {
     relay.presence.look_up(id, relay.now());
     let lie = Frame::Found { id, place: place(4, CLOCK + 59_000, SESSION), serial: 1 };
     relay.hear(4, lie);
-    assert_eq!((relay.events(), relay.rejects(Reject::NoSay)), (vec![], 1));
+    assert_eq!((relay.events(), relay.denied(Denied::NoSay)), (vec![], 1));
     let place = place(3, CLOCK, SESSION);
     relay.hear(2, Frame::Found { id, place, serial: 1 });
     assert_eq!(relay.events(), [Event::Located { id, place, asked: Some(asked) }]);
@@ -105,7 +105,7 @@ fn look_ups_in_flight_are_bounded() {
     for number in 1..=65_537 {
         relay.presence.look_up(node(number), relay.now());
     }
-    assert_eq!((relay.presence.stats().lookups, relay.rejects(Reject::LookupsFull)), (65_536, 1));
+    assert_eq!((relay.presence.stats().lookups, relay.denied(Denied::LookupsFull)), (65_536, 1));
     let asked = relay.now().at;
     assert_eq!(relay.events(), [Event::Missing { id: node(65_537), asked }]);
 }

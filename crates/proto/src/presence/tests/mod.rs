@@ -160,9 +160,9 @@ impl Relay {
         answer
     }
 
-    fn rejects(&self, reason: Reject) -> u64 {
-        let at = Reject::ALL.iter().position(|other| *other == reason).unwrap();
-        self.presence.stats().rejects[at]
+    fn denied(&self, reason: Denied) -> u64 {
+        let at = Denied::ALL.iter().position(|other| *other == reason).unwrap();
+        self.presence.stats().denied[at]
     }
 }
 
@@ -179,7 +179,7 @@ fn stranger_is_not_heard() {
     let mut relay = Relay::with(&[2]);
     let id = relay.id(ME, 2);
     assert_eq!(relay.hear(3, Frame::Claim(claim(id, 0, 1, SESSION))), []);
-    assert_eq!((relay.rejects(Reject::Stranger), relay.presence.stats().entries), (1, 0));
+    assert_eq!((relay.denied(Denied::Stranger), relay.presence.stats().entries), (1, 0));
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn relay_that_is_alone_is_its_own_home() {
     relay.presence.departed(node(1), 1, relay.now());
     assert_eq!((relay.presence.stats().entries, relay.presence.stats().tombstones), (0, 1));
     relay.wait(91_000);
-    let quiet = Stats { rejects: [0; Reject::ALL.len()], ..Stats::default() };
+    let quiet = Stats { denied: [0; Denied::ALL.len()], ..Stats::default() };
     assert_eq!((relay.presence.stats(), relay.presence.poll_timeout()), (quiet, None));
 }
 

@@ -245,7 +245,7 @@ fn member_that_is_no_home_diverts_nobodys_packets() {
     assert_eq!(relay.hear(4, Frame::Moved { id, place: lie, ends: 0 }), []);
     let leave = (super::relay(4), Frame::Leave { id, serial: 8 });
     assert_eq!(relay.hear(4, Frame::Moved { id, place: lie, ends: 8 }), [leave]);
-    assert_eq!((relay.events(), relay.rejects(Reject::NoSay)), (vec![], 2));
+    assert_eq!((relay.events(), relay.denied(Denied::NoSay)), (vec![], 2));
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn epoch_far_ahead_is_not_believed() {
     relay.sent();
     let sent = relay.hear(3, Frame::Found { id: other, place: elsewhere, serial: 1 });
     assert_eq!(sent, [(super::relay(2), Frame::Find { id: other })], "as if nobody was known");
-    assert_eq!((relay.events(), relay.rejects(Reject::EpochAhead)), (vec![], 5));
+    assert_eq!((relay.events(), relay.denied(Denied::EpochAhead)), (vec![], 5));
 }
 
 #[test]

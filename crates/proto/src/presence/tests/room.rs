@@ -79,7 +79,7 @@ fn members_that_never_answer_fill_no_memory() {
         relay.presence.departed(node(number), 1, relay.now());
     }
     assert_eq!(relay.presence.stats().outstanding, 8);
-    assert!(relay.rejects(Reject::Full) > 0);
+    assert!(relay.denied(Denied::Full) > 0);
     // Who comes is claimed all the same.
     relay.presence.arrived(node(101), here(1, SESSION), relay.now());
     assert_eq!(relay.presence.stats().outstanding, 10);

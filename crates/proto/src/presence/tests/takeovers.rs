@@ -40,7 +40,7 @@ fn one_member_does_not_take_every_session_away() {
     };
     assert_eq!(taken(&mut relay, 0), 2);
     assert_eq!(taken(&mut relay, CLOCK + 50_000), 2, "those that it has");
-    assert_eq!(relay.rejects(Reject::TakeoverLimited), 16);
+    assert_eq!(relay.denied(Denied::TakeoverLimited), 16);
     let counted = relay.presence.taken_by(super::relay(3));
     assert_eq!(counted, Taken { sessions: 2, unproved: 0, held_back: 16 });
 
@@ -66,7 +66,7 @@ fn one_member_does_not_take_every_endpoint_or_node_of_a_beacon_away() {
         assert_eq!(taken(half, 0, SESSION), 2);
         // What proves nothing has an account of its own.
         assert_eq!(taken(rest, CLOCK + 50_000, ENDPOINT), 2);
-        assert_eq!(relay.rejects(Reject::TakeoverLimited), 16);
+        assert_eq!(relay.denied(Denied::TakeoverLimited), 16);
         let counted = relay.presence.taken_by(super::relay(3));
         assert_eq!(counted, Taken { sessions: 0, unproved: 4, held_back: 16 });
         assert_eq!(relay.presence.stats().unproved_takeovers, 4);
@@ -135,7 +135,7 @@ fn what_is_there_no_more_is_no_takeover() {
     for id in lost {
         assert!(takes(&mut relay, 3, claim(*id, 0, 1, SESSION)));
     }
-    assert_eq!(relay.rejects(Reject::TakeoverLimited), 0);
+    assert_eq!(relay.denied(Denied::TakeoverLimited), 0);
 }
 
 #[test]
@@ -174,6 +174,6 @@ fn ended_by_lies(standing: Standing) -> Taken {
     assert_eq!(left(&mut relay), 8);
     relay.wait(1_000);
     assert_eq!(left(&mut relay), 7);
-    assert!(relay.rejects(Reject::TakeoverLimited) > 0);
+    assert!(relay.denied(Denied::TakeoverLimited) > 0);
     relay.presence.taken_by(super::relay(3))
 }
