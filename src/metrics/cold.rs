@@ -59,14 +59,11 @@ pub trait Word: Copy + 'static {
     fn index(self) -> usize;
 }
 
-/// Declares an enum of outcomes or reasons with its label words, and implements [`Word`].
+/// Declares an enum of outcomes or reasons with its label words, and implements [`Word`]; or
+/// implements it `for` an enum of another crate, whose variants are given in their order.
 #[macro_export]
 macro_rules! words {
-    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident => $word:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-        $vis enum $name { $($(#[$vmeta])* $variant,)+ }
-
+    (for $name:ty { $($variant:ident => $word:literal,)+ }) => {
         impl $crate::metrics::Word for $name {
             const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
@@ -78,6 +75,13 @@ macro_rules! words {
                 self as usize
             }
         }
+    };
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$vmeta:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        $vis enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        $crate::words! { for $name { $($variant => $word,)+ } }
     };
 }
 

@@ -7,14 +7,18 @@ use ed25519_dalek::{Signature, VerifyingKey};
 /// A challenge is too old to be answered after this time, in seconds.
 pub const MAX_CHALLENGE_AGE_S: u64 = 30;
 
-/// Why a login is refused. None of it reaches the daemon: all refusals look alike.
+/// Why a login is refused: by [`check`], or before it by who reads the reply and looks the key
+/// up. None of it reaches the daemon: all refusals look alike.
 ///
-/// Exhaustive: the relay counts each of them under a reason, and shall not build without one.
+/// Exhaustive: the relay counts each of them under a word, and shall not build without one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {
-    /// The challenge is too old.
-    #[error("the challenge is too old")]
-    Stale,
+pub enum RefusalReason {
+    /// The reply is not one as the specification has it.
+    #[error("the reply is malformed")]
+    Malformed,
+    /// The directory does not know the node.
+    #[error("the directory does not know the node")]
+    UnknownNode,
     /// The key of the reply is not the one that the directory holds.
     #[error("the reply shows another key than the directory")]
     OtherKey,
@@ -25,6 +29,9 @@ pub enum Refusal {
     /// key over any of the texts.
     #[error("the signature does not hold")]
     Signature,
+    /// The challenge is too old.
+    #[error("the challenge is too old")]
+    Stale,
 }
 
 /// Checks a reply against the key that the directory holds for its node.
@@ -39,14 +46,14 @@ pub fn check(
     key: &PublicKey,
     min_generation: Generation,
     now_unix_s: u64,
-) -> Result<Generation, Refusal> {
+) -> Result<Generation, RefusalReason> {
     if now_unix_s.saturating_sub(challenge.ts) > MAX_CHALLENGE_AGE_S {
-        return Err(Refusal::Stale);
+        return Err(RefusalReason::Stale);
     }
     if reply.public_key != *key {
-        return Err(Refusal::OtherKey);
+        return Err(RefusalReason::OtherKey);
     }
-    let verifying = VerifyingKey::from_bytes(&key.0).map_err(|_| Refusal::UnusableKey)?;
+    let verifying = VerifyingKey::from_bytes(&key.0).map_err(|_| RefusalReason::UnusableKey)?;
     let signature = Signature::from_bytes(&reply.signature);
     candidates(challenge, reply)
         .iter()
@@ -56,7 +63,7 @@ pub fn check(
             verifying.verify_strict(text.as_bytes(), &signature).is_ok()
         })
         .copied()
-        .ok_or(Refusal::Signature)
+        .ok_or(RefusalReason::Signature)
 }
 
 /// The generations that a reply may be of, the likeliest first.
@@ -123,7 +130,7 @@ mod tests {
         relay: Option<&str>,
         generation: Generation,
         min: Generation,
-    ) -> Result<Generation, Refusal> {
+    ) -> Result<Generation, RefusalReason> {
         let challenge = challenge(relay);
         check(&challenge, &reply(&challenge, generation), &public(), min, NOW)
     }
@@ -139,7 +146,7 @@ mod tests {
     #[test]
     fn spec_4_3_minimum_refuses_the_earlier_generations() {
         let relay = Some("relay.example.net");
-        let refused = Err(Refusal::Signature);
+        let refused = Err(RefusalReason::Signature);
         assert_eq!(outcome(relay, Generation::First, Generation::Second), refused);
         assert_eq!(outcome(relay, Generation::Second, Generation::Second), Ok(Generation::Second));
         assert_eq!(outcome(relay, Generation::Second, Generation::Third), refused);
@@ -152,13 +159,13 @@ mod tests {
         let ours = challenge(Some("relay.example.net"));
         let passed_on = reply(&theirs, Generation::Third);
         let outcome = check(&ours, &passed_on, &public(), Generation::First, NOW);
-        assert_eq!(outcome, Err(Refusal::Signature));
+        assert_eq!(outcome, Err(RefusalReason::Signature));
     }
 
     #[test]
     fn spec_4_3_third_generation_needs_a_relay_with_a_name() {
         let refused = outcome(None, Generation::Third, Generation::First);
-        assert_eq!(refused, Err(Refusal::Signature));
+        assert_eq!(refused, Err(RefusalReason::Signature));
     }
 
     #[test]
@@ -167,7 +174,7 @@ mod tests {
         let other = PublicKey(SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes());
         let reply = reply(&challenge, Generation::Second);
         let outcome = check(&challenge, &reply, &other, Generation::First, NOW);
-        assert_eq!(outcome, Err(Refusal::OtherKey));
+        assert_eq!(outcome, Err(RefusalReason::OtherKey));
     }
 
     #[test]
@@ -176,7 +183,7 @@ mod tests {
         let reply = reply(&challenge, Generation::Second);
         let check = |now| check(&challenge, &reply, &public(), Generation::First, now);
         assert_eq!(check(NOW + 30), Ok(Generation::Second));
-        assert_eq!(check(NOW + 31), Err(Refusal::Stale));
+        assert_eq!(check(NOW + 31), Err(RefusalReason::Stale));
         assert_eq!(check(NOW - 5), Ok(Generation::Second), "a clock that was set back");
     }
 
@@ -187,7 +194,7 @@ mod tests {
         // S plus the group order verifies under lax rules; its top bits are beyond L here.
         reply.signature[63] |= 0x10;
         let refused = check(&challenge, &reply, &public(), Generation::First, NOW);
-        assert_eq!(refused, Err(Refusal::Signature));
+        assert_eq!(refused, Err(RefusalReason::Signature));
 
         // The neutral element signs everything with R = neutral, S = 0 under lax rules.
         let mut neutral = [0; 32];
@@ -196,12 +203,12 @@ mod tests {
         reply.signature = [0; 64];
         reply.signature[0] = 1;
         let refused = check(&challenge, &reply, &PublicKey(neutral), Generation::First, NOW);
-        assert_eq!(refused, Err(Refusal::Signature));
+        assert_eq!(refused, Err(RefusalReason::Signature));
 
         let none = PublicKey([0xff; 32]);
         reply.public_key = none;
         let refused = check(&challenge, &reply, &none, Generation::First, NOW);
-        assert!(matches!(refused, Err(Refusal::UnusableKey | Refusal::Signature)));
+        assert!(matches!(refused, Err(RefusalReason::UnusableKey | RefusalReason::Signature)));
     }
 
     #[test]

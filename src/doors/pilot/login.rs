@@ -6,13 +6,13 @@ use getrandom::SysRng;
 use rand_core::TryRng as _;
 use tokio::time::{Instant, sleep_until};
 
+use super::Pilot;
 use super::canary::NODE as CANARY;
-use super::{Pilot, RefusalReason};
 use crate::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::Word as _;
 use crate::peers::{Credential, Overflow, Principal, Takeover};
-use crate::proto::login;
+use crate::proto::login::{self, RefusalReason};
 use crate::session::{Conversation, Kind, Outcome, Refusal, Welcome, refusal};
 use crate::wire::Framing;
 use crate::wire::auth::{Challenge, Nonce, Reply};
@@ -98,7 +98,7 @@ impl Pilot {
                     takes: reply.max_message.bytes(),
                 })
             }
-            Err(refusal) => Err(self.refuse(refusal.into()).of(node.into())),
+            Err(reason) => Err(self.refuse(reason).of(node.into())),
         }
     }
 }

@@ -44,8 +44,8 @@ use crate::wire::beacon::MAX_WSS_PACKET;
 use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
+pub use crate::proto::login::RefusalReason;
 pub use canary::{Canary, CanaryError};
-pub use refusals::RefusalReason;
 pub use sink::{PacketSink, PerPacket, per_packet};
 
 /// The name and the paths of this door.

@@ -1,33 +1,15 @@
-//! Why logins of nodes are refused.
+//! The words that refused logins are counted under; the client is not told them.
 
-use crate::proto::login::Refusal;
+use crate::proto::login::RefusalReason;
 use crate::words;
 
 words! {
-    /// Why a login was refused; never told to the client.
-    pub enum RefusalReason {
-        /// Not a reply as the specification has it.
+    for RefusalReason {
         Malformed => "malformed",
-        /// The directory does not know the node.
         UnknownNode => "unknown_node",
-        /// The reply shows another key than the directory.
         OtherKey => "other_key",
-        /// The directory's key is no Ed25519 key.
         UnusableKey => "unusable_key",
-        /// The signature does not hold.
         Signature => "signature",
-        /// The challenge was too old.
         Stale => "stale",
-    }
-}
-
-impl From<Refusal> for RefusalReason {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Stale => Self::Stale,
-            Refusal::OtherKey => Self::OtherKey,
-            Refusal::UnusableKey => Self::UnusableKey,
-            Refusal::Signature => Self::Signature,
-        }
     }
 }
