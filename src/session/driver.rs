@@ -287,7 +287,8 @@ impl<'a> Driver<'a> {
     /// Hands over what came before a message that came in parts, and that message.
     fn whole(&self, kind: Kind, message: &[u8], bytes: &[u8], batch: &mut Batch, now: Instant) {
         self.hand_over(bytes, batch, now);
-        let mut whole = Batch { kind, ranges: vec![0..message.len()] };
+        let mut whole = Batch { kind, ranges: Vec::with_capacity(1) };
+        whole.ranges.push(0..message.len());
         self.hand_over(message, &mut whole, now);
     }
 

@@ -19,7 +19,7 @@ const NODES: usize = 16_384;
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takeovers of each node, and its login that waits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Delays {
     nodes: HashMap<Name, Node, RandomState>,
     waiting: usize,
@@ -80,12 +80,6 @@ impl Delay {
 impl Drop for Delay {
     fn drop(&mut self) {
         self.table.delays.lock().end(self.id, |waiting| waiting.generation == self.generation);
-    }
-}
-
-impl Default for Delays {
-    fn default() -> Self {
-        Self { nodes: HashMap::default(), waiting: 0, searched: None }
     }
 }
 

@@ -37,7 +37,7 @@ const SHARDS: usize = 128;
 
 type Shard = RwLock<HashMap<Name, Entry, SeedableRandomState>>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     session: Option<Arc<Session>>,
     past: Option<Box<Past>>,
@@ -56,12 +56,6 @@ struct Past {
     session: Option<(LastSession, Source)>,
     /// When the endpoint was given up to another relay.
     left: Option<Instant>,
-}
-
-impl Default for Entry {
-    fn default() -> Self {
-        Self { session: None, past: None, endpoint: None, beacon: None, serial: 0 }
-    }
 }
 
 impl Entry {
