@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use beacon_relay::ids::NodeId;
-use beacon_relay::wire::auth::{AUTH_OK, BYE, Challenge, Generation, Reply};
-use beacon_relay::wire::beacon::{self, Packet};
+use beacon_wire::auth::{AUTH_OK, BYE, Challenge, Generation, Reply};
+use beacon_wire::beacon::{self, Packet};
+use beacon_wire::ids::NodeId;
 use ed25519_dalek::{Signature, VerifyingKey};
 use futures_util::{SinkExt as _, StreamExt as _};
 use parking_lot::Mutex;
