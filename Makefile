@@ -12,7 +12,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts screenshots soak sanitize bench bench-peers lint docs static wasm deny package man clean
+.PHONY: help setup build run test counts fuzz screenshots soak sanitize bench bench-peers lint docs static wasm deny package man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ screenshots: ## The pictures of the status page, docs/page (6 min)
 
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked --workspace -- --ignored --test-threads=1 soak_
+
+fuzz: ## Fuzz codecs and presence, TIME seconds (60) each target; findings go to fuzz/artifacts
+	@CARGO=$(CARGO) scripts/fuzz $(or $(TIME),60)
 
 sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib -- net::udp net::inherited

@@ -1,0 +1,26 @@
+//! What the fuzz targets check, as functions of their input: a failed check panics.
+//!
+//! `fuzz_targets` hands them to libFuzzer; the tests of `beacon-proto` include this file and
+//! replay `seeds` with it, so that nobody needs libFuzzer for that.
+
+pub mod beacon;
+pub mod cluster;
+pub mod login;
+pub mod name;
+pub mod presence;
+pub mod registry;
+pub mod websocket;
+
+/// A target: its input is an operator's, a peer's or chance's.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the names of their seeds' folders.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("beacon", beacon::run),
+    ("cluster", cluster::run),
+    ("login", login::run),
+    ("name", name::run),
+    ("presence", presence::run),
+    ("registry", registry::run),
+    ("websocket", websocket::run),
+];
