@@ -147,8 +147,14 @@ fn agree(
     rest: &[u8],
 ) -> Result<(), &'static str> {
     let unless = |wrong: bool, why| if wrong { Err(why) } else { Ok(()) };
-    // They take a length in more bytes than it needs, and go on.
-    if *our_end == End::Refused(Violation::LengthForm) && theirs.starts_with(ours) {
+    // They take a length in more bytes than it needs, of a control frame as well, and go on.
+    let is_long = rest.get(1).is_some_and(|second| usize::from(second & 0x7f) > MAX_CONTROL);
+    let is_long_form = match our_end {
+        End::Refused(Violation::LengthForm) => true,
+        End::Refused(Violation::ControlFrame) => is_long,
+        End::Refused(_) | End::Waits | End::Closed(_) => false,
+    };
+    if is_long_form && theirs.starts_with(ours) {
         return Ok(());
     }
     // They read the text of a fragment before its message is whole; ours takes the control
