@@ -37,7 +37,7 @@ fn ask(input: &[u8]) {
     let Some((number, rest)) = input.split_first_chunk::<4>() else { return };
     let number = u32::from_be_bytes(*number);
     let address = String::from_utf8_lossy(rest);
-    let admin_token = Some(&*address).filter(|_| number % 2 == 0);
+    let admin_token = Some(&*address).filter(|_| number.is_multiple_of(2));
     let register = Request::RegisterBeacon { id: BeaconId(number), address: &address, admin_token };
     let mut requests = vec![register, Request::ListBeacons];
     requests.extend(NodeId::new(number).map(Request::Lookup));

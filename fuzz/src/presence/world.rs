@@ -20,6 +20,7 @@ const USUAL: u64 = 5;
 const MAX_FLIGHT: usize = 10_000;
 
 /// What is under way.
+#[derive(Clone, Copy)]
 struct Message {
     from: usize,
     to: usize,
@@ -83,13 +84,13 @@ impl World {
             8 | 9 => self.pass([1, 20, 300, 1_000][one % 4] * (other as u64 % 64)),
             10 => self.turn(one % self.relays.len(), at),
             11 => self.crash(at),
-            12 if one % 8 == 0 => self.drain_relay(at),
+            12 if one.is_multiple_of(8) => self.drain_relay(at),
             12 | 13 => {
                 let relay = &mut self.relays[at];
                 relay.presence.look_up(id, relay.now(self.now));
                 self.collect(at);
             }
-            14 if one % 2 == 0 => self.change(1 + one % NODES, at),
+            14 if one.is_multiple_of(2) => self.change(1 + one % NODES, at),
             _ => self.packets_find_nobody(id, at),
         }
     }
