@@ -275,7 +275,7 @@ impl Attempt<'_> {
         if !is_probe {
             debug!(%node, remote_addr = %client, door = door.name(), "peer connected");
         }
-        if registration.replaced {
+        if registration.replaced && !is_probe {
             shared.counters.replacements.increment();
             info!(%node, "a newer session of the same node replaced the one before");
         }

@@ -40,7 +40,7 @@ impl Table {
         let shard = self.shard(id).read();
         let entry = shard.get(&id)?;
         Some(Look {
-            session: entry.session.clone(),
+            session: entry.session.clone().filter(|session| !session.is_hidden),
             ended: entry.last_session().map(|last| now.saturating_duration_since(last.ended)),
             endpoint: entry.endpoint.as_ref().map(|endpoint| EndpointLook {
                 view: endpoint.view(uptime),

@@ -260,7 +260,9 @@ impl Table {
         // Within the lock: nobody sees both, and the old one's reader stops relaying.
         let mut is_contested = false;
         if let Some(replaced) = &replaced {
-            is_contested = replaced.is_open() && self.delays.lock().note(id, session.since);
+            is_contested = !session.is_hidden
+                && replaced.is_open()
+                && self.delays.lock().note(id, session.since);
             replaced.end(End::Replaced);
         }
         drop(shard);

@@ -243,6 +243,27 @@ fn first_key_and_extended_deliveries_stay_when_the_endpoint_moves() {
     assert!(view.names_destination);
 }
 
+#[tokio::test]
+async fn hidden_session_is_routed_to_and_otherwise_there_for_nobody() {
+    let table = table(0, 10);
+    table.watch();
+    let mut hidden = Arc::into_inner(session(&table, 1, 1)).unwrap();
+    hidden.is_hidden = true;
+
+    let registration = table.register(Arc::new(hidden), Takeover::Always).unwrap();
+
+    let now = Instant::now();
+    let route = table.route(id(1), Neighbour::Peer, now);
+    assert!(matches!(route, Destination::Session(session) if session.is_hidden));
+    assert_eq!(table.session_count(), 0, "nor does it need room");
+    assert!(table.served().is_empty() && table.all_sessions().is_empty());
+    assert!(table.look(id(1), now).is_none_or(|look| look.session.is_none()));
+    drop(registration);
+    assert!(table.look(id(1), now).is_none(), "nothing of it is kept");
+    table.learn([id(2)], at(2, 2));
+    assert_eq!(table.next_changes().await, [id(2)], "nobody was told of it");
+}
+
 #[test]
 fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
     let table = table(10, 10);
