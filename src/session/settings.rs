@@ -33,10 +33,10 @@ pub enum Origins {
     Any,
 }
 
-/// Everything that the door is told; [`Settings::new`] has the defaults of SPEC §9.
+/// Everything that a listener is told; [`Settings::new`] has the defaults of SPEC §9.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where [`super::Server::start`] listens.
+    /// Where `Pilot::listen` listens; whoever makes a [`super::Spec`] has a listener already.
     pub bind: SocketAddr,
     /// The times of a session.
     pub timing: Timing,
