@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::Session;
 use crate::cluster::Member;
+use crate::ids::NodeId;
 use crate::metrics::{self, Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
 use crate::peers::EndpointView;
@@ -46,8 +47,16 @@ pub(super) struct Body {
     pub(super) index: usize,
     /// From which byte on.
     pub(super) skip: usize,
-    /// Whose it is.
-    pub(super) whose: Whose,
+    /// Whose it is: in the short form of Pilot, since each waiting datagram keeps one.
+    pub(super) sender: NodeId,
+    /// Whom it is for.
+    pub(super) dest: NodeId,
+}
+
+impl Body {
+    fn whose(&self) -> Whose {
+        Whose::packet(self.sender, self.dest)
+    }
 }
 
 /// Where a datagram goes.
@@ -162,7 +171,7 @@ impl Departures {
         shard: &Shard,
     ) {
         if length > MAX_UDP_PACKET {
-            return shard.dropped_of(body.whose, Drop::TooLargeForUdp, 1, now);
+            return shard.dropped_of(body.whose(), Drop::TooLargeForUdp, 1, now);
         }
         self.push(target, head, Some(body));
     }
@@ -306,7 +315,7 @@ fn count(
     };
     match item.body {
         // Of packets that left together, those of the first sender stand for all.
-        Some(body) => shard.dropped_of(body.whose, reason, packets, now),
+        Some(body) => shard.dropped_of(body.whose(), reason, packets, now),
         None => shard.ours_dropped(packets),
     }
 }

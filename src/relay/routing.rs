@@ -156,7 +156,8 @@ impl Relay {
         let mut bytes = 0;
         let mut note = |index, target: Target, head: &[u8]| {
             let length = head.len() + payload(index).len();
-            let body = Body { index, skip: flow.header, whose: flow.whose() };
+            let Flow { sender, dest, header: skip, .. } = *flow;
+            let body = Body { index, skip, sender, dest };
             out.relay(target, head, body, length, now, shard);
         };
         match way {

@@ -79,6 +79,22 @@ proptest! {
     }
 
     #[test]
+    fn names_are_equal_where_all_their_bytes_are(
+        (one, other) in (vec(0..2u8, 0..39), vec(0..2u8, 0..39)),
+        (at, change) in (0..39usize, 0..2u8),
+    ) {
+        let name = |bytes: &[u8]| Name::new(UNREGISTERED, bytes);
+        let mut changed = one.clone();
+        if let Some(byte) = changed.get_mut(at) {
+            *byte ^= change;
+        }
+
+        prop_assert_eq!(name(&one) == name(&other), one == other);
+        prop_assert_eq!(name(&one) == name(&changed), one == changed);
+        prop_assert_eq!(name(&one) == Name::new(Realm(8), &one), false);
+    }
+
+    #[test]
     fn text_never_panics(text in "(pilot|texts|realm-[0-9]{1,3})?:?(sha-256=)?.{0,70}") {
         let _read = text.parse::<Name>();
     }
@@ -112,8 +128,9 @@ fn hash_is_of_the_bytes_that_are_there_in_one_call() {
         name.hash(&mut calls);
         calls.0
     };
-    assert_eq!(hashed(node(0x0102_0304).into()), [b"\x00\x04\x01\x02\x03\x04"]);
-    assert_eq!(hashed(Name::new(UNREGISTERED, b"")), [b"\x07\x00"]);
+    assert_eq!(hashed(node(0x0102_0304).into()), [b"\x00\x04\x01\x02\x03\x04\0\0"]);
+    assert_eq!(hashed(Name::new(UNREGISTERED, b"")), [b"\x07\0\0\0\0\0\0\0"]);
+    assert_eq!(hashed(Name::new(UNREGISTERED, &[9; 7])), [b"\x07\x07\x09\x09\x09\x09\x09\x09\x09"]);
     assert_eq!(hashed(Name::new(UNREGISTERED, &[9; 38]))[0].len(), 40);
     assert_eq!(hashed(Name::new(UNREGISTERED, &[9; 39]))[0].len(), 34);
 }
