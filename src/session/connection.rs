@@ -15,7 +15,7 @@ use super::driver::Driver;
 use super::gate::Place;
 use super::turn::Turn;
 use super::upgrade::{Front, Upgraded};
-use super::{Door, Outcome, Refusal, Session, Site, Welcome};
+use super::{Door, MAX_MESSAGE, Outcome, Refusal, Session, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
@@ -187,7 +187,9 @@ impl Site {
             }
             Err(refusal) => Err(refusal),
         };
-        let (early, decoder) = conversation.into_rest(door.max_message());
+        // More does not fit the buffer that a thread lends: its session would read nothing.
+        let longest = door.max_message().min(MAX_MESSAGE);
+        let (early, decoder) = conversation.into_rest(longest);
         let refusal = match accepted {
             // What began before the drain ends in it.
             Ok(_) if gate.draining().is_some() => {
