@@ -152,18 +152,18 @@ impl Peer {
         let over = look.as_ref().and_then(|look| match look {
             Look { session: Some(_), .. } => Some("wss"),
             Look { endpoint: Some(_), .. } => Some("udp"),
-            Look { beacon: Some(_), .. } => Some("beacon"),
-            Look { session: None, endpoint: None, beacon: None, .. } => None,
+            Look { foreign: Some(_), .. } => Some("beacon"),
+            Look { session: None, endpoint: None, foreign: None, .. } => None,
         });
-        let Look { session, ended, endpoint, beacon } =
-            look.unwrap_or(Look { session: None, ended: None, endpoint: None, beacon: None });
+        let Look { session, ended, endpoint, foreign } =
+            look.unwrap_or(Look { session: None, ended: None, endpoint: None, foreign: None });
         Self {
             node,
             over,
             session: session.map(|session| SessionView::of(&session, now)),
             session_ended: ended.map(seconds),
             endpoint: endpoint.as_ref().map(EndpointView::of),
-            beacon: beacon.map(|address| address.to_string()),
+            beacon: foreign.map(|address| address.to_string()),
             takeovers: table.takeovers(node, now).map(TakeoversView::from),
         }
     }

@@ -1,41 +1,49 @@
-//! UDP endpoints of nodes.
+//! UDP endpoints: the datagram addresses of peers that have no session.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::ids::PublicKey;
+use super::{Capabilities, Credential};
 use crate::proto::endpoint::QUIET_AFTER;
 
-/// Where a node is reached over UDP.
+/// Where a peer is reached over UDP.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// The node's address as it was observed.
+    /// The peer's address as it was observed.
     pub(super) address: SocketAddr,
-    /// The address of ours that the node talks to.
+    /// The address of ours that the peer talks to.
     pub(super) local: Option<IpAddr>,
     /// When the endpoint was registered or last moved.
     pub(super) moved: Instant,
-    /// The key that the node itself showed first.
-    pub(super) key: Option<PublicKey>,
+    /// The credential that the peer itself showed first.
+    pub(super) credential: Option<Credential>,
     heard_ns: AtomicU64,
-    extended: AtomicBool,
+    capabilities: AtomicU32,
     repeated: AtomicBool,
 }
 
 /// A copy of what matters of an endpoint at one moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct EndpointView {
-    /// The node's address as it was observed.
+    /// The peer's address as it was observed.
     pub address: SocketAddr,
-    /// The address of ours that packets to the node must leave from.
+    /// The address of ours that packets to the peer must leave from.
     pub local: Option<IpAddr>,
-    /// Whether deliveries name their destination (0x09 instead of 0x06).
-    pub names_destination: bool,
+    /// What the peer can, by what it said.
+    pub capabilities: Capabilities,
     /// Whether the address has been silent for two heartbeats.
     pub quiet: bool,
-    /// The key that the node itself showed first.
-    pub key: Option<PublicKey>,
+    /// The credential that the peer itself showed first.
+    pub credential: Option<Credential>,
+}
+
+impl EndpointView {
+    /// Whether the peer has all of these.
+    #[must_use]
+    pub const fn has(&self, wanted: Capabilities) -> bool {
+        self.capabilities.contain(wanted)
+    }
 }
 
 impl Endpoint {
@@ -44,24 +52,32 @@ impl Endpoint {
             address,
             local,
             moved: now,
-            key: None,
+            credential: None,
             heard_ns: AtomicU64::new(0),
-            extended: AtomicBool::new(false),
+            capabilities: AtomicU32::new(0),
             repeated: AtomicBool::new(false),
         }
     }
 
     /// A sign of life, `uptime` after the table began.
-    pub(super) fn heard(&self, uptime: Duration, extended: bool) {
+    pub(super) fn heard(&self, uptime: Duration) {
         let ns = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX);
         self.heard_ns.store(ns, Ordering::Relaxed);
+    }
+
+    /// Adds these to what the peer can.
+    pub(super) fn gain(&self, gained: Capabilities) {
         // Written only when it changes: a heartbeat shares the line with the readers.
-        if extended && !self.extended.load(Ordering::Relaxed) {
-            self.extended.store(true, Ordering::Relaxed);
+        if !self.capabilities().contain(gained) {
+            self.capabilities.fetch_or(gained.0, Ordering::Relaxed);
         }
     }
 
-    /// Notes that the node came back; true the first time.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        Capabilities(self.capabilities.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the peer came back; true the first time.
     pub(super) fn repeat(&self) -> bool {
         !self.repeated.load(Ordering::Relaxed) && !self.repeated.swap(true, Ordering::Relaxed)
     }
@@ -79,9 +95,9 @@ impl Endpoint {
         EndpointView {
             address: self.address,
             local: self.local,
-            names_destination: self.extended.load(Ordering::Relaxed),
+            capabilities: self.capabilities(),
             quiet: self.silence(uptime) > QUIET_AFTER,
-            key: self.key,
+            credential: self.credential,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Who is reachable, and how: one table with an entry for each name.
 //!
 //! A [`Session`] is one connection of a peer with its bounded outbox; the [`Table`]
-//! finds it, the UDP endpoint or the beacon of an id. Nothing here knows a protocol's bytes
-//! but the framing that a session was made with.
+//! finds it, the UDP endpoint or the foreign server of an id. Nothing here knows a protocol's
+//! bytes but the framing that a session was made with.
 
 mod endpoints;
 mod outbox;
@@ -41,9 +41,20 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// What a session can beyond what all of its door can: bits that mean what the door says.
+/// What a peer can beyond what all of its door can: bits that mean what the door says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Capabilities(pub u32);
+
+impl Capabilities {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+
+    /// Whether all of `wanted` are among these.
+    #[must_use]
+    pub const fn contain(self, wanted: Self) -> bool {
+        self.0 & wanted.0 == wanted.0
+    }
+}
 
 /// Who a session has proved to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

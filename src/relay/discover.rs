@@ -9,11 +9,12 @@ use ed25519_dalek::VerifyingKey;
 use super::buckets::Buckets;
 use super::departures::Departures;
 use super::udp::{Batch, back_to};
-use super::{Relay, Switch};
+use super::{NAMES_DESTINATION, Relay, Switch, shown_key};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
 use crate::net::local::Locality;
 use crate::net::udp::Datagram;
+use crate::peers::Capabilities;
 use crate::proto::endpoint::{self, Claim};
 use crate::wire::beacon::{self, Discover};
 
@@ -94,8 +95,9 @@ impl Relay {
             return Err(Drop::ClaimOfWssNode);
         }
         let in_directory = || self.directory.known(node).is_some();
+        let gained = if extended { NAMES_DESTINATION } else { Capabilities::NONE };
         let claimed =
-            self.table.claim(node.into(), datagram.from, datagram.to, extended, in_directory, now);
+            self.table.claim(node.into(), datagram.from, datagram.to, gained, in_directory, now);
         if claimed.evicted {
             shard.endpoint(EndpointEvent::Evicted, 1);
         }
@@ -110,7 +112,7 @@ impl Relay {
             Some(Claim::Keep) => shard.endpoint(EndpointEvent::MoveLimited, 1),
             Some(Claim::Refresh) => {}
         }
-        Ok(claimed.key)
+        Ok(claimed.credential.map(shown_key))
     }
 
     /// Whether packets may be sent to where one came from (SPEC §6.4).
@@ -155,11 +157,11 @@ impl Relay {
         match self.directory.known(node).or(shown) {
             Some(known) if known == key => {
                 if shown.is_none() {
-                    self.table.keep_key(node.into(), key);
+                    self.table.keep_credential(node.into(), key.into());
                 }
             }
             None if VerifyingKey::from_bytes(&key.0).is_ok_and(|key| !key.is_weak()) => {
-                self.table.keep_key(node.into(), key);
+                self.table.keep_credential(node.into(), key.into());
             }
             Some(_) | None => shard.endpoint(EndpointEvent::KeyIgnored, 1),
         }

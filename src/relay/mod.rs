@@ -25,11 +25,11 @@ use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
 use crate::directory::Directory;
-use crate::ids::BeaconId;
+use crate::ids::{BeaconId, PublicKey};
 use crate::metrics::{Drop, Traffic};
 use crate::net::local::LocalAddresses;
 use crate::net::udp::Datagrams;
-use crate::peers::{Capabilities, Table};
+use crate::peers::{Capabilities, Credential, Table};
 use crate::proto::endpoint::QUIET_RATE;
 use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
 use crate::proto::translators::Translators;
@@ -45,8 +45,13 @@ pub use switches::{NoSwitch, Switch, Switches};
 /// A node's session here.
 pub type Session = crate::peers::Session;
 
-/// Deliveries to the session name their destination (0x09 instead of 0x06).
+/// Deliveries to the session or the endpoint name their destination (0x09 instead of 0x06).
 const NAMES_DESTINATION: Capabilities = Capabilities(1);
+
+/// The key that a node has shown: what its endpoint has for a credential.
+const fn shown_key(Credential(key): Credential) -> PublicKey {
+    PublicKey(key)
+}
 
 /// Quiet endpoints that have a bucket at a time: those that a flood can keep busy.
 const QUIET_PLACES: usize = 4_096;

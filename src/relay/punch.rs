@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::buckets::Buckets;
 use super::departures::{Departures, Target};
 use super::udp::Batch;
-use super::{Relay, Rules, Switch};
+use super::{Relay, Rules, Switch, shown_key};
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
@@ -202,7 +202,7 @@ impl Relay {
         };
         let key = match known {
             Lookup::Key(key) => Some(key),
-            Lookup::Unknown | Lookup::Unavailable => sides.target.key,
+            Lookup::Unknown | Lookup::Unavailable => sides.target.credential.map(shown_key),
         };
         let verdict = match key {
             Some(key) if grant_holds(requester, target, &grant, &key) => Ok(()),

@@ -104,7 +104,7 @@ impl Relay {
             return Routed::Off;
         }
         let from = match flow.transport {
-            Transport::Beacon => Neighbour::Beacon,
+            Transport::Beacon => Neighbour::Foreign,
             Transport::Cluster => Neighbour::Relay,
             Transport::Wss | Transport::Udp => Neighbour::Peer,
         };
@@ -133,10 +133,10 @@ impl Relay {
                 Routed::Session
             }
             Destination::Endpoint(endpoint) => Routed::Own(Way::Endpoint(endpoint)),
-            Destination::Beacon(_) | Destination::Loop if self.is_known_elsewhere(flow) => {
+            Destination::Foreign(_) | Destination::Loop if self.is_known_elsewhere(flow) => {
                 Routed::Relay
             }
-            Destination::Beacon(address) => Routed::Own(Way::Beacon(address)),
+            Destination::Foreign(address) => Routed::Own(Way::Beacon(address)),
             Destination::Loop => Routed::Loop,
             Destination::Unknown => Routed::Nowhere,
         }
@@ -164,7 +164,8 @@ impl Relay {
             Way::Endpoint(endpoint) => {
                 let with_dest = deliver_dest_header(flow.sender, flow.dest);
                 let without = deliver_header(flow.sender);
-                let head: &[u8] = if endpoint.names_destination { &with_dest } else { &without };
+                let head: &[u8] =
+                    if endpoint.has(NAMES_DESTINATION) { &with_dest } else { &without };
                 let target = Target::of(endpoint);
                 for index in flow.packets.clone() {
                     bytes += payload(index).len() as u64;

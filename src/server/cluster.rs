@@ -152,7 +152,7 @@ fn presence(here: peers::Here) -> Here {
     let (standing, credential) = match kind {
         Kind::Session(proved) => (Standing::Session, credential(proved)),
         Kind::Endpoint => (Standing::Endpoint, 0),
-        Kind::Beacon => (Standing::Gateway, 0),
+        Kind::Foreign => (Standing::Gateway, 0),
     };
     Here { serial, standing, takeover: Takeover::Always, credential, since: accepted }
 }

@@ -124,8 +124,8 @@ impl Session {
 
     /// Whether the session has all of these.
     #[must_use]
-    pub fn has(&self, Capabilities(bits): Capabilities) -> bool {
-        self.capabilities.load(Ordering::Relaxed) & bits == bits
+    pub fn has(&self, wanted: Capabilities) -> bool {
+        Capabilities(self.capabilities.load(Ordering::Relaxed)).contain(wanted)
     }
 
     /// Adds these to what the session has; its door says when.

@@ -40,8 +40,8 @@ pub enum Kind {
     Session(Credential),
     /// Over a UDP endpoint, which nobody proved.
     Endpoint,
-    /// Over the beacon that serves it.
-    Beacon,
+    /// Over the foreign server that serves it.
+    Foreign,
 }
 
 impl Table {
@@ -78,10 +78,10 @@ impl Table {
     pub fn here(&self, id: Name) -> Option<Here> {
         let shard = self.shard(id).read();
         let entry = shard.get(&id)?;
-        let kind = match (&entry.session, &entry.endpoint, &entry.beacon) {
+        let kind = match (&entry.session, &entry.endpoint, &entry.foreign) {
             (Some(session), ..) => Kind::Session(session.principal.credential),
             (None, Some(_), _) => Kind::Endpoint,
-            (None, None, Some(_)) => Kind::Beacon,
+            (None, None, Some(_)) => Kind::Foreign,
             (None, None, None) => return None,
         };
         let accepted = entry.session.as_ref().map(|session| session.accepted);

@@ -1,12 +1,12 @@
-//! Claims of UDP endpoints: judged, followed, and which endpoint is evicted for them (SPEC §6).
+//! Claims of UDP endpoints: judged, followed, and which endpoint is evicted for them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Entry, SHARDS, Table};
-use crate::ids::PublicKey;
 use crate::peers::endpoints::Endpoint;
+use crate::peers::{Capabilities, Credential};
 use crate::proto::endpoint::{self, Claim, Hold, MOVE_INTERVAL};
 use crate::proto::network::Network;
 use crate::wire::name::Name;
@@ -18,14 +18,15 @@ pub struct Claimed {
     pub claim: Option<Claim>,
     /// Another endpoint gave way.
     pub evicted: bool,
-    /// The key that the node showed first.
-    pub key: Option<PublicKey>,
+    /// The credential that the peer showed first.
+    pub credential: Option<Credential>,
 }
 
 impl Table {
-    /// Judges a node's claim of an endpoint, and follows it where it holds.
+    /// Judges a peer's claim of an endpoint, and follows it where it holds: the endpoint gains
+    /// these capabilities.
     ///
-    /// `is_known` says that the directory knows the id: such a node is admitted even where
+    /// `is_known` says that the directory knows the id: such a peer is admitted even where
     /// the table is full, and is no newcomer. It is asked where an endpoint is made or moves
     /// only. A heartbeat from the known endpoint takes a read lock only.
     pub fn claim(
@@ -33,7 +34,7 @@ impl Table {
         id: Name,
         from: SocketAddr,
         local: Option<IpAddr>,
-        extended: bool,
+        gained: Capabilities,
         is_known: impl FnOnce() -> bool,
         now: Instant,
     ) -> Claimed {
@@ -42,11 +43,12 @@ impl Table {
         let known = shard.get(&id).map(Entry::known).unwrap_or_default();
         let claim = endpoint::judge(&known, from, now);
         let endpoint = shard.get(&id).and_then(|entry| entry.endpoint.as_ref());
-        let key = endpoint.and_then(|endpoint| endpoint.key);
+        let credential = endpoint.and_then(|endpoint| endpoint.credential);
         match claim {
             Claim::Refresh => {
                 let first = endpoint.is_some_and(|endpoint| {
-                    endpoint.heard(uptime, extended);
+                    endpoint.heard(uptime);
+                    endpoint.gain(gained);
                     // Who claims twice at once is no regular.
                     now >= endpoint.moved + MOVE_INTERVAL && endpoint.repeat()
                 });
@@ -58,10 +60,10 @@ impl Table {
                 if first {
                     self.newcomers.lock().withdraw(id);
                 }
-                return Claimed { claim: Some(claim), evicted: false, key };
+                return Claimed { claim: Some(claim), evicted: false, credential };
             }
             Claim::Keep | Claim::HeldBySession => {
-                return Claimed { claim: Some(claim), evicted: false, key };
+                return Claimed { claim: Some(claim), evicted: false, credential };
             }
             Claim::Register | Claim::Move => drop(shard),
         }
@@ -69,13 +71,13 @@ impl Table {
         let evicted = claim == Claim::Register
             && self.endpoint_count() >= self.max_endpoints.load(Ordering::Relaxed);
         if evicted && !self.make_room(is_known, uptime) {
-            return Claimed { claim: None, evicted: false, key: None };
+            return Claimed { claim: None, evicted: false, credential: None };
         }
-        let claimed = self.settle(id, from, local, extended, is_known, now);
+        let claimed = self.settle(id, from, local, gained, is_known, now);
         Claimed { evicted, ..claimed }
     }
 
-    /// Notes that a node talks to another address of ours than before.
+    /// Notes that a peer talks to another address of ours than before.
     fn talks_to(&self, id: Name, local: Option<IpAddr>) {
         if let Some(entry) = self.shard(id).write().get_mut(&id)
             && let Some(endpoint) = &mut entry.endpoint
@@ -90,14 +92,14 @@ impl Table {
         id: Name,
         from: SocketAddr,
         local: Option<IpAddr>,
-        extended: bool,
+        gained: Capabilities,
         is_known: bool,
         now: Instant,
     ) -> Claimed {
         let mut shard = self.shard(id).write();
         let known = shard.get(&id).map(Entry::known).unwrap_or_default();
         let claim = endpoint::judge(&known, from, now);
-        let mut key = None;
+        let mut credential = None;
         if matches!(claim, Claim::Register | Claim::Move) {
             let entry = shard.entry(id).or_default();
             let past = entry.past.as_mut().and_then(|past| past.session.as_mut());
@@ -105,13 +107,14 @@ impl Table {
                 last.hold = Hold::Over;
             }
             let mut endpoint = Endpoint::new(from, local, now);
-            endpoint.heard(self.uptime(now), extended);
+            endpoint.heard(self.uptime(now));
+            endpoint.gain(gained);
             match &entry.endpoint {
                 Some(before) => {
-                    // The key stays while the node is known, wherever it moves.
-                    endpoint.key = before.key;
-                    key = before.key;
-                    endpoint.heard(self.uptime(now), before.view(Duration::ZERO).names_destination);
+                    // The credential stays while the peer is known, wherever it moves.
+                    endpoint.credential = before.credential;
+                    credential = before.credential;
+                    endpoint.gain(before.capabilities());
                     if before.is_repeated() {
                         endpoint.repeat();
                     }
@@ -127,7 +130,7 @@ impl Table {
             }
             drop(shard);
             let mut newcomers = self.newcomers.lock();
-            // The directory has only so many nodes, and a flood of strangers must push none
+            // The directory has only so many names, and a flood of strangers must push none
             // of them out.
             if is_regular || is_known {
                 newcomers.withdraw(id);
@@ -135,7 +138,7 @@ impl Table {
                 newcomers.add(id, Network::of(from.ip(), &self.translators));
             }
         }
-        Claimed { claim: Some(claim), evicted: false, key }
+        Claimed { claim: Some(claim), evicted: false, credential }
     }
 
     /// Evicts one endpoint; false where nobody gives way.
@@ -182,12 +185,12 @@ impl Table {
         true
     }
 
-    /// Keeps the first key that a node showed itself.
-    pub fn keep_key(&self, id: Name, key: PublicKey) {
+    /// Keeps the first credential that a peer showed itself.
+    pub fn keep_credential(&self, id: Name, credential: Credential) {
         if let Some(entry) = self.shard(id).write().get_mut(&id)
             && let Some(endpoint) = &mut entry.endpoint
         {
-            endpoint.key.get_or_insert(key);
+            endpoint.credential.get_or_insert(credential);
         }
     }
 }

@@ -17,8 +17,8 @@ pub struct Look {
     pub ended: Option<Duration>,
     /// Its UDP endpoint, whether or not a session goes before it.
     pub endpoint: Option<EndpointLook>,
-    /// The beacon that serves it.
-    pub beacon: Option<SocketAddr>,
+    /// The foreign server that serves it.
+    pub foreign: Option<SocketAddr>,
 }
 
 /// What is known of a UDP endpoint.
@@ -47,7 +47,7 @@ impl Table {
                 age: now.saturating_duration_since(endpoint.moved),
                 silence: endpoint.silence(uptime),
             }),
-            beacon: entry.beacon.as_deref().copied(),
+            foreign: entry.foreign.as_deref().copied(),
         })
     }
 

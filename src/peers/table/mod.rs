@@ -1,4 +1,5 @@
-//! The sharded table: for each id its session, its endpoint and the beacon that serves it.
+//! The sharded table: for each id its session, its endpoint and the foreign server that
+//! serves it: one of its door's own network, which is no relay of this cluster.
 
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
@@ -42,8 +43,8 @@ struct Entry {
     session: Option<Arc<Session>>,
     past: Option<Box<Past>>,
     endpoint: Option<Box<Endpoint>>,
-    /// Boxed, since few ids are a beacon's, and all pay for the room.
-    beacon: Option<Box<SocketAddr>>,
+    /// The foreign server; boxed, since few ids have one, and all pay for the room.
+    foreign: Option<Box<SocketAddr>>,
     /// Number of the last change of how the id is reached here; later ones are higher.
     serial: u64,
 }
@@ -63,7 +64,7 @@ impl Entry {
         self.session.is_none()
             && self.past.is_none()
             && self.endpoint.is_none()
-            && self.beacon.is_none()
+            && self.foreign.is_none()
     }
 
     fn last_session(&self) -> Option<LastSession> {
@@ -189,7 +190,7 @@ impl Table {
         self.endpoints.load(Ordering::Relaxed)
     }
 
-    /// How many ids are known from beacons.
+    /// How many ids are known from foreign servers.
     #[must_use]
     pub fn learnt_count(&self) -> usize {
         self.learnt.load(Ordering::Relaxed)
@@ -333,20 +334,20 @@ impl Table {
         };
         let own = entry.endpoint.as_ref().filter(|endpoint| endpoint.address == from);
         if let Some(endpoint) = own {
-            endpoint.heard(self.uptime(now), false);
+            endpoint.heard(self.uptime(now));
         }
         SenderView { has_session: entry.session.is_some(), is_endpoint: own.is_some() }
     }
 
-    /// Notes that a beacon serves these ids.
-    pub fn learn(&self, ids: impl IntoIterator<Item = Name>, beacon: SocketAddr) {
+    /// Notes that a foreign server serves these ids.
+    pub fn learn(&self, ids: impl IntoIterator<Item = Name>, server: SocketAddr) {
         for id in ids {
             let mut shard = self.shard(id).write();
             let entry = shard.entry(id).or_default();
-            match &mut entry.beacon {
-                Some(known) => **known = beacon,
+            match &mut entry.foreign {
+                Some(known) => **known = server,
                 none => {
-                    *none = Some(Box::new(beacon));
+                    *none = Some(Box::new(server));
                     self.learnt.fetch_add(1, Ordering::Relaxed);
                     if entry.session.is_none() && entry.endpoint.is_none() {
                         self.note(id, entry);
@@ -356,13 +357,13 @@ impl Table {
         }
     }
 
-    /// Forgets that a beacon serves these ids, unless another has said so since.
-    pub fn unlearn(&self, ids: impl IntoIterator<Item = Name>, beacon: SocketAddr) {
+    /// Forgets that a foreign server serves these ids, unless another has said so since.
+    pub fn unlearn(&self, ids: impl IntoIterator<Item = Name>, server: SocketAddr) {
         for id in ids {
             let mut shard = self.shard(id).write();
             let Some(entry) = shard.get_mut(&id) else { continue };
-            if entry.beacon.as_deref() == Some(&beacon) {
-                entry.beacon = None;
+            if entry.foreign.as_deref() == Some(&server) {
+                entry.foreign = None;
                 self.learnt.fetch_sub(1, Ordering::Relaxed);
                 if entry.session.is_none() && entry.endpoint.is_none() {
                     self.note(id, entry);

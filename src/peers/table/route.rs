@@ -1,5 +1,5 @@
-//! The way to an id: its session, then its UDP endpoint, then the beacon that serves it
-//! (SPEC §7).
+//! The way to an id: its session, then its UDP endpoint, then the foreign server that serves
+//! it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::wire::name::Name;
 pub enum Neighbour {
     /// A peer of this relay.
     Peer,
-    /// A beacon of the fleet.
-    Beacon,
+    /// A foreign server.
+    Foreign,
     /// Another relay of the cluster.
     Relay,
 }
@@ -27,8 +27,8 @@ pub enum Destination {
     Session(Arc<Session>),
     /// To this endpoint.
     Endpoint(EndpointView),
-    /// To the beacon at this address.
-    Beacon(SocketAddr),
+    /// To the foreign server at this address.
+    Foreign(SocketAddr),
     /// Only back to the kind of neighbour that the packet came from, where it could go in
     /// circles.
     Loop,
@@ -47,11 +47,11 @@ impl Table {
             (Entry { endpoint: Some(endpoint), .. }, _) => {
                 Destination::Endpoint(endpoint.view(self.uptime(now)))
             }
-            (Entry { beacon: Some(_), .. }, Neighbour::Beacon) => Destination::Loop,
-            (Entry { beacon: Some(address), .. }, Neighbour::Peer | Neighbour::Relay) => {
-                Destination::Beacon(**address)
+            (Entry { foreign: Some(_), .. }, Neighbour::Foreign) => Destination::Loop,
+            (Entry { foreign: Some(address), .. }, Neighbour::Peer | Neighbour::Relay) => {
+                Destination::Foreign(**address)
             }
-            (Entry { session: None, endpoint: None, beacon: None, .. }, _) => Destination::Unknown,
+            (Entry { session: None, endpoint: None, foreign: None, .. }, _) => Destination::Unknown,
         }
     }
 }

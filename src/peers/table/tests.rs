@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::config::testing::translators;
-use crate::ids::{NodeId, PublicKey};
+use crate::ids::NodeId;
 use crate::metrics::Origin;
-use crate::peers::{Arrival, Credential, Neighbour, Principal, Record, testing};
+use crate::peers::{Arrival, Capabilities, Credential, Neighbour, Principal, Record, testing};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 
 fn id(number: u32) -> Name {
@@ -26,7 +26,7 @@ fn table(sessions: usize, endpoints: usize) -> Arc<Table> {
 }
 
 fn claim(table: &Table, number: u32, from: SocketAddr, now: Instant) -> Option<Claim> {
-    table.claim(id(number), from, None, false, || false, now).claim
+    table.claim(id(number), from, None, Capabilities::NONE, || false, now).claim
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn full_endpoint_table_evicts_newcomers_of_the_largest_prefix() {
     claim(&table, 3, at(3, 1), now); // twice at once is no coming back
     let now = now + MOVE_INTERVAL;
     claim(&table, 2, at(2, 1), now); // came back: stays
-    let claimed = table.claim(id(5), at(5, 1), None, false, || false, now);
+    let claimed = table.claim(id(5), at(5, 1), None, Capabilities::NONE, || false, now);
     assert_eq!((claimed.claim, claimed.evicted), (Some(Claim::Register), true));
     assert_eq!(table.endpoint_count(), 4);
     assert!(table.endpoint(id(3), now).is_none());
@@ -198,7 +198,8 @@ fn flood_of_strangers_pushes_no_node_of_the_directory_out() {
     let table = table(10, 4);
     let now = Instant::now();
     let stranger = |n: u8| SocketAddr::from(([198, 51, n, 1], 1));
-    let known = |number, from, now| table.claim(id(number), from, None, false, || true, now);
+    let known =
+        |number, from, now| table.claim(id(number), from, None, Capabilities::NONE, || true, now);
     known(1, at(1, 1), now);
     // A stranger at first, until the directory has it.
     claim(&table, 2, at(2, 1), now);
@@ -225,22 +226,22 @@ fn full_endpoint_table_of_regulars_admits_only_nodes_of_the_directory() {
         claim(&table, n.into(), at(n, 1), now + MOVE_INTERVAL);
     }
     assert_eq!(claim(&table, 3, at(3, 1), now), None);
-    let admitted = table.claim(id(4), at(4, 1), None, false, || true, now);
+    let admitted = table.claim(id(4), at(4, 1), None, Capabilities::NONE, || true, now);
     assert_eq!((admitted.claim, table.endpoint_count()), (Some(Claim::Register), 2));
 }
 
 #[test]
-fn first_key_and_extended_deliveries_stay_when_the_endpoint_moves() {
+fn first_credential_and_capabilities_stay_when_the_endpoint_moves() {
     let table = table(10, 10);
     let t0 = Instant::now();
-    table.claim(id(1), at(1, 1), None, true, || false, t0);
-    table.keep_key(id(1), PublicKey([1; 32]));
-    table.keep_key(id(1), PublicKey([2; 32]));
+    table.claim(id(1), at(1, 1), None, Capabilities(0b10), || false, t0);
+    table.keep_credential(id(1), Credential([1; 32]));
+    table.keep_credential(id(1), Credential([2; 32]));
     let later = t0 + Duration::from_secs(31);
     assert_eq!(claim(&table, 1, at(2, 1), later), Some(Claim::Move));
     let view = table.endpoint(id(1), later).unwrap();
-    assert_eq!(view.key, Some(PublicKey([1; 32])));
-    assert!(view.names_destination);
+    assert_eq!(view.credential, Some(Credential([1; 32])));
+    assert!(view.has(Capabilities(0b10)) && !view.has(Capabilities(0b11)));
 }
 
 #[tokio::test]
@@ -265,7 +266,7 @@ async fn hidden_session_is_routed_to_and_otherwise_there_for_nobody() {
 }
 
 #[test]
-fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
+fn foreign_server_is_the_last_way_and_forgotten_only_by_its_own_word() {
     let table = table(10, 10);
     let now = Instant::now();
     table.learn([id(1), id(2)], at(9, 1));
@@ -273,12 +274,12 @@ fn beacon_is_the_last_way_and_forgotten_only_by_its_own_word() {
     table.unlearn([id(1), id(2)], at(9, 1));
     assert_eq!(table.learnt_count(), 1);
     let route = |number, from| table.route(id(number), from, now);
-    assert!(matches!(route(2, Neighbour::Peer), Destination::Beacon(a) if a == at(9, 2)));
-    assert!(matches!(route(2, Neighbour::Relay), Destination::Beacon(_)));
-    assert!(matches!(route(2, Neighbour::Beacon), Destination::Loop));
+    assert!(matches!(route(2, Neighbour::Peer), Destination::Foreign(a) if a == at(9, 2)));
+    assert!(matches!(route(2, Neighbour::Relay), Destination::Foreign(_)));
+    assert!(matches!(route(2, Neighbour::Foreign), Destination::Loop));
     assert!(matches!(route(1, Neighbour::Peer), Destination::Unknown));
     claim(&table, 2, at(3, 3), now);
-    assert!(matches!(route(2, Neighbour::Beacon), Destination::Endpoint(_)));
+    assert!(matches!(route(2, Neighbour::Foreign), Destination::Endpoint(_)));
 }
 
 #[tokio::test]
