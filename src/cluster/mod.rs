@@ -98,7 +98,16 @@ pub struct Outward {
     pub transport: Transport,
     /// How many they are.
     pub count: u64,
+    /// Whether a foreign server sent them: a server of a door's own network, which is no relay
+    /// of this cluster.
+    pub from_foreign: bool,
 }
+
+/// Why packets are not forwarded: they came from a foreign server, and the relay that has their
+/// destination reaches it by one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the packets might go in circles between foreign servers")]
+pub struct Circular;
 
 /// This relay's part in the cluster.
 pub struct Cluster {
@@ -442,13 +451,16 @@ impl Cluster {
     /// Sends packets of one flow to the relay that has their destination, or has them wait
     /// until it is found, or drops them; each is accounted for. Returns whose outbox was
     /// filled: the caller wakes it at the end of its batch.
+    ///
+    /// # Errors
+    /// They might go in circles. They are the caller's to drop.
     pub fn forward<'a>(
         &self,
         outward: &Outward,
         payloads: impl Iterator<Item = &'a [u8]> + Clone,
         now: Instant,
-    ) -> Option<Arc<Member>> {
-        let Outward { sender, dest, transport, count } = *outward;
+    ) -> Result<Option<Arc<Member>>, Circular> {
+        let Outward { sender, dest, transport, count, from_foreign } = *outward;
         let (shard, whose) = (self.traffic.shard(), Whose::packet(sender, dest));
         let result = |result, packets| self.counters.forwards.of(result).add(packets);
         match self.locations.find_or_park(dest, sender, payloads.clone(), now) {
@@ -456,22 +468,21 @@ impl Cluster {
                 if asks {
                     self.ask_for(dest, now);
                 }
-                if transport == Transport::Beacon && remote.standing == Standing::Gateway {
-                    shard.dropped_of(whose, Drop::BeaconLoop, count, now);
+                if from_foreign && remote.standing == Standing::Gateway {
                     result(Forward::Loop, count);
-                    return None;
+                    return Err(Circular);
                 }
                 let run = Run { dest, sender, epoch: remote.epoch };
                 let bytes = payloads.clone().map(|payload| payload.len() as u64).sum();
                 remote.member.outbox.push(&run, payloads, now);
                 shard.bridged(transport, Transport::Cluster, count, bytes);
                 result(Forward::Sent, count);
-                Some(remote.member)
+                Ok(Some(remote.member))
             }
             Way::Nowhere => {
                 shard.dropped_of(whose, Drop::UnknownDestination, count, now);
                 result(Forward::Unknown, count);
-                None
+                Ok(None)
             }
             Way::Parked { packets, bytes, refused, asks } => {
                 shard.dropped_of(whose, Drop::LookupFull, refused, now);
@@ -481,7 +492,7 @@ impl Cluster {
                 if asks {
                     self.ask_for(dest, now);
                 }
-                None
+                Ok(None)
             }
         }
     }

@@ -20,9 +20,16 @@ impl Setup {
 
     fn send(&self, number: u32) {
         let dest = node(number);
-        let outward = Outward { sender: node(99), dest, transport: Transport::Udp, count: 1 };
+        let outward = Outward {
+            sender: node(99),
+            dest,
+            transport: Transport::Udp,
+            count: 1,
+            from_foreign: false,
+        };
         let payload: &[u8] = b"payload";
-        self.cluster.forward(&outward, std::iter::once(payload), Instant::now());
+        let forwarded = self.cluster.forward(&outward, std::iter::once(payload), Instant::now());
+        assert!(forwarded.is_ok_and(|filled| filled.is_none()));
     }
 
     fn forwards(&self, result: Forward) -> u64 {

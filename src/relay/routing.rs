@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::departures::{Body, Departures, Target};
 use super::{NAMES_DESTINATION, Relay, Switch};
-use crate::cluster::{Cluster, Outward};
+use crate::cluster::{Circular, Cluster, Outward};
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Origin, Shard, Transport, Whose};
 use crate::peers::{Arrival, Destination, EndpointView, Neighbour, Record, Source};
@@ -80,7 +80,10 @@ impl Relay {
             Routed::Session => return,
             Routed::Own(way) => return self.depart(&way, flow, payload, out, now, shard),
             Routed::Relay | Routed::Nowhere => match &self.cluster {
-                Some(cluster) => return forward(cluster, flow, payload, out, now),
+                Some(cluster) => match forward(cluster, flow, payload, out, now) {
+                    Ok(()) => return,
+                    Err(Circular) => Drop::BeaconLoop,
+                },
                 None => Drop::UnknownDestination,
             },
             Routed::Loop => Drop::BeaconLoop,
@@ -197,14 +200,16 @@ fn forward<'a>(
     payload: impl Fn(usize) -> &'a [u8] + Copy,
     out: &mut Departures,
     now: Instant,
-) {
+) -> Result<(), Circular> {
     let outward = Outward {
         sender: flow.sender.into(),
         dest: flow.dest.into(),
         transport: flow.transport,
         count: flow.packets.len() as u64,
+        from_foreign: flow.transport == Transport::Beacon,
     };
-    if let Some(member) = cluster.forward(&outward, flow.packets.clone().map(payload), now) {
+    if let Some(member) = cluster.forward(&outward, flow.packets.clone().map(payload), now)? {
         out.wake_later(member);
     }
+    Ok(())
 }
