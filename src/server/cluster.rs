@@ -149,12 +149,15 @@ fn withdraw(table: &Table, cluster: &Cluster) {
 
 fn presence(here: peers::Here) -> Here {
     let peers::Here { serial, kind, accepted } = here;
-    let (standing, credential) = match kind {
-        Kind::Session(proved) => (Standing::Session, credential(proved)),
-        Kind::Endpoint => (Standing::Endpoint, 0),
-        Kind::Foreign => (Standing::Gateway, 0),
+    let (standing, proved) = match kind {
+        Kind::Session { credential, takeover } => (Standing::Session, Some((credential, takeover))),
+        Kind::Endpoint => (Standing::Endpoint, None),
+        Kind::Foreign => (Standing::Gateway, None),
     };
-    Here { serial, standing, takeover: Takeover::Always, credential, since: accepted }
+    // What proved nothing takes over by other rules, whatever this one says.
+    let (credential, takeover) =
+        proved.map_or((0, Takeover::Always), |(proved, takeover)| (credential(proved), takeover));
+    Here { serial, standing, takeover, credential, since: accepted }
 }
 
 /// What others are told of what a peer proved to have: enough to see that it is the same.
@@ -171,6 +174,25 @@ mod tests {
     use super::*;
     use crate::config::{Config, Flags, Layers, Surroundings};
     use crate::server::Server;
+
+    #[test]
+    fn session_is_claimed_by_its_own_rule_and_what_proved_nothing_by_none() {
+        let of = |kind| presence(peers::Here { serial: 3, kind, accepted: None });
+        let proved = Credential([7; 32]);
+        for takeover in [Takeover::Always, Takeover::SameCredential, Takeover::Refuse] {
+            let here = of(Kind::Session { credential: proved, takeover });
+            assert_eq!((here.standing, here.takeover), (Standing::Session, takeover));
+            assert_eq!(here.credential, credential(proved));
+        }
+        assert_eq!(
+            (of(Kind::Endpoint).standing, of(Kind::Endpoint).credential),
+            (Standing::Endpoint, 0)
+        );
+        assert_eq!(
+            (of(Kind::Foreign).standing, of(Kind::Foreign).credential),
+            (Standing::Gateway, 0)
+        );
+    }
 
     async fn relay_on_a_mesh() -> (Server, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();

@@ -262,10 +262,11 @@ impl Attempt<'_> {
         };
         let session = Session::new(welcome.principal, generation, client, link, Instant::now());
         let mut session = session.accepted_at(accepted);
+        session.takeover = welcome.takeover;
         session.is_hidden = is_probe;
         let session = Arc::new(session);
         door.accept(&session);
-        let registration = match shared.table.register(Arc::clone(&session), welcome.takeover) {
+        let registration = match shared.table.register(Arc::clone(&session)) {
             Ok(registration) => registration,
             Err(refused) => return Err((session, refused)),
         };

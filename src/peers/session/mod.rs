@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::task::coop::poll_proceed;
 
 use super::outbox::{Arrival, Backlog, Limits, Outbox, Overflow, Pushed, Record};
-use super::{Capabilities, Principal};
+use super::{Capabilities, Principal, Takeover};
 use crate::metrics::{Traffic, Transport, Word as _};
 use crate::net::Stream;
 use crate::proto::limit;
@@ -55,6 +55,9 @@ pub struct Session {
     /// When its connection was accepted: of two sessions of one peer the one whose connection
     /// was accepted later is the newer, here and in the cluster.
     pub accepted: Instant,
+    /// What happens to an older session of the same peer, here and in the cluster: the rule of
+    /// the session's door, [`Takeover::Always`] until that is set.
+    pub takeover: Takeover,
     /// It is the relay's own, which looks whether peers are served: found and routed to as any
     /// other, but no list, count, limit or other relay learns of it.
     pub is_hidden: bool,
@@ -88,6 +91,7 @@ impl Session {
             observed,
             since: now,
             accepted: now,
+            takeover: Takeover::Always,
             is_hidden: false,
             inbound: Mutex::default(),
             generation,

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{End, Entry, Session, Table};
-use crate::peers::Credential;
+use crate::peers::{Credential, Takeover};
 use crate::proto::endpoint::Hold;
 use crate::wire::name::Name;
 
@@ -36,8 +36,13 @@ pub struct Here {
 /// The ways to an id, the best first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
-    /// Over a session, by who proved to have this.
-    Session(Credential),
+    /// Over a session.
+    Session {
+        /// What its peer proved to have.
+        credential: Credential,
+        /// What happens to an older session of the same peer.
+        takeover: Takeover,
+    },
     /// Over a UDP endpoint, which nobody proved.
     Endpoint,
     /// Over the foreign server that serves it.
@@ -79,7 +84,10 @@ impl Table {
         let shard = self.shard(id).read();
         let entry = shard.get(&id)?;
         let kind = match (&entry.session, &entry.endpoint, &entry.foreign) {
-            (Some(session), ..) => Kind::Session(session.principal.credential),
+            (Some(session), ..) => Kind::Session {
+                credential: session.principal.credential,
+                takeover: session.takeover,
+            },
             (None, Some(_), _) => Kind::Endpoint,
             (None, None, Some(_)) => Kind::Foreign,
             (None, None, None) => return None,

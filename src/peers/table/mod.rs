@@ -213,19 +213,16 @@ impl Table {
     }
 
     /// Publishes a session: from here on packets reach it. The acceptance must be in its
-    /// outbox by now, so that nothing precedes it.
+    /// outbox by now, so that nothing precedes it. What happens to an older session of the id
+    /// is this one's rule.
     ///
     /// # Errors
     /// The table is full, or the id's session may not be taken over.
-    pub fn register(
-        self: &Arc<Self>,
-        session: Arc<Session>,
-        takeover: Takeover,
-    ) -> Result<Registration, Refused> {
+    pub fn register(self: &Arc<Self>, session: Arc<Session>) -> Result<Registration, Refused> {
         let id = session.id();
         let mut shard = self.shard(id).write();
         let existing = shard.get(&id).and_then(|entry| entry.session.as_ref());
-        match (existing, takeover) {
+        match (existing, session.takeover) {
             (Some(_), Takeover::Refuse) => return Err(Refused::Taken),
             (Some(existing), Takeover::SameCredential)
                 if existing.principal.credential != session.principal.credential =>

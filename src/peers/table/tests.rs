@@ -33,9 +33,9 @@ fn claim(table: &Table, number: u32, from: SocketAddr, now: Instant) -> Option<C
 fn late_cleanup_of_a_replaced_session_never_touches_its_successor() {
     let table = table(10, 10);
     let first = session(&table, 1, 1);
-    let first_registration = table.register(first.clone(), Takeover::Always).unwrap();
+    let first_registration = table.register(first.clone()).unwrap();
     let second = session(&table, 1, 1);
-    let second_registration = table.register(second.clone(), Takeover::Always).unwrap();
+    let second_registration = table.register(second.clone()).unwrap();
     assert!(second_registration.replaced);
     assert_eq!(first.ending(), Some(End::Replaced));
     assert_eq!(table.session_count(), 1);
@@ -52,34 +52,38 @@ fn login_that_finishes_late_does_not_replace_a_newer_one() {
     let table = table(10, 10);
     let older = session(&table, 1, 1);
     let newer = session(&table, 1, 1);
-    let _registration = table.register(newer, Takeover::Always).unwrap();
-    assert_eq!(table.register(older, Takeover::Always).unwrap_err(), Refused::Taken);
+    let _registration = table.register(newer).unwrap();
+    assert_eq!(table.register(older).unwrap_err(), Refused::Taken);
 }
 
 #[test]
 fn takeover_rules_hold() {
     let table = table(10, 10);
-    let _first = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
-    let refused = |key, takeover| table.register(session(&table, 1, key), takeover).unwrap_err();
-    assert_eq!(refused(1, Takeover::Refuse), Refused::Taken);
-    assert_eq!(refused(2, Takeover::SameCredential), Refused::Taken);
-    assert!(table.register(session(&table, 1, 1), Takeover::SameCredential).is_ok());
+    let _first = table.register(session(&table, 1, 1)).unwrap();
+    let register = |key, takeover| {
+        let mut session = Arc::into_inner(session(&table, 1, key)).unwrap();
+        session.takeover = takeover;
+        table.register(Arc::new(session)).map(|registration| registration.replaced)
+    };
+    assert_eq!(register(1, Takeover::Refuse), Err(Refused::Taken));
+    assert_eq!(register(2, Takeover::SameCredential), Err(Refused::Taken));
+    assert_eq!(register(1, Takeover::SameCredential), Ok(true));
 }
 
 #[test]
 fn full_table_takes_a_replacement_and_nobody_new() {
     let table = table(1, 10);
-    let _first = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
+    let _first = table.register(session(&table, 1, 1)).unwrap();
     assert!(table.is_full());
-    assert_eq!(table.register(session(&table, 2, 1), Takeover::Always).unwrap_err(), Refused::Full);
-    assert!(table.register(session(&table, 1, 1), Takeover::Always).is_ok());
+    assert_eq!(table.register(session(&table, 2, 1)).unwrap_err(), Refused::Full);
+    assert!(table.register(session(&table, 1, 1)).is_ok());
 }
 
 #[test]
 fn ended_session_counts_what_it_held_as_peer_gone() {
     let table = table(1, 10);
     let session = session(&table, 1, 1);
-    let registration = table.register(session.clone(), Takeover::Always).unwrap();
+    let registration = table.register(session.clone()).unwrap();
     let record = Record { head: b"", body: b"x" };
     let arrival = Arrival { origin: Origin::Relayed, ..Arrival::ours(Instant::now()) };
     session.push(std::iter::once(record), &arrival);
@@ -94,7 +98,7 @@ fn session_goes_before_endpoint_and_claims_wait_after_it() {
     let table = table(10, 10);
     let now = Instant::now();
     assert_eq!(claim(&table, 1, at(1, 1), now), Some(Claim::Register));
-    let registration = table.register(session(&table, 1, 1), Takeover::Always).unwrap();
+    let registration = table.register(session(&table, 1, 1)).unwrap();
     let route = |now| table.route(id(1), Neighbour::Peer, now);
     assert!(matches!(route(now), Destination::Session(_)));
     assert_eq!(claim(&table, 1, at(1, 1), now), Some(Claim::HeldBySession));
@@ -117,14 +121,14 @@ fn allowance_of_a_second_is_not_renewed_by_coming_back() {
     };
     let now = Instant::now();
     let first = session(&table, 1, 1);
-    let registration = table.register(first.clone(), Takeover::Always).unwrap();
+    let registration = table.register(first.clone()).unwrap();
     assert!(first.inbound.lock().take(&rates, 1, now).is_ok());
     let second = session(&table, 1, 1);
-    let replacing = table.register(second.clone(), Takeover::Always).unwrap();
+    let replacing = table.register(second.clone()).unwrap();
     assert!(second.inbound.lock().take(&rates, 1, now).is_err());
     drop((registration, replacing));
     let third = session(&table, 1, 1);
-    let _registration = table.register(third.clone(), Takeover::Always).unwrap();
+    let _registration = table.register(third.clone()).unwrap();
     assert!(third.inbound.lock().take(&rates, 1, now).is_err());
 }
 
@@ -251,7 +255,7 @@ async fn hidden_session_is_routed_to_and_otherwise_there_for_nobody() {
     let mut hidden = Arc::into_inner(session(&table, 1, 1)).unwrap();
     hidden.is_hidden = true;
 
-    let registration = table.register(Arc::new(hidden), Takeover::Always).unwrap();
+    let registration = table.register(Arc::new(hidden)).unwrap();
 
     let now = Instant::now();
     let route = table.route(id(1), Neighbour::Peer, now);
@@ -291,9 +295,12 @@ async fn changes_name_each_id_once_and_here_tells_the_best_way() {
     claim(&table, 1, at(1, 1), now);
     let endpoint = table.here(id(1)).unwrap();
     assert_eq!(endpoint.kind, Kind::Endpoint);
-    let registration = table.register(session(&table, 1, 7), Takeover::Always).unwrap();
+    let mut session = Arc::into_inner(session(&table, 1, 7)).unwrap();
+    session.takeover = Takeover::Refuse;
+    let registration = table.register(Arc::new(session)).unwrap();
     let here = table.here(id(1)).unwrap();
-    assert_eq!(here.kind, Kind::Session(Credential([7; 32])));
+    let session = Kind::Session { credential: Credential([7; 32]), takeover: Takeover::Refuse };
+    assert_eq!(here.kind, session);
     assert!(here.serial > endpoint.serial);
     table.learn([id(2)], at(2, 2));
     let mut changed = table.next_changes().await;
@@ -317,10 +324,10 @@ fn superseded_session_and_endpoint_go_and_later_ones_stay() {
     let now = Instant::now();
     claim(&table, 1, at(1, 1), now);
     let old = session(&table, 1, 7);
-    let registration = table.register(Arc::clone(&old), Takeover::Always).unwrap();
+    let registration = table.register(Arc::clone(&old)).unwrap();
     let serial = table.here(id(1)).unwrap().serial;
     let newer = session(&table, 1, 7);
-    let second = table.register(Arc::clone(&newer), Takeover::Always).unwrap();
+    let second = table.register(Arc::clone(&newer)).unwrap();
     assert!(table.supersede(id(1), serial, now).is_none(), "a later session was ended");
     assert!(newer.is_open());
 
@@ -336,7 +343,7 @@ fn superseded_session_and_endpoint_go_and_later_ones_stay() {
 fn superseded_session_held_its_node_off_after_the_newer_one_had_ended() {
     let table = table(10, 10);
     let now = Instant::now();
-    let registration = table.register(session(&table, 1, 7), Takeover::Always).unwrap();
+    let registration = table.register(session(&table, 1, 7)).unwrap();
     let serial = table.here(id(1)).unwrap().serial;
 
     assert!(table.supersede(id(1), serial, now).is_some());

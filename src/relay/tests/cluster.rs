@@ -5,7 +5,7 @@ use crate::cluster::{Identity, Member};
 use crate::ids::{PublicKey, RelayId};
 use crate::metrics::Transport;
 use crate::wire::cluster::{
-    Frame, Frames, Place, Run as Flow, Standing, add_packet, begin_packets, encode,
+    Frame, Frames, Place, Run as Flow, Standing, Takeover, add_packet, begin_packets, encode,
 };
 use crate::wire::name::Name;
 

@@ -14,7 +14,7 @@ use crate::ids::NodeId;
 use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
-use crate::peers::{Link, Registration, Takeover, testing};
+use crate::peers::{Link, Registration, testing};
 use crate::udp::DatagramSink as _;
 
 mod canary;
@@ -175,7 +175,7 @@ fn log_in(relay: &Relay, number: u32) -> Registration {
 fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration {
     let link = Link { traffic: Arc::clone(&relay.traffic), ..testing::link(stream) };
     let session = Session::new(testing::principal(number), 1, at(3), link, Instant::now());
-    relay.table.register(session.into(), Takeover::Always).unwrap()
+    relay.table.register(session.into()).unwrap()
 }
 
 /// The answer to a Discover from a host.

@@ -13,7 +13,7 @@ use crate::directory::{Keys, Settings};
 use crate::doors::pilot::{Login, Pilot, per_packet};
 use crate::ids::PublicKey;
 use crate::net::listener::Listener;
-use crate::peers::{Takeover, testing};
+use crate::peers::testing;
 use crate::session::{self, Door, Session, Spec};
 
 #[tokio::test(start_paused = true)]
@@ -24,7 +24,7 @@ async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
     let table = Arc::new(Table::new(1, 1));
     let (stream, _peer) = UnixStream::pair().unwrap();
     let session = testing::session(1, 1, testing::link(stream));
-    let registration = table.register(Arc::clone(&session), Takeover::Always).unwrap();
+    let registration = table.register(Arc::clone(&session)).unwrap();
 
     let mut tasks = JoinSet::new();
     tasks.spawn(recheck(Arc::clone(&table), directory));

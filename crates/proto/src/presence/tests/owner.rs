@@ -48,6 +48,23 @@ fn node_is_as_old_as_its_connection_and_not_as_its_login() {
 }
 
 #[test]
+fn session_is_claimed_by_the_rule_of_its_door_and_goes_where_the_first_one_stays() {
+    let (mut relay, id) = owner();
+    let (takeover, credential) = (Takeover::Refuse, 5);
+    let second = Here { takeover, credential, ..here(1, SESSION) };
+    relay.presence.arrived(id, second, relay.now());
+    let request = Claim { takeover, credential, ..claim(id, 0, 1, SESSION) };
+    assert_eq!(relay.sent(), [(super::relay(2), Frame::Claim(request))]);
+
+    let first = place(3, CLOCK, SESSION);
+    relay.hear(2, refused(id, Refusal::Held(first)));
+
+    let goes = Event::Superseded { id, serial: 1, place: Some(first) };
+    assert!(relay.events().contains(&goes));
+    assert_eq!(relay.presence.stats().locals, 0);
+}
+
+#[test]
 fn of_several_grants_the_newest_counts_and_the_other_home_is_told() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
