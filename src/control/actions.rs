@@ -19,12 +19,11 @@ use super::explain::Explanation;
 use super::guesses::{Guesses, Untold};
 use super::orders::Task;
 use super::recorder::Recorded;
-use super::{Action, BadRequest, Health, Parts, Refused};
+use super::{Action, BadRequest, Health, NotNotified, Parts, Refused};
 use crate::cluster::Elsewhere;
 use crate::config::AuditPolicy;
-use crate::metrics::{Event, Labelled, What, Word as _, family};
+use crate::metrics::{Event, Labelled, What, family};
 use crate::peers::End;
-use crate::relay::{NotNotified, Switch};
 use crate::wire::name::Name;
 use crate::words;
 
@@ -217,7 +216,7 @@ impl Actions {
                 json(&Kicked { node, session, endpoint })
             }
             Action::Notify { node } => self.notify(node).await,
-            Action::Switch { switch, on } => self.throw(switch, on),
+            Action::Switch { ref switch, on } => self.throw(switch, on),
             Action::Drain {} => {
                 self.note(None, "drain");
                 json(&orders.give(Task::Drain).await?)
@@ -233,36 +232,29 @@ impl Actions {
         }
     }
 
-    fn throw(&self, switch: Switch, on: bool) -> Result<String, Refused> {
-        let was_on = self.parts.switches.set(switch, on);
+    fn throw(&self, name: &str, on: bool) -> Result<String, Refused> {
+        let switches = &self.parts.switches;
+        let Some(switch) = switches.find(name) else {
+            let names: Vec<_> = switches.iter().map(|(name, _)| name).collect();
+            return Err(Refused::Failed(format!("`{name}` is none of {}", names.join(", "))));
+        };
+        let was_on = switch.set(on);
+        let kind = switch.kind;
         if on != was_on {
-            info!(switch = switch.word(), on, "an operator has thrown a switch");
+            info!(switch = kind.name, on, "an operator has thrown a switch");
         }
-        self.note(
-            None,
-            match (switch, on) {
-                (Switch::Punch, true) => "punch_on",
-                (Switch::Punch, false) => "punch_off",
-                (Switch::Relay, true) => "relay_on",
-                (Switch::Relay, false) => "relay_off",
-                (Switch::Discover, true) => "discover_on",
-                (Switch::Discover, false) => "discover_off",
-            },
-        );
-        json(&Thrown { switch: switch.word(), on, was_on })
+        self.note(None, if on { kind.on } else { kind.off });
+        json(&Thrown { switch: kind.name, on, was_on })
     }
 
     async fn notify(&self, node: Name) -> Result<String, Refused> {
-        let Some(notified) = node.node_id().map(|node| (self.parts.notify)(node)) else {
-            return Err(Refused::Failed(format!("{node} is no node: only nodes are notified")));
-        };
-        match notified {
+        match (self.parts.notify)(node) {
             Ok(notified) => {
                 self.note(Some(node), "notify");
                 json(&answers::Notified::of(node, notified))
             }
             Err(NotNotified::NotHere) => Err(self.elsewhere(node).await),
-            Err(error) => Err(Refused::Failed(format!("node {node} was not notified: {error}"))),
+            Err(NotNotified::Refused(reason)) => Err(Refused::Failed(reason)),
         }
     }
 

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::metrics::{Talker, Talkers, Traffic};
 use crate::peers::{EndpointLook, Look, Session, Table, TakeoverLook};
-use crate::relay;
 use crate::wire::name::Name;
 
 /// What is known of a node here.
@@ -131,10 +130,10 @@ pub(super) struct Notified {
 }
 
 impl Notified {
-    pub(super) fn of(node: Name, notified: relay::Notified) -> Self {
+    pub(super) fn of(node: Name, notified: super::Notified) -> Self {
         let (over, address) = match notified {
-            relay::Notified::Session => ("wss", None),
-            relay::Notified::Endpoint(address) => ("udp", Some(address.to_string())),
+            super::Notified::Session => ("wss", None),
+            super::Notified::Endpoint(address) => ("udp", Some(address.to_string())),
         };
         Self { node, over, address }
     }

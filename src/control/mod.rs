@@ -26,7 +26,6 @@ mod time;
 use serde::{Deserialize, Serialize};
 
 use crate::config::LogFilter;
-use crate::relay::Switch;
 use crate::wire::name::Name;
 use crate::words;
 
@@ -34,7 +33,7 @@ pub use actions::Actions;
 pub use health::Health;
 pub use http::{Token, routes};
 pub use orders::{Order, Orders, Task};
-pub use parts::Parts;
+pub use parts::{NotNotified, Notified, Parts};
 pub use recorder::Recorder;
 pub use refused::Refused;
 pub use socket::{Socket, keep as keep_socket, socket_file};
@@ -83,9 +82,8 @@ pub enum Action {
     },
     /// Serves one kind of traffic, or drops it, until the next start.
     Switch {
-        /// Which.
-        #[serde(with = "switch_word")]
-        switch: Switch,
+        /// Its name.
+        switch: String,
         /// Whether it is served from here on.
         on: bool,
     },
@@ -176,24 +174,6 @@ const fn default_talkers() -> usize {
     DEFAULT_TALKERS
 }
 
-/// A switch as its word.
-mod switch_word {
-    use serde::de::{Deserialize as _, Deserializer, Error as _};
-    use serde::ser::Serializer;
-
-    use crate::metrics::Word as _;
-    use crate::relay::Switch;
-
-    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
-    pub(super) fn serialize<S: Serializer>(switch: &Switch, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(switch.word())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Switch, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
-}
-
 /// A log filter as an operator writes it.
 mod filter_text {
     use serde::de::{Deserialize as _, Deserializer, Error as _};
@@ -225,7 +205,7 @@ mod tests {
             (r#"{"action":"kick","node":7}"#, Action::Kick { node }),
             (
                 r#"{"action":"switch","switch":"relay","on":false}"#,
-                Action::Switch { switch: Switch::Relay, on: false },
+                Action::Switch { switch: "relay".to_owned(), on: false },
             ),
             (r#"{"action":"reload","force":true}"#, Action::Reload { force: true }),
             (
@@ -248,7 +228,6 @@ mod tests {
             r#"{"action":"kick","node":7,"nodes":8}"#,
             r#"{"action":"status","node":7}"#,
             r#"{"action":"log-level","filter":"loud"}"#,
-            r#"{"action":"switch","switch":"sync","on":false}"#,
             r#"{"action":"switch","switch":"punch","on":"off"}"#,
             r#"{"action":"switch","switch":"punch"}"#,
             r#"{"action":"shutdown"}"#,

@@ -1,5 +1,6 @@
 //! What the actions are carried out on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,11 +11,11 @@ use super::orders::Orders;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::ids::NodeId;
 use crate::metrics::Traffic;
 use crate::net::local::LocalAddresses;
 use crate::peers::Table;
-use crate::relay::{NotNotified, Notified, Switches};
+use crate::relay::Switches;
+use crate::wire::name::Name;
 
 /// What actions look at and change.
 pub struct Parts {
@@ -27,11 +28,11 @@ pub struct Parts {
     /// The cluster, where there is one.
     pub cluster: Option<Arc<Cluster>>,
     /// What can be switched off.
-    pub switches: Arc<Switches>,
+    pub switches: Switches,
     /// The machine's addresses.
     pub local: Arc<LocalAddresses>,
-    /// Notifies a node that is here.
-    pub notify: Box<dyn Fn(NodeId) -> Result<Notified, NotNotified> + Send + Sync>,
+    /// Notifies a peer that is here.
+    pub notify: Box<dyn Fn(Name) -> Result<Notified, NotNotified> + Send + Sync>,
     /// The main numbers, as `/status` has them.
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
     /// What only the owner of the server can do.
@@ -40,6 +41,24 @@ pub struct Parts {
     pub config: watch::Receiver<Arc<Config>>,
     /// How the control socket and the audit log are.
     pub health: Arc<Health>,
+}
+
+/// How a peer was notified.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Notified {
+    /// Over its session.
+    Session,
+    /// In a datagram, at its endpoint.
+    Endpoint(SocketAddr),
+}
+
+/// Why a peer was not notified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NotNotified {
+    /// It is not here.
+    NotHere,
+    /// For this reason, which is a sentence.
+    Refused(String),
 }
 
 impl std::fmt::Debug for Parts {

@@ -60,6 +60,10 @@ pub(super) const fn why(reason: Drop) -> &'static str {
             "a probe for a direct way, as daemons in compat mode send over WebSocket all the time"
         }
         Drop::PunchOff => "an operator has switched punches off (`switch punch on`)",
+        Drop::ForeignName => {
+            "another relay sent it for a door that is not here, or in a name that no peer of the \
+             door can have"
+        }
         Drop::RelayOff => "an operator has switched relaying off (`switch relay on`)",
         Drop::DiscoverOff => {
             "an operator has switched Discovers off, so that endpoints are neither made nor moved \

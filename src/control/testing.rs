@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::{Order, Orders, Parts};
+use super::{NotNotified, Order, Orders, Parts};
 use crate::config::{Config, Flags, Layers, Surroundings};
 use crate::directory::{Directory, Settings};
 use crate::metrics::Traffic;
 use crate::peers::Table;
-use crate::relay::NotNotified;
+use crate::relay::Switches;
 
 /// The parts of a relay with this state folder, and the orders to its owner.
 pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
@@ -25,7 +25,7 @@ pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
         traffic: Arc::new(Traffic::default()),
         directory: Directory::open(settings).unwrap(),
         cluster: None,
-        switches: Arc::default(),
+        switches: Switches::default(),
         local: Arc::default(),
         notify: Box::new(|_| Err(NotNotified::NotHere)),
         status: Box::new(|| Value::Null),

@@ -52,6 +52,9 @@ words! {
         OutboxAged => "outbox_aged",
         /// The peer's session ended before the packet left.
         PeerGone => "peer_gone",
+        /// A packet from another relay for a door that is not here, or of a name that is not the
+        /// door's.
+        ForeignName => "foreign_name",
         /// A frame that a session sent after it was replaced or ended.
         SessionEnded => "session_ended",
         /// Longer than a datagram can be.

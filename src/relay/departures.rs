@@ -7,17 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Session;
 use crate::cluster::Member;
-use crate::ids::NodeId;
 use crate::metrics::{self, Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
-use crate::peers::EndpointView;
-use crate::wire::beacon::MAX_UDP_PACKET;
+use crate::peers::{EndpointView, Session};
 
-/// Longest packet that is made here for one node: a DiscoverReply or PunchCommand with an
-/// IPv6 address, 1 + 1 + 16 + 2 bytes.
-const HEAD: usize = 20;
+/// Longest packet of our own, and longest head of a relayed one: two bytes and an IPv6 address
+/// with its port.
+pub const MAX_HEAD: usize = 20;
 
 /// Bytes that are gathered before they are sent: four runs of the largest kind.
 const GATHER: usize = 4 * MAX_RUN;
@@ -28,7 +25,7 @@ struct Item {
     to: SocketAddr,
     from: Option<IpAddr>,
     transport: Transport,
-    head: [u8; HEAD],
+    head: [u8; MAX_HEAD],
     head_length: u8,
     /// The rest of a relayed packet; none where the packet is our own.
     body: Option<Body>,
@@ -42,45 +39,45 @@ impl Item {
 
 /// What a relayed datagram carries behind its head.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Body {
+pub struct Body {
     /// Which packet of the batch it is taken from.
-    pub(super) index: usize,
+    pub index: usize,
     /// From which byte on.
-    pub(super) skip: usize,
-    /// Whose it is: in the short form of Pilot, since each waiting datagram keeps one.
-    pub(super) sender: NodeId,
-    /// Whom it is for.
-    pub(super) dest: NodeId,
+    pub skip: usize,
+    /// Whose it is, as [`Departures::owner`] numbered it.
+    pub owner: Owner,
 }
 
-impl Body {
-    fn whose(&self) -> Whose {
-        Whose::packet(self.sender, self.dest)
-    }
-}
+/// Whose relayed datagrams are: kept once for a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner(u32);
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
-    pub(super) to: SocketAddr,
+pub struct Target {
+    /// The address.
+    pub to: SocketAddr,
     /// Our address that it must leave from.
-    pub(super) from: Option<IpAddr>,
-    pub(super) transport: Transport,
+    pub from: Option<IpAddr>,
+    /// What it is counted as.
+    pub transport: Transport,
 }
 
 impl Target {
-    /// A node's endpoint, from the address of ours that the node knows.
-    pub(super) const fn of(endpoint: &EndpointView) -> Self {
+    /// A peer's endpoint, from the address of ours that the peer knows.
+    #[must_use]
+    pub const fn of(endpoint: &EndpointView) -> Self {
         Self { to: endpoint.address, from: endpoint.local, transport: Transport::Udp }
     }
 }
 
 /// Everything that leaves at the end of a batch. Its buffers are kept from batch to batch.
 #[derive(Debug, Default)]
-pub(super) struct Departures {
+pub struct Departures {
     sessions: Vec<Arc<Session>>,
     members: Vec<Arc<Member>>,
     items: Vec<Item>,
+    owners: Vec<Whose>,
     /// How many of the items are packets of our own that nobody has told of yet.
     ours: u64,
     order: Vec<u32>,
@@ -106,14 +103,15 @@ thread_local! {
 
 impl Departures {
     /// Has `fill` note what a batch has to carry out, and carries it out. `packet` finds a
-    /// packet of the batch, `came` of which were counted in before.
+    /// packet of the batch, `came` of which were counted in before. Datagrams leave by `socket`.
     ///
     /// # Panics
+    /// `fill` notes a datagram, and there is no socket.
     /// As `fill` does, or a socket; but not before all that was noted is carried out: nobody
     /// else would flush the outboxes that the batch filled. What is left of the batch is counted
     /// as failed.
-    pub(super) fn of_batch<'a>(
-        socket: &dyn Datagrams,
+    pub fn of_batch<'a>(
+        socket: Option<&dyn Datagrams>,
         packet: impl Fn(usize) -> &'a [u8],
         now: Instant,
         shard: &Shard,
@@ -145,7 +143,7 @@ impl Departures {
     }
 
     /// Has a session's outbox flushed at the end.
-    pub(super) fn flush_later(&mut self, session: &Arc<Session>) {
+    pub fn flush_later(&mut self, session: &Arc<Session>) {
         // A flush of an empty outbox is cheap, so only the usual repetition is left out.
         if !self.sessions.last().is_some_and(|last| Arc::ptr_eq(last, session)) {
             self.sessions.push(Arc::clone(session));
@@ -153,38 +151,33 @@ impl Departures {
     }
 
     /// Has a relay's outbox taken up at the end.
-    pub(super) fn wake_later(&mut self, member: Arc<Member>) {
+    pub fn wake_later(&mut self, member: Arc<Member>) {
         if !self.members.last().is_some_and(|last| Arc::ptr_eq(last, &member)) {
             self.members.push(member);
         }
     }
 
-    /// Has a packet sent that is `head` and a part of a packet of the batch. `length` is that
-    /// of the whole.
-    pub(super) fn relay(
-        &mut self,
-        target: Target,
-        head: &[u8],
-        body: Body,
-        length: usize,
-        now: Instant,
-        shard: &Shard,
-    ) {
-        if length > MAX_UDP_PACKET {
-            return shard.dropped_of(body.whose(), Drop::TooLargeForUdp, 1, now);
-        }
+    /// Notes whose the next datagrams are.
+    pub fn owner(&mut self, whose: Whose) -> Owner {
+        let number = u32::try_from(self.owners.len()).expect("fewer flows than bytes");
+        self.owners.push(whose);
+        Owner(number)
+    }
+
+    /// Has a packet sent that is `head` and a part of a packet of the batch.
+    pub fn relay(&mut self, target: Target, head: &[u8], body: Body) {
         self.push(target, head, Some(body));
     }
 
-    /// Has a packet of our own sent, of 20 bytes at most.
-    pub(super) fn send(&mut self, target: Target, packet: &[u8]) {
+    /// Has a packet of our own sent, of [`MAX_HEAD`] bytes at most.
+    pub fn send(&mut self, target: Target, packet: &[u8]) {
         self.push(target, packet, None);
     }
 
     fn push(&mut self, target: Target, packet: &[u8], body: Option<Body>) {
         let Target { to, from, transport } = target;
-        let mut head = [0; HEAD];
-        let length = packet.len().min(HEAD);
+        let mut head = [0; MAX_HEAD];
+        let length = packet.len().min(MAX_HEAD);
         debug_assert_eq!(length, packet.len(), "no head is longer");
         head.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
         let head_length = u8::try_from(length).expect("20 at most");
@@ -195,7 +188,7 @@ impl Departures {
     /// Sends the datagrams.
     fn send_all<'a>(
         &mut self,
-        socket: &dyn Datagrams,
+        socket: Option<&dyn Datagrams>,
         packet: impl Fn(usize) -> &'a [u8],
         now: Instant,
         shard: &Shard,
@@ -203,6 +196,7 @@ impl Departures {
         if self.items.is_empty() {
             return;
         }
+        let socket = socket.expect("a door that has datagrams sent has a socket");
         self.group();
         for position in 0..self.order.len() {
             let index = *self.order.get(position).expect("a position below the length");
@@ -210,13 +204,14 @@ impl Departures {
             let body = item.body.map_or(&[] as &[u8], |body| {
                 packet(body.index).get(body.skip..).expect("a relayed packet has its header")
             });
-            if self.gathered.len() + HEAD + body.len() > GATHER {
+            if self.gathered.len() + MAX_HEAD + body.len() > GATHER {
                 self.send_gathered(socket, now, shard);
             }
             self.gather(index, &item, body);
         }
         self.send_gathered(socket, now, shard);
         self.items.clear();
+        self.owners.clear();
     }
 
     /// Brings packets for one destination together, each flow in its order.
@@ -285,7 +280,10 @@ impl Departures {
                     self.ours -= packets as u64;
                 }
                 let bytes = planned.bytes * packets / planned.packets.max(1);
-                count(shard, item, packets as u64, bytes as u64, result, now);
+                let owner = item.body.map(|body| {
+                    self.owners.get(body.owner.0 as usize).expect("an owner that was noted")
+                });
+                count(shard, item, owner, (packets as u64, bytes as u64), result, now);
             });
         }
         self.planned.clear();
@@ -294,7 +292,7 @@ impl Departures {
 }
 
 /// Takes a step whose panic waits for the steps behind it; the first of a batch stays.
-fn contain(panic: &mut Option<Box<dyn Any + Send>>, step: impl FnOnce()) {
+pub(super) fn contain(panic: &mut Option<Box<dyn Any + Send>>, step: impl FnOnce()) {
     if let Err(caught) = catch_unwind(AssertUnwindSafe(step)) {
         panic.get_or_insert(caught);
     }
@@ -303,8 +301,8 @@ fn contain(panic: &mut Option<Box<dyn Any + Send>>, step: impl FnOnce()) {
 fn count(
     shard: &Shard,
     item: &Item,
-    packets: u64,
-    bytes: u64,
+    owner: Option<&Whose>,
+    (packets, bytes): (u64, u64),
     result: Result<(), SendError>,
     now: Instant,
 ) {
@@ -313,9 +311,9 @@ fn count(
         Err(SendError::Full) => Drop::UdpSocketFull,
         Err(SendError::Refused) => Drop::UdpSendFailed,
     };
-    match item.body {
+    match owner {
         // Of packets that left together, those of the first sender stand for all.
-        Some(body) => shard.dropped_of(body.whose(), reason, packets, now),
+        Some(whose) => shard.dropped_of(*whose, reason, packets, now),
         None => shard.ours_dropped(packets),
     }
 }

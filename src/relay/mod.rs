@@ -1,211 +1,204 @@
-//! Routes a batch of packets and carries it out.
+//! Routes a batch of packets and carries it out, whatever protocol they came in.
 //!
-//! Ways in hand over a whole read batch. Runs of packets for the same destination are
-//! looked up once and queued under one lock; whatever was filled is flushed once, at the
-//! end. Discover, punch and Sync packets are meant for the relay and answered here.
+//! Doors hand over a whole read batch ([`Router::take`] for those over WebSocket). Packets
+//! that follow each other to one destination are a [`Flow`]: looked up once, and queued under
+//! one lock. What no session here takes goes to the relay that has the destination, or back to
+//! the door where it has a way of its own. Whatever was filled is flushed once, at the end.
 
-mod beacons;
-mod buckets;
-mod canary;
 mod cluster;
 mod departures;
-mod discover;
-mod notify;
-mod punch;
+mod frames;
 mod routing;
 mod switches;
-mod udp;
-mod wss;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use crate::cluster::Cluster;
-use crate::directory::Directory;
-use crate::ids::{BeaconId, PublicKey};
-use crate::metrics::{Drop, Traffic};
-use crate::net::local::LocalAddresses;
+use crate::metrics::{Drop, EndpointEvent, Shard, Traffic};
 use crate::net::udp::Datagrams;
-use crate::peers::{Capabilities, Credential, Table};
-use crate::proto::endpoint::QUIET_RATE;
-use crate::proto::limit::{Bucket, Exceeded, Places, Rate, SourceRates};
-use crate::proto::translators::Translators;
-use crate::wire::beacon::DecodeError;
+use crate::peers::{Session, Table};
+use crate::proto::limit::{Exceeded, SourceRates};
+use crate::wire::name::{Name, Realm};
 
-pub use beacons::Beacons;
-pub use buckets::Buckets;
-pub use canary::script as canary_script;
-pub use notify::{NotNotified, Notified};
-pub use punch::{GrantQueue, PunchRules};
-pub use switches::{NoSwitch, Switch, Switches};
+pub use departures::{Body, Departures, MAX_HEAD, Owner, Target};
+pub use frames::{Message, Turn};
+pub use routing::{Flow, Own, Way};
+pub use switches::{RELAY, Switch, SwitchKind, Switches};
 
-/// A node's session here.
-pub type Session = crate::peers::Session;
+/// What the router asks of the door whose packets it carries: how they look to who receives
+/// them, and where those go that only the door has a way for.
+pub trait Delivery: Send + Sync {
+    /// What stands in front of each payload of a flow for a session.
+    fn head(&self, flow: &Flow, session: &Session) -> Head;
 
-/// Deliveries to the session or the endpoint name their destination (0x09 instead of 0x06).
-const NAMES_DESTINATION: Capabilities = Capabilities(1);
+    /// Whether this can be a name of the door's; other relays send what they like.
+    fn has(&self, _name: Name) -> bool {
+        true
+    }
 
-/// The key that a node has shown: what its endpoint has for a credential.
-const fn shown_key(Credential(key): Credential) -> PublicKey {
-    PublicKey(key)
-}
+    /// The socket that sends the door's datagrams of one source, always the same one, so that
+    /// flows keep their order; `None` for a door that sends none.
+    fn socket(&self, _number: u64) -> Option<&dyn Datagrams> {
+        None
+    }
 
-/// Quiet endpoints that have a bucket at a time: those that a flood can keep busy.
-const QUIET_PLACES: usize = 4_096;
-
-/// What the relay is told to do.
-#[derive(Debug)]
-pub struct Rules {
-    /// What a node may send in a second.
-    pub source: SourceRates,
-    /// What a listed beacon may send in a second.
-    pub beacon: SourceRates,
-    /// Discovers and punches of one client address over UDP, where nobody proves who he is.
-    pub discover: Rate,
-    /// Those that clients may come through, for what counts client addresses.
-    pub translators: Translators,
-    /// Whether a packet over UDP must come from its sender's own endpoint.
-    pub observed_senders_only: bool,
-    /// Whether loopback addresses can be endpoints: the relay is bound there.
-    pub loopback: bool,
-    /// Addresses of the relay itself, as others see them.
-    pub own: Vec<SocketAddr>,
-    /// Our id in gossip.
-    pub beacon_id: BeaconId,
-    /// Who may ask for a punch.
-    pub punch: PunchRules,
-}
-
-/// The router with all that it needs.
-pub struct Relay {
-    table: Arc<Table>,
-    traffic: Arc<Traffic>,
-    directory: Directory,
-    sockets: Vec<Arc<dyn Datagrams>>,
-    rules: ArcSwap<Rules>,
-    beacons: Beacons,
-    /// The other relays, where there are some.
-    cluster: Option<Arc<Cluster>>,
-    punches: punch::Punches,
-    quiet: Mutex<Places<Bucket>>,
-    notices: notify::Notices,
-    local: Arc<LocalAddresses>,
-    switches: Arc<Switches>,
-}
-
-impl std::fmt::Debug for Relay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("rules", &self.rules).finish_non_exhaustive()
+    /// Has packets of another relay sent over the door's own way.
+    ///
+    /// The table knows a way only where the door has said so ([`Table::claim`],
+    /// [`Table::learn`]).
+    fn depart(
+        &self,
+        _own: &Own,
+        _flow: &Flow,
+        _payload: Payloads<'_>,
+        _out: &mut Departures,
+        _now: Instant,
+        _shard: &Shard,
+    ) {
+        unreachable!("the table has a way that no door has told it");
     }
 }
 
-impl Relay {
-    /// A router that sends over these sockets, of which there is at least one; what they receive
-    /// is handed to it as a [`DatagramSink`](crate::udp::DatagramSink).
+/// Finds the payload of a packet of a batch, by its position.
+pub type Payloads<'a> = &'a dyn Fn(usize) -> &'a [u8];
+
+/// What stands in front of a payload, of [`MAX_HEAD`] bytes at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
+    bytes: [u8; MAX_HEAD],
+    length: u8,
+}
+
+impl Head {
+    /// These bytes.
+    ///
+    /// # Panics
+    /// They are more than [`MAX_HEAD`].
+    #[must_use]
+    #[inline]
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut head = [0; MAX_HEAD];
+        head.get_mut(..bytes.len()).expect("no head is longer").copy_from_slice(bytes);
+        let length = u8::try_from(bytes.len()).expect("20 at most");
+        Self { bytes: head, length }
+    }
+
+    /// The bytes.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).expect("no head is longer than its place")
+    }
+}
+
+/// The router with all that it needs.
+pub struct Router {
+    table: Arc<Table>,
+    traffic: Arc<Traffic>,
+    /// The other relays, where there are some.
+    cluster: Option<Arc<Cluster>>,
+    /// What a peer may send in a second.
+    rates: ArcSwap<SourceRates>,
+    relaying: Arc<Switch>,
+    doors: RwLock<Vec<(Realm, Weak<dyn Delivery>)>>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("rates", &self.rates).finish_non_exhaustive()
+    }
+}
+
+impl Router {
+    /// A router among these peers, and other relays where there are some. A peer may send as
+    /// much as these rates say.
     #[must_use]
     pub fn new(
         table: Arc<Table>,
         traffic: Arc<Traffic>,
-        directory: Directory,
-        sockets: Vec<Arc<dyn Datagrams>>,
-        rules: Rules,
-        beacons: Beacons,
+        rates: SourceRates,
         cluster: Option<Arc<Cluster>>,
-    ) -> (Arc<Self>, GrantQueue) {
-        let (punches, grants) = punch::Punches::new();
-        let (rules, quiet) = (ArcSwap::from_pointee(rules), Mutex::new(Places::new(QUIET_PLACES)));
-        let local = Arc::<LocalAddresses>::default();
-        sockets.iter().for_each(|socket| socket.use_local(&local));
-        let relay = Arc::new(Self {
+    ) -> Arc<Self> {
+        let router = Arc::new(Self {
             table,
             traffic,
-            directory,
-            sockets,
-            rules,
-            beacons,
             cluster,
-            punches,
-            quiet,
-            notices: notify::Notices::default(),
-            local,
-            switches: Arc::default(),
+            rates: ArcSwap::from_pointee(rates),
+            relaying: Switch::new(&RELAY),
+            doors: RwLock::default(),
         });
-        if let Some(cluster) = &relay.cluster {
-            let weak = Arc::downgrade(&relay);
+        if let Some(cluster) = &router.cluster {
+            let weak = Arc::downgrade(&router);
             cluster.serve(weak);
         }
-        (relay, grants)
+        router
     }
 
-    /// Goes on by these rules, from the next batch on.
-    pub fn update(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
+    /// Gives the door of a realm what other relays send for it, as long as the door is there.
+    pub fn serve(&self, realm: Realm, door: Weak<dyn Delivery>) {
+        let mut doors = self.doors.write();
+        doors.retain(|(known, _)| *known != realm);
+        doors.push((realm, door));
     }
 
-    /// What operators can switch off.
+    /// The door of a realm, if it is served here.
+    fn door(&self, realm: Realm) -> Option<Arc<dyn Delivery>> {
+        let doors = self.doors.read();
+        doors.iter().find(|(known, _)| *known == realm).and_then(|(_, door)| door.upgrade())
+    }
+
+    /// Goes on by these rates, from the next batch on.
+    pub fn update(&self, rates: SourceRates) {
+        self.rates.store(Arc::new(rates));
+    }
+
+    /// Who is reachable.
     #[must_use]
-    pub const fn switches(&self) -> &Arc<Switches> {
-        &self.switches
+    pub const fn table(&self) -> &Arc<Table> {
+        &self.table
     }
 
-    /// The beacons that this relay knows.
+    /// The accounts of packets.
     #[must_use]
-    pub const fn beacons(&self) -> &Beacons {
-        &self.beacons
+    pub const fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
     }
 
-    /// The addresses of this machine, which somebody has to read again and again.
+    /// Whether anything is relayed.
     #[must_use]
-    pub const fn local_addresses(&self) -> &Arc<LocalAddresses> {
-        &self.local
+    pub const fn relaying(&self) -> &Arc<Switch> {
+        &self.relaying
+    }
+
+    /// What a peer may send in a second.
+    #[must_use]
+    pub fn rates(&self) -> SourceRates {
+        **self.rates.load()
     }
 
     /// Forgets the endpoints that were silent for too long.
-    pub fn sweep(&self, now: std::time::Instant) {
+    pub fn sweep(&self, now: Instant) {
         let expired = self.table.sweep(now);
-        self.traffic.shard().endpoint(crate::metrics::EndpointEvent::Expired, expired);
+        self.traffic.shard().endpoint(EndpointEvent::Expired, expired);
     }
 
-    /// Forgets what beacons that were silent for too long have published.
-    pub fn expire_beacons(&self, now: std::time::Instant) {
-        self.beacons.expire(&self.table, now);
-    }
-
-    /// The socket with a number, or the one that sends for a session: always the same one, so
-    /// that flows keep their order.
-    fn socket_of(&self, number: u64) -> &dyn Datagrams {
-        let count = self.sockets.len().max(1) as u64;
-        #[allow(clippy::cast_possible_truncation)] // below the number of sockets
-        let index = (number % count) as usize;
-        &**self.sockets.get(index).expect("a relay has at least one socket")
-    }
-
-    /// Takes from the cap towards an endpoint that has been silent for two heartbeats.
-    fn may_disturb(&self, endpoint: SocketAddr, now: std::time::Instant) -> bool {
-        self.quiet.lock().of(&endpoint, now).take(Rate::per_second(QUIET_RATE), 1, now)
-    }
-}
-
-/// The reason that a packet which cannot be decoded is counted under.
-const fn decode_reason(error: DecodeError) -> Drop {
-    match error {
-        DecodeError::Empty => Drop::Empty,
-        DecodeError::UnknownType(_) => Drop::UnknownType,
-        DecodeError::Truncated { .. } | DecodeError::AddressLength(_) => Drop::Truncated,
-        DecodeError::ZeroId => Drop::ZeroId,
+    /// Whether a peer has a session at another relay, as far as that is known.
+    #[must_use]
+    pub fn has_session_elsewhere(&self, peer: Name, now: Instant) -> bool {
+        let cluster = self.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.has_session_elsewhere(peer, None, now))
     }
 }
 
 /// The reason that a packet over its source's rate is counted under.
-const fn limit_reason(exceeded: Exceeded) -> Drop {
+#[must_use]
+pub const fn limit_reason(exceeded: Exceeded) -> Drop {
     match exceeded {
         Exceeded::Packets => Drop::RateLimited,
         Exceeded::Bytes => Drop::ByteLimited,
     }
 }
-
-#[cfg(test)]
-mod tests;

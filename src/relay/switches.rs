@@ -1,64 +1,70 @@
-//! What operators can switch off while the relay runs: punches, relayed packets, Discovers.
+//! What operators can switch off while the relay runs.
 //!
-//! All are on at the start, and a reload leaves them as they are.
+//! All is on at the start, and a reload leaves it as it is.
 
-use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus::proto::MetricFamily;
 
-use crate::metrics::{Word as _, family};
-use crate::words;
+use crate::metrics::family;
 
-words! {
-    /// One kind of traffic that can be switched off.
-    pub enum Switch {
-        /// Punches are arranged.
-        Punch => "punch",
-        /// Packets are relayed, whatever they came and would go over.
-        Relay => "relay",
-        /// Discovers are answered, and endpoints made and moved.
-        Discover => "discover",
+/// A kind of traffic that can be switched off.
+#[derive(Debug, Eq, PartialEq)]
+pub struct SwitchKind {
+    /// Its name for operators, also as a label of metrics.
+    pub name: &'static str,
+    /// What the record of events says when it is switched on.
+    pub on: &'static str,
+    /// What it says when it is switched off.
+    pub off: &'static str,
+}
+
+/// Packets are relayed, whatever they came and would go over.
+pub const RELAY: SwitchKind = SwitchKind { name: "relay", on: "relay_on", off: "relay_off" };
+
+/// Whether one kind of traffic is served.
+#[derive(Debug)]
+pub struct Switch {
+    /// Which.
+    pub kind: &'static SwitchKind,
+    is_off: AtomicBool,
+}
+
+impl Switch {
+    /// It is served.
+    #[must_use]
+    pub fn new(kind: &'static SwitchKind) -> Arc<Self> {
+        Arc::new(Self { kind, is_off: AtomicBool::new(false) })
     }
-}
 
-/// A text names no switch.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("`{0}` is none of punch, relay, discover")]
-pub struct NoSwitch(String);
-
-impl FromStr for Switch {
-    type Err = NoSwitch;
-
-    fn from_str(text: &str) -> Result<Self, NoSwitch> {
-        let named = |switch: &&Self| switch.word() == text;
-        Self::ALL.iter().find(named).copied().ok_or_else(|| NoSwitch(text.to_owned()))
-    }
-}
-
-/// The switches of a relay.
-#[derive(Debug, Default)]
-pub struct Switches {
-    off: [AtomicBool; Switch::ALL.len()],
-}
-
-#[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
-impl Switches {
     /// Whether this kind of traffic is served.
     #[must_use]
-    pub fn is_on(&self, switch: Switch) -> bool {
+    pub fn is_on(&self) -> bool {
         // Nothing else depends on when a thread sees the change.
-        !self.off[switch.index()].load(Ordering::Relaxed)
+        !self.is_off.load(Ordering::Relaxed)
     }
 
     /// Serves this kind of traffic from here on, or drops it; whether it was served before.
-    pub fn set(&self, switch: Switch, on: bool) -> bool {
-        !self.off[switch.index()].swap(!on, Ordering::Relaxed)
+    pub fn set(&self, on: bool) -> bool {
+        !self.is_off.swap(!on, Ordering::Relaxed)
+    }
+}
+
+/// All switches of a relay: the router's, and those of its doors.
+#[derive(Clone, Debug, Default)]
+pub struct Switches(pub Vec<Arc<Switch>>);
+
+impl Switches {
+    /// The switch of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<Switch>> {
+        self.0.iter().find(|switch| switch.kind.name == name)
     }
 
     /// Each switch by its name, with whether it is on.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, bool)> + '_ {
-        Switch::ALL.iter().map(|switch| (switch.word(), self.is_on(*switch)))
+        self.0.iter().map(|switch| (switch.kind.name, switch.is_on()))
     }
 
     /// Appends the gauges to a scrape.

@@ -13,9 +13,10 @@ use super::core::Core;
 use super::tasks::Tasks;
 use super::{own_addresses, withdrawals};
 use crate::config::Config;
+use crate::doors::pilot::{GrantQueue, Overlay};
 use crate::proto::endpoint::SWEEP_INTERVAL;
 use crate::proto::gossip::SYNC_INTERVAL;
-use crate::relay::{GrantQueue, Relay};
+use crate::relay::Router;
 
 /// How often silent gossip sources are looked for: several times in their 90 s.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ pub(super) fn start(
     core: &Core,
     grants: GrantQueue,
 ) {
-    let Core { table, directory, relay, .. } = core;
+    let Core { table, directory, router, overlay, .. } = core;
     tasks.spawn("directory", directory.clone().run(stopping.clone()));
     let mut spawn = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stopping = stopping.clone();
@@ -35,12 +36,12 @@ pub(super) fn start(
             let _stopped = stopping.run_until_cancelled(task).await;
         });
     };
-    spawn("grants", Box::pin(Arc::clone(relay).verify_grants(grants)));
-    spawn("sweep", Box::pin(sweep(Arc::clone(relay))));
-    spawn("gossip", Box::pin(publish(Arc::clone(relay))));
-    spawn("own addresses", Box::pin(own_addresses::keep(Arc::clone(relay))));
+    spawn("grants", Box::pin(Arc::clone(overlay).verify_grants(grants)));
+    spawn("sweep", Box::pin(sweep(Arc::clone(router), Arc::clone(overlay))));
+    spawn("gossip", Box::pin(publish(Arc::clone(overlay))));
+    spawn("own addresses", Box::pin(own_addresses::keep(Arc::clone(overlay))));
     let has_registry = config.borrow().registry.is_some();
-    let mut beacons = BeaconList::new(Arc::clone(relay), directory.clone(), config);
+    let mut beacons = BeaconList::new(Arc::clone(overlay), directory.clone(), config);
     spawn("beacon list", Box::pin(async move { beacons.keep().await }));
     spawn(
         "withdrawn keys",
@@ -55,26 +56,26 @@ pub(super) fn start(
     }
 }
 
-async fn sweep(relay: Arc<Relay>) {
+async fn sweep(router: Arc<Router>, overlay: Arc<Overlay>) {
     let mut ticks = interval(EXPIRE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        relay.expire_beacons(now);
+        overlay.expire_beacons(now);
         if now >= swept + SWEEP_INTERVAL {
-            relay.sweep(now);
+            router.sweep(now);
             swept = now;
         }
     }
 }
 
-async fn publish(relay: Arc<Relay>) {
+async fn publish(overlay: Arc<Overlay>) {
     let mut ticks = interval(SYNC_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        relay.publish();
+        overlay.publish();
     }
 }

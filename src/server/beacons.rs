@@ -21,9 +21,9 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, HostPort};
 use crate::directory::{Directory, RegistryError};
+use crate::doors::pilot::Overlay;
 use crate::ids::BeaconId;
 use crate::net::resolve::Resolver;
-use crate::relay::Relay;
 
 /// How often beacons are registered, listed and resolved (SPEC §8.3).
 const BEACON_INTERVAL: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ type Owned<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Keeps the list of beacons.
 pub(super) struct BeaconList {
-    relay: Arc<Relay>,
+    overlay: Arc<Overlay>,
     directory: Directory,
     config: watch::Receiver<Arc<Config>>,
     configured: Names,
@@ -48,12 +48,12 @@ pub(super) struct BeaconList {
 
 impl BeaconList {
     pub(super) fn new(
-        relay: Arc<Relay>,
+        overlay: Arc<Overlay>,
         directory: Directory,
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
         Self {
-            relay,
+            overlay,
             directory,
             config,
             configured: Names::new(Resolver::system()),
@@ -77,7 +77,7 @@ impl BeaconList {
                 Some(()) = self.registered.next_answer() => {}
             }
             let names = self.configured.addresses().chain(self.registered.addresses());
-            self.relay.beacons().list(names);
+            self.overlay.beacons().list(names);
         }
     }
 
@@ -86,7 +86,7 @@ impl BeaconList {
         let config = Arc::clone(&self.config.borrow_and_update());
         self.configured.are(config.peers.iter().map(HostPort::to_string));
         self.registered.ask_all();
-        let id = self.relay.beacon_id();
+        let id = self.overlay.beacon_id();
         let registers = config.registry.is_some() && config.beacon_id != BeaconId(0);
         if registers && self.registration.is_empty() {
             let advertised = config.advertise_addr.as_ref().map(HostPort::to_string);
@@ -208,16 +208,16 @@ mod tests {
     use super::*;
     use crate::config::{Flags, Layers, PunchAllow, Surroundings};
     use crate::directory::{RegistrySettings, Settings};
+    use crate::doors::pilot::{Beacons, PunchRules, Rules};
     use crate::net::bind::FreeBind;
     use crate::peers::Table;
     use crate::proto::limit::{Rate, SourceRates};
     use crate::proto::translators::Translators;
-    use crate::relay::{Beacons, PunchRules, Rules};
+    use crate::relay::Router;
 
-    fn relay(directory: &Directory) -> Arc<Relay> {
+    fn overlay(directory: &Directory) -> Arc<Overlay> {
         let none = SourceRates { packets: Rate::NONE, bytes: Rate::NONE };
         let rules = Rules {
-            source: none,
             beacon: none,
             discover: Rate::NONE,
             translators: Translators::default(),
@@ -234,7 +234,8 @@ mod tests {
         let sockets = crate::udp::open(([127, 0, 0, 1], 0).into(), 1, FreeBind::Off).unwrap();
         let (table, beacons) =
             (Arc::new(Table::new(1, 1)), Beacons::new(false, Translators::default()));
-        Relay::new(table, Arc::default(), directory.clone(), sockets, rules, beacons, None).0
+        let router = Router::new(table, Arc::default(), none, None);
+        Overlay::new(router, directory.clone(), sockets, rules, beacons).0
     }
 
     /// The list of a relay with this registry and these `--peers`.
@@ -255,16 +256,16 @@ mod tests {
         let address = registry.to_owned();
         let registry = Some(RegistrySettings::new(address));
         let directory = Directory::open(Settings { keys: None, registry, state_dir }).unwrap();
-        (BeaconList::new(relay(&directory), directory, config), folder)
+        (BeaconList::new(overlay(&directory), directory, config), folder)
     }
 
     /// Keeps the list until exactly these addresses are on it.
     async fn keep_until_listed(beacons: &mut BeaconList, expected: &[&str]) {
-        let relay = Arc::clone(&beacons.relay);
+        let overlay = Arc::clone(&beacons.overlay);
         let listed = async || {
             loop {
                 let mut listed: Vec<_> =
-                    relay.beacons().listed().iter().map(SocketAddr::to_string).collect();
+                    overlay.beacons().listed().iter().map(SocketAddr::to_string).collect();
                 listed.sort();
                 if listed == expected {
                     return;
@@ -300,7 +301,7 @@ mod tests {
             let registered = beacons.registration.next().await.unwrap();
             beacons.has_registered(registered);
         }
-        assert_eq!(beacons.relay.beacons().listed().len(), 1);
+        assert_eq!(beacons.overlay.beacons().listed().len(), 1);
     }
 
     #[tokio::test]

@@ -6,10 +6,11 @@ use super::settings;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::doors::pilot::{Beacons, GrantQueue, Overlay};
 use crate::metrics::Traffic;
 use crate::net::udp::Datagrams;
 use crate::peers::Table;
-use crate::relay::{Beacons, GrantQueue, Relay};
+use crate::relay::{Router, Switches};
 
 /// Who is reachable, who may be, what is counted, and what routes. Made once, before anybody
 /// comes.
@@ -19,7 +20,9 @@ pub(super) struct Core {
     pub(super) traffic: Arc<Traffic>,
     pub(super) directory: Directory,
     pub(super) cluster: Option<Arc<Cluster>>,
-    pub(super) relay: Arc<Relay>,
+    pub(super) router: Arc<Router>,
+    /// What the Pilot door's nodes and beacons send.
+    pub(super) overlay: Arc<Overlay>,
 }
 
 impl Core {
@@ -41,15 +44,22 @@ impl Core {
         let beacons = Beacons::new(config.open_gossip, config.translators.clone());
         // Before the first packet: what is a beacon's is no node's. Names follow in the background.
         beacons.list(settings::beacons(config));
-        let (relay, grants) = Relay::new(
-            Arc::clone(&table),
-            Arc::clone(&traffic),
+        let rates = settings::rates(config, 1);
+        let router = Router::new(Arc::clone(&table), Arc::clone(&traffic), rates, cluster.clone());
+        let (overlay, grants) = Overlay::new(
+            Arc::clone(&router),
             directory.clone(),
             sockets.to_vec(),
             settings::rules(config, udp_address),
             beacons,
-            cluster.clone(),
         );
-        (Arc::new(Self { table, traffic, directory, cluster, relay }), grants)
+        (Arc::new(Self { table, traffic, directory, cluster, router, overlay }), grants)
+    }
+
+    /// What operators can switch off.
+    pub(super) fn switches(&self) -> Switches {
+        let [punching, discovering] = self.overlay.switches();
+        let relaying = self.router.relaying();
+        Switches([punching, relaying, discovering].map(Arc::clone).to_vec())
     }
 }

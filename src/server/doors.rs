@@ -3,37 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::core::Core;
 use super::settings;
 use super::sockets::PublicSockets;
 use crate::config::{self, Config};
-use crate::doors::pilot::{self, PacketSink, Pilot};
-use crate::ids::NodeId;
-use crate::relay::{self, Relay};
-use crate::session::{self, Door, Session, Spec};
+use crate::doors::pilot::{self, Pilot};
+use crate::session::{self, Door, Spec};
 use crate::udp;
-use crate::wire::Frames;
-
-/// Gives the packets of sessions to the router.
-struct ToRelay(Arc<Relay>);
-
-impl PacketSink for ToRelay {
-    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant) {
-        self.0.route_frames(session, packets, now);
-    }
-
-    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
-        self.0.has_session_elsewhere(node, now)
-    }
-}
-
-impl std::fmt::Debug for ToRelay {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ToRelay").finish_non_exhaustive()
-    }
-}
 
 /// The ways in, which are open.
 #[derive(Debug)]
@@ -59,8 +36,8 @@ impl Doors {
     ) -> io::Result<Arc<Self>> {
         let PublicSockets { udp, udp_origin, listeners, has_wss_socket } = sockets;
         let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
-        let threads = udp::Threads::start(&udp, &core.relay)?;
-        let sink = ToRelay(Arc::clone(&core.relay));
+        let threads = udp::Threads::start(&udp, &core.overlay)?;
+        let sink = Arc::clone(&core.overlay);
         let pilot = Pilot::new(core.directory.clone(), sink, settings::login(config));
         let doors: [Arc<dyn Door>; 1] = [Arc::clone(&pilot) as _];
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
@@ -86,7 +63,7 @@ impl Doors {
     /// The relay's own clients of them.
     pub(super) fn canaries(&self) -> (pilot::Canary, udp::Canary) {
         let canary = pilot::Canary::new(Arc::clone(&self.pilot), Arc::clone(&self.sessions));
-        (canary, udp::Canary::new(&self.threads, self.udp_origin, relay::canary_script))
+        (canary, udp::Canary::new(&self.threads, self.udp_origin, pilot::canary_script))
     }
 
     /// Where the UDP sockets are bound.

@@ -34,10 +34,10 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     registry.add(parts.doors.threads.exporter());
     let core = Arc::clone(parts.core);
     registry.add(move |families| {
-        let Core { table, traffic, directory, cluster, relay } = &*core;
+        let Core { table, traffic, directory, cluster, overlay, .. } = &*core;
         traffic.families(families);
         directory.metrics(families);
-        relay.switches().families(families);
+        core.switches().families(families);
         if let Some(cluster) = cluster {
             cluster.families(families);
         }
@@ -54,12 +54,12 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
             gauge(
                 "pilot_beacon_gossip_sources",
                 "Beacons that have published nodes.",
-                relay.beacons().sources(),
+                overlay.beacons().sources(),
             ),
             family::counter_value(
                 "pilot_beacon_local_address_failures_total",
                 "Readings of this machine's own addresses that failed.",
-                relay.local_addresses().failures() as f64,
+                overlay.local_addresses().failures() as f64,
             ),
         ]);
     });
@@ -110,11 +110,10 @@ pub(super) fn status(core: &Arc<Core>) -> Box<dyn Fn() -> Status + Send + Sync> 
         wss_peers: core.table.session_count(),
         udp_nodes: core.table.endpoint_count(),
         learnt_nodes: core.table.learnt_count(),
-        beacons: core.relay.beacons().sources(),
+        beacons: core.overlay.beacons().sources(),
         packets_queued: core.traffic.packets_queued(),
         packets_dropped: core.traffic.packets_dropped_unexpectedly(),
         switches: core
-            .relay
             .switches()
             .iter()
             .map(|(name, is_on)| (name, if is_on { "on" } else { "off" }))

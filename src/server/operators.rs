@@ -21,9 +21,11 @@ use super::{Host, Reloader, settings};
 use crate::admin::{self, Phase};
 use crate::config::Config;
 use crate::control::{
-    Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, routes,
+    self, Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, routes,
 };
+use crate::doors::pilot::{self, Overlay};
 use crate::log_writer::LogWriter;
+use crate::wire::name::Name;
 
 /// Who watches a relay and changes it while it runs.
 #[derive(Debug)]
@@ -149,20 +151,34 @@ impl Operators {
 
     /// What the actions are carried out on.
     fn parts(&self, core: &Arc<Core>, pages: &Arc<admin::Sources>, orders: Orders) -> Parts {
-        let Core { table, traffic, directory, cluster, relay } = &**core;
-        let (notifier, numbers) = (Arc::clone(relay), Arc::clone(pages));
+        let Core { table, traffic, directory, cluster, overlay, .. } = &**core;
+        let (notifier, numbers) = (Arc::clone(overlay), Arc::clone(pages));
         Parts {
             table: Arc::clone(table),
             traffic: Arc::clone(traffic),
             directory: directory.clone(),
             cluster: cluster.clone(),
-            switches: Arc::clone(relay.switches()),
-            local: Arc::clone(relay.local_addresses()),
-            notify: Box::new(move |node| notifier.notify(node, Instant::now())),
+            switches: core.switches(),
+            local: Arc::clone(overlay.local_addresses()),
+            notify: Box::new(move |peer| notify(&notifier, peer)),
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
             orders,
             config: self.reloader.config(),
             health: Arc::clone(&self.health),
         }
+    }
+}
+
+/// Notifies a node; no other peer can be.
+fn notify(overlay: &Overlay, peer: Name) -> Result<control::Notified, control::NotNotified> {
+    let refused = control::NotNotified::Refused;
+    let Some(node) = peer.node_id() else {
+        return Err(refused(format!("{peer} is no node: only nodes are notified")));
+    };
+    match overlay.notify(node, Instant::now()) {
+        Ok(pilot::Notified::Session) => Ok(control::Notified::Session),
+        Ok(pilot::Notified::Endpoint(address)) => Ok(control::Notified::Endpoint(address)),
+        Err(pilot::NotNotified::NotHere) => Err(control::NotNotified::NotHere),
+        Err(error) => Err(refused(format!("node {peer} was not notified: {error}"))),
     }
 }

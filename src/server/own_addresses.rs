@@ -7,17 +7,17 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
+use crate::doors::pilot::Overlay;
 use crate::net::local::REFRESH_INTERVAL;
-use crate::relay::Relay;
 
 /// Reads them again and again; ends by a panic alone, which ends the relay.
-pub(super) async fn keep(relay: Arc<Relay>) {
+pub(super) async fn keep(overlay: Arc<Overlay>) {
     let mut ticks = interval(REFRESH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut fails = false;
     loop {
         ticks.tick().await;
-        let reading = Arc::clone(&relay);
+        let reading = Arc::clone(&overlay);
         let read = spawn_blocking(move || reading.local_addresses().refresh(Instant::now())).await;
         match read {
             Ok(Ok(())) if std::mem::take(&mut fails) => {

@@ -252,9 +252,10 @@ impl Reloader {
         let Parts { core, doors, .. } = &self.parts;
         if !difference.applied.is_empty() {
             doors.update(config);
-            core.relay.update(settings::rules(config, doors.udp_address()));
+            core.router.update(settings::rates(config, 1));
+            core.overlay.update(settings::rules(config, doors.udp_address()));
             core.directory.set_patience(config.auth_timeout);
-            core.relay.beacons().believe_all(config.open_gossip);
+            core.overlay.beacons().believe_all(config.open_gossip);
             core.table.allow_endpoints(config.max_nodes);
             self.config.send_replace(Arc::new(config.clone()));
         }

@@ -13,11 +13,10 @@ use crate::config::{
     max_waiting,
 };
 use crate::directory::{self, RegistrySettings};
-use crate::doors::pilot;
+use crate::doors::pilot::{self, PunchRules, Rules};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
 use crate::proto::limit::{Rate, SourceRates};
-use crate::relay::{PunchRules, Rules};
 use crate::session::{self, Door};
 use crate::wire::auth::{Generation, MaxMessage};
 
@@ -127,14 +126,17 @@ pub(super) fn admin_hosts(config: &Config, bound: SocketAddr) -> Arc<admin::Host
     admin::Hosts::new(bound, config.admin_hosts.iter().map(|name| name.as_str().to_owned()))
 }
 
-pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
-    let rates = |times: u64| SourceRates {
+/// So many times what a peer may send in a second.
+pub(super) fn rates(config: &Config, times: u64) -> SourceRates {
+    SourceRates {
         packets: Rate::per_second(u64::from(config.relay_rate) * times),
         bytes: Rate::per_second(config.relay_bytes.saturating_mul(times)),
-    };
+    }
+}
+
+pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
     Rules {
-        source: rates(1),
-        beacon: rates(BEACON_SHARE),
+        beacon: rates(config, BEACON_SHARE),
         discover: Rate::per_second(config.discover_rate.into())
             .with_burst(config.discover_burst.into()),
         translators: config.translators.clone(),

@@ -10,7 +10,8 @@ use super::{Exit, output};
 use crate::config::{Flags, Layers, LogFilter, Surroundings};
 use crate::control::client::{AskError, PATIENCE, ask};
 use crate::control::{Action, DEFAULT_PEERS, DEFAULT_TALKERS};
-use crate::relay::Switch;
+use crate::doors::pilot::{DISCOVER, PUNCH};
+use crate::relay::RELAY;
 use crate::wire::name::Name;
 
 /// What is asked of a running relay.
@@ -61,8 +62,8 @@ pub(super) enum Control {
     /// Switch one kind of traffic off, or on again: punch, relay or discover. A restart has all on
     Switch {
         /// Which: punch, relay or discover
-        #[arg(value_name = "SWITCH")]
-        switch: Switch,
+        #[arg(value_name = "SWITCH", value_parser = switch)]
+        switch: String,
         /// On or off
         #[arg(value_name = "STATE")]
         state: State,
@@ -167,6 +168,15 @@ impl Control {
             Self::Record { relay } => (Action::Record {}, relay),
         })
     }
+}
+
+/// The name of something that can be switched off.
+fn switch(text: &str) -> Result<String, String> {
+    let names = [PUNCH.name, RELAY.name, DISCOVER.name];
+    if names.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is none of {}", names.join(", ")))
 }
 
 /// The text of a field, whatever its type; empty where there is none.

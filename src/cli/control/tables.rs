@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::text;
 use crate::control::Action;
-use crate::metrics::Word as _;
 
 /// The text of an answer.
 pub(super) fn show(action: &Action, answer: &Value) -> String {
@@ -25,9 +24,9 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
             let done: Vec<_> = done.into_iter().flatten().collect();
             format!("kicked node {node}: {}\n", done.join(", "))
         }
-        Action::Switch { switch, on: true } => format!("{} is on\n", switch.word()),
+        Action::Switch { switch, on: true } => format!("{switch} is on\n"),
         Action::Switch { switch, on: false } => {
-            format!("{} is off until it is switched on, or the relay is restarted\n", switch.word())
+            format!("{switch} is off until it is switched on, or the relay is restarted\n")
         }
         Action::Notify { node } => {
             let over = match at(answer, &["address"]) {

@@ -5,6 +5,7 @@
 //! have, and hides its session: it is in the table, found and routed to as any other, and no
 //! list, count, limit or other relay learns of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,11 @@ use super::Pilot;
 use crate::client::{Client, ConnectError, Options, SendError, SessionError};
 use crate::ids::NodeId;
 use crate::session::Server;
+use crate::udp::{Exchange, SECRET};
+use crate::wire::beacon;
 
-/// The node that the canary is. Nobody else logs in by this id.
+/// The node that the canary is. Nobody else logs in by this id, and over UDP nothing is
+/// registered by it.
 pub(super) const NODE: NodeId = NodeId::new(u32::MAX).expect("not 0");
 
 /// Stands in the URL of a connection that is there already.
@@ -147,4 +151,23 @@ impl CanaryError {
             }
         }
     }
+}
+
+/// What the relay's own client says over UDP: asks for its address and sends itself a packet, as a node would; with the answers that a
+/// node would get.
+#[must_use]
+pub fn script(client: SocketAddr, secret: &[u8; SECRET]) -> Vec<Exchange> {
+    let mut question = Vec::new();
+    // Nobody's: or a thread that comes to it much later would make a node of it.
+    beacon::encode_address_question(&mut question);
+    question.extend_from_slice(secret);
+    let mut reply = Vec::new();
+    beacon::encode_discover_reply(client, &mut reply);
+
+    let mut packet = Vec::new();
+    beacon::encode_relay(NODE, NODE, secret, &mut packet);
+    let mut delivered = beacon::deliver_header(NODE).to_vec();
+    delivered.extend_from_slice(secret);
+
+    vec![Exchange { packet: question, answer: reply }, Exchange { packet, answer: delivered }]
 }

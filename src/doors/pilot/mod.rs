@@ -21,6 +21,7 @@
 
 mod canary;
 mod login;
+mod overlay;
 mod refusals;
 mod sink;
 
@@ -45,7 +46,11 @@ use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
 pub use crate::proto::login::RefusalReason;
-pub use canary::{Canary, CanaryError};
+pub use canary::{Canary, CanaryError, script as canary_script};
+pub use overlay::{
+    Beacons, Buckets, DISCOVER, GrantQueue, NotNotified, Notified, Overlay, PUNCH, PunchRules,
+    Rules,
+};
 pub use sink::{PacketSink, PerPacket, per_packet};
 
 /// The name and the paths of this door.

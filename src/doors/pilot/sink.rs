@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::node_of;
+use super::{Overlay, node_of};
 use crate::ids::NodeId;
 use crate::session::Session;
 use crate::wire::Frames;
@@ -18,6 +18,16 @@ pub trait PacketSink: Send + Sync + 'static {
     /// take over.
     fn has_session_elsewhere(&self, _node: NodeId, _now: Instant) -> bool {
         false
+    }
+}
+
+impl PacketSink for Arc<Overlay> {
+    fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant) {
+        self.route_frames(session, packets, now);
+    }
+
+    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
+        Overlay::has_session_elsewhere(self, node, now)
     }
 }
 

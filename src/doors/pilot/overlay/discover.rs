@@ -7,18 +7,18 @@ use std::time::Instant;
 use ed25519_dalek::VerifyingKey;
 
 use super::buckets::Buckets;
-use super::departures::Departures;
-use super::udp::{Batch, back_to};
-use super::{NAMES_DESTINATION, Relay, Switch, shown_key};
+use super::datagrams::{Batch, back_to};
+use super::{NAMES_DESTINATION, Overlay, shown_key};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
 use crate::net::local::Locality;
 use crate::net::udp::Datagram;
 use crate::peers::Capabilities;
 use crate::proto::endpoint::{self, Claim};
+use crate::relay::Departures;
 use crate::wire::beacon::{self, Discover};
 
-impl Relay {
+impl Overlay {
     pub(super) fn discover(
         &self,
         buckets: &mut Buckets,
@@ -29,7 +29,7 @@ impl Relay {
     ) {
         let &Batch { rules, now, shard, .. } = batch;
         let whose = Whose { sender: discover.node.map(Into::into), dest: None };
-        let refused = if !self.switches.is_on(Switch::Discover) {
+        let refused = if !self.discovering.is_on() {
             Some(Drop::DiscoverOff)
         } else if !buckets.admits_question(datagram.from.ip(), rules, now) {
             Some(Drop::DiscoverLimited)
@@ -90,7 +90,7 @@ impl Relay {
     ) -> Result<Option<PublicKey>, Drop> {
         let &Batch { now, shard, .. } = batch;
         self.check_endpoint(datagram, batch)?;
-        if self.has_session_elsewhere(node, now) {
+        if self.router.has_session_elsewhere(node.into(), now) {
             shard.endpoint(EndpointEvent::Held, 1);
             return Err(Drop::ClaimOfWssNode);
         }

@@ -87,7 +87,9 @@ fn panic_in_a_batch_of_another_relay_loses_nothing_that_it_had_queued() {
 
     // The batch is not even whole: the panic comes while it is routed.
     Receivers::after(&siblings.fixture, || {
-        relay.deliver(siblings.b.relay, &packets, Instant::now(), &mut |_, _| panic!("a bug"));
+        relay
+            .router
+            .deliver(siblings.b.relay, &packets, Instant::now(), &mut |_, _| panic!("a bug"));
     });
 }
 

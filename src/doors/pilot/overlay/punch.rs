@@ -12,9 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::buckets::Buckets;
-use super::departures::{Departures, Target};
-use super::udp::Batch;
-use super::{Relay, Rules, Switch, shown_key};
+use super::datagrams::Batch;
+use super::{Overlay, Rules, shown_key};
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
@@ -24,6 +23,7 @@ use crate::peers::EndpointView;
 use crate::proto::limit::{Bucket, Places, Rate};
 use crate::proto::login::grant_holds;
 use crate::proto::network::Client;
+use crate::relay::{Departures, Target};
 use crate::wire::beacon::{Grant, PunchRequest, encode_punch_command};
 
 /// Punches a second of one client address (SPEC §6.6).
@@ -64,7 +64,7 @@ struct Pending {
     allowed: bool,
 }
 
-/// The grants that wait for verification; run by [`Relay::verify_grants`].
+/// The grants that wait for verification; run by [`Overlay::verify_grants`].
 #[derive(Debug)]
 pub struct GrantQueue(mpsc::Receiver<Pending>);
 
@@ -82,7 +82,7 @@ struct Sides {
     target: EndpointView,
 }
 
-impl Relay {
+impl Overlay {
     pub(super) fn punch(
         &self,
         buckets: &mut Buckets,
@@ -111,7 +111,7 @@ impl Relay {
         batch: &Batch<'_>,
     ) -> Result<Option<Sides>, Drop> {
         let &Batch { rules, now, shard, .. } = batch;
-        if !self.switches.is_on(Switch::Punch) {
+        if !self.punching.is_on() {
             return Err(Drop::PunchOff);
         }
         let source = datagram.from.ip();
@@ -123,7 +123,7 @@ impl Relay {
         if !allowed && !self.take_from_source(Client::of(source, &rules.translators), now) {
             return Err(Drop::PunchSourceLimited);
         }
-        if self.switches.is_on(Switch::Discover) {
+        if self.discovering.is_on() {
             self.claim(request.requester, datagram, false, batch)?;
         } else if !self.table.sender(request.requester.into(), datagram.from, now).is_endpoint {
             // A punch would make or move the endpoint, as a Discover does.
@@ -193,7 +193,7 @@ impl Relay {
         let now = Instant::now();
         let shard = self.traffic.shard();
         let whose = Whose::packet(requester, target);
-        if !self.switches.is_on(Switch::Punch) {
+        if !self.punching.is_on() {
             return shard.dropped_of(whose, Drop::PunchOff, 1, now);
         }
         let sides = match self.sides(requester, target, now) {
@@ -212,7 +212,7 @@ impl Relay {
         };
         match verdict {
             Ok(()) => Departures::of_batch(
-                self.socket_of(0),
+                Some(self.socket_of(0)),
                 |_| &[],
                 now,
                 shard,

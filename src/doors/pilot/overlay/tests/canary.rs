@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn canary_that_nobody_remembers_is_only_answered() {
     let (mut relay, now) = (Fixture::new(), Instant::now());
-    let exchanges = canary_script(at(1), &[7; crate::udp::SECRET]);
+    let exchanges = crate::doors::pilot::canary_script(at(1), &[7; crate::udp::SECRET]);
     let [question, packet] = exchanges.as_slice() else { panic!("a question and a packet") };
 
     // As any node's is.

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Relay;
-use super::departures::{Departures, Target};
+use super::Overlay;
 use crate::ids::NodeId;
 use crate::peers::{Arrival, Record};
+use crate::relay::{Departures, Target};
 use crate::wire::beacon::{NOTIFY_POLL, encode_notify};
 
 /// A node is notified at most once in this time.
@@ -68,7 +68,7 @@ impl Notices {
     }
 }
 
-impl Relay {
+impl Overlay {
     /// Tells a node to ask the registry: over its session, or else at its endpoint, from the
     /// address that it knows this relay by.
     ///
@@ -92,7 +92,7 @@ impl Relay {
         self.notices.take(node, now)?;
         let shard = self.traffic.shard();
         Departures::of_batch(
-            self.socket_of(0),
+            Some(self.socket_of(0)),
             |_| &[],
             now,
             shard,

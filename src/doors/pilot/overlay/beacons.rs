@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
-use super::Relay;
+use super::Overlay;
 use crate::ids::BeaconId;
 use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
 use crate::net::udp::{Run, canonical};
@@ -145,7 +145,7 @@ impl Beacons {
     }
 }
 
-impl Relay {
+impl Overlay {
     /// Tells each listed beacon which nodes are served here, over WSS or UDP; none that we
     /// learnt ourselves.
     pub fn publish(&self) {

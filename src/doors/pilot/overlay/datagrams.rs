@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::buckets::Buckets;
-use super::departures::{Departures, Target};
-use super::routing::Flow;
-use super::{Relay, Rules, decode_reason, limit_reason};
+use super::{Overlay, Rules, decode_reason};
 use crate::metrics::{Drop, Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::Source;
+use crate::proto::limit::SourceRates;
+use crate::relay::{Departures, Flow, Target, limit_reason};
 use crate::udp::DatagramSink;
 use crate::wire::beacon::{self, Packet, RELAY_HEADER};
 
@@ -28,13 +28,15 @@ pub(super) struct Batch<'a> {
     pub(super) socket: &'a dyn Datagrams,
     pub(super) received: &'a Received,
     pub(super) rules: &'a Rules,
+    /// What a node may send in a second.
+    source: SourceRates,
     pub(super) now: Instant,
     pub(super) shard: &'a Shard,
 }
 
 /// Counts in what a batch holds behind the datagram that ended it by a panic.
 struct Rest<'a> {
-    relay: &'a Relay,
+    overlay: &'a Overlay,
     received: &'a Received,
     shard: &'a Shard,
     next: usize,
@@ -43,13 +45,13 @@ struct Rest<'a> {
 impl std::ops::Drop for Rest<'_> {
     fn drop(&mut self) {
         for (datagram, packet) in self.received.iter().skip(self.next) {
-            let from = self.relay.from(datagram.from);
+            let from = self.overlay.from(datagram.from);
             self.shard.came_in(from.transport, 1, packet.len() as u64);
         }
     }
 }
 
-impl DatagramSink for Relay {
+impl DatagramSink for Overlay {
     type Worker = Buckets;
 
     fn worker(&self, threads: usize) -> Buckets {
@@ -65,18 +67,19 @@ impl DatagramSink for Relay {
     ) {
         let shard = self.traffic.shard();
         let rules = &**self.rules.load();
-        let batch = Batch { socket, received, rules, now, shard };
+        let source = self.router.rates();
+        let batch = Batch { socket, received, rules, source, now, shard };
         let packet = |index| received.packet(index);
-        Departures::of_batch(socket, packet, now, shard, 0, |out| {
+        Departures::of_batch(Some(socket), packet, now, shard, 0, |out| {
             self.route_datagrams(buckets, &batch, out);
         });
     }
 }
 
-impl Relay {
+impl Overlay {
     fn route_datagrams(&self, buckets: &mut Buckets, batch: &Batch<'_>, out: &mut Departures) {
         let &Batch { received, now, shard, .. } = batch;
-        let mut rest = Rest { relay: self, received, shard, next: 0 };
+        let mut rest = Rest { overlay: self, received, shard, next: 0 };
         let mut last_from: Option<From> = None;
         let mut flow: Option<(SocketAddr, Flow)> = None;
         for (index, (datagram, packet)) in received.iter().enumerate() {
@@ -102,7 +105,7 @@ impl Relay {
                     continue;
                 }
             };
-            let rates = if from.is_listed { &batch.rules.beacon } else { &batch.rules.source };
+            let rates = if from.is_listed { &batch.rules.beacon } else { &batch.source };
             if let Err(exceeded) = buckets.take(from.address, rates, packet.len(), now) {
                 let whose = Whose::packet(relay.sender, relay.dest);
                 shard.dropped_of(whose, limit_reason(exceeded), 1, now);
@@ -111,7 +114,7 @@ impl Relay {
             match &mut flow {
                 Some((address, flow))
                     if *address == from.address
-                        && (flow.sender, flow.dest) == (relay.sender, relay.dest)
+                        && (flow.sender, flow.dest) == (relay.sender.into(), relay.dest.into())
                         && flow.packets.end == index =>
                 {
                     flow.packets.end = index + 1;
@@ -120,8 +123,8 @@ impl Relay {
                     let next = Flow {
                         transport: from.transport,
                         source: Source::address(from.address),
-                        sender: relay.sender,
-                        dest: relay.dest,
+                        sender: relay.sender.into(),
+                        dest: relay.dest.into(),
                         packets: index..index + 1,
                         header: RELAY_HEADER,
                         is_hidden: false,
@@ -154,15 +157,20 @@ impl Relay {
     ) {
         let &Batch { received, rules, now, shard, .. } = batch;
         let count = flow.packets.len() as u64;
-        let sender = self.table.sender(flow.sender.into(), address, now);
-        if sender.has_session || self.has_session_elsewhere(flow.sender, now) {
+        let sender = self.table.sender(flow.sender, address, now);
+        if sender.has_session || self.router.has_session_elsewhere(flow.sender, now) {
             return shard.dropped_of(flow.whose(), Drop::SenderIsWss, count, now);
         }
         let observed = sender.is_endpoint || flow.transport == Transport::Beacon;
         if rules.observed_senders_only && !observed {
             return shard.dropped_of(flow.whose(), Drop::SenderNotObserved, count, now);
         }
-        self.carry(flow, |index| received.packet(index), out, now, shard);
+        let packet = |index| received.packet(index);
+        if let Some(own) = self.router.carry(self, flow, packet, out, now, shard) {
+            let payload =
+                |index| packet(index).get(flow.header..).expect("a packet has its header");
+            self.send_out(&own, flow, payload, out, now, shard);
+        }
     }
 
     /// Packets that are meant for the relay itself.

@@ -6,7 +6,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::buckets::Buckets;
 use super::*;
+use crate::cluster::Cluster;
 use crate::config::PunchAllow;
 use crate::config::testing::translators;
 use crate::directory::Settings;
@@ -14,7 +16,7 @@ use crate::ids::NodeId;
 use crate::net::Stream;
 use crate::net::local::Locality;
 use crate::net::udp::{Received, Run, SendError};
-use crate::peers::{Link, Registration, testing};
+use crate::peers::{Link, Registration, Session, testing};
 use crate::udp::DatagramSink as _;
 
 mod canary;
@@ -59,7 +61,7 @@ impl Datagrams for Wire {
 }
 
 struct Fixture {
-    relay: Arc<Relay>,
+    relay: Arc<Overlay>,
     buckets: Buckets,
     wire: Arc<Wire>,
     // Grants that nobody verifies here.
@@ -87,8 +89,8 @@ impl Fixture {
         let sockets: Vec<Arc<dyn Datagrams>> = vec![wire.clone(); sockets];
         let table = Arc::new(Table::new(10, 10));
         let beacons = Beacons::new(false, Translators::default());
-        let (relay, grants) =
-            Relay::new(table, traffic, directory.unwrap(), sockets, rules(), beacons, cluster);
+        let router = Router::new(table, traffic, rates(4), cluster);
+        let (relay, grants) = Overlay::new(router, directory.unwrap(), sockets, rules(), beacons);
         let buckets = relay.worker(relay.sockets.len());
         Self { relay, buckets, wire, _grants: grants }
     }
@@ -124,10 +126,12 @@ fn punch_rules() -> PunchRules {
     PunchRules { rate: Rate::per_second(10), allow: PunchAllow::Everyone, require_grant: false }
 }
 
+fn rates(packets: u64) -> SourceRates {
+    SourceRates { packets: Rate::per_second(packets), bytes: Rate::NONE }
+}
+
 fn rules() -> Rules {
-    let rates = |packets| SourceRates { packets: Rate::per_second(packets), bytes: Rate::NONE };
     Rules {
-        source: rates(4),
         beacon: rates(8),
         discover: Rate::NONE,
         translators: Translators::default(),
@@ -168,11 +172,11 @@ fn spec_6_2_endpoint_moves_after_30_seconds_and_not_before() {
 }
 
 /// A session of a node that never says anything.
-fn log_in(relay: &Relay, number: u32) -> Registration {
+fn log_in(relay: &Overlay, number: u32) -> Registration {
     log_in_over(testing::reader(), relay, number)
 }
 
-fn log_in_over(stream: impl Stream, relay: &Relay, number: u32) -> Registration {
+fn log_in_over(stream: impl Stream, relay: &Overlay, number: u32) -> Registration {
     let link = Link { traffic: Arc::clone(&relay.traffic), ..testing::link(stream) };
     let session = Session::new(testing::principal(number), 1, at(3), link, Instant::now());
     relay.table.register(session.into()).unwrap()
@@ -274,9 +278,9 @@ fn spec_6_4_silent_endpoint_gets_ten_packets_a_second_until_it_is_heard_again() 
 fn spec_6_1_node_is_forgotten_after_ten_minutes_of_silence() {
     let (mut relay, t0) = (Fixture::new(), Instant::now());
     relay.one(at(1), &discover(1), t0);
-    relay.relay.sweep(t0 + SECOND * 599);
+    relay.relay.router.sweep(t0 + SECOND * 599);
     assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 599).len(), 1);
-    relay.relay.sweep(t0 + SECOND * 601);
+    relay.relay.router.sweep(t0 + SECOND * 601);
     assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 601), []);
     assert_eq!(relay.dropped(Drop::UnknownDestination), 1);
 }
@@ -399,7 +403,7 @@ fn flood_in_the_name_of_an_address_has_none_of_its_nodes_forgotten() {
     let forged = SocketAddr::new(at(1).ip(), 9);
     (0..200).for_each(|_| drop(relay.one(forged, &discover(0), later)));
     assert_eq!(relay.one(at(1), &discover(1), later), [], "its heartbeat is over the limit");
-    relay.relay.sweep(t0 + SECOND * 700);
+    relay.relay.router.sweep(t0 + SECOND * 700);
     let delivered = relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 700);
     assert_eq!(delivered, [(at(1), delivery(2, b"x"))]);
 }

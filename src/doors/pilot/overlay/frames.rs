@@ -1,0 +1,95 @@
+//! Packets that an authenticated node sent over its WebSocket session.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::node_of;
+use super::{NAMES_DESTINATION, Overlay, decode_reason};
+use crate::metrics::{Drop, Handled, Whose};
+use crate::peers::{self, Arrival, Record, Session};
+use crate::relay::{Message, Turn};
+use crate::wire::Frames;
+use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER};
+
+impl Overlay {
+    /// Carries the packets that one read brought. Waits for nobody.
+    ///
+    /// A node is who it proved to be: packets with another sender are dropped.
+    pub fn route_frames(&self, session: &Arc<Session>, frames: Frames<'_>, now: Instant) {
+        let node = node_of(session);
+        let read = |turn: &mut Turn<'_>, packet| {
+            let dropped = |reason| Message::Dropped { reason, dest: None };
+            match beacon::decode(packet) {
+                Ok(Packet::Relay(relay)) => {
+                    let dest = relay.dest.into();
+                    if relay.sender != node {
+                        return Message::Dropped { reason: Drop::SenderMismatch, dest: Some(dest) };
+                    }
+                    match turn.admit(packet.len()) {
+                        Ok(()) => Message::Packet { dest, header: RELAY_HEADER },
+                        Err(reason) => Message::Dropped { reason, dest: Some(dest) },
+                    }
+                }
+                Ok(Packet::Discover(discover)) => match turn.admit(packet.len()) {
+                    Ok(()) => {
+                        self.discover_over_session(session, &discover, turn);
+                        Message::Handled
+                    }
+                    Err(reason) => dropped(reason),
+                },
+                Ok(other) => dropped(reason_over_session(&other)),
+                Err(_) if beacon::is_direct_probe(packet) => dropped(Drop::DirectProbe),
+                Err(error) => dropped(decode_reason(error)),
+            }
+        };
+        self.router.take(self, session, frames, now, read, |own, flow, out, shard| {
+            let payload =
+                |index| frames.packet(index).get(flow.header..).expect("a packet has its header");
+            self.send_out(own, flow, payload, out, now, shard);
+        });
+    }
+
+    /// Answers a Discover on the connection that it came over; the node stays a WSS node.
+    fn discover_over_session(
+        &self,
+        session: &Arc<Session>,
+        discover: &Discover<'_>,
+        turn: &mut Turn<'_>,
+    ) {
+        let &mut Turn { now, shard, .. } = turn;
+        if discover.node.is_some_and(|node| node != node_of(session)) {
+            let whose = Whose::sender(session.id());
+            return shard.dropped_of(whose, Drop::DiscoverForOther, 1, now);
+        }
+        if !self.discovering.is_on() {
+            let whose = Whose::sender(session.id());
+            return shard.dropped_of(whose, Drop::DiscoverOff, 1, now);
+        }
+        // An address question is nobody's, and changes nothing for this node either.
+        if discover.extended && discover.node.is_some() {
+            session.gain(NAMES_DESTINATION);
+        }
+        let mut reply = Vec::with_capacity(20);
+        beacon::encode_discover_reply(session.observed, &mut reply);
+        let record = Record { head: &reply, body: &[] };
+        let source = peers::Source::Session(session.generation());
+        turn.out.flush_later(session);
+        session.push(std::iter::once(record), &Arrival { source, ..Arrival::ours(now) });
+        shard.handled(Handled::Discover, 1);
+    }
+}
+
+const fn reason_over_session(packet: &Packet<'_>) -> Drop {
+    match packet {
+        // Needs a UDP endpoint, which a WSS node has not.
+        Packet::PunchRequest(_) => Drop::PunchOverWss,
+        // The word of a beacon, which speaks UDP.
+        Packet::Sync(_) => Drop::NotOverWss,
+        Packet::DiscoverReply(_)
+        | Packet::PunchCommand(_)
+        | Packet::Deliver(_)
+        | Packet::Notify(_)
+        | Packet::Discover(_)
+        | Packet::Relay(_) => Drop::NotForRelay,
+    }
+}
