@@ -36,23 +36,23 @@ words! {
 }
 
 words! {
-    /// What became of packets for nodes that are not here.
+    /// What became of packets for peers that are not here.
     pub enum Forward {
-        /// Sent to the relay that has the node.
+        /// Sent to the relay that has the peer.
         Sent => "sent",
         /// Waiting for the answer of a look-up.
         Parked => "parked",
-        /// Nobody has the node.
+        /// Nobody has the peer.
         Unknown => "unknown",
-        /// The node is reached through a beacon, and the packet came from one.
+        /// The peer is reached by a foreign server, and the packet came from one.
         Loop => "loop",
         /// No room to wait.
         LookupFull => "lookup_full",
         /// No answer in time.
         LookupExpired => "lookup_expired",
-        /// The node came to this relay while they waited: later ones would overtake them.
+        /// The peer came to this relay while they waited: later ones would overtake them.
         Overtaken => "overtaken",
-        /// The relay that has the node answered that it has not.
+        /// The relay that has the peer answered that it has not.
         Nack => "nack",
     }
 }
@@ -60,7 +60,7 @@ words! {
 words! {
     /// How a look-up ended.
     pub enum LookupResult {
-        /// A relay has the node.
+        /// A relay has the peer.
         Found => "found",
         /// No home knows of it, or none answered.
         Missing => "missing",
@@ -72,7 +72,7 @@ words! {
 pub struct Counters {
     /// What was refused.
     pub rejects: Labelled<Reject>,
-    /// Packets for nodes elsewhere.
+    /// Packets for peers elsewhere.
     pub forwards: Labelled<Forward>,
     /// Look-ups that ended.
     pub lookups: Labelled<LookupResult>,

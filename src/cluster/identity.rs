@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn every_start_is_another_boot_of_one_relay() {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let start = || Identity::new(&key, "beacon".to_owned(), Duration::from_secs(5)).unwrap();
+        let start = || Identity::new(&key, "test".to_owned(), Duration::from_secs(5)).unwrap();
         let (first, second) = (start(), start());
         assert_eq!(first.relay, second.relay);
         assert_ne!(first.boot, second.boot);

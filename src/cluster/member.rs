@@ -81,12 +81,12 @@ impl Member {
         self.clock.lock().ahead_ms()
     }
 
-    /// Notes that it takes no new nodes; true the first time.
+    /// Notes that it takes no new peers; true the first time.
     pub(super) fn drains(&self) -> bool {
         !self.draining.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether it takes no new nodes.
+    /// Whether it takes no new peers.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)

@@ -1,11 +1,11 @@
-//! Many relays, one beacon: which relay has which node, and packets between relays.
+//! Many relays that serve as one: which relay has which peer, and packets between relays.
 //!
-//! A packet for a node that is not here goes through [`Cluster::forward`]: its place is known
-//! (`locations`), or the node's home is asked and the packet waits. It leaves in a batch of
+//! A packet for a peer that is not here goes through [`Cluster::forward`]: its place is known
+//! (`locations`), or the peer's home is asked and the packet waits. It leaves in a batch of
 //! the outbox (`outbox`) towards a [`Member`], carried by a [`Fabric`]: the QUIC `mesh`, or
 //! `nats`. At its relay, [`Cluster::receive`] hands it to [`Local::deliver`].
 //!
-//! Who has which node is decided by [`Presence`], without IO. Locks are taken in this order:
+//! Who has which peer is decided by [`Presence`], without IO. Locks are taken in this order:
 //! presence, then places or members, then an outbox; nobody waits for another relay.
 
 mod clock;
@@ -71,7 +71,7 @@ pub type Boot = [u8; 16];
 
 /// What the cluster asks of the relay that it belongs to.
 pub trait Local: Send + Sync {
-    /// Delivers packets that another relay forwarded to nodes that are here. Those for nodes
+    /// Delivers packets that another relay forwarded to peers that are here. Those for peers
     /// that are not are dropped, and named to `not_here` with a number that is higher than
     /// that of whatever was here before.
     fn deliver(
@@ -82,12 +82,12 @@ pub trait Local: Send + Sync {
         not_here: &mut dyn FnMut(&Run<Name>, u64),
     );
 
-    /// Ends a node's session here, and forgets its endpoint, since a newer one is elsewhere;
+    /// Ends a peer's session here, and forgets its endpoint, since a newer one is elsewhere;
     /// what came after `serial` stays.
-    fn superseded(&self, node: Name, serial: u64, now: Instant);
+    fn superseded(&self, peer: Name, serial: u64, now: Instant);
 }
 
-/// Packets of one flow for a node that is not here.
+/// Packets of one flow for a peer that is not here.
 #[derive(Clone, Copy, Debug)]
 pub struct Outward {
     /// Who sent them.
@@ -224,8 +224,8 @@ impl Cluster {
             let repairs = std::mem::take(&mut *self.repairs.lock());
             let now = self.now();
             let mut presence = self.presence.lock();
-            for (node, serial) in repairs {
-                presence.not_here(node, serial, now);
+            for (peer, serial) in repairs {
+                presence.not_here(peer, serial, now);
             }
             presence.timeout(now);
             self.settle(presence, now);
@@ -272,7 +272,7 @@ impl Cluster {
         }
     }
 
-    /// Says in the log which members take over more nodes than one may.
+    /// Says in the log which members take over more peers than one may.
     fn watch_takeovers(&self, now: Instant) {
         for member in self.members() {
             let held_back = self.presence.lock().taken_by(member.relay).held_back;
@@ -295,8 +295,8 @@ impl Cluster {
         let asks = std::mem::take(&mut *self.asks.lock());
         let now = self.now();
         let mut presence = self.presence.lock();
-        for node in asks {
-            presence.look_up(node, now);
+        for peer in asks {
+            presence.look_up(peer, now);
         }
         self.settle(presence, now);
     }
@@ -358,7 +358,7 @@ impl Cluster {
         let member = self.members.lock().get(&place.owner).cloned();
         match member {
             Some(member) => self.locations.located(id, &member, place, asked, now.at),
-            // It has just left: as if nobody had the node.
+            // It has just left: as if nobody had the peer.
             None => self.missing(id, now),
         }
     }
@@ -383,29 +383,29 @@ impl Cluster {
 
 /// What the relay tells the cluster, and asks of it.
 impl Cluster {
-    /// A node came, or is reached in another way than before.
-    pub fn arrived(&self, node: Name, here: Here) {
+    /// A peer came, or is reached in another way than before.
+    pub fn arrived(&self, peer: Name, here: Here) {
         let now = self.now();
         let mut presence = self.presence.lock();
-        presence.arrived(node, here, now);
+        presence.arrived(peer, here, now);
         // Where it was before says nothing any more, and would be held against it.
-        self.is_here(node, now.at);
+        self.is_here(peer, now.at);
         self.settle(presence, now);
     }
 
-    /// A node is no longer here; whatever comes later has a higher number than `serial`.
-    pub fn departed(&self, node: Name, serial: u64) {
+    /// A peer is no longer here; whatever comes later has a higher number than `serial`.
+    pub fn departed(&self, peer: Name, serial: u64) {
         let now = self.now();
         let mut presence = self.presence.lock();
-        presence.departed(node, serial, now);
+        presence.departed(peer, serial, now);
         self.settle(presence, now);
     }
 
-    /// The same of a node that has ended its session itself.
-    pub fn released(&self, node: Name, serial: u64) {
+    /// The same of a peer that has ended its session itself.
+    pub fn released(&self, peer: Name, serial: u64) {
         let now = self.now();
         let mut presence = self.presence.lock();
-        presence.released(node, serial, now);
+        presence.released(peer, serial, now);
         self.settle(presence, now);
     }
 
@@ -420,7 +420,7 @@ impl Cluster {
         let _ = timeout(time, answered).await;
     }
 
-    /// Takes no new nodes from here on, and tells the others.
+    /// Takes no new peers from here on, and tells the others.
     pub fn drain(&self) {
         let now = self.now();
         let mut presence = self.presence.lock();
@@ -432,20 +432,20 @@ impl Cluster {
         self.settle(presence, now);
     }
 
-    /// Whether a node is known to have a session at another relay than `except`. Asks nobody.
+    /// Whether a peer is known to have a session at another relay than `except`. Asks nobody.
     #[must_use]
-    pub fn has_session_elsewhere(&self, node: Name, except: Option<RelayId>, now: Instant) -> bool {
-        self.locations.known(node).is_some_and(|remote| {
+    pub fn has_session_elsewhere(&self, peer: Name, except: Option<RelayId>, now: Instant) -> bool {
+        self.locations.known(peer).is_some_and(|remote| {
             remote.standing == Standing::Session
                 && Some(remote.member.relay) != except
                 && remote.is_believed(now)
         })
     }
 
-    /// Whether a node is known to be at another relay itself, and not behind a beacon.
+    /// Whether a peer is known to be at another relay itself, and not behind a foreign server.
     #[must_use]
-    pub fn is_known_elsewhere(&self, node: Name) -> bool {
-        self.locations.known(node).is_some_and(|remote| remote.standing > Standing::Gateway)
+    pub fn is_known_elsewhere(&self, peer: Name) -> bool {
+        self.locations.known(peer).is_some_and(|remote| remote.standing > Standing::Gateway)
     }
 
     /// Sends packets of one flow to the relay that has their destination, or has them wait
@@ -497,16 +497,16 @@ impl Cluster {
         }
     }
 
-    /// Has a node looked up, without waiting for whoever holds presence.
-    fn ask_for(&self, node: Name, now: Instant) {
+    /// Has a peer looked up, without waiting for whoever holds presence.
+    fn ask_for(&self, peer: Name, now: Instant) {
         let mut asks = self.asks.lock();
         if asks.len() < MAX_ASKS {
-            asks.push(node);
+            asks.push(peer);
             drop(asks);
             self.asking.notify_one();
         } else {
             drop(asks);
-            self.locations.not_asked(node, now);
+            self.locations.not_asked(peer, now);
             self.counters.rejects.of(Reject::NoRoom).increment();
         }
     }

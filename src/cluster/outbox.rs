@@ -275,10 +275,7 @@ fn drop_batch(batch: &Batch, reason: Drop, shard: &Shard, now: Instant) {
 mod tests {
     use super::*;
     use crate::metrics::Dropped;
-
-    fn node(number: u32) -> Name {
-        Name::from(crate::ids::NodeId::new(number).unwrap())
-    }
+    use crate::wire::name::testing::name;
 
     #[test]
     fn dropped_packets_are_remembered_by_flow() {
@@ -286,7 +283,7 @@ mod tests {
         let outbox = Outbox::new(Arc::clone(&traffic), Arc::default());
         let start = Instant::now();
         let push = |sender, dest, epoch, now| {
-            let run = Run { dest: node(dest), sender: node(sender), epoch };
+            let run = Run { dest: name(dest), sender: name(sender), epoch };
             outbox.push(&run, [&[0; 100][..]; 2].into_iter(), now);
         };
         push(1, 7, 1, start);
@@ -299,14 +296,14 @@ mod tests {
         outbox.close();
 
         let mut dropped: Vec<_> = traffic
-            .drops_of(node(7), later)
+            .drops_of(name(7), later)
             .iter()
             .map(|Dropped { reason, whose, packets, .. }| (whose.sender, *reason, *packets))
             .collect();
         dropped.sort_by_key(|(sender, ..)| *sender);
         let aged = Drop::ClusterAged;
         let expected = [(1, aged, 4), (2, aged, 2), (3, Drop::ClusterLost, 2)];
-        assert_eq!(dropped, expected.map(|(sender, reason, n)| (Some(node(sender)), reason, n)));
+        assert_eq!(dropped, expected.map(|(sender, reason, n)| (Some(name(sender)), reason, n)));
         assert_eq!(traffic.packets_queued(), 0);
     }
 }

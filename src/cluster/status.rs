@@ -20,13 +20,13 @@ pub struct Status {
     pub name: String,
     /// The other relays.
     pub members: Vec<MemberStatus>,
-    /// Nodes here that others are told of.
+    /// Peers here that others are told of.
     pub nodes: usize,
-    /// Nodes that this relay is home to.
+    /// Peers that this relay is home to.
     pub homed: usize,
-    /// Nodes elsewhere whose place is known.
+    /// Peers elsewhere whose place is known.
     pub places: usize,
-    /// Nodes that are looked up.
+    /// Peers that are looked up.
     pub looked_up: usize,
     /// Words that are repeated until they are answered.
     pub outstanding: usize,
@@ -34,7 +34,8 @@ pub struct Status {
     pub cloned: bool,
     /// Live sessions that relays took over from each other, as far as this relay had a say in it.
     pub takeovers: u64,
-    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    /// The same of peers that had proved nothing there: endpoints, and peers behind
+    /// foreign servers.
     pub unproved_takeovers: u64,
     /// By how much this relay's clock is ahead of those of most others, in milliseconds;
     /// `None` where they have not told.
@@ -63,7 +64,8 @@ pub struct MemberStatus {
     pub clock_ahead_ms: Option<i64>,
     /// Live sessions of other relays that it took over, as far as this relay had a say in it.
     pub takeovers: u64,
-    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    /// The same of peers that had proved nothing there: endpoints, and peers behind
+    /// foreign servers.
     pub unproved_takeovers: u64,
     /// Times that either was held back, repeats among them: it took over too many.
     pub takeovers_held_back: u64,
@@ -188,7 +190,7 @@ impl Cluster {
             ),
             labelled(
                 "pilot_beacon_cluster_presence_entries",
-                "Nodes, by what is known of them.",
+                "Peers, by what is known of them.",
                 "kind",
                 &[
                     ("here", number(status.nodes)),
@@ -206,7 +208,7 @@ impl Cluster {
             ),
             family::labelled(
                 "pilot_beacon_cluster_forwards_total",
-                "Packets for nodes that are not here.",
+                "Packets for peers that are not here.",
                 "result",
                 &counters.forwards,
             ),
@@ -230,7 +232,7 @@ impl Cluster {
             ),
             (
                 "unproved_takeovers_total",
-                "Live endpoints and nodes of beacons that relays took over, as this one saw.",
+                "Live endpoints and peers of foreign servers that relays took over, as this one saw.",
                 status.unproved_takeovers,
             ),
         ] {
@@ -241,7 +243,7 @@ impl Cluster {
         for (name, help, counter) in [
             ("batches_total", "Batches of packets that links took.", &counters.batches),
             ("batched_packets_total", "Packets in those batches.", &counters.batched_packets),
-            ("nacks_sent_total", "Runs of packets for nodes not here.", &counters.nacks_sent),
+            ("nacks_sent_total", "Runs of packets for peers not here.", &counters.nacks_sent),
             ("joined_total", "Relays that became members.", &counters.joined),
             ("lost_total", "Members that left or were lost.", &counters.lost),
             ("panics_total", "Panics that ended one link, or one connection.", &counters.panics),

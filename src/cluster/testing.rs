@@ -8,6 +8,7 @@ use super::{Cluster, Local};
 use crate::ids::RelayId;
 use crate::wire::cluster::{Packets, Run};
 use crate::wire::name::Name;
+use crate::wire::name::testing::name;
 
 /// A relay that fails at the first batch of packets that it is to deliver, and counts the others.
 #[derive(Debug, Default)]
@@ -39,14 +40,13 @@ impl Local for FailsOnce {
         assert_ne!(self.batches.fetch_add(1, Ordering::Relaxed), 0, "on purpose");
     }
 
-    fn superseded(&self, _node: Name, _serial: u64, _now: Instant) {}
+    fn superseded(&self, _peer: Name, _serial: u64, _now: Instant) {}
 }
 
 /// A batch of one packet.
 pub(super) fn packet() -> Vec<u8> {
     let mut batch = Vec::new();
-    let node = |number| Name::from(crate::ids::NodeId::new(number).expect("it is not 0"));
-    let run = Run { dest: node(1), sender: node(2), epoch: 1 };
+    let run = Run { dest: name(1), sender: name(2), epoch: 1 };
     let at = crate::wire::cluster::begin_packets(&run, &mut batch);
     crate::wire::cluster::add_packet(at, b"payload", &mut batch);
     batch

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ids::PublicKey;
 use crate::wire::cluster::{Frames, Reading, encode};
+use crate::wire::name::testing::name;
 
 struct Setup {
     traffic: Arc<Traffic>,
@@ -19,9 +20,9 @@ impl Setup {
     }
 
     fn send(&self, number: u32) {
-        let dest = node(number);
+        let dest = name(number);
         let outward = Outward {
-            sender: node(99),
+            sender: name(99),
             dest,
             transport: Transport::Udp,
             count: 1,
@@ -37,26 +38,22 @@ impl Setup {
     }
 }
 
-fn node(number: u32) -> Name {
-    Name::from(crate::ids::NodeId::new(number).unwrap())
-}
-
 fn session(serial: u64) -> Here {
     let (standing, takeover) = (Standing::Session, crate::wire::cluster::Takeover::Always);
     Here { serial, standing, takeover, credential: 7, since: None }
 }
 
 #[test]
-fn node_is_looked_up_though_its_first_question_had_no_room() {
+fn peer_is_looked_up_though_its_first_question_had_no_room() {
     let setup = Setup::new();
     let waiting = u32::try_from(MAX_ASKS).unwrap();
-    setup.cluster.asks.lock().extend((1..=waiting).map(|number| node(1_000_000 + number)));
+    setup.cluster.asks.lock().extend((1..=waiting).map(|number| name(1_000_000 + number)));
     setup.send(1);
     assert_eq!(setup.cluster.counters.rejects.of(Reject::NoRoom).value(), 1);
     setup.cluster.asks.lock().clear();
 
     setup.send(1);
-    assert_eq!(*setup.cluster.asks.lock(), [node(1)]);
+    assert_eq!(*setup.cluster.asks.lock(), [name(1)]);
     setup.cluster.ask();
 
     assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 2);
@@ -64,12 +61,12 @@ fn node_is_looked_up_though_its_first_question_had_no_room() {
 }
 
 #[test]
-fn packets_that_waited_for_a_node_which_came_here_are_not_those_of_an_unknown_one() {
+fn packets_that_waited_for_a_peer_which_came_here_are_not_those_of_an_unknown_one() {
     let setup = Setup::new();
     // It comes before the question is asked, and another while it is.
     setup.send(1);
-    setup.cluster.arrived(node(1), session(1));
-    setup.cluster.arrived(node(2), session(2));
+    setup.cluster.arrived(name(1), session(1));
+    setup.cluster.arrived(name(2), session(2));
     setup.send(2);
     setup.cluster.ask();
 

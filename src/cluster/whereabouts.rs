@@ -1,4 +1,4 @@
-//! Where one node is in the cluster, for an operator who asks.
+//! Where one peer is in the cluster, for an operator who asks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +9,17 @@ use crate::ids::RelayId;
 use crate::wire::cluster::Standing;
 use crate::wire::name::Name;
 
-/// Longest wait for the homes of a node to answer: several times what packets wait.
+/// Longest wait for the homes of a peer to answer: several times what packets wait.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
 
-/// Where a node is that another relay has.
+/// Where a peer is that another relay has.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Elsewhere {
     /// The relay.
     pub relay: RelayId,
     /// Where the link to it leads.
     pub address: String,
-    /// How the node is there: over a `session`, an `endpoint` or a `gateway`.
+    /// How the peer is there: over a `session`, an `endpoint` or a `gateway`.
     pub standing: &'static str,
     /// The epoch of its claim.
     pub epoch: u64,
@@ -30,37 +30,37 @@ pub struct Elsewhere {
 }
 
 impl Cluster {
-    /// The relays that are home to a node.
+    /// The relays that are home to a peer.
     #[must_use]
-    pub fn homes(&self, node: Name) -> Vec<RelayId> {
-        self.presence.lock().homes(node)
+    pub fn homes(&self, peer: Name) -> Vec<RelayId> {
+        self.presence.lock().homes(peer)
     }
 
-    /// The epoch under which this relay has a node; `None` where no home has granted one.
+    /// The epoch under which this relay has a peer; `None` where no home has granted one.
     #[must_use]
-    pub fn epoch(&self, node: Name) -> Option<u64> {
-        self.presence.lock().epoch(node)
+    pub fn epoch(&self, peer: Name) -> Option<u64> {
+        self.presence.lock().epoch(peer)
     }
 
-    /// The other relay that has a node; its homes are asked where that is not known, which
+    /// The other relay that has a peer; its homes are asked where that is not known, which
     /// takes 1 s at most.
-    pub async fn find(self: &Arc<Self>, node: Name) -> Option<Elsewhere> {
+    pub async fn find(self: &Arc<Self>, peer: Name) -> Option<Elsewhere> {
         let until = Instant::now() + ANSWER_TIME;
         let mut was_known = true;
         loop {
             // As a packet would, but without one.
             let now = Instant::now();
-            match self.locations.find_or_park(node, node, std::iter::empty(), now) {
+            match self.locations.find_or_park(peer, peer, std::iter::empty(), now) {
                 Way::To { remote, asks } => {
                     if asks {
-                        self.ask_for(node, now);
+                        self.ask_for(peer, now);
                     }
                     return Some(self.elsewhere(&remote, was_known, now));
                 }
                 Way::Nowhere => return None,
                 Way::Parked { asks, .. } => {
                     if asks {
-                        self.ask_for(node, now);
+                        self.ask_for(peer, now);
                     }
                 }
             }

@@ -8,10 +8,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::{Credential, Limits, Link, Overflow, Principal, Session};
-use crate::ids::NodeId;
 use crate::metrics::Transport;
 use crate::net::{Records, Stream};
 use crate::wire::Framing;
+use crate::wire::name::Name;
+
+pub use crate::wire::name::testing::name;
 
 /// The bounds that an outbox has by default.
 pub const LIMITS: Limits = Limits { bytes: 262_144, age: Duration::from_secs(2), message: 65_536 };
@@ -115,22 +117,15 @@ pub fn link(stream: impl Stream) -> Link {
     }
 }
 
-/// The node of this number, which has proved to have [`CREDENTIAL`].
-///
-/// # Panics
-/// 0 is no node.
+/// The peer of this name, which has proved to have [`CREDENTIAL`].
 #[must_use]
-pub fn principal(number: u32) -> Principal {
-    let name = NodeId::new(number).expect("not 0");
+pub fn principal(name: impl Into<Name>) -> Principal {
     Principal { name: name.into(), credential: CREDENTIAL }
 }
 
-/// A session of the node of this number, seen at 192.0.2.1:1, which is in no table yet.
-///
-/// # Panics
-/// 0 is no node.
+/// A session of the peer of this name, seen at 192.0.2.1:1, which is in no table yet.
 #[must_use]
-pub fn session(number: u32, generation: u64, link: Link) -> Arc<Session> {
+pub fn session(name: impl Into<Name>, generation: u64, link: Link) -> Arc<Session> {
     let observed = ([192, 0, 2, 1], 1).into();
-    Arc::new(Session::new(principal(number), generation, observed, link, Instant::now()))
+    Arc::new(Session::new(principal(name), generation, observed, link, Instant::now()))
 }

@@ -378,7 +378,7 @@ mod tests {
 
     fn driver(settings: &ArcSwap<Settings>) -> (Driver<'_>, UnixStream) {
         let (stream, peer) = UnixStream::pair().unwrap();
-        let session = testing::session(1, 1, testing::link(stream));
+        let session = testing::session(testing::name(1), 1, testing::link(stream));
         let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
         (Driver::new(session, &Deaf, settings, decoder, Vec::new()), peer)
     }

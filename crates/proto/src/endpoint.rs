@@ -1,62 +1,62 @@
-//! Who may claim which UDP endpoint (SPEC §6).
+//! Who may claim which endpoint: the address at which a peer without a session takes datagrams.
 //!
-//! Senders over UDP are not authenticated, so a claim is followed only where it can do
-//! little harm: never against a WebSocket session, never to an address that is not a
-//! node's, and at most once in 30 seconds.
+//! Senders of datagrams are not authenticated, so a claim is followed only where it can do
+//! little harm: never against a session, never to an address that can be no peer's, and at most
+//! once in 30 seconds. Doors whose datagrams prove nothing share these rules.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// A node that was silent for so long is forgotten: nine lost heartbeats of 60 s.
+/// A peer that was silent for so long is forgotten: nine lost heartbeats of 60 s.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 
-/// How often silent nodes are looked for.
+/// How often silent peers are looked for.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An endpoint moves at most once in this time, its registration included.
 pub const MOVE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// For so long after a WebSocket session was lost nobody else can make or move its node's
-/// endpoint: as long as a daemon may be silent before it counts as gone.
+/// For so long after a session was lost nobody else can make or move its peer's
+/// endpoint: as long as a peer may be silent before its session counts as gone.
 pub const HOLD_AFTER_SESSION: Duration = Duration::from_secs(90);
 
 /// An endpoint that was silent for two heartbeats gets at most [`QUIET_RATE`].
 pub const QUIET_AFTER: Duration = Duration::from_secs(120);
 
 /// Packets a second towards an address that has been silent for [`QUIET_AFTER`]: enough for
-/// a node that comes back, too few to be worth aiming the relay at somebody.
+/// a peer that comes back, too few to be worth aiming the relay at somebody.
 pub const QUIET_RATE: u64 = 10;
 
-/// What is known of the node that an endpoint is claimed for.
+/// What is known of the peer that an endpoint is claimed for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known {
     /// Its endpoint, and when that was registered or last moved.
     pub endpoint: Option<(SocketAddr, Instant)>,
-    /// Whether it has a WebSocket session.
+    /// Whether it has a session.
     pub has_session: bool,
-    /// Its last WebSocket session, once that has ended.
+    /// Its last session, once that has ended.
     pub last_session: Option<LastSession>,
-    /// When its endpoint was given up, since the node is at another relay.
+    /// When its endpoint was given up, since the peer is at another relay.
     pub left: Option<Instant>,
 }
 
-/// A WebSocket session that has ended.
+/// A session that has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LastSession {
     /// When it ended.
     pub ended: Instant,
     /// The client's address.
     pub client: IpAddr,
-    /// Who may claim the node's endpoint after it.
+    /// Who may claim the peer's endpoint after it.
     pub hold: Hold,
 }
 
-/// Who may claim the endpoint of a node whose WebSocket session has ended.
+/// Who may claim the endpoint of a peer whose session has ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hold {
     /// The session was lost: only who claims from the address that it came from.
     ClientOnly,
-    /// The node ended it: whoever comes first, and at once.
+    /// The peer ended it: whoever comes first, and at once.
     First,
     /// Somebody came first: the usual rules.
     Over,
@@ -72,7 +72,7 @@ impl LastSession {
 /// What becomes of a claim.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Claim {
-    /// The node's first endpoint.
+    /// The peer's first endpoint.
     Register,
     /// A heartbeat from the known endpoint.
     Refresh,
@@ -80,12 +80,12 @@ pub enum Claim {
     Move,
     /// The endpoint moved too recently, here or to another relay: answer, but keep it.
     Keep,
-    /// The node has a WebSocket session, or has just lost one, and the claim comes from
+    /// The peer has a session, or has just lost one, and the claim comes from
     /// elsewhere: answer, but change nothing.
     HeldBySession,
 }
 
-/// Judges the claim of `from` to be a node's endpoint.
+/// Judges the claim of `from` to be a peer's endpoint.
 #[must_use]
 #[inline]
 pub fn judge(known: &Known, from: SocketAddr, now: Instant) -> Claim {
@@ -104,7 +104,7 @@ pub fn judge(known: &Known, from: SocketAddr, now: Instant) -> Claim {
         match (known.endpoint, last.hold) {
             (None, Hold::First) => return Claim::Register,
             (Some(_), Hold::First) => return Claim::Move,
-            // It was the node that had proved itself from there: whoever came before it, or
+            // It was the peer that had proved itself from there: whoever came before it, or
             // first, has to wait for no 30 s to pass against it.
             (Some((endpoint, _)), _) if is_client && is_elsewhere(endpoint) => return Claim::Move,
             (_, Hold::ClientOnly) if !is_client => return Claim::HeldBySession,
@@ -121,10 +121,10 @@ pub fn judge(known: &Known, from: SocketAddr, now: Instant) -> Claim {
     }
 }
 
-/// Whether an address can be a node's at all.
+/// Whether an address can be a peer's at all.
 ///
 /// Loopback counts only where the relay itself is reachable there. Addresses of the relay
-/// and of beacons are the caller's to refuse: which they are changes.
+/// and of other servers are the caller's to refuse: which they are changes.
 #[must_use]
 #[inline]
 pub fn is_possible(address: SocketAddr, loopback: bool) -> bool {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_claims_a_node_with_a_session_nor_another_address_just_after() {
+    fn nobody_claims_a_peer_with_a_session_nor_another_address_just_after() {
         let t0 = Instant::now();
         let endpoint = at("192.0.2.1:1000");
         let during = Known {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn node_that_ended_its_session_is_not_dark_until_the_hold_is_over() {
+    fn peer_that_ended_its_session_is_not_dark_until_the_hold_is_over() {
         let t0 = Instant::now();
         let elsewhere = at("192.0.2.2:1000");
         let left = Known { last_session: ended(t0, Hold::First), ..Known::default() };
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_no_node_has_are_impossible() {
+    fn addresses_that_no_peer_has_are_impossible() {
         for text in [
             "0.0.0.0:9",
             "[::]:9",

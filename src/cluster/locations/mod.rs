@@ -1,9 +1,9 @@
-//! Where nodes are that are not here: what look-ups and news have told, and the packets that
+//! Where peers are that are not here: what look-ups and news have told, and the packets that
 //! wait for an answer.
 //!
 //! Both are one entry under one lock, which keeps the order of a flow: what waits enters the
-//! outbox of the node's relay before the place is shown to anybody. Bounded in places,
-//! in nodes that are looked up, in packets for each and in bytes.
+//! outbox of the peer's relay before the place is shown to anybody. Bounded in places,
+//! in peers that are looked up, in packets for each and in bytes.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher as _;
@@ -25,25 +25,25 @@ use crate::wire::name::Name;
 /// Longest time that a packet waits for the answer of a look-up.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
-/// For how long nobody is asked again after nobody had the node: shorter than the 50 ms in
-/// which a node that has just come has to be found.
+/// For how long nobody is asked again after nobody had the peer: shorter than the 50 ms in
+/// which a peer that has just come has to be found.
 const NOWHERE_TIME: Duration = Duration::from_millis(40);
 
 /// A place that is used is asked for again after this time: news of it may have been lost.
 const REFRESH_AFTER: Duration = Duration::from_secs(45);
 
 /// How long a question is thought to be on its way: twice what a look-up takes at most. After
-/// that it is asked again by the next packet, or forgotten with its node.
+/// that it is asked again by the next packet, or forgotten with its peer.
 const QUESTION_TIME: Duration = Duration::from_secs(2);
 
 /// How long a place that nobody has confirmed is held against others: twice the time after
 /// which one that is used is asked for again.
 const BELIEVED_FOR: Duration = Duration::from_secs(90);
 
-/// Packets that wait for one node at most.
+/// Packets that wait for one peer at most.
 const MAX_PARKED: usize = 32;
 
-/// Nodes that are looked up at a time, at most.
+/// Peers that are looked up at a time, at most.
 const MAX_WAITING: usize = 16_384;
 
 /// Bytes of packets that wait at most.
@@ -55,7 +55,7 @@ const MAX_PLACES: usize = 1 << 20;
 /// More than any machine has cores, so that two of them rarely want the same lock.
 const SHARDS: usize = 64;
 
-/// A node's place, with the way there.
+/// A peer's place, with the way there.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) member: Arc<Member>,
@@ -110,13 +110,13 @@ struct Parked {
     arrived: Instant,
 }
 
-/// What became of packets for a node.
+/// What became of packets for a peer.
 #[derive(Clone, Debug)]
 pub(super) enum Way {
     /// There is a way: the packets are still the caller's. `asks` says that it is time to ask
     /// whether it still holds.
     To { remote: Remote, asks: bool },
-    /// Nobody has the node: the packets are still the caller's.
+    /// Nobody has the peer: the packets are still the caller's.
     Nowhere,
     /// So many packets wait, with payloads of so many bytes; the others found no room. `asks`
     /// says that nobody has asked yet, or that no answer has come.
@@ -131,7 +131,7 @@ pub(super) struct Locations {
     shards: Box<[Shard]>,
     hasher: RandomState,
     traffic: Arc<Traffic>,
-    /// When the packets that wait for a node are looked at again; in order.
+    /// When the packets that wait for a peer are looked at again; in order.
     due: Mutex<VecDeque<(Instant, Name)>>,
     waiting: AtomicUsize,
     parked_bytes: AtomicUsize,
@@ -161,12 +161,12 @@ impl Locations {
         self.places.load(Ordering::Relaxed)
     }
 
-    /// How many nodes are looked up.
+    /// How many peers are looked up.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The place of a node, if it is known.
+    /// The place of a peer, if it is known.
     pub(super) fn known(&self, id: Name) -> Option<Remote> {
         match self.shard(id).read().get(&id) {
             Some(Location::At(remote)) => Some(remote.clone()),
@@ -174,7 +174,7 @@ impl Locations {
         }
     }
 
-    /// Finds the way to a node, or has its packets wait until it is found.
+    /// Finds the way to a peer, or has its packets wait until it is found.
     pub(super) fn find_or_park<'a>(
         &self,
         id: Name,
@@ -238,7 +238,7 @@ impl Locations {
         Way::Parked { packets: taken, bytes: taken_bytes, refused, asks }
     }
 
-    /// Takes in where a node is, unless something newer is known, and sends what waits there.
+    /// Takes in where a peer is, unless something newer is known, and sends what waits there.
     /// `asked` is when it was asked for; `None` for news.
     pub(super) fn located(
         &self,
@@ -274,7 +274,7 @@ impl Locations {
         if self.places() >= MAX_PLACES
             && let Some(any) = shard.extract_if(|_, l| matches!(l, Location::At(_))).next()
         {
-            // Any place gives way: a node that is asked for is looked up again.
+            // Any place gives way: a peer that is asked for is looked up again.
             self.places.fetch_sub(1, Ordering::Relaxed);
             drop(any);
         }
@@ -298,7 +298,7 @@ impl Locations {
         remote.member.outbox.wake();
     }
 
-    /// Notes that nobody has a node; returns how many packets were dropped for it.
+    /// Notes that nobody has a peer; returns how many packets were dropped for it.
     pub(super) fn missing(&self, id: Name, now: Instant) -> u64 {
         let mut shard = self.shard(id).write();
         let Some(Location::Waiting(waiting)) = shard.get_mut(&id) else { return 0 };
@@ -329,7 +329,7 @@ impl Locations {
         count
     }
 
-    /// Forgets a place: the owner no longer has the node under this epoch, or an older one.
+    /// Forgets a place: the owner no longer has the peer under this epoch, or an older one.
     pub(super) fn gone(&self, id: Name, owner: RelayId, epoch: u64) {
         if let Entry::Occupied(entry) = self.shard(id).write().entry(id)
             && let Location::At(remote) = entry.get()
@@ -351,7 +351,7 @@ impl Locations {
         }
     }
 
-    /// Forgets where a node was: it is here. Packets that waited for it are dropped, since
+    /// Forgets where a peer was: it is here. Packets that waited for it are dropped, since
     /// what is sent from here on reaches it at once and would arrive before them; returns how
     /// many.
     pub(super) fn arrived(&self, id: Name, now: Instant) -> u64 {
@@ -386,7 +386,7 @@ impl Locations {
         }
     }
 
-    /// Drops packets that have waited too long, and forgets nodes for which none wait and no
+    /// Drops packets that have waited too long, and forgets peers for which none wait and no
     /// answer is expected; returns how many packets were dropped.
     pub(super) fn expire(&self, now: Instant) -> u64 {
         let mut expired = 0;

@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn hello() -> Hello {
-        Hello { cluster: "beacon".into(), boot: [7; 16], address: "192.0.2.1:9443".into() }
+        Hello { cluster: "test".into(), boot: [7; 16], address: "192.0.2.1:9443".into() }
     }
 
     #[test]
@@ -196,8 +196,8 @@ mod tests {
         for secret in [SECRET, None] {
             let way = way(&[3; 32]);
             let bytes = hello().encode(secret, &way);
-            assert_eq!(bytes.len(), 1 + 1 + 6 + 16 + 1 + 14 + 32);
-            assert_eq!(Hello::decode(&bytes, "beacon", secret, &way), Ok(hello()));
+            assert_eq!(bytes.len(), 1 + 1 + 4 + 16 + 1 + 14 + 32);
+            assert_eq!(Hello::decode(&bytes, "test", secret, &way), Ok(hello()));
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Hello::decode(&flipped, "beacon", SECRET, &way).is_err(), "bit {bit}");
+            assert!(Hello::decode(&flipped, "test", SECRET, &way).is_err(), "bit {bit}");
         }
     }
 
@@ -217,11 +217,11 @@ mod tests {
         let way = way(&[3; 32]);
         let mut bytes = hello().encode(None, &way);
         for length in 0..bytes.len() {
-            let error = Hello::decode(&bytes[..length], "beacon", None, &way).unwrap_err();
+            let error = Hello::decode(&bytes[..length], "test", None, &way).unwrap_err();
             assert_eq!(error, HelloError::Malformed, "{length} bytes");
         }
         bytes.push(0);
-        assert_eq!(Hello::decode(&bytes, "beacon", None, &way), Err(HelloError::Malformed));
+        assert_eq!(Hello::decode(&bytes, "test", None, &way), Err(HelloError::Malformed));
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
             Way { from: said.to, to: said.from, ..said },
             Way { exporter: &[4; 32], ..said },
         ] {
-            let error = Hello::decode(&bytes, "beacon", SECRET, &way).unwrap_err();
+            let error = Hello::decode(&bytes, "test", SECRET, &way).unwrap_err();
             assert_eq!(error, HelloError::WrongMac, "{way:?}");
         }
     }
@@ -248,7 +248,7 @@ mod tests {
         let wrong = Err(HelloError::WrongMac);
         for (ours, theirs) in [(SECRET, None), (None, SECRET), (SECRET, Some(&b"another"[..]))] {
             let bytes = hello().encode(theirs, &way);
-            assert_eq!(Hello::decode(&bytes, "beacon", ours, &way), wrong);
+            assert_eq!(Hello::decode(&bytes, "test", ours, &way), wrong);
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
         let decode = |bytes: &[u8], name: &str| Hello::decode(bytes, name, SECRET, &way);
         assert_eq!(decode(&bytes, "other"), Err(HelloError::OtherCluster));
         bytes[0] = VERSION + 1;
-        assert_eq!(decode(&bytes, "beacon"), Err(HelloError::OtherVersion(VERSION + 1)));
+        assert_eq!(decode(&bytes, "test"), Err(HelloError::OtherVersion(VERSION + 1)));
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         let way = way(&[3; 32]);
         let hello = Hello { address: "\u{1b}[2J".into(), ..hello() };
         let bytes = hello.encode(SECRET, &way);
-        assert_eq!(Hello::decode(&bytes, "beacon", SECRET, &way), Err(HelloError::Malformed));
+        assert_eq!(Hello::decode(&bytes, "test", SECRET, &way), Err(HelloError::Malformed));
     }
 
     proptest! {
@@ -278,7 +278,7 @@ mod tests {
             if ours {
                 bytes[0] = VERSION;
             }
-            prop_assert!(Hello::decode(&bytes, "beacon", SECRET, &way(&[3; 32])).is_err());
+            prop_assert!(Hello::decode(&bytes, "test", SECRET, &way(&[3; 32])).is_err());
         }
 
         #[test]

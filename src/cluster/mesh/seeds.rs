@@ -214,7 +214,7 @@ mod tests {
         let identity = Identity {
             relay,
             boot: [0; 16],
-            name: "beacon".into(),
+            name: "test".into(),
             keepalive: Duration::from_secs(5),
         };
         let cluster = Cluster::new(identity, Arc::default());

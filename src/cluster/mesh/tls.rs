@@ -34,13 +34,10 @@ const ALPN: &[u8] = b"beacon-cluster/1";
 pub(super) const SERVER_NAME: &str = "cluster.invalid";
 
 /// DER of a SubjectPublicKeyInfo before the 32 bytes of an Ed25519 key (RFC 8410 §4).
-const SPKI_HEAD: [u8; 12] =
-    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+const SPKI_HEAD: &[u8] = b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 
 /// DER of a PKCS#8 private key before the 32 bytes of an Ed25519 seed (RFC 8410 §7).
-const PKCS8_HEAD: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+const PKCS8_HEAD: &[u8] = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
 
 /// Our key as rustls takes it.
 ///
@@ -48,9 +45,9 @@ const PKCS8_HEAD: [u8; 16] = [
 /// The provider refuses the key.
 pub(super) fn certified(key: &SigningKey) -> Result<CertifiedKey, rustls::Error> {
     let seed = key.to_bytes();
-    let signer = [&PKCS8_HEAD[..], &seed].concat();
+    let signer = [PKCS8_HEAD, &seed].concat();
     let signer = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(signer))?;
-    let public = [&SPKI_HEAD[..], &crate::cluster::relay_id(key).0.0].concat();
+    let public = [SPKI_HEAD, &crate::cluster::relay_id(key).0.0].concat();
     Ok(CertifiedKey::new(vec![CertificateDer::from(public)], signer))
 }
 
@@ -232,6 +229,6 @@ pub(super) fn proven(connection: &Connection) -> Option<RelayId> {
 }
 
 fn from_spki(key: &CertificateDer<'_>) -> Option<RelayId> {
-    let key = key.as_ref().strip_prefix(&SPKI_HEAD)?;
+    let key = key.as_ref().strip_prefix(SPKI_HEAD)?;
     Some(RelayId(PublicKey(key.try_into().ok()?)))
 }

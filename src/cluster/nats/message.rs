@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     fn beat(address: &str) -> Beat {
-        Beat { boot: [7; 16], term: 1, seen: 0x0203, asks: true, address: address.to_owned() }
+        Beat { boot: [7; 16], term: 1, seen: 515, asks: true, address: address.to_owned() }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The NATS fabric: relays that reach each other through an engine which is there anyway.
 //!
 //! A relay takes part with one connection and two subscriptions, whatever the number of
-//! nodes. It beats on a subject that all relays hear, and whoever beats is a member; batches
+//! peers. It beats on a subject that all relays hear, and whoever beats is a member; batches
 //! go to a subject of their sender and receiver. The server authenticates: by its permissions
 //! a relay publishes under its own id only, so the subject says who sent a message.
 //!

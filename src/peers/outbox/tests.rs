@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::NodeId;
 use crate::metrics::Dropped;
+use crate::wire::name::testing::name;
 use crate::wire::websocket::Header;
 
 const LIMITS: Limits = Limits { bytes: 100_000, age: Duration::from_secs(2), message: usize::MAX };
@@ -23,8 +23,7 @@ impl Bench {
     }
 
     fn that(overflow: Overflow) -> Self {
-        let dest = NodeId::new(1).unwrap().into();
-        let outbox = Outbox::new(dest, Transport::Wss, Framing::Binary, overflow);
+        let outbox = Outbox::new(name(1), Transport::Wss, Framing::Binary, overflow);
         Self { outbox, traffic: Traffic::default(), now: Instant::now() }
     }
 
@@ -419,12 +418,12 @@ proptest! {
 #[test]
 fn dropped_records_are_remembered_by_sender_and_reason() {
     let mut bench = Bench::new();
-    let (node, senders) = (NodeId::new(1).unwrap(), [7, 8].map(|id| NodeId::new(id).unwrap()));
-    // One source says to be both: a beacon, or a relay without names.
+    let senders = [7, 8].map(name);
+    // One source says to be both: a foreign server, or a relay without names.
     let source = Source::Address(9);
-    let push = |bench: &mut Bench, sender: NodeId, count: usize| {
+    let push = |bench: &mut Bench, sender: Name, count: usize| {
         let records = std::iter::repeat_n(Record { head: &[], body: &[0; 300] }, count);
-        let sender = Some(sender.into());
+        let sender = Some(sender);
         let arrival = Arrival { source, origin: Origin::Relayed, sender, at: bench.now };
         bench.outbox.push(records, &arrival, &LIMITS, bench.traffic.shard());
     };
@@ -442,12 +441,12 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
 
     let mut drops: Vec<_> = bench
         .traffic
-        .drops_of(node.into(), bench.now)
+        .drops_of(name(1), bench.now)
         .iter()
         .map(|Dropped { reason, whose, packets, .. }| (*reason, whose.sender, *packets))
         .collect();
     drops.sort_by_key(|(reason, sender, _)| (*reason as u8, *sender));
-    let [first, second] = senders.map(|sender| Some(sender.into()));
+    let [first, second] = senders.map(Some);
     assert_eq!(
         drops,
         [(Drop::OutboxAged, first, 3), (Drop::PeerGone, first, 2), (Drop::PeerGone, second, 2)]

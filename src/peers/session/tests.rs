@@ -17,7 +17,7 @@ fn link(stream: impl Stream, traffic: &Arc<Traffic>) -> Link {
 }
 
 fn session(link: Link) -> Arc<Session> {
-    testing::session(1, 1, link)
+    testing::session(testing::name(1), 1, link)
 }
 
 /// A stream that keeps records apart, and has room for some at a time.
@@ -90,7 +90,7 @@ async fn peer_whose_outbox_is_filled_all_the_time_gets_to_its_other_work() {
         });
         let observed = ([192, 0, 2, 1], 1).into();
         let link = testing::link(filling);
-        Session::new(testing::principal(1), 1, observed, link, Instant::now())
+        Session::new(testing::principal(testing::name(1)), 1, observed, link, Instant::now())
     });
     push(&session);
     poll_fn(|cx| {

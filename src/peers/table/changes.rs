@@ -111,7 +111,7 @@ impl Table {
         let entry = shard.get_mut(&id).filter(|entry| entry.serial <= serial)?;
         let session = self.end_session(id, entry, now);
         // No session was lost: while the newer one lives, the cluster holds claims here, and when
-        // its node ends it, a hold of ours would only keep the node from coming back.
+        // its peer ends it, a hold of ours would only keep the peer from coming back.
         if let Some((last, _)) = entry.past.as_mut().and_then(|past| past.session.as_mut()) {
             last.hold = Hold::Over;
         }

@@ -124,7 +124,7 @@ impl Table {
                 }
             }
             let is_regular = endpoint.is_repeated();
-            // A move is no news for others: the node is still reached through here.
+            // A move is no news for others: the peer is still reached through here.
             if entry.endpoint.replace(Box::new(endpoint)).is_none() {
                 self.note(id, entry);
             }

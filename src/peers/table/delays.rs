@@ -1,4 +1,4 @@
-//! Who has taken over from whom of late, and the logins that wait for it: one for each node.
+//! Who has taken over from whom of late, and the logins that wait for it: one for each peer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use super::Table;
 use crate::proto::takeover::{Pace, Takeovers};
 use crate::wire::name::Name;
 
-/// Nodes whose takeovers are remembered. Where there are as many, no login of a further one is
+/// Peers whose takeovers are remembered. Where there are as many, no login of a further one is
 /// delayed: it takes so many proved identities, all of them in use twice.
-const NODES: usize = 16_384;
+const PEERS: usize = 16_384;
 
 /// How often a full table is searched for what is over.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Takeovers of each node, and its login that waits.
+/// Takeovers of each peer, and its login that waits.
 #[derive(Debug, Default)]
 pub(super) struct Delays {
-    nodes: HashMap<Name, Node, RandomState>,
+    peers: HashMap<Name, Peer, RandomState>,
     waiting: usize,
     searched: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
-struct Node {
+struct Peer {
     takeovers: Takeovers,
     waiting: Option<Waiting>,
 }
@@ -39,7 +39,7 @@ struct Waiting {
     superseded: Arc<Notify>,
 }
 
-/// What is known of a node's takeovers.
+/// What is known of a peer's takeovers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TakeoverLook {
     /// How fast they follow each other.
@@ -86,27 +86,27 @@ impl Drop for Delay {
 impl Delays {
     /// A session has taken over from another. True where logins begin to wait for it.
     pub(super) fn note(&mut self, id: Name, now: Instant) -> bool {
-        if self.nodes.len() >= NODES && !self.nodes.contains_key(&id) {
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&id) {
             let searched = |at: Instant| now < at + SEARCH_INTERVAL;
             if self.searched.is_none_or(|at| !searched(at)) {
                 self.searched = Some(now);
                 self.sweep(now);
             }
-            if self.nodes.len() >= NODES {
+            if self.peers.len() >= PEERS {
                 return false;
             }
         }
-        self.nodes.entry(id).or_default().takeovers.note(now)
+        self.peers.entry(id).or_default().takeovers.note(now)
     }
 
     /// Forgets what is over.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.nodes.retain(|_, node| node.waiting.is_some() || !node.takeovers.is_over(now));
+        self.peers.retain(|_, peer| peer.waiting.is_some() || !peer.takeovers.is_over(now));
     }
 
-    /// Ends the wait of a node's login where that is the one.
+    /// Ends the wait of a peer's login where that is the one.
     fn end(&mut self, id: Name, is_it: impl FnOnce(&Waiting) -> bool) {
-        let waiting = self.nodes.get_mut(&id).map(|node| &mut node.waiting);
+        let waiting = self.peers.get_mut(&id).map(|peer| &mut peer.waiting);
         if let Some(waiting) = waiting.and_then(|waiting| waiting.take_if(|it| is_it(it))) {
             self.waiting -= 1;
             waiting.superseded.notify_one();
@@ -115,7 +115,7 @@ impl Delays {
 }
 
 impl Table {
-    /// When a login may take over from the session that serves its node, here or elsewhere:
+    /// When a login may take over from the session that serves its peer, here or elsewhere:
     /// `None` for at once. An older login that waits gives up for it. No more than `most` wait.
     ///
     /// # Errors
@@ -129,20 +129,20 @@ impl Table {
         now: Instant,
     ) -> Result<Option<Delay>, NotDelayed> {
         let mut delays = self.delays.lock();
-        let waits = delays.nodes.get(&id).and_then(|node| node.waiting.as_ref());
+        let waits = delays.peers.get(&id).and_then(|peer| peer.waiting.as_ref());
         if waits.is_some_and(|waiting| waiting.generation > generation) {
             return Err(NotDelayed::Superseded);
         }
         delays.end(id, |_| true);
         let is_full = delays.waiting >= most;
-        let Some(node) = delays.nodes.get_mut(&id).filter(|_| is_served) else { return Ok(None) };
-        let Some(due) = node.takeovers.due(now) else { return Ok(None) };
+        let Some(peer) = delays.peers.get_mut(&id).filter(|_| is_served) else { return Ok(None) };
+        let Some(due) = peer.takeovers.due(now) else { return Ok(None) };
         if is_full {
             return Err(NotDelayed::Crowded);
         }
         let superseded = Arc::new(Notify::new());
         let told = Arc::clone(&superseded);
-        node.waiting = Some(Waiting { generation, since: now, superseded: told });
+        peer.waiting = Some(Waiting { generation, since: now, superseded: told });
         delays.waiting += 1;
         drop(delays);
         Ok(Some(Delay { table: Arc::clone(self), id, generation, due, superseded }))
@@ -154,36 +154,32 @@ impl Table {
         self.delays.lock().waiting
     }
 
-    /// How many nodes have sessions that take over from each other again and again.
+    /// How many peers have sessions that take over from each other again and again.
     #[must_use]
     pub fn contested(&self, now: Instant) -> usize {
         let delays = self.delays.lock();
-        delays.nodes.values().filter(|node| node.takeovers.pace(now).is_contested).count()
+        delays.peers.values().filter(|peer| peer.takeovers.pace(now).is_contested).count()
     }
 
-    /// What is known of a node's takeovers, where there were any of late.
+    /// What is known of a peer's takeovers, where there were any of late.
     #[must_use]
     pub fn takeovers(&self, id: Name, now: Instant) -> Option<TakeoverLook> {
         let delays = self.delays.lock();
-        let node = delays.nodes.get(&id).filter(|node| !node.takeovers.is_over(now))?;
-        let waits = node.waiting.as_ref().map(|it| now.saturating_duration_since(it.since));
-        Some(TakeoverLook { pace: node.takeovers.pace(now), waits })
+        let peer = delays.peers.get(&id).filter(|peer| !peer.takeovers.is_over(now))?;
+        let waits = peer.waiting.as_ref().map(|it| now.saturating_duration_since(it.since));
+        Some(TakeoverLook { pace: peer.takeovers.pace(now), waits })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
+    use crate::wire::name::testing::name as id;
 
-    fn id(number: u32) -> Name {
-        NodeId::new(number).unwrap().into()
-    }
-
-    /// A table whose first nodes are taken over again and again.
-    fn contested(nodes: u32, now: Instant) -> Arc<Table> {
+    /// A table whose first peers are taken over again and again.
+    fn contested(peers: u32, now: Instant) -> Arc<Table> {
         let table = Arc::new(Table::new(10, 10));
-        for number in 1..=nodes {
+        for number in 1..=peers {
             (0..4).for_each(|_| _ = table.delays.lock().note(id(number), now));
         }
         table
@@ -196,7 +192,7 @@ mod tests {
     type Outcome = Result<Option<Delay>, NotDelayed>;
 
     #[tokio::test]
-    async fn one_login_of_a_node_waits_and_that_is_the_newest() {
+    async fn one_login_of_a_peer_waits_and_that_is_the_newest() {
         let now = Instant::now();
         let table = contested(1, now);
         let first = delay(&table, 1, 11, now).unwrap().unwrap();
@@ -216,24 +212,24 @@ mod tests {
         let table = contested(3, now);
         let _waiting = [1, 2].map(|number| delay(&table, number, 1, now).unwrap().unwrap());
         assert_eq!(delay(&table, 3, 1, now).unwrap_err(), NotDelayed::Crowded);
-        assert!(delay(&table, 4, 1, now).unwrap().is_none(), "a node that is at peace");
+        assert!(delay(&table, 4, 1, now).unwrap().is_none(), "a peer that is at peace");
         assert!(table.delay(id(3), 1, false, 2, now).unwrap().is_none(), "nobody serves it");
         let _newer = delay(&table, 2, 2, now).unwrap().expect("in the place of the one before");
         assert_eq!((table.delayed(), table.contested(now)), (2, 3));
     }
 
     #[test]
-    fn remembered_nodes_are_bounded_and_what_is_over_makes_room() {
+    fn remembered_peers_are_bounded_and_what_is_over_makes_room() {
         let now = Instant::now();
         let table = Arc::new(Table::new(10, 10));
         let note = |number, at| table.delays.lock().note(id(number), at);
-        let most = u32::try_from(NODES).unwrap();
+        let most = u32::try_from(PEERS).unwrap();
         (1..=most + 1_000).for_each(|number| _ = note(number, now));
-        assert_eq!(table.delays.lock().nodes.len(), NODES);
+        assert_eq!(table.delays.lock().peers.len(), PEERS);
         assert!(table.takeovers(id(most + 1), now).is_none());
         let later = now + Duration::from_secs(90);
         note(most + 1, later);
         assert!(table.takeovers(id(most + 1), later).is_some());
-        assert_eq!(table.delays.lock().nodes.len(), 1);
+        assert_eq!(table.delays.lock().peers.len(), 1);
     }
 }

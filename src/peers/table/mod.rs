@@ -146,7 +146,7 @@ impl Table {
         }
     }
 
-    /// The same table, whose nodes may come through these translators.
+    /// The same table, whose peers may come through these translators.
     #[must_use]
     pub fn with_translators(self, translators: Translators) -> Self {
         Self { translators, ..self }

@@ -1,14 +1,13 @@
-//! Registration, replacement, claims, eviction and gossip in the table.
+//! Registration, replacement, claims, eviction and foreign servers in the table.
 
 use super::*;
 use crate::config::testing::translators;
-use crate::ids::NodeId;
 use crate::metrics::Origin;
 use crate::peers::{Arrival, Capabilities, Credential, Neighbour, Principal, Record, testing};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 
 fn id(number: u32) -> Name {
-    NodeId::new(number).unwrap().into()
+    testing::name(number)
 }
 
 fn at(host: u8, port: u16) -> SocketAddr {
@@ -16,7 +15,8 @@ fn at(host: u8, port: u16) -> SocketAddr {
 }
 
 fn session(table: &Table, number: u32, key: u8) -> Arc<Session> {
-    let principal = Principal { credential: Credential([key; 32]), ..testing::principal(number) };
+    let principal =
+        Principal { credential: Credential([key; 32]), ..testing::principal(id(number)) };
     let link = testing::link(testing::stuck());
     Arc::new(Session::new(principal, table.generation(), at(1, 1), link, Instant::now()))
 }
@@ -176,29 +176,29 @@ fn newcomers_behind_one_translator_are_of_the_networks_that_they_have_there() {
 }
 
 #[test]
-fn flood_from_many_networks_leaves_a_new_node_its_time_wherever_it_is() {
+fn flood_from_many_networks_leaves_a_new_peer_its_time_wherever_it_is() {
     let low = SocketAddr::from(([1, 2, 3, 4], 1));
     let high = SocketAddr::from(([223, 255, 255, 1], 1));
-    for node in [low, high] {
+    for peer in [low, high] {
         let table = table(10, 100);
         let now = Instant::now();
         let stranger = |n: u32| SocketAddr::from(((0x6440_0000 + n * 256).to_be_bytes(), 1));
         for n in 0..100 {
             claim(&table, 1_000 + n, stranger(n), now);
         }
-        assert_eq!(claim(&table, 1, node, now), Some(Claim::Register));
+        assert_eq!(claim(&table, 1, peer, now), Some(Claim::Register));
         for n in 100..199 {
             claim(&table, 1_000 + n, stranger(n), now);
         }
-        assert!(table.endpoint(id(1), now).is_some(), "{node}: 99 came after it, of 100");
+        assert!(table.endpoint(id(1), now).is_some(), "{peer}: 99 came after it, of 100");
         claim(&table, 1_199, stranger(199), now);
-        assert!(table.endpoint(id(1), now).is_none(), "{node}: it is the oldest");
+        assert!(table.endpoint(id(1), now).is_none(), "{peer}: it is the oldest");
         assert_eq!(table.endpoint_count(), 100);
     }
 }
 
 #[test]
-fn flood_of_strangers_pushes_no_node_of_the_directory_out() {
+fn flood_of_strangers_pushes_no_peer_of_the_directory_out() {
     let table = table(10, 4);
     let now = Instant::now();
     let stranger = |n: u8| SocketAddr::from(([198, 51, n, 1], 1));
@@ -222,7 +222,7 @@ fn flood_of_strangers_pushes_no_node_of_the_directory_out() {
 }
 
 #[test]
-fn full_endpoint_table_of_regulars_admits_only_nodes_of_the_directory() {
+fn full_endpoint_table_of_regulars_admits_only_peers_of_the_directory() {
     let table = table(10, 2);
     let now = Instant::now();
     for n in 1..=2u8 {
@@ -340,7 +340,7 @@ fn superseded_session_and_endpoint_go_and_later_ones_stay() {
 }
 
 #[test]
-fn superseded_session_held_its_node_off_after_the_newer_one_had_ended() {
+fn superseded_session_held_its_peer_off_after_the_newer_one_had_ended() {
     let table = table(10, 10);
     let now = Instant::now();
     let registration = table.register(session(&table, 1, 7)).unwrap();

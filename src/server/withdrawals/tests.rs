@@ -23,7 +23,7 @@ async fn session_that_ends_is_not_kept_until_its_key_is_looked_up() {
     let directory = Directory::open(settings).unwrap();
     let table = Arc::new(Table::new(1, 1));
     let (stream, _peer) = UnixStream::pair().unwrap();
-    let session = testing::session(1, 1, testing::link(stream));
+    let session = testing::session(NodeId::new(1).unwrap(), 1, testing::link(stream));
     let registration = table.register(Arc::clone(&session)).unwrap();
 
     let mut tasks = JoinSet::new();

@@ -18,6 +18,7 @@ use crate::hex::{self, Hex};
 use crate::ids::{InvalidNodeId, NodeId};
 
 mod realm;
+pub mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -9,8 +9,7 @@ use crate::cluster::testing::{FailsOnce, packet};
 fn hub() -> Arc<Hub> {
     let [key] = keys();
     let relay = relay_id(&key);
-    let identity =
-        Identity { relay, boot: [0; 16], name: "beacon".to_owned(), keepalive: KEEPALIVE };
+    let identity = Identity { relay, boot: [0; 16], name: "test".to_owned(), keepalive: KEEPALIVE };
     let cluster = Cluster::new(identity, Arc::default());
     let endpoint = transport::open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap();
     let address = endpoint.local_addr().unwrap();

@@ -26,7 +26,7 @@ async fn three_relays_that_list_each_other_make_a_full_mesh() {
     // Every relay has the same list of addresses, its own among them, as from DNS.
     let start = |n: usize| {
         let mesh = bind_to(addresses[n], &keys[n], &addresses, by_list(&keys));
-        Relay::start_as("beacon", [0; 16], &keys[n], mesh)
+        Relay::start_as("test", [0; 16], &keys[n], mesh)
     };
     let relays = [start(0), start(1), start(2)];
     for (n, relay) in relays.iter().enumerate() {
@@ -80,7 +80,7 @@ async fn relays_that_dial_each_other_at_once_keep_one_link() {
         let [one, other] = free_addresses();
         let start = |n: usize, at, join| {
             let mesh = bind_to(at, &keys[n], &[join], by_secret());
-            Relay::start_as("beacon", [0; 16], &keys[n], mesh)
+            Relay::start_as("test", [0; 16], &keys[n], mesh)
         };
         let (one, other) = (start(0, one, other), start(1, other, one));
         one.has(&[&keys[1]]).await;
@@ -109,7 +109,7 @@ async fn stopped_relay_is_missed_at_once_and_found_again() {
 
     until("the address is free", || std::net::UdpSocket::bind(address).is_ok()).await;
     let mesh = bind_to(address, &keys[0], &[], by_secret());
-    let _again = Relay::start_as("beacon", [1; 16], &keys[0], mesh);
+    let _again = Relay::start_as("test", [1; 16], &keys[0], mesh);
     stays.has(&[&keys[0]]).await;
 }
 
@@ -139,7 +139,7 @@ async fn relay_that_is_not_there_is_dialled_until_it_is() {
     let dialling = || early.cluster.counters().dialling.value();
     until("it is dialled", || dialling() == 1).await;
     let mesh = bind_to(address, &keys[1], &[], by_secret());
-    let late = Relay::start_as("beacon", [0; 16], &keys[1], mesh);
+    let late = Relay::start_as("test", [0; 16], &keys[1], mesh);
     early.has(&[&keys[1]]).await;
     late.has(&[&keys[0]]).await;
     until("it is no longer dialled", || dialling() == 0).await;
@@ -151,7 +151,7 @@ async fn two_relays_with_one_key_both_say_so() {
     let addresses: [_; 2] = free_addresses();
     // Each has its own address in the list as well, and only one the other's.
     let first = Relay::start_as(
-        "beacon",
+        "test",
         [1; 16],
         &key,
         bind_to(addresses[0], &key, &addresses[..1], by_secret()),
@@ -159,7 +159,7 @@ async fn two_relays_with_one_key_both_say_so() {
     first.refuses(Reject::Itself).await;
     assert!(!first.cluster.status().cloned, "its own address is no clone");
     let second = Relay::start_as(
-        "beacon",
+        "test",
         [2; 16],
         &key,
         bind_to(addresses[1], &key, &addresses, by_secret()),

@@ -7,10 +7,7 @@ use crate::cluster::mesh::link::{Fault, read_batches};
 use crate::metrics::{Drop as Dropped, Transport};
 use crate::wire::cluster::{DecodeError, Frame, Frames, MAX_BATCH, Run};
 use crate::wire::name::Name;
-
-fn node(number: u32) -> Name {
-    Name::from(crate::ids::NodeId::new(number).unwrap())
-}
+use crate::wire::name::testing::name;
 
 /// Reads batches until `count` frames have come, and gives what `of` makes of each.
 async fn frames<T>(
@@ -36,10 +33,10 @@ async fn words_and_packets_leave_in_order_each_in_its_lane() {
     let (connection, _lanes) = Puppet::new(&larger).link(&relay).await;
     relay.has(&[&larger]).await;
     let outbox = &relay.member().outbox;
-    let run = Run { dest: node(2), sender: node(1), epoch: 3 };
+    let run = Run { dest: name(2), sender: name(1), epoch: 3 };
     for number in 0..1_000_u32 {
         let now = Instant::now();
-        assert!(outbox.say(&Frame::Find { id: node(number + 1) }, now));
+        assert!(outbox.say(&Frame::Find { id: name(number + 1) }, now));
         outbox.push(&run, [number.to_be_bytes()].iter().map(|bytes| &bytes[..]), now);
         if number % 7 == 0 {
             outbox.wake();
@@ -50,7 +47,7 @@ async fn words_and_packets_leave_in_order_each_in_its_lane() {
     let [mut words, mut packets] = accept_lanes(&connection).await;
     let words = frames(&mut words, 1_000, |frame| {
         let Frame::Find { id } = frame else { panic!("{frame:?}") };
-        vec![id.node_id().unwrap().number() - 1]
+        vec![u32::from_be_bytes(id.bytes().try_into().unwrap()) - 1]
     });
     let packets = frames(&mut packets, 1_000, |frame| {
         let Frame::Packets(packets) = frame else { panic!("{frame:?}") };
@@ -70,7 +67,7 @@ async fn packets_that_a_lost_link_did_not_take_are_counted() {
     let (connection, _lanes) = Puppet::new(&larger).link(&relay).await;
     relay.has(&[&larger]).await;
     let member = relay.member();
-    let run = Run { dest: node(2), sender: node(1), epoch: 3 };
+    let run = Run { dest: name(2), sender: name(1), epoch: 3 };
     // More than a window of which nothing is read: the rest stays in the outbox.
     let payload = vec![0; 60_000];
     let pushed = 60;
@@ -191,7 +188,7 @@ async fn lanes_are_two_and_last_as_long_as_the_link() {
 async fn bytes_of_a_batch_that_does_not_end_are_no_sign_of_life() {
     let [smaller, larger] = keys();
     let keepalive = Duration::from_millis(200);
-    let (boot, name) = ([0; 16], "beacon".to_owned());
+    let (boot, name) = ([0; 16], "test".to_owned());
     let identity = Identity { relay: relay_id(&smaller), boot, name, keepalive };
     let cluster = Cluster::new(identity, Arc::new(Traffic::default()));
     let mesh = bind(&smaller, &[], by_secret());

@@ -72,7 +72,7 @@ struct Relay {
 
 impl Relay {
     fn start(key: &SigningKey, join: &[SocketAddr], trust: Trust) -> Self {
-        Self::start_as("beacon", [0; 16], key, bind(key, join, trust))
+        Self::start_as("test", [0; 16], key, bind(key, join, trust))
     }
 
     fn start_as(name: &str, boot: Boot, key: &SigningKey, mesh: Mesh) -> Self {
@@ -184,8 +184,7 @@ impl Puppet {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(server));
         server.transport_config(transport::config(KEEPALIVE));
         endpoint.set_server_config(Some(server));
-        let hello =
-            Hello { cluster: "beacon".into(), boot: [0; 16], address: "127.0.0.1:1".into() };
+        let hello = Hello { cluster: "test".into(), boot: [0; 16], address: "127.0.0.1:1".into() };
         Self { endpoint, key: key.clone(), hello, secret: Some(SECRET) }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::peer::Peer;
 use super::server::Server;
-use super::{HOUR, Relay, node, until};
+use super::{HOUR, Relay, name, until};
 use crate::cluster::Reject;
 use crate::cluster::nats::message::{Message, PACKETS, WORDS};
 use crate::wire::cluster::{Frame, Frames, MAX_BATCH, Run, encode};
@@ -22,7 +22,7 @@ async fn pair(server: &Server) -> (Relay, Peer) {
 
 fn push(relay: &Relay, number: u32, payloads: &[&[u8]]) {
     let outbox = &relay.member(2).outbox;
-    let run = Run { dest: node(number), sender: node(9), epoch: 1 };
+    let run = Run { dest: name(number), sender: name(9), epoch: 1 };
     outbox.push(&run, payloads.iter().copied(), Instant::now());
     outbox.wake();
 }
@@ -30,7 +30,7 @@ fn push(relay: &Relay, number: u32, payloads: &[&[u8]]) {
 fn words(of: impl IntoIterator<Item = u32>) -> Vec<u8> {
     let mut batch = vec![WORDS];
     for number in of {
-        encode(&Frame::Missing { id: node(number) }, &mut batch);
+        encode(&Frame::Missing { id: name(number) }, &mut batch);
     }
     batch
 }
@@ -41,7 +41,7 @@ async fn each_lane_keeps_its_order() {
     let (a, mut peer) = pair(&server).await;
     let member = a.member(2);
     for number in 1..=10_000 {
-        assert!(member.outbox.say(&Frame::Missing { id: node(number) }, Instant::now()));
+        assert!(member.outbox.say(&Frame::Missing { id: name(number) }, Instant::now()));
         push(&a, number, &[b"payload"]);
     }
 
@@ -60,7 +60,7 @@ async fn each_lane_keeps_its_order() {
         }
     }
 
-    let expected: Vec<_> = (1..=10_000).map(node).collect();
+    let expected: Vec<_> = (1..=10_000).map(name).collect();
     assert!(words == expected && packets == expected);
     assert_eq!(member.outbox.bytes(), 0);
 }
@@ -124,7 +124,7 @@ async fn batch_that_the_server_does_not_take_is_dropped_and_counted() {
     let Message::Packets(batch) = peer.next().await else { panic!("no packets") };
     let frame = Frames::<Name>::new(&batch).next().unwrap().unwrap();
     let Frame::Packets(packets) = frame else { panic!("{frame:?}") };
-    assert_eq!(packets.run.dest, node(2));
+    assert_eq!(packets.run.dest, name(2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

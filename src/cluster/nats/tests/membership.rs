@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::peer::{Peer, beat};
 use super::server::Server;
-use super::{HOUR, NAME, Relay, SHORT, node, until};
+use super::{HOUR, NAME, Relay, SHORT, name, until};
 use crate::cluster::Reject;
 use crate::cluster::nats::message::Beat;
 use crate::ids::{PublicKey, RelayId};
@@ -83,7 +83,7 @@ async fn relay_that_has_lost_us_in_between_makes_us_join_anew() {
     let (old_a, old_b) = (a.member(2), b.member(1));
     for member in [&old_a, &old_b] {
         // Words go out once the two are a pair.
-        assert!(member.outbox.say(&Frame::Missing { id: node(7) }, Instant::now()));
+        assert!(member.outbox.say(&Frame::Missing { id: name(7) }, Instant::now()));
         until("words to go out", || member.outbox.bytes() == 0).await;
     }
 

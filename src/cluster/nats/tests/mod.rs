@@ -27,7 +27,7 @@ use super::{Nats, Settings};
 use crate::cluster::{Cluster, Fabric as _, Identity, Member, Reject};
 use crate::ids::{PublicKey, RelayId};
 use crate::metrics::{Drop, Traffic};
-use crate::wire::name::Name;
+use crate::wire::name::testing::name;
 use server::Server;
 
 const NAME: &str = "fleet";
@@ -147,8 +147,4 @@ impl Relay {
         self.stopping.cancel();
         time::timeout(PATIENCE, self.running).await.expect("it does not stop").unwrap();
     }
-}
-
-fn node(number: u32) -> Name {
-    Name::from(crate::ids::NodeId::new(number).unwrap())
 }

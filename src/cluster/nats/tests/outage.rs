@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use super::peer::Peer;
 use super::server::Server;
-use super::{HOUR, Relay, SHORT, node, until};
+use super::{HOUR, Relay, SHORT, name, until};
 use crate::cluster::nats::{FIRST_PAUSE, LONGEST_PAUSE, pause};
 use crate::wire::cluster::Frame;
 
@@ -22,7 +22,7 @@ async fn members_outlive_a_short_outage() {
 
     server.stop();
     until("the loss of the connection", || a.cluster.counters().dialling.value() == 1).await;
-    assert!(member.outbox.say(&Frame::Missing { id: node(7) }, Instant::now()));
+    assert!(member.outbox.say(&Frame::Missing { id: name(7) }, Instant::now()));
     assert!(member.outbox.bytes() > 0, "it was handed to a connection that is down");
     server.start_again().await;
 

@@ -178,7 +178,8 @@ fn log_in(relay: &Overlay, number: u32) -> Registration {
 
 fn log_in_over(stream: impl Stream, relay: &Overlay, number: u32) -> Registration {
     let link = Link { traffic: Arc::clone(&relay.traffic), ..testing::link(stream) };
-    let session = Session::new(testing::principal(number), 1, at(3), link, Instant::now());
+    let node = NodeId::new(number).unwrap();
+    let session = Session::new(testing::principal(node), 1, at(3), link, Instant::now());
     relay.table.register(session.into()).unwrap()
 }
 
