@@ -1,6 +1,6 @@
 //! What is wrong with a configuration: one line with the key, the value and the reason.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 /// Why the configuration is refused.
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A setting has a value that it cannot have, alone or beside the others.
-    #[error("{place} = {value:?}: {reason}")]
+    #[error("{place} = {value:?}: {}", OneLine(reason))]
     Setting {
         /// Who said it.
         place: Place,
@@ -21,7 +21,7 @@ pub enum Error {
         reason: String,
     },
     /// A file or folder that a setting names is missing, unreadable or holds nonsense.
-    #[error("{place} = {path:?}: {reason}")]
+    #[error("{place} = {path:?}: {}", OneLine(reason))]
     File {
         /// Who named it.
         place: Place,
@@ -31,7 +31,7 @@ pub enum Error {
         reason: String,
     },
     /// The configuration file is no TOML.
-    #[error("{}: line {line}: {reason}", path.display())]
+    #[error("{}: line {line}: {}", OneLine(path.display()), OneLine(reason))]
     Syntax {
         /// The configuration file.
         path: PathBuf,
@@ -94,8 +94,26 @@ impl fmt::Display for Place {
         match origin {
             Origin::Default | Origin::Flag => write!(f, "--{}", key.replace('_', "-")),
             Origin::Environment => f.write_str(&variable(key)),
-            Origin::File { path, line } => write!(f, "{}: line {line}: {key}", path.display()),
+            Origin::File { path, line } => {
+                write!(f, "{}: line {line}: {}", OneLine(path.display()), OneLine(key))
+            }
         }
+    }
+}
+
+/// A text on one line, with escapes for line breaks and other control characters: an operator
+/// may have written them into a key or a value.
+pub(super) struct OneLine<T>(pub(super) T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.to_string().chars().try_for_each(|char| {
+            if char.is_control() {
+                write!(f, "{}", char.escape_debug())
+            } else {
+                f.write_char(char)
+            }
+        })
     }
 }
 

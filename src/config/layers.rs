@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::error::variable;
+use super::error::{OneLine, variable};
 use super::given::{Given, Scope};
 use super::secret::shown;
 use super::surroundings::DEFAULT_MAX_PEERS;
@@ -270,7 +270,7 @@ impl Layers {
                 writeln!(f, "{key} = {value} # by {}", variable(key))
             }
             (Some(value), Origin::File { path, line }) => {
-                writeln!(f, "{key} = {value} # by {}, line {line}", path.display())
+                writeln!(f, "{key} = {value} # by {}, line {line}", OneLine(path.display()))
             }
         }
     }

@@ -310,6 +310,27 @@ fn what_is_printed_is_a_file_that_says_the_same() {
 }
 
 #[test]
+fn line_break_in_a_key_a_value_or_a_path_breaks_no_message() {
+    for (file, message) in [
+        ("\"a\\nb\" = 1", r#": line 1: a\nb = "1": no setting has this key"#),
+        ("peers = [\"a\\nb\"]", r"`a\nb` is not HOST:PORT"),
+        ("log_level = \"\\u001b[2J=x\"", r"\u{1b}[2J"),
+    ] {
+        let error = Said { file, ..Said::default() }.config().unwrap_err().to_string();
+        assert!(error.contains(message), "{error:?}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a\nb");
+    fs::write(&file, "max_nodes = 7").unwrap();
+    let variables = HashMap::from([("BEACON_RELAY_CONFIG".into(), file.into())]);
+    let surroundings = Surroundings { variables, is_root: true, descriptors: 1_024 };
+    let printed = Layers::collect(Flags::default(), &surroundings).unwrap().to_string();
+    assert!(printed.contains(r"a\nb, line 1"), "{printed}");
+}
+
+#[test]
 fn flags_have_the_names_that_operators_were_told() {
     let told = "state-dir wss-bind udp-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
         registry-fingerprint registry-admin-token-file registry-connections beacon-id peers advertise-addr open-gossip \
