@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{OneLine, variable};
 use super::given::{Given, Scope};
-use super::secret::shown;
+use super::secret::{shown, shown_value};
 use super::surroundings::DEFAULT_MAX_PEERS;
 use super::table::Setting;
 use super::value::{Kind, Ordered, Value, WssBind, split};
@@ -206,7 +206,7 @@ impl Layers {
     /// The setting's value as an operator would write it on a command line.
     pub(super) fn said(&self, setting: &Setting) -> String {
         let text = split(self.items(setting.key)).collect::<Vec<_>>().join(",");
-        shown(setting.key, &text).into_owned()
+        shown_value(setting.key, &text).into_owned()
     }
 
     /// The setting's value as TOML; `None` where it has none.
@@ -216,13 +216,13 @@ impl Layers {
         Some(match setting.kind {
             Kind::List => split(items).collect::<Vec<_>>().into(),
             Kind::Switch => bool::read(items).ok()?.into(),
-            Kind::Number => text?.parse::<i64>().ok()?.into(),
+            Kind::Number => text?.trim().parse::<i64>().ok()?.into(),
             Kind::TextOrTable if items.iter().any(|item| item.contains('=')) => {
                 let pairs = items.iter().filter_map(|item| item.split_once('='));
                 let pairs = pairs.map(|(name, text)| (name.to_owned(), text.into()));
                 toml::Value::Table(pairs.collect())
             }
-            Kind::Text | Kind::TextOrTable => shown(setting.key, text?).into_owned().into(),
+            Kind::Text | Kind::TextOrTable => shown_value(setting.key, text?).into_owned().into(),
         })
     }
 }
@@ -238,7 +238,9 @@ impl fmt::Display for Layers {
                 writeln!(f, "{gap}# {heading}")?;
             }
             let key = setting.key;
-            if !serves_wss_bind && OF_WSS_BIND.contains(&key) {
+            let is_of_wss_bind = OF_WSS_BIND.contains(&key);
+            // What somebody has set is used once systemd hands over the socket.
+            if is_of_wss_bind && !serves_wss_bind && self.is_default(key) {
                 writeln!(f, "# {key} is not used: a [[listener]] has the door pilot")?;
             } else {
                 self.write(setting, f)?;

@@ -60,6 +60,12 @@ pub(crate) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
     }
 }
 
+/// What may be shown of a value that the setting `key` accepts: only in URLs of NATS is there a
+/// user and a password. A path goes on naming its file, whatever it looks like.
+pub(super) fn shown_value<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
+    if key == "cluster_nats" { shown(key, text) } else { Cow::Borrowed(text) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -199,6 +199,20 @@ fn what_is_printed_with_tables_is_a_file_that_says_the_same() {
 }
 
 #[test]
+fn setting_that_waits_for_the_socket_of_wss_is_printed() {
+    let table = pilot("127.0.0.1:1", "");
+    let file = format!("allow_origin = \"https://a.test\"\npublic_plaintext = true\n{table}");
+    let loaded = loaded(&file);
+    let printed = loaded.layers.to_string();
+    assert!(printed.contains("\n# trusted_proxy is not used: "), "{printed}");
+    assert_eq!(
+        config(&printed).all_listeners(true),
+        loaded.config.all_listeners(true),
+        "{printed}"
+    );
+}
+
+#[test]
 fn table_of_the_same_address_takes_over_what_is_live() {
     let old = format!("{}{}", pilot("[::1]:1", ""), pilot("[::1]:2", ""));
     // In another order, and with something of everything.

@@ -310,6 +310,22 @@ fn what_is_printed_is_a_file_that_says_the_same() {
 }
 
 #[test]
+fn number_between_spaces_is_printed() {
+    let printed = Said { file: "max_nodes = \" 5 \"", ..Said::default() }.layers().unwrap();
+    assert!(printed.to_string().contains("\nmax_nodes = 5 #"), "{printed}");
+}
+
+#[test]
+fn path_that_looks_like_a_url_is_printed_whole() {
+    let said = Said { flags: &["--state-dir=/a://b@c"], ..Said::default() };
+    let printed = said.layers().unwrap().to_string();
+    assert!(printed.contains("\nstate_dir = \"/a://b@c\" #"), "{printed}");
+    let new = Said { flags: &["--state-dir=/a://d@c"], ..Said::default() }.loaded();
+    let change = said.loaded().updated(&new).1.needs_restart.remove(0);
+    assert_eq!((&*change.old, &*change.new), ("/a://b@c", "/a://d@c"));
+}
+
+#[test]
 fn line_break_in_a_key_a_value_or_a_path_breaks_no_message() {
     for (file, message) in [
         ("\"a\\nb\" = 1", r#": line 1: a\nb = "1": no setting has this key"#),
