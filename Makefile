@@ -41,7 +41,7 @@ screenshots: ## The pictures of the status page, docs/page (6 min)
 soak: setup ## The long runs: every ignored test whose name begins with soak_
 	$(CARGO) test --release --locked --workspace -- --ignored --test-threads=1 soak_
 
-fuzz: ## Fuzz codecs and presence, TIME seconds (60) each target; findings go to fuzz/artifacts
+fuzz: ## Fuzz codecs, presence and configuration, TIME seconds (60) each target; findings go to fuzz/artifacts
 	@CARGO=$(CARGO) scripts/fuzz $(or $(TIME),60)
 
 sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)

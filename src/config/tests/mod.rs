@@ -3,6 +3,7 @@
 mod cluster;
 mod listeners;
 mod loaded;
+mod seeds;
 
 use std::collections::HashMap;
 use std::fs;
