@@ -40,6 +40,7 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
         sockets,
         manager: ServiceManager::of_this_process().context("cannot use NOTIFY_SOCKET")?,
         log: Some(log.writer.clone()),
+        doors: Vec::new(),
     };
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");
@@ -114,6 +115,7 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             // The URL may hold a password.
             Error::Setting { place, value: "…".to_owned(), reason }.into()
         }
+        StartError::NoDoor(_) => Exit::Failed(error.into()),
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }

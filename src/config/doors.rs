@@ -3,6 +3,8 @@
 //! A door is a protocol that peers speak. Here is what the configuration has to know of one: its
 //! name, and the paths of its upgrades.
 
+use std::sync::{PoisonError, RwLock};
+
 use super::Invalid;
 use super::value::{PathPrefix, PathPrefixes, Text};
 
@@ -27,13 +29,48 @@ pub enum DoorPaths {
 /// The daemons of the Pilot overlay.
 pub const PILOT: DoorKind = DoorKind { name: "pilot", paths: DoorPaths::Fixed(&["/v1/compat"]) };
 
-/// All doors. A door is added here, with its name and its paths.
-pub static DOORS: &[DoorKind] = &[PILOT];
+/// The doors of the relay itself. A door is added here, with its name and its paths.
+static DOORS: &[&DoorKind] = &[&PILOT];
+
+/// Those that a program around the relay has added.
+static REGISTERED: RwLock<Vec<&'static DoorKind>> = RwLock::new(Vec::new());
+
+/// A door has the name of another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("there is another door `{0}`")]
+pub struct DoorTaken(&'static str);
+
+impl DoorKind {
+    /// Has configurations know a door of the program around the relay, for the whole process:
+    /// before the first is read, in which a listener may name it. The same door again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Another door has the name.
+    pub fn register(&'static self) -> Result<(), DoorTaken> {
+        let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
+        match DOORS.iter().chain(&*registered).find(|door| door.name == self.name) {
+            Some(present) if *present == self => Ok(()),
+            Some(_) => Err(DoorTaken(self.name)),
+            None => {
+                registered.push(self);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// All doors that a listener can name.
+fn all() -> Vec<&'static DoorKind> {
+    let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
+    DOORS.iter().chain(&*registered).copied().collect()
+}
 
 impl Text for &'static DoorKind {
     fn parse(text: &str) -> Result<Self, Invalid> {
-        let door = DOORS.iter().find(|door| door.name == text);
-        door.ok_or_else(|| format!("no door; there is {}", names(DOORS)).into())
+        let doors = all();
+        let door = doors.iter().find(|door| door.name == text);
+        door.copied().ok_or_else(|| format!("no door; there is {}", names(doors)).into())
     }
 }
 
@@ -62,7 +99,7 @@ impl Routes {
     /// The paths of these doors, with the prefixes of those that accept any.
     pub(super) fn new(doors: &[&'static DoorKind], path: &PathPrefixes) -> Result<Self, Conflict> {
         if doors.is_empty() {
-            let reason = format!("no door; write one or more of {}", names(DOORS));
+            let reason = format!("no door; write one or more of {}", names(all()));
             return Err(Conflict::Doors(reason));
         }
         let mut routes = Self { fixed: Vec::new(), prefixes: Vec::new() };
@@ -207,7 +244,21 @@ mod tests {
     #[test]
     fn door_that_nobody_knows_is_refused_with_those_that_there_are() {
         let Invalid(reason) = <&DoorKind>::parse("pilots").unwrap_err();
-        assert_eq!(reason, "no door; there is pilot");
+        assert!(reason.starts_with("no door; there is pilot"), "{reason}");
+    }
+
+    #[test]
+    fn door_of_another_program_is_known_once_it_is_registered_and_takes_no_name_from_others() {
+        static CHAT: DoorKind = DoorKind { name: "chat", paths: DoorPaths::Any };
+        static OTHER: DoorKind = DoorKind { name: "chat", paths: DoorPaths::Fixed(&["/chat"]) };
+        static SECOND_PILOT: DoorKind = DoorKind { name: "pilot", paths: DoorPaths::Any };
+
+        assert_eq!(CHAT.register(), Ok(()));
+        assert_eq!(CHAT.register(), Ok(()), "once more changes nothing");
+
+        assert_eq!(<&DoorKind>::parse("chat").unwrap(), &CHAT);
+        assert_eq!(OTHER.register(), Err(DoorTaken("chat")));
+        assert_eq!(SECOND_PILOT.register(), Err(DoorTaken("pilot")));
     }
 
     #[test]

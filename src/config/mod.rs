@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
-pub use doors::{DOORS, DoorKind, DoorPaths, PILOT, Routes};
+pub use doors::{DoorKind, DoorPaths, DoorTaken, PILOT, Routes};
 pub use error::{Error, Invalid, Origin, Place};
 pub use flags::Flags;
 pub use layers::Layers;

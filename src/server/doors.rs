@@ -7,14 +7,16 @@ use std::sync::Arc;
 use super::core::Core;
 use super::settings;
 use super::sockets::PublicSockets;
-use crate::config::{self, Config};
-use crate::doors::pilot::{self, Pilot};
+use crate::config::{self, Config, DoorKind};
+use crate::doors::pilot::{self, Login, Pilot};
+use crate::doors::{self, Plan};
 use crate::session::{self, Door, Spec};
 use crate::udp;
 
 /// The ways in, which are open.
-#[derive(Debug)]
 pub(super) struct Doors {
+    /// All doors over WebSocket, Pilot's among them.
+    pub(super) all: Vec<Arc<dyn Door>>,
     pub(super) pilot: Arc<Pilot>,
     pub(super) sessions: Arc<session::Server>,
     pub(super) threads: udp::Threads,
@@ -22,6 +24,29 @@ pub(super) struct Doors {
     pub(super) listeners: Vec<config::Listener>,
     has_wss_socket: bool,
     udp_origin: udp::Sockets,
+}
+
+/// The doors that can be opened besides Pilot's, where each is there that a listener names.
+///
+/// # Errors
+/// The name of one that is not.
+pub(super) fn plans(config: &Config, of_host: Vec<Plan>) -> Result<Vec<Plan>, &'static str> {
+    let mut plans = doors::plans();
+    plans.extend(of_host);
+    let is_there = |door: &&DoorKind| {
+        **door == config::PILOT || plans.iter().any(|plan| plan.kind.name == door.name)
+    };
+    let mut named = config.listeners.iter().flat_map(|listener| &listener.doors);
+    match named.find(|door| !is_there(door)) {
+        Some(missing) => Err(missing.name),
+        None => Ok(plans),
+    }
+}
+
+impl std::fmt::Debug for Doors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Doors").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
 }
 
 impl Doors {
@@ -33,13 +58,20 @@ impl Doors {
         config: &Config,
         core: &Core,
         sockets: PublicSockets,
+        plans: Vec<Plan>,
     ) -> io::Result<Arc<Self>> {
         let PublicSockets { udp, udp_origin, listeners, has_wss_socket } = sockets;
         let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
         let threads = udp::Threads::start(&udp, &core.overlay)?;
         let sink = Arc::clone(&core.overlay);
-        let pilot = Pilot::new(core.directory.clone(), sink, settings::login(config));
-        let doors: [Arc<dyn Door>; 1] = [Arc::clone(&pilot) as _];
+        let pilot = Pilot::new(core.directory.clone(), sink, Login::from(config));
+        let mut doors: Vec<Arc<dyn Door>> = vec![Arc::clone(&pilot) as _];
+        for plan in plans {
+            // A door that no listener names costs nothing.
+            if listeners.iter().any(|listener| listener.doors.contains(&plan.kind)) {
+                doors.push((plan.make)(doors::Parts { router: &core.router, config }));
+            }
+        }
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
         let specs = streams.into_iter().zip(of_each);
         let specs = specs.map(|(listener, (settings, said))| Spec {
@@ -49,15 +81,16 @@ impl Doors {
         });
         let (table, traffic) = (Arc::clone(&core.table), Arc::clone(&core.traffic));
         let sessions = Arc::new(session::Server::serve(specs.collect(), table, traffic));
-        let doors = Self { pilot, sessions, threads, listeners, has_wss_socket, udp_origin };
-        Ok(Arc::new(doors))
+        let ways =
+            Self { all: doors, pilot, sessions, threads, listeners, has_wss_socket, udp_origin };
+        Ok(Arc::new(ways))
     }
 
     /// Goes on by these settings.
     pub(super) fn update(&self, config: &Config) {
         let listeners = config.all_listeners(self.has_wss_socket);
         self.sessions.update(settings::listeners(config, &listeners));
-        self.pilot.update(settings::login(config));
+        self.all.iter().for_each(|door| door.update(config));
     }
 
     /// The relay's own clients of them.

@@ -29,8 +29,10 @@ pub(super) struct Parts<'a> {
 pub(super) fn all(parts: &Parts<'_>) -> Registry {
     let registry = Registry::default();
     registry.add(parts.doors.sessions.exporter());
-    let pilot = Arc::clone(&parts.doors.pilot);
-    registry.add(move |families| pilot.families(families));
+    for door in &parts.doors.all {
+        let door = Arc::clone(door);
+        registry.add(move |families| door.families(families));
+    }
     registry.add(parts.doors.threads.exporter());
     let core = Arc::clone(parts.core);
     registry.add(move |families| {

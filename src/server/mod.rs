@@ -34,6 +34,7 @@ use crate::cluster::{IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
 use crate::control::{Order, Recorder};
 use crate::directory::{Directory, OpenError};
+use crate::doors::Plan;
 use crate::log_writer::LogWriter;
 use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
@@ -74,6 +75,9 @@ pub enum StartError {
     /// What the cluster's engine is to be reached with cannot be used.
     #[error("cluster-nats: {0}")]
     Nats(#[from] nats::SettingsError),
+    /// A listener names a door that the configuration knows and nobody brings.
+    #[error("there is no door `{0}` in this program")]
+    NoDoor(&'static str),
     /// The system has no room for a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -110,6 +114,9 @@ pub struct Host {
     pub manager: Option<ServiceManager>,
     /// Where the lines of the log go, to be counted where they are lost.
     pub log: Option<LogWriter>,
+    /// Doors beyond the relay's own, which [`DoorKind::register`](config::DoorKind::register) has
+    /// told the configuration of.
+    pub doors: Vec<Plan>,
 }
 
 impl std::fmt::Debug for Host {
@@ -138,6 +145,9 @@ impl Server {
         let mut tasks = Tasks::default();
         let stopping = CancellationToken::new();
 
+        let plans = doors::plans(&config, std::mem::take(&mut host.doors));
+        let plans = plans.map_err(StartError::NoDoor)?;
+
         // Files and sockets first: what is wrong with them shows before anything runs.
         let directory = open_files(&config).await?;
         let inherited = std::mem::take(&mut host.sockets);
@@ -148,7 +158,7 @@ impl Server {
         // The core knows everybody, the doors let them in, and operators watch.
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
         let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp);
-        let doors = Doors::open(&config, &core, public).map_err(StartError::Thread)?;
+        let doors = Doors::open(&config, &core, public, plans).map_err(StartError::Thread)?;
         let operators = Operators::new(config, &core, &doors, &mut host, phase.subscribe(), since);
         let operators = operators.map_err(StartError::Thread)?;
         let log = host.log.take();

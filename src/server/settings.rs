@@ -13,12 +13,12 @@ use crate::config::{
     max_waiting,
 };
 use crate::directory::{self, RegistrySettings};
-use crate::doors::pilot::{self, PunchRules, Rules};
+use crate::doors::pilot::{PunchRules, Rules};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
 use crate::proto::limit::{Rate, SourceRates};
 use crate::session::{self, Door};
-use crate::wire::auth::{Generation, MaxMessage};
+use crate::wire::auth::MaxMessage;
 
 /// Times that a listed beacon may send what a node may: it relays for many.
 const BEACON_SHARE: u64 = 25;
@@ -52,23 +52,11 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// What nodes have to prove, and how.
-pub(super) fn login(config: &Config) -> pilot::Login {
-    pilot::Login {
-        relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
-        min_generation: match config.min_auth_generation {
-            3 => Generation::Third,
-            2 => Generation::Second,
-            _ => Generation::First,
-        },
-    }
-}
-
 /// Those of these doors that a listener speaks.
 pub(super) fn doors(listener: &config::Listener, doors: &[Arc<dyn Door>]) -> Vec<Arc<dyn Door>> {
     let of_kind = |kind: &&DoorKind| {
         let door = doors.iter().find(|door| door.name() == kind.name);
-        Arc::clone(door.expect("the server has each door that the configuration knows"))
+        Arc::clone(door.expect("the server has looked for each"))
     };
     listener.doors.iter().map(of_kind).collect()
 }

@@ -4,7 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use prometheus::proto::MetricFamily;
+
 use super::{Close, Conversation, Kind, Messages, Outcome, Refusal, Session, farewell, refusal};
+use crate::config::Config;
 use crate::peers::{End, Overflow, Principal, Takeover};
 use crate::wire::Framing;
 use crate::wire::name::Name;
@@ -77,6 +80,12 @@ pub trait Door: Send + Sync + 'static {
     /// Takes messages of one kind that one read brought. It runs on the session's own task and
     /// must not wait: meanwhile that peer is not read.
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant);
+
+    /// Goes on by these settings: those that can change while the relay runs.
+    fn update(&self, _config: &Config) {}
+
+    /// Appends the door's own families to a scrape.
+    fn families(&self, _families: &mut Vec<MetricFamily>) {}
 
     /// What a client is told that is sent away before it has a session; nothing where the
     /// connection is gone.

@@ -32,6 +32,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 
+use crate::config::Config;
 use crate::directory::Keys;
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
@@ -71,6 +72,19 @@ pub struct Login {
 impl Default for Login {
     fn default() -> Self {
         Self { relay_name: None, min_generation: Generation::First }
+    }
+}
+
+impl From<&Config> for Login {
+    fn from(config: &Config) -> Self {
+        Self {
+            relay_name: config.relay_name.as_ref().map(|name| name.as_str().to_owned()),
+            min_generation: match config.min_auth_generation {
+                3 => Generation::Third,
+                2 => Generation::Second,
+                _ => Generation::First,
+            },
+        }
     }
 }
 
@@ -118,21 +132,6 @@ impl Pilot {
         let listener = Listener::tcp(settings.bind)?;
         let doors: Vec<Arc<dyn Door>> = vec![Arc::clone(self) as Arc<dyn Door>];
         Ok(Server::serve(vec![Spec { listener, settings, doors }], table, Arc::default()))
-    }
-
-    /// Logs in by this from here on.
-    pub fn update(&self, login: Login) {
-        self.login.store(Arc::new(login));
-    }
-
-    /// Appends the door's families to a scrape.
-    pub fn families(&self, families: &mut Vec<MetricFamily>) {
-        families.push(family::labelled(
-            "pilot_beacon_wss_refusals_total",
-            "Refused logins, by the reason that the client is not told.",
-            "reason",
-            &self.refusals,
-        ));
     }
 
     fn canary_key(&self) -> PublicKey {
@@ -198,6 +197,19 @@ impl Door for Pilot {
     fn has_session_elsewhere(&self, name: Name, now: Instant) -> bool {
         let node = name.node_id();
         node.is_some_and(|node| self.sink.has_session_elsewhere(node, now))
+    }
+
+    fn update(&self, config: &Config) {
+        self.login.store(Arc::new(Login::from(config)));
+    }
+
+    fn families(&self, families: &mut Vec<MetricFamily>) {
+        families.push(family::labelled(
+            "pilot_beacon_wss_refusals_total",
+            "Refused logins, by the reason that the client is not told.",
+            "reason",
+            &self.refusals,
+        ));
     }
 
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
