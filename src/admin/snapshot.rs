@@ -103,6 +103,9 @@ pub struct Event {
     pub at_ms: u64,
     /// What, in a word.
     pub what: &'static str,
+    /// At which door, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub door: Option<&'static str>,
     /// To which node, where it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<Name>,

@@ -37,6 +37,8 @@ pub(super) struct Recorded {
     time: String,
     what: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    door: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
     relay: Option<String>,
@@ -48,11 +50,12 @@ pub(super) struct Recorded {
 
 impl From<Event> for Recorded {
     fn from(event: Event) -> Self {
-        let Event { number, at, what, node, relay, address, reason } = event;
+        let Event { number, at, what, door, node, relay, address, reason } = event;
         Self {
             number,
             time: rfc3339(at),
             what: what.word(),
+            door,
             node,
             relay: relay.map(|relay| relay.to_string()),
             address: address.map(|address| address.to_string()),

@@ -65,6 +65,8 @@ pub struct Event {
     pub at: SystemTime,
     /// What.
     pub what: What,
+    /// At which door, where that is known.
+    pub door: Option<&'static str>,
     /// To which node, where that is known.
     pub node: Option<Name>,
     /// To which relay of the cluster.
@@ -80,7 +82,7 @@ impl Event {
     #[must_use]
     pub fn new(what: What) -> Self {
         let at = SystemTime::now();
-        Self { number: 0, at, what, node: None, relay: None, address: None, reason: "" }
+        Self { number: 0, at, what, door: None, node: None, relay: None, address: None, reason: "" }
     }
 }
 

@@ -164,6 +164,7 @@ fn shown(event: metrics::Event) -> admin::Event {
     admin::Event {
         at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
         what: event.what.word(),
+        door: event.door,
         node: event.node,
         relay: event.relay.map(|relay| relay.to_string()),
         reason: event.reason,

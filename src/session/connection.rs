@@ -122,7 +122,7 @@ impl Site {
         let Some(LoggedIn { door, session, registration, decoder, early }) = logged_in else {
             return;
         };
-        let guard = Alive::new(&self, &session);
+        let guard = Alive::new(&self, &session, door.name());
         let mut driver = Driver::new(Arc::clone(&session), &*door, &self.settings, decoder, early);
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
@@ -136,7 +136,7 @@ impl Site {
     where
         T: AsyncRead + AsyncWrite + Unpin + Stream,
     {
-        let attempt = Attempt { site: self, turn };
+        let attempt = Attempt { site: self, turn, door: None };
         attempt.note(What::Accepted, None, remote, "");
         // One state of them for the whole login.
         let settings = self.settings.load_full();
@@ -169,6 +169,7 @@ impl Site {
                 return None;
             }
         };
+        let attempt = Attempt { door: Some(door.name()), ..attempt };
         if let Some(place) = &place {
             place.belongs_to(client.address.ip(), &settings);
         }
@@ -237,6 +238,8 @@ impl Site {
 pub(super) struct Attempt<'a> {
     pub(super) site: &'a Site,
     pub(super) turn: Turn,
+    /// Which door the client came to, once that is known.
+    pub(super) door: Option<&'static str>,
 }
 
 impl Attempt<'_> {
@@ -309,6 +312,9 @@ impl Attempt<'_> {
     pub(super) fn count(self, outcome: Outcome) {
         if !self.turn.is_probe {
             self.site.shared.gate.count(outcome);
+            if let Some(door) = self.door {
+                self.site.shared.of_doors.of(door).logins.of(outcome).increment();
+            }
         }
     }
 
@@ -320,14 +326,21 @@ impl Attempt<'_> {
         reason: &'static str,
     ) {
         if !self.turn.is_probe {
-            self.site.note(what, node, address, reason);
+            self.site.note(what, self.door, node, address, reason);
         }
     }
 }
 
 impl Site {
-    fn note(&self, what: What, node: Option<Name>, address: SocketAddr, reason: &'static str) {
-        let event = Event { node, address: Some(address), reason, ..Event::new(what) };
+    fn note(
+        &self,
+        what: What,
+        door: Option<&'static str>,
+        node: Option<Name>,
+        address: SocketAddr,
+        reason: &'static str,
+    ) {
+        let event = Event { door, node, address: Some(address), reason, ..Event::new(what) };
         self.shared.traffic.events.note(event);
     }
 }
@@ -361,15 +374,17 @@ async fn within(
 struct Alive<'a> {
     site: &'a Site,
     session: &'a Session,
+    door: &'static str,
     end: End,
 }
 
 impl<'a> Alive<'a> {
-    fn new(site: &'a Site, session: &'a Session) -> Self {
+    fn new(site: &'a Site, session: &'a Session, door: &'static str) -> Self {
         if !session.is_hidden {
             site.shared.sessions.add(1);
+            site.shared.of_doors.of(door).sessions.add(1);
         }
-        Self { site, session, end: End::Failed }
+        Self { site, session, door, end: End::Failed }
     }
 
     fn ended(mut self, end: End) {
@@ -382,10 +397,14 @@ impl Drop for Alive<'_> {
         if self.session.is_hidden {
             return;
         }
+        let of_door = self.site.shared.of_doors.of(self.door);
         self.site.shared.sessions.add(-1);
+        of_door.sessions.add(-1);
         self.site.shared.counters.ended.of(self.end).increment();
+        of_door.ended.of(self.end).increment();
         let Session { observed, .. } = self.session;
-        self.site.note(What::Ended, Some(self.session.id()), *observed, self.end.word());
+        let node = Some(self.session.id());
+        self.site.note(What::Ended, Some(self.door), node, *observed, self.end.word());
         debug!(
             node = %self.session.id(),
             reason = self.end.word(),

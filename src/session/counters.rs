@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::proto::MetricFamily;
 
-use crate::metrics::{Buckets, Counter, Histogram, Labelled, family};
+use crate::metrics::{Buckets, Counter, Gauge, Histogram, Labelled, Word as _, family};
 use crate::peers::End;
 use crate::words;
 
@@ -44,6 +44,29 @@ words! {
     }
 }
 
+impl Outcome {
+    /// Whether a client came so far that its door is known.
+    const fn is_of_a_login(self) -> bool {
+        match self {
+            Self::AuthOk
+            | Self::AuthFail
+            | Self::AuthTimeout
+            | Self::Unavailable
+            | Self::AtCapacity
+            | Self::Gone
+            | Self::Violation
+            | Self::CrowdedOut
+            | Self::Superseded
+            | Self::Draining => true,
+            Self::RateLimited
+            | Self::OriginRefused
+            | Self::BadUpgrade
+            | Self::NotFound
+            | Self::BadRequest => false,
+        }
+    }
+}
+
 /// From one signature (32 µs) to the registry's deadline (3 s) and the login's (10 s).
 const LOGIN_TIME: Buckets = &[
     Duration::from_micros(500),
@@ -57,7 +80,7 @@ const LOGIN_TIME: Buckets = &[
     Duration::from_secs(10),
 ];
 
-/// The door's counters.
+/// What all listeners count together.
 #[derive(Debug)]
 pub struct Counters {
     /// Attempts to connect.
@@ -94,7 +117,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Appends the door's families to a scrape.
+    /// Appends the families to a scrape.
     pub fn families(&self, families: &mut Vec<MetricFamily>) {
         families.extend([
             family::labelled(
@@ -142,6 +165,78 @@ impl Counters {
             self.login_time.family(
                 "pilot_beacon_wss_authentication_seconds",
                 "Time from an accepted connection to its accepted login.",
+            ),
+        ]);
+    }
+}
+
+/// What is counted for one door.
+#[derive(Debug)]
+pub(super) struct OfDoor {
+    door: &'static str,
+    /// Logins that began, by how they ended.
+    pub(super) logins: Labelled<Outcome>,
+    /// Ended sessions.
+    pub(super) ended: Labelled<End>,
+    /// Sessions, those that are replaced or closing among them.
+    pub(super) sessions: Gauge,
+}
+
+/// What is counted for each door that a listener speaks.
+#[derive(Debug, Default)]
+pub(super) struct OfDoors(Vec<OfDoor>);
+
+impl OfDoors {
+    /// Nothing yet, of each door once.
+    pub(super) fn new(names: impl IntoIterator<Item = &'static str>) -> Self {
+        let mut doors = Vec::new();
+        for door in names {
+            if !doors.iter().any(|known: &OfDoor| known.door == door) {
+                let (logins, ended) = Default::default();
+                doors.push(OfDoor { door, logins, ended, sessions: Gauge::default() });
+            }
+        }
+        Self(doors)
+    }
+
+    /// The counters of a door.
+    pub(super) fn of(&self, door: &str) -> &OfDoor {
+        let found = self.0.iter().find(|counters| counters.door == door);
+        found.expect("each door of a listener is counted")
+    }
+
+    /// Appends the families to a scrape.
+    pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
+        let logins = self.0.iter().flat_map(|of| {
+            let reached = Outcome::ALL.iter().filter(|outcome| outcome.is_of_a_login());
+            reached.map(|outcome| ([of.door, outcome.word()], of.logins.of(*outcome).value()))
+        });
+        let logins: Vec<_> = logins.collect();
+        let ended = self.0.iter().flat_map(|of| {
+            End::ALL.iter().map(|end| ([of.door, end.word()], of.ended.of(*end).value()))
+        });
+        let ended: Vec<_> = ended.collect();
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        let sessions: Vec<_> =
+            self.0.iter().map(|of| ([of.door], of.sessions.value() as f64)).collect();
+        families.extend([
+            family::counts(
+                "beacon_relay_logins_total",
+                "Logins over WebSocket, by door and by how they ended.",
+                &["door", "outcome"],
+                logins.iter().map(|(labels, count)| (labels.as_slice(), *count)),
+            ),
+            family::counts(
+                "beacon_relay_sessions_ended_total",
+                "Ended sessions, by door and reason.",
+                &["door", "reason"],
+                ended.iter().map(|(labels, count)| (labels.as_slice(), *count)),
+            ),
+            family::gauge_values(
+                "beacon_relay_sessions",
+                "Sessions by door, those that are replaced or closing among them.",
+                &["door"],
+                sessions.iter().map(|(labels, count)| (labels.as_slice(), *count)),
             ),
         ]);
     }

@@ -35,6 +35,7 @@ use crate::net::entrance::{self, Entrance};
 use crate::net::listener::Listener;
 use crate::peers::{Arrival, End, Record, Table};
 use crate::wire::name::Name;
+use counters::OfDoors;
 
 pub use client::Client;
 pub use conversation::Conversation;
@@ -66,6 +67,7 @@ struct Shared {
     counters: Arc<Counters>,
     gate: Arc<Gate>,
     sessions: Gauge,
+    of_doors: OfDoors,
     /// Where packets of probes are accounted for, which nobody looks at.
     probed: Arc<Traffic>,
 }
@@ -156,7 +158,10 @@ impl Server {
     #[must_use]
     pub fn serve(specs: Vec<Spec>, table: Arc<Table>, traffic: Arc<Traffic>) -> Self {
         let counters = Arc::<Counters>::default();
+        let doors = specs.iter().flat_map(|spec| &spec.doors).map(|door| door.name());
+        let of_doors = OfDoors::new(doors);
         let shared = Arc::new(Shared {
+            of_doors,
             gate: Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters))),
             counters,
             table,
@@ -378,6 +383,7 @@ impl Drop for Server {
 impl Shared {
     fn families(&self, families: &mut Vec<prometheus::proto::MetricFamily>) {
         self.counters.families(families);
+        self.of_doors.families(families);
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         let value = |number: usize| number as f64;
         families.push(family::gauge_value(

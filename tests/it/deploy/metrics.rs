@@ -11,7 +11,13 @@ use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, look_until};
 
 /// Families that the dashboard does not show, and why.
-const NOT_SHOWN: [(&str, &str); 3] = [
+const NOT_SHOWN: [(&str, &str); 6] = [
+    ("beacon_relay_logins_total", "as pilot_beacon_wss_connections_total, for each door"),
+    ("beacon_relay_sessions", "as pilot_beacon_wss_sessions, for each door"),
+    (
+        "beacon_relay_sessions_ended_total",
+        "as pilot_beacon_wss_sessions_ended_total, for each door",
+    ),
     (
         "pilot_beacon_local_address_failures_total",
         "comes with a want of descriptors, which are shown",
@@ -39,7 +45,11 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("admin_watchers_refused_total", "tests/it/page/watchers.rs", NAME),
     ("audit_failures_total", "tests/it/control/trouble.rs", NAME),
     ("cluster_clock_skew_seconds", "tests/it/cluster/clock.rs", NAME),
-    ("cluster_nacks_sent_total", "src/relay/tests/cluster.rs", "nacks_sent.value(), 1"),
+    (
+        "cluster_nacks_sent_total",
+        "src/doors/pilot/overlay/tests/cluster.rs",
+        "nacks_sent.value(), 1",
+    ),
     ("cluster_panics_total", "src/cluster/nats/tests/failures.rs", "panics.value() == 1"),
     ("cluster_rejects_total", "src/cluster/mesh/tests/lanes.rs", "(Reject::Malformed), before + 1"),
     (
