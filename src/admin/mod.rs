@@ -263,7 +263,7 @@ mod tests {
                 wss_peers: 0,
                 udp_nodes: 0,
                 learnt_nodes: 0,
-                beacons: 0,
+                of_doors: BTreeMap::new(),
                 packets_queued: 0,
                 packets_dropped: 0,
                 switches: BTreeMap::new(),

@@ -38,14 +38,15 @@ pub struct Snapshot {
 /// The main numbers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Nodes that are connected over WebSocket.
+    /// Peers that are connected over WebSocket.
     pub wss_peers: usize,
-    /// Nodes with a UDP endpoint.
+    /// Peers with a UDP endpoint.
     pub udp_nodes: usize,
-    /// Nodes that other beacons serve.
+    /// Peers that foreign servers have.
     pub learnt_nodes: usize,
-    /// Beacons that have published nodes.
-    pub beacons: usize,
+    /// The numbers of doors.
+    #[serde(flatten)]
+    pub of_doors: BTreeMap<&'static str, usize>,
     /// Relayed packets that wait in outboxes.
     pub packets_queued: u64,
     /// Packets that were dropped, but for the reasons of `expected_drops`.

@@ -13,17 +13,18 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use super::answers::{self, Kicked, Peer, Peers, Thrown, Top};
+use super::answers::{self, Foreign, Kicked, Peer, Peers, Thrown, Top};
 use super::audit::Audit;
 use super::explain::Explanation;
 use super::guesses::{Guesses, Untold};
 use super::orders::Task;
 use super::recorder::Recorded;
-use super::{Action, BadRequest, Health, NotNotified, Parts, Refused};
+use super::{Action, BadRequest, Health, Parts, Refused};
 use crate::cluster::Elsewhere;
 use crate::config::AuditPolicy;
 use crate::metrics::{Event, Labelled, What, family};
 use crate::peers::End;
+use crate::session::NotNotified;
 use crate::wire::name::Name;
 use crate::words;
 
@@ -183,11 +184,10 @@ impl Actions {
         match *action {
             Action::Status {} => self.answer(|parts| Ok((parts.status)())).await,
             Action::Peers { limit } => {
-                self.answer(move |parts| Ok(Peers::of(&parts.table, limit.min(MOST_ROWS), now)))
-                    .await
+                self.answer(move |parts| Ok(Peers::of(parts, limit.min(MOST_ROWS), now))).await
             }
             Action::Peer { node } => {
-                let peer = Peer::of(node, table, now);
+                let peer = Peer::of(node, &self.parts, now);
                 peer.over.ok_or(Refused::NotHere(node))?;
                 json(&peer)
             }
@@ -248,7 +248,11 @@ impl Actions {
     }
 
     async fn notify(&self, node: Name) -> Result<String, Refused> {
-        match (self.parts.notify)(node) {
+        let notified = match self.parts.door_of(node) {
+            Some(door) => door.notify(node, Instant::now()),
+            None => Err(NotNotified::NotHere),
+        };
+        match notified {
             Ok(notified) => {
                 self.note(Some(node), "notify");
                 json(&answers::Notified::of(node, notified))
@@ -260,10 +264,11 @@ impl Actions {
 
     /// Says of a node that is not here where it is, as far as that is known.
     async fn elsewhere(&self, node: Name) -> Refused {
-        let Parts { table, cluster, .. } = &self.parts;
-        if let Some(beacon) = Peer::of(node, table, Instant::now()).beacon {
+        let Parts { cluster, .. } = &self.parts;
+        if let Some(Foreign { kind, address }) = Peer::of(node, &self.parts, Instant::now()).foreign
+        {
             return Refused::Failed(format!(
-                "the beacon at {beacon} serves node {node}: ask there"
+                "the {kind} at {address} serves node {node}: ask there"
             ));
         }
         let found = match cluster {

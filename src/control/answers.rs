@@ -1,19 +1,25 @@
 //! What is answered about peers: as it is now, from the table.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
+use super::Parts;
 use crate::metrics::{Talker, Talkers, Traffic};
-use crate::peers::{EndpointLook, Look, Session, Table, TakeoverLook};
+use crate::peers::{EndpointLook, Look, Session, TakeoverLook};
+use crate::session;
 use crate::wire::name::Name;
 
 /// What is known of a node here.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Peer {
     pub(super) node: Name,
-    /// Over what packets reach it: `wss`, `udp` or `beacon`; none where nothing does.
+    /// Its door, where that is known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) door: Option<&'static str>,
+    /// Over what packets reach it: `wss`, `udp`, or the kind of foreign server; none where nothing
+    /// does.
     pub(super) over: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) session: Option<SessionView>,
@@ -22,12 +28,25 @@ pub(super) struct Peer {
     pub(super) session_ended: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) endpoint: Option<EndpointView>,
-    /// The beacon that serves it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) beacon: Option<String>,
+    #[serde(flatten)]
+    pub(super) foreign: Option<Foreign>,
     /// Where its sessions have replaced each other of late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) takeovers: Option<TakeoversView>,
+}
+
+/// The foreign server that serves a peer; shown as its address, under the name of its kind.
+#[derive(Clone, Debug)]
+pub(super) struct Foreign {
+    /// What its door calls such servers.
+    pub(super) kind: &'static str,
+    pub(super) address: SocketAddr,
+}
+
+impl Serialize for Foreign {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map([(self.kind, self.address.to_string())])
+    }
 }
 
 /// A session over WebSocket; times in seconds.
@@ -130,10 +149,10 @@ pub(super) struct Notified {
 }
 
 impl Notified {
-    pub(super) fn of(node: Name, notified: super::Notified) -> Self {
+    pub(super) fn of(node: Name, notified: session::Notified) -> Self {
         let (over, address) = match notified {
-            super::Notified::Session => ("wss", None),
-            super::Notified::Endpoint(address) => ("udp", Some(address.to_string())),
+            session::Notified::Session => ("wss", None),
+            session::Notified::Endpoint(address) => ("udp", Some(address.to_string())),
         };
         Self { node, over, address }
     }
@@ -146,23 +165,27 @@ pub(super) fn seconds(time: Duration) -> f64 {
 
 impl Peer {
     /// What there is to say of a node; nothing but its id where it is not known.
-    pub(super) fn of(node: Name, table: &Table, now: Instant) -> Self {
+    pub(super) fn of(node: Name, parts: &Parts, now: Instant) -> Self {
+        let table = &parts.table;
+        let door = parts.door_of(node);
+        let kind = door.and_then(|door| door.foreign_server()).unwrap_or("foreign");
         let look = table.look(node, now);
         let over = look.as_ref().and_then(|look| match look {
             Look { session: Some(_), .. } => Some("wss"),
             Look { endpoint: Some(_), .. } => Some("udp"),
-            Look { foreign: Some(_), .. } => Some("beacon"),
+            Look { foreign: Some(_), .. } => Some(kind),
             Look { session: None, endpoint: None, foreign: None, .. } => None,
         });
         let Look { session, ended, endpoint, foreign } =
             look.unwrap_or(Look { session: None, ended: None, endpoint: None, foreign: None });
         Self {
             node,
+            door: node.realm().door(),
             over,
             session: session.map(|session| SessionView::of(&session, now)),
             session_ended: ended.map(seconds),
             endpoint: endpoint.as_ref().map(EndpointView::of),
-            beacon: foreign.map(|address| address.to_string()),
+            foreign: foreign.map(|address| Foreign { kind, address }),
             takeovers: table.takeovers(node, now).map(TakeoversView::from),
         }
     }
@@ -209,11 +232,11 @@ impl EndpointView {
 
 impl Peers {
     /// The first `limit` that are served here, by id.
-    pub(super) fn of(table: &Table, limit: usize, now: Instant) -> Self {
-        let mut nodes = table.served();
+    pub(super) fn of(parts: &Parts, limit: usize, now: Instant) -> Self {
+        let mut nodes = parts.table.served();
         nodes.sort_unstable();
         let total = nodes.len();
-        let peers = nodes.into_iter().take(limit).map(|node| Peer::of(node, table, now));
+        let peers = nodes.into_iter().take(limit).map(|node| Peer::of(node, parts, now));
         Self { total, peers: peers.collect() }
     }
 }

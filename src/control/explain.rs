@@ -6,13 +6,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Parts;
-use super::answers::{Peer, seconds};
+use super::answers::{Foreign, Peer, seconds};
 use super::reasons::why;
 use super::recorder::Recorded;
 use crate::cluster::Elsewhere;
-use crate::directory::Lookup;
 use crate::metrics::{Dropped, Word as _};
 use crate::net::local::Locality;
+use crate::session::Known;
 use crate::wire::name::Name;
 
 /// Drops that are told, the latest first.
@@ -24,12 +24,14 @@ const EVENTS: usize = 20;
 /// All that there is to say of a node.
 #[derive(Debug, Serialize)]
 pub(super) struct Explanation {
-    /// What packets for it go over: `wss`, `udp`, `cluster`, `beacon` or `nowhere`.
+    /// What packets for it go over: `wss`, `udp`, `cluster`, the kind of foreign server, or
+    /// `nowhere`.
     place: &'static str,
     /// The same as a sentence.
     path: String,
-    /// Whether the directory has a key for it: `known`, `unknown` or `unavailable`.
-    key: &'static str,
+    /// Whether its door has a key for it: `known`, `unknown` or `unavailable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Known>,
     #[serde(flatten)]
     here: Peer,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,16 +88,13 @@ struct Lost {
 impl Explanation {
     /// Asks the directory and the cluster, which takes some seconds where they are slow.
     pub(super) async fn of(node: Name, parts: &Parts) -> Self {
-        let key = match node.node_id() {
-            Some(node) => match parts.directory.lookup(node).await {
-                Lookup::Key(_) => "known",
-                Lookup::Unknown => "unknown",
-                Lookup::Unavailable => "unavailable",
-            },
-            // The directory has the keys of nodes only.
-            None => "unknown",
+        let door = parts.door_of(node);
+        let key = match door {
+            Some(door) => door.knows(node).await,
+            None => None,
         };
-        let here = Peer::of(node, &parts.table, Instant::now());
+        let foreign_server = door.and_then(|door| door.foreign_server());
+        let here = Peer::of(node, parts, Instant::now());
         let cluster = match &parts.cluster {
             Some(cluster) => {
                 let is_here = matches!(here.over, Some("wss" | "udp"));
@@ -109,7 +108,7 @@ impl Explanation {
             None => None,
         };
         let elsewhere = cluster.as_ref().and_then(|cluster| cluster.elsewhere.as_ref());
-        let (place, mut path) = path(&here, elsewhere, key);
+        let (place, mut path) = path(&here, elsewhere, key, foreign_server);
         if place == "udp"
             && let Some(gone) = here.endpoint.as_ref().and_then(|endpoint| endpoint.local)
             && parts.local.look(gone, Instant::now()) == Locality::Foreign
@@ -129,7 +128,12 @@ impl Explanation {
 }
 
 /// The way that the router takes, and a sentence about it.
-fn path(here: &Peer, elsewhere: Option<&Remote>, key: &str) -> (&'static str, String) {
+fn path(
+    here: &Peer,
+    elsewhere: Option<&Remote>,
+    key: Option<Known>,
+    foreign_server: Option<&str>,
+) -> (&'static str, String) {
     if let Some(session) = &here.session {
         let Some(stuck) = session.stuck else {
             return ("wss", format!("over its WebSocket session, from {}", session.address));
@@ -148,26 +152,30 @@ fn path(here: &Peer, elsewhere: Option<&Remote>, key: &str) -> (&'static str, St
         };
         return ("udp", format!("over UDP, to {}{quiet}", endpoint.address));
     }
-    // A gateway elsewhere is a beacon as well: our own goes before it.
-    let is_node = |remote: &&Remote| here.beacon.is_none() || remote.standing != "gateway";
-    if let Some(remote) = elsewhere.filter(is_node) {
+    // A gateway elsewhere is a foreign server as well: our own goes before it.
+    let is_peer = |remote: &&Remote| here.foreign.is_none() || remote.standing != "gateway";
+    if let Some(remote) = elsewhere.filter(is_peer) {
         let silence = remote.silence.map_or(String::new(), |silence| {
             format!(", of which nothing was heard for {silence:.1} s")
         });
         let text = format!("through relay {} at {}{silence}", remote.relay, remote.address);
         return ("cluster", text);
     }
-    if let Some(beacon) = &here.beacon {
-        return ("beacon", format!("through the beacon at {beacon}"));
+    if let Some(Foreign { kind, address }) = &here.foreign {
+        return (kind, format!("through the {kind} at {address}"));
     }
     let last = here.session_ended.map_or(String::new(), |seconds| {
         format!("; its last session here ended {seconds:.0} s ago")
     });
     let key = match key {
-        "unknown" => "; the directory has no key for it, so that it cannot log in",
-        _ => "",
+        Some(Known::Unknown) => "; the directory has no key for it, so that it cannot log in",
+        Some(Known::Known | Known::Unavailable) | None => "",
     };
-    ("nowhere", format!("no relay and no beacon that we know of has it{last}{key}"))
+    let nobody = match foreign_server {
+        Some(kind) => format!("no relay and no {kind}"),
+        None => "no relay".to_owned(),
+    };
+    ("nowhere", format!("{nobody} that we know of has it{last}{key}"))
 }
 
 impl From<Elsewhere> for Remote {

@@ -33,7 +33,7 @@ pub use actions::Actions;
 pub use health::Health;
 pub use http::{Token, routes};
 pub use orders::{Order, Orders, Task};
-pub use parts::{NotNotified, Notified, Parts};
+pub use parts::Parts;
 pub use recorder::Recorder;
 pub use refused::Refused;
 pub use socket::{Socket, keep as keep_socket, socket_file};

@@ -1,6 +1,5 @@
 //! What the actions are carried out on.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,11 +9,11 @@ use super::Health;
 use super::orders::Orders;
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::directory::Directory;
 use crate::metrics::Traffic;
 use crate::net::local::LocalAddresses;
 use crate::peers::Table;
 use crate::relay::Switches;
+use crate::session::Door;
 use crate::wire::name::Name;
 
 /// What actions look at and change.
@@ -23,16 +22,14 @@ pub struct Parts {
     pub table: Arc<Table>,
     /// Accounts, drops and events.
     pub traffic: Arc<Traffic>,
-    /// Public keys.
-    pub directory: Directory,
+    /// The doors, which know what their peers are.
+    pub doors: Vec<Arc<dyn Door>>,
     /// The cluster, where there is one.
     pub cluster: Option<Arc<Cluster>>,
     /// What can be switched off.
     pub switches: Switches,
     /// The machine's addresses.
     pub local: Arc<LocalAddresses>,
-    /// Notifies a peer that is here.
-    pub notify: Box<dyn Fn(Name) -> Result<Notified, NotNotified> + Send + Sync>,
     /// The main numbers, as `/status` has them.
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
     /// What only the owner of the server can do.
@@ -43,22 +40,12 @@ pub struct Parts {
     pub health: Arc<Health>,
 }
 
-/// How a peer was notified.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Notified {
-    /// Over its session.
-    Session,
-    /// In a datagram, at its endpoint.
-    Endpoint(SocketAddr),
-}
-
-/// Why a peer was not notified.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum NotNotified {
-    /// It is not here.
-    NotHere,
-    /// For this reason, which is a sentence.
-    Refused(String),
+impl Parts {
+    /// The door whose peer this is, where it is served here.
+    pub(super) fn door_of(&self, peer: Name) -> Option<&Arc<dyn Door>> {
+        let name = peer.realm().door()?;
+        self.doors.iter().find(|door| door.name() == name)
+    }
 }
 
 impl std::fmt::Debug for Parts {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::{NotNotified, Order, Orders, Parts};
+use super::{Order, Orders, Parts};
 use crate::config::{Config, Flags, Layers, Surroundings};
-use crate::directory::{Directory, Settings};
 use crate::metrics::Traffic;
 use crate::peers::Table;
 use crate::relay::Switches;
@@ -18,16 +17,14 @@ pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
     let flags = Flags::state_dir(Some(state_dir.display().to_string()));
     let layers = Layers::collect(flags, &Surroundings::of_this_process()).unwrap();
     let config = Config::new(&layers).unwrap();
-    let settings = Settings { keys: None, registry: None, state_dir: state_dir.to_owned() };
     let (orders, ordered) = Orders::new();
     let parts = Parts {
         table: Arc::new(Table::new(1, 1)),
         traffic: Arc::new(Traffic::default()),
-        directory: Directory::open(settings).unwrap(),
+        doors: Vec::new(),
         cluster: None,
         switches: Switches::default(),
         local: Arc::default(),
-        notify: Box::new(|_| Err(NotNotified::NotHere)),
         status: Box::new(|| Value::Null),
         orders,
         config: watch::channel(Arc::new(config)).1,

@@ -1,5 +1,6 @@
 //! Gathers what a scrape and the status page show.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -106,13 +107,18 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     registry
 }
 
-pub(super) fn status(core: &Arc<Core>) -> Box<dyn Fn() -> Status + Send + Sync> {
+pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status + Send + Sync> {
     let core = Arc::clone(core);
+    let doors = doors.all.clone();
     Box::new(move || Status {
         wss_peers: core.table.session_count(),
         udp_nodes: core.table.endpoint_count(),
         learnt_nodes: core.table.learnt_count(),
-        beacons: core.overlay.beacons().sources(),
+        of_doors: {
+            let mut numbers = BTreeMap::new();
+            doors.iter().for_each(|door| door.numbers(&mut numbers));
+            numbers
+        },
         packets_queued: core.traffic.packets_queued(),
         packets_dropped: core.traffic.packets_dropped_unexpectedly(),
         switches: core

@@ -21,11 +21,9 @@ use super::{Host, Reloader, settings};
 use crate::admin::{self, Phase};
 use crate::config::Config;
 use crate::control::{
-    self, Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, routes,
+    Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, routes,
 };
-use crate::doors::pilot::{self, Overlay};
 use crate::log_writer::LogWriter;
-use crate::wire::name::Name;
 
 /// Who watches a relay and changes it while it runs.
 #[derive(Debug)]
@@ -92,7 +90,7 @@ impl Operators {
         let AdminSocket { listener, address } = socket;
         let pages = Arc::new(self.pages(core, doors, log, address));
         let (orders, ordered) = Orders::new();
-        let actions = Actions::start(self.parts(core, &pages, orders), &config.state_dir)?;
+        let actions = Actions::start(self.parts(core, doors, &pages, orders), &config.state_dir)?;
         let (hosts, counted) = (Arc::clone(&pages.hosts), Arc::clone(&actions));
         pages.registry.add(move |families| {
             hosts.families(families);
@@ -141,7 +139,7 @@ impl Operators {
             registry,
             phase: self.phase.clone(),
             readiness: Box::new(move || vitals.readiness()),
-            status: exporters::status(core),
+            status: exporters::status(core, doors),
             tables: exporters::tables(core),
             since: self.since,
             max_connections: settings::max_operators(),
@@ -150,35 +148,26 @@ impl Operators {
     }
 
     /// What the actions are carried out on.
-    fn parts(&self, core: &Arc<Core>, pages: &Arc<admin::Sources>, orders: Orders) -> Parts {
-        let Core { table, traffic, directory, cluster, overlay, .. } = &**core;
-        let (notifier, numbers) = (Arc::clone(overlay), Arc::clone(pages));
+    fn parts(
+        &self,
+        core: &Core,
+        doors: &Doors,
+        pages: &Arc<admin::Sources>,
+        orders: Orders,
+    ) -> Parts {
+        let Core { table, traffic, cluster, overlay, .. } = core;
+        let numbers = Arc::clone(pages);
         Parts {
             table: Arc::clone(table),
             traffic: Arc::clone(traffic),
-            directory: directory.clone(),
+            doors: doors.all.clone(),
             cluster: cluster.clone(),
             switches: core.switches(),
             local: Arc::clone(overlay.local_addresses()),
-            notify: Box::new(move |peer| notify(&notifier, peer)),
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
             orders,
             config: self.reloader.config(),
             health: Arc::clone(&self.health),
         }
-    }
-}
-
-/// Notifies a node; no other peer can be.
-fn notify(overlay: &Overlay, peer: Name) -> Result<control::Notified, control::NotNotified> {
-    let refused = control::NotNotified::Refused;
-    let Some(node) = peer.node_id() else {
-        return Err(refused(format!("{peer} is no node: only nodes are notified")));
-    };
-    match overlay.notify(node, Instant::now()) {
-        Ok(pilot::Notified::Session) => Ok(control::Notified::Session),
-        Ok(pilot::Notified::Endpoint(address)) => Ok(control::Notified::Endpoint(address)),
-        Err(pilot::NotNotified::NotHere) => Err(control::NotNotified::NotHere),
-        Err(error) => Err(refused(format!("node {peer} was not notified: {error}"))),
     }
 }

@@ -1,10 +1,13 @@
 //! What a protocol over WebSocket is to the session machinery: how a connection logs in, what its messages mean, and how an end reads on its wire.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::proto::MetricFamily;
+use serde::Serialize;
 
 use super::{Close, Conversation, Kind, Messages, Outcome, Refusal, Session, farewell, refusal};
 use crate::config::Config;
@@ -87,6 +90,28 @@ pub trait Door: Send + Sync + 'static {
     /// Appends the door's own families to a scrape.
     fn families(&self, _families: &mut Vec<MetricFamily>) {}
 
+    /// Adds the door's main numbers, by the names that they have in the answer to `status`.
+    fn numbers(&self, _numbers: &mut BTreeMap<&'static str, usize>) {}
+
+    /// What operators call a foreign server of the door's network; nothing where it has none.
+    fn foreign_server(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether the door has a credential to check a peer's login with; nothing where it keeps no
+    /// list of peers.
+    fn knows(&self, _peer: Name) -> Answer<'_, Option<Known>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Tells a peer that is here that something waits for it elsewhere.
+    ///
+    /// # Errors
+    /// Why it was not told.
+    fn notify(&self, peer: Name, _now: Instant) -> Result<Notified, NotNotified> {
+        Err(NotNotified::Refused(format!("{peer} cannot be notified: its door has no notices")))
+    }
+
     /// What a client is told that is sent away before it has a session; nothing where the
     /// connection is gone.
     fn refusal(&self, outcome: Outcome) -> Option<Close> {
@@ -97,6 +122,36 @@ pub trait Door: Send + Sync + 'static {
     fn farewell(&self, end: End, violation: Option<Violation>) -> Option<Close> {
         farewell(end, violation)
     }
+}
+
+/// Whether a door has a peer's credential.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Known {
+    /// It has.
+    Known,
+    /// It has not: the peer cannot log in.
+    Unknown,
+    /// It cannot tell at this time.
+    Unavailable,
+}
+
+/// How a peer was notified.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Notified {
+    /// Over its session.
+    Session,
+    /// In a datagram, at its endpoint.
+    Endpoint(SocketAddr),
+}
+
+/// Why a peer was not notified.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NotNotified {
+    /// It is not here.
+    NotHere,
+    /// For this reason, which is a sentence.
+    Refused(String),
 }
 
 /// A login that succeeded.

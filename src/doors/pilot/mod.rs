@@ -25,6 +25,7 @@ mod overlay;
 mod refusals;
 mod sink;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,13 +34,14 @@ use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 
 use crate::config::Config;
-use crate::directory::Keys;
+use crate::directory::{Keys, Lookup};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
 use crate::net::listener::Listener;
 use crate::peers::{Credential, End, Table};
 use crate::session::{
-    Answer, Conversation, Door, Kind, Messages, Refusal, Server, Session, Settings, Spec, Welcome,
+    self, Answer, Conversation, Door, Kind, Known, Messages, Notified, Refusal, Server, Session,
+    Settings, Spec, Welcome,
 };
 use crate::wire::auth::{AUTH_OK, Control, Generation, MAX_REPLY};
 use crate::wire::beacon::MAX_WSS_PACKET;
@@ -49,8 +51,7 @@ use crate::wire::websocket::Opcode;
 pub use crate::proto::login::RefusalReason;
 pub use canary::{Canary, CanaryError, script as canary_script};
 pub use overlay::{
-    Beacons, Buckets, DISCOVER, GrantQueue, NotNotified, Notified, Overlay, PUNCH, PunchRules,
-    Rules,
+    Beacons, Buckets, DISCOVER, GrantQueue, NotNotified, Overlay, PUNCH, PunchRules, Rules,
 };
 pub use sink::{PacketSink, PerPacket, per_packet};
 
@@ -201,6 +202,36 @@ impl Door for Pilot {
 
     fn update(&self, config: &Config) {
         self.login.store(Arc::new(Login::from(config)));
+    }
+
+    fn numbers(&self, numbers: &mut BTreeMap<&'static str, usize>) {
+        numbers.insert("beacons", self.sink.beacons());
+    }
+
+    fn foreign_server(&self) -> Option<&'static str> {
+        Some("beacon")
+    }
+
+    fn knows(&self, peer: Name) -> Answer<'_, Option<Known>> {
+        Box::pin(async move {
+            let Some(node) = peer.node_id() else { return Some(Known::Unknown) };
+            Some(match self.keys.lookup(node).await {
+                Lookup::Key(_) => Known::Known,
+                Lookup::Unknown => Known::Unknown,
+                Lookup::Unavailable => Known::Unavailable,
+            })
+        })
+    }
+
+    fn notify(&self, peer: Name, now: Instant) -> Result<Notified, session::NotNotified> {
+        let refused = session::NotNotified::Refused;
+        let Some(node) = peer.node_id() else {
+            return Err(refused(format!("{peer} is no node: only nodes are notified")));
+        };
+        self.sink.notify(node, now).map_err(|error| match error {
+            NotNotified::NotHere => session::NotNotified::NotHere,
+            error => refused(format!("node {node} was not notified: {error}")),
+        })
     }
 
     fn families(&self, families: &mut Vec<MetricFamily>) {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Overlay, node_of};
+use super::{NotNotified, Overlay, node_of};
 use crate::ids::NodeId;
-use crate::session::Session;
+use crate::session::{Notified, Session};
 use crate::wire::Frames;
 
 /// Takes the packets of authenticated nodes, a whole read batch at a time.
@@ -19,6 +19,19 @@ pub trait PacketSink: Send + Sync + 'static {
     fn has_session_elsewhere(&self, _node: NodeId, _now: Instant) -> bool {
         false
     }
+
+    /// Tells a node that a handshake waits for it at the registry.
+    ///
+    /// # Errors
+    /// Why it was not told.
+    fn notify(&self, _node: NodeId, _now: Instant) -> Result<Notified, NotNotified> {
+        Err(NotNotified::NotHere)
+    }
+
+    /// How many beacons have published nodes.
+    fn beacons(&self) -> usize {
+        0
+    }
 }
 
 impl PacketSink for Arc<Overlay> {
@@ -28,6 +41,14 @@ impl PacketSink for Arc<Overlay> {
 
     fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
         Overlay::has_session_elsewhere(self, node, now)
+    }
+
+    fn notify(&self, node: NodeId, now: Instant) -> Result<Notified, NotNotified> {
+        Overlay::notify(self, node, now)
+    }
+
+    fn beacons(&self) -> usize {
+        Overlay::beacons(self).sources()
     }
 }
 

@@ -35,7 +35,7 @@ use crate::wire::name::Realm;
 
 pub use beacons::Beacons;
 pub use buckets::Buckets;
-pub use notify::{NotNotified, Notified};
+pub use notify::NotNotified;
 pub use punch::{GrantQueue, PunchRules};
 
 /// Deliveries to the session or the endpoint name their destination (0x09 instead of 0x06).

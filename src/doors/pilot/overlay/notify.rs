@@ -4,7 +4,6 @@
 //! ask the registry.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +12,7 @@ use super::Overlay;
 use crate::ids::NodeId;
 use crate::peers::{Arrival, Record};
 use crate::relay::{Departures, Target};
+use crate::session::Notified;
 use crate::wire::beacon::{NOTIFY_POLL, encode_notify};
 
 /// A node is notified at most once in this time.
@@ -24,15 +24,6 @@ const MOST_NODES: usize = 4_096;
 /// Who was notified, and when.
 #[derive(Debug, Default)]
 pub(super) struct Notices(Mutex<HashMap<NodeId, Instant>>);
-
-/// How a node was notified.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Notified {
-    /// Over its WebSocket session.
-    Session,
-    /// Over UDP, at its endpoint.
-    Endpoint(SocketAddr),
-}
 
 /// Why a node was not notified.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
