@@ -43,7 +43,7 @@ const LEAST_SECRET: usize = 16;
 ///
 /// # Panics
 /// Where a refusal is not one line about a setting, or a configuration does not hold.
-pub fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     let Some(operator) = Operator::of(input) else { return };
     let Some(loaded) = operator.load(operator.file) else { return };
     check_config(&loaded.config, input);
