@@ -10,12 +10,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
+BENCH := $(TARGET_DIR)/release/beacon-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts fuzz screenshots soak sanitize bench bench-peers lint docs static wasm deny package man clean
+.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers lint docs static wasm deny package man clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need and this machine lacks (Debian packages, rustfmt, clippy)
 	@scripts/setup
@@ -47,15 +48,19 @@ fuzz: ## Fuzz codecs, presence and configuration, TIME seconds (60) each target;
 sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib -- net::udp net::inherited
 
-bench: build ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
-	$(BINARY) bench --rows $(TARGET_DIR)/bench.jsonl
+beacon-bench: ## Build the load generator beside the relay, target/release/beacon-bench
+	$(CARGO) build --release --locked --package beacon-relay --package beacon-bench
+
+bench: beacon-bench ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
+	$(BENCH) --rows $(TARGET_DIR)/bench.jsonl
 	set -o pipefail; $(MAKE) --no-print-directory bench-peers JSON=1 | tee $(TARGET_DIR)/bench-peers.jsonl
 	scripts/performance $(TARGET_DIR)/bench.jsonl $(TARGET_DIR)/bench-peers.jsonl
 
-bench-peers: build ## Public relays beside ours (installs coturn); JSON=1 for machines, ARGS for options
+bench-peers: beacon-bench ## Public relays beside ours (installs coturn); JSON=1 for machines, ARGS for options
 	@scripts/setup turnserver=coturn setpriv=util-linux
-	$(CARGO) build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
-	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-relay $(BINARY) $(if $(JSON),--json) $(ARGS)
+	@# Its lock file follows what the relay's own crates need, which it builds as well.
+	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
+	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-bench $(BENCH) $(if $(JSON),--json) $(ARGS)
 
 lint: ## Formatting and clippy, warnings denied
 	$(CARGO) fmt --all --check

@@ -1,6 +1,5 @@
 //! The subcommands: what the program is asked, and how it ends.
 
-mod bench;
 mod check;
 mod cluster_id;
 pub mod connect;
@@ -18,7 +17,7 @@ mod serve;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 pub use exit::Exit;
@@ -43,8 +42,6 @@ enum Command {
     Demo(demo::Demo),
     /// Be a node at the terminal, connected to a relay
     Connect(connect::Args),
-    /// Measure this relay against the cheapest that still relays
-    Bench(bench::Args),
     /// Check the whole way of a peer, and this machine, and say what to do about each finding
     Doctor(Box<doctor::Args>),
     /// Check the settings of `serve`, and print what they come to as TOML
@@ -63,6 +60,13 @@ enum Command {
     #[command(flatten)]
     Control(control::Control),
 }
+
+/// Subcommands that earlier versions had, and what to run instead.
+const GONE: [(&str, &str); 1] = [(
+    "bench",
+    "the load generator is a program of its own: in the sources, run `make beacon-bench`, then \
+     target/release/beacon-bench with the same options",
+)];
 
 /// Does what the arguments ask, the first of which is the program's name.
 ///
@@ -83,6 +87,11 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Command
         Ok(cli) => return Ok(Some(cli.command)),
         Err(error) => error,
     };
+    if let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some((_, instead)) = GONE.iter().find(|(gone, _)| gone == name)
+    {
+        return Err(Exit::Usage(format!("unrecognized subcommand '{name}'; {instead}")));
+    }
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         output::print(&text)?;
@@ -110,7 +119,6 @@ fn dispatch(command: Option<Command>) -> Result<(), Exit> {
         None => Ok(()),
         Some(Command::Serve(flags)) => serve(flags),
         Some(Command::Demo(demo)) => demo.run(),
-        Some(Command::Bench(arguments)) => Ok(bench::run(&arguments)?),
         Some(Command::Connect(arguments)) => Ok(serve::run_to_end(connect::run(arguments))??),
         Some(Command::Doctor(arguments)) => serve::run_to_end(doctor::run(*arguments))?,
         Some(Command::CheckConfig(flags)) => {
@@ -146,6 +154,7 @@ mod tests {
             (&["enroll"], "<NODE_ID> <KEY>"),
             (&["enroll", "0", "AAAA"], "`0` is not a node id"),
             (&["sreve"], "serve"),
+            (&["bench", "--scenario", "login"], "beacon-bench with the same options"),
             (&["serve", "nats://relay:hunter2@a"], "'nats://***@a'"),
             (&[], "subcommand"),
         ] {

@@ -6,13 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use beacon_relay::net::udp::{self, BatchSocket, Datagrams as _, Received};
+use beacon_wire::auth::{AUTH_OK, Challenge, Generation, MaxMessage, Reply};
+use beacon_wire::beacon;
+use beacon_wire::ids::{NodeId, PublicKey};
+use beacon_wire::websocket::{Header, MAX_HEADER, Opcode, apply_mask, frame_header};
 use ed25519_dalek::{Signer as _, SigningKey};
-
-use crate::ids::{NodeId, PublicKey};
-use crate::net::udp::{self, BatchSocket, Datagrams as _, Received};
-use crate::wire::auth::{AUTH_OK, Challenge, Generation, MaxMessage, Reply};
-use crate::wire::beacon;
-use crate::wire::websocket::{Header, MAX_HEADER, Opcode, apply_mask, frame_header};
 
 /// Longest wait for a server that should answer at once.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -3,24 +3,26 @@
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::peer::{Node, log_in};
-use super::subject::{Kind, Subject};
-use super::throughput::{self, Figures, Load};
-use crate::ids::NodeId;
-use crate::net::udp::{self, BatchSocket, Datagrams as _, MAX_RUN_PACKETS, Received, Run};
-use crate::wire::beacon::encode_discover;
+use beacon_relay::net::udp::{self, BatchSocket, Datagrams as _, MAX_RUN_PACKETS, Received, Run};
+use beacon_wire::beacon::encode_discover;
+use beacon_wire::ids::NodeId;
+
+use crate::closed_loop::Figures;
+use crate::peer::{Node, log_in};
+use crate::subject::{Kind, Servers};
+use crate::throughput::{self, Load};
 
 /// Ids of peers that do nothing begin here.
 const FIRST_IDLE: u32 = 1_000_000;
 
 /// Measures the load among `count` idle WebSocket peers.
-pub(super) fn among_wss(load: &Load, count: u32) -> anyhow::Result<Figures> {
+pub(super) fn among_wss(servers: &Servers, load: &Load, count: u32) -> anyhow::Result<Figures> {
     let active: Vec<_> = (1..=2 * load.pairs).map(Node::new).collect();
     let idle: Vec<_> = (FIRST_IDLE..FIRST_IDLE + count).map(Node::new).collect();
     let known = [&*active, &*idle].concat();
     // Nobody answers pings for the idle ones.
     let patient = ["--upgrade-burst", "1000000", "--ping-interval", "1h", "--idle-timeout", "1h"];
-    let server = Subject::start(Kind::Relay, &known, &patient)?;
+    let server = servers.start(Kind::Relay, &known, &patient)?;
     let streams: Result<Vec<TcpStream>, _> =
         idle.iter().map(|node| log_in(server.wss, node)).collect();
     let figures = throughput::measure(&server, &active, load);
@@ -29,9 +31,9 @@ pub(super) fn among_wss(load: &Load, count: u32) -> anyhow::Result<Figures> {
 }
 
 /// Measures the load among `count` registered UDP nodes.
-pub(super) fn among_udp(load: &Load, count: u32) -> anyhow::Result<Figures> {
+pub(super) fn among_udp(servers: &Servers, load: &Load, count: u32) -> anyhow::Result<Figures> {
     let active: Vec<_> = (1..=2 * load.pairs).map(Node::new).collect();
-    let server = Subject::start(Kind::Relay, &active, &["--max-nodes", "1000000"])?;
+    let server = servers.start(Kind::Relay, &active, &["--max-nodes", "1000000"])?;
     let local = std::net::SocketAddr::new(server.udp.ip(), 0);
     let socket = BatchSocket::new(udp::open(local)?)?;
     let mut received = Received::new();

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 /// The numbers of a process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Usage {
+pub struct Usage {
     /// CPU time of all threads, user and system.
-    pub(super) cpu: Duration,
+    pub cpu: Duration,
     /// Anonymous resident memory, in bytes.
-    pub(super) anonymous: u64,
+    pub anonymous: u64,
     /// Context switches of all threads, voluntary and not.
-    pub(super) switches: u64,
+    pub switches: u64,
 }
 
 impl Usage {
@@ -20,7 +20,7 @@ impl Usage {
     ///
     /// # Errors
     /// The process is gone, or is not ours to look at.
-    pub(super) fn of(id: u32) -> io::Result<Self> {
+    pub fn of(id: u32) -> io::Result<Self> {
         let mut usage = Self { anonymous: kibibytes(id, "RssAnon:")? * 1_024, ..Self::default() };
         for task in fs::read_dir(format!("/proc/{id}/task"))? {
             let path = task?.path();
@@ -49,7 +49,7 @@ fn number(line: &str) -> Option<u64> {
 }
 
 /// Memory that TCP sockets of the whole machine hold in the kernel, in bytes.
-pub(super) fn kernel_tcp_memory() -> io::Result<u64> {
+pub(crate) fn kernel_tcp_memory() -> io::Result<u64> {
     /// The kernel counts in pages.
     const PAGE: u64 = 4_096;
     let sockets = fs::read_to_string("/proc/net/sockstat")?;

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use super::peer::{Node, log_in};
-use super::subject::{Kind, Subject};
+use crate::peer::{Node, log_in};
+use crate::subject::{Kind, Servers};
 
 /// Connections before the measurement, so that what is kept for all is not counted for each.
 const WARM_UP: u32 = 50;
@@ -19,9 +19,9 @@ pub(super) struct Idle {
 }
 
 /// Connects `count` peers that then do nothing.
-pub(super) fn idle(kind: Kind, count: u32) -> anyhow::Result<Idle> {
+pub(super) fn idle(servers: &Servers, count: u32) -> anyhow::Result<Idle> {
     let nodes: Vec<_> = (1..=count + WARM_UP).map(Node::new).collect();
-    let server = Subject::start(kind, &nodes, &["--upgrade-burst", "1000000"])?;
+    let server = servers.start(Kind::Relay, &nodes, &["--upgrade-burst", "1000000"])?;
     let mut streams = Vec::new();
     let mut before = 0;
     for (node, number) in nodes.iter().zip(0..) {
@@ -44,9 +44,9 @@ pub(super) struct Login {
 }
 
 /// Logs `count` nodes in, one after the other; each leaves before the next comes.
-pub(super) fn logins(kind: Kind, count: u32) -> anyhow::Result<Login> {
+pub(super) fn logins(servers: &Servers, kind: Kind, count: u32) -> anyhow::Result<Login> {
     let nodes: Vec<_> = (1..=count + WARM_UP).map(Node::new).collect();
-    let server = Subject::start(kind, &nodes, &["--upgrade-burst", "1000000"])?;
+    let server = servers.start(kind, &nodes, &["--upgrade-burst", "1000000"])?;
     let mut before = server.usage()?.cpu;
     for (node, number) in nodes.iter().zip(0..) {
         if number == WARM_UP {

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use beacon_relay::net::udp::{Datagrams as _, Run};
+use beacon_wire::beacon::encode_relay;
+use beacon_wire::websocket::Opcode;
 use parking_lot::Mutex;
 
-use super::Cell;
-use super::peer::{Node, Random, push_frame};
-use super::subject::{Kind, Subject};
-use super::throughput::End;
-use crate::net::udp::{Datagrams as _, Run};
-use crate::wire::beacon::encode_relay;
-use crate::wire::websocket::Opcode;
+use crate::options::Cell;
+use crate::peer::{Node, Random, push_frame};
+use crate::subject::{Kind, Servers, Subject};
+use crate::throughput::{Closer, End};
 
 /// Packets that are not counted, while everything wakes up.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -41,16 +41,16 @@ pub(super) struct Latency {
 }
 
 /// Runs the load against a fresh server.
-pub(super) fn run(kind: Kind, rate: &Rate) -> anyhow::Result<Latency> {
+pub(super) fn run(servers: &Servers, kind: Kind, rate: &Rate) -> anyhow::Result<Latency> {
     let nodes = nodes(rate);
-    let server = Subject::start(kind, &nodes, &[])?;
+    let server = servers.start(kind, &nodes, &[])?;
     between(&nodes, &server, &server, rate)
 }
 
 /// Runs the load from peers of one relay to peers of another in its cluster.
-pub(super) fn across(rate: &Rate) -> anyhow::Result<Latency> {
+pub(super) fn across(servers: &Servers, rate: &Rate) -> anyhow::Result<Latency> {
     let nodes = nodes(rate);
-    let [near, far] = Subject::two_relays(&nodes)?;
+    let [near, far] = servers.two_relays(&nodes)?;
     between(&nodes, &near, &far, rate)
 }
 
@@ -124,7 +124,7 @@ fn between(nodes: &[Node], near: &Subject, far: &Subject, rate: &Rate) -> anyhow
     }
     thread::sleep(Duration::from_millis(100));
     stop.store(true, Ordering::Relaxed);
-    closers.iter().for_each(super::throughput::Closer::close);
+    closers.iter().for_each(Closer::close);
     for thread in threads {
         // A peer that failed has delivered less, which shows as loss.
         let _failed = thread.join();

@@ -5,24 +5,25 @@
 use std::net::TcpStream;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use beacon_wire::beacon::encode_relay;
+use beacon_wire::websocket::Opcode;
 use rustix::event::{Timespec, epoll};
 
-use super::peer::{FrameReader, Node, Random, log_in, push_frame};
-use super::subject::{Kind, Subject};
-use super::throughput::{Figures, Load, WARM_UP, Window};
-use crate::wire::beacon::encode_relay;
-use crate::wire::websocket::Opcode;
+use crate::closed_loop::{self, Figures, Window};
+use crate::peer::{FrameReader, Node, Random, log_in, push_frame};
+use crate::subject::{Kind, Servers};
+use crate::throughput::Load;
 
 /// Measures `load.pairs` senders over WSS whose packets are spread over `receivers` peers.
-pub(super) fn run(kind: Kind, load: &Load, receivers: u32) -> anyhow::Result<Figures> {
+pub(super) fn run(servers: &Servers, load: &Load, receivers: u32) -> anyhow::Result<Figures> {
     let nodes: Vec<_> = (1..=load.pairs + receivers).map(Node::new).collect();
     let (senders, receivers) = nodes.split_at(load.pairs as usize);
     let patient = ["--upgrade-burst", "1000000", "--ping-interval", "1h", "--idle-timeout", "1h"];
-    let server = Subject::start(kind, &nodes, &patient)?;
+    let server = servers.start(Kind::Relay, &nodes, &patient)?;
     let stop = Arc::new(AtomicBool::new(false));
     // One window for all: what arrives says nothing of who sent it.
     let window = Arc::new(Window::new(load.window * u64::from(load.pairs)));
@@ -42,20 +43,14 @@ pub(super) fn run(kind: Kind, load: &Load, receivers: u32) -> anyhow::Result<Fig
             send(&stream, &sender, &destinations, size, &stop, &window);
         }));
     }
-    thread::sleep(WARM_UP);
-    let (began, before) = (Instant::now(), server.usage()?);
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (delivered, lost) = (count(&window.delivered), count(&window.lost));
-    thread::sleep(load.time);
-    let (time, after) = (began.elapsed(), server.usage()?);
-    let (delivered, lost) = (count(&window.delivered) - delivered, count(&window.lost) - lost);
+    let figures = closed_loop::watch(&[window], || server.usage(), load.time)?;
     stop.store(true, Ordering::Relaxed);
     drop(server);
     for thread in threads {
         // A peer that failed has delivered less, which is what is measured.
         let _failed = thread.join();
     }
-    Ok(Figures::between(&before, &after, time, delivered, lost))
+    Ok(figures)
 }
 
 /// Destinations of which the n-th is chosen in proportion to 1/n.

@@ -2,27 +2,20 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
-use super::peer::{FrameReader, Node, Random, log_in, push_frame, register};
-use super::process::Usage;
-use super::subject::{Kind, Subject};
-use super::{Cell, Way};
-use crate::net::udp::{
+use beacon_relay::net::udp::{
     BatchSocket, Datagrams as _, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run,
 };
-use crate::wire::beacon::encode_relay;
-use crate::wire::websocket::Opcode;
+use beacon_wire::beacon::encode_relay;
+use beacon_wire::websocket::Opcode;
 
-/// Before the measurement, so that buffers and caches are as they will be.
-pub(super) const WARM_UP: Duration = Duration::from_millis(500);
-
-/// A window that makes no progress for so long has lost its packets.
-const LOST_AFTER: Duration = Duration::from_millis(200);
+use crate::closed_loop::{self, Figures, Window};
+use crate::options::{Cell, Way};
+use crate::peer::{FrameReader, Node, Random, log_in, push_frame, register};
+use crate::subject::{Kind, Servers, Subject};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -34,71 +27,10 @@ pub(super) struct Load {
     pub(super) time: Duration,
 }
 
-/// What was measured.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Figures {
-    /// Packets delivered a second.
-    pub(super) packets_per_second: f64,
-    /// CPU time of the server for each delivered packet, in microseconds.
-    pub(super) cpu_us_per_packet: f64,
-    /// Context switches of the server for each delivered packet.
-    pub(super) switches_per_packet: f64,
-    /// Packets sent and not delivered, of a hundred.
-    pub(super) loss_percent: f64,
-    /// Anonymous resident memory of the server at the end, in bytes.
-    pub(super) anonymous_bytes: u64,
-}
-
-/// The window of one pair: the sender takes from it, the receiver gives back.
-#[derive(Debug)]
-pub(super) struct Window {
-    free: Mutex<u64>,
-    freed: Condvar,
-    size: u64,
-    pub(super) delivered: AtomicU64,
-    pub(super) lost: AtomicU64,
-}
-
-impl Window {
-    pub(super) fn new(size: u64) -> Self {
-        Self {
-            free: Mutex::new(size),
-            freed: Condvar::new(),
-            size,
-            delivered: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-        }
-    }
-
-    /// Takes at most `most` places, waiting for one.
-    pub(super) fn take(&self, most: u64) -> u64 {
-        let mut free = self.free.lock();
-        let end = Instant::now() + LOST_AFTER;
-        while *free == 0 {
-            if self.freed.wait_until(&mut free, end).timed_out() {
-                self.lost.fetch_add(self.size, Ordering::Relaxed);
-                *free = self.size;
-            }
-        }
-        let taken = (*free).min(most);
-        *free -= taken;
-        taken
-    }
-
-    /// Gives places back whose packets have arrived.
-    pub(super) fn give(&self, places: u64) {
-        self.delivered.fetch_add(places, Ordering::Relaxed);
-        let mut free = self.free.lock();
-        // What was taken for lost may still come.
-        *free = (*free + places).min(self.size);
-        self.freed.notify_one();
-    }
-}
-
 /// Runs the load against a fresh server.
-pub(super) fn run(kind: Kind, load: &Load) -> anyhow::Result<Figures> {
+pub(super) fn run(servers: &Servers, kind: Kind, load: &Load) -> anyhow::Result<Figures> {
     let nodes: Vec<_> = (1..=2 * load.pairs).map(Node::new).collect();
-    let server = Subject::start(kind, &nodes, &[])?;
+    let server = servers.start(kind, &nodes, &[])?;
     measure(&server, &nodes, load)
 }
 
@@ -130,44 +62,14 @@ pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::
         }
         windows.push(window);
     }
-    let count = |counter: fn(&Window) -> &AtomicU64| -> u64 {
-        windows.iter().map(|window| counter(window).load(Ordering::Relaxed)).sum()
-    };
-    thread::sleep(WARM_UP);
-    let (began, before) = (Instant::now(), server.usage()?);
-    let (delivered_before, lost_before) = (count(|w| &w.delivered), count(|w| &w.lost));
-    thread::sleep(load.time);
-    let (time, after) = (began.elapsed(), server.usage()?);
-    let delivered = count(|w| &w.delivered) - delivered_before;
-    let lost = count(|w| &w.lost) - lost_before;
+    let figures = closed_loop::watch(&windows, || server.usage(), load.time)?;
     stop.store(true, Ordering::Relaxed);
     ends.iter().for_each(Closer::close);
     for thread in threads {
         // A peer that failed has delivered less, which is what is measured.
         let _failed = thread.join();
     }
-    Ok(Figures::between(&before, &after, time, delivered, lost))
-}
-
-impl Figures {
-    /// What two looks at the server say of the packets that arrived between them.
-    #[allow(clippy::cast_precision_loss)] // far below 2^53
-    pub(super) fn between(
-        before: &Usage,
-        after: &Usage,
-        time: Duration,
-        delivered: u64,
-        lost: u64,
-    ) -> Self {
-        let each = |value: f64| value / delivered.max(1) as f64;
-        Self {
-            packets_per_second: delivered as f64 / time.as_secs_f64(),
-            cpu_us_per_packet: each((after.cpu - before.cpu).as_secs_f64() * 1e6),
-            switches_per_packet: each(after.switches.saturating_sub(before.switches) as f64),
-            loss_percent: 100.0 * lost as f64 / (delivered + lost).max(1) as f64,
-            anonymous_bytes: after.anonymous,
-        }
-    }
+    Ok(figures)
 }
 
 /// One side of a pair.
@@ -250,7 +152,7 @@ impl End {
                 let mut frames = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     frames.clear();
-                    for _ in 0..window.take(window.size) {
+                    for _ in 0..window.take(window.size()) {
                         push_frame(Opcode::Binary, packet, random.mask(), &mut frames);
                     }
                     if std::io::Write::write_all(&mut &stream, &frames).is_err() {

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::peer::{Node, Random, log_in, push_frame};
-use super::process::kernel_tcp_memory;
-use super::subject::{Kind, Subject};
-use super::throughput::{self, Load};
-use crate::wire::beacon::encode_relay;
-use crate::wire::websocket::Opcode;
+use beacon_wire::beacon::encode_relay;
+use beacon_wire::websocket::Opcode;
+
+use crate::peer::{Node, Random, log_in, push_frame};
+use crate::process::kernel_tcp_memory;
+use crate::subject::{Kind, Servers};
+use crate::throughput::{self, Load};
 
 /// Readers that never read; each is flooded by a sender of its own.
 const READERS: u32 = 8;
@@ -32,40 +33,40 @@ pub(super) struct Stuck {
     pub(super) beside_absent: f64,
     /// The first of the second, of a hundred.
     pub(super) left_percent: f64,
-    /// Anonymous memory of the server, in bytes.
-    pub(super) anonymous_bytes: u64,
-    /// What TCP sockets hold in the kernel beyond what they held before, in bytes.
-    pub(super) kernel_bytes: u64,
+    /// Anonymous memory of the server, in MB.
+    pub(super) memory_mb: f64,
+    /// What TCP sockets hold in the kernel beyond what they held before, in MB.
+    pub(super) kernel_mb: f64,
 }
 
 /// Runs both floods, each against a fresh relay.
-pub(super) fn run(load: &Load) -> anyhow::Result<Stuck> {
-    let absent = flooded(load, false)?;
-    let stuck = flooded(load, true)?;
+pub(super) fn run(servers: &Servers, load: &Load) -> anyhow::Result<Stuck> {
+    let absent = flooded(servers, load, false)?;
+    let stuck = flooded(servers, load, true)?;
     Ok(Stuck {
         beside_stuck: stuck.healthy,
         beside_absent: absent.healthy,
         left_percent: 100.0 * stuck.healthy / absent.healthy,
-        anonymous_bytes: stuck.anonymous,
-        kernel_bytes: stuck.kernel,
+        memory_mb: stuck.memory_mb,
+        kernel_mb: stuck.kernel_bytes as f64 / 1e6,
     })
 }
 
 struct Flooded {
     healthy: f64,
-    anonymous: u64,
-    kernel: u64,
+    memory_mb: f64,
+    kernel_bytes: u64,
 }
 
-fn flooded(load: &Load, present: bool) -> anyhow::Result<Flooded> {
+fn flooded(servers: &Servers, load: &Load, present: bool) -> anyhow::Result<Flooded> {
     let healthy: Vec<_> = (1..=2 * load.pairs).map(Node::new).collect();
     let first = 2 * load.pairs + 1;
     let senders: Vec<_> = (first..first + READERS).map(Node::new).collect();
     let readers: Vec<_> = (first + READERS..first + 2 * READERS).map(Node::new).collect();
     let known: Vec<_> = [&*healthy, &*senders, &*readers].concat();
     // A stuck reader stays for the whole measurement instead of being ended after 5 s.
-    let server = Subject::start(Kind::Relay, &known, &["--write-timeout", "10m"])?;
-    let kernel = kernel_tcp_memory()?;
+    let server = servers.start(Kind::Relay, &known, &["--write-timeout", "10m"])?;
+    let kernel_before = kernel_tcp_memory()?;
     let (stop, bursts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let (mut held, mut threads) = (Vec::<TcpStream>::new(), Vec::new());
     for (sender, reader) in senders.iter().zip(&readers) {
@@ -89,7 +90,7 @@ fn flooded(load: &Load, present: bool) -> anyhow::Result<Flooded> {
         }));
     }
     let figures = throughput::measure(&server, &healthy, load)?;
-    let kernel = kernel_tcp_memory()?.saturating_sub(kernel);
+    let kernel_bytes = kernel_tcp_memory()?.saturating_sub(kernel_before);
     stop.store(true, Ordering::Relaxed);
     drop(held);
     for thread in threads {
@@ -97,5 +98,5 @@ fn flooded(load: &Load, present: bool) -> anyhow::Result<Flooded> {
         let _cut_off = thread.join();
     }
     anyhow::ensure!(bursts.load(Ordering::Relaxed) > 0, "the flood never began");
-    Ok(Flooded { healthy: figures.packets_per_second, anonymous: figures.anonymous_bytes, kernel })
+    Ok(Flooded { healthy: figures.packets_per_second, memory_mb: figures.memory_mb, kernel_bytes })
 }

@@ -12,16 +12,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use beacon_relay::net::bind::FreeBind;
+use beacon_relay::net::udp::{
+    BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run,
+};
+use beacon_wire::auth::{AUTH_OK, Challenge, Reply};
+use beacon_wire::beacon::{self, Discover, Packet, RELAY_HEADER, deliver_header};
+use beacon_wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Role, frame_header};
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use rustix::event::{PollFd, PollFlags, epoll, poll};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::net::bind::FreeBind;
-use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run};
-use crate::wire::auth::{AUTH_OK, Challenge, Reply};
-use crate::wire::beacon::{self, Discover, Packet, RELAY_HEADER, deliver_header};
-use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Role, frame_header};
+/// What RFC 6455 says to its own example of a key, which the load sends.
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Bytes of one read.
 const READ: usize = 65_536;
@@ -44,7 +47,8 @@ pub(super) fn run() -> io::Result<()> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let places = Places::default();
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let sockets = crate::udp::open(SocketAddr::from(([127, 0, 0, 1], 0)), cores, FreeBind::Off)?;
+    let sockets =
+        beacon_relay::udp::open(SocketAddr::from(([127, 0, 0, 1], 0)), cores, FreeBind::Off)?;
     let address = sockets.first().expect("at least one was opened").address();
     let mut readers: Vec<Sender<(TcpStream, u32)>> = Vec::new();
     for socket in sockets {
@@ -84,10 +88,9 @@ fn accept(mut stream: TcpStream) -> io::Result<(TcpStream, u32)> {
         }
         length += read;
     }
-    let key = derive_accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
     let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {key}\r\nSec-WebSocket-Protocol: pilot.v1\r\n\r\n"
+         Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: pilot.v1\r\n\r\n"
     );
     stream.write_all(response.as_bytes())?;
     let challenge = Challenge { nonce: "00".repeat(32), ts: 0, relay: None };

@@ -1,0 +1,25 @@
+//! `beacon-bench`: a load in a process of its own, against a relay and against the floor, side
+//! by side in one run.
+//!
+//! The servers are measured from outside, by what proc(5) says of them. Absolute figures
+//! depend on the machine; what is to be quoted is the ratio to the floor.
+//!
+//! What is public beside [`run`] serves `peers`, which measures public relays the same way.
+
+pub mod closed_loop;
+mod connections;
+mod crowd;
+mod floor;
+mod growth;
+mod latency;
+mod options;
+mod peer;
+pub mod process;
+pub mod report;
+mod scenarios;
+mod stuck;
+mod subject;
+mod throughput;
+
+pub use options::{Args, Common};
+pub use scenarios::run;
