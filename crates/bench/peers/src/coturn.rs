@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-
-use crate::closed_loop::{self, Figures, Load, Pair};
-use crate::server::Server;
-use crate::udp::{
+use beacon_bench::closed_loop::Figures;
+use beacon_relay::net::udp::{
     self, BatchSocket, Datagrams as _, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Received, Run,
 };
+
+use crate::closed_loop::{self, Load, Pair};
+use crate::server::Server;
 
 /// Requests before a server that does not answer is given up; each waits 100 ms.
 const TRIES: u32 = 50;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use beacon_bench::closed_loop::Figures;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use iroh_base::SecretKey;
@@ -17,7 +18,7 @@ use iroh_relay::server::{RelayConfig, Server as Relay, ServerConfig};
 use iroh_relay::tls::{CaTlsConfig, default_provider};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::closed_loop::{self, Figures, Load, Pair};
+use crate::closed_loop::{self, Load, Pair};
 use crate::server::Server;
 
 /// Longest wait for a server that should answer at once.

@@ -1,34 +1,26 @@
 //! Public relays beside beacon-relay: the same machine, the same sizes, in turn.
 //!
-//! The costs are those of `beacon-relay bench`: what proc(5) says of the server's process,
-//! for each packet that arrived. Two of its files are used as they are.
+//! The costs are those of `beacon-bench`: what proc(5) says of the server's process, for each
+//! packet that arrived.
 
-#[allow(dead_code)] // as above
-#[path = "../../../src/net/calls.rs"]
-mod calls;
 mod closed_loop;
 mod coturn;
 mod iroh;
 mod ours;
-#[allow(dead_code, clippy::cast_possible_truncation)] // the relay's own, which uses all of it
-#[path = "../../../src/cli/bench/process.rs"]
-mod process;
-mod report;
 mod server;
-#[allow(dead_code, unused_imports)] // as above
-#[path = "../../../src/net/udp/mod.rs"]
-mod udp;
 
 use std::io;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use beacon_bench::Common;
+use beacon_bench::closed_loop::{Figures, median};
+use beacon_bench::report::{Report, Value};
 use clap::Parser;
 
-use crate::closed_loop::{Figures, Load};
+use crate::closed_loop::Load;
 use crate::ours::FLOOR;
-use crate::report::{Report, Value};
 
 const IROH: &str = "iroh-relay 1.4.1";
 const IROH_BATCHES: &str = "iroh-relay 1.4.1, 10 a frame";
@@ -43,9 +35,9 @@ const IDLE: u32 = 2_000;
 /// Measures public relays on this machine, and beacon-relay beside them.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The beacon-relay to measure in turn with the others, and with it the floor
+    /// The beacon-bench that measures beacon-relay and the floor in turn with the others
     #[arg(long, value_name = "PROGRAM")]
-    beacon_relay: Option<String>,
+    beacon_bench: Option<String>,
     /// What to measure
     #[arg(
         long,
@@ -58,24 +50,11 @@ struct Args {
     /// Sizes of the payload, in bytes
     #[arg(long, value_delimiter = ',', value_name = "BYTES", default_value = "1200,64")]
     size: Vec<usize>,
-    /// Pairs of a sender and a receiver
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    pairs: u32,
-    /// Packets of each pair in flight
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    window: u64,
-    /// Length of each measurement, in seconds
-    #[arg(long, value_name = "S", default_value_t = 2)]
-    seconds: u64,
-    /// Measurements of each, servers in turn; median and range are shown
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    runs: usize,
+    #[command(flatten)]
+    common: Common,
     /// Give up after so many seconds
     #[arg(long, value_name = "S", default_value_t = 1_200)]
     limit: u64,
-    /// Print one JSON object for each row
-    #[arg(long)]
-    json: bool,
     /// Be iroh-relay's server (the benchmark starts it itself)
     #[arg(long, hide = true)]
     serve_iroh: bool,
@@ -122,7 +101,7 @@ fn main() -> ExitCode {
 /// # Errors
 /// A server that does not start or does not carry the load, an output that is closed.
 fn run(args: &Args) -> anyhow::Result<()> {
-    let mut report = Report::new(io::stdout().lock(), args.json);
+    let mut report = Report::new(io::stdout().lock(), args.common.json, 28);
     for scenario in &args.scenario {
         match scenario {
             Scenario::Wss => args.wss(&mut report)?,
@@ -163,10 +142,9 @@ impl Args {
     }
 
     fn loads(&self) -> impl Iterator<Item = Load> {
-        let time = Duration::from_secs(self.seconds);
-        let load =
-            move |size: &usize| Load { pairs: self.pairs, size: *size, window: self.window, time };
-        self.size.iter().map(load)
+        let Common { pairs, window, .. } = self.common;
+        let time = self.common.time();
+        self.size.iter().map(move |size| Load { pairs, size: *size, window, time })
     }
 
     fn throughput<'a>(
@@ -176,7 +154,7 @@ impl Args {
         mut measures: Vec<Measure<'a, Figures>>,
         report: &mut Rows<'_>,
     ) -> anyhow::Result<()> {
-        if let Some(program) = &self.beacon_relay {
+        if let Some(program) = &self.beacon_bench {
             measures.insert(0, Box::new(move || ours::throughput(program, word, load)));
         }
         let figures = self.in_turn(&measures)?;
@@ -210,7 +188,7 @@ impl Args {
     fn login(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
         let mut measures: Vec<Measure<'_, f64>> =
             vec![Box::new(|| Ok(vec![(IROH.to_owned(), iroh::login_us(LOGINS)?)]))];
-        if let Some(program) = &self.beacon_relay {
+        if let Some(program) = &self.beacon_bench {
             measures.insert(0, Box::new(|| ours::login_us(program)));
         }
         self.each("login", ("logins", LOGINS), ("µs each", 1), &measures, report)
@@ -219,7 +197,7 @@ impl Args {
     fn idle(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
         let mut measures: Vec<Measure<'_, f64>> =
             vec![Box::new(|| Ok(vec![(IROH.to_owned(), iroh::idle_bytes(IDLE)?)]))];
-        if let Some(program) = &self.beacon_relay {
+        if let Some(program) = &self.beacon_bench {
             measures.insert(0, Box::new(|| ours::idle_bytes(program, IDLE)));
         }
         let connections = ("connections", IDLE);
@@ -254,7 +232,7 @@ impl Args {
     /// Measures all in turn, so that a slow moment of the machine meets every server.
     fn in_turn<T>(&self, measures: &[Measure<'_, T>]) -> anyhow::Result<Vec<(String, Vec<T>)>> {
         let mut figures: Vec<(String, Vec<T>)> = Vec::new();
-        for _ in 0..self.runs.max(1) {
+        for _ in 0..self.common.runs.max(1) {
             for measure in measures {
                 for (server, figure) in measure()? {
                     match figures.iter_mut().find(|(known, _)| *known == server) {
@@ -266,13 +244,6 @@ impl Args {
         }
         Ok(figures)
     }
-}
-
-/// The run whose key is in the middle.
-fn median<T>(runs: &[T], key: impl Fn(&T) -> f64) -> &T {
-    let mut sorted: Vec<_> = runs.iter().collect();
-    sorted.sort_by(|a, b| key(a).total_cmp(&key(b)));
-    sorted.get(sorted.len() / 2).expect("each server is measured once at least")
 }
 
 fn range<T>(runs: &[T], key: impl Fn(&T) -> f64) -> (f64, f64) {

@@ -1,11 +1,12 @@
-//! beacon-relay and the floor, as `beacon-relay bench` measures them.
+//! beacon-relay and the floor, as `beacon-bench` measures them.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use beacon_bench::closed_loop::Figures;
 use serde_json::{Map, Value};
 
-use crate::closed_loop::{Figures, Load};
+use crate::closed_loop::Load;
 
 /// The name of the floor in its rows.
 pub(crate) const FLOOR: &str = "floor";
@@ -13,10 +14,10 @@ pub(crate) const FLOOR: &str = "floor";
 /// The rows of one measurement, each with the server that it is about.
 type Rows = Vec<(String, Map<String, Value>)>;
 
-/// Packets in the cell that `bench` calls by `word`.
+/// Packets in the cell that `beacon-bench` calls by `word`.
 ///
 /// # Errors
-/// `bench` fails, or prints other rows than this expects.
+/// `beacon-bench` fails, or prints other rows than this expects.
 pub(crate) fn throughput(
     program: &str,
     word: &str,
@@ -57,19 +58,20 @@ pub(crate) fn login_us(program: &str) -> anyhow::Result<Vec<(String, f64)>> {
 /// As [`throughput`].
 pub(crate) fn idle_bytes(program: &str, count: u32) -> anyhow::Result<Vec<(String, f64)>> {
     let rows = bench(program, &format!("idle --peers {count}"))?;
-    let (server, row) = rows.into_iter().next().context("bench prints rows of idle connections")?;
+    let (server, row) =
+        rows.into_iter().next().context("beacon-bench prints rows of idle connections")?;
     Ok(vec![(server, number(&row, "bytes each")?)])
 }
 
 fn bench(program: &str, options: &str) -> anyhow::Result<Rows> {
     let output = Command::new(program)
-        .args(["bench", "--json", "--runs", "1", "--scenario"])
+        .args(["--json", "--runs", "1", "--scenario"])
         .args(options.split_whitespace())
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        bail!("{program} bench --scenario {options}: {}", output.status);
+        bail!("{program} --scenario {options}: {}", output.status);
     }
     let rows = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let rows = rows.map(|line| {

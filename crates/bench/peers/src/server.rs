@@ -4,8 +4,7 @@ use std::io;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context as _;
-
-use crate::process::Usage;
+use beacon_bench::process::Usage;
 
 /// A running server; it ends when this is dropped, or when the benchmark itself ends.
 pub(crate) struct Server {
