@@ -100,7 +100,7 @@ impl<I: Name> Presence<I> {
         self.homes_changed(now);
     }
 
-    /// A relay, or this one, takes no new nodes and is nobody's home any more. The members
+    /// A relay, or this one, takes no new peers and is nobody's home any more. The members
     /// are told if it is this one.
     pub fn draining(&mut self, relay: RelayId, now: Now) {
         self.drain(relay, now);

@@ -1,4 +1,4 @@
-//! This relay as a home: it hears claims and leaves, and answers who has a node.
+//! This relay as a home: it hears claims and leaves, and answers who has a peer.
 
 use beacon_wire::cluster::{Claim, Frame, Place, Refusal, Standing};
 
@@ -79,7 +79,7 @@ impl<I: Name> Presence<I> {
         let members = &self.members;
         let takeovers = &mut self.takeovers;
         let relay_of = |slot| members.relay(slot);
-        // Our own nodes have come to us.
+        // Our own peers have come to us.
         let may_take_over = |from| {
             let what = Taking { by: claim.standing, from };
             by.slot == Slot::ME || takeovers.take(by.relay, what, now.at)
@@ -96,8 +96,8 @@ impl<I: Name> Presence<I> {
         }
     }
 
-    /// Forgets a node that this relay is no home of, or has no room for. An owner that sees
-    /// other members may count on this one: it is told that the node is its own to claim.
+    /// Forgets a peer that this relay is no home of, or has no room for. An owner that sees
+    /// other members may count on this one: it is told that the peer is its own to claim.
     pub(super) fn hand_over(&mut self, id: I, now: Now) {
         let live = self.registry.find(id).map(|record| (record.owner, record.serial));
         self.registry.forget(id);
@@ -129,7 +129,7 @@ impl<I: Name> Presence<I> {
         self.send(from, answer);
     }
 
-    /// Where a node is, or was last, by what this home knows.
+    /// Where a peer is, or was last, by what this home knows.
     pub(super) fn place(&self, id: I) -> Option<Place> {
         let Record { owner, epoch, standing, .. } = self.registry.known(id)?;
         Some(Place { owner: self.members.relay(owner)?, epoch, standing })

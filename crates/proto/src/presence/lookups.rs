@@ -1,4 +1,4 @@
-//! Questions who has a node: to its home, then to its spare, each once.
+//! Questions who has a peer: to its home, then to its spare, each once.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ impl<I: Name> Lookups<I> {
 }
 
 impl<I: Name> Presence<I> {
-    /// Asks who has a node; one question at a time for each.
+    /// Asks who has a peer; one question at a time for each.
     pub fn look_up(&mut self, id: I, now: Now) {
         if self.lookups.open.contains_key(&id) {
             return;

@@ -1,8 +1,8 @@
-//! Presence: which relay of a cluster has a node.
+//! Presence: which relay of a cluster has a peer.
 //!
-//! Each id has a home and a spare among the members (`members`). A relay that has a node
+//! Each id has a home and a spare among the members (`members`). A relay that has a peer
 //! claims it there (`owner`); a home grants, refuses and tells who was replaced (`home`,
-//! `registry`); a relay that wants to reach a node asks its home (`lookups`). What needs
+//! `registry`); a relay that wants to reach a peer asks its home (`lookups`). What needs
 //! an answer is said again until it comes (`statements`); a change of the members makes
 //! every relay claim anew what has another home now (`changes`).
 //!
@@ -42,7 +42,7 @@ use statements::{Kind, Statements};
 pub use takeovers::Taken;
 use takeovers::Takeovers;
 
-/// How many nodes a relay is the home of at most.
+/// How many peers a relay is the home of at most.
 pub const MAX_ENTRIES: usize = 4_000_000;
 
 /// How far ahead of this relay's clock an epoch may be, in milliseconds.
@@ -64,7 +64,7 @@ impl Now {
     }
 }
 
-/// How a node is here.
+/// How a peer is here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Here {
     /// Which of this relay's connections it is: later ones have higher numbers, from 1 on.
@@ -73,7 +73,7 @@ pub struct Here {
     pub standing: Standing,
     /// What happens to an owner elsewhere.
     pub takeover: Takeover,
-    /// Hash of what the node proved to have; 0 where it proved nothing.
+    /// Hash of what the peer proved to have; 0 where it proved nothing.
     pub credential: u64,
     /// When its connection was accepted, by which it is older or newer than one elsewhere;
     /// `None` for now.
@@ -83,10 +83,10 @@ pub struct Here {
 /// What the caller has to act on; exhaustive, since nothing of it may be left undone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event<I> {
-    /// A node is there: remember it, unless a newer (epoch, owner) is known. It may be here,
+    /// A peer is there: remember it, unless a newer (epoch, owner) is known. It may be here,
     /// if it came while it was looked up.
     Located {
-        /// The node.
+        /// The peer.
         id: I,
         /// Where it is.
         place: Place,
@@ -95,14 +95,14 @@ pub enum Event<I> {
     },
     /// A look-up ended: no home knows an owner.
     Missing {
-        /// The node.
+        /// The peer.
         id: I,
         /// When it was asked for.
         asked: Instant,
     },
-    /// A node is no longer there: forget a place of this owner of this epoch or older.
+    /// A peer is no longer there: forget a place of this owner of this epoch or older.
     Gone {
-        /// The node.
+        /// The peer.
         id: I,
         /// Who had it.
         owner: RelayId,
@@ -116,11 +116,11 @@ pub enum Event<I> {
     },
     /// The local session of this serial, or an older one, has to go.
     Superseded {
-        /// The node.
+        /// The peer.
         id: I,
         /// The newest serial that has to go.
         serial: u64,
-        /// Where the node is instead; `None` if the claim came too soon, or a home keeps to
+        /// Where the peer is instead; `None` if the claim came too soon, or a home keeps to
         /// it that this serial is over.
         place: Option<Place>,
     },
@@ -133,7 +133,7 @@ pub enum Denied {
     Stranger,
     /// An epoch is too far ahead of the clock.
     EpochAhead,
-    /// A claim is no reason to take the node away from its owner.
+    /// A claim is no reason to take the peer away from its owner.
     Held,
     /// A claim that proves nothing came too soon after something else.
     TooSoon,
@@ -143,7 +143,7 @@ pub enum Denied {
     LookupsFull,
     /// A relay takes over more sessions, or more of what proved nothing, than one may.
     TakeoverLimited,
-    /// A relay told where a node is that is no home of it, or was not asked.
+    /// A relay told where a peer is that is no home of it, or was not asked.
     NoSay,
 }
 
@@ -179,11 +179,11 @@ impl Denied {
 /// How much there is of what.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
-    /// Nodes of the cluster that this relay is the home of.
+    /// Peers of the cluster that this relay is the home of.
     pub entries: usize,
-    /// Nodes that it was the home of a moment ago.
+    /// Peers that it was the home of a moment ago.
     pub tombstones: usize,
-    /// Nodes that this relay has.
+    /// Peers that this relay has.
     pub locals: usize,
     /// Statements that wait for an answer.
     pub outstanding: usize,
@@ -192,13 +192,14 @@ pub struct Stats {
     /// Sessions that a relay took over from another one since the start, as far as this relay
     /// had a say in it.
     pub takeovers: u64,
-    /// The same of nodes that had proved nothing there: endpoints, and nodes behind beacons.
+    /// The same of peers that had proved nothing there: endpoints, and peers behind foreign
+    /// servers.
     pub unproved_takeovers: u64,
     /// Inputs that were not followed since the start, as [`Denied::ALL`].
     pub denied: [u64; Denied::ALL.len()],
 }
 
-/// The presence of all nodes, as one relay sees it.
+/// The presence of all peers, as one relay sees it.
 #[derive(Debug)]
 pub struct Presence<I> {
     me: RelayId,
@@ -223,7 +224,7 @@ pub struct Presence<I> {
 }
 
 impl<I: Name> Presence<I> {
-    /// A relay on its own, which is home for at most `room` nodes ([`MAX_ENTRIES`]).
+    /// A relay on its own, which is home for at most `room` peers ([`MAX_ENTRIES`]).
     #[must_use]
     pub fn new(me: RelayId, room: usize, start: Instant) -> Self {
         Self {
@@ -350,7 +351,7 @@ impl<I: Name> Presence<I> {
         self.takeovers.of(relay)
     }
 
-    /// Whether a node is here.
+    /// Whether a peer is here.
     #[must_use]
     pub fn is_here(&self, id: I) -> bool {
         self.locals.contains_key(&id)
@@ -362,7 +363,7 @@ impl<I: Name> Presence<I> {
         self.members.homes(&id).into_iter().filter_map(|slot| self.members.relay(slot)).collect()
     }
 
-    /// The epoch under which this relay has a node; `None` before a home has granted one.
+    /// The epoch under which this relay has a peer; `None` before a home has granted one.
     #[must_use]
     pub fn epoch(&self, id: I) -> Option<u64> {
         Some(self.locals.get(&id)?.epoch).filter(|epoch| *epoch > 0)

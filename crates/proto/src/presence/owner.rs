@@ -1,4 +1,4 @@
-//! This relay as an owner: it claims its nodes at their homes, and gives way.
+//! This relay as an owner: it claims its peers at their homes, and gives way.
 //!
 //! A claim without an epoch asks for one: of the home at once, of the spare if that does not
 //! answer soon. The newest epoch that is granted counts, and whichever of the two has not
@@ -27,7 +27,7 @@ const CONTEST: Duration = Duration::from_secs(1);
 /// How long a claim rests that was refused and stays.
 const REST: Duration = Duration::from_secs(30);
 
-/// A node that is here. There may be millions: 36 bytes, which alignment would make 40.
+/// A peer that is here. There may be millions: 36 bytes, which alignment would make 40.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, packed(4))]
 pub(super) struct Local {
@@ -44,7 +44,7 @@ pub(super) struct Local {
 
 const UNTOLD: Homes = [Slot::NONE; 2];
 
-/// When a node came, in hundredths of a second since the start, rounded up: a node is never said
+/// When a peer came, in hundredths of a second since the start, rounded up: a peer is never said
 /// to be older than it is, or it would lose against one that came before it. 4 bytes last for
 /// 497 days.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Came {
 }
 
 impl<I: Name> Presence<I> {
-    /// A node is here; the same serial with another standing is news of the same one.
+    /// A peer is here; the same serial with another standing is news of the same one.
     pub fn arrived(&mut self, id: I, here: Here, now: Now) {
         let Here { serial, standing, takeover, credential, since } = here;
         let local = match self.locals.get(&id).copied() {
@@ -91,7 +91,7 @@ impl<I: Name> Presence<I> {
         self.settle(now);
     }
 
-    /// A node left: `serial` and all before it are over.
+    /// A peer left: `serial` and all before it are over.
     pub fn departed(&mut self, id: I, serial: u64, now: Now) {
         if self.locals.get(&id).is_none_or(|local| local.serial > serial) {
             return;
@@ -100,7 +100,7 @@ impl<I: Name> Presence<I> {
         self.settle(now);
     }
 
-    /// As [`Self::departed`], for a node that has ended its session itself: that casts no
+    /// As [`Self::departed`], for a peer that has ended its session itself: that casts no
     /// shadow, so it can come back elsewhere as an endpoint at once.
     ///
     /// It is claimed as an endpoint before it leaves, and once: if that is lost, an endpoint
@@ -121,7 +121,7 @@ impl<I: Name> Presence<I> {
         self.departed(id, serial, now);
     }
 
-    /// Packets came for a node that is not here, and was never after `last_serial`: its
+    /// Packets came for a peer that is not here, and was never after `last_serial`: its
     /// homes are told, once; if that is lost, packets come again.
     pub fn not_here(&mut self, id: I, last_serial: u64, now: Now) {
         if self.locals.contains_key(&id) {
@@ -172,7 +172,7 @@ impl<I: Name> Presence<I> {
                     return;
                 }
                 // Whoever took over may be lost: then the place says that it is the
-                // receiver who should claim the node again.
+                // receiver who should claim the peer again.
                 let again = self.members.relay(to).map(|owner| {
                     let standing = Standing::Gateway;
                     Place { owner, epoch: 0, standing }
@@ -216,7 +216,7 @@ impl<I: Name> Presence<I> {
         let homes = self.members.homes(&id);
         let local = self.locals.get_mut(&id).filter(|local| local.serial == serial);
         let Some(local) = local else {
-            // Once: if that is lost, who looks the node up here will say so again.
+            // Once: if that is lost, who looks the peer up here will say so again.
             self.send(from, Frame::Leave { id, serial });
             return;
         };
@@ -422,7 +422,7 @@ impl<I: Name> Presence<I> {
         }
     }
 
-    /// Has all others forget that a node is here; 0 is no epoch.
+    /// Has all others forget that a peer is here; 0 is no epoch.
     fn tell_gone(&mut self, id: I, epoch: u64) {
         for to in self.members.slots().filter(|slot| epoch > 0 && *slot != Slot::ME) {
             self.send(to, Frame::Gone { id, epoch });
@@ -439,7 +439,7 @@ impl<I: Name> Presence<I> {
         }
     }
 
-    /// Tells the caller where a node is, if that can be reached.
+    /// Tells the caller where a peer is, if that can be reached.
     fn tell_place(&mut self, id: I, place: Place) {
         if place.owner != self.me && self.members.slot(place.owner).is_some() {
             self.events.push_back(Event::Located { id, place, asked: None });

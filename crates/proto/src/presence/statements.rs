@@ -17,7 +17,7 @@ pub(super) const LAST_REPEAT: Duration = Duration::from_secs(4);
 /// What a statement is about.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) enum Kind {
-    /// To a home: this relay has the node; answered by Granted, Refused or Moved.
+    /// To a home: this relay has the peer; answered by Granted, Refused or Moved.
     Claim,
     /// To a home: the sessions up to this serial are over; answered by Left.
     Leave(u64),
@@ -235,7 +235,7 @@ impl<I: Name> Statements<I> {
         self.end_up_to((to, id, Sort::Leave), serial);
     }
 
-    /// An owner has answered that it no longer has the node under this serial.
+    /// An owner has answered that it no longer has the peer under this serial.
     pub(super) fn end_moved(&mut self, to: Slot, id: I, serial: u64) {
         self.end_up_to((to, id, Sort::Moved), serial);
     }

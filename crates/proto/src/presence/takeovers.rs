@@ -1,9 +1,9 @@
-//! How many live nodes one relay may take away from others: by its claims where this relay is
+//! How many live peers one relay may take away from others: by its claims where this relay is
 //! a home, and by its word as a home where this relay is the owner.
 //!
 //! Relays of a cluster believe each other, so one whose key or secret was stolen could end
 //! every session at once, and take every endpoint. What is claimed without a proof has an
-//! account of its own: who forges the UDP source of a node makes a relay claim it, and must
+//! account of its own: who forges the UDP source of a peer makes a relay claim it, and must
 //! not keep logins from their turn by that. What exceeds the rate is held back, without an answer: claims and
 //! what homes say of them are repeated until they are answered, so all comes to rest in the
 //! end, and what is there no more is no takeover. Sans-IO.
@@ -18,8 +18,8 @@ use crate::limit::{Bucket, Rate};
 
 /// Of one relay, at each home and each owner.
 ///
-/// A relay that dies without a word is missed after 15 s. Those of its nodes that log in
-/// elsewhere until then take over sessions that seem to live: of three relays and 15,000 nodes
+/// A relay that dies without a word is missed after 15 s. Those of its peers that log in
+/// elsewhere until then take over sessions that seem to live: of three relays and 15,000 peers
 /// half to each of two, and two thirds of those at one home, which are 5,000. Those beyond it
 /// are let in when the relay is missed. 50 a second are four million a day.
 const OF_ONE: Rate = Rate::per_second(50).with_burst(5_000);
@@ -38,7 +38,7 @@ pub(super) struct Rates {
     pub(super) of_all: Rate,
 }
 
-/// A node that is taken over.
+/// A peer that is taken over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taking {
     /// As what it is claimed.
@@ -52,7 +52,7 @@ pub(super) struct Taking {
 pub struct Taken {
     /// Sessions.
     pub sessions: u64,
-    /// Nodes that had proved nothing where they were: endpoints, and nodes behind beacons.
+    /// Peers that had proved nothing where they were: endpoints, and peers behind foreign servers.
     pub unproved: u64,
     /// Times that one was held back, repeats among them.
     pub held_back: u64,
@@ -87,7 +87,7 @@ impl Takeovers {
         self.rates = rates;
     }
 
-    /// Whether a relay may take over one more node.
+    /// Whether a relay may take over one more peer.
     pub(super) fn take(&mut self, relay: RelayId, what: Taking, now: Instant) -> bool {
         let sort = usize::from(what.by == Standing::Session);
         self.make_room(relay, now);

@@ -4,7 +4,8 @@
 //! is believed to have the destination, and for each packet its length u16 and its payload.
 
 use super::reader::Reader;
-use super::{DecodeError, Name, kind, number, put, put_id, set_length};
+use super::writer::{number, put, put_id, set_length};
+use super::{DecodeError, Name, kind};
 
 /// What packets of one flow have in common.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

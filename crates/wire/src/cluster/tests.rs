@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::{NodeId, PublicKey};
 
 fn node(number: u32) -> NodeId {
     NodeId::new(number).unwrap()

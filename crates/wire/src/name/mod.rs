@@ -282,6 +282,26 @@ impl Visitor<'_> for NameVisitor {
     }
 }
 
+impl cluster::Name for NodeId {
+    #[inline]
+    fn realm(&self) -> u8 {
+        Realm::PILOT.0
+    }
+
+    #[inline]
+    fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.number().to_be_bytes());
+    }
+
+    fn read(realm: u8, bytes: &[u8]) -> Result<Option<Self>, InvalidId> {
+        if realm != Realm::PILOT.0 {
+            return Ok(None);
+        }
+        let bytes = bytes.try_into().map_err(|_| InvalidId)?;
+        Self::new(u32::from_be_bytes(bytes)).map(Some).ok_or(InvalidId)
+    }
+}
+
 impl cluster::Name for Name {
     #[inline]
     fn realm(&self) -> u8 {

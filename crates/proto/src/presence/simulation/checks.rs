@@ -10,7 +10,7 @@ use crate::presence::members::Slot;
 /// microseconds: 120 ms of delay, and 100 ms to which the age of a request is known.
 const CLOSE: u64 = 220_000;
 
-/// After how long all relays are members of each other, in microseconds, and all nodes
+/// After how long all relays are members of each other, in microseconds, and all peers
 /// claimed that came before.
 const JOINED: u64 = 5_000_000;
 
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// Every relay reaches every node that is anywhere, with one retry after a NACK.
+    /// Every relay reaches every peer that is anywhere, with one retry after a NACK.
     fn check_found(&mut self) {
         let from_to = (0..self.relays.len()).flat_map(|from| (1..=NODES).map(move |to| (from, to)));
         let mut open: Vec<_> = from_to.collect();
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// Home and spare know who has a node, under the epoch that the owner has too.
+    /// Home and spare know who has a peer, under the epoch that the owner has too.
     fn check_homes(&self, number: usize) {
         let id = node(number);
         let owners = self.owners(id);

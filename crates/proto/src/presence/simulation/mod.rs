@@ -1,8 +1,8 @@
 //! A cluster in virtual time: relays with clocks that differ, links that lose, delay,
-//! reorder and break, relays that crash, drain and come back, nodes that come, move and go.
+//! reorder and break, relays that crash, drain and come back, peers that come, move and go.
 //!
 //! Everything follows from a seed. When the faults end, the cluster gets ten seconds; then
-//! every live node is found by every relay, no node has two owners, the homes know exactly
+//! every live peer is found by every relay, no peer has two owners, the homes know exactly
 //! who is there, and nothing is left to be said.
 
 use std::time::Instant;
@@ -30,7 +30,7 @@ fn relay_id(index: usize) -> RelayId {
     RelayId(PublicKey([u8::try_from(index + 1).unwrap(); 32]))
 }
 
-/// What a node is by its number: most prove who they are.
+/// What a peer is by its number: most prove who they are.
 fn usual_standing(id: usize) -> Standing {
     match id % 6 {
         0 => Standing::Gateway,

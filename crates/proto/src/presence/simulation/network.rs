@@ -58,9 +58,9 @@ pub(super) enum Happening {
     Mesh,
     /// Someone does something.
     Act,
-    /// A node logs in.
+    /// A peer logs in.
     Login { node: usize, relay: usize },
-    /// A node leaves.
+    /// A peer leaves.
     Logout { node: usize },
 }
 

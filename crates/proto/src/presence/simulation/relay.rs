@@ -85,14 +85,14 @@ impl Relay {
         Some(u64::try_from(micros).unwrap())
     }
 
-    /// A node comes; returns its serial.
+    /// A peer comes; returns its serial.
     pub(super) fn arrive(&mut self, id: NodeId, how: Standing, network: &Network) -> u64 {
         self.serials += 1;
         self.set(id, self.serials, how, network);
         self.serials
     }
 
-    /// The node of this serial has this standing from here on.
+    /// The peer of this serial has this standing from here on.
     pub(super) fn set(&mut self, id: NodeId, serial: u64, how: Standing, network: &Network) {
         self.table.insert(id, (serial, how));
         self.cache.remove(&id);
@@ -112,7 +112,7 @@ impl Relay {
         if up { self.presence.joined(peer, now) } else { self.presence.left(peer, now) }
     }
 
-    /// A node that is here, or a client of this relay, sends a packet.
+    /// A peer that is here, or a client of this relay, sends a packet.
     pub(super) fn send(
         &mut self,
         number: usize,

@@ -1,4 +1,4 @@
-//! All relays and nodes of a simulation, and what happens to them.
+//! All relays and peers of a simulation, and what happens to them.
 
 use std::time::Instant;
 
@@ -14,18 +14,18 @@ use crate::presence::takeovers::Rates;
 /// How often relays look at their links, in microseconds.
 const MESH: u64 = 250_000;
 
-/// A login of a node, as far as the newest has to win.
+/// A login of a peer, as far as the newest has to win.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Login {
     pub(super) at: u64,
     pub(super) relay: usize,
     pub(super) boot: u32,
     pub(super) serial: u64,
-    /// Whether the node left, or its relay died.
+    /// Whether the peer left, or its relay died.
     pub(super) over: bool,
 }
 
-/// The cluster and its nodes.
+/// The cluster and its peers.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) network: Network,
@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) slows: bool,
     /// Whether all relays are members of each other all the time.
     pub(super) calm: bool,
-    /// The logins of each node.
+    /// The logins of each peer.
     pub(super) logins: Vec<Vec<Login>>,
     /// How many acts are to come.
     acts: u64,
@@ -174,7 +174,7 @@ impl World {
     }
 
     fn act(&mut self) {
-        // Some nodes are busier than others, so that what happens to one meets itself.
+        // Some peers are busier than others, so that what happens to one meets itself.
         let busy = self.network.random.percent(50);
         let node = 1 + self.network.random.index(if busy { 5 } else { NODES });
         let relay = self.network.random.index(self.relays.len());
@@ -235,7 +235,7 @@ impl World {
         self.drain(at);
     }
 
-    /// A node goes to another relay, and comes back before anybody has heard of that.
+    /// A peer goes to another relay, and comes back before anybody has heard of that.
     fn return_quickly(&mut self, node: usize) {
         let relays = self.relays.len();
         let relay = self.network.random.index(relays);
@@ -247,7 +247,7 @@ impl World {
         }
     }
 
-    /// A node leaves one of the relays that have it.
+    /// A peer leaves one of the relays that have it.
     fn log_out(&mut self, number: usize) {
         let id = node(number);
         let from: Vec<_> = self.owners(id);
@@ -263,7 +263,7 @@ impl World {
         self.drain(at);
     }
 
-    /// A node whose standing varies has another one, under the same serial.
+    /// A peer whose standing varies has another one, under the same serial.
     fn change(&mut self, number: usize, at: usize) {
         let relay = &mut self.relays[at];
         let Some((serial, standing)) = relay.table.get(&node(number)).copied() else { return };
@@ -276,7 +276,7 @@ impl World {
         self.drain(at);
     }
 
-    /// A relay sends a packet to a node; returns its number.
+    /// A relay sends a packet to a peer; returns its number.
     pub(super) fn send(&mut self, from: usize, to: usize) -> usize {
         self.packets += 1;
         if self.relays[from].alive {
@@ -310,7 +310,7 @@ impl World {
         }
     }
 
-    /// The relays that have a node in their table.
+    /// The relays that have a peer in their table.
     pub(super) fn owners(&self, id: NodeId) -> Vec<usize> {
         let have = self.relays.iter().filter(|relay| relay.table.contains_key(&id));
         have.map(|relay| relay.index).collect()

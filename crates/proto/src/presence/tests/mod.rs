@@ -53,7 +53,7 @@ struct Relay {
     presence: Presence<NodeId>,
     start: Instant,
     millis: u64,
-    /// The nonce of its latest claim of each node at each relay.
+    /// The nonce of its latest claim of each peer at each relay.
     nonces: BTreeMap<(RelayId, NodeId), u32>,
 }
 

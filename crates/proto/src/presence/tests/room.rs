@@ -53,7 +53,7 @@ fn session_takes_the_room_of_what_proved_nothing() {
     for number in [5, 6] {
         let sent = relay.hear(2, Frame::Claim(claim(node(number), 0, 9, SESSION)));
         assert!(sent.contains(&(super::relay(2), granted(node(number), CLOCK, 9))));
-        // Who has to go is told that the node is its own to claim, until it answers.
+        // Who has to go is told that the peer is its own to claim, until it answers.
         let yours = place(2, 0, GATEWAY);
         let told = |(_, frame): &(_, Frame<'_, NodeId>)| {
             let Frame::Moved { id, place, ends } = *frame else { return None };

@@ -1,4 +1,4 @@
-//! How many nodes one relay may take away from others, and that all comes to rest behind it.
+//! How many peers one relay may take away from others, and that all comes to rest behind it.
 
 use super::super::takeovers::Rates;
 use super::*;
@@ -51,7 +51,7 @@ fn one_member_does_not_take_every_session_away() {
 }
 
 #[test]
-fn one_member_does_not_take_every_endpoint_or_node_of_a_beacon_away() {
+fn one_member_does_not_take_every_endpoint_or_peer_of_a_foreign_server_away() {
     for standing in [ENDPOINT, GATEWAY] {
         let mut relay = limited();
         let ids = ids(&relay, 20);

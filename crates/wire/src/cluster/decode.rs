@@ -1,0 +1,109 @@
+//! Reads the frames of a batch.
+
+use super::reader::Reader;
+use super::{Claim, DecodeError, Frame, Name, Packets, Place, Reading, Refusal, Run, kind};
+use crate::ids::{PublicKey, RelayId};
+
+/// The frames of a batch, in their order; ends after the first error.
+#[derive(Clone, Debug)]
+pub struct Frames<'a, I> {
+    rest: Reader<'a>,
+    failed: bool,
+    ids: std::marker::PhantomData<I>,
+}
+
+impl<'a, I: Name> Frames<'a, I> {
+    /// Reads the frames of a batch.
+    #[must_use]
+    pub const fn new(batch: &'a [u8]) -> Self {
+        Self { rest: Reader::new(0, batch), failed: false, ids: std::marker::PhantomData }
+    }
+
+    fn next_frame(&mut self) -> Result<Frame<'a, I>, DecodeError> {
+        self.rest.kind = 0;
+        let kind = self.rest.u8()?;
+        self.rest.kind = kind;
+        let length = self.rest.u32()? as usize;
+        let mut body = Reader::new(kind, self.rest.bytes(length)?);
+        let frame = decode(kind, &mut body)?;
+        if frame != Frame::Unknown {
+            body.end()?;
+        }
+        Ok(frame)
+    }
+}
+
+impl<'a, I: Name> Iterator for Frames<'a, I> {
+    type Item = Result<Frame<'a, I>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || self.rest.is_empty() {
+            return None;
+        }
+        let frame = self.next_frame();
+        self.failed = frame.is_err();
+        Some(frame)
+    }
+}
+
+fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, DecodeError> {
+    match kind {
+        kind::ALIVE | kind::DRAINING => {
+            // A later version may say more.
+            let _ignored = body.take_rest();
+            return Ok(if kind == kind::ALIVE { Frame::Alive } else { Frame::Draining });
+        }
+        kind::CLOCK => {
+            let (shown_ms, echo_ms) = (body.u64()?, body.u64()?);
+            return Ok(Frame::Clock(Reading { shown_ms, echo_ms, held_ms: body.u32()? }));
+        }
+        kind::PACKETS..=kind::NACK | kind::CLAIM..=kind::NOTED | kind::FIND..=kind::MISSING => {}
+        _ => return Ok(Frame::Unknown),
+    }
+    let Some(id) = body.id()? else { return Ok(Frame::Unknown) };
+    Ok(match kind {
+        kind::PACKETS => {
+            let Some(sender) = body.id()? else { return Ok(Frame::Unknown) };
+            let epoch = body.u64()?;
+            Frame::Packets(Packets::new(Run { dest: id, sender, epoch }, body)?)
+        }
+        kind::NACK => Frame::Nack { id, epoch: body.u64()? },
+        kind::CLAIM => Frame::Claim(Claim {
+            id,
+            epoch: body.u64()?,
+            serial: body.u64()?,
+            nonce: body.u32()?,
+            standing: body.standing()?,
+            takeover: body.takeover()?,
+            credential: body.u64()?,
+            age_ms: body.u32()?,
+        }),
+        kind::GRANTED => {
+            Frame::Granted { id, epoch: body.u64()?, serial: body.u64()?, nonce: body.u32()? }
+        }
+        kind::REFUSED => Frame::Refused { id, nonce: body.u32()?, refusal: refusal(body)? },
+        kind::MOVED => Frame::Moved { id, place: place(body)?, ends: body.u64()? },
+        kind::LEAVE => Frame::Leave { id, serial: body.u64()? },
+        kind::LEFT => Frame::Left { id, serial: body.u64()? },
+        kind::NOTED => Frame::Noted { id, serial: body.u64()? },
+        kind::GONE => Frame::Gone { id, epoch: body.u64()? },
+        kind::FIND => Frame::Find { id },
+        kind::FOUND => Frame::Found { id, place: place(body)?, serial: body.u64()? },
+        _ => Frame::Missing { id },
+    })
+}
+
+fn place(body: &mut Reader<'_>) -> Result<Place, DecodeError> {
+    let owner = RelayId(PublicKey(body.array()?));
+    Ok(Place { owner, epoch: body.u64()?, standing: body.standing()? })
+}
+
+fn refusal(body: &mut Reader<'_>) -> Result<Refusal, DecodeError> {
+    match body.u8()? {
+        0 => Ok(Refusal::Held(place(body)?)),
+        1 => Ok(Refusal::TooSoon),
+        2 => Ok(Refusal::EpochAhead),
+        3 => Ok(Refusal::Full),
+        _ => Err(DecodeError::BadField { kind: body.kind }),
+    }
+}

@@ -1,0 +1,68 @@
+//! Writes frames into a batch.
+
+use super::packets::{add_packet, begin_packets};
+use super::writer::{number, put, put_place, set_length};
+use super::{Frame, Name, Reading, Refusal, kind};
+
+/// Appends a frame to a batch; [`Frame::Unknown`] is nothing to send, and appends nothing.
+///
+/// Packets of a flow are appended one by one, with [`begin_packets`] and [`add_packet`].
+pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
+    match *frame {
+        Frame::Packets(packets) => {
+            let at = begin_packets(&packets.run, batch);
+            packets.iter().for_each(|packet| add_packet(at, packet, batch));
+        }
+        Frame::Nack { id, epoch } => put(kind::NACK, &id, batch, |body| number(epoch, body)),
+        Frame::Claim(claim) => put(kind::CLAIM, &claim.id, batch, |body| {
+            number(claim.epoch, body);
+            number(claim.serial, body);
+            body.extend(claim.nonce.to_be_bytes());
+            body.extend([claim.standing as u8, claim.takeover as u8]);
+            number(claim.credential, body);
+            body.extend(claim.age_ms.to_be_bytes());
+        }),
+        Frame::Granted { id, epoch, serial, nonce } => put(kind::GRANTED, &id, batch, |body| {
+            number(epoch, body);
+            number(serial, body);
+            body.extend(nonce.to_be_bytes());
+        }),
+        Frame::Refused { id, nonce, refusal } => put(kind::REFUSED, &id, batch, |body| {
+            body.extend(nonce.to_be_bytes());
+            match refusal {
+                Refusal::Held(place) => {
+                    body.push(0);
+                    put_place(&place, body);
+                }
+                Refusal::TooSoon => body.push(1),
+                Refusal::EpochAhead => body.push(2),
+                Refusal::Full => body.push(3),
+            }
+        }),
+        Frame::Moved { id, place, ends } => put(kind::MOVED, &id, batch, |body| {
+            put_place(&place, body);
+            number(ends, body);
+        }),
+        Frame::Leave { id, serial } => put(kind::LEAVE, &id, batch, |body| number(serial, body)),
+        Frame::Left { id, serial } => put(kind::LEFT, &id, batch, |body| number(serial, body)),
+        Frame::Noted { id, serial } => put(kind::NOTED, &id, batch, |body| number(serial, body)),
+        Frame::Gone { id, epoch } => put(kind::GONE, &id, batch, |body| number(epoch, body)),
+        Frame::Find { id } => put(kind::FIND, &id, batch, |_| {}),
+        Frame::Found { id, place, serial } => put(kind::FOUND, &id, batch, |body| {
+            put_place(&place, body);
+            number(serial, body);
+        }),
+        Frame::Missing { id } => put(kind::MISSING, &id, batch, |_| {}),
+        Frame::Alive => batch.extend([kind::ALIVE, 0, 0, 0, 0]),
+        Frame::Draining => batch.extend([kind::DRAINING, 0, 0, 0, 0]),
+        Frame::Clock(Reading { shown_ms, echo_ms, held_ms }) => {
+            let at = batch.len();
+            batch.extend([kind::CLOCK, 0, 0, 0, 0]);
+            number(shown_ms, batch);
+            number(echo_ms, batch);
+            batch.extend(held_ms.to_be_bytes());
+            set_length(at, batch);
+        }
+        Frame::Unknown => {}
+    }
+}

@@ -1,0 +1,19 @@
+//! The kinds of frames.
+
+pub(super) const PACKETS: u8 = 0x01;
+pub(super) const NACK: u8 = 0x02;
+pub(super) const CLAIM: u8 = 0x10;
+pub(super) const GRANTED: u8 = 0x11;
+pub(super) const REFUSED: u8 = 0x12;
+pub(super) const MOVED: u8 = 0x13;
+pub(super) const LEAVE: u8 = 0x14;
+pub(super) const LEFT: u8 = 0x15;
+pub(super) const GONE: u8 = 0x16;
+pub(super) const NOTED: u8 = 0x17;
+pub(super) const FIND: u8 = 0x18;
+pub(super) const FOUND: u8 = 0x19;
+pub(super) const MISSING: u8 = 0x1a;
+// 0x1c Locate and 0x1d Watch are reserved: subscriptions to who comes and goes.
+pub(super) const ALIVE: u8 = 0x20;
+pub(super) const DRAINING: u8 = 0x21;
+pub(super) const CLOCK: u8 = 0x22;
