@@ -25,6 +25,7 @@ pub use logging::{LogControl, Logs, start as start_logging};
 pub use serve::serve;
 
 use crate::config::{Flags, Source, Surroundings, shown};
+use crate::doors::Plan;
 
 /// Carries packets between peers that cannot reach each other.
 #[derive(Debug, Parser)]
@@ -72,7 +73,16 @@ const GONE: [(&str, &str); 1] = [(
 ///
 /// Whatever goes wrong is one line on stderr, and an exit code of [`Exit`].
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match parse(arguments).and_then(dispatch) {
+    run_with(arguments, Vec::new())
+}
+
+/// Does the same in a program that brings further doors.
+pub fn run_with(arguments: impl IntoIterator<Item = OsString>, doors: Vec<Plan>) -> ExitCode {
+    // First: names and configurations that the arguments hold may be of these doors.
+    let registered = doors.iter().try_for_each(Plan::register);
+    let registered = registered.map_err(|error| Exit::Failed(error.into()));
+    let done = registered.and_then(|()| parse(arguments));
+    match done.and_then(|command| dispatch(command, doors)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             output::say_last(format!("beacon-relay: {exit}\n"));
@@ -114,10 +124,10 @@ fn one_line(text: &str) -> String {
     shown("", line).into_owned()
 }
 
-fn dispatch(command: Option<Command>) -> Result<(), Exit> {
+fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
     match command {
         None => Ok(()),
-        Some(Command::Serve(flags)) => serve(flags),
+        Some(Command::Serve(flags)) => serve(flags, doors),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Connect(arguments)) => Ok(serve::run_to_end(connect::run(arguments))??),
         Some(Command::Doctor(arguments)) => serve::run_to_end(doctor::run(*arguments))?,

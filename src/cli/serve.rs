@@ -16,14 +16,15 @@ use crate::cluster::identity_file;
 use crate::config::{Config, Error, Flags, Loaded, LogFilter, Place, Source, Surroundings};
 use crate::control::{Order, Task};
 use crate::directory::OpenError;
+use crate::doors::Plan;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Reloader, Server, Sockets, StartError};
 
-/// Runs the relay until it is told to stop.
+/// Runs the relay until it is told to stop, with these doors beyond its own.
 ///
 /// # Errors
 /// It could not start, or was told to stop at once.
-pub fn serve(flags: Flags) -> Result<(), Exit> {
+pub fn serve(flags: Flags, doors: Vec<Plan>) -> Result<(), Exit> {
     // Before anything is opened.
     let sockets = Sockets::inherit().map_err(|error| Exit::Usage(error.to_string()))?;
     let source = Source::new(flags, Surroundings::of_this_process());
@@ -40,7 +41,7 @@ pub fn serve(flags: Flags) -> Result<(), Exit> {
         sockets,
         manager: ServiceManager::of_this_process().context("cannot use NOTIFY_SOCKET")?,
         log: Some(log.writer.clone()),
-        doors: Vec::new(),
+        doors,
     };
     for warning in &config.warnings {
         warn!(reason = %warning, "questionable setting");

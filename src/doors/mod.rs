@@ -8,9 +8,10 @@ pub mod pilot;
 
 use std::sync::Arc;
 
-use crate::config::{Config, DoorKind};
+use crate::config::{Config, DoorKind, DoorTaken};
 use crate::relay::Router;
 use crate::session::Door;
+use crate::wire::name::{self, Realm, Spelling};
 
 /// What a door is made of.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +26,23 @@ pub struct Parts<'a> {
 pub struct Plan {
     /// What the configuration knows of it.
     pub kind: &'static DoorKind,
+    /// The name space of its peers.
+    pub realm: Realm,
+    /// How their names are written.
+    pub spelling: Spelling,
     /// Makes it.
     pub make: Box<dyn FnOnce(Parts<'_>) -> Arc<dyn Door> + Send>,
+}
+
+/// Why a door cannot be one of this process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RegisterError {
+    /// Another door has its name.
+    #[error(transparent)]
+    Door(#[from] DoorTaken),
+    /// Another door has its realm.
+    #[error(transparent)]
+    Realm(#[from] name::RegisterError),
 }
 
 impl std::fmt::Debug for Plan {
@@ -36,12 +52,26 @@ impl std::fmt::Debug for Plan {
 }
 
 impl Plan {
-    /// Makes the door `kind` by calling `make`.
+    /// Makes the door `kind` by calling `make`. Its peers have the names of `realm`, whose
+    /// spelling has the same door.
     pub fn new<D: Door>(
         kind: &'static DoorKind,
+        realm: Realm,
+        spelling: Spelling,
         make: impl FnOnce(Parts<'_>) -> Arc<D> + Send + 'static,
     ) -> Self {
-        Self { kind, make: Box::new(|parts| make(parts)) }
+        debug_assert_eq!(kind.name, spelling.door, "the configuration and names call it alike");
+        Self { kind, realm, spelling, make: Box::new(|parts| make(parts)) }
+    }
+
+    /// Has configurations and names of this process know the door: before the first of them is
+    /// read. Once more changes nothing.
+    ///
+    /// # Errors
+    /// Another door has its name or its realm.
+    pub fn register(&self) -> Result<(), RegisterError> {
+        self.realm.register(self.spelling)?;
+        Ok(self.kind.register()?)
     }
 }
 

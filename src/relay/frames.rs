@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::departures::Departures;
-use super::routing::{Flow, Own};
+use super::routing::Flow;
 use super::{Delivery, Router, limit_reason};
 use crate::metrics::{Drop, Shard, Whose};
 use crate::peers::{Session, Source};
@@ -62,7 +62,7 @@ impl Router {
     /// nobody.
     ///
     /// A peer is who it proved to be: `read` drops what names another sender. What a session
-    /// sends after it was replaced is not relayed. What only the door has a way for is `depart`'s.
+    /// sends after it was replaced is not relayed.
     pub fn take<'a, D: Delivery + ?Sized>(
         &self,
         door: &D,
@@ -70,7 +70,6 @@ impl Router {
         frames: Frames<'a>,
         now: Instant,
         mut read: impl FnMut(&mut Turn<'_>, &'a [u8]) -> Message,
-        mut depart: impl FnMut(&Own, &Flow, &mut Departures, &Shard),
     ) {
         let shard = session.traffic().shard();
         if !session.is_open() {
@@ -85,10 +84,8 @@ impl Router {
             // A copy: whoever replaces this session reads it under the table's lock.
             let inbound = *session.inbound.lock();
             let mut turn = Turn { out, now, shard, rates: &rates, inbound };
-            let mut carry = |flow: &Flow, out: &mut Departures| {
-                if let Some(own) = self.carry(door, flow, packet, out, now, shard) {
-                    depart(&own, flow, out, shard);
-                }
+            let carry = |flow: &Flow, out: &mut Departures| {
+                self.carry(door, flow, packet, out, now, shard);
             };
             let mut flow: Option<Flow> = None;
             for (index, message) in frames.iter().enumerate() {

@@ -46,10 +46,11 @@ pub trait Delivery: Send + Sync {
         None
     }
 
-    /// Has packets of another relay sent over the door's own way.
+    /// Sends the packets of a flow over the door's own way, or counts them as dropped: the router
+    /// has no part in it.
     ///
     /// The table knows a way only where the door has said so ([`Table::claim`],
-    /// [`Table::learn`]).
+    /// [`Table::learn`]); a door that never does is never asked.
     fn depart(
         &self,
         _own: &Own,
@@ -66,25 +67,32 @@ pub trait Delivery: Send + Sync {
 /// Finds the payload of a packet of a batch, by its position.
 pub type Payloads<'a> = &'a dyn Fn(usize) -> &'a [u8];
 
-/// What stands in front of a payload, of [`MAX_HEAD`] bytes at most.
-#[derive(Clone, Copy, Debug, Default)]
+/// What stands in front of a payload for a session, of [`Head::MAX`] bytes at most.
+#[derive(Clone, Copy, Debug)]
 pub struct Head {
-    bytes: [u8; MAX_HEAD],
+    bytes: [u8; Self::MAX],
     length: u8,
 }
 
 impl Head {
-    /// These bytes.
+    /// Longest of all: a name in place, and what marks it.
+    pub const MAX: usize = 48;
+
+    /// These bytes, one piece after the other.
     ///
     /// # Panics
-    /// They are more than [`MAX_HEAD`].
+    /// They are more than [`Self::MAX`].
     #[must_use]
     #[inline]
-    pub fn new(bytes: &[u8]) -> Self {
-        let mut head = [0; MAX_HEAD];
-        head.get_mut(..bytes.len()).expect("no head is longer").copy_from_slice(bytes);
-        let length = u8::try_from(bytes.len()).expect("20 at most");
-        Self { bytes: head, length }
+    pub fn new(pieces: &[&[u8]]) -> Self {
+        let mut bytes = [0; Self::MAX];
+        let mut length = 0;
+        for piece in pieces {
+            let place = bytes.get_mut(length..length + piece.len()).expect("no head is longer");
+            place.copy_from_slice(piece);
+            length += piece.len();
+        }
+        Self { bytes, length: u8::try_from(length).expect("48 at most") }
     }
 
     /// The bytes.

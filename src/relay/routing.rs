@@ -68,6 +68,8 @@ pub struct Own {
     pub way: Way,
     /// Bytes of the payloads.
     pub bytes: u64,
+    /// Bytes of the longest payload.
+    pub longest: usize,
 }
 
 /// A way that a door has told the table.
@@ -83,9 +85,7 @@ pub enum Way {
 
 impl Router {
     /// Takes a flow of a peer or a foreign server to its destination, wherever that is; where
-    /// there is none, its packets are dropped and counted. What only the door has a way for is
-    /// returned, and is the caller's.
-    #[must_use = "nobody else sends these packets"]
+    /// there is none, its packets are dropped and counted.
     pub fn carry<'a, D: Delivery + ?Sized>(
         &self,
         door: &D,
@@ -94,24 +94,26 @@ impl Router {
         out: &mut Departures,
         now: Instant,
         shard: &Shard,
-    ) -> Option<Own> {
+    ) {
         let header = flow.header;
         let payload =
             |index| packet(index).get(header..).expect("a packet of a flow has its header");
         let reason = match self.route(door, flow, payload, out, now, shard) {
-            Routed::Session => return None,
-            Routed::Own(own) => return Some(own),
+            Routed::Session => return,
+            Routed::Own(own) => return door.depart(&own, flow, &payload, out, now, shard),
             Routed::Relay | Routed::Nowhere => match &self.cluster {
                 Some(cluster) => match forward(cluster, flow, payload, out, now) {
-                    Ok(()) => return None,
-                    Err(Circular) => return Some(Own { way: Way::Loop, bytes: 0 }),
+                    Ok(()) => return,
+                    Err(Circular) => {
+                        let own = Own { way: Way::Loop, bytes: 0, longest: 0 };
+                        return door.depart(&own, flow, &payload, out, now, shard);
+                    }
                 },
                 None => Drop::UnknownDestination,
             },
             Routed::Off => Drop::RelayOff,
         };
         shard.dropped_of(flow.whose(), reason, flow.packets.len() as u64, now);
-        None
     }
 
     /// Looks the destination of a flow up, once, and queues its packets if that is a session
@@ -135,9 +137,13 @@ impl Router {
             Transport::Wss | Transport::Udp => Neighbour::Peer,
         };
         let count = flow.packets.len() as u64;
-        let bytes = flow.packets.clone().map(|index| payload(index).len() as u64).sum();
+        let (mut bytes, mut longest) = (0, 0);
+        for length in flow.packets.clone().map(|index| payload(index).len()) {
+            bytes += length as u64;
+            longest = longest.max(length);
+        }
         shard.passed(flow.sender, flow.dest, (count, bytes), now);
-        let own = |way| Routed::Own(Own { way, bytes });
+        let own = |way| Routed::Own(Own { way, bytes, longest });
         match self.table.route(flow.dest, from, now) {
             // What is hidden reaches nobody but itself, and nobody reaches it.
             Destination::Session(session) if session.is_hidden != flow.is_hidden => Routed::Nowhere,

@@ -165,12 +165,7 @@ impl Overlay {
         if rules.observed_senders_only && !observed {
             return shard.dropped_of(flow.whose(), Drop::SenderNotObserved, count, now);
         }
-        let packet = |index| received.packet(index);
-        if let Some(own) = self.router.carry(self, flow, packet, out, now, shard) {
-            let payload =
-                |index| packet(index).get(flow.header..).expect("a packet has its header");
-            self.send_out(&own, flow, payload, out, now, shard);
-        }
+        self.router.carry(self, flow, |index| received.packet(index), out, now, shard);
     }
 
     /// Packets that are meant for the relay itself.

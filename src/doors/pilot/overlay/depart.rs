@@ -33,21 +33,6 @@ impl Delivery for Overlay {
         now: Instant,
         shard: &Shard,
     ) {
-        self.send_out(own, flow, payload, out, now, shard);
-    }
-}
-
-impl Overlay {
-    /// Has the packets of a flow sent as datagrams.
-    pub(super) fn send_out<'a>(
-        &self,
-        own: &Own,
-        flow: &Flow,
-        payload: impl Fn(usize) -> &'a [u8],
-        out: &mut Departures,
-        now: Instant,
-        shard: &Shard,
-    ) {
         let count = flow.packets.len() as u64;
         let (target, head, quiet) = match &own.way {
             Way::Endpoint(endpoint) => {
@@ -57,13 +42,15 @@ impl Overlay {
             Way::Foreign(beacon) => {
                 let target = Target { to: *beacon, from: None, transport: Transport::Beacon };
                 let [sender, dest] = [flow.sender, flow.dest].map(node);
-                (target, Head::new(&relay_header(sender, dest)), false)
+                (target, Head::new(&[&relay_header(sender, dest)]), false)
             }
             Way::Loop => return shard.dropped_of(flow.whose(), Drop::BeaconLoop, count, now),
         };
         let owner = out.owner(flow.whose());
+        let room = MAX_UDP_PACKET - head.bytes().len();
+        let all_fit = own.longest <= room;
         for index in flow.packets.clone() {
-            if head.bytes().len() + payload(index).len() > MAX_UDP_PACKET {
+            if !all_fit && payload(index).len() > room {
                 shard.dropped_of(flow.whose(), Drop::TooLargeForUdp, 1, now);
             } else if quiet && !self.may_disturb(target.to, now) {
                 shard.dropped_of(flow.whose(), Drop::QuietEndpoint, 1, now);
@@ -79,9 +66,9 @@ impl Overlay {
 fn deliver(flow: &Flow, names_destination: bool) -> Head {
     let sender = node(flow.sender);
     if names_destination {
-        Head::new(&deliver_dest_header(sender, node(flow.dest)))
+        Head::new(&[&deliver_dest_header(sender, node(flow.dest))])
     } else {
-        Head::new(&deliver_header(sender))
+        Head::new(&[&deliver_header(sender)])
     }
 }
 

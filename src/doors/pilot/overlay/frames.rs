@@ -42,11 +42,7 @@ impl Overlay {
                 Err(error) => dropped(decode_reason(error)),
             }
         };
-        self.router.take(self, session, frames, now, read, |own, flow, out, shard| {
-            let payload =
-                |index| frames.packet(index).get(flow.header..).expect("a packet has its header");
-            self.send_out(own, flow, payload, out, now, shard);
-        });
+        self.router.take(self, session, frames, now, read);
     }
 
     /// Answers a Discover on the connection that it came over; the node stays a WSS node.
