@@ -14,6 +14,7 @@ mod deploy;
 mod descriptors;
 mod doctor;
 mod drain;
+mod echo;
 #[cfg(target_arch = "x86_64")] // what the fleet's package has binaries for
 mod fleet;
 mod flood;
