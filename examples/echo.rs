@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use beacon_relay::config::{DoorKind, DoorPaths};
 use beacon_relay::doors::Plan;
-use beacon_relay::metrics::Drop;
+use beacon_relay::metrics::Owner;
 use beacon_relay::peers::{Credential, Overflow, Principal, Takeover};
 use beacon_relay::relay::{Delivery, Flow, Head, Message, Router};
 use beacon_relay::session::{
@@ -42,6 +42,15 @@ const SPELLING: Spelling = Spelling {
 
 /// Longest message, in bytes.
 const LONGEST: usize = 4_096;
+
+/// Why its peers' messages are dropped, beside what every door's are dropped for.
+struct EchoDrop;
+
+beacon_relay::reasons! {
+    impl EchoDrop of Owner::Door(REALM, ECHO.name);
+
+    NO_MESSAGE = "no_message", "it is not a name, a space and text", "the client's software";
+}
 
 struct Echo {
     router: Arc<Router>,
@@ -95,7 +104,7 @@ impl Door for Echo {
         self.router.take(self, session, messages.frames, now, |turn, message| {
             let text = str::from_utf8(message).ok().filter(|_| kind == Kind::Text);
             let Some((name, _)) = text.and_then(|text| text.split_once(' ')) else {
-                return Message::Dropped { reason: Drop::Truncated, dest: None };
+                return Message::Dropped { reason: EchoDrop::NO_MESSAGE, dest: None };
             };
             let dest = Name::new(REALM, name.as_bytes());
             match turn.admit(message.len()) {
@@ -124,6 +133,7 @@ fn plan() -> Plan {
         // So that it gets what other relays send to its peers.
         let weak: Weak<dyn Delivery> = Arc::<Echo>::downgrade(&echo);
         parts.router.serve(REALM, weak);
+        parts.router.traffic().register(EchoDrop::REASONS);
         echo
     })
 }

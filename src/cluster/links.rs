@@ -114,7 +114,7 @@ impl Cluster {
                 let bytes = run.iter().map(|payload| payload.len() as u64).sum::<u64>();
                 shard.came_in(Transport::Cluster, packets, bytes);
                 let whose = Whose::packet(run.run.sender, run.run.dest);
-                shard.dropped_of(whose, Drop::ClusterFull, packets, now);
+                shard.dropped_of(whose, Drop::CLUSTER_FULL, packets, now);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Cluster {
         let bytes = packets.iter().flat_map(Packets::iter).map(|p| p.len() as u64).sum();
         shard.came_in(Transport::Cluster, count, bytes);
         let Some(local) = self.local.get().and_then(Weak::upgrade) else {
-            return shard.dropped(Drop::NotHere, count);
+            return shard.dropped(Drop::NOT_HERE, count);
         };
         local.deliver(member.relay, packets, now, &mut |run, serial| {
             // Told first, or the sender would go on; the homes by and by.

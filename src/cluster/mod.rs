@@ -480,12 +480,12 @@ impl Cluster {
                 Ok(Some(remote.member))
             }
             Way::Nowhere => {
-                shard.dropped_of(whose, Drop::UnknownDestination, count, now);
+                shard.dropped_of(whose, Drop::UNKNOWN_DESTINATION, count, now);
                 result(Forward::Unknown, count);
                 Ok(None)
             }
             Way::Parked { packets, bytes, refused, asks } => {
-                shard.dropped_of(whose, Drop::LookupFull, refused, now);
+                shard.dropped_of(whose, Drop::LOOKUP_FULL, refused, now);
                 shard.bridged(transport, Transport::Cluster, packets, bytes);
                 result(Forward::Parked, packets);
                 result(Forward::LookupFull, refused);

@@ -157,12 +157,12 @@ impl Outbox {
         expire(&mut lane, now, shard);
         for payload in payloads {
             if lane.closed {
-                shard.dropped_of(whose, Drop::ClusterLost, 1, now);
+                shard.dropped_of(whose, Drop::CLUSTER_LOST, 1, now);
                 continue;
             }
             while lane.bytes + RUN_COST + 2 + payload.len() > PACKETS_ROOM {
                 let Some(oldest) = lane.pop() else { break };
-                drop_batch(&oldest, Drop::ClusterFull, shard, now);
+                drop_batch(&oldest, Drop::CLUSTER_FULL, shard, now);
             }
             let Some(batch) = lane.batch(RUN_COST + 2 + payload.len(), now) else { continue };
             let before = batch.bytes.len();
@@ -242,7 +242,7 @@ impl Outbox {
 
     /// Accounts for a batch that the link did not take.
     pub fn lost(&self, batch: &Batch) {
-        drop_batch(batch, Drop::ClusterLost, self.traffic.shard(), Instant::now());
+        drop_batch(batch, Drop::CLUSTER_LOST, self.traffic.shard(), Instant::now());
     }
 
     /// Bytes that wait in both lanes.
@@ -259,7 +259,7 @@ fn expire(lane: &mut Lane, now: Instant, shard: &Shard) {
         .is_some_and(|batch| now.saturating_duration_since(batch.arrived) > AGE)
     {
         let Some(batch) = lane.pop() else { return };
-        drop_batch(&batch, Drop::ClusterAged, shard, now);
+        drop_batch(&batch, Drop::CLUSTER_AGED, shard, now);
     }
 }
 
@@ -301,8 +301,8 @@ mod tests {
             .map(|Dropped { reason, whose, packets, .. }| (whose.sender, *reason, *packets))
             .collect();
         dropped.sort_by_key(|(sender, ..)| *sender);
-        let aged = Drop::ClusterAged;
-        let expected = [(1, aged, 4), (2, aged, 2), (3, Drop::ClusterLost, 2)];
+        let aged = Drop::CLUSTER_AGED;
+        let expected = [(1, aged, 4), (2, aged, 2), (3, Drop::CLUSTER_LOST, 2)];
         assert_eq!(dropped, expected.map(|(sender, reason, n)| (Some(name(sender)), reason, n)));
         assert_eq!(traffic.packets_queued(), 0);
     }

@@ -56,7 +56,7 @@ fn peer_is_looked_up_though_its_first_question_had_no_room() {
     assert_eq!(*setup.cluster.asks.lock(), [name(1)]);
     setup.cluster.ask();
 
-    assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 2);
+    assert_eq!(setup.traffic.packets_dropped(Drop::UNKNOWN_DESTINATION), 2);
     assert_eq!(setup.cluster.locations.waiting(), 0);
 }
 
@@ -70,8 +70,8 @@ fn packets_that_waited_for_a_peer_which_came_here_are_not_those_of_an_unknown_on
     setup.send(2);
     setup.cluster.ask();
 
-    assert_eq!(setup.traffic.packets_dropped(Drop::Overtaken), 2);
-    assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 0);
+    assert_eq!(setup.traffic.packets_dropped(Drop::OVERTAKEN), 2);
+    assert_eq!(setup.traffic.packets_dropped(Drop::UNKNOWN_DESTINATION), 0);
     assert_eq!(setup.forwards(Forward::Overtaken), 2);
     assert_eq!((setup.traffic.packets_queued(), setup.cluster.locations.waiting()), (0, 0));
 }

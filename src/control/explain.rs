@@ -7,10 +7,9 @@ use serde::Serialize;
 
 use super::Parts;
 use super::answers::{Foreign, Peer, seconds};
-use super::reasons::why;
 use super::recorder::Recorded;
 use crate::cluster::Elsewhere;
-use crate::metrics::{Dropped, Word as _};
+use crate::metrics::Dropped;
 use crate::net::local::Locality;
 use crate::session::Known;
 use crate::wire::name::Name;
@@ -192,8 +191,8 @@ impl From<Dropped> for Lost {
         Self {
             sender: whose.sender,
             dest: whose.dest,
-            reason: reason.word(),
-            why: why(reason),
+            reason: reason.label,
+            why: reason.cause,
             packets,
             is_estimate,
             first: seconds(first),

@@ -15,7 +15,6 @@ mod health;
 mod http;
 mod orders;
 mod parts;
-mod reasons;
 mod recorder;
 mod refused;
 mod socket;

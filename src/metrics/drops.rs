@@ -204,14 +204,14 @@ mod tests {
         let (drops, start) = (Drops::default(), Instant::now());
         let second = Duration::from_secs(1);
         let pair = Whose::packet(node(1), node(2));
-        drops.note(pair, Drop::OutboxFull, 3, start);
-        drops.note(pair, Drop::OutboxFull, 4, start + second);
-        drops.note(pair, Drop::OutboxAged, 0, start + second);
-        drops.note(Whose::sender(node(1)), Drop::UnknownType, 1, start + 2 * second);
+        drops.note(pair, Drop::OUTBOX_FULL, 3, start);
+        drops.note(pair, Drop::OUTBOX_FULL, 4, start + second);
+        drops.note(pair, Drop::OUTBOX_AGED, 0, start + second);
+        drops.note(Whose::sender(node(1)), Drop::SENDER_MISMATCH, 1, start + 2 * second);
 
         let to = of(&drops, 2, start + 3 * second);
         let expected = Dropped {
-            reason: Drop::OutboxFull,
+            reason: Drop::OUTBOX_FULL,
             whose: pair,
             packets: 7,
             is_estimate: false,
@@ -228,7 +228,7 @@ mod tests {
         let (drops, start) = (Drops::default(), Instant::now());
         let flood = Whose::packet(node(1), node(2));
         for _ in 0..1_000_000 {
-            drops.note(flood, Drop::RateLimited, 1, start);
+            drops.note(flood, Drop::RATE_LIMITED, 1, start);
         }
         let found = of(&drops, 2, start);
         assert!(found[0].is_estimate);
@@ -241,7 +241,7 @@ mod tests {
     fn flood_of_many_pairs_stays_within_its_slots() {
         let (drops, start) = (Drops::default(), Instant::now());
         for number in 1..=1_000_000 {
-            drops.note(Whose::packet(node(number), node(7)), Drop::UnknownDestination, 1, start);
+            drops.note(Whose::packet(node(number), node(7)), Drop::UNKNOWN_DESTINATION, 1, start);
         }
         assert!(of(&drops, 7, start).len() <= SLOTS);
     }
@@ -250,14 +250,14 @@ mod tests {
     fn one_drop_is_noted_again_soon_after_a_flood() {
         let (drops, start) = (Drops::default(), Instant::now());
         for _ in 0..100_000 {
-            drops.note(Whose::packet(node(1), node(2)), Drop::RateLimited, 1, start);
+            drops.note(Whose::packet(node(1), node(2)), Drop::RATE_LIMITED, 1, start);
         }
         let noted = |at| {
             // What the flood still had to leave out is used up first.
             while drops.skip.load(Ordering::Relaxed) > 0 {
-                drops.note(Whose::sender(node(9)), Drop::ZeroId, 1, start);
+                drops.note(Whose::sender(node(9)), Drop::SENDER_MISMATCH, 1, start);
             }
-            drops.note(Whose::packet(node(3), node(4)), Drop::OutboxAged, 1, at);
+            drops.note(Whose::packet(node(3), node(4)), Drop::OUTBOX_AGED, 1, at);
             drops.memory.lock().as_ref().unwrap().weight
         };
         let weights: Vec<_> = (1..20).map(|s| noted(start + Duration::from_secs(s))).collect();

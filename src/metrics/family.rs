@@ -226,7 +226,7 @@ mod tests {
     fn samples_have_the_names_and_values_of_the_text() {
         let registry = Registry::default();
         let traffic = Traffic::default();
-        traffic.shard().dropped(crate::metrics::Drop::Empty, 3);
+        traffic.shard().dropped(crate::metrics::Drop::FAILED, 3);
         traffic.shard().waited(Duration::from_millis(3));
         registry.add(move |families| traffic.families(families));
 
@@ -237,7 +237,7 @@ mod tests {
             .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
             .collect();
         assert_eq!(registry.samples(), of_text);
-        assert_eq!(of_text["pilot_beacon_packets_dropped_total{reason=\"empty\"}"], 3.0);
+        assert_eq!(of_text["pilot_beacon_packets_dropped_total{reason=\"failed\"}"], 3.0);
         assert_eq!(of_text["pilot_beacon_outbox_delay_seconds_bucket{le=\"0.005\"}"], 1.0);
     }
 }

@@ -9,221 +9,64 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 
-use super::drops::Drops;
 use super::family::{counts, gauge_value, histogram};
-use super::histogram::bucket;
-use super::talkers::{self, Sample};
-use super::words::{Drop, EndpointEvent, Handled, Transport};
-use super::{Dropped, Events, Talkers, Whose, Word};
+use super::reasons::{Drop, Owner, Reasons};
+use super::shard::{OUTBOX_DELAYS, Shard, TRANSPORTS};
+use super::words::{EndpointEvent, Handled, Transport};
+use super::{Dropped, Events, Talkers, Word, talkers};
 use crate::wire::name::Name;
 
-/// Whether a packet is on its way from a peer, or made here.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// Relayed for somebody.
-    Relayed,
-    /// A reply, a punch command or gossip of our own.
-    Ours,
-}
-
 const SHARDS: usize = 16;
-const TRANSPORTS: usize = Transport::ALL.len();
-const DROPS: usize = Drop::ALL.len();
-const HANDLED: usize = Handled::ALL.len();
-const EVENTS: usize = EndpointEvent::ALL.len();
-
-/// The counters of one thread.
-#[derive(Debug)]
-#[repr(align(128))]
-pub struct Shard {
-    packets_in: [AtomicU64; TRANSPORTS],
-    bytes_in: [AtomicU64; TRANSPORTS],
-    packets_out: [AtomicU64; TRANSPORTS],
-    bytes_out: [AtomicU64; TRANSPORTS],
-    ours_out: [AtomicU64; TRANSPORTS],
-    ours_dropped: AtomicU64,
-    bridged: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
-    bridged_bytes: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
-    dropped: [AtomicU64; DROPS],
-    handled: [AtomicU64; HANDLED],
-    endpoint_events: [AtomicU64; EVENTS],
-    queued: AtomicU64,
-    unqueued: AtomicU64,
-    outbox_delays: [AtomicU64; OUTBOX_DELAYS.len() + 1],
-    outbox_delay_ns: AtomicU64,
-    drops: Drops,
-    sample: Sample,
-}
-
-impl Default for Shard {
-    fn default() -> Self {
-        Self {
-            packets_in: zeros(),
-            bytes_in: zeros(),
-            packets_out: zeros(),
-            bytes_out: zeros(),
-            ours_out: zeros(),
-            ours_dropped: AtomicU64::new(0),
-            bridged: std::array::from_fn(|_| zeros()),
-            bridged_bytes: std::array::from_fn(|_| zeros()),
-            dropped: zeros(),
-            handled: zeros(),
-            endpoint_events: zeros(),
-            queued: AtomicU64::new(0),
-            unqueued: AtomicU64::new(0),
-            outbox_delays: zeros(),
-            outbox_delay_ns: AtomicU64::new(0),
-            drops: Drops::default(),
-            sample: Sample::default(),
-        }
-    }
-}
-
-fn zeros<const N: usize>() -> [AtomicU64; N] {
-    std::array::from_fn(|_| AtomicU64::new(0))
-}
-
-thread_local! {
-    /// Packets that this thread counted in, and neither out, dropped, handled nor queued; it
-    /// wraps. Not of a shard, which several threads may share.
-    static UNSETTLED: Cell<u64> = const { Cell::new(0) };
-}
-
-/// The packets that the calling thread has counted in and not settled. Only differences count.
-#[must_use]
-pub fn unsettled() -> u64 {
-    UNSETTLED.get()
-}
-
-fn opened(packets: u64) {
-    UNSETTLED.set(UNSETTLED.get().wrapping_add(packets));
-}
-
-fn settled(packets: u64) {
-    UNSETTLED.set(UNSETTLED.get().wrapping_sub(packets));
-}
-
-fn add(counter: &AtomicU64, amount: u64) {
-    if amount > 0 {
-        counter.fetch_add(amount, Ordering::Relaxed);
-    }
-}
-
-#[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
-impl Shard {
-    /// Packets that came in, and their bytes.
-    pub fn came_in(&self, from: Transport, packets: u64, bytes: u64) {
-        opened(packets);
-        add(&self.packets_in[from.index()], packets);
-        add(&self.bytes_in[from.index()], bytes);
-    }
-
-    /// Packets that the kernel took whole, and their bytes.
-    pub fn went_out(&self, to: Transport, origin: Origin, packets: u64, bytes: u64) {
-        match origin {
-            Origin::Relayed => {
-                settled(packets);
-                add(&self.packets_out[to.index()], packets);
-            }
-            Origin::Ours => add(&self.ours_out[to.index()], packets),
-        }
-        add(&self.bytes_out[to.index()], bytes);
-    }
-
-    /// Packets that a route was found for, and the bytes of their payloads.
-    pub fn bridged(&self, from: Transport, to: Transport, packets: u64, bytes: u64) {
-        add(&self.bridged[from.index()][to.index()], packets);
-        add(&self.bridged_bytes[from.index()][to.index()], bytes);
-    }
-
-    /// A run of so many packets and bytes goes its way, for the sample of talkers.
-    pub fn passed(&self, sender: Name, dest: Name, run: (u64, u64), now: Instant) {
-        self.sample.passed(sender, dest, run, now);
-    }
-
-    /// Packets of peers that ended here, of whom nobody knows whose they were.
-    pub fn dropped(&self, reason: Drop, packets: u64) {
-        settled(packets);
-        add(&self.dropped[reason.index()], packets);
-    }
-
-    /// Packets of peers that ended here, remembered for who asks for them.
-    pub fn dropped_of(&self, whose: Whose, reason: Drop, packets: u64, now: Instant) {
-        self.dropped(reason, packets);
-        self.drops.note(whose, reason, packets, now);
-    }
-
-    /// Packets of our own that never left.
-    pub fn ours_dropped(&self, packets: u64) {
-        add(&self.ours_dropped, packets);
-    }
-
-    /// Packets that this relay itself was meant by.
-    pub fn handled(&self, what: Handled, packets: u64) {
-        settled(packets);
-        add(&self.handled[what.index()], packets);
-    }
-
-    /// Packets that another thread settles.
-    #[allow(clippy::unused_self)] // as all that settles packets
-    pub fn handed_on(&self, packets: u64) {
-        settled(packets);
-    }
-
-    /// Something that happened to the endpoint of a node.
-    pub fn endpoint(&self, event: EndpointEvent, times: u64) {
-        add(&self.endpoint_events[event.index()], times);
-    }
-
-    /// Relayed packets that entered an outbox.
-    pub fn queued(&self, packets: u64) {
-        settled(packets);
-        add(&self.queued, packets);
-    }
-
-    /// Relayed packets that left an outbox, for the kernel or for nowhere.
-    pub fn unqueued(&self, packets: u64) {
-        opened(packets);
-        add(&self.unqueued, packets);
-    }
-
-    /// How long the oldest record of a write waited in its outbox.
-    pub fn waited(&self, time: Duration) {
-        add(&self.outbox_delays[bucket(&OUTBOX_DELAYS, time)], 1);
-        add(&self.outbox_delay_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    }
-}
 
 /// All accounts of packets.
 #[derive(Debug)]
 pub struct Traffic {
     shards: Box<[Shard]>,
+    /// The relay's reasons, and those of its doors.
+    tables: RwLock<Vec<&'static Reasons>>,
     /// The last events of connections.
     pub events: Events,
 }
 
-/// 100 µs is a batch, 2 s the default age at which records are dropped.
-const OUTBOX_DELAYS: [Duration; 9] = [
-    Duration::from_micros(100),
-    Duration::from_millis(1),
-    Duration::from_millis(5),
-    Duration::from_millis(20),
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
-
 impl Default for Traffic {
     fn default() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), events: Events::default() }
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            tables: RwLock::new(vec![Drop::REASONS]),
+            events: Events::default(),
+        }
     }
 }
 
 impl Traffic {
+    /// Shows the drops of a door as well. The same table again changes nothing.
+    ///
+    /// # Panics
+    /// The table of another door counts in the same place: one of the two needs a realm that is
+    /// not the same modulo 15.
+    pub fn register(&self, table: &'static Reasons) {
+        let mut tables = self.tables.write();
+        let is_beside = |known: &&&Reasons| known.owner.block() == table.owner.block();
+        match tables.iter().find(is_beside) {
+            Some(known) => assert!(
+                std::ptr::eq(*known, table),
+                "the drops of {:?} and {:?} have the same counters: give one another realm",
+                known.owner,
+                table.owner
+            ),
+            None => tables.push(table),
+        }
+    }
+
+    /// Why packets are dropped, here and at the doors.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Drop> {
+        self.tables.read().iter().flat_map(|table| table.rows()).collect()
+    }
+
     /// The shard of the calling thread.
     #[must_use]
     #[allow(clippy::indexing_slicing)] // taken modulo the number of shards
@@ -258,14 +101,14 @@ impl Traffic {
     #[must_use]
     #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
     pub fn packets_dropped(&self, reason: Drop) -> u64 {
-        self.sum(|shard| &shard.dropped[reason.index()])
+        self.sum(|shard| &shard.dropped[reason.slot()])
     }
 
     /// Packets dropped for any reason but those of which nothing is wrong
-    /// ([`Drop::is_expected`]).
+    /// ([`Reason::is_expected`](super::Reason::is_expected)).
     #[must_use]
     pub fn packets_dropped_unexpectedly(&self) -> u64 {
-        let unexpected = Drop::ALL.iter().copied().filter(|reason| !reason.is_expected());
+        let unexpected = self.reasons().into_iter().filter(|reason| !reason.is_expected);
         unexpected.map(|reason| self.packets_dropped(reason)).sum()
     }
 
@@ -303,13 +146,16 @@ impl Traffic {
 
     /// Packets that came in and are in no other count: none, at rest.
     #[cfg(test)]
-    #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
     pub(crate) fn unaccounted(&self) -> i64 {
         let transports = || Transport::ALL.iter().copied();
+        let all = |counters: fn(&Shard) -> &[AtomicU64]| -> u64 {
+            let counters = self.shards.iter().flat_map(counters);
+            counters.map(|counter| counter.load(Ordering::Relaxed)).sum()
+        };
         let came: u64 = transports().map(|from| self.packets_in(from)).sum();
         let went: u64 = transports().map(|to| self.packets_out(to).0).sum();
-        let dropped: u64 = Drop::ALL.iter().map(|reason| self.packets_dropped(*reason)).sum();
-        let handled: u64 = (0..HANDLED).map(|kind| self.sum(|shard| &shard.handled[kind])).sum();
+        let dropped = all(|shard| &shard.dropped);
+        let handled = all(|shard| &shard.handled);
         came.wrapping_sub(went + dropped + handled + self.packets_queued()).cast_signed()
     }
 
@@ -348,12 +194,7 @@ impl Traffic {
             "Packets of our own that left: replies, punch commands, gossip.",
             |s| &s.ours_out,
         ));
-        families.push(labelled::<Drop>(
-            "pilot_beacon_packets_dropped_total",
-            "Packets that were not passed on, by reason.",
-            "reason",
-            |i| self.sum(|s| &s.dropped[i]),
-        ));
+        self.drop_families(families);
         families.push(labelled::<Handled>(
             "pilot_beacon_packets_handled_total",
             "Packets that were meant for the relay itself.",
@@ -413,6 +254,36 @@ impl Traffic {
         ));
     }
 
+    fn drop_families(&self, families: &mut Vec<MetricFamily>) {
+        let mut relays = Vec::new();
+        let mut doors = Vec::new();
+        for table in &*self.tables.read() {
+            let counts = table.rows().map(|reason| (reason.label, self.packets_dropped(reason)));
+            match table.owner {
+                Owner::Relay | Owner::AmongRelay(_) => {
+                    relays.extend(counts.map(|(label, count)| ([label], count)));
+                }
+                Owner::Door(_, door) => {
+                    doors.extend(counts.map(|(label, count)| ([door, label], count)));
+                }
+            }
+        }
+        families.push(counts(
+            "pilot_beacon_packets_dropped_total",
+            "Packets that were not passed on, by reason.",
+            &["reason"],
+            relays.iter().map(|(words, count)| (words.as_slice(), *count)),
+        ));
+        if !doors.is_empty() {
+            families.push(counts(
+                "beacon_relay_packets_dropped_total",
+                "Packets that a door did not pass on, by reason.",
+                &["door", "reason"],
+                doors.iter().map(|(words, count)| (words.as_slice(), *count)),
+            ));
+        }
+    }
+
     #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
     fn cells(
         &self,
@@ -449,6 +320,8 @@ fn labelled<W: Word>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Whose;
+    use crate::wire::name::Realm;
 
     #[test]
     fn waits_are_counted_in_the_place_of_the_thread_and_summed_for_a_scrape() {
@@ -477,10 +350,10 @@ mod tests {
         let [a, b] = [1, 2].map(|number| Name::from(crate::ids::NodeId::new(number).unwrap()));
         let pair = Whose::packet(a, b);
         let [one, other, ..] = &*traffic.shards else { panic!("one shard") };
-        one.dropped_of(pair, Drop::OutboxFull, 3, start);
-        other.dropped_of(pair, Drop::OutboxFull, 4, start + second);
-        one.dropped_of(pair, Drop::OutboxFull, 5, start + 2 * second);
-        other.dropped_of(pair, Drop::OutboxAged, 1, start + 3 * second);
+        one.dropped_of(pair, Drop::OUTBOX_FULL, 3, start);
+        other.dropped_of(pair, Drop::OUTBOX_FULL, 4, start + second);
+        one.dropped_of(pair, Drop::OUTBOX_FULL, 5, start + 2 * second);
+        other.dropped_of(pair, Drop::OUTBOX_AGED, 1, start + 3 * second);
 
         let found = traffic.drops_of(b, start + 4 * second);
         let expected = |reason, packets, first, last| Dropped {
@@ -491,7 +364,60 @@ mod tests {
             first: first * second,
             last: last * second,
         };
-        let aged = expected(Drop::OutboxAged, 1, 1, 1);
-        assert_eq!(found, [aged, expected(Drop::OutboxFull, 12, 4, 2)]);
+        let aged = expected(Drop::OUTBOX_AGED, 1, 1, 1);
+        assert_eq!(found, [aged, expected(Drop::OUTBOX_FULL, 12, 4, 2)]);
+    }
+
+    struct SomeDrop;
+
+    crate::reasons! {
+        impl SomeDrop of Owner::Door(Realm(9), "some");
+
+        LATE = "late", "it came too late", "send it before";
+        EARLY [expected] = "early", "it came too early", "none";
+    }
+
+    #[test]
+    fn drops_of_a_door_are_shown_once_it_is_known() {
+        let traffic = Traffic::default();
+        let name = "beacon_relay_packets_dropped_total";
+        let shown = |traffic: &Traffic| {
+            let mut families = Vec::new();
+            traffic.families(&mut families);
+            families.into_iter().find(|family| family.name() == name)
+        };
+        assert_eq!(shown(&traffic), None, "a family has samples");
+
+        traffic.register(SomeDrop::REASONS);
+        traffic.register(SomeDrop::REASONS);
+        traffic.shard().dropped(SomeDrop::LATE, 2);
+        traffic.shard().dropped(SomeDrop::EARLY, 3);
+        traffic.shard().dropped(Drop::FAILED, 4);
+
+        let family = shown(&traffic).unwrap();
+        let samples = family.get_metric().iter().map(|metric| {
+            let labels = metric.get_label().iter().map(|label| label.value().to_owned());
+            (labels.collect::<Vec<_>>().join(" "), metric.get_counter().get_value())
+        });
+        let expected = [("some late".to_owned(), 2.0), ("some early".to_owned(), 3.0)];
+        assert_eq!(samples.collect::<Vec<_>>(), expected);
+        assert_eq!(traffic.packets_dropped_unexpectedly(), 6);
+    }
+
+    struct OtherDrop;
+
+    crate::reasons! {
+        impl OtherDrop of Owner::Door(Realm(9 + 15), "other");
+
+        LATE = "late", "it came too late", "send it before";
+    }
+
+    #[test]
+    #[should_panic(expected = "give one another realm")]
+    fn doors_whose_counters_would_be_the_same_are_refused() {
+        let traffic = Traffic::default();
+        assert_eq!(SomeDrop::LATE, OtherDrop::LATE);
+        traffic.register(SomeDrop::REASONS);
+        traffic.register(OtherDrop::REASONS);
     }
 }

@@ -1,14 +1,15 @@
 //! The words that packets are counted under: over what they came, why they were dropped, what
-//! else they were good for.
+//! became of endpoints.
 
-use crate::words;
+use super::{Drop, Owner};
+use crate::{reasons, words};
 
 words! {
     /// Where a packet came from or went to.
     pub enum Transport {
         /// A peer over WebSocket.
         Wss => "wss",
-        /// A node over UDP.
+        /// A peer over UDP.
         Udp => "udp",
         /// A beacon of the fleet.
         Beacon => "beacon",
@@ -17,126 +18,87 @@ words! {
     }
 }
 
-words! {
-    /// Why a packet was not passed on.
-    pub enum Drop {
-        /// A packet without a byte.
-        Empty => "empty",
-        /// A type byte that is not in the specification.
-        UnknownType => "unknown_type",
-        /// A packet shorter than its fixed part.
-        Truncated => "truncated",
-        /// Node id 0.
-        ZeroId => "zero_id",
-        /// A type that only beacons send.
-        NotForRelay => "not_for_relay",
-        /// A packet over WSS whose sender is not the authenticated node.
-        SenderMismatch => "sender_mismatch",
-        /// A packet over UDP in the name of a node that has a WSS session.
-        SenderIsWss => "sender_is_wss",
-        /// A packet that does not come from the sender's own endpoint.
-        SenderNotObserved => "sender_not_observed",
-        /// Over the packets a second of its source.
-        RateLimited => "rate_limited",
-        /// Over the bytes a second of its source.
-        ByteLimited => "byte_limited",
-        /// Nobody here or at a beacon has the destination.
-        UnknownDestination => "unknown_destination",
-        /// A packet from a beacon for a node of another beacon.
-        BeaconLoop => "beacon_loop",
-        /// The oldest of a full outbox.
-        OutboxFull => "outbox_full",
-        /// The arrival of a sender that holds most of a full outbox.
-        OutboxShare => "outbox_share",
-        /// Waited in an outbox beyond its age.
-        OutboxAged => "outbox_aged",
-        /// The peer's session ended before the packet left.
-        PeerGone => "peer_gone",
-        /// A packet from another relay for a door that is not here, or of a name that is not the
-        /// door's.
-        ForeignName => "foreign_name",
-        /// A frame that a session sent after it was replaced or ended.
-        SessionEnded => "session_ended",
-        /// Longer than a datagram can be.
-        TooLargeForUdp => "too_large_for_udp",
-        /// Longer than the message that the peer takes over WSS.
-        TooLargeForPeer => "too_large_for_peer",
-        /// The UDP socket's send buffer is full.
-        UdpSocketFull => "udp_socket_full",
-        /// The kernel refused a datagram.
-        UdpSendFailed => "udp_send_failed",
-        /// Over the cap towards an address that has been silent for two minutes.
-        QuietEndpoint => "quiet_endpoint",
-        /// A claim from an address that no endpoint may have.
-        ForbiddenEndpoint => "forbidden_endpoint",
-        /// A claim from our own port, while our own addresses are not known.
-        EndpointUnchecked => "endpoint_unchecked",
-        /// Over the Discovers and punches a second of the client address.
-        DiscoverLimited => "discover_limited",
-        /// A punch over UDP of a node that has, or has just lost, a WSS session.
-        ClaimOfWssNode => "claim_of_wss_node",
-        /// The endpoint table is full and nobody in it gives way.
-        EndpointsFull => "endpoints_full",
-        /// A Discover over WSS for another node.
-        DiscoverForOther => "discover_for_other",
-        /// A packet that has no meaning over WSS.
-        NotOverWss => "not_over_wss",
-        /// A punch over WSS: daemons in compat mode send one all the time.
-        PunchOverWss => "punch_over_wss",
-        /// A probe for a direct way to another node: likewise.
-        DirectProbe => "direct_probe",
-        /// An operator has switched punches off.
-        PunchOff => "punch_off",
-        /// An operator has switched relaying off.
-        RelayOff => "relay_off",
-        /// An operator has switched Discovers off.
-        DiscoverOff => "discover_off",
-        /// Over the punches a second of the relay.
-        PunchRateLimited => "punch_rate_limited",
-        /// Over the punches a second of the source address.
-        PunchSourceLimited => "punch_source_limited",
-        /// The target of a punch has no endpoint here.
-        PunchUnknownTarget => "punch_unknown_target",
-        /// A punch without a grant where one is required.
-        PunchWithoutGrant => "punch_without_grant",
-        /// A punch whose grant has expired.
-        GrantExpired => "grant_expired",
-        /// A punch whose grant the target did not sign.
-        GrantInvalid => "grant_invalid",
-        /// No room to verify another grant.
-        GrantQueueFull => "grant_queue_full",
-        /// A Sync from an address that is no known beacon.
-        SyncFromStranger => "sync_from_stranger",
-        /// A Sync too soon after the last from the same beacon, or from one beacon too many.
-        SyncLimited => "sync_limited",
-        /// One packet too many for a node that is being looked up.
-        LookupFull => "lookup_full",
-        /// Waited too long for the answer of a look-up.
-        LookupExpired => "lookup_expired",
-        /// Waited for a look-up while its node came here: later packets would overtake it.
-        Overtaken => "overtaken",
-        /// The oldest of a full outbox towards another relay.
-        ClusterFull => "cluster_full",
-        /// Waited in the outbox towards another relay beyond its age.
-        ClusterAged => "cluster_aged",
-        /// The link to another relay ended before the packet left.
-        ClusterLost => "cluster_lost",
-        /// A packet from another relay for a node that is not here.
-        NotHere => "not_here",
-        /// A packet from another relay in the name of a node that is elsewhere.
-        SenderElsewhere => "sender_elsewhere",
-        /// A panic ended its batch before it was passed on.
-        Failed => "failed",
-    }
-}
+reasons! {
+    impl Drop of Owner::Relay;
 
-impl Drop {
-    /// Whether packets are dropped for this reason wherever daemons are in compat mode, and
-    /// nothing is wrong: people are not told of them, and no alert counts them.
-    #[must_use]
-    pub const fn is_expected(self) -> bool {
-        matches!(self, Self::PunchOverWss | Self::DirectProbe)
-    }
+    SENDER_MISMATCH = "sender_mismatch",
+        "a WebSocket peer sent it in the name of another",
+        "the sender uses another name than it logged in with";
+    RATE_LIMITED = "rate_limited",
+        "the sender is over `--relay-rate` packets a second",
+        "slow down, or raise it; for a foreign server: list it by the very address and \
+         port that it sends from";
+    BYTE_LIMITED = "byte_limited",
+        "the sender is over `--relay-bytes` bytes a second",
+        "as `rate_limited`";
+    UNKNOWN_DESTINATION = "unknown_destination",
+        "nobody has the destination, on no relay of the cluster: it is not connected, or its \
+         heartbeat is overdue",
+        "is it connected (debug log), or silent over UDP for 10 min? Has the foreign server that \
+         has it published it (`learnt_nodes`)?";
+    OUTBOX_FULL = "outbox_full",
+        "the destination reads too slowly: its outbox is full, the oldest went",
+        "its network; `--outbox-bytes` buys only delay";
+    OUTBOX_SHARE = "outbox_share",
+        "the sender holds more than half of the destination's full outbox",
+        "the sender is too fast for that destination";
+    OUTBOX_AGED = "outbox_aged",
+        "it waited longer than `--outbox-age`: the destination reads too slowly",
+        "as `outbox_full`";
+    PEER_GONE = "peer_gone",
+        "the destination's session ended before it left",
+        "nothing, if sessions end normally (`wss_sessions_ended_total`)";
+    FOREIGN_NAME = "foreign_name",
+        "another relay sent it for a door that is not here, or in a name that no peer of the \
+         door can have",
+        "the same doors on all relays of the cluster; else that relay lies";
+    SESSION_ENDED = "session_ended",
+        "the sender's session was replaced or had ended",
+        "two programs of one identity: `wss_contested_nodes`";
+    TOO_LARGE_FOR_PEER = "too_large_for_peer",
+        "it is longer than the WebSocket message that the destination takes: 32,768 bytes, \
+         unless its login says more (`max_message`)",
+        "the sender must send less to such peers, which would close with 1009";
+    UDP_SOCKET_FULL = "udp_socket_full",
+        "the relay's UDP send buffer, or the device's queue, was full",
+        "`net.core.wmem_max`; the link is full";
+    UDP_SEND_FAILED = "udp_send_failed",
+        "the kernel refused the datagram: no route, a firewall, another address family, or it \
+         is too large",
+        "`ip route get`, the firewall's output rules";
+    RELAY_OFF = "relay_off",
+        "an operator has switched relaying off",
+        "`beacon-relay switch relay on`; the audit log says who, and when";
+    LOOKUP_FULL = "lookup_full",
+        "too many packets wait for the answer to where the destination is: more than 32 for it, \
+         or 16 MiB or 16,384 destinations in all",
+        "a flood towards peers that are not there";
+    LOOKUP_EXPIRED = "lookup_expired",
+        "the cluster did not say within 200 ms where the destination is",
+        "relays that are far apart, busy or lost: `cluster_lookup_seconds`";
+    OVERTAKEN = "overtaken",
+        "the destination came to this relay while the packet waited for a look-up; what was \
+         sent after it has arrived already",
+        "nothing: a few for a peer that moves here";
+    CLUSTER_FULL = "cluster_full",
+        "too much waits for the relay that has the destination: 4 MiB",
+        "see [the cluster](#the-cluster-does-not-come-together)";
+    CLUSTER_AGED = "cluster_aged",
+        "it waited too long for the link to the relay that has the destination: 2 s",
+        "as `cluster_full`";
+    CLUSTER_LOST = "cluster_lost",
+        "the link to the relay that has the destination ended",
+        "as `cluster_full`";
+    NOT_HERE = "not_here",
+        "another relay sent it here, where the destination is no more",
+        "passes at once; else presence is behind: `cluster_nacks_sent_total`";
+    SENDER_ELSEWHERE = "sender_elsewhere",
+        "another relay sent it in the name of a peer that has a session here, or on a third relay",
+        "a peer that moves; else a forgery over UDP at that relay";
+    FAILED = "failed",
+        "a panic ended the batch that it was in: a bug of the relay",
+        "report it, with the log's backtrace (`udp_panics_total`, `wss_panics_total`, \
+         `cluster_panics_total`)";
 }
 
 words! {
@@ -152,15 +114,15 @@ words! {
 }
 
 words! {
-    /// What happened to the endpoints of UDP nodes.
+    /// What happened to the endpoints of peers over UDP.
     pub enum EndpointEvent {
-        /// A node got its first endpoint.
+        /// A peer got its first endpoint.
         Registered => "registered",
-        /// A node's endpoint moved.
+        /// A peer's endpoint moved.
         Moved => "moved",
         /// A move came too soon after the last: answered, not followed.
         MoveLimited => "move_limited",
-        /// A claim of a node that has, or just had, a WSS session: not followed.
+        /// A claim of a peer that has, or just had, a WSS session: not followed.
         Held => "held",
         /// A key that is none, or contradicts the known one, was ignored.
         KeyIgnored => "key_ignored",

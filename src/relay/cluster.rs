@@ -49,11 +49,11 @@ impl Router {
                 let count = run.count() as u64;
                 let is_own = |name: Name| name.realm() == dest.realm() && door.has(name);
                 if !(is_own(dest) && is_own(sender)) {
-                    shard.dropped_of(whose, Drop::ForeignName, count, now);
+                    shard.dropped_of(whose, Drop::FOREIGN_NAME, count, now);
                     continue;
                 }
                 if !self.may_speak_for(from, sender, now) {
-                    shard.dropped_of(whose, Drop::SenderElsewhere, count, now);
+                    shard.dropped_of(whose, Drop::SENDER_ELSEWHERE, count, now);
                     continue;
                 }
                 let flow = Flow {
@@ -74,9 +74,9 @@ impl Router {
                     // What came from another relay goes to none.
                     Routed::Relay | Routed::Nowhere => {
                         not_here(&run.run, serial);
-                        Drop::NotHere
+                        Drop::NOT_HERE
                     }
-                    Routed::Off => Drop::RelayOff,
+                    Routed::Off => Drop::RELAY_OFF,
                 };
                 shard.dropped_of(whose, reason, count, now);
             }
@@ -104,7 +104,7 @@ impl Local for Router {
                     let shard = self.traffic.shard();
                     for packets in of_realm {
                         let whose = Whose::packet(packets.run.sender, packets.run.dest);
-                        shard.dropped_of(whose, Drop::ForeignName, packets.count() as u64, now);
+                        shard.dropped_of(whose, Drop::FOREIGN_NAME, packets.count() as u64, now);
                     }
                 }
             }

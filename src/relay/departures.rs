@@ -135,7 +135,7 @@ impl Departures {
             Some(panic) => {
                 let left = metrics::unsettled().wrapping_sub(before).wrapping_add(came);
                 // Nothing is left below zero: that would be a packet that counts twice.
-                shard.dropped(Drop::Failed, left.cast_signed().max(0).cast_unsigned());
+                shard.dropped(Drop::FAILED, left.cast_signed().max(0).cast_unsigned());
                 shard.ours_dropped(departures.ours);
                 resume_unwind(panic)
             }
@@ -308,8 +308,8 @@ fn count(
 ) {
     let reason = match result {
         Ok(()) => return shard.went_out(item.transport, item.origin(), packets, bytes),
-        Err(SendError::Full) => Drop::UdpSocketFull,
-        Err(SendError::Refused) => Drop::UdpSendFailed,
+        Err(SendError::Full) => Drop::UDP_SOCKET_FULL,
+        Err(SendError::Refused) => Drop::UDP_SEND_FAILED,
     };
     match owner {
         // Of packets that left together, those of the first sender stand for all.

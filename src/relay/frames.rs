@@ -74,7 +74,7 @@ impl Router {
         let shard = session.traffic().shard();
         if !session.is_open() {
             let whose = Whose::sender(session.id());
-            return shard.dropped_of(whose, Drop::SessionEnded, frames.len() as u64, now);
+            return shard.dropped_of(whose, Drop::SESSION_ENDED, frames.len() as u64, now);
         }
         let rates = self.rates.load();
         let socket = door.socket(session.generation());
@@ -93,7 +93,7 @@ impl Router {
                     Message::Packet { dest, header } => (dest, header),
                     Message::Handled => continue,
                     // Nobody asks what became of these, and there are many.
-                    Message::Dropped { reason, .. } if reason.is_expected() => {
+                    Message::Dropped { reason, .. } if reason.is_expected => {
                         shard.dropped(reason, 1);
                         continue;
                     }

@@ -206,7 +206,7 @@ impl Router {
 #[must_use]
 pub const fn limit_reason(exceeded: Exceeded) -> Drop {
     match exceeded {
-        Exceeded::Packets => Drop::RateLimited,
-        Exceeded::Bytes => Drop::ByteLimited,
+        Exceeded::Packets => Drop::RATE_LIMITED,
+        Exceeded::Bytes => Drop::BYTE_LIMITED,
     }
 }

@@ -109,9 +109,9 @@ impl Router {
                         return door.depart(&own, flow, &payload, out, now, shard);
                     }
                 },
-                None => Drop::UnknownDestination,
+                None => Drop::UNKNOWN_DESTINATION,
             },
-            Routed::Off => Drop::RelayOff,
+            Routed::Off => Drop::RELAY_OFF,
         };
         shard.dropped_of(flow.whose(), reason, flow.packets.len() as u64, now);
     }

@@ -13,7 +13,7 @@ use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
 use crate::log_writer::LogWriter;
-use crate::metrics::{self, Drop, Registry, Talkers, Traffic, Word as _, family};
+use crate::metrics::{self, Registry, Talkers, Traffic, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::net::udp::{Retry, retries};
 
@@ -126,10 +126,12 @@ pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status 
             .iter()
             .map(|(name, is_on)| (name, if is_on { "on" } else { "off" }))
             .collect(),
-        expected_drops: Drop::ALL
-            .iter()
-            .filter(|reason| reason.is_expected())
-            .map(|reason| reason.word())
+        expected_drops: core
+            .traffic
+            .reasons()
+            .into_iter()
+            .filter(|reason| reason.is_expected)
+            .map(|reason| reason.label)
             .collect(),
         cluster: core.cluster.as_ref().map(|cluster| cluster.status()),
     })

@@ -289,7 +289,7 @@ impl Locations {
             traffic.unqueued(1);
             if now.saturating_duration_since(arrived) > PATIENCE {
                 let whose = Whose::packet(sender, id);
-                traffic.dropped_of(whose, Drop::LookupExpired, 1, now);
+                traffic.dropped_of(whose, Drop::LOOKUP_EXPIRED, 1, now);
                 continue;
             }
             let run = Run { dest: id, sender, epoch: remote.epoch };
@@ -308,7 +308,7 @@ impl Locations {
         drop(shard);
         // For this entry to be taken away in the end.
         self.due.lock().push_back((now + PATIENCE, id));
-        self.give_up(id, parked, Drop::UnknownDestination, now)
+        self.give_up(id, parked, Drop::UNKNOWN_DESTINATION, now)
     }
 
     fn give_up(
@@ -362,7 +362,7 @@ impl Locations {
             }
             Some(Location::Waiting(waiting)) => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
-                self.give_up(id, waiting.parked, Drop::Overtaken, now)
+                self.give_up(id, waiting.parked, Drop::OVERTAKEN, now)
             }
             Some(Location::Nowhere { .. }) | None => 0,
         }
@@ -405,11 +405,11 @@ impl Locations {
                         shard.remove(&id);
                         self.waiting.fetch_sub(1, Ordering::Relaxed);
                         drop(shard);
-                        expired += self.give_up(id, old, Drop::LookupExpired, now);
+                        expired += self.give_up(id, old, Drop::LOOKUP_EXPIRED, now);
                         continue;
                     }
                     drop(shard);
-                    expired += self.give_up(id, old, Drop::LookupExpired, now);
+                    expired += self.give_up(id, old, Drop::LOOKUP_EXPIRED, now);
                     let mut due = self.due.lock();
                     // In order: those behind it in time are behind it in the queue.
                     let at = due.partition_point(|(at, _)| *at <= next);

@@ -87,7 +87,7 @@ fn nobody_is_asked_again_for_a_moment_after_nobody_had_the_peer() {
     let mut setup = setup();
     setup.send(1, &[b"a", b"b"]);
     assert_eq!(setup.locations.missing(name(1), setup.now), 2);
-    assert_eq!(setup.traffic.packets_dropped(Drop::UnknownDestination), 2);
+    assert_eq!(setup.traffic.packets_dropped(Drop::UNKNOWN_DESTINATION), 2);
     assert!(matches!(setup.send(1, &[b"c"]), Way::Nowhere));
     setup.now += NOWHERE_TIME;
     assert!(matches!(setup.send(1, &[b"d"]), Way::Parked { asks: true, .. }));
@@ -105,7 +105,7 @@ fn waiting_is_bounded_in_packets_in_peers_and_in_time() {
     assert!(matches!(setup.send(99_999, &[b"x"]), Way::Parked { refused: 1, .. }));
     setup.now += PATIENCE / 2;
     assert_eq!(setup.locations.expire(setup.now), 32);
-    assert_eq!(setup.traffic.packets_dropped(Drop::LookupExpired), 32);
+    assert_eq!(setup.traffic.packets_dropped(Drop::LOOKUP_EXPIRED), 32);
     assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, MAX_WAITING));
     assert!(matches!(setup.send(1, &[b"y"]), Way::Parked { packets: 1, asks: false, .. }));
 }
@@ -218,7 +218,7 @@ fn packets_for_a_peer_that_comes_here_do_not_wait_for_an_answer() {
 
     assert_eq!(setup.locations.arrived(name(1), setup.now), 2);
 
-    assert_eq!(setup.traffic.packets_dropped(Drop::Overtaken), 2);
+    assert_eq!(setup.traffic.packets_dropped(Drop::OVERTAKEN), 2);
     assert_eq!((setup.traffic.packets_queued(), setup.locations.waiting()), (0, 0));
     assert_eq!(setup.locations.missing(name(1), setup.now), 0);
 }

@@ -20,6 +20,7 @@
 //! ```
 
 mod canary;
+mod drops;
 mod login;
 mod overlay;
 mod refusals;
@@ -50,6 +51,7 @@ use crate::wire::websocket::Opcode;
 
 pub use crate::proto::login::RefusalReason;
 pub use canary::{Canary, CanaryError, script as canary_script};
+pub use drops::PilotDrop;
 pub use overlay::{
     Beacons, Buckets, DISCOVER, GrantQueue, NotNotified, Overlay, PUNCH, PunchRules, Rules,
 };

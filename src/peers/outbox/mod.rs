@@ -149,7 +149,7 @@ impl Outbox {
         for record in records {
             let result = if pushed.overflowed && self.overflow != Overflow::DropOldest {
                 // Or what is pushed behind would come before it.
-                Err(Drop::OutboxFull)
+                Err(Drop::OUTBOX_FULL)
             } else {
                 self.push_one(record, arrival, limits, shard)
             };
@@ -157,7 +157,8 @@ impl Outbox {
                 Ok(()) => pushed.queued += 1,
                 Err(reason) => {
                     pushed.refused += 1;
-                    pushed.overflowed |= matches!(reason, Drop::OutboxFull | Drop::OutboxShare);
+                    pushed.overflowed |=
+                        reason == Drop::OUTBOX_FULL || reason == Drop::OUTBOX_SHARE;
                     match arrival.origin {
                         Origin::Relayed => {
                             shard.dropped_of(self.whose(arrival.sender), reason, 1, arrival.at)
@@ -185,22 +186,22 @@ impl Outbox {
     ) -> Result<(), Drop> {
         let Arrival { source, at, .. } = *arrival;
         if self.ending || self.closed {
-            return Err(Drop::PeerGone);
+            return Err(Drop::PEER_GONE);
         }
         if record.head.len() + record.body.len() > limits.message {
             // The peer would end the session over it.
-            return Err(Drop::TooLargeForPeer);
+            return Err(Drop::TOO_LARGE_FOR_PEER);
         }
         // 4 = the header of every frame but the shortest and the longest.
         let framed = record.head.len() + record.body.len() + 4;
         let cost = framed + RECORD_COST + RUN_COST;
         if self.taken + cost > limits.bytes {
             // No room even if all that waits went.
-            return Err(Drop::OutboxFull);
+            return Err(Drop::OUTBOX_FULL);
         }
         if self.held() + cost > limits.bytes {
             if self.overflow != Overflow::DropOldest {
-                return Err(Drop::OutboxFull);
+                return Err(Drop::OUTBOX_FULL);
             }
             // Judged by what it holds as it comes: not again behind each record that goes, or
             // others would lose theirs for an arrival that is refused in the end.
@@ -209,9 +210,9 @@ impl Outbox {
                 let oldest = self.oldest_source().expect("pending records, or it would fit");
                 // A source that fills the outbox makes room only at its own cost.
                 if holds_most && oldest != source {
-                    return Err(Drop::OutboxShare);
+                    return Err(Drop::OUTBOX_SHARE);
                 }
-                self.drop_oldest(Drop::OutboxFull, at, shard);
+                self.drop_oldest(Drop::OUTBOX_FULL, at, shard);
             }
         }
         if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
@@ -406,7 +407,7 @@ impl Outbox {
         while let Some(run) = self.pending.front().and_then(|chunk| chunk.oldest())
             && now.saturating_duration_since(run.arrived) > age
         {
-            self.drop_oldest(Drop::OutboxAged, now, shard);
+            self.drop_oldest(Drop::OUTBOX_AGED, now, shard);
         }
     }
 
@@ -447,7 +448,7 @@ fn lose(chunk: &Chunk, dest: Name, shard: &Shard) {
         match run.origin {
             Origin::Relayed => {
                 let whose = Whose { sender: run.sender, dest: Some(dest) };
-                shard.dropped_of(whose, Drop::PeerGone, records, now);
+                shard.dropped_of(whose, Drop::PEER_GONE, records, now);
                 shard.unqueued(records);
             }
             Origin::Ours => shard.ours_dropped(records),

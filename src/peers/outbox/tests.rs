@@ -71,7 +71,7 @@ impl Bench {
     fn verdict(&self, source: u64, length: usize) -> Option<Drop> {
         let cost = 1 + length + 4 + RECORD_COST + RUN_COST;
         if self.outbox.taken + cost > LIMITS.bytes {
-            return Some(Drop::OutboxFull);
+            return Some(Drop::OUTBOX_FULL);
         }
         let held = self.held_by_source().get(&Source::Session(source)).copied().unwrap_or_default();
         if held * 2 <= self.outbox.held() {
@@ -83,7 +83,7 @@ impl Bench {
                 break;
             }
             if run.source != Source::Session(source) {
-                return Some(Drop::OutboxShare);
+                return Some(Drop::OUTBOX_SHARE);
             }
             room += run.cost();
         }
@@ -130,7 +130,7 @@ fn full_outbox_drops_its_oldest_record_first() {
     assert!(bench.outbox.held() <= LIMITS.bytes);
     let left = firsts(&bench.flush());
     assert_eq!(*left.last().unwrap(), 199);
-    assert_eq!(bench.dropped(Drop::OutboxFull), 200 - left.len() as u64);
+    assert_eq!(bench.dropped(Drop::OUTBOX_FULL), 200 - left.len() as u64);
     assert!((90..=100).contains(&left.len()), "{}", left.len());
 }
 
@@ -151,7 +151,7 @@ fn full_outbox_that_refuses_takes_the_first_records_and_none_behind_one_that_doe
     let pushed = bench.outbox.push(records, &arrival, &LIMITS, bench.traffic.shard());
 
     assert_eq!(pushed, Pushed { queued: 1, refused: 2, overflowed: true });
-    assert_eq!((bench.dropped(Drop::OutboxFull), bench.dropped(Drop::OutboxShare)), (2, 0));
+    assert_eq!((bench.dropped(Drop::OUTBOX_FULL), bench.dropped(Drop::OUTBOX_SHARE)), (2, 0));
     assert_eq!(firsts(&bench.flush()), [1, 2]);
     bench.push(1, &[3; 50_000]);
     assert_eq!(firsts(&bench.flush()), [3], "there is room again");
@@ -165,7 +165,7 @@ fn full_outbox_that_ends_its_session_takes_nothing_more_and_sends_what_it_has() 
 
     bench.push(3, &[3; 10]);
 
-    assert_eq!((bench.dropped(Drop::OutboxFull), bench.dropped(Drop::PeerGone)), (1, 1));
+    assert_eq!((bench.dropped(Drop::OUTBOX_FULL), bench.dropped(Drop::PEER_GONE)), (1, 1));
     assert_eq!(firsts(&bench.flush()), [1]);
 }
 
@@ -181,7 +181,7 @@ fn source_that_fills_the_outbox_loses_its_own_packets_and_not_the_others() {
         assert_eq!(left[0], 222 + n);
         assert!(left.len() > 90);
     }
-    assert!(bench.dropped(Drop::OutboxShare) > 0);
+    assert!(bench.dropped(Drop::OUTBOX_SHARE) > 0);
 }
 
 #[test]
@@ -200,9 +200,9 @@ fn sender_is_not_punished_for_what_it_sent_in_the_past() {
             bench.now += Duration::from_micros(1);
             bench.push(2, &[0; 1_000]);
         }
-        let before = bench.dropped(Drop::OutboxShare);
+        let before = bench.dropped(Drop::OUTBOX_SHARE);
         bench.push(1, &[9; 1_000]);
-        assert_eq!(bench.dropped(Drop::OutboxShare), before, "the light sender's is taken");
+        assert_eq!(bench.dropped(Drop::OUTBOX_SHARE), before, "the light sender's is taken");
     }
     bench.outbox.blocked = false;
     let left = firsts(&bench.flush()[1_000 + 1 + 4 - 1..]);
@@ -220,7 +220,7 @@ fn arrival_that_is_refused_in_the_end_has_cost_nobody_a_record() {
     bench.push(1, &[0; 35_000]);
 
     // It held less than half as it came, and more than half of what its arrival left.
-    assert_eq!((bench.dropped(Drop::OutboxShare), bench.dropped(Drop::OutboxFull)), (0, 6));
+    assert_eq!((bench.dropped(Drop::OUTBOX_SHARE), bench.dropped(Drop::OUTBOX_FULL)), (0, 6));
 }
 
 #[test]
@@ -231,14 +231,14 @@ fn sources_of_different_kinds_with_the_same_number_are_not_one() {
     for _ in 0..200 {
         bench.push_from(Source::Session(1001), &[0; 1_000]);
     }
-    let flood_lost = bench.dropped(Drop::OutboxShare);
+    let flood_lost = bench.dropped(Drop::OUTBOX_SHARE);
     assert!(flood_lost > 0);
 
     for source in light {
         bench.push_from(source, &[0; 1_000]);
     }
 
-    assert_eq!(bench.dropped(Drop::OutboxShare), flood_lost);
+    assert_eq!(bench.dropped(Drop::OUTBOX_SHARE), flood_lost);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn flood_of_many_sources_into_a_full_outbox_costs_the_same_for_each_record() {
     for source in 0..RECORDS {
         bench.push(source as u64, &[0; 20]);
     }
-    assert!(bench.dropped(Drop::OutboxFull) > 10_000);
+    assert!(bench.dropped(Drop::OUTBOX_FULL) > 10_000);
     let looked_at = bench.outbox.looked_at;
     assert!(looked_at <= 4 * RECORDS, "{looked_at}");
 
@@ -268,7 +268,7 @@ fn record_that_waited_too_long_is_dropped_with_its_reason() {
     bench.now += LIMITS.age + Duration::from_millis(1);
     bench.push(1, b"new");
     assert_eq!(firsts(&bench.flush()), [b'n']);
-    assert_eq!(bench.dropped(Drop::OutboxAged), 1);
+    assert_eq!(bench.dropped(Drop::OUTBOX_AGED), 1);
 }
 
 #[test]
@@ -308,7 +308,7 @@ fn closed_outbox_counts_what_it_held_and_takes_nothing() {
     bench.push(1, b"two");
     bench.outbox.close(&bench.traffic);
     bench.push(1, b"three");
-    assert_eq!(bench.dropped(Drop::PeerGone), 3);
+    assert_eq!(bench.dropped(Drop::PEER_GONE), 3);
     assert_eq!((bench.outbox.held(), bench.traffic.packets_queued()), (0, 0));
     assert!(bench.flush().is_empty());
 }
@@ -319,7 +319,7 @@ fn record_longer_than_the_outbox_is_dropped_alone() {
     bench.push(1, &[1; 200_000]);
     bench.push(1, b"short");
     assert_eq!(firsts(&bench.flush()), [b's']);
-    assert_eq!(bench.dropped(Drop::OutboxFull), 1);
+    assert_eq!(bench.dropped(Drop::OUTBOX_FULL), 1);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn record_that_cannot_fit_behind_what_is_in_flight_costs_nobody_else() {
     bench.push(3, &[3; 60_000]);
     bench.outbox.blocked = false;
     assert_eq!(firsts(&bench.flush()[60_005 - 10..]), [2]);
-    assert_eq!(bench.dropped(Drop::OutboxFull), 1);
+    assert_eq!(bench.dropped(Drop::OUTBOX_FULL), 1);
 }
 
 proptest! {
@@ -364,7 +364,7 @@ proptest! {
                 (_, still) => flusher = still,
             }
             bench.outbox.expire(LIMITS.age, bench.now, bench.traffic.shard());
-            let of = [Drop::OutboxFull, Drop::OutboxShare];
+            let of = [Drop::OUTBOX_FULL, Drop::OUTBOX_SHARE];
             let length = if action % 2 == 0 { length } else { length / 50 };
             let verdict = bench.verdict(source, length);
             let before = of.map(|reason| bench.dropped(reason));
@@ -374,8 +374,8 @@ proptest! {
             let exact: usize = bench.held_by_source().values().sum();
             prop_assert_eq!(exact, bench.outbox.held());
             let [full, share] = of.map(|reason| bench.dropped(reason));
-            prop_assert_eq!(share - before[1], u64::from(verdict == Some(Drop::OutboxShare)));
-            if verdict == Some(Drop::OutboxFull) {
+            prop_assert_eq!(share - before[1], u64::from(verdict == Some(Drop::OUTBOX_SHARE)));
+            if verdict == Some(Drop::OUTBOX_FULL) {
                 prop_assert_eq!(full - before[0], 1);
             }
         }
@@ -402,13 +402,13 @@ proptest! {
                 }
                 _ => {}
             }
-            let dropped: u64 = [Drop::OutboxFull, Drop::OutboxShare, Drop::OutboxAged]
+            let dropped: u64 = [Drop::OUTBOX_FULL, Drop::OUTBOX_SHARE, Drop::OUTBOX_AGED]
                 .iter().map(|reason| bench.dropped(*reason)).sum();
             let so_far = bench.sent() + dropped + bench.traffic.packets_queued();
             prop_assert!(so_far <= pushed);
         }
         bench.outbox.close(&bench.traffic);
-        let dropped: u64 = [Drop::OutboxFull, Drop::OutboxShare, Drop::OutboxAged, Drop::PeerGone]
+        let dropped: u64 = [Drop::OUTBOX_FULL, Drop::OUTBOX_SHARE, Drop::OUTBOX_AGED, Drop::PEER_GONE]
             .iter().map(|reason| bench.dropped(*reason)).sum();
         prop_assert_eq!(bench.sent() + dropped, pushed);
         prop_assert_eq!(bench.outbox.held(), 0);
@@ -445,10 +445,10 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
         .iter()
         .map(|Dropped { reason, whose, packets, .. }| (*reason, whose.sender, *packets))
         .collect();
-    drops.sort_by_key(|(reason, sender, _)| (*reason as u8, *sender));
+    drops.sort_by_key(|(reason, sender, _)| (reason.label, *sender));
     let [first, second] = senders.map(Some);
     assert_eq!(
         drops,
-        [(Drop::OutboxAged, first, 3), (Drop::PeerGone, first, 2), (Drop::PeerGone, second, 2)]
+        [(Drop::OUTBOX_AGED, first, 3), (Drop::PEER_GONE, first, 2), (Drop::PEER_GONE, second, 2)]
     );
 }

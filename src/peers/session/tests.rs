@@ -73,7 +73,7 @@ async fn broken_stream_is_not_written_to_again_and_again() {
     let more = poll_fn(|cx| Poll::Ready(session.poll_flush(cx).is_ready())).await;
     assert!(!more && session.is_drained());
     assert_eq!(writes.load(Ordering::Relaxed), 1);
-    assert_eq!((traffic.packets_dropped(Drop::PeerGone), traffic.packets_queued()), (1, 0));
+    assert_eq!((traffic.packets_dropped(Drop::PEER_GONE), traffic.packets_queued()), (1, 0));
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ fn datagrams_that_were_dropped_from_the_front_of_the_queue_do_not_leave() {
     session.flush(Instant::now());
 
     assert_eq!(*datagrams.sent.lock(), [[2; 100], [3; 100]]);
-    assert_eq!(traffic.packets_dropped(Drop::OutboxFull), 1);
+    assert_eq!(traffic.packets_dropped(Drop::OUTBOX_FULL), 1);
 }
 
 #[test]
@@ -150,5 +150,5 @@ fn session_ends_with_a_reason_of_its_own_where_no_record_may_be_missing() {
     assert_eq!(pushed, Pushed { queued: 3, refused: 1, overflowed: true });
     assert_eq!(session.ending(), Some(End::Overflow));
     session.close_outbox();
-    assert_eq!((traffic.packets_dropped(Drop::PeerGone), traffic.packets_queued()), (3, 0));
+    assert_eq!((traffic.packets_dropped(Drop::PEER_GONE), traffic.packets_queued()), (3, 0));
 }

@@ -4,6 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use beacon_relay::doors::pilot::PilotDrop;
+use beacon_relay::metrics::{Drop, Reasons};
+
 use super::{root, run};
 
 /// The documents that people read.
@@ -90,4 +93,22 @@ fn configuration_of_the_migration_is_valid() {
     let mut check = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
     check.env_clear().args(["check-config", "--state-dir"]).arg(folder.path());
     run(check.arg("--config").arg(&file));
+}
+
+/// The table of a document that explains reasons of drops.
+fn table(reasons: &Reasons) -> String {
+    let rows = reasons
+        .rows()
+        .map(|reason| format!("| `{}` | {} | {} |\n", reason.label, reason.cause, reason.remedy));
+    format!("| reason | cause | remedy |\n|---|---|---|\n{}\n", rows.collect::<String>())
+}
+
+#[test]
+fn reasons_of_drops_are_explained_as_their_tables_have_them() {
+    let text = fs::read_to_string(root("docs/OPERATIONS.md")).unwrap();
+    let (_, section) = text.split_once("\n### Why did this packet not arrive?\n").unwrap();
+    let tables = [Drop::REASONS, PilotDrop::REASONS].map(table);
+    let [core, pilot] = &tables;
+    assert!(section.contains(core), "docs/OPERATIONS.md is to have:\n{core}");
+    assert!(section.contains(pilot), "docs/OPERATIONS.md is to have:\n{pilot}");
 }

@@ -85,7 +85,7 @@ async fn packets_that_a_lost_link_did_not_take_are_counted() {
     relay.has(&[]).await;
     until("nothing is queued", || traffic.packets_queued() == 0).await;
     let out = traffic.packets_out(Transport::Cluster).0;
-    assert_eq!(out + traffic.packets_dropped(Dropped::ClusterLost), pushed);
+    assert_eq!(out + traffic.packets_dropped(Dropped::CLUSTER_LOST), pushed);
     assert!(out < pushed);
 }
 

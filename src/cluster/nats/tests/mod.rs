@@ -135,7 +135,7 @@ impl Relay {
 
     /// Packets that were dropped since the link did not take them.
     fn packets_lost(&self) -> u64 {
-        self.cluster.traffic.packets_dropped(Drop::ClusterLost)
+        self.cluster.traffic.packets_dropped(Drop::CLUSTER_LOST)
     }
 
     /// How many members were lost.

@@ -10,9 +10,10 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
+use super::super::PilotDrop;
 use super::Overlay;
 use crate::ids::BeaconId;
-use crate::metrics::{Drop, Handled, Origin, Shard, Transport};
+use crate::metrics::{Handled, Origin, Shard, Transport};
 use crate::net::udp::{Run, canonical};
 use crate::peers::Table;
 use crate::proto::gossip::{Gossip, Refused, Taken};
@@ -101,10 +102,10 @@ impl Beacons {
     ) {
         // The port is not compared: beacons behind one address may send from any.
         if !self.open.load(Ordering::Relaxed) && !self.listed.load().ips.contains(&from.ip()) {
-            return shard.dropped(Drop::SyncFromStranger, 1);
+            return shard.dropped(PilotDrop::SYNC_FROM_STRANGER, 1);
         }
         if !is_admitted() {
-            return shard.dropped(Drop::SyncLimited, 1);
+            return shard.dropped(PilotDrop::SYNC_LIMITED, 1);
         }
         let mut gossip = self.gossip.lock();
         match gossip.receive(from, self.is_listed(from), sync.nodes(), now) {
@@ -125,7 +126,7 @@ impl Beacons {
                 }
                 shard.handled(Handled::Sync, 1);
             }
-            Err(Refused::TooSoon | Refused::TooMany) => shard.dropped(Drop::SyncLimited, 1),
+            Err(Refused::TooSoon | Refused::TooMany) => shard.dropped(PilotDrop::SYNC_LIMITED, 1),
         }
     }
 

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::super::PilotDrop;
 use super::buckets::Buckets;
 use super::{Overlay, Rules, decode_reason};
-use crate::metrics::{Drop, Shard, Transport, Whose};
+use crate::metrics::{Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::Source;
 use crate::proto::limit::SourceRates;
@@ -42,7 +43,7 @@ struct Rest<'a> {
     next: usize,
 }
 
-impl std::ops::Drop for Rest<'_> {
+impl Drop for Rest<'_> {
     fn drop(&mut self) {
         for (datagram, packet) in self.received.iter().skip(self.next) {
             let from = self.overlay.from(datagram.from);
@@ -159,11 +160,11 @@ impl Overlay {
         let count = flow.packets.len() as u64;
         let sender = self.table.sender(flow.sender, address, now);
         if sender.has_session || self.router.has_session_elsewhere(flow.sender, now) {
-            return shard.dropped_of(flow.whose(), Drop::SenderIsWss, count, now);
+            return shard.dropped_of(flow.whose(), PilotDrop::SENDER_IS_WSS, count, now);
         }
         let observed = sender.is_endpoint || flow.transport == Transport::Beacon;
         if rules.observed_senders_only && !observed {
-            return shard.dropped_of(flow.whose(), Drop::SenderNotObserved, count, now);
+            return shard.dropped_of(flow.whose(), PilotDrop::SENDER_NOT_OBSERVED, count, now);
         }
         self.router.carry(self, flow, |index| received.packet(index), out, now, shard);
     }
@@ -190,7 +191,7 @@ impl Overlay {
             | Packet::Deliver(_)
             | Packet::Notify(_)
             | Packet::Relay(_) => {
-                batch.shard.dropped(Drop::NotForRelay, 1);
+                batch.shard.dropped(PilotDrop::NOT_FOR_RELAY, 1);
             }
         }
     }

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::super::PilotDrop;
 use super::{NAMES_DESTINATION, Overlay};
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Shard, Transport};
+use crate::metrics::{Shard, Transport};
 use crate::net::udp::Datagrams;
 use crate::peers::Session;
 use crate::relay::{Body, Delivery, Departures, Flow, Head, Own, Payloads, Target, Way};
@@ -44,16 +45,16 @@ impl Delivery for Overlay {
                 let [sender, dest] = [flow.sender, flow.dest].map(node);
                 (target, Head::new(&[&relay_header(sender, dest)]), false)
             }
-            Way::Loop => return shard.dropped_of(flow.whose(), Drop::BeaconLoop, count, now),
+            Way::Loop => return shard.dropped_of(flow.whose(), PilotDrop::BEACON_LOOP, count, now),
         };
         let owner = out.owner(flow.whose());
         let room = MAX_UDP_PACKET - head.bytes().len();
         let all_fit = own.longest <= room;
         for index in flow.packets.clone() {
             if !all_fit && payload(index).len() > room {
-                shard.dropped_of(flow.whose(), Drop::TooLargeForUdp, 1, now);
+                shard.dropped_of(flow.whose(), PilotDrop::TOO_LARGE_FOR_UDP, 1, now);
             } else if quiet && !self.may_disturb(target.to, now) {
-                shard.dropped_of(flow.whose(), Drop::QuietEndpoint, 1, now);
+                shard.dropped_of(flow.whose(), PilotDrop::QUIET_ENDPOINT, 1, now);
             } else {
                 out.relay(target, head.bytes(), Body { index, skip: flow.header, owner });
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ed25519_dalek::VerifyingKey;
 
+use super::super::PilotDrop;
 use super::buckets::Buckets;
 use super::datagrams::{Batch, back_to};
 use super::{NAMES_DESTINATION, Overlay, shown_key};
@@ -30,9 +31,9 @@ impl Overlay {
         let &Batch { rules, now, shard, .. } = batch;
         let whose = Whose { sender: discover.node.map(Into::into), dest: None };
         let refused = if !self.discovering.is_on() {
-            Some(Drop::DiscoverOff)
+            Some(PilotDrop::DISCOVER_OFF)
         } else if !buckets.admits_question(datagram.from.ip(), rules, now) {
-            Some(Drop::DiscoverLimited)
+            Some(PilotDrop::DISCOVER_LIMITED)
         } else {
             None
         };
@@ -74,7 +75,7 @@ impl Overlay {
                 Ok(())
             }
             // Its address is what it asks for, and it learns no more than that.
-            Err(Drop::ClaimOfWssNode) => Ok(()),
+            Err(reason) if reason == PilotDrop::CLAIM_OF_WSS_NODE => Ok(()),
             Err(reason) => Err(reason),
         }
     }
@@ -92,7 +93,7 @@ impl Overlay {
         self.check_endpoint(datagram, batch)?;
         if self.router.has_session_elsewhere(node.into(), now) {
             shard.endpoint(EndpointEvent::Held, 1);
-            return Err(Drop::ClaimOfWssNode);
+            return Err(PilotDrop::CLAIM_OF_WSS_NODE);
         }
         let in_directory = || self.directory.known(node).is_some();
         let gained = if extended { NAMES_DESTINATION } else { Capabilities::NONE };
@@ -102,10 +103,10 @@ impl Overlay {
             shard.endpoint(EndpointEvent::Evicted, 1);
         }
         match claimed.claim {
-            None => return Err(Drop::EndpointsFull),
+            None => return Err(PilotDrop::ENDPOINTS_FULL),
             Some(Claim::HeldBySession) => {
                 shard.endpoint(EndpointEvent::Held, 1);
-                return Err(Drop::ClaimOfWssNode);
+                return Err(PilotDrop::CLAIM_OF_WSS_NODE);
             }
             Some(Claim::Register) => shard.endpoint(EndpointEvent::Registered, 1),
             Some(Claim::Move) => shard.endpoint(EndpointEvent::Moved, 1),
@@ -123,13 +124,13 @@ impl Overlay {
             || self.beacons.is_listed(from)
             || rules.own.contains(&from);
         if forbidden {
-            return Err(Drop::ForbiddenEndpoint);
+            return Err(PilotDrop::FORBIDDEN_ENDPOINT);
         }
         match self.is_own_socket(socket.address(), from, datagram.to, now) {
             Locality::Foreign => Ok(()),
             // Such an endpoint would make the relay talk to itself.
-            Locality::Local => Err(Drop::ForbiddenEndpoint),
-            Locality::Unknown => Err(Drop::EndpointUnchecked),
+            Locality::Local => Err(PilotDrop::FORBIDDEN_ENDPOINT),
+            Locality::Unknown => Err(PilotDrop::ENDPOINT_UNCHECKED),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::node_of;
+use super::super::{PilotDrop, node_of};
 use super::{NAMES_DESTINATION, Overlay, decode_reason};
 use crate::metrics::{Drop, Handled, Whose};
 use crate::peers::{self, Arrival, Record, Session};
@@ -23,7 +23,10 @@ impl Overlay {
                 Ok(Packet::Relay(relay)) => {
                     let dest = relay.dest.into();
                     if relay.sender != node {
-                        return Message::Dropped { reason: Drop::SenderMismatch, dest: Some(dest) };
+                        return Message::Dropped {
+                            reason: Drop::SENDER_MISMATCH,
+                            dest: Some(dest),
+                        };
                     }
                     match turn.admit(packet.len()) {
                         Ok(()) => Message::Packet { dest, header: RELAY_HEADER },
@@ -38,7 +41,7 @@ impl Overlay {
                     Err(reason) => dropped(reason),
                 },
                 Ok(other) => dropped(reason_over_session(&other)),
-                Err(_) if beacon::is_direct_probe(packet) => dropped(Drop::DirectProbe),
+                Err(_) if beacon::is_direct_probe(packet) => dropped(PilotDrop::DIRECT_PROBE),
                 Err(error) => dropped(decode_reason(error)),
             }
         };
@@ -55,11 +58,11 @@ impl Overlay {
         let &mut Turn { now, shard, .. } = turn;
         if discover.node.is_some_and(|node| node != node_of(session)) {
             let whose = Whose::sender(session.id());
-            return shard.dropped_of(whose, Drop::DiscoverForOther, 1, now);
+            return shard.dropped_of(whose, PilotDrop::DISCOVER_FOR_OTHER, 1, now);
         }
         if !self.discovering.is_on() {
             let whose = Whose::sender(session.id());
-            return shard.dropped_of(whose, Drop::DiscoverOff, 1, now);
+            return shard.dropped_of(whose, PilotDrop::DISCOVER_OFF, 1, now);
         }
         // An address question is nobody's, and changes nothing for this node either.
         if discover.extended && discover.node.is_some() {
@@ -78,14 +81,14 @@ impl Overlay {
 const fn reason_over_session(packet: &Packet<'_>) -> Drop {
     match packet {
         // Needs a UDP endpoint, which a WSS node has not.
-        Packet::PunchRequest(_) => Drop::PunchOverWss,
+        Packet::PunchRequest(_) => PilotDrop::PUNCH_OVER_WSS,
         // The word of a beacon, which speaks UDP.
-        Packet::Sync(_) => Drop::NotOverWss,
+        Packet::Sync(_) => PilotDrop::NOT_OVER_WSS,
         Packet::DiscoverReply(_)
         | Packet::PunchCommand(_)
         | Packet::Deliver(_)
         | Packet::Notify(_)
         | Packet::Discover(_)
-        | Packet::Relay(_) => Drop::NotForRelay,
+        | Packet::Relay(_) => PilotDrop::NOT_FOR_RELAY,
     }
 }

@@ -20,6 +20,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::PilotDrop;
 use crate::directory::Directory;
 use crate::ids::{BeaconId, NodeId, PublicKey};
 use crate::metrics::{Drop, Traffic};
@@ -132,6 +133,7 @@ impl Overlay {
         });
         let door: Weak<dyn Delivery> = Arc::downgrade(&(Arc::clone(&overlay) as Arc<dyn Delivery>));
         overlay.router.serve(Realm::PILOT, door);
+        overlay.traffic.register(PilotDrop::REASONS);
         (overlay, grants)
     }
 
@@ -187,10 +189,10 @@ impl Overlay {
 /// The reason that a packet which cannot be decoded is counted under.
 const fn decode_reason(error: DecodeError) -> Drop {
     match error {
-        DecodeError::Empty => Drop::Empty,
-        DecodeError::UnknownType(_) => Drop::UnknownType,
-        DecodeError::Truncated { .. } | DecodeError::AddressLength(_) => Drop::Truncated,
-        DecodeError::ZeroId => Drop::ZeroId,
+        DecodeError::Empty => PilotDrop::EMPTY,
+        DecodeError::UnknownType(_) => PilotDrop::UNKNOWN_TYPE,
+        DecodeError::Truncated { .. } | DecodeError::AddressLength(_) => PilotDrop::TRUNCATED,
+        DecodeError::ZeroId => PilotDrop::ZERO_ID,
     }
 }
 

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::super::PilotDrop;
 use super::buckets::Buckets;
 use super::datagrams::Batch;
 use super::{Overlay, Rules, shown_key};
@@ -112,33 +113,33 @@ impl Overlay {
     ) -> Result<Option<Sides>, Drop> {
         let &Batch { rules, now, shard, .. } = batch;
         if !self.punching.is_on() {
-            return Err(Drop::PunchOff);
+            return Err(PilotDrop::PUNCH_OFF);
         }
         let source = datagram.from.ip();
         let allowed = rules.punch.allow.contains(source);
         // The thread's own bucket first: a flood must not make the threads wait for a lock.
         if !allowed && !buckets.admits_question(source, rules, now) {
-            return Err(Drop::DiscoverLimited);
+            return Err(PilotDrop::DISCOVER_LIMITED);
         }
         if !allowed && !self.take_from_source(Client::of(source, &rules.translators), now) {
-            return Err(Drop::PunchSourceLimited);
+            return Err(PilotDrop::PUNCH_SOURCE_LIMITED);
         }
         if self.discovering.is_on() {
             self.claim(request.requester, datagram, false, batch)?;
         } else if !self.table.sender(request.requester.into(), datagram.from, now).is_endpoint {
             // A punch would make or move the endpoint, as a Discover does.
-            return Err(Drop::DiscoverOff);
+            return Err(PilotDrop::DISCOVER_OFF);
         }
         let sides = self.sides(request.requester, request.target, now)?;
         match request.grant {
-            Some(grant) if grant.expiry <= unix_seconds() => Err(Drop::GrantExpired),
+            Some(grant) if grant.expiry <= unix_seconds() => Err(PilotDrop::GRANT_EXPIRED),
             Some(grant) => {
                 let pending = Pending { request: *request, grant, allowed };
-                self.punches.grants.try_send(pending).map_err(|_| Drop::GrantQueueFull)?;
+                self.punches.grants.try_send(pending).map_err(|_| PilotDrop::GRANT_QUEUE_FULL)?;
                 shard.handed_on(1);
                 Ok(None)
             }
-            None if rules.punch.require_grant => Err(Drop::PunchWithoutGrant),
+            None if rules.punch.require_grant => Err(PilotDrop::PUNCH_WITHOUT_GRANT),
             None => self.take_from_all(allowed, rules, now).map(|()| Some(sides)),
         }
     }
@@ -151,13 +152,14 @@ impl Overlay {
         if allowed || self.punches.all.lock().take(rules.punch.rate, 1, now) {
             Ok(())
         } else {
-            Err(Drop::PunchRateLimited)
+            Err(PilotDrop::PUNCH_RATE_LIMITED)
         }
     }
 
     fn sides(&self, requester: NodeId, target: NodeId, now: Instant) -> Result<Sides, Drop> {
-        let find =
-            |node: NodeId| self.table.endpoint(node.into(), now).ok_or(Drop::PunchUnknownTarget);
+        let find = |node: NodeId| {
+            self.table.endpoint(node.into(), now).ok_or(PilotDrop::PUNCH_UNKNOWN_TARGET)
+        };
         Ok(Sides { requester: find(requester)?, target: find(target)? })
     }
 
@@ -165,7 +167,7 @@ impl Overlay {
     fn arrange(&self, sides: &Sides, out: &mut Departures, now: Instant, shard: &Shard) {
         let Sides { requester, target } = sides;
         if target.quiet && !self.may_disturb(target.address, now) {
-            return shard.dropped(Drop::QuietEndpoint, 1);
+            return shard.dropped(PilotDrop::QUIET_ENDPOINT, 1);
         }
         for (side, towards) in [(requester, target.address), (target, requester.address)] {
             out.send(Target::of(side), &command(towards));
@@ -194,7 +196,7 @@ impl Overlay {
         let shard = self.traffic.shard();
         let whose = Whose::packet(requester, target);
         if !self.punching.is_on() {
-            return shard.dropped_of(whose, Drop::PunchOff, 1, now);
+            return shard.dropped_of(whose, PilotDrop::PUNCH_OFF, 1, now);
         }
         let sides = match self.sides(requester, target, now) {
             Ok(sides) => sides,
@@ -208,7 +210,7 @@ impl Overlay {
             Some(key) if grant_holds(requester, target, &grant, &key) => Ok(()),
             // Without a key nobody can tell: the grant counts for nothing, for or against.
             None if !rules.punch.require_grant => self.take_from_all(allowed, &rules, now),
-            Some(_) | None => Err(Drop::GrantInvalid),
+            Some(_) | None => Err(PilotDrop::GRANT_INVALID),
         };
         match verdict {
             Ok(()) => Departures::of_batch(

@@ -13,5 +13,5 @@ fn canary_that_nobody_remembers_is_only_answered() {
     assert_eq!(relay.one(at(1), &packet.packet, now), []);
 
     assert_eq!(relay.relay.table.endpoint_count(), 0);
-    assert_eq!(relay.dropped(Drop::UnknownDestination), 1);
+    assert_eq!(relay.dropped(Drop::UNKNOWN_DESTINATION), 1);
 }

@@ -99,7 +99,7 @@ async fn packet_for_a_node_that_is_not_here_is_answered_and_never_forwarded_agai
     // Its place is known: even so, the packet goes nowhere.
     siblings.hears(22, 3, Standing::Session);
     siblings.packet(&siblings.b, 12, 22);
-    assert_eq!(siblings.fixture.dropped(Drop::NotHere), 1);
+    assert_eq!(siblings.fixture.dropped(Drop::NOT_HERE), 1);
     assert_eq!(nacks(&siblings.b).await, [(node(22), 5)]);
     assert_eq!(siblings.cluster.counters().nacks_sent.value(), 1);
     let forwarded = siblings.fixture.relay.traffic.packets_queued();
@@ -113,9 +113,9 @@ fn relay_speaks_for_no_node_that_is_known_to_be_somebody_elses() {
     // 12 has its session at relay 3, as far as is known.
     siblings.hears(12, 3, Standing::Session);
     siblings.packet(&siblings.b, 12, 21);
-    assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
+    assert_eq!(siblings.fixture.dropped(Drop::SENDER_ELSEWHERE), 1);
     siblings.packet(&siblings.c, 12, 21);
-    assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
+    assert_eq!(siblings.fixture.dropped(Drop::SENDER_ELSEWHERE), 1);
     assert_eq!(siblings.sent().len(), 1);
     // Of 13 nothing is known, and nobody is asked.
     siblings.packet(&siblings.b, 13, 21);
@@ -140,7 +140,7 @@ fn relay_speaks_for_no_node_with_a_session_here() {
     siblings.register(21);
     let _registered = log_in(&siblings.fixture.relay, 12);
     siblings.packet(&siblings.b, 12, 21);
-    assert_eq!(siblings.fixture.dropped(Drop::SenderElsewhere), 1);
+    assert_eq!(siblings.fixture.dropped(Drop::SENDER_ELSEWHERE), 1);
     assert!(siblings.sent().is_empty());
 }
 
@@ -153,10 +153,10 @@ fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
     assert_eq!(siblings.fixture.relay.table.endpoint_count(), 0);
     let punch = [&[0x03][..], &12u32.to_be_bytes(), &21u32.to_be_bytes()].concat();
     assert!(siblings.fixture.one(at(8), &punch, Instant::now()).is_empty());
-    assert_eq!(siblings.fixture.dropped(Drop::ClaimOfWssNode), 1);
+    assert_eq!(siblings.fixture.dropped(PilotDrop::CLAIM_OF_WSS_NODE), 1);
     let packet = [&[0x05][..], &12u32.to_be_bytes(), &21u32.to_be_bytes()].concat();
     siblings.fixture.one(at(8), &packet, Instant::now());
-    assert_eq!(siblings.fixture.dropped(Drop::SenderIsWss), 1);
+    assert_eq!(siblings.fixture.dropped(PilotDrop::SENDER_IS_WSS), 1);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn packet_from_a_beacon_does_not_go_to_a_beacon_behind_another_relay() {
     siblings.fixture.relay.beacons().list([at(9)]);
     let packet = [&[0x05][..], &12u32.to_be_bytes(), &77u32.to_be_bytes()].concat();
     siblings.fixture.one(at(9), &packet, Instant::now());
-    assert_eq!(siblings.fixture.dropped(Drop::BeaconLoop), 1);
+    assert_eq!(siblings.fixture.dropped(PilotDrop::BEACON_LOOP), 1);
     siblings.fixture.one(at(7), &packet, Instant::now());
     assert_eq!(siblings.fixture.relay.traffic.packets_queued(), 1, "a node's packet goes there");
 }
@@ -197,5 +197,5 @@ fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
     siblings.cluster.arrived(node(12), here);
     siblings.cluster.departed(node(12), 1);
     siblings.packet(&siblings.c, 12, 21);
-    assert_eq!((siblings.sent().len(), siblings.fixture.dropped(Drop::SenderElsewhere)), (1, 0));
+    assert_eq!((siblings.sent().len(), siblings.fixture.dropped(Drop::SENDER_ELSEWHERE)), (1, 0));
 }

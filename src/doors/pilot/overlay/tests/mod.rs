@@ -199,7 +199,7 @@ fn spec_6_3_name_of_a_lost_session_is_free_for_others_90_seconds_after_its_end()
     assert_eq!(relay.one(at(1), &discover(1), t0 + SECOND * 89), observed(1));
     assert_eq!(relay.relay.table.endpoint_count(), 0);
     assert_eq!(relay.one(at(1), &[3, 0, 0, 0, 1, 0, 0, 0, 2], t0 + SECOND * 89), []);
-    assert_eq!(relay.dropped(Drop::ClaimOfWssNode), 1);
+    assert_eq!(relay.dropped(PilotDrop::CLAIM_OF_WSS_NODE), 1);
     let ended = Instant::now();
     assert_eq!(relay.one(at(1), &discover(1), ended + SECOND * 90), observed(1));
     assert_eq!(relay.relay.table.endpoint_count(), 1);
@@ -250,11 +250,11 @@ fn spec_6_4_addresses_that_no_node_has_are_never_answered() {
         // The relay's own.
         "192.0.2.1:9001",
     ] {
-        let before = relay.dropped(Drop::ForbiddenEndpoint);
+        let before = relay.dropped(PilotDrop::FORBIDDEN_ENDPOINT);
         for node in [1, 0] {
             assert_eq!(relay.one(from.parse().unwrap(), &discover(node), now), [], "{from}");
         }
-        assert_eq!(relay.dropped(Drop::ForbiddenEndpoint), before + 2, "{from}");
+        assert_eq!(relay.dropped(PilotDrop::FORBIDDEN_ENDPOINT), before + 2, "{from}");
     }
     assert_eq!(relay.relay.table.endpoint_count(), 0);
 }
@@ -270,7 +270,7 @@ fn spec_6_4_silent_endpoint_gets_ten_packets_a_second_until_it_is_heard_again() 
         sent.count()
     };
     assert_eq!(flood(&mut relay, quiet), 10);
-    assert_eq!(relay.dropped(Drop::QuietEndpoint), 10);
+    assert_eq!(relay.dropped(PilotDrop::QUIET_ENDPOINT), 10);
     relay.one(at(1), &discover(1), quiet);
     assert_eq!(flood(&mut relay, quiet + SECOND), 20);
 }
@@ -283,7 +283,7 @@ fn spec_6_1_node_is_forgotten_after_ten_minutes_of_silence() {
     assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 599).len(), 1);
     relay.relay.router.sweep(t0 + SECOND * 601);
     assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), t0 + SECOND * 601), []);
-    assert_eq!(relay.dropped(Drop::UnknownDestination), 1);
+    assert_eq!(relay.dropped(Drop::UNKNOWN_DESTINATION), 1);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn spec_6_6_listed_beacon_has_a_limit_of_its_own() {
         let batch = vec![(from, &*whole); 10];
         assert_eq!(relay.batch(&batch, now).len(), passes);
     }
-    assert_eq!(relay.dropped(Drop::RateLimited), 6 + 2);
+    assert_eq!(relay.dropped(Drop::RATE_LIMITED), 6 + 2);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn packet_that_the_full_socket_refuses_is_counted_and_not_kept() {
     relay.wire.full.store(true, Ordering::Relaxed);
     assert_eq!(relay.one(at(2), &packet(2, 1, b"x"), now), []);
     assert_eq!(relay.one(at(1), &discover(1), now), []);
-    assert_eq!(relay.dropped(Drop::UdpSocketFull), 1, "the reply is ours and counts apart");
+    assert_eq!(relay.dropped(Drop::UDP_SOCKET_FULL), 1, "the reply is ours and counts apart");
     relay.wire.full.store(false, Ordering::Relaxed);
     assert_eq!(relay.one(at(2), &packet(2, 1, b"y"), now), [(at(1), delivery(2, b"y"))]);
 }
@@ -351,9 +351,9 @@ fn discovers_and_punches_of_one_address_are_limited_whatever_node_and_port_they_
         })
         .count();
     assert_eq!(answered, 100);
-    assert_eq!(relay.dropped(Drop::DiscoverLimited), 50);
+    assert_eq!(relay.dropped(PilotDrop::DISCOVER_LIMITED), 50);
     relay.one(from(7), &[3, 0, 0, 0, 1, 0, 0, 0, 2], now);
-    assert_eq!(relay.dropped(Drop::DiscoverLimited), 51, "a punch passes the limit");
+    assert_eq!(relay.dropped(PilotDrop::DISCOVER_LIMITED), 51, "a punch passes the limit");
     assert_eq!(relay.one(at(2), &discover(6), now).len(), 1, "another address");
     assert_eq!(relay.one(from(7), &discover(6), now + SECOND).len(), 1, "a second later");
 }
@@ -370,12 +370,12 @@ fn clients_behind_one_translator_have_discovers_and_punches_of_their_own() {
         assert_eq!(relay.one(from, &discover(host), now).len(), 1, "{host}");
         relay.one(from, &[3, 0, 0, 0, host, 0, 0, 0, 99], now);
     }
-    assert_eq!(relay.dropped(Drop::DiscoverLimited), 0);
-    assert_eq!(relay.dropped(Drop::PunchSourceLimited), 0);
-    assert_eq!(relay.dropped(Drop::PunchUnknownTarget), 8);
+    assert_eq!(relay.dropped(PilotDrop::DISCOVER_LIMITED), 0);
+    assert_eq!(relay.dropped(PilotDrop::PUNCH_SOURCE_LIMITED), 0);
+    assert_eq!(relay.dropped(PilotDrop::PUNCH_UNKNOWN_TARGET), 8);
     // The same client, without the translator.
     assert_eq!(relay.one(at(1), &discover(9), now), []);
-    assert_eq!(relay.dropped(Drop::DiscoverLimited), 1);
+    assert_eq!(relay.dropped(PilotDrop::DISCOVER_LIMITED), 1);
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn panic_in_the_middle_of_a_batch_left_the_rest_of_it_in_no_count() {
 
     let traffic = &fixture.relay.traffic;
     assert_eq!(traffic.packets_out(Transport::Wss), (1, 0));
-    assert_eq!(fixture.dropped(Drop::Failed), 4, "the pending one, the panic, and two behind it");
+    assert_eq!(fixture.dropped(Drop::FAILED), 4, "the pending one, the panic, and two behind it");
     assert_eq!(traffic.unaccounted(), 0);
 }
 
@@ -124,7 +124,7 @@ fn panic_while_sending_left_what_was_to_be_sent_in_no_count() {
     assert!(batch_panics(&fixture, &received));
 
     let traffic = &fixture.relay.traffic;
-    assert_eq!((fixture.dropped(Drop::Failed), traffic.packets_originated_dropped()), (2, 1));
+    assert_eq!((fixture.dropped(Drop::FAILED), traffic.packets_originated_dropped()), (2, 1));
     assert_eq!(traffic.unaccounted(), 0);
 }
 
