@@ -12,6 +12,7 @@ mod clock;
 mod clone;
 mod counters;
 mod fabric;
+mod forward;
 mod identity;
 mod links;
 mod locations;
@@ -24,6 +25,7 @@ mod status;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod time;
 mod whereabouts;
 
 use std::collections::BTreeMap;
@@ -34,20 +36,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::RelayId;
-use crate::metrics::{Drop, Traffic, Transport, Whose};
+use crate::metrics::Traffic;
 use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
 use crate::wire::cluster::{Frame, Packets, Place, Run, Standing};
 use crate::wire::name::Name;
 
-use clock::{Clocks, Notice, Say, is_off};
+use clock::Notice;
 pub use counters::{Counters, Forward, LookupResult, Reject};
 pub use fabric::Fabric;
+pub use forward::{Circular, Outward};
 pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};
-use locations::{Locations, Way};
+use locations::Locations;
 pub use member::Member;
 pub use outbox::{Batch, Outbox};
 pub use status::{MemberStatus, Status};
@@ -62,9 +65,6 @@ const TICK: Duration = Duration::from_millis(10);
 /// Repairs of what homes believe that packets may cause in one [`TICK`]: packets are many,
 /// and a relay that sends them at random must not make us talk.
 const MAX_REPAIRS: usize = 256;
-
-/// Questions that wait for their turn; those of packets that wait are asked first come.
-const MAX_ASKS: usize = 65_536;
 
 /// Tells two runs of one relay apart.
 pub type Boot = [u8; 16];
@@ -86,28 +86,6 @@ pub trait Local: Send + Sync {
     /// what came after `serial` stays.
     fn superseded(&self, peer: Name, serial: u64, now: Instant);
 }
-
-/// Packets of one flow for a peer that is not here.
-#[derive(Clone, Copy, Debug)]
-pub struct Outward {
-    /// Who sent them.
-    pub sender: Name,
-    /// Whom they are for.
-    pub dest: Name,
-    /// Over what they came.
-    pub transport: Transport,
-    /// How many they are.
-    pub count: u64,
-    /// Whether a foreign server sent them: a server of a door's own network, which is no relay
-    /// of this cluster.
-    pub from_foreign: bool,
-}
-
-/// Why packets are not forwarded: they came from a foreign server, and the relay that has their
-/// destination reaches it by one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the packets might go in circles between foreign servers")]
-pub struct Circular;
 
 /// This relay's part in the cluster.
 pub struct Cluster {
@@ -185,53 +163,6 @@ impl Cluster {
         }
     }
 
-    async fn keep_time(&self) {
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut said_alive = Instant::now();
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.asking.notified() => {
-                    self.ask();
-                    continue;
-                }
-            }
-            let now = Instant::now();
-            let alive = now >= said_alive + self.identity.keepalive;
-            if alive {
-                said_alive = now;
-            }
-            for member in self.members() {
-                if alive {
-                    member.outbox.say(&Frame::Alive, now);
-                    member.tell_clock(self.now().unix_ms, now);
-                }
-                if alive && self.draining.load(Ordering::Relaxed) {
-                    // Once might be lost.
-                    member.outbox.say(&Frame::Draining, now);
-                }
-                if member.silence(now) > self.identity.keepalive * DEAD_AFTER {
-                    member.ending.cancel();
-                }
-            }
-            if alive {
-                self.watch_clocks(now);
-                self.watch_takeovers(now);
-            }
-            let expired = self.locations.expire(now);
-            self.counters.forwards.of(Forward::LookupExpired).add(expired);
-            let repairs = std::mem::take(&mut *self.repairs.lock());
-            let now = self.now();
-            let mut presence = self.presence.lock();
-            for (peer, serial) in repairs {
-                presence.not_here(peer, serial, now);
-            }
-            presence.timeout(now);
-            self.settle(presence, now);
-        }
-    }
-
     /// Notes that another relay has this one's key.
     pub fn cloned(&self, from: &dyn Display) {
         self.counters.rejects.of(Reject::Clone).increment();
@@ -242,63 +173,6 @@ impl Cluster {
                 "another relay has this relay's key: remove cluster.key of one, and restart it"
             );
         }
-    }
-
-    /// Says in the log whose clock is off, ours or that of members.
-    fn watch_clocks(&self, now: Instant) {
-        let members = self.members();
-        let clocks = Clocks::of(members.iter().filter_map(|member| member.clock_ahead_ms()));
-        let own_is_off = clocks.own_is_off();
-        let ahead_ms = clocks.own_ahead_ms;
-        match self.clock_notice.about(own_is_off, now) {
-            Say::Off => {
-                tracing::warn!(ahead_ms, "this relay's clock is off those of the other relays");
-            }
-            Say::RightAgain => tracing::info!(ahead_ms, "this relay's clock is right again"),
-            Say::Nothing => {}
-        }
-        for member in members {
-            let ahead_ms = member.clock_ahead_ms();
-            // Where ours is off, theirs are not to blame.
-            let their_fault = !own_is_off && ahead_ms.is_some_and(is_off);
-            let relay = member.relay;
-            match member.clock_notice.about(their_fault, now) {
-                Say::Off => tracing::warn!(%relay, ahead_ms, "the clock of another relay is off"),
-                Say::RightAgain => {
-                    tracing::info!(%relay, ahead_ms, "the clock of another relay is right again");
-                }
-                Say::Nothing => {}
-            }
-        }
-    }
-
-    /// Says in the log which members take over more peers than one may.
-    fn watch_takeovers(&self, now: Instant) {
-        for member in self.members() {
-            let held_back = self.presence.lock().taken_by(member.relay).held_back;
-            let is_more = held_back > member.held_back.swap(held_back, Ordering::Relaxed);
-            let relay = member.relay;
-            match member.takeover_notice.about(is_more, now) {
-                Say::Off => {
-                    tracing::warn!(%relay, held_back, "a relay takes over more nodes than one may");
-                }
-                Say::RightAgain => {
-                    tracing::info!(%relay, held_back, "no more takeovers of a relay are held back");
-                }
-                Say::Nothing => {}
-            }
-        }
-    }
-
-    /// Looks up what the packet path asked for.
-    fn ask(&self) {
-        let asks = std::mem::take(&mut *self.asks.lock());
-        let now = self.now();
-        let mut presence = self.presence.lock();
-        for peer in asks {
-            presence.look_up(peer, now);
-        }
-        self.settle(presence, now);
     }
 
     fn now(&self) -> Now {
@@ -446,68 +320,5 @@ impl Cluster {
     #[must_use]
     pub fn is_known_elsewhere(&self, peer: Name) -> bool {
         self.locations.known(peer).is_some_and(|remote| remote.standing > Standing::Gateway)
-    }
-
-    /// Sends packets of one flow to the relay that has their destination, or has them wait
-    /// until it is found, or drops them; each is accounted for. Returns whose outbox was
-    /// filled: the caller wakes it at the end of its batch.
-    ///
-    /// # Errors
-    /// They might go in circles. They are the caller's to drop.
-    pub fn forward<'a>(
-        &self,
-        outward: &Outward,
-        payloads: impl Iterator<Item = &'a [u8]> + Clone,
-        now: Instant,
-    ) -> Result<Option<Arc<Member>>, Circular> {
-        let Outward { sender, dest, transport, count, from_foreign } = *outward;
-        let (shard, whose) = (self.traffic.shard(), Whose::packet(sender, dest));
-        let result = |result, packets| self.counters.forwards.of(result).add(packets);
-        match self.locations.find_or_park(dest, sender, payloads.clone(), now) {
-            Way::To { remote, asks } => {
-                if asks {
-                    self.ask_for(dest, now);
-                }
-                if from_foreign && remote.standing == Standing::Gateway {
-                    result(Forward::Loop, count);
-                    return Err(Circular);
-                }
-                let run = Run { dest, sender, epoch: remote.epoch };
-                let bytes = payloads.clone().map(|payload| payload.len() as u64).sum();
-                remote.member.outbox.push(&run, payloads, now);
-                shard.bridged(transport, Transport::Cluster, count, bytes);
-                result(Forward::Sent, count);
-                Ok(Some(remote.member))
-            }
-            Way::Nowhere => {
-                shard.dropped_of(whose, Drop::UNKNOWN_DESTINATION, count, now);
-                result(Forward::Unknown, count);
-                Ok(None)
-            }
-            Way::Parked { packets, bytes, refused, asks } => {
-                shard.dropped_of(whose, Drop::LOOKUP_FULL, refused, now);
-                shard.bridged(transport, Transport::Cluster, packets, bytes);
-                result(Forward::Parked, packets);
-                result(Forward::LookupFull, refused);
-                if asks {
-                    self.ask_for(dest, now);
-                }
-                Ok(None)
-            }
-        }
-    }
-
-    /// Has a peer looked up, without waiting for whoever holds presence.
-    fn ask_for(&self, peer: Name, now: Instant) {
-        let mut asks = self.asks.lock();
-        if asks.len() < MAX_ASKS {
-            asks.push(peer);
-            drop(asks);
-            self.asking.notify_one();
-        } else {
-            drop(asks);
-            self.locations.not_asked(peer, now);
-            self.counters.rejects.of(Reject::NoRoom).increment();
-        }
     }
 }

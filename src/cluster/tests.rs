@@ -1,7 +1,9 @@
 //! The packet path of one relay, with nobody else there.
 
+use super::forward::MAX_ASKS;
 use super::*;
 use crate::ids::PublicKey;
+use crate::metrics::{Drop, Transport};
 use crate::wire::cluster::{Frames, Reading, encode};
 use crate::wire::name::testing::name;
 
