@@ -42,7 +42,7 @@ impl Whose {
         Self { sender: Some(sender.into()), dest: Some(dest.into()) }
     }
 
-    /// What a node said that was for the relay, or could not be read.
+    /// What a peer said that was for the relay, or could not be read.
     #[must_use]
     pub fn sender(sender: impl Into<Name>) -> Self {
         Self { sender: Some(sender.into()), dest: None }
@@ -122,14 +122,14 @@ impl Drops {
         self.skip.store(sampling::gap(memory.weight), Ordering::Relaxed);
     }
 
-    /// Appends what was dropped of packets from or to a node.
-    pub(super) fn of(&self, node: Name, now: Instant, found: &mut Vec<Dropped>) {
+    /// Appends what was dropped of packets from or to a peer.
+    pub(super) fn of(&self, peer: Name, now: Instant, found: &mut Vec<Dropped>) {
         let memory = self.memory.lock();
         let Some(memory) = &*memory else { return };
         let age = |ms| memory.age(now).saturating_sub(Duration::from_millis(ms));
         for slot in memory.slots.iter().flatten() {
             let Slot { reason, whose, is_estimate, packets, first_ms, last_ms } = *slot;
-            if whose.sender == Some(node) || whose.dest == Some(node) {
+            if whose.sender == Some(peer) || whose.dest == Some(peer) {
                 let (first, last) = (age(first_ms), age(last_ms));
                 found.push(Dropped { reason, whose, packets, is_estimate, first, last });
             }
@@ -188,14 +188,11 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(number: u32) -> Name {
-        Name::from(crate::ids::NodeId::new(number).unwrap())
-    }
+    use crate::metrics::testing::name;
 
     fn of(drops: &Drops, number: u32, now: Instant) -> Vec<Dropped> {
         let mut found = Vec::new();
-        drops.of(node(number), now, &mut found);
+        drops.of(name(number), now, &mut found);
         found
     }
 
@@ -203,11 +200,11 @@ mod tests {
     fn drops_of_one_pair_and_reason_are_one_line() {
         let (drops, start) = (Drops::default(), Instant::now());
         let second = Duration::from_secs(1);
-        let pair = Whose::packet(node(1), node(2));
+        let pair = Whose::packet(name(1), name(2));
         drops.note(pair, Drop::OUTBOX_FULL, 3, start);
         drops.note(pair, Drop::OUTBOX_FULL, 4, start + second);
         drops.note(pair, Drop::OUTBOX_AGED, 0, start + second);
-        drops.note(Whose::sender(node(1)), Drop::SENDER_MISMATCH, 1, start + 2 * second);
+        drops.note(Whose::sender(name(1)), Drop::SENDER_MISMATCH, 1, start + 2 * second);
 
         let to = of(&drops, 2, start + 3 * second);
         let expected = Dropped {
@@ -226,7 +223,7 @@ mod tests {
     #[test]
     fn flood_is_written_in_part_and_counted_about_right() {
         let (drops, start) = (Drops::default(), Instant::now());
-        let flood = Whose::packet(node(1), node(2));
+        let flood = Whose::packet(name(1), name(2));
         for _ in 0..1_000_000 {
             drops.note(flood, Drop::RATE_LIMITED, 1, start);
         }
@@ -241,7 +238,7 @@ mod tests {
     fn flood_of_many_pairs_stays_within_its_slots() {
         let (drops, start) = (Drops::default(), Instant::now());
         for number in 1..=1_000_000 {
-            drops.note(Whose::packet(node(number), node(7)), Drop::UNKNOWN_DESTINATION, 1, start);
+            drops.note(Whose::packet(name(number), name(7)), Drop::UNKNOWN_DESTINATION, 1, start);
         }
         assert!(of(&drops, 7, start).len() <= SLOTS);
     }
@@ -250,14 +247,14 @@ mod tests {
     fn one_drop_is_noted_again_soon_after_a_flood() {
         let (drops, start) = (Drops::default(), Instant::now());
         for _ in 0..100_000 {
-            drops.note(Whose::packet(node(1), node(2)), Drop::RATE_LIMITED, 1, start);
+            drops.note(Whose::packet(name(1), name(2)), Drop::RATE_LIMITED, 1, start);
         }
         let noted = |at| {
             // What the flood still had to leave out is used up first.
             while drops.skip.load(Ordering::Relaxed) > 0 {
-                drops.note(Whose::sender(node(9)), Drop::SENDER_MISMATCH, 1, start);
+                drops.note(Whose::sender(name(9)), Drop::SENDER_MISMATCH, 1, start);
             }
-            drops.note(Whose::packet(node(3), node(4)), Drop::OUTBOX_AGED, 1, at);
+            drops.note(Whose::packet(name(3), name(4)), Drop::OUTBOX_AGED, 1, at);
             drops.memory.lock().as_ref().unwrap().weight
         };
         let weights: Vec<_> = (1..20).map(|s| noted(start + Duration::from_secs(s))).collect();

@@ -28,9 +28,9 @@ words! {
         Accepted => "accepted",
         /// A connection, an upgrade or a login was refused.
         Refused => "refused",
-        /// A login waits, since sessions of its node replace each other.
+        /// A login waits, since sessions of its peer replace each other.
         Delayed => "delayed",
-        /// A node has logged in.
+        /// A peer has logged in.
         LoggedIn => "logged_in",
         /// A session has ended.
         Ended => "ended",
@@ -67,7 +67,7 @@ pub struct Event {
     pub what: What,
     /// At which door, where that is known.
     pub door: Option<&'static str>,
-    /// To which node, where that is known.
+    /// To which peer, where that is known.
     pub node: Option<Name>,
     /// To which relay of the cluster.
     pub relay: Option<RelayId>,
@@ -120,10 +120,10 @@ impl Events {
         self.0.lock().newest_first(|_| true).take(count).collect()
     }
 
-    /// The last `count` events of a node, the newest first.
+    /// The last `count` events of a peer, the newest first.
     #[must_use]
-    pub fn of(&self, node: Name, count: usize) -> Vec<Event> {
-        self.0.lock().newest_first(|event| event.node == Some(node)).take(count).collect()
+    pub fn of(&self, peer: Name, count: usize) -> Vec<Event> {
+        self.0.lock().newest_first(|event| event.node == Some(peer)).take(count).collect()
     }
 
     /// All events, the oldest first.
@@ -157,9 +157,10 @@ impl std::fmt::Display for What {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::testing::name;
 
-    fn of_node(what: What, number: u32) -> Event {
-        Event { node: crate::ids::NodeId::new(number).map(Name::from), ..Event::new(what) }
+    fn of_peer(what: What, number: u32) -> Event {
+        Event { node: Some(name(number)), ..Event::new(what) }
     }
 
     #[test]
@@ -167,30 +168,23 @@ mod tests {
         let events = Events::default();
         events.note(Event::new(What::Draining));
         for number in 1..=2 * u32::try_from(CONNECTIONS).unwrap() {
-            events.note(of_node(What::Refused, number));
+            events.note(of_peer(What::Refused, number));
         }
         let all = events.all();
         assert_eq!(all.len(), CONNECTIONS + 1);
         assert_eq!(all[0].what, What::Draining);
         assert!(all.is_sorted_by_key(|event| event.number));
-        assert_eq!(
-            events.of(Name::from(crate::ids::NodeId::new(1).unwrap()), 9),
-            [],
-            "the oldest are gone"
-        );
+        assert_eq!(events.of(name(1), 9), [], "the oldest are gone");
     }
 
     #[test]
     fn newest_comes_first_whichever_ring_has_it() {
         let events = Events::default();
         for what in [What::Accepted, What::Reloaded, What::LoggedIn, What::Joined, What::Ended] {
-            events.note(of_node(what, 7));
+            events.note(of_peer(what, 7));
         }
         let recent: Vec<_> = events.recent(4).iter().map(|event| event.what).collect();
         assert_eq!(recent, [What::Ended, What::Joined, What::LoggedIn, What::Reloaded]);
-        assert_eq!(
-            events.of(Name::from(crate::ids::NodeId::new(7).unwrap()), 1)[0].what,
-            What::Ended
-        );
+        assert_eq!(events.of(name(7), 1)[0].what, What::Ended);
     }
 }

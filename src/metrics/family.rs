@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use prometheus::proto::{self, MetricFamily, MetricType};
 use prometheus::{Encoder as _, TextEncoder};
 
-use super::{Counter, Gauge, Labelled, Word};
+use super::{Counter, Gauge, Labelled, Sharded, Word};
 
 type Source = Box<dyn Fn(&mut Vec<MetricFamily>) + Send + Sync>;
 
@@ -129,7 +129,29 @@ pub fn labelled<W: Word>(
     label: &str,
     counters: &Labelled<W>,
 ) -> MetricFamily {
-    let samples: Vec<_> = counters.iter().map(|(word, value)| ([word], value)).collect();
+    by_word(name, help, label, counters.iter())
+}
+
+/// Counters of many threads that differ in one label.
+#[must_use]
+pub fn sharded<W: Word>(
+    name: &str,
+    help: &str,
+    label: &str,
+    counters: &Sharded<W>,
+) -> MetricFamily {
+    by_word(name, help, label, counters.iter())
+}
+
+/// Counters that differ in one label, of values read elsewhere.
+#[must_use]
+pub(super) fn by_word(
+    name: &str,
+    help: &str,
+    label: &str,
+    samples: impl Iterator<Item = (&'static str, u64)>,
+) -> MetricFamily {
+    let samples: Vec<_> = samples.map(|(word, value)| ([word], value)).collect();
     counts(name, help, &[label], samples.iter().map(|(words, value)| (words.as_slice(), *value)))
 }
 
@@ -228,7 +250,7 @@ mod tests {
         let traffic = Traffic::default();
         traffic.shard().dropped(crate::metrics::Drop::FAILED, 3);
         traffic.shard().waited(Duration::from_millis(3));
-        registry.add(move |families| traffic.families(families));
+        registry.add(move |families| traffic.families("foreign", families));
 
         let text = registry.encode().unwrap();
         let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -11,7 +11,10 @@ mod histogram;
 mod reasons;
 mod sampling;
 mod shard;
+mod sharded;
 mod talkers;
+#[cfg(test)]
+mod testing;
 mod traffic;
 mod words;
 
@@ -24,6 +27,7 @@ pub use reasons::{Drop, Owner, Reason, Reasons};
 #[doc(hidden)]
 pub use sampling::fix_samples;
 pub use shard::{Origin, Shard, unsettled};
+pub use sharded::Sharded;
 pub use talkers::{Talker, Talkers};
 pub use traffic::Traffic;
-pub use words::{EndpointEvent, Handled, Transport};
+pub use words::{EndpointEvent, Transport};

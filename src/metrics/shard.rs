@@ -8,7 +8,7 @@ use super::drops::Drops;
 use super::histogram::bucket;
 use super::reasons::{Drop, SLOTS};
 use super::talkers::Sample;
-use super::words::{EndpointEvent, Handled, Transport};
+use super::words::{EndpointEvent, Transport};
 use super::{Whose, Word};
 use crate::wire::name::Name;
 
@@ -17,12 +17,11 @@ use crate::wire::name::Name;
 pub enum Origin {
     /// Relayed for somebody.
     Relayed,
-    /// A reply, a punch command or gossip of our own.
+    /// A reply, or what a door says unasked.
     Ours,
 }
 
 pub(super) const TRANSPORTS: usize = Transport::ALL.len();
-const HANDLED: usize = Handled::ALL.len();
 const EVENTS: usize = EndpointEvent::ALL.len();
 
 /// 100 µs is a batch, 2 s the default age at which records are dropped.
@@ -51,7 +50,7 @@ pub struct Shard {
     pub(super) bridged: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
     pub(super) bridged_bytes: [[AtomicU64; TRANSPORTS]; TRANSPORTS],
     pub(super) dropped: [AtomicU64; SLOTS],
-    pub(super) handled: [AtomicU64; HANDLED],
+    pub(super) handled: AtomicU64,
     pub(super) endpoint_events: [AtomicU64; EVENTS],
     pub(super) queued: AtomicU64,
     pub(super) unqueued: AtomicU64,
@@ -73,7 +72,7 @@ impl Default for Shard {
             bridged: std::array::from_fn(|_| zeros()),
             bridged_bytes: std::array::from_fn(|_| zeros()),
             dropped: zeros(),
-            handled: zeros(),
+            handled: AtomicU64::new(0),
             endpoint_events: zeros(),
             queued: AtomicU64::new(0),
             unqueued: AtomicU64::new(0),
@@ -164,10 +163,10 @@ impl Shard {
         add(&self.ours_dropped, packets);
     }
 
-    /// Packets that this relay itself was meant by.
-    pub fn handled(&self, what: Handled, packets: u64) {
+    /// Packets that this relay itself was meant by; their door counts what they were.
+    pub fn handled(&self, packets: u64) {
         settled(packets);
-        add(&self.handled[what.index()], packets);
+        add(&self.handled, packets);
     }
 
     /// Packets that another thread settles.
@@ -176,7 +175,7 @@ impl Shard {
         settled(packets);
     }
 
-    /// Something that happened to the endpoint of a node.
+    /// Something that happened to the endpoint of a peer.
     pub fn endpoint(&self, event: EndpointEvent, times: u64) {
         add(&self.endpoint_events[event.index()], times);
     }

@@ -16,16 +16,16 @@ use crate::wire::name::Name;
 /// Of so many runs one is looked at.
 const RATE: u32 = 64;
 
-/// Nodes that a table holds.
+/// Peers that a table holds.
 const PLACES: usize = 64;
 
 /// Time that one table covers; the one before it counts as well.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// What a node sent or received in a second, estimated.
+/// What a peer sent or received in a second, estimated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Talker {
-    /// The node.
+    /// The peer.
     pub node: Name,
     /// Packets a second.
     pub packets: u64,
@@ -148,7 +148,7 @@ pub(super) fn heaviest<'a>(
     Talkers { senders: senders.heaviest(count), receivers: receivers.heaviest(count) }
 }
 
-/// Rates of nodes, summed over threads.
+/// Rates of peers, summed over threads.
 #[derive(Default)]
 struct Rates(HashMap<Name, (f64, f64)>);
 
@@ -179,14 +179,11 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(number: u32) -> Name {
-        Name::from(crate::ids::NodeId::new(number).unwrap())
-    }
+    use crate::metrics::testing::name;
 
     fn talk(sample: &Sample, sender: u32, runs: u32, now: Instant) {
         for _ in 0..runs {
-            sample.passed(node(sender), node(1_000), (2, 200), now);
+            sample.passed(name(sender), name(1_000), (2, 200), now);
         }
     }
 
@@ -204,12 +201,12 @@ mod tests {
         }
         let found = top(&sample, 2, start + Duration::from_secs(1));
         let nodes: Vec<_> = found.senders.iter().map(|talker| talker.node).collect();
-        assert_eq!(nodes, [node(7), node(8)]);
+        assert_eq!(nodes, [name(7), name(8)]);
         // 90,000 runs of two packets and 200 bytes in a second.
         let bytes = found.senders[0].bytes;
         assert!((13_500_000..22_500_000).contains(&bytes), "{found:?}");
         assert_eq!(found.receivers.len(), 1);
-        assert_eq!(found.receivers[0].node, node(1_000));
+        assert_eq!(found.receivers[0].node, name(1_000));
     }
 
     #[test]
@@ -229,6 +226,6 @@ mod tests {
         }
         let found = top(&sample, 1_000, start + Duration::from_secs(1));
         assert!(found.senders.len() <= PLACES);
-        assert_eq!(found.senders[0].node, node(7));
+        assert_eq!(found.senders[0].node, name(7));
     }
 }

@@ -4,22 +4,20 @@
 //! thread's cache line; a scrape sums the shards. At rest
 //! `in = out + dropped + handled + queued`, and the tests hold it to that.
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use prometheus::proto::MetricFamily;
 
-use super::family::{counts, gauge_value, histogram};
+use super::family::{by_word, counts, gauge_value, histogram};
 use super::reasons::{Drop, Owner, Reasons};
 use super::shard::{OUTBOX_DELAYS, Shard, TRANSPORTS};
-use super::words::{EndpointEvent, Handled, Transport};
+use super::sharded::{SHARDS, own_shard};
+use super::words::{EndpointEvent, Transport};
 use super::{Dropped, Events, Talkers, Word, talkers};
 use crate::wire::name::Name;
-
-const SHARDS: usize = 16;
 
 /// All accounts of packets.
 #[derive(Debug)]
@@ -69,13 +67,9 @@ impl Traffic {
 
     /// The shard of the calling thread.
     #[must_use]
-    #[allow(clippy::indexing_slicing)] // taken modulo the number of shards
+    #[allow(clippy::indexing_slicing)] // there are as many shards
     pub fn shard(&self) -> &Shard {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static SHARD: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-        }
-        &self.shards[SHARD.get()]
+        &self.shards[own_shard()]
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
@@ -112,12 +106,12 @@ impl Traffic {
         unexpected.map(|reason| self.packets_dropped(reason)).sum()
     }
 
-    /// What was dropped lately of the packets from and to a node, the latest first: one entry
+    /// What was dropped lately of the packets from and to a peer, the latest first: one entry
     /// for each pair and reason, whichever threads noted it.
     #[must_use]
-    pub fn drops_of(&self, node: Name, now: Instant) -> Vec<Dropped> {
+    pub fn drops_of(&self, peer: Name, now: Instant) -> Vec<Dropped> {
         let mut noted = Vec::new();
-        self.shards.iter().for_each(|shard| shard.drops.of(node, now, &mut noted));
+        self.shards.iter().for_each(|shard| shard.drops.of(peer, now, &mut noted));
         let mut found: HashMap<_, Dropped> = HashMap::with_capacity(noted.len());
         for dropped in noted {
             found
@@ -130,7 +124,7 @@ impl Traffic {
         found
     }
 
-    /// The `count` nodes that sent and received most in the last seconds, by estimate.
+    /// The `count` peers that sent and received most in the last seconds, by estimate.
     #[must_use]
     pub fn talkers(&self, count: usize, now: Instant) -> Talkers {
         talkers::heaviest(self.shards.iter().map(|shard| &shard.sample), count, now)
@@ -148,14 +142,11 @@ impl Traffic {
     #[cfg(test)]
     pub(crate) fn unaccounted(&self) -> i64 {
         let transports = || Transport::ALL.iter().copied();
-        let all = |counters: fn(&Shard) -> &[AtomicU64]| -> u64 {
-            let counters = self.shards.iter().flat_map(counters);
-            counters.map(|counter| counter.load(Ordering::Relaxed)).sum()
-        };
         let came: u64 = transports().map(|from| self.packets_in(from)).sum();
         let went: u64 = transports().map(|to| self.packets_out(to).0).sum();
-        let dropped = all(|shard| &shard.dropped);
-        let handled = all(|shard| &shard.handled);
+        let dropped = self.shards.iter().flat_map(|shard| &shard.dropped);
+        let dropped: u64 = dropped.map(|counter| counter.load(Ordering::Relaxed)).sum();
+        let handled = self.sum(|shard| &shard.handled);
         came.wrapping_sub(went + dropped + handled + self.packets_queued()).cast_signed()
     }
 
@@ -165,11 +156,15 @@ impl Traffic {
         self.sum(|shard| &shard.ours_dropped)
     }
 
-    /// Appends the families for a scrape.
+    /// Appends the families for a scrape, in which foreign servers are called `foreign`.
     #[allow(clippy::indexing_slicing)] // `Word::index` is below the array's length
-    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+    pub fn families(&self, foreign: &'static str, families: &mut Vec<MetricFamily>) {
         let by = |name: &str, help: &str, counter: fn(&Shard) -> &[AtomicU64; TRANSPORTS]| {
-            labelled::<Transport>(name, help, "transport", |i| self.sum(|s| &counter(s)[i]))
+            let samples = Transport::ALL.iter().map(|transport| {
+                let sum = self.sum(|shard| &counter(shard)[transport.index()]);
+                (shown(*transport, foreign), sum)
+            });
+            by_word(name, help, "transport", samples)
         };
         families.push(by(
             "pilot_beacon_packets_in_total",
@@ -191,30 +186,28 @@ impl Traffic {
         ));
         families.push(by(
             "pilot_beacon_packets_originated_total",
-            "Packets of our own that left: replies, punch commands, gossip.",
+            "Packets of our own that left: replies, and what doors say unasked.",
             |s| &s.ours_out,
         ));
         self.drop_families(families);
-        families.push(labelled::<Handled>(
-            "pilot_beacon_packets_handled_total",
-            "Packets that were meant for the relay itself.",
-            "kind",
-            |i| self.sum(|s| &s.handled[i]),
-        ));
-        families.push(labelled::<EndpointEvent>(
+        families.push(by_word(
             "pilot_beacon_endpoint_events_total",
-            "What happened to the endpoints of UDP nodes.",
+            "What happened to the endpoints of peers over UDP.",
             "event",
-            |i| self.sum(|s| &s.endpoint_events[i]),
+            EndpointEvent::ALL.iter().map(|event| {
+                (event.word(), self.sum(|shard| &shard.endpoint_events[event.index()]))
+            }),
         ));
         families.push(self.cells(
             "pilot_beacon_relay_bridge_total",
             "Packets that a route was found for, by where they came from and go to.",
+            foreign,
             |s| &s.bridged,
         ));
         families.push(self.cells(
             "pilot_beacon_relay_bridge_bytes_total",
             "Bytes of the payloads of those packets.",
+            foreign,
             |s| &s.bridged_bytes,
         ));
         let single =
@@ -289,13 +282,14 @@ impl Traffic {
         &self,
         name: &str,
         help: &str,
+        foreign: &'static str,
         counter: fn(&Shard) -> &[[AtomicU64; TRANSPORTS]; TRANSPORTS],
     ) -> MetricFamily {
         let mut samples = Vec::new();
         for from in Transport::ALL {
             for to in Transport::ALL {
                 let sum = self.sum(|shard| &counter(shard)[from.index()][to.index()]);
-                samples.push(([from.word(), to.word()], sum));
+                samples.push(([*from, *to].map(|end| shown(end, foreign)), sum));
             }
         }
         counts(
@@ -307,20 +301,16 @@ impl Traffic {
     }
 }
 
-fn labelled<W: Word>(
-    name: &str,
-    help: &str,
-    label: &str,
-    sum: impl Fn(usize) -> u64,
-) -> MetricFamily {
-    let samples: Vec<_> = W::ALL.iter().map(|word| ([word.word()], sum(word.index()))).collect();
-    counts(name, help, &[label], samples.iter().map(|(words, sum)| (words.as_slice(), *sum)))
+/// The label value of a transport, where foreign servers are called `foreign`.
+fn shown(transport: Transport, foreign: &'static str) -> &'static str {
+    if transport == Transport::Foreign { foreign } else { transport.word() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metrics::Whose;
+    use crate::metrics::testing::name;
     use crate::wire::name::Realm;
 
     #[test]
@@ -332,7 +322,7 @@ mod tests {
         other.waited(Duration::from_secs(60));
 
         let mut families = Vec::new();
-        traffic.families(&mut families);
+        traffic.families("foreign", &mut families);
 
         let name = "pilot_beacon_outbox_delay_seconds";
         let family = families.iter().find(|family| family.name() == name).unwrap();
@@ -344,10 +334,22 @@ mod tests {
     }
 
     #[test]
+    fn foreign_servers_have_the_name_that_their_door_gives_them() {
+        let traffic = Traffic::default();
+        let mut families = Vec::new();
+        traffic.families("cousin", &mut families);
+
+        let labels = families.iter().flat_map(|family| family.get_metric());
+        let labels = labels.flat_map(|metric| metric.get_label().iter().map(|pair| pair.value()));
+        let labels: Vec<_> = labels.collect();
+        assert!(labels.contains(&"cousin") && !labels.contains(&"foreign"), "{labels:?}");
+    }
+
+    #[test]
     fn drops_that_several_threads_noted_are_one_entry() {
         let (traffic, start) = (Traffic::default(), Instant::now());
         let second = Duration::from_secs(1);
-        let [a, b] = [1, 2].map(|number| Name::from(crate::ids::NodeId::new(number).unwrap()));
+        let [a, b] = [1, 2].map(name);
         let pair = Whose::packet(a, b);
         let [one, other, ..] = &*traffic.shards else { panic!("one shard") };
         one.dropped_of(pair, Drop::OUTBOX_FULL, 3, start);
@@ -383,7 +385,7 @@ mod tests {
         let name = "beacon_relay_packets_dropped_total";
         let shown = |traffic: &Traffic| {
             let mut families = Vec::new();
-            traffic.families(&mut families);
+            traffic.families("foreign", &mut families);
             families.into_iter().find(|family| family.name() == name)
         };
         assert_eq!(shown(&traffic), None, "a family has samples");

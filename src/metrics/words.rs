@@ -11,8 +11,9 @@ words! {
         Wss => "wss",
         /// A peer over UDP.
         Udp => "udp",
-        /// A beacon of the fleet.
-        Beacon => "beacon",
+        /// A foreign server, by the name that its door has for it
+        /// ([`Traffic::families`](super::Traffic::families)).
+        Foreign => "foreign",
         /// Another relay of the cluster.
         Cluster => "cluster",
     }
@@ -99,18 +100,6 @@ reasons! {
         "a panic ended the batch that it was in: a bug of the relay",
         "report it, with the log's backtrace (`udp_panics_total`, `wss_panics_total`, \
          `cluster_panics_total`)";
-}
-
-words! {
-    /// What a packet that is not passed on was good for.
-    pub enum Handled {
-        /// A Discover was answered.
-        Discover => "discover",
-        /// A punch was arranged.
-        Punch => "punch",
-        /// A beacon's nodes were taken in.
-        Sync => "sync",
-    }
 }
 
 words! {

@@ -132,7 +132,7 @@ impl Router {
             return Routed::Off;
         }
         let from = match flow.transport {
-            Transport::Beacon => Neighbour::Foreign,
+            Transport::Foreign => Neighbour::Foreign,
             Transport::Cluster => Neighbour::Relay,
             Transport::Wss | Transport::Udp => Neighbour::Peer,
         };
@@ -194,7 +194,7 @@ fn forward<'a>(
         dest: flow.dest,
         transport: flow.transport,
         count: flow.packets.len() as u64,
-        from_foreign: flow.transport == Transport::Beacon,
+        from_foreign: flow.transport == Transport::Foreign,
     };
     if let Some(member) = cluster.forward(&outward, flow.packets.clone().map(payload), now)? {
         out.wake_later(member);

@@ -13,7 +13,7 @@ use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
 use crate::log_writer::LogWriter;
-use crate::metrics::{self, Registry, Talkers, Traffic, Word as _, family};
+use crate::metrics::{self, Registry, Talkers, Traffic, Transport, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::net::udp::{Retry, retries};
 
@@ -36,9 +36,10 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     }
     registry.add(parts.doors.threads.exporter());
     let core = Arc::clone(parts.core);
+    let foreign = parts.doors.all.iter().find_map(|door| door.foreign_server());
     registry.add(move |families| {
         let Core { table, traffic, directory, cluster, overlay, .. } = &*core;
-        traffic.families(families);
+        traffic.families(foreign.unwrap_or(Transport::Foreign.word()), families);
         directory.metrics(families);
         core.switches().families(families);
         if let Some(cluster) = cluster {
@@ -53,11 +54,6 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
                 "pilot_beacon_learnt_nodes",
                 "Nodes that other beacons serve.",
                 table.learnt_count(),
-            ),
-            gauge(
-                "pilot_beacon_gossip_sources",
-                "Beacons that have published nodes.",
-                overlay.beacons().sources(),
             ),
             family::counter_value(
                 "pilot_beacon_local_address_failures_total",

@@ -131,6 +131,8 @@ fn clients_exchange_text_and_operators_see_their_door_everywhere() {
     assert_eq!(metric("beacon_relay_logins_total{door=\"echo\",outcome=\"superseded\"}"), 1.0);
     assert_eq!(metric("beacon_relay_logins_total{door=\"pilot\",outcome=\"auth_ok\"}"), 0.0);
     assert_eq!(echo.relay.dropped("unknown_destination"), 1);
+    let no_message = "beacon_relay_packets_dropped_total{door=\"echo\",reason=\"no_message\"}";
+    assert_eq!(metric(no_message), 2.0);
 
     let peers = echo.ask(&["peers"]);
     let listed: Vec<_> = peers["peers"].as_array().unwrap().iter().collect();
@@ -141,6 +143,7 @@ fn clients_exchange_text_and_operators_see_their_door_everywhere() {
     let explained = echo.ask(&["explain", "echo:alice"]);
     let drops = explained["drops"].as_array().unwrap();
     assert!(drops.iter().any(|drop| drop["dest"] == "echo:carol"), "{explained}");
+    assert!(drops.iter().any(|drop| drop["reason"] == "no_message"), "{explained}");
     assert!(explained["events"].to_string().contains("\"door\":\"echo\""), "{explained}");
 
     echo.say(&["kick", "echo:bob"]);

@@ -243,6 +243,7 @@ impl Door for Pilot {
             "reason",
             &self.refusals,
         ));
+        self.sink.families(families);
     }
 
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {

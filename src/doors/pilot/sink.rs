@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use prometheus::proto::MetricFamily;
+
 use super::{NotNotified, Overlay, node_of};
 use crate::ids::NodeId;
 use crate::session::{Notified, Session};
@@ -32,6 +34,9 @@ pub trait PacketSink: Send + Sync + 'static {
     fn beacons(&self) -> usize {
         0
     }
+
+    /// Appends its families to a scrape.
+    fn families(&self, _families: &mut Vec<MetricFamily>) {}
 }
 
 impl PacketSink for Arc<Overlay> {
@@ -49,6 +54,10 @@ impl PacketSink for Arc<Overlay> {
 
     fn beacons(&self) -> usize {
         Overlay::beacons(self).sources()
+    }
+
+    fn families(&self, families: &mut Vec<MetricFamily>) {
+        Overlay::families(self, families);
     }
 }
 

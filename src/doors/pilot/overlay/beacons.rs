@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::super::PilotDrop;
 use super::Overlay;
 use crate::ids::BeaconId;
-use crate::metrics::{Handled, Origin, Shard, Transport};
+use crate::metrics::{Drop, Origin, Transport};
 use crate::net::udp::{Run, canonical};
 use crate::peers::Table;
 use crate::proto::gossip::{Gossip, Refused, Taken};
@@ -90,7 +90,7 @@ impl Beacons {
         self.sources.load().len()
     }
 
-    /// Takes in what a beacon serves, if we believe it.
+    /// Takes in what a beacon serves, if we believe it; an error where the Sync is dropped.
     pub(super) fn sync(
         &self,
         sync: &Sync<'_>,
@@ -98,14 +98,13 @@ impl Beacons {
         is_admitted: impl FnOnce() -> bool,
         table: &Table,
         now: Instant,
-        shard: &Shard,
-    ) {
+    ) -> Result<(), Drop> {
         // The port is not compared: beacons behind one address may send from any.
         if !self.open.load(Ordering::Relaxed) && !self.listed.load().ips.contains(&from.ip()) {
-            return shard.dropped(PilotDrop::SYNC_FROM_STRANGER, 1);
+            return Err(PilotDrop::SYNC_FROM_STRANGER);
         }
         if !is_admitted() {
-            return shard.dropped(PilotDrop::SYNC_LIMITED, 1);
+            return Err(PilotDrop::SYNC_LIMITED);
         }
         let mut gossip = self.gossip.lock();
         match gossip.receive(from, self.is_listed(from), sync.nodes(), now) {
@@ -124,9 +123,9 @@ impl Beacons {
                     sources.insert(from);
                     self.sources.store(sources.into());
                 }
-                shard.handled(Handled::Sync, 1);
+                Ok(())
             }
-            Err(Refused::TooSoon | Refused::TooMany) => shard.dropped(PilotDrop::SYNC_LIMITED, 1),
+            Err(Refused::TooSoon | Refused::TooMany) => Err(PilotDrop::SYNC_LIMITED),
         }
     }
 
@@ -177,7 +176,7 @@ impl Overlay {
         self.socket_of(0).send(&runs, &mut |_, packets, result| match result {
             Ok(()) => {
                 let bytes = packet.len() as u64;
-                shard.went_out(Transport::Beacon, Origin::Ours, packets as u64, bytes);
+                shard.went_out(Transport::Foreign, Origin::Ours, packets as u64, bytes);
             }
             Err(_) => shard.ours_dropped(packets as u64),
         });

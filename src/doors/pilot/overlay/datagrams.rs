@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::PilotDrop;
 use super::buckets::Buckets;
-use super::{Overlay, Rules, decode_reason};
+use super::{Handled, Overlay, Rules, decode_reason};
 use crate::metrics::{Shard, Transport, Whose};
 use crate::net::udp::{Datagram, Datagrams, Received};
 use crate::peers::Source;
@@ -144,7 +144,7 @@ impl Overlay {
     fn from(&self, address: SocketAddr) -> From {
         let is_listed = self.beacons.is_listed(address);
         let is_beacon = is_listed || self.beacons.is_source(address);
-        let transport = if is_beacon { Transport::Beacon } else { Transport::Udp };
+        let transport = if is_beacon { Transport::Foreign } else { Transport::Udp };
         From { address, transport, is_listed }
     }
 
@@ -162,7 +162,7 @@ impl Overlay {
         if sender.has_session || self.router.has_session_elsewhere(flow.sender, now) {
             return shard.dropped_of(flow.whose(), PilotDrop::SENDER_IS_WSS, count, now);
         }
-        let observed = sender.is_endpoint || flow.transport == Transport::Beacon;
+        let observed = sender.is_endpoint || flow.transport == Transport::Foreign;
         if rules.observed_senders_only && !observed {
             return shard.dropped_of(flow.whose(), PilotDrop::SENDER_NOT_OBSERVED, count, now);
         }
@@ -184,7 +184,10 @@ impl Overlay {
             Packet::Sync(sync) => {
                 let &Batch { now, shard, .. } = batch;
                 let admits = || buckets.admits_sync(datagram.from, now);
-                self.beacons.sync(sync, datagram.from, admits, &self.table, now, shard);
+                match self.beacons.sync(sync, datagram.from, admits, &self.table, now) {
+                    Ok(()) => self.count_handled(Handled::Sync, shard),
+                    Err(reason) => shard.dropped(reason, 1),
+                }
             }
             Packet::DiscoverReply(_)
             | Packet::PunchCommand(_)

@@ -41,7 +41,7 @@ impl Delivery for Overlay {
                 (Target::of(endpoint), deliver(flow, names_destination), endpoint.quiet)
             }
             Way::Foreign(beacon) => {
-                let target = Target { to: *beacon, from: None, transport: Transport::Beacon };
+                let target = Target { to: *beacon, from: None, transport: Transport::Foreign };
                 let [sender, dest] = [flow.sender, flow.dest].map(node);
                 (target, Head::new(&[&relay_header(sender, dest)]), false)
             }

@@ -9,9 +9,9 @@ use ed25519_dalek::VerifyingKey;
 use super::super::PilotDrop;
 use super::buckets::Buckets;
 use super::datagrams::{Batch, back_to};
-use super::{NAMES_DESTINATION, Overlay, shown_key};
+use super::{Handled, NAMES_DESTINATION, Overlay, shown_key};
 use crate::ids::{NodeId, PublicKey};
-use crate::metrics::{Drop, EndpointEvent, Handled, Shard, Whose};
+use crate::metrics::{Drop, EndpointEvent, Shard, Whose};
 use crate::net::local::Locality;
 use crate::net::udp::Datagram;
 use crate::peers::Capabilities;
@@ -56,7 +56,7 @@ impl Overlay {
         let mut reply = Vec::with_capacity(20);
         beacon::encode_discover_reply(datagram.from, &mut reply);
         out.send(back_to(datagram), &reply);
-        shard.handled(Handled::Discover, 1);
+        self.count_handled(Handled::Discover, shard);
     }
 
     /// Follows the claim of a node that asks; an error where the question is not answered.

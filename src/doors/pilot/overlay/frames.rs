@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::{PilotDrop, node_of};
-use super::{NAMES_DESTINATION, Overlay, decode_reason};
-use crate::metrics::{Drop, Handled, Whose};
+use super::{Handled, NAMES_DESTINATION, Overlay, decode_reason};
+use crate::metrics::{Drop, Whose};
 use crate::peers::{self, Arrival, Record, Session};
 use crate::relay::{Message, Turn};
 use crate::wire::Frames;
@@ -74,7 +74,7 @@ impl Overlay {
         let source = peers::Source::Session(session.generation());
         turn.out.flush_later(session);
         session.push(std::iter::once(record), &Arrival { source, ..Arrival::ours(now) });
-        shard.handled(Handled::Discover, 1);
+        self.count_handled(Handled::Discover, shard);
     }
 }
 

@@ -19,11 +19,12 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
 
 use super::PilotDrop;
 use crate::directory::Directory;
 use crate::ids::{BeaconId, NodeId, PublicKey};
-use crate::metrics::{Drop, Traffic};
+use crate::metrics::{Drop, Shard, Sharded, Traffic, family};
 use crate::net::local::LocalAddresses;
 use crate::net::udp::Datagrams;
 use crate::peers::{Capabilities, Credential, Table};
@@ -33,6 +34,7 @@ use crate::proto::translators::Translators;
 use crate::relay::{Delivery, Router, Switch, SwitchKind};
 use crate::wire::beacon::DecodeError;
 use crate::wire::name::Realm;
+use crate::words;
 
 pub use beacons::Beacons;
 pub use buckets::Buckets;
@@ -56,6 +58,18 @@ pub const PUNCH: SwitchKind = SwitchKind { name: "punch", on: "punch_on", off: "
 /// Discovers are answered, and endpoints made and moved.
 pub const DISCOVER: SwitchKind =
     SwitchKind { name: "discover", on: "discover_on", off: "discover_off" };
+
+words! {
+    /// What packets for the relay itself were.
+    enum Handled {
+        /// A Discover was answered.
+        Discover => "discover",
+        /// A punch was arranged.
+        Punch => "punch",
+        /// A beacon's nodes were taken in.
+        Sync => "sync",
+    }
+}
 
 /// What the overlay is told to do.
 #[derive(Debug)]
@@ -88,6 +102,7 @@ pub struct Overlay {
     rules: ArcSwap<Rules>,
     beacons: Beacons,
     punches: punch::Punches,
+    handled: Sharded<Handled>,
     quiet: Mutex<Places<Bucket>>,
     notices: notify::Notices,
     local: Arc<LocalAddresses>,
@@ -125,6 +140,7 @@ impl Overlay {
             rules: ArcSwap::from_pointee(rules),
             beacons,
             punches,
+            handled: Sharded::default(),
             quiet: Mutex::new(Places::new(QUIET_PLACES)),
             notices: notify::Notices::default(),
             local,
@@ -160,6 +176,23 @@ impl Overlay {
         &self.local
     }
 
+    /// Appends its families to a scrape.
+    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        families.push(family::sharded(
+            "pilot_beacon_packets_handled_total",
+            "Packets that were meant for the relay itself.",
+            "kind",
+            &self.handled,
+        ));
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        let sources = self.beacons.sources() as f64;
+        families.push(family::gauge_value(
+            "pilot_beacon_gossip_sources",
+            "Beacons that have published nodes.",
+            sources,
+        ));
+    }
+
     /// Whether a node has a session at another relay, as far as that is known.
     #[must_use]
     pub fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
@@ -178,6 +211,12 @@ impl Overlay {
         #[allow(clippy::cast_possible_truncation)] // below the number of sockets
         let index = (number % count) as usize;
         &**self.sockets.get(index).expect("there is at least one socket")
+    }
+
+    /// Counts a packet that was for the relay itself.
+    fn count_handled(&self, what: Handled, shard: &Shard) {
+        self.handled.add(what, 1);
+        shard.handled(1);
     }
 
     /// Takes from the cap towards an endpoint that has been silent for two heartbeats.

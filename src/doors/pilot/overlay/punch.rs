@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 use super::super::PilotDrop;
 use super::buckets::Buckets;
 use super::datagrams::Batch;
-use super::{Overlay, Rules, shown_key};
+use super::{Handled, Overlay, Rules, shown_key};
 use crate::config::PunchAllow;
 use crate::directory::Lookup;
 use crate::ids::NodeId;
-use crate::metrics::{Drop, Handled, Shard, Whose};
+use crate::metrics::{Drop, Shard, Whose};
 use crate::net::udp::Datagram;
 use crate::peers::EndpointView;
 use crate::proto::limit::{Bucket, Places, Rate};
@@ -172,7 +172,7 @@ impl Overlay {
         for (side, towards) in [(requester, target.address), (target, requester.address)] {
             out.send(Target::of(side), &command(towards));
         }
-        shard.handled(Handled::Punch, 1);
+        self.count_handled(Handled::Punch, shard);
     }
 
     /// Verifies the grants of punches, and arranges those that hold, until the relay goes.
