@@ -12,7 +12,7 @@
 //! - floor 5: [`doors`], the protocols;
 //! - floor 4: [`session`], the way in over WebSocket;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out;
-//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`directory`], [`cluster`]
+//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`cluster`]
 //!   and [`log_writer`];
 //! - floor 1: [`net`], [`config`] and [`metrics`];
 //! - floor 0: the crates `beacon-client`, [`client`] (what a node is made of) with its
@@ -24,7 +24,6 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control;
-pub mod directory;
 pub mod doors;
 pub mod log_writer;
 pub mod metrics;

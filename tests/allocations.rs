@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use beacon_relay::config::{Config, Flags, Layers, Surroundings};
-use beacon_relay::directory;
+use beacon_relay::doors::pilot::directory;
 use beacon_relay::ids::{NodeId, PublicKey};
 use beacon_relay::net::calls::{Call, made};
 use beacon_relay::server::Server;

@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use super::{Exit, output};
 use crate::config::{Config, Layers, Loaded};
-use crate::directory::{self, Directory};
+use crate::doors::pilot::directory::{self, Directory};
 
 /// Checks what the settings name, and prints the settings.
 pub(super) fn check(loaded: &Loaded) -> Result<(), Exit> {

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 use super::{Exit, output};
 use crate::config::{Flags, Layers, Surroundings, create_state_dir};
-use crate::directory::{self, Enrolled};
+use crate::doors::pilot::directory::{self, Enrolled};
 use crate::ids::{NodeId, PublicKey};
 
 /// What `enroll` is asked.

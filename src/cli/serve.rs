@@ -15,8 +15,8 @@ use super::{Exit, LogControl, Logs, logging};
 use crate::cluster::identity_file;
 use crate::config::{Config, Error, Flags, Loaded, LogFilter, Place, Source, Surroundings};
 use crate::control::{Order, Task};
-use crate::directory::OpenError;
 use crate::doors::Plan;
+use crate::doors::pilot::directory::OpenError;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Reloader, Server, Sockets, StartError};
 

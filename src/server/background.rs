@@ -1,81 +1,47 @@
-//! What happens by the clock, beside the packets: sweeps, gossip, and the start of what keeps
-//! the list of beacons and watches keys.
+//! What happens by the clock, next to the packets: sweeps of the table, and what each door does.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::beacons::BeaconList;
 use super::core::Core;
+use super::doors::Doors;
 use super::tasks::Tasks;
-use super::{own_addresses, withdrawals};
 use crate::config::Config;
-use crate::doors::pilot::{GrantQueue, Overlay};
+use crate::doors::pilot::{self, GrantQueue};
 use crate::proto::endpoint::SWEEP_INTERVAL;
-use crate::proto::gossip::SYNC_INTERVAL;
 use crate::relay::Router;
-
-/// How often silent gossip sources are looked for: several times in their 90 s.
-const EXPIRE_INTERVAL: Duration = Duration::from_secs(10);
+use crate::session::Task;
 
 pub(super) fn start(
     tasks: &mut Tasks,
     stopping: &CancellationToken,
     config: watch::Receiver<Arc<Config>>,
     core: &Core,
+    doors: &Doors,
     grants: GrantQueue,
 ) {
     let Core { table, directory, router, overlay, .. } = core;
     tasks.spawn("directory", directory.clone().run(stopping.clone()));
-    let mut spawn = |name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+    let own = [Task::new("sweep", sweep(Arc::clone(router)))];
+    let of_pilot = pilot::tasks(overlay, directory, table, config, grants);
+    let of_doors = doors.all.iter().flat_map(|door| door.tasks());
+    for Task { name, work } in own.into_iter().chain(of_pilot).chain(of_doors) {
         let stopping = stopping.clone();
         tasks.spawn(name, async move {
-            let _stopped = stopping.run_until_cancelled(task).await;
+            let _stopped = stopping.run_until_cancelled(work).await;
         });
-    };
-    spawn("grants", Box::pin(Arc::clone(overlay).verify_grants(grants)));
-    spawn("sweep", Box::pin(sweep(Arc::clone(router), Arc::clone(overlay))));
-    spawn("gossip", Box::pin(publish(Arc::clone(overlay))));
-    spawn("own addresses", Box::pin(own_addresses::keep(Arc::clone(overlay))));
-    let has_registry = config.borrow().registry.is_some();
-    let mut beacons = BeaconList::new(Arc::clone(overlay), directory.clone(), config);
-    spawn("beacon list", Box::pin(async move { beacons.keep().await }));
-    spawn(
-        "withdrawn keys",
-        Box::pin(withdrawals::end_sessions(Arc::clone(table), directory.clone())),
-    );
-    if has_registry {
-        spawn(
-            "recheck of keys",
-            Box::pin(withdrawals::recheck(Arc::clone(table), directory.clone())),
-        );
-        spawn("withdrawals", Box::pin(withdrawals::judge(Arc::clone(table), directory.clone())));
     }
 }
 
-async fn sweep(router: Arc<Router>, overlay: Arc<Overlay>) {
-    let mut ticks = interval(EXPIRE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut swept = Instant::now();
-    loop {
-        ticks.tick().await;
-        let now = Instant::now();
-        overlay.expire_beacons(now);
-        if now >= swept + SWEEP_INTERVAL {
-            router.sweep(now);
-            swept = now;
-        }
-    }
-}
-
-async fn publish(overlay: Arc<Overlay>) {
-    let mut ticks = interval(SYNC_INTERVAL);
+async fn sweep(router: Arc<Router>) {
+    let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        overlay.publish();
+        router.sweep(Instant::now());
     }
 }

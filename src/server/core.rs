@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::settings;
 use crate::cluster::Cluster;
 use crate::config::Config;
-use crate::directory::Directory;
+use crate::doors::pilot::directory::Directory;
 use crate::doors::pilot::{Beacons, GrantQueue, Overlay};
 use crate::metrics::Traffic;
 use crate::net::udp::Datagrams;

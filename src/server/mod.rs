@@ -2,14 +2,12 @@
 
 mod activation;
 mod background;
-mod beacons;
 mod bind;
 mod cluster;
 mod core;
 mod doors;
 mod exporters;
 mod operators;
-mod own_addresses;
 mod readiness;
 mod reload;
 mod service;
@@ -17,7 +15,6 @@ mod settings;
 mod slow_readers;
 mod sockets;
 mod tasks;
-mod withdrawals;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,8 +30,8 @@ use crate::admin::Phase;
 use crate::cluster::{IdentityError, nats};
 use crate::config::{self, Config, Layers, LogFilter, Source};
 use crate::control::{Order, Recorder};
-use crate::directory::{Directory, OpenError};
 use crate::doors::Plan;
+use crate::doors::pilot::directory::{Directory, OpenError};
 use crate::log_writer::LogWriter;
 use crate::metrics::{Event, Traffic, What};
 use crate::net::notify::ServiceManager;
@@ -166,7 +163,7 @@ impl Server {
         let orders = Some(orders.map_err(StartError::Thread)?);
 
         let config = operators.reloader.config();
-        background::start(&mut tasks, &stopping, config.clone(), &core, grants);
+        background::start(&mut tasks, &stopping, config.clone(), &core, &doors, grants);
         let cluster = joining.map(|joining| cluster::start(&mut tasks, &core, joining));
         operators.vitals.start(&mut tasks, doors.canaries(), config).await;
         tasks.spawn("service manager", Arc::clone(&operators.service).keep_telling());

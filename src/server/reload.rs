@@ -21,7 +21,7 @@ use super::doors::Doors;
 use super::service::Service;
 use super::{Host, SetLogFilter, settings};
 use crate::config::{self, Config, Difference, Loaded, LogFilter, Source};
-use crate::directory::{self, Reload};
+use crate::doors::pilot::directory::{self, Reload};
 use crate::metrics::{Event, Gauge, Labelled, What, Word as _, family};
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::words;

@@ -12,7 +12,7 @@ use crate::config::{
     self, AllowOrigins, Config, DoorKind, HostPort, RegistryTrust, UdpSenderCheck, WebOrigin,
     max_waiting,
 };
-use crate::directory::{self, RegistrySettings};
+use crate::doors::pilot::directory::{self, RegistrySettings};
 use crate::doors::pilot::{PunchRules, Rules};
 use crate::net::tls::Trust;
 use crate::peers::Limits;

@@ -56,16 +56,17 @@ mod tests {
     use crate::config::{Config, Flags, Layers, Surroundings};
 
     /// All of them: a new one belongs here, so that somebody has thought of its end.
-    const NAMES: [&str; 20] = [
+    const NAMES: [&str; 21] = [
         "control socket",
         "audit log",
         "audit of guesses",
         "operators' port",
         "configuration file",
         "directory",
-        "grants",
         "sweep",
+        "grants",
         "gossip",
+        "gossip sources",
         "own addresses",
         "beacon list",
         "withdrawn keys",

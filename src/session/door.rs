@@ -90,6 +90,12 @@ pub trait Door: Send + Sync + 'static {
     /// Appends the door's own families to a scrape.
     fn families(&self, _families: &mut Vec<MetricFamily>) {}
 
+    /// What the door does by the clock, from its start on. A task that ends, or panics, ends the
+    /// relay: it cannot do without.
+    fn tasks(&self) -> Vec<Task> {
+        Vec::new()
+    }
+
     /// Adds the door's main numbers, by the names that they have in the answer to `status`.
     fn numbers(&self, _numbers: &mut BTreeMap<&'static str, usize>) {}
 
@@ -121,6 +127,27 @@ pub trait Door: Send + Sync + 'static {
     /// What a peer is told when its session ends; nothing where the connection is gone.
     fn farewell(&self, end: End, violation: Option<Violation>) -> Option<Close> {
         farewell(end, violation)
+    }
+}
+
+/// Something that goes on until the relay stops.
+pub struct Task {
+    /// What the log calls it.
+    pub name: &'static str,
+    /// What it does; dropped when the relay stops.
+    pub work: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Task {
+    /// A task of this name.
+    pub fn new(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { name, work: Box::pin(work) }
+    }
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

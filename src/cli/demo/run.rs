@@ -9,7 +9,7 @@ use super::{Addresses, Args, Nodes, TemporaryState, show};
 use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
 use crate::config::{Config, Flags, Layers, Surroundings};
-use crate::directory;
+use crate::doors::pilot::directory;
 use crate::server::{Host, Server};
 
 /// The demo, with the settings of the relay that it starts.

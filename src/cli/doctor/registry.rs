@@ -6,7 +6,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::report::Report;
 use crate::config::Config;
-use crate::directory::{Directory, Lookup, Settings};
+use crate::doors::pilot::directory::{Directory, Lookup, Settings};
 use crate::ids::NodeId;
 use crate::server::directory_settings;
 

@@ -2,7 +2,7 @@
 
 use super::report::Report;
 use crate::config::{Config, Flags, Layers, Surroundings};
-use crate::directory::{Directory, Settings};
+use crate::doors::pilot::directory::{Directory, Settings};
 
 /// Reads the configuration as `serve` would.
 pub(super) fn read(flags: Flags, report: &mut Report) -> Option<Config> {

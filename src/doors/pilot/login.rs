@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Pilot;
 use super::canary::NODE as CANARY;
-use crate::directory::Lookup;
+use crate::doors::pilot::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::Word as _;
 use crate::peers::{Credential, Overflow, Principal, Takeover};

@@ -19,12 +19,17 @@
 //! # }
 //! ```
 
+mod background;
+mod beacon_list;
 mod canary;
+pub mod directory;
 mod drops;
 mod login;
 mod overlay;
+mod own_addresses;
 mod refusals;
 mod sink;
+mod withdrawals;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +40,7 @@ use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 
 use crate::config::Config;
-use crate::directory::{Keys, Lookup};
+use crate::doors::pilot::directory::{Keys, Lookup};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
 use crate::net::listener::Listener;
@@ -50,6 +55,7 @@ use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
 pub use crate::proto::login::RefusalReason;
+pub use background::tasks;
 pub use canary::{Canary, CanaryError, script as canary_script};
 pub use drops::PilotDrop;
 pub use overlay::{

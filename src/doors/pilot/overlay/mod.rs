@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 
 use super::PilotDrop;
-use crate::directory::Directory;
+use crate::doors::pilot::directory::Directory;
 use crate::ids::{BeaconId, NodeId, PublicKey};
 use crate::metrics::{Drop, Shard, Sharded, Traffic, family};
 use crate::net::local::LocalAddresses;

@@ -16,7 +16,7 @@ use super::buckets::Buckets;
 use super::datagrams::Batch;
 use super::{Handled, Overlay, Rules, shown_key};
 use crate::config::PunchAllow;
-use crate::directory::Lookup;
+use crate::doors::pilot::directory::Lookup;
 use crate::ids::NodeId;
 use crate::metrics::{Drop, Shard, Whose};
 use crate::net::udp::Datagram;

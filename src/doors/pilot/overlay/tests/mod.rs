@@ -11,7 +11,7 @@ use super::*;
 use crate::cluster::Cluster;
 use crate::config::PunchAllow;
 use crate::config::testing::translators;
-use crate::directory::Settings;
+use crate::doors::pilot::directory::Settings;
 use crate::ids::NodeId;
 use crate::net::Stream;
 use crate::net::local::Locality;

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::net::tls::Trust;
 
 #[tokio::test]
 async fn keys_come_in_binary_mode_over_one_connection() {

@@ -52,7 +52,7 @@ const RENEW: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Everything that must run for a registry.
-pub(in crate::directory) struct Connections {
+pub(in crate::doors::pilot::directory) struct Connections {
     connections: Vec<Connection>,
 }
 
@@ -76,7 +76,7 @@ impl Connections {
     }
 
     /// Serves the registry's requests; ends only when it is dropped.
-    pub(in crate::directory) async fn run(self) {
+    pub(in crate::doors::pilot::directory) async fn run(self) {
         let mut running = JoinSet::new();
         for connection in self.connections {
             running.spawn(connection.run());

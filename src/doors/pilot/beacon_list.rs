@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
+use super::Overlay;
 use crate::config::{Config, HostPort};
-use crate::directory::{Directory, RegistryError};
-use crate::doors::pilot::Overlay;
+use crate::doors::pilot::directory::{Directory, RegistryError};
 use crate::ids::BeaconId;
 use crate::net::resolve::Resolver;
 
@@ -207,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Flags, Layers, PunchAllow, Surroundings};
-    use crate::directory::{RegistrySettings, Settings};
+    use crate::doors::pilot::directory::{RegistrySettings, Settings};
     use crate::doors::pilot::{Beacons, PunchRules, Rules};
     use crate::net::bind::FreeBind;
     use crate::peers::Table;

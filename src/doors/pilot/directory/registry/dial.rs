@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Failure, Problem};
-use crate::directory::OpenError;
+use crate::doors::pilot::directory::OpenError;
 use crate::net::dial::Destination;
 use crate::net::options::Wish;
 use crate::net::resolve::Resolver;

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::directory::Lookup;
+use crate::doors::pilot::directory::Lookup;
 use crate::ids::NodeId;
 
 /// Most nodes that are asked about at the same time: 1,024 logins, and what is asked by the clock.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::directory::registry::dial::Target;
+use crate::doors::pilot::directory::registry::dial::Target;
 
 /// How a registry throttles a connection, as measured: from its age on, what it asks for in a
 /// second on average.

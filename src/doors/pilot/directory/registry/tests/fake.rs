@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
-use crate::directory::registry::dial::Stream;
+use crate::doors::pilot::directory::registry::dial::Stream;
 use crate::ids::PublicKey;
 
 /// What the registry does with a lookup.

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::doors::pilot::Overlay;
+use super::Overlay;
 use crate::net::local::REFRESH_INTERVAL;
 
 /// Reads them again and again; ends by a panic alone, which ends the relay.

@@ -60,7 +60,7 @@ pub(super) struct Withdrawal {
 }
 
 #[derive(Debug, Default)]
-pub(in crate::directory) struct Claims {
+pub(in crate::doors::pilot::directory) struct Claims {
     table: Mutex<Table>,
     raised: Notify,
     pub(super) fates: Labelled<Fate>,
@@ -125,7 +125,7 @@ impl Claims {
     }
 
     /// Waits until there is a claim.
-    pub(in crate::directory) async fn raised(&self) {
+    pub(in crate::doors::pilot::directory) async fn raised(&self) {
         loop {
             if !self.table.lock().claims.is_empty() {
                 return;
@@ -138,18 +138,18 @@ impl Claims {
         self.table.lock().claims.contains_key(&node)
     }
 
-    pub(in crate::directory) fn nodes(&self) -> Vec<NodeId> {
+    pub(in crate::doors::pilot::directory) fn nodes(&self) -> Vec<NodeId> {
         self.table.lock().claims.keys().copied().collect()
     }
 
     /// How many claims are held back.
-    pub(in crate::directory) fn held(&self) -> usize {
+    pub(in crate::doors::pilot::directory) fn held(&self) -> usize {
         let table = self.table.lock();
         if table.is_held { table.claims.len() } else { 0 }
     }
 
     /// Believes nothing that is claimed until this changes; whether that is news.
-    pub(in crate::directory) fn hold(&self) -> bool {
+    pub(in crate::doors::pilot::directory) fn hold(&self) -> bool {
         let mut table = self.table.lock();
         let mut newly = 0;
         for claim in table.claims.values_mut().filter(|claim| !claim.is_held) {

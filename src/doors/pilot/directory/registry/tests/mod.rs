@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::fake::{Event, Fake, Modes, Reply};
 use super::*;
-use crate::directory::{Change, Directory, Reload, Settings};
+use crate::doors::pilot::directory::{Change, Directory, Reload, Settings};
 use crate::metrics::Registry as Scrape;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -8,23 +8,23 @@ mod cache;
 mod claims;
 mod connection;
 mod dial;
+mod families;
 mod health;
 mod in_flight;
 mod pace;
 mod queue;
+mod settings;
 mod store;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::proto::MetricFamily;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -37,12 +37,12 @@ use self::dial::Target;
 use self::health::Health;
 use self::in_flight::{Answer, Ask, InFlight, Joined};
 use self::queue::{Lane, Queue};
+pub use self::settings::RegistrySettings;
 use self::store::Store;
 use super::changes::Changes;
 use super::{Lookup, OpenError, Outcome, Recheck};
 use crate::ids::{BeaconId, NodeId, PublicKey};
-use crate::metrics::{Labelled, family};
-use crate::net::tls::Trust;
+use crate::metrics::Labelled;
 use crate::wire::registry::BeaconEntry;
 
 /// How often it is looked whether keys are to be saved.
@@ -50,51 +50,6 @@ const SAVE_POLL: Duration = Duration::from_secs(5);
 
 /// After so many looks keys are saved whatever has changed: once in 5 minutes.
 const SAVE_LOOKS: u32 = 60;
-
-/// Where the registry is and how we show who we are.
-#[derive(Clone)]
-pub struct RegistrySettings {
-    /// `host:port`.
-    pub address: String,
-    /// Which certificate the registry must have; `None` is plain TCP.
-    pub tls: Option<Trust>,
-    /// What the registry may demand of beacons that register.
-    pub admin_token: Option<String>,
-    /// Most connections at a time, from 1 to 64.
-    pub connections: usize,
-    /// How long a login may take; an answer is awaited for nine tenths of it, 60 s at most.
-    pub patience: Duration,
-    /// The file in which keys outlast a restart; `None` keeps them in memory only.
-    pub kept_keys: Option<PathBuf>,
-}
-
-impl RegistrySettings {
-    /// A registry at `address`, a `host:port`, over plain TCP, that keeps nothing.
-    #[must_use]
-    pub const fn new(address: String) -> Self {
-        Self {
-            address,
-            tls: None,
-            admin_token: None,
-            connections: 4,
-            patience: Duration::from_secs(10),
-            kept_keys: None,
-        }
-    }
-}
-
-impl fmt::Debug for RegistrySettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrySettings")
-            .field("address", &self.address)
-            .field("tls", &self.tls)
-            .field("admin_token", &self.admin_token.as_ref().map(|_| "redacted"))
-            .field("connections", &self.connections)
-            .field("patience", &self.patience)
-            .field("kept_keys", &self.kept_keys)
-            .finish()
-    }
-}
 
 /// Why the registry did not do what it was asked for.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -472,60 +427,6 @@ impl Registry {
         });
         // A panic in there has been printed, and the next save is in 5 minutes.
         let _panicked = saved.await;
-    }
-
-    pub(super) fn metrics(&self, families: &mut Vec<MetricFamily>) {
-        #[allow(clippy::cast_precision_loss)] // far below 2^53
-        let (entries, in_flight) = (self.cache.len() as f64, self.in_flight.len() as f64);
-        #[allow(clippy::cast_precision_loss)] // at most 65,536
-        let held = self.claims.held() as f64;
-        families.extend([
-            family::gauge_value(
-                "pilot_beacon_registry_up",
-                "1 unless the last attempt to reach the registry failed, or it did not answer in time.",
-                f64::from(u8::from(self.is_up())),
-            ),
-            family::labelled(
-                "pilot_beacon_registry_failures_total",
-                "Connections to the registry that failed and requests that it did not answer.",
-                "reason",
-                &self.health.failures,
-            ),
-            family::gauge_value(
-                "pilot_beacon_registry_lookups_in_flight",
-                "Nodes that the registry is being asked about.",
-                in_flight,
-            ),
-            family::labelled(
-                "pilot_beacon_registry_saves_total",
-                "Attempts to save the remembered keys for the next start.",
-                "result",
-                &self.saves,
-            ),
-            family::gauge_value(
-                "pilot_beacon_registry_held_nodes",
-                "Nodes of which the registry says that their key is gone or another, held back \
-                 since it says so of too many.",
-                held,
-            ),
-            family::labelled(
-                "pilot_beacon_registry_contradictions_total",
-                "Answers of the registry against a remembered key, by what became of them.",
-                "result",
-                &self.claims.fates,
-            ),
-            family::gauge_value(
-                "pilot_beacon_directory_cache_entries",
-                "Keys of the registry that are remembered.",
-                entries,
-            ),
-            family::counts(
-                "pilot_beacon_directory_cache_evictions_total",
-                "Keys of the registry that were forgotten to make room.",
-                &[],
-                [(&[] as &[&str], self.cache.evictions())],
-            ),
-        ]);
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::client::{Client, Options, SessionError};
-use crate::directory::{Keys, Settings};
+use crate::doors::pilot::directory::{Keys, Settings};
 use crate::doors::pilot::{Login, Pilot, per_packet};
 use crate::ids::PublicKey;
 use crate::net::listener::Listener;

@@ -243,7 +243,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::Change;
+    use crate::doors::pilot::directory::Change;
     use crate::metrics::Word as _;
     use crate::proto::watch::POLL;
 

@@ -13,7 +13,7 @@ use crate::ids::{NodeId, PublicKey};
 /// Implemented by [`Directory`], by functions from a node to its key, and by maps.
 ///
 /// ```
-/// use beacon_relay::directory::{Keys, Lookup};
+/// use beacon_relay::doors::pilot::directory::{Keys, Lookup};
 /// use beacon_relay::ids::{NodeId, PublicKey};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

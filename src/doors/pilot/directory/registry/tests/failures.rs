@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::directory::registry::dial::Target;
+use crate::doors::pilot::directory::registry::dial::Target;
 use crate::net::dial::Destination;
 use crate::net::resolve::Resolver;
 

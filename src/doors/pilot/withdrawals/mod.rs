@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::directory::{Change, Directory, Lookup, Recheck};
+use crate::doors::pilot::directory::{Change, Directory, Lookup, Recheck};
 use crate::ids::{NodeId, PublicKey};
 use crate::peers::{Credential, End, Table};
 
