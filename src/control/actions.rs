@@ -283,8 +283,8 @@ impl Actions {
         }
     }
 
-    fn note(&self, node: Option<Name>, reason: &'static str) {
-        self.parts.traffic.events.note(Event { node, reason, ..Event::new(What::Action) });
+    fn note(&self, peer: Option<Name>, reason: &'static str) {
+        self.parts.traffic.events.note(Event { peer, reason, ..Event::new(What::Action) });
     }
 
     /// An answer that takes a while to gather, on a thread that nobody waits for.

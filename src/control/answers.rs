@@ -245,7 +245,7 @@ impl Top {
     pub(super) fn of(traffic: &Traffic, count: usize, now: Instant) -> Self {
         let Talkers { senders, receivers } = traffic.talkers(count, now);
         let rates = |talkers: Vec<Talker>| -> Vec<Rate> {
-            let rate = |Talker { node, packets, bytes }| Rate { node, packets, bytes };
+            let rate = |Talker { peer, packets, bytes }| Rate { node: peer, packets, bytes };
             talkers.into_iter().map(rate).collect()
         };
         Self { senders: rates(senders), receivers: rates(receivers) }

@@ -50,13 +50,13 @@ pub(super) struct Recorded {
 
 impl From<Event> for Recorded {
     fn from(event: Event) -> Self {
-        let Event { number, at, what, door, node, relay, address, reason } = event;
+        let Event { number, at, what, door, peer, relay, address, reason } = event;
         Self {
             number,
             time: rfc3339(at),
             what: what.word(),
             door,
-            node,
+            node: peer,
             relay: relay.map(|relay| relay.to_string()),
             address: address.map(|address| address.to_string()),
             reason,
@@ -226,10 +226,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let traffic = Arc::<Traffic>::default();
         let address = Some("192.0.2.1:7".parse().unwrap());
-        let node = NodeId::new(7).map(Into::into);
+        let peer = NodeId::new(7).map(Into::into);
         let at = UNIX_EPOCH;
         traffic.events.note(Event { address, at, ..Event::new(What::Accepted) });
-        traffic.events.note(Event { node, reason: "kicked", at, ..Event::new(What::Ended) });
+        traffic.events.note(Event { peer, reason: "kicked", at, ..Event::new(What::Ended) });
         let files = Files { traffic, folder: folder.path().to_owned() };
         fs::write(folder.path().join("keys.json"), "{}").unwrap();
         let paths: Vec<_> = (1..=FILES as u64 + 2)

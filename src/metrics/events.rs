@@ -68,7 +68,7 @@ pub struct Event {
     /// At which door, where that is known.
     pub door: Option<&'static str>,
     /// To which peer, where that is known.
-    pub node: Option<Name>,
+    pub peer: Option<Name>,
     /// To which relay of the cluster.
     pub relay: Option<RelayId>,
     /// Where the other side is: for the operator's own socket and files, for nobody else.
@@ -82,7 +82,7 @@ impl Event {
     #[must_use]
     pub fn new(what: What) -> Self {
         let at = SystemTime::now();
-        Self { number: 0, at, what, door: None, node: None, relay: None, address: None, reason: "" }
+        Self { number: 0, at, what, door: None, peer: None, relay: None, address: None, reason: "" }
     }
 }
 
@@ -123,7 +123,7 @@ impl Events {
     /// The last `count` events of a peer, the newest first.
     #[must_use]
     pub fn of(&self, peer: Name, count: usize) -> Vec<Event> {
-        self.0.lock().newest_first(|event| event.node == Some(peer)).take(count).collect()
+        self.0.lock().newest_first(|event| event.peer == Some(peer)).take(count).collect()
     }
 
     /// All events, the oldest first.
@@ -160,7 +160,7 @@ mod tests {
     use crate::metrics::testing::name;
 
     fn of_peer(what: What, number: u32) -> Event {
-        Event { node: Some(name(number)), ..Event::new(what) }
+        Event { peer: Some(name(number)), ..Event::new(what) }
     }
 
     #[test]

@@ -26,7 +26,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Talker {
     /// The peer.
-    pub node: Name,
+    pub peer: Name,
     /// Packets a second.
     pub packets: u64,
     /// Bytes of payload a second.
@@ -62,7 +62,7 @@ struct Tables {
 
 #[derive(Clone, Copy, Debug)]
 struct Weight {
-    node: Name,
+    peer: Name,
     packets: u64,
     bytes: u64,
 }
@@ -84,8 +84,8 @@ impl Sample {
         let windows = windows.get_or_insert_with(|| Windows::new(now));
         windows.turn(now);
         let (packets, bytes) = (run.0 * u64::from(RATE), run.1 * u64::from(RATE));
-        add(&mut windows.current.senders, Weight { node: sender, packets, bytes });
-        add(&mut windows.current.receivers, Weight { node: dest, packets, bytes });
+        add(&mut windows.current.senders, Weight { peer: sender, packets, bytes });
+        add(&mut windows.current.receivers, Weight { peer: dest, packets, bytes });
     }
 }
 
@@ -116,7 +116,7 @@ impl Windows {
 }
 
 fn add(table: &mut Vec<Weight>, run: Weight) {
-    if let Some(known) = table.iter_mut().find(|known| known.node == run.node) {
+    if let Some(known) = table.iter_mut().find(|known| known.peer == run.peer) {
         known.packets += run.packets;
         known.bytes += run.bytes;
     } else if table.len() < PLACES {
@@ -156,7 +156,7 @@ impl Rates {
     #[allow(clippy::cast_precision_loss)] // an estimate
     fn add(&mut self, table: &[Weight], time: Duration) {
         for weight in table {
-            let (packets, bytes) = self.0.entry(weight.node).or_default();
+            let (packets, bytes) = self.0.entry(weight.peer).or_default();
             *packets += weight.packets as f64 / time.as_secs_f64();
             *bytes += weight.bytes as f64 / time.as_secs_f64();
         }
@@ -164,13 +164,13 @@ impl Rates {
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // of an estimate
     fn heaviest(self, count: usize) -> Vec<Talker> {
-        let talker = |(node, (packets, bytes)): (Name, (f64, f64))| Talker {
-            node,
+        let talker = |(peer, (packets, bytes)): (Name, (f64, f64))| Talker {
+            peer,
             packets: packets.round() as u64,
             bytes: bytes.round() as u64,
         };
         let mut talkers: Vec<_> = self.0.into_iter().map(talker).collect();
-        talkers.sort_by_key(|talker| (std::cmp::Reverse(talker.bytes), talker.node));
+        talkers.sort_by_key(|talker| (std::cmp::Reverse(talker.bytes), talker.peer));
         talkers.truncate(count);
         talkers
     }
@@ -200,13 +200,13 @@ mod tests {
             talk(&sample, 100 + round, 1, start);
         }
         let found = top(&sample, 2, start + Duration::from_secs(1));
-        let nodes: Vec<_> = found.senders.iter().map(|talker| talker.node).collect();
-        assert_eq!(nodes, [name(7), name(8)]);
+        let peers: Vec<_> = found.senders.iter().map(|talker| talker.peer).collect();
+        assert_eq!(peers, [name(7), name(8)]);
         // 90,000 runs of two packets and 200 bytes in a second.
         let bytes = found.senders[0].bytes;
         assert!((13_500_000..22_500_000).contains(&bytes), "{found:?}");
         assert_eq!(found.receivers.len(), 1);
-        assert_eq!(found.receivers[0].node, name(1_000));
+        assert_eq!(found.receivers[0].peer, name(1_000));
     }
 
     #[test]
@@ -226,6 +226,6 @@ mod tests {
         }
         let found = top(&sample, 1_000, start + Duration::from_secs(1));
         assert!(found.senders.len() <= PLACES);
-        assert_eq!(found.senders[0].node, name(7));
+        assert_eq!(found.senders[0].peer, name(7));
     }
 }

@@ -148,7 +148,7 @@ fn top_talkers(traffic: &Traffic) -> Vec<Talker> {
     let sides = [("sends", senders), ("receives", receivers)];
     let row = |does| {
         move |talker: metrics::Talker| Talker {
-            node: talker.node,
+            node: talker.peer,
             does,
             packets_per_second: talker.packets,
             bytes_per_second: talker.bytes,
@@ -169,7 +169,7 @@ fn shown(event: metrics::Event) -> admin::Event {
         at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
         what: event.what.word(),
         door: event.door,
-        node: event.node,
+        node: event.peer,
         relay: event.relay.map(|relay| relay.to_string()),
         reason: event.reason,
     }

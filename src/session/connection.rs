@@ -321,12 +321,12 @@ impl Attempt<'_> {
     pub(super) fn note(
         self,
         what: What,
-        node: Option<Name>,
+        peer: Option<Name>,
         address: SocketAddr,
         reason: &'static str,
     ) {
         if !self.turn.is_probe {
-            self.site.note(what, self.door, node, address, reason);
+            self.site.note(what, self.door, peer, address, reason);
         }
     }
 }
@@ -336,11 +336,11 @@ impl Site {
         &self,
         what: What,
         door: Option<&'static str>,
-        node: Option<Name>,
+        peer: Option<Name>,
         address: SocketAddr,
         reason: &'static str,
     ) {
-        let event = Event { door, node, address: Some(address), reason, ..Event::new(what) };
+        let event = Event { door, peer, address: Some(address), reason, ..Event::new(what) };
         self.shared.traffic.events.note(event);
     }
 }
