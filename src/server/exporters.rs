@@ -39,7 +39,7 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     let foreign = parts.doors.all.iter().find_map(|door| door.foreign_server());
     registry.add(move |families| {
         let Core { table, traffic, directory, cluster, overlay, .. } = &*core;
-        traffic.families(foreign.unwrap_or(Transport::Foreign.word()), families);
+        traffic.families(foreign.unwrap_or_else(|| Transport::Foreign.word()), families);
         directory.metrics(families);
         core.switches().families(families);
         if let Some(cluster) = cluster {
