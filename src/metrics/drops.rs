@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::{Drop, sampling};
 use crate::wire::name::Name;
 
-/// Slots of one shard, 164 KB of them; there are none before the first drop.
+/// Slots of one shard, 492 KB of them; there are none before the first drop.
 const SLOTS: usize = 4_096;
 
 /// Notes after which fewer drops are noted, until the second is over.
