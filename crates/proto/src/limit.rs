@@ -19,7 +19,7 @@ impl Rate {
     /// No limit.
     pub const NONE: Self = Self { per_second: 0, burst: 0 };
 
-    /// A rate whose bucket holds one second's worth (SPEC §6.6); 0 means no limit.
+    /// A rate whose bucket holds one second's worth; 0 means no limit.
     #[must_use]
     #[inline]
     pub const fn per_second(per_second: u64) -> Self {
@@ -181,7 +181,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn shares_of_a_rate_add_up_to_it_and_let_one_node_pass() {
+    fn shares_of_a_rate_add_up_to_it_and_let_one_peer_pass() {
         let rate = Rate::per_second(200).with_burst(1_000);
         assert_eq!(rate.share(1, 10), rate);
         assert_eq!(rate.share(32, 10), Rate { per_second: 7, burst: 32 });

@@ -1,14 +1,14 @@
-//! How often the sessions of one node take over from each other, and how long the next one
-//! waits for it (SPEC §5.3).
+//! How often the sessions of one peer take over from each other, and how long the next one
+//! waits for it.
 //!
-//! A node that reconnects takes over from its own dead session, which costs nothing. Two
+//! A peer that reconnects takes over from its own dead session, which costs nothing. Two
 //! programs of one identity take over from each other for ever, as fast as they dial: from the
 //! fourth takeover within [`WINDOW`] on the next login waits, each time twice as long, and the
 //! session that is there serves until then.
 
 use std::time::{Duration, Instant};
 
-/// So many takeovers within a [`WINDOW`] are those of a node whose network comes and goes.
+/// So many takeovers within a [`WINDOW`] are those of a peer whose network comes and goes.
 const FREE: usize = 3;
 
 /// In what time takeovers are counted. The wait halves with each such time without one.
@@ -17,17 +17,17 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 /// The first wait.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// The longest wait: a daemon has to be patient for so long between its reply and `auth_ok`.
+/// The longest wait: a client has to be patient for so long before its login is answered.
 pub const MOST_WAIT: Duration = Duration::from_secs(10);
 
-/// Takeovers that are remembered of a node.
+/// Takeovers that are remembered of a peer.
 const REMEMBERED: usize = FREE + 1;
 
 /// So many takeovers as are remembered, within this time, are no accident: 0.067 a second, which
 /// two clients make that redial each 30 s, are four in 45 s.
 const CONTESTED: Duration = Duration::from_secs(90);
 
-/// The takeovers of one node.
+/// The takeovers of one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Takeovers {
     /// The last ones, the latest first.
@@ -38,14 +38,14 @@ pub struct Takeovers {
     due: Option<(Instant, Duration)>,
 }
 
-/// What there is to say of a node's takeovers.
+/// What there is to say of a peer's takeovers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pace {
     /// How many there were in the last [`WINDOW`], up to four.
     pub recent: usize,
     /// How long the next login would wait.
     pub wait: Duration,
-    /// It goes on, so that it is none of a node that has lost its network.
+    /// It goes on, so that it is none of a peer that has lost its network.
     pub is_contested: bool,
 }
 
@@ -66,7 +66,7 @@ impl Takeovers {
     /// When a login that comes now may take over; `None` for at once.
     ///
     /// A login that gives up does not begin the wait anew for the one that follows it: a
-    /// daemon that is less patient comes in as well.
+    /// client that is less patient comes in as well.
     pub fn due(&mut self, now: Instant) -> Option<Instant> {
         let due = match self.due {
             Some((at, _)) if now < at + WINDOW => at,
@@ -118,64 +118,64 @@ mod tests {
     const S: Duration = Duration::from_secs(1);
 
     /// Logs in after `pause`, and takes over when it may; how long it waited.
-    fn take_over(node: &mut Takeovers, now: &mut Instant, pause: Duration) -> Duration {
+    fn take_over(peer: &mut Takeovers, now: &mut Instant, pause: Duration) -> Duration {
         *now += pause;
-        let due = node.due(*now).unwrap_or(*now);
+        let due = peer.due(*now).unwrap_or(*now);
         let waited = due - *now;
         *now = due;
-        node.note(*now);
+        peer.note(*now);
         waited
     }
 
     #[test]
     fn fourth_takeover_in_ten_seconds_makes_the_next_login_wait_and_each_one_longer() {
-        let (mut node, mut now) = (Takeovers::default(), Instant::now());
-        let waits: Vec<_> = (0..11).map(|_| take_over(&mut node, &mut now, 250 * MS)).collect();
+        let (mut peer, mut now) = (Takeovers::default(), Instant::now());
+        let waits: Vec<_> = (0..11).map(|_| take_over(&mut peer, &mut now, 250 * MS)).collect();
         let seconds: Vec<_> = waits.iter().map(Duration::as_secs).collect();
         assert_eq!(seconds, [0, 0, 0, 0, 1, 2, 4, 8, 10, 10, 10]);
-        assert!(node.pace(now).is_contested);
+        assert!(peer.pace(now).is_contested);
     }
 
     #[test]
-    fn node_that_reconnects_now_and_then_never_waits() {
-        let (mut node, mut now) = (Takeovers::default(), Instant::now());
+    fn peer_that_reconnects_now_and_then_never_waits() {
+        let (mut peer, mut now) = (Takeovers::default(), Instant::now());
         for _ in 0..100 {
-            assert_eq!(take_over(&mut node, &mut now, 3_400 * MS), Duration::ZERO);
+            assert_eq!(take_over(&mut peer, &mut now, 3_400 * MS), Duration::ZERO);
         }
-        let mut node = Takeovers::default();
-        assert_eq!(take_over(&mut node, &mut now, Duration::ZERO), Duration::ZERO);
+        let mut peer = Takeovers::default();
+        assert_eq!(take_over(&mut peer, &mut now, Duration::ZERO), Duration::ZERO);
     }
 
     #[test]
-    fn quiet_node_waits_less_and_less() {
-        let (mut node, mut now) = (Takeovers::default(), Instant::now());
-        (0..12).for_each(|_| _ = take_over(&mut node, &mut now, 250 * MS));
+    fn quiet_peer_waits_less_and_less() {
+        let (mut peer, mut now) = (Takeovers::default(), Instant::now());
+        (0..12).for_each(|_| _ = take_over(&mut peer, &mut now, 250 * MS));
         for (quiet, wait) in [(9, 10_000), (10, 5_000), (20, 2_500), (39, 1_250), (40, 0)] {
-            assert_eq!(node.pace(now + quiet * S).wait, wait * MS, "after {quiet} s");
+            assert_eq!(peer.pace(now + quiet * S).wait, wait * MS, "after {quiet} s");
         }
-        assert!(!node.is_over(now + 89 * S) && node.is_over(now + 90 * S));
-        assert_eq!(take_over(&mut node, &mut now, 40 * S), Duration::ZERO);
-        assert_eq!(node.pace(now).wait, Duration::ZERO);
+        assert!(!peer.is_over(now + 89 * S) && peer.is_over(now + 90 * S));
+        assert_eq!(take_over(&mut peer, &mut now, 40 * S), Duration::ZERO);
+        assert_eq!(peer.pace(now).wait, Duration::ZERO);
     }
 
     #[test]
     fn login_that_gives_up_does_not_begin_the_wait_anew_for_the_next() {
-        let (mut node, mut now) = (Takeovers::default(), Instant::now());
-        (0..8).for_each(|_| _ = take_over(&mut node, &mut now, 250 * MS));
-        let due = node.due(now).unwrap();
-        assert_eq!(node.due(now + 4 * S), Some(due));
-        assert_eq!(node.due(due), None);
+        let (mut peer, mut now) = (Takeovers::default(), Instant::now());
+        (0..8).for_each(|_| _ = take_over(&mut peer, &mut now, 250 * MS));
+        let due = peer.due(now).unwrap();
+        assert_eq!(peer.due(now + 4 * S), Some(due));
+        assert_eq!(peer.due(due), None);
         // Whoever comes long after that is another story.
-        assert_eq!(node.due(due + 11 * S), Some(due + 11 * S + 2_500 * MS));
+        assert_eq!(peer.due(due + 11 * S), Some(due + 11 * S + 2_500 * MS));
     }
 
     #[test]
     fn two_clients_at_their_longest_redial_are_seen_though_nobody_waits() {
-        let (mut node, mut now) = (Takeovers::default(), Instant::now());
+        let (mut peer, mut now) = (Takeovers::default(), Instant::now());
         let mut contested = Vec::new();
         for _ in 0..12 {
-            assert_eq!(take_over(&mut node, &mut now, 15 * S), Duration::ZERO);
-            contested.push(node.pace(now + 14 * S).is_contested);
+            assert_eq!(take_over(&mut peer, &mut now, 15 * S), Duration::ZERO);
+            contested.push(peer.pace(now + 14 * S).is_contested);
         }
         assert_eq!(contested.iter().filter(|contested| !**contested).count(), 3);
         assert!(contested[3..].iter().all(|contested| *contested));
