@@ -300,7 +300,6 @@ mod tests {
     use std::time::{Instant, UNIX_EPOCH};
 
     use super::*;
-    use crate::ids::NodeId;
 
     fn kick(result: &str) -> Vec<u8> {
         line(&"kick".into(), &json!({ "node": 7 }), "uid 1000", result, UNIX_EPOCH)
@@ -359,7 +358,7 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         fs::create_dir(&path).unwrap();
         let audit = Audit::start(folder.path(), Arc::default()).unwrap();
-        let action = Action::Kick { node: NodeId::new(7).unwrap().into() };
+        let action = Action::Kick { node: "7".parse().unwrap() };
         for _ in 0..2 {
             audit.write(&action, "uid 0", "ok").await.unwrap_err();
         }

@@ -192,12 +192,11 @@ mod filter_text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::NodeId;
 
     #[test]
     fn request_is_read_with_its_defaults() {
         let read = |text: &str| serde_json::from_str::<Action>(text).map_err(|e| e.to_string());
-        let node = NodeId::new(7).unwrap().into();
+        let node: Name = "7".parse().unwrap();
         for (text, action) in [
             (r#"{"action":"status"}"#, Action::Status {}),
             (r#"{"action":"peers"}"#, Action::Peers { limit: DEFAULT_PEERS }),
@@ -227,8 +226,8 @@ mod tests {
             r#"{"action":"kick","node":7,"nodes":8}"#,
             r#"{"action":"status","node":7}"#,
             r#"{"action":"log-level","filter":"loud"}"#,
-            r#"{"action":"switch","switch":"punch","on":"off"}"#,
-            r#"{"action":"switch","switch":"punch"}"#,
+            r#"{"action":"switch","switch":"relay","on":"off"}"#,
+            r#"{"action":"switch","switch":"relay"}"#,
             r#"{"action":"shutdown"}"#,
             "[]",
             "",

@@ -24,7 +24,7 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// The session machinery does the rest once for all doors: the upgrade, the limits before the
 /// login, framing, pings and timeouts, the bounded outbox, the drain.
 pub trait Door: Send + Sync + 'static {
-    /// The word for it in configuration, names and metrics, such as `pilot`.
+    /// The word for it in configuration, names and metrics.
     fn name(&self) -> &'static str;
 
     /// The subprotocol that is agreed to where a client offers it.

@@ -1,8 +1,7 @@
 //! WebSocket sessions: listeners that upgrade connections, have a door log them in, and hand
 //! their messages to it, a read at a time.
 //!
-//! Nothing here knows what a message holds: that is the [`Door`]'s. `doors::pilot` has an example
-//! of a listener inside another program.
+//! Nothing here knows what a message holds: that is the [`Door`]'s.
 
 mod client;
 mod client_address;

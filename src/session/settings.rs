@@ -36,7 +36,8 @@ pub enum Origins {
 /// Everything that a listener is told; [`Settings::new`] has the defaults of SPEC §9.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where `Pilot::listen` listens; whoever makes a [`super::Spec`] has a listener already.
+    /// Where a door listens that serves itself; whoever makes a [`super::Spec`] has a listener
+    /// already.
     pub bind: SocketAddr,
     /// The times of a session.
     pub timing: Timing,

@@ -120,6 +120,61 @@ fn module_uses_only_floors_below_its_own() {
     assert!(uses > 200, "{uses} uses were found: has the search gone blind?");
 }
 
+/// The rooms that serve every door, and know none.
+const CORE: [&str; 7] = ["relay", "session", "peers", "cluster", "metrics", "admin", "control"];
+
+/// What only a door would say. The doors' names are added.
+const WORDS_OF_DOORS: [&str; 8] =
+    ["punch", "beacon", "node id", "node_id", "nodeid", "gossip", "0x05", "crate::doors"];
+
+/// The program's name, what begins with it, and the prefix of its oldest metrics.
+const OWN_NAMES: [&str; 6] = [
+    "pilot_beacon_",
+    "beacon-relay",
+    "beacon_relay",
+    "beacon-cluster/1",
+    "beacon_wire",
+    "beacon_proto",
+];
+
+/// The lines of a text that say a word of a door.
+fn lines_of_doors<'a>(text: &'a str, doors: &[String]) -> Vec<&'a str> {
+    let says_one = |line: &&str| {
+        let line = OWN_NAMES.iter().fold(line.to_lowercase(), |line, name| line.replace(name, ""));
+        WORDS_OF_DOORS.iter().any(|word| line.contains(word))
+            || doors.iter().any(|door| line.contains(&**door))
+    };
+    text.lines().filter(says_one).collect()
+}
+
+#[test]
+fn core_rooms_name_no_door_and_say_none_of_its_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let folders = fs::read_dir(root.join("doors")).unwrap().map(|entry| entry.unwrap().path());
+    let doors: Vec<_> = folders
+        .filter(|path| path.is_dir())
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert!(doors.contains(&"pilot".to_owned()), "{doors:?}");
+
+    let mut wrong = Vec::new();
+    for room in CORE {
+        for (path, source) in sources(&root.join(room)) {
+            let lines = lines_of_doors(&source, &doors);
+            wrong.extend(lines.iter().map(|line| format!("{path}: {}", line.trim())));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn words_of_doors_are_found_behind_the_programs_own_name() {
+    let text = "\"pilot_beacon_packets\" of beacon-relay\nbeacon-relay, a Beacon\nuse crate::ids::NodeId;\n\
+                let pilots = 1;\na packet";
+    let found = lines_of_doors(text, &["pilot".to_owned()]);
+    assert_eq!(found, ["beacon-relay, a Beacon", "use crate::ids::NodeId;", "let pilots = 1;"]);
+}
+
 #[test]
 fn uses_are_found_in_every_form() {
     let source = "use crate::ids::NodeId;\n// use crate::not;\nuse crate::{\n    wire::{a, b}, net,\n};\n\
