@@ -22,6 +22,9 @@ pub struct Parts<'a> {
     pub config: &'a Config,
 }
 
+/// What makes a door.
+pub type Make = Box<dyn FnOnce(Parts<'_>) -> Arc<dyn Door> + Send>;
+
 /// A door that the server opens where a listener names it.
 pub struct Plan {
     /// What the configuration knows of it.
@@ -31,7 +34,7 @@ pub struct Plan {
     /// How their names are written.
     pub spelling: Spelling,
     /// Makes it.
-    pub make: Box<dyn FnOnce(Parts<'_>) -> Arc<dyn Door> + Send>,
+    pub make: Make,
 }
 
 /// Why a door cannot be one of this process.

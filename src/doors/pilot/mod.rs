@@ -238,7 +238,9 @@ impl Door for Pilot {
         };
         self.sink.notify(node, now).map_err(|error| match error {
             NotNotified::NotHere => session::NotNotified::NotHere,
-            error => refused(format!("node {node} was not notified: {error}")),
+            NotNotified::TooSoon(_) | NotNotified::TooMany | NotNotified::Quiet => {
+                refused(format!("node {node} was not notified: {error}"))
+            }
         })
     }
 
