@@ -59,6 +59,54 @@ fn links_of_the_documents_lead_somewhere() {
     assert!(links > 50, "{links} links: has the search gone blind?");
 }
 
+/// The first segments of paths of the repository that documents name.
+const FOLDERS: [&str; 8] =
+    ["src", "crates", "tests", "examples", "benches", "scripts", "deploy", "docs"];
+
+/// The file or folder that a path of a module leads to: `relay/frames.rs` is
+/// src/relay/frames.rs, and `wire/frames.rs` crates/wire/src/frames.rs.
+pub(super) fn source_of(path: &str) -> Option<PathBuf> {
+    let path = path.trim_end_matches('/');
+    let mut places = vec![format!("src/{path}")];
+    if let Some((name, rest)) = path.split_once('/') {
+        places.push(format!("crates/{name}/src/{rest}"));
+    } else {
+        places.push(format!("crates/{path}/src"));
+    }
+    places.into_iter().map(|place| root(&place)).find(|place| place.exists())
+}
+
+/// Whether this can only be meant as a path of a module.
+fn is_of_module(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_/.".contains(c);
+    let (room, _) = text.split_once('/').unwrap_or_default();
+    let is_room = !room.is_empty() && source_of(room).is_some_and(|room| room.is_dir());
+    is_room && text.chars().all(is_plain)
+}
+
+#[test]
+fn paths_in_the_documents_exist() {
+    let mut paths = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let at = document.display();
+        let is_end = |c: char| !(c.is_ascii_alphanumeric() || "_-./".contains(c));
+        for word in text.split(is_end) {
+            let word = word.trim_start_matches("../").trim_end_matches('.');
+            if word.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder)) {
+                assert!(root(word).exists(), "{at}: {word}");
+                paths += 1;
+            }
+        }
+        let in_code = prose(&document);
+        for path in in_code.split('`').skip(1).step_by(2).filter(|text| is_of_module(text)) {
+            assert!(source_of(path).is_some(), "{at}: {path}");
+            paths += 1;
+        }
+    }
+    assert!(paths > 150, "{paths} paths: has the search gone blind?");
+}
+
 /// Flags in code within a text: `--flag` and what follows up to its end.
 fn flags(text: &str) -> Vec<&str> {
     let begins = text.match_indices("`--").map(|(at, _)| &text[at + 1..]);

@@ -1,6 +1,7 @@
 //! The files of deploy/, each through its own real tool.
 
 mod alerts;
+mod architecture;
 mod crowd;
 mod dashboard;
 mod docker;
