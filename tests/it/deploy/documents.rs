@@ -129,6 +129,21 @@ fn every_flag_of_the_migration_exists() {
 }
 
 #[test]
+fn settings_that_the_migration_calls_unchanged_are_there() {
+    let help = run(Command::new(env!("CARGO_BIN_EXE_beacon-relay")).args(["serve", "--help"]));
+    let text = fs::read_to_string(root("docs/MIGRATION.md")).unwrap();
+    let (_, unchanged) = text.split_once("\n### Unchanged\n").unwrap();
+    let keys = unchanged.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    let keys: Vec<_> = keys.split_whitespace().collect();
+    assert!(keys.len() > 50, "{keys:?}");
+    for key in keys {
+        let flag = format!("  --{}", key.replace('_', "-"));
+        let is_there = [" ", "["].iter().any(|end| help.contains(&format!("{flag}{end}")));
+        assert!(is_there, "{key}");
+    }
+}
+
+#[test]
 fn configuration_of_the_migration_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
