@@ -2,7 +2,7 @@
 // What comes of the relay becomes text, never markup.
 
 import { Chart } from './chart.js';
-import { DROPPED, History, samplesOf } from './series.js';
+import { DROPPED, DROPPED_BY_DOORS, History, samplesOf } from './series.js';
 import { age, ahead, bytes, cores, count, duration, short } from './format.js';
 
 /** Without a snapshot for so long, the stream counts as lost, in seconds. */
@@ -15,10 +15,10 @@ const byId = (id) => document.getElementById(id);
 const history = new History();
 const seconds = () => performance.now() / 1000;
 
-/** The lines of a family: one for each of its samples, in this order, then those not listed. */
-const perSecond = (family, label = (words) => words.join(' '), order = []) => (of) => {
+/** The lines of one or more families: one for each of their samples, in this order, then those not listed. */
+const perSecond = (families, label = (words) => words.join(' '), order = []) => (of) => {
   const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
-  const lines = samplesOf(of.latest.metrics, family).filter(([name]) => !of.latest.expected.has(name)).map(([name, words]) => ({ label: label(words), total: name, at: (i) => of.rate(i, name) }));
+  const lines = [families].flat().flatMap((family) => samplesOf(of.latest.metrics, family)).filter(([name]) => !of.latest.expected.has(name)).map(([name, words]) => ({ label: label(words), total: name, at: (i) => of.rate(i, name) }));
   return lines.sort((a, b) => rank(a.label) - rank(b.label));
 };
 
@@ -33,7 +33,7 @@ const charts = [
   { title: 'Payload', unit: 'a second, by cell', by: 'cell', totals: true, stacked: true, least: 100, format: bytes, formatTotal: bytes, empty: 'No packet has found a way yet.',
     series: perSecond('pilot_beacon_relay_bridge_bytes_total', cell, CELLS) },
   { title: 'Dropped packets', unit: 'a second, by reason', by: 'reason', totals: true, stacked: true, least: 1, format: short, empty: 'No packet was dropped.',
-    series: perSecond(DROPPED) },
+    series: perSecond([DROPPED, DROPPED_BY_DOORS]) },
   { title: 'Connections', unit: 'a second, by outcome', by: 'outcome', totals: true, stacked: true, least: 1, format: short, empty: 'Nobody has tried to connect.',
     series: perSecond('pilot_beacon_wss_connections_total', undefined, ['auth_ok']) },
   { title: 'Outbox delay', unit: 'of what left in a second', by: 'share', least: 0.001, format: duration,

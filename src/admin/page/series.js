@@ -9,6 +9,9 @@ const GAP = 3.5;
 /** The family of dropped packets: those with a reason of which nothing is wrong do not count. */
 export const DROPPED = 'pilot_beacon_packets_dropped_total';
 
+/** Those that doors beyond the relay's own have dropped, which count with the others. */
+export const DROPPED_BY_DOORS = 'beacon_relay_packets_dropped_total';
+
 export class History {
   #points = [];
   #offset = NaN;
@@ -25,7 +28,8 @@ export class History {
     const expected = new Set(snapshot.expected_drops.map((reason) => `${DROPPED}{reason="${reason}"}`));
     for (const [name, value] of Object.entries(snapshot.metrics)) {
       if (expected.has(name)) continue;
-      const family = name.split('{', 1)[0];
+      let family = name.split('{', 1)[0];
+      if (family === DROPPED_BY_DOORS) family = DROPPED;
       families.set(family, (families.get(family) ?? 0) + value);
     }
     const at = this.#offset + uptime;
