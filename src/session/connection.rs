@@ -127,7 +127,8 @@ impl Site {
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
         registration.withdraw();
-        driver.close(end).await;
+        // Boxed, so that a session which lives has no room for its close in its task.
+        Box::pin(driver.close(end)).await;
         guard.ended(end);
         drop(registration);
     }
