@@ -81,7 +81,7 @@ impl LogFilter {
     pub fn to_filter(&self) -> EnvFilter {
         // The client of NATS logs errors where it only tries again, and payloads at trace.
         // Whoever asks for it gets it: of two levels for one part, the later one counts.
-        parse_filter(&format!("async_nats=off,{}", self.0))
+        parse_filter(&format!("async_nats=off,{}", with_parts_of_today(&self.0)))
             .expect("a LogFilter is only made of what EnvFilter takes")
     }
 }
@@ -115,6 +115,26 @@ impl FromStr for LogFilter {
     }
 }
 
+/// Parts that had other names, and those that say today what they said.
+const RENAMED: [(&str, &str); 3] = [
+    ("beacon_relay::wss", "beacon_relay::session"),
+    ("beacon_relay::directory", "beacon_relay::doors::pilot::directory"),
+    ("beacon_relay::client", "beacon_client"),
+];
+
+/// The filter with the parts that were renamed under their names of today.
+fn with_parts_of_today(text: &str) -> String {
+    let today = |directive: &str| {
+        let part = directive.trim_start();
+        let renamed = RENAMED.iter().find_map(|(before, now)| {
+            let rest = part.strip_prefix(before)?;
+            rest.starts_with(['=', ':', '[']).then(|| format!("{now}{rest}"))
+        });
+        renamed.unwrap_or_else(|| directive.to_owned())
+    };
+    text.split(',').map(today).collect::<Vec<_>>().join(",")
+}
+
 /// Reads the values of fields, as in `[session{node=7}]=debug`, as they are. As patterns, which is
 /// the default, they take minutes and gigabytes to compile if somebody writes a long one.
 fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
@@ -132,6 +152,14 @@ mod tests {
             assert!(!filter.to_filter().to_string().is_empty());
             assert_eq!(filter.to_string(), text);
         }
+    }
+
+    #[test]
+    fn part_that_was_renamed_is_logged_under_its_old_name() {
+        let filter = |text: &str| text.parse::<LogFilter>().unwrap().to_filter().to_string();
+        let today = filter("beacon_relay::session=debug,beacon_client::dial=trace,info");
+        assert_eq!(filter("info,beacon_relay::wss=debug,beacon_relay::client::dial=trace"), today);
+        assert!(filter("beacon_relay::wssx=debug").contains("beacon_relay::wssx=debug"));
     }
 
     #[test]
