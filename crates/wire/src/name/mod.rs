@@ -5,7 +5,7 @@
 //! to know a door's ids. A longer name enters as its SHA-256; the door that made it keeps the
 //! text.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
@@ -17,11 +17,13 @@ use crate::cluster::{self, InvalidId};
 use crate::hex::{self, Hex};
 use crate::ids::{InvalidNodeId, NodeId};
 
+mod escape;
 mod realm;
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
+use escape::{Escaped, unescape};
 use realm::UNKNOWN;
 pub use realm::{Realm, RegisterError, Spelling};
 
@@ -139,7 +141,10 @@ impl Name {
         if let Some(digest) = digest.and_then(hex::decode).and_then(|bytes| bytes.try_into().ok()) {
             return Some(Self::of_digest(realm, &digest));
         }
-        let bytes = spelling.map_or_else(|| hex::decode(rest), |spelling| (spelling.parse)(rest));
+        let bytes = match spelling {
+            Some(spelling) => (spelling.parse)(&unescape(rest)?),
+            None => hex::decode(rest),
+        };
         Some(Self::new(realm, &bytes?))
     }
 }
@@ -187,6 +192,9 @@ impl Hash for Name {
 impl fmt::Display for Name {
     /// A node as its number, another name as `door:name`; `realm-7:00ff` where no door is
     /// registered for the realm, and `door:sha-256=…` for the hash of a longer name.
+    ///
+    /// It is one word of one line, whatever the peer calls itself: spaces, and what would not
+    /// show, stand there as `\u{20}`, and a backslash twice.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(node) = self.node_id() {
             return node.fmt(f);
@@ -199,9 +207,18 @@ impl fmt::Display for Name {
         }
         match spelling {
             _ if self.is_hashed() => write!(f, "{DIGEST}={}", Hex(self.bytes())),
-            Some(spelling) => (spelling.show)(self.bytes(), f),
+            Some(spelling) => write!(Escaped(f), "{}", Shown(spelling, self.bytes())),
             None => Hex(self.bytes()).fmt(f),
         }
+    }
+}
+
+/// A name's bytes as its door shows them.
+struct Shown<'a>(Spelling, &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0.show)(self.1, f)
     }
 }
 

@@ -69,6 +69,16 @@ proptest! {
     }
 
     #[test]
+    fn any_text_as_a_name_is_one_word_that_is_read_again(text in ".{1,12}|[\\x00-\\x20\\\\u{}a]{1,12}") {
+        let name = Name::new(texts(), text.as_bytes());
+
+        let shown = name.to_string();
+
+        prop_assert!(!shown.contains(|c: char| c.is_whitespace() || c.is_control()), "{:?}", shown);
+        prop_assert_eq!(shown.parse(), Ok(name));
+    }
+
+    #[test]
     fn node_round_trips_and_keeps_its_order(one in 1..=u32::MAX, other in 1..=u32::MAX) {
         let name = Name::from(node(one));
 
@@ -200,6 +210,28 @@ fn name_is_shown_and_read_as_its_door_writes_it() {
     assert_eq!(format!("texts:{long}").parse(), Ok(Name::new(texts, long.as_bytes())));
     assert_eq!("pilot:7".parse(), Ok(Name::from(node(7))));
     assert_eq!(Name::new(Realm::PILOT, b"x").to_string(), "realm-0:78");
+}
+
+#[test]
+fn name_could_end_its_line_and_command_the_terminal_that_showed_it() {
+    let texts = texts();
+    let shown = [
+        ("a\u{1b}[2J\r\nWARN b", r"texts:a\u{1b}[2J\u{d}\u{a}WARN\u{20}b"),
+        (r"C:\u{41}", r"texts:C:\\u{41}"),
+        ("x\u{202e}y\u{200b}\u{2028}\u{9b}", r"texts:x\u{202e}y\u{200b}\u{2028}\u{9b}"),
+        ("o'\"é日🦀", "texts:o'\"é日🦀"),
+    ];
+    for (text, expected) in shown {
+        let name = Name::new(texts, text.as_bytes());
+        assert_eq!(name.to_string(), expected);
+        assert_eq!(expected.parse(), Ok(name), "{expected}");
+        assert_eq!(serde_json::to_value(name).unwrap(), expected);
+    }
+    // As who types it may write it as well.
+    assert_eq!("texts:a b".parse(), Ok(Name::new(texts, b"a b")));
+    for text in [r"texts:a\b", r"texts:\u{110000}", r"texts:\u{}", r"texts:\u{41", r"texts:\"] {
+        assert_eq!(text.parse::<Name>(), Err(InvalidName::Door(text.to_owned())), "{text:?}");
+    }
 }
 
 #[test]
