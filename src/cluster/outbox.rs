@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::Counters;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
-use crate::wire::cluster::{Frame, MAX_BATCH, Run, add_packet, begin_packets, encode};
+use crate::wire::cluster::{Frame, MAX_BATCH, MAX_PAYLOAD, Run, add_packet, begin_packets, encode};
 use crate::wire::name::Name;
 
 /// Bytes that words may take: those of 30,000 moves at once.
@@ -160,6 +160,10 @@ impl Outbox {
                 shard.dropped_of(whose, Drop::CLUSTER_LOST, 1, now);
                 continue;
             }
+            if payload.len() > MAX_PAYLOAD {
+                shard.dropped_of(whose, Drop::TOO_LARGE_FOR_PEER, 1, now);
+                continue;
+            }
             while lane.bytes + RUN_COST + 2 + payload.len() > PACKETS_ROOM {
                 let Some(oldest) = lane.pop() else { break };
                 drop_batch(&oldest, Drop::CLUSTER_FULL, shard, now);
@@ -275,7 +279,28 @@ fn drop_batch(batch: &Batch, reason: Drop, shard: &Shard, now: Instant) {
 mod tests {
     use super::*;
     use crate::metrics::Dropped;
+    use crate::wire::cluster::Frames;
     use crate::wire::name::testing::name;
+
+    #[test]
+    fn longest_message_of_a_door_broke_the_batch_of_all_who_shared_the_link() {
+        let traffic = Arc::<Traffic>::default();
+        let outbox = Outbox::new(Arc::clone(&traffic), Arc::default());
+        let now = Instant::now();
+        let run = Run { dest: name(7), sender: name(1), epoch: 1 };
+        let longest = [0; MAX_PAYLOAD + 1];
+        let payloads = [&b"before"[..], &longest, &longest[1..], b"behind"];
+        traffic.shard().came_in(Transport::Wss, 4, 0);
+
+        outbox.push(&run, payloads.into_iter(), now);
+
+        assert_eq!(traffic.packets_dropped(Drop::TOO_LARGE_FOR_PEER), 1);
+        assert_eq!((traffic.packets_queued(), traffic.unaccounted()), (3, 0));
+        let batch = outbox.packets.lock().pop().unwrap();
+        let mut frames = Frames::<Name>::new(&batch.bytes);
+        let Some(Ok(Frame::Packets(packets))) = frames.next() else { panic!("no packets") };
+        assert!(packets.iter().eq([&b"before"[..], &longest[1..], b"behind"]));
+    }
 
     #[test]
     fn dropped_packets_are_remembered_by_flow() {

@@ -58,7 +58,8 @@ reasons! {
         "two programs of one identity: `wss_contested_nodes`";
     TOO_LARGE_FOR_PEER = "too_large_for_peer",
         "it is longer than the WebSocket message that the destination takes: 32,768 bytes, \
-         unless its login says more (`max_message`)",
+         unless its login says more (`max_message`), or than the 65,535 bytes that go to another \
+         relay",
         "the sender must send less to such peers, which would close with 1009";
     UDP_SOCKET_FULL = "udp_socket_full",
         "the relay's UDP send buffer, or the device's queue, was full",

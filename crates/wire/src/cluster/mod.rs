@@ -20,7 +20,7 @@ mod writer;
 
 pub use decode::Frames;
 pub use encode::encode;
-pub use packets::{Packets, Run, add_packet, begin_packets};
+pub use packets::{MAX_PAYLOAD, Packets, Run, add_packet, begin_packets};
 
 /// Version of this protocol; relays of different versions do not link.
 pub const VERSION: u8 = 1;

@@ -7,6 +7,9 @@ use super::reader::Reader;
 use super::writer::{number, put, put_id, set_length};
 use super::{DecodeError, Name, kind};
 
+/// Longest payload of a packet, in bytes.
+pub const MAX_PAYLOAD: usize = u16::MAX as usize;
+
 /// What packets of one flow have in common.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Run<I> {
@@ -69,11 +72,11 @@ pub fn begin_packets<I: Name>(run: &Run<I>, batch: &mut Vec<u8>) -> usize {
     at
 }
 
-/// Appends a packet's payload, of 65,535 bytes at most, to the frame at `at`, which is the
-/// last of the batch.
+/// Appends a packet's payload, of [`MAX_PAYLOAD`] bytes at most, to the frame at `at`, which is
+/// the last of the batch.
 #[inline]
 pub fn add_packet(at: usize, payload: &[u8], batch: &mut Vec<u8>) {
-    let length = u16::try_from(payload.len()).expect("a payload has 65,527 bytes at most");
+    let length = u16::try_from(payload.len()).expect("no payload is longer");
     batch.extend_from_slice(&length.to_be_bytes());
     batch.extend_from_slice(payload);
     set_length(at, batch);
