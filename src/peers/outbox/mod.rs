@@ -403,7 +403,11 @@ impl Outbox {
         answer
     }
 
+    /// Drops what is too old, where records may be dropped at all.
     fn expire(&mut self, age: Duration, now: Instant, shard: &Shard) {
+        if self.overflow != Overflow::DropOldest {
+            return;
+        }
         while let Some(run) = self.pending.front().and_then(|chunk| chunk.oldest())
             && now.saturating_duration_since(run.arrived) > age
         {

@@ -11,7 +11,7 @@ use crate::wire::name::Name;
 pub struct Limits {
     /// Framed bytes and their bookkeeping, in bytes, pending and in flight together.
     pub bytes: usize,
-    /// How long a record may be pending.
+    /// How long a record may be pending, in an outbox that drops the oldest.
     pub age: Duration,
     /// Longest record that the peer takes, in bytes before it is framed.
     pub message: usize,

@@ -272,6 +272,18 @@ fn record_that_waited_too_long_is_dropped_with_its_reason() {
 }
 
 #[test]
+fn old_records_were_dropped_from_the_middle_of_those_of_which_none_may_be_missing() {
+    for overflow in [Overflow::Refuse, Overflow::EndSession] {
+        let mut bench = Bench::that(overflow);
+        bench.push(1, b"x");
+        bench.now += LIMITS.age + Duration::from_millis(1);
+        bench.push(1, b"y");
+        assert_eq!(firsts(&bench.flush()), b"xy");
+        assert_eq!(bench.dropped(Drop::OUTBOX_AGED), 0);
+    }
+}
+
+#[test]
 fn what_is_in_flight_is_never_dropped() {
     let mut bench = Bench::new();
     bench.push(1, &[1; 50_000]);
