@@ -126,6 +126,18 @@ impl Session {
         self.generation
     }
 
+    /// Whether a newer session of the same peer, by its own rule, may take this one's place.
+    #[must_use]
+    pub fn gives_way_to(&self, newer: &Principal, rule: Takeover, generation: u64) -> bool {
+        let may = match rule {
+            Takeover::Always => true,
+            Takeover::SameCredential => self.principal.credential == newer.credential,
+            Takeover::Refuse => false,
+        };
+        // Of two logins that finished out of order, that of the later connection stays.
+        may && self.generation < generation
+    }
+
     /// Whether the session has all of these.
     #[must_use]
     pub fn has(&self, wanted: Capabilities) -> bool {

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::endpoints::{Endpoint, EndpointView};
-use super::{End, Session, Takeover};
+use super::{End, Session};
 use crate::proto::crowd::Crowd;
 use crate::proto::endpoint::{
     FORGET_AFTER, HOLD_AFTER_SESSION, Hold, Known, LastSession, MOVE_INTERVAL,
@@ -222,20 +222,18 @@ impl Table {
         let id = session.id();
         let mut shard = self.shard(id).write();
         let existing = shard.get(&id).and_then(|entry| entry.session.as_ref());
-        match (existing, session.takeover) {
-            (Some(_), Takeover::Refuse) => return Err(Refused::Taken),
-            (Some(existing), Takeover::SameCredential)
-                if existing.principal.credential != session.principal.credential =>
+        let Session { principal, takeover, .. } = &*session;
+        match existing {
+            // One that is hidden is not counted, and what takes its place would not be either.
+            Some(existing)
+                if existing.is_hidden != session.is_hidden
+                    || !existing.gives_way_to(principal, *takeover, session.generation()) =>
             {
                 return Err(Refused::Taken);
             }
-            // Of two logins that finished out of order, that of the later connection stays.
-            (Some(existing), _) if existing.generation() > session.generation() => {
-                return Err(Refused::Taken);
-            }
-            (Some(_), _) => {}
-            (None, _) if session.is_hidden => {}
-            (None, _) => {
+            Some(_) => {}
+            None if session.is_hidden => {}
+            None => {
                 let max = self.max_sessions.load(Ordering::Relaxed);
                 let room = |count| (count < max).then_some(count + 1);
                 self.sessions

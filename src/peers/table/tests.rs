@@ -3,7 +3,9 @@
 use super::*;
 use crate::config::testing::translators;
 use crate::metrics::Origin;
-use crate::peers::{Arrival, Capabilities, Credential, Neighbour, Principal, Record, testing};
+use crate::peers::{
+    Arrival, Capabilities, Credential, Neighbour, Principal, Record, Takeover, testing,
+};
 use crate::proto::endpoint::{Claim, MOVE_INTERVAL};
 
 fn id(number: u32) -> Name {
@@ -68,6 +70,23 @@ fn takeover_rules_hold() {
     assert_eq!(register(1, Takeover::Refuse), Err(Refused::Taken));
     assert_eq!(register(2, Takeover::SameCredential), Err(Refused::Taken));
     assert_eq!(register(1, Takeover::SameCredential), Ok(true));
+}
+
+#[test]
+fn sessions_were_counted_below_none_after_one_took_the_place_of_a_hidden_one() {
+    let table = table(10, 10);
+    let of = |is_hidden| {
+        let mut session = Arc::into_inner(session(&table, 1, 1)).unwrap();
+        session.is_hidden = is_hidden;
+        Arc::new(session)
+    };
+    for (first, second, count) in [(true, false, 0), (false, true, 1)] {
+        let registration = table.register(of(first)).unwrap();
+        assert_eq!(table.register(of(second)).unwrap_err(), Refused::Taken);
+        assert_eq!(table.session_count(), count);
+        drop(registration);
+        assert_eq!(table.session_count(), 0);
+    }
 }
 
 #[test]
