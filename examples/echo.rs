@@ -98,8 +98,6 @@ impl Door for Echo {
     }
 
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
-        let bytes = messages.frames.iter().map(<[u8]>::len).sum();
-        session.came_in(messages.frames.len(), bytes);
         let kind = messages.kind;
         self.router.take(self, session, messages.frames, now, |turn, message| {
             let text = str::from_utf8(message).ok().filter(|_| kind == Kind::Text);

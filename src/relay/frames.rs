@@ -22,7 +22,7 @@ pub enum Message {
         /// Bytes in front of its payload.
         header: usize,
     },
-    /// The door has answered it, and has counted it.
+    /// The door has answered it.
     Handled,
     /// It goes no further.
     Dropped {
@@ -59,7 +59,7 @@ impl Turn<'_> {
 
 impl Router {
     /// Carries what one read of a session brought; `read` says what each message is. Waits for
-    /// nobody.
+    /// nobody. Each message is counted in, and once more by what it was: a door counts none.
     ///
     /// A peer is who it proved to be: `read` drops what names another sender. What a session
     /// sends after it was replaced is not relayed.
@@ -72,14 +72,16 @@ impl Router {
         mut read: impl FnMut(&mut Turn<'_>, &'a [u8]) -> Message,
     ) {
         let shard = session.traffic().shard();
+        let came = frames.len() as u64;
+        let bytes = frames.iter().map(|message| message.len() as u64).sum();
+        shard.came_in(session.transport(), came, bytes);
         if !session.is_open() {
             let whose = Whose::sender(session.id());
-            return shard.dropped_of(whose, Drop::SESSION_ENDED, frames.len() as u64, now);
+            return shard.dropped_of(whose, Drop::SESSION_ENDED, came, now);
         }
         let rates = self.rates.load();
         let socket = door.socket(session.generation());
         let packet = |index| frames.packet(index);
-        let came = frames.len() as u64;
         Departures::of_batch(socket, packet, now, shard, came, |out| {
             // A copy: whoever replaces this session reads it under the table's lock.
             let inbound = *session.inbound.lock();
@@ -91,7 +93,10 @@ impl Router {
             for (index, message) in frames.iter().enumerate() {
                 let (dest, header) = match read(&mut turn, message) {
                     Message::Packet { dest, header } => (dest, header),
-                    Message::Handled => continue,
+                    Message::Handled => {
+                        shard.handled(1);
+                        continue;
+                    }
                     // Nobody asks what became of these, and there are many.
                     Message::Dropped { reason, .. } if reason.is_expected => {
                         shard.dropped(reason, 1);

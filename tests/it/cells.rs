@@ -50,7 +50,9 @@ pub(crate) fn assert_balance(relay: &Relay) {
         };
         let came = sum("pilot_beacon_packets_in_total");
         let went = sum("pilot_beacon_packets_out_total");
-        let dropped = sum("pilot_beacon_packets_dropped_total");
+        let dropped =
+            ["pilot_beacon_packets_dropped_total", "beacon_relay_packets_dropped_total"].map(sum);
+        let dropped: f64 = dropped.iter().sum();
         let handled = sum("pilot_beacon_packets_handled_total");
         let queued = sum("pilot_beacon_packets_queued");
         (came - went - dropped - handled - queued, text)

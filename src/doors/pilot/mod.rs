@@ -256,11 +256,7 @@ impl Door for Pilot {
 
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
         match messages.kind {
-            Kind::Binary => {
-                let bytes = messages.frames.iter().map(<[u8]>::len).sum();
-                session.came_in(messages.frames.len(), bytes);
-                self.sink.packets(session, messages.frames, now);
-            }
+            Kind::Binary => self.sink.packets(session, messages.frames, now),
             Kind::Text => {
                 if messages.frames.iter().any(|text| Control::decode(text) == Control::Bye) {
                     session.end(End::PeerLeft);

@@ -12,8 +12,9 @@ use crate::wire::Frames;
 
 /// Takes the packets of authenticated nodes, a whole read batch at a time.
 pub trait PacketSink: Send + Sync + 'static {
-    /// Takes the packets of one read, which came from `session` at `now`. It runs on the
-    /// session's own task and must not wait: meanwhile that node is not read.
+    /// Takes the packets of one read, which came from `session` at `now`, and counts them in
+    /// ([`Session::came_in`]; [`Router::take`](crate::relay::Router::take) does that). It runs on
+    /// the session's own task and must not wait: meanwhile that node is not read.
     fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant);
 
     /// Whether a node is known to have a session somewhere else, from which a login here would
@@ -72,6 +73,7 @@ pub const fn per_packet<F: Fn(NodeId, &[u8]) + Send + Sync + 'static>(function: 
 
 impl<F: Fn(NodeId, &[u8]) + Send + Sync + 'static> PacketSink for PerPacket<F> {
     fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, _: Instant) {
+        session.came_in(packets.len(), packets.iter().map(<[u8]>::len).sum());
         if session.is_open() {
             packets.iter().for_each(|packet| self.0(node_of(session), packet));
         }

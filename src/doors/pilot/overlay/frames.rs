@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::{PilotDrop, node_of};
 use super::{Handled, NAMES_DESTINATION, Overlay, decode_reason};
-use crate::metrics::{Drop, Whose};
+use crate::metrics::Drop;
 use crate::peers::{self, Arrival, Record, Session};
 use crate::relay::{Message, Turn};
 use crate::wire::Frames;
@@ -33,13 +33,12 @@ impl Overlay {
                         Err(reason) => Message::Dropped { reason, dest: Some(dest) },
                     }
                 }
-                Ok(Packet::Discover(discover)) => match turn.admit(packet.len()) {
-                    Ok(()) => {
-                        self.discover_over_session(session, &discover, turn);
-                        Message::Handled
-                    }
-                    Err(reason) => dropped(reason),
-                },
+                Ok(Packet::Discover(discover)) => {
+                    let answered = turn
+                        .admit(packet.len())
+                        .and_then(|()| self.discover_over_session(session, &discover, turn));
+                    answered.map_or_else(dropped, |()| Message::Handled)
+                }
                 Ok(other) => dropped(reason_over_session(&other)),
                 Err(_) if beacon::is_direct_probe(packet) => dropped(PilotDrop::DIRECT_PROBE),
                 Err(error) => dropped(decode_reason(error)),
@@ -48,21 +47,20 @@ impl Overlay {
         self.router.take(self, session, frames, now, read);
     }
 
-    /// Answers a Discover on the connection that it came over; the node stays a WSS node.
+    /// Answers a Discover on the connection that it came over, or says why not; the node stays a
+    /// WSS node.
     fn discover_over_session(
         &self,
         session: &Arc<Session>,
         discover: &Discover<'_>,
         turn: &mut Turn<'_>,
-    ) {
-        let &mut Turn { now, shard, .. } = turn;
+    ) -> Result<(), Drop> {
+        let now = turn.now;
         if discover.node.is_some_and(|node| node != node_of(session)) {
-            let whose = Whose::sender(session.id());
-            return shard.dropped_of(whose, PilotDrop::DISCOVER_FOR_OTHER, 1, now);
+            return Err(PilotDrop::DISCOVER_FOR_OTHER);
         }
         if !self.discovering.is_on() {
-            let whose = Whose::sender(session.id());
-            return shard.dropped_of(whose, PilotDrop::DISCOVER_OFF, 1, now);
+            return Err(PilotDrop::DISCOVER_OFF);
         }
         // An address question is nobody's, and changes nothing for this node either.
         if discover.extended && discover.node.is_some() {
@@ -74,7 +72,8 @@ impl Overlay {
         let source = peers::Source::Session(session.generation());
         turn.out.flush_later(session);
         session.push(std::iter::once(record), &Arrival { source, ..Arrival::ours(now) });
-        self.count_handled(Handled::Discover, shard);
+        self.handled.add(Handled::Discover, 1);
+        Ok(())
     }
 }
 
