@@ -79,8 +79,11 @@ impl Doors {
             settings,
             doors: settings::doors(said, &doors),
         });
-        let (table, traffic) = (Arc::clone(&core.table), Arc::clone(&core.traffic));
-        let sessions = Arc::new(session::Server::serve(specs.collect(), table, traffic));
+        let table = Arc::clone(&core.table);
+        let traffic = Arc::clone(&core.traffic);
+        let cluster = core.cluster.clone();
+        let sessions = session::Server::serve(specs.collect(), table, traffic, cluster);
+        let sessions = Arc::new(sessions);
         let ways =
             Self { all: doors, pilot, sessions, threads, listeners, has_wss_socket, udp_origin };
         Ok(Arc::new(ways))

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::info;
 
 use super::connection::Attempt;
 use super::{Conversation, Door, Outcome, Refusal, Session, Settings, Welcome};
+use crate::cluster::Cluster;
 use crate::metrics::What;
 use crate::peers::{Delay, NotDelayed};
 use crate::wire::name::Name;
@@ -34,13 +35,16 @@ impl Attempt<'_> {
         let node = welcome.principal.name;
         let refused = |outcome| Refusal::new(outcome, door.refusal(outcome)).of(node);
         let now = Instant::now();
-        let is_newer = |session: &Arc<Session>| session.generation() > generation;
-        if table.session(node).as_ref().is_some_and(is_newer) {
+        // What will not take over in the end puts no other login off.
+        let stays = |session: &Arc<Session>| {
+            !session.gives_way_to(&welcome.principal, welcome.takeover, generation)
+        };
+        if table.session(node).as_ref().is_some_and(stays) {
             return Err(refused(Outcome::Superseded));
         }
         // With those that have not logged in they share the descriptors that are for both.
         let most = (settings.max_waiting / 4).max(1);
-        let is_served = self.is_served(door, node, now);
+        let is_served = self.is_served(node, now);
         let delay = match table.delay(node, generation, is_served, most, now) {
             Ok(None) => return Ok(()),
             Ok(Some(delay)) => delay,
@@ -53,7 +57,8 @@ impl Attempt<'_> {
         info!(%node, seconds, "a login waits, since sessions of its node replace each other");
         let waited = async {
             self.wait(door, conversation, node, &delay).await?;
-            door.greet_again(welcome).await
+            let again = timeout(settings.timing.auth_timeout, door.greet_again(welcome));
+            again.await.unwrap_or_else(|_| Err(refused(Outcome::AuthTimeout)))
         };
         waited.await.map_err(|refusal| refusal.of(node))
     }
@@ -67,7 +72,7 @@ impl Attempt<'_> {
     ) -> Result<(), Refusal> {
         let outcome = tokio::select! {
             () = sleep_until(delay.due.into()) => return Ok(()),
-            () = self.unserved(door, node) => return Ok(()),
+            () = self.unserved(node) => return Ok(()),
             () = delay.superseded() => Outcome::Superseded,
             () = self.site.shared.gate.drain_begins() => Outcome::Draining,
             refusal = conversation.listen(|kind, message| door.while_waiting(kind, message)) => {
@@ -78,18 +83,20 @@ impl Attempt<'_> {
     }
 
     /// Whether a session serves the peer that a login could take over from.
-    fn is_served(self, door: &dyn Door, node: Name, now: Instant) -> bool {
-        let here = self.site.shared.table.session(node).is_some_and(|session| session.is_open());
-        here || door.has_session_elsewhere(node, now)
+    fn is_served(self, node: Name, now: Instant) -> bool {
+        let shared = &self.site.shared;
+        let elsewhere = |cluster: &Arc<Cluster>| cluster.has_session_elsewhere(node, None, now);
+        shared.table.session(node).is_some_and(|session| session.is_open())
+            || shared.cluster.as_ref().is_some_and(elsewhere)
     }
 
     /// Waits until no session serves the peer: then nothing is taken over.
-    async fn unserved(self, door: &dyn Door, node: Name) {
+    async fn unserved(self, node: Name) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             looks.tick().await;
-            if !self.is_served(door, node, Instant::now()) {
+            if !self.is_served(node, Instant::now()) {
                 return;
             }
         }

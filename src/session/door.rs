@@ -52,7 +52,8 @@ pub trait Door: Send + Sync + 'static {
         conversation: &'a mut Conversation<'_>,
     ) -> Answer<'a, Result<Welcome, Refusal>>;
 
-    /// Whether a login that has waited for its turn is still good.
+    /// Whether a login that has waited for its turn is still good. The answer has as much time as
+    /// a login.
     ///
     /// # Errors
     /// Why it is not.
@@ -73,12 +74,6 @@ pub trait Door: Send + Sync + 'static {
 
     /// The session can be found from here on.
     fn opened(&self, _session: &Session) {}
-
-    /// Whether the peer is known to have a session at another relay, from which a login here
-    /// would take over.
-    fn has_session_elsewhere(&self, _id: Name, _now: Instant) -> bool {
-        false
-    }
 
     /// Takes messages of one kind that one read brought. It runs on the session's own task and
     /// must not wait: meanwhile that peer is not read.

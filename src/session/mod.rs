@@ -29,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Cluster;
 use crate::metrics::{Gauge, Traffic, Transport, family};
 use crate::net::entrance::{self, Entrance};
 use crate::net::listener::Listener;
@@ -63,6 +64,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(100);
 struct Shared {
     table: Arc<Table>,
     traffic: Arc<Traffic>,
+    /// The other relays, where there are some.
+    cluster: Option<Arc<Cluster>>,
     counters: Arc<Counters>,
     gate: Arc<Gate>,
     sessions: Gauge,
@@ -151,11 +154,16 @@ impl Drop for Expected {
 }
 
 impl Server {
-    /// Serves listeners, each by its own settings, over a table and accounts that others share.
-    /// Limits and counters are those of all listeners together. Must be called within a Tokio
-    /// runtime.
+    /// Serves listeners, each by its own settings, over a table and accounts that others share,
+    /// as a part of a cluster where there is one. Limits and counters are those of all listeners
+    /// together. Must be called within a Tokio runtime.
     #[must_use]
-    pub fn serve(specs: Vec<Spec>, table: Arc<Table>, traffic: Arc<Traffic>) -> Self {
+    pub fn serve(
+        specs: Vec<Spec>,
+        table: Arc<Table>,
+        traffic: Arc<Traffic>,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Self {
         let counters = Arc::<Counters>::default();
         let doors = specs.iter().flat_map(|spec| &spec.doors).map(|door| door.name());
         let of_doors = OfDoors::new(doors);
@@ -165,6 +173,7 @@ impl Server {
             counters,
             table,
             traffic,
+            cluster,
             sessions: Gauge::default(),
             probed: Arc::default(),
         });

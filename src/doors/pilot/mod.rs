@@ -140,7 +140,7 @@ impl Pilot {
         let table = Arc::new(Table::new(settings.max_peers, 0));
         let listener = Listener::tcp(settings.bind)?;
         let doors: Vec<Arc<dyn Door>> = vec![Arc::clone(self) as Arc<dyn Door>];
-        Ok(Server::serve(vec![Spec { listener, settings, doors }], table, Arc::default()))
+        Ok(Server::serve(vec![Spec { listener, settings, doors }], table, Arc::default(), None))
     }
 
     fn canary_key(&self) -> PublicKey {
@@ -201,11 +201,6 @@ impl Door for Pilot {
             let Credential(key) = session.principal.credential;
             self.keys.session_began(node_of(session), PublicKey(key));
         }
-    }
-
-    fn has_session_elsewhere(&self, name: Name, now: Instant) -> bool {
-        let node = name.node_id();
-        node.is_some_and(|node| self.sink.has_session_elsewhere(node, now))
     }
 
     fn update(&self, config: &Config) {

@@ -17,12 +17,6 @@ pub trait PacketSink: Send + Sync + 'static {
     /// the session's own task and must not wait: meanwhile that node is not read.
     fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant);
 
-    /// Whether a node is known to have a session somewhere else, from which a login here would
-    /// take over.
-    fn has_session_elsewhere(&self, _node: NodeId, _now: Instant) -> bool {
-        false
-    }
-
     /// Tells a node that a handshake waits for it at the registry.
     ///
     /// # Errors
@@ -43,10 +37,6 @@ pub trait PacketSink: Send + Sync + 'static {
 impl PacketSink for Arc<Overlay> {
     fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, now: Instant) {
         self.route_frames(session, packets, now);
-    }
-
-    fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
-        Overlay::has_session_elsewhere(self, node, now)
     }
 
     fn notify(&self, node: NodeId, now: Instant) -> Result<Notified, NotNotified> {

@@ -199,7 +199,7 @@ fn start_all<const N: usize>(settings: [Settings; N]) -> (Canary, Arc<Server>, [
         settings,
         doors: vec![Arc::clone(&pilot) as Arc<dyn Door>],
     });
-    let server = Arc::new(Server::serve(specs.into(), table, Arc::default()));
+    let server = Arc::new(Server::serve(specs.into(), table, Arc::default(), None));
     let addresses: Vec<_> = server.addrs().map(Option::unwrap).collect();
     assert_eq!(server.addr(), addresses.first().copied());
     let canary = Canary::new(pilot, Arc::clone(&server));

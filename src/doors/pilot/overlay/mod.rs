@@ -23,7 +23,7 @@ use prometheus::proto::MetricFamily;
 
 use super::PilotDrop;
 use crate::doors::pilot::directory::Directory;
-use crate::ids::{BeaconId, NodeId, PublicKey};
+use crate::ids::{BeaconId, PublicKey};
 use crate::metrics::{Drop, Shard, Sharded, Traffic, family};
 use crate::net::local::LocalAddresses;
 use crate::net::udp::Datagrams;
@@ -191,12 +191,6 @@ impl Overlay {
             "Beacons that have published nodes.",
             sources,
         ));
-    }
-
-    /// Whether a node has a session at another relay, as far as that is known.
-    #[must_use]
-    pub fn has_session_elsewhere(&self, node: NodeId, now: Instant) -> bool {
-        self.router.has_session_elsewhere(node.into(), now)
     }
 
     /// Forgets what beacons that were silent for too long have published.
