@@ -116,7 +116,7 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             // The URL may hold a password.
             Error::Setting { place, value: "…".to_owned(), reason }.into()
         }
-        StartError::NoDoor(_) => Exit::Failed(error.into()),
+        StartError::NoDoor(_) | StartError::TwoDoors(..) => Exit::Failed(error.into()),
         StartError::Thread(error) => Exit::Failed(error.into()),
     })
 }

@@ -46,6 +46,9 @@ pub enum RegisterError {
     /// Another door has its realm.
     #[error(transparent)]
     Realm(#[from] name::RegisterError),
+    /// It has two names itself.
+    #[error("the configuration calls the door `{0}`, and names call it `{1}`")]
+    TwoNames(&'static str, &'static str),
 }
 
 impl std::fmt::Debug for Plan {
@@ -63,7 +66,6 @@ impl Plan {
         spelling: Spelling,
         make: impl FnOnce(Parts<'_>) -> Arc<D> + Send + 'static,
     ) -> Self {
-        debug_assert_eq!(kind.name, spelling.door, "the configuration and names call it alike");
         Self { kind, realm, spelling, make: Box::new(|parts| make(parts)) }
     }
 
@@ -71,8 +73,11 @@ impl Plan {
     /// read. Once more changes nothing.
     ///
     /// # Errors
-    /// Another door has its name or its realm.
+    /// Another door has its name or its realm, or it has two names.
     pub fn register(&self) -> Result<(), RegisterError> {
+        if self.kind.name != self.spelling.door {
+            return Err(RegisterError::TwoNames(self.kind.name, self.spelling.door));
+        }
         self.realm.register(self.spelling)?;
         Ok(self.kind.register()?)
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::StartError;
 use super::core::Core;
 use super::settings;
 use super::sockets::PublicSockets;
@@ -12,6 +13,7 @@ use crate::doors::pilot::{self, Login, Pilot};
 use crate::doors::{self, Plan};
 use crate::session::{self, Door, Spec};
 use crate::udp;
+use crate::wire::name::Realm;
 
 /// The ways in, which are open.
 pub(super) struct Doors {
@@ -29,16 +31,23 @@ pub(super) struct Doors {
 /// The doors that can be opened besides Pilot's, where each is there that a listener names.
 ///
 /// # Errors
-/// The name of one that is not.
-pub(super) fn plans(config: &Config, of_host: Vec<Plan>) -> Result<Vec<Plan>, &'static str> {
+/// One is not, or two cannot be told apart.
+pub(super) fn plans(config: &Config, of_host: Vec<Plan>) -> Result<Vec<Plan>, StartError> {
     let mut plans = doors::plans();
     plans.extend(of_host);
+    let mut known = vec![(config::PILOT.name, Realm::PILOT)];
+    for &Plan { kind: DoorKind { name, .. }, realm, .. } in &plans {
+        if let Some((other, _)) = known.iter().find(|other| other.0 == *name || other.1 == realm) {
+            return Err(StartError::TwoDoors(name, other));
+        }
+        known.push((name, realm));
+    }
     let is_there = |door: &&DoorKind| {
         **door == config::PILOT || plans.iter().any(|plan| plan.kind.name == door.name)
     };
     let mut named = config.listeners.iter().flat_map(|listener| &listener.doors);
     match named.find(|door| !is_there(door)) {
-        Some(missing) => Err(missing.name),
+        Some(missing) => Err(StartError::NoDoor(missing.name)),
         None => Ok(plans),
     }
 }
@@ -115,3 +124,6 @@ impl Doors {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,9 @@ pub enum StartError {
     /// A listener names a door that the configuration knows and nobody brings.
     #[error("there is no door `{0}` in this program")]
     NoDoor(&'static str),
+    /// Two doors of the program cannot be told apart.
+    #[error("the doors `{0}` and `{1}` have one name or one realm")]
+    TwoDoors(&'static str, &'static str),
     /// The system has no room for a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -142,8 +145,7 @@ impl Server {
         let mut tasks = Tasks::default();
         let stopping = CancellationToken::new();
 
-        let plans = doors::plans(&config, std::mem::take(&mut host.doors));
-        let plans = plans.map_err(StartError::NoDoor)?;
+        let plans = doors::plans(&config, std::mem::take(&mut host.doors))?;
 
         // Files and sockets first: what is wrong with them shows before anything runs.
         let directory = open_files(&config).await?;
