@@ -101,6 +101,8 @@ impl Router {
         let reason = match self.route(door, flow, payload, out, now, shard) {
             Routed::Session => return,
             Routed::Own(own) => return door.depart(&own, flow, &payload, out, now, shard),
+            // No other relay learns of what is hidden.
+            Routed::Nowhere if flow.is_hidden => Drop::UNKNOWN_DESTINATION,
             Routed::Relay | Routed::Nowhere => match &self.cluster {
                 Some(cluster) => match forward(cluster, flow, payload, out, now) {
                     Ok(()) => return,
@@ -164,6 +166,7 @@ impl Router {
                 shard.bridged(flow.transport, session.transport(), count, bytes);
                 Routed::Session
             }
+            _ if flow.is_hidden => Routed::Nowhere,
             Destination::Endpoint(endpoint) => own(Way::Endpoint(endpoint)),
             Destination::Foreign(_) | Destination::Loop if self.is_known_elsewhere(flow) => {
                 Routed::Relay

@@ -199,3 +199,31 @@ fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
     siblings.packet(&siblings.c, 12, 21);
     assert_eq!((siblings.sent().len(), siblings.fixture.dropped(Drop::SENDER_ELSEWHERE)), (1, 0));
 }
+
+#[test]
+fn what_the_canary_sent_went_to_the_cluster_where_its_session_was_gone() {
+    let siblings = Siblings::new();
+    siblings.hears(22, 3, Standing::Session);
+    let relay = &siblings.fixture.relay;
+    let (now, shard) = (Instant::now(), relay.traffic.shard());
+
+    for dest in [22, 23] {
+        let flow = crate::relay::Flow {
+            transport: Transport::Wss,
+            source: crate::peers::Source::Session(1),
+            sender: node(12),
+            dest: node(dest),
+            packets: 0..1,
+            header: 0,
+            is_hidden: true,
+        };
+        let packet = |_| &b"payload"[..];
+        shard.came_in(Transport::Wss, 1, 7);
+        crate::relay::Departures::of_batch(None, packet, now, shard, 1, |out| {
+            relay.router.carry(&**relay, &flow, packet, out, now, shard);
+        });
+    }
+
+    assert_eq!(siblings.fixture.dropped(Drop::UNKNOWN_DESTINATION), 2);
+    assert_eq!((siblings.cluster.status().looked_up, relay.traffic.unaccounted()), (0, 0));
+}
