@@ -164,12 +164,19 @@ impl Departures {
         Owner(number)
     }
 
-    /// Has a packet sent that is `head` and a part of a packet of the batch.
+    /// Has a packet sent that is `head`, of [`MAX_HEAD`] bytes at most, and a part of a packet of
+    /// the batch.
+    ///
+    /// # Panics
+    /// The head is longer.
     pub fn relay(&mut self, target: Target, head: &[u8], body: Body) {
         self.push(target, head, Some(body));
     }
 
     /// Has a packet of our own sent, of [`MAX_HEAD`] bytes at most.
+    ///
+    /// # Panics
+    /// It is longer.
     pub fn send(&mut self, target: Target, packet: &[u8]) {
         self.push(target, packet, None);
     }
@@ -177,8 +184,8 @@ impl Departures {
     fn push(&mut self, target: Target, packet: &[u8], body: Option<Body>) {
         let Target { to, from, transport } = target;
         let mut head = [0; MAX_HEAD];
-        let length = packet.len().min(MAX_HEAD);
-        debug_assert_eq!(length, packet.len(), "no head is longer");
+        let length = packet.len();
+        assert!(length <= MAX_HEAD, "no head is longer");
         head.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
         let head_length = u8::try_from(length).expect("20 at most");
         self.ours += u64::from(body.is_none());
