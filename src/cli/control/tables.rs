@@ -266,7 +266,9 @@ fn top(answer: &Value) -> String {
 fn explanation(answer: &Value) -> String {
     let mut out =
         format!("{}: {}\n\n{}", at(answer, &["place"]), at(answer, &["path"]), peer(answer));
-    let _ = writeln!(out, "directory  its key is {}", at(answer, &["key"]));
+    if answer.get("key").is_some() {
+        let _ = writeln!(out, "directory  its key is {}", at(answer, &["key"]));
+    }
     if let Some(cluster) = answer.get("cluster") {
         if cluster.get("elsewhere").is_some() {
             let of = |key: &str| at(cluster, &["elsewhere", key]);
