@@ -118,9 +118,9 @@ impl Delivery for Echo {
         Head::new(&[flow.sender.bytes(), b" "])
     }
 
-    /// Names are text; another relay could send anything.
+    /// Names are text, and short; another relay could send anything.
     fn has(&self, name: Name) -> bool {
-        str::from_utf8(name.bytes()).is_ok()
+        !name.is_hashed() && str::from_utf8(name.bytes()).is_ok()
     }
 }
 

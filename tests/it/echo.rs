@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
+use crate::cells::assert_balance;
 use crate::cluster::{arguments, free_udp_address, host, mesh_arguments, wait_for_members};
 use crate::cluster::{wait_until, wait_until_claimed};
 use crate::harness::{PATIENCE, Relay, write_directory};
@@ -19,6 +20,8 @@ fn program() -> PathBuf {
     assert!(program.exists(), "build it first: cargo build --example echo");
     program
 }
+
+const SESSIONS: &str = "beacon_relay_sessions{door=\"echo\"}";
 
 /// A relay with the door.
 struct Echo {
@@ -128,11 +131,12 @@ fn clients_exchange_text_and_operators_see_their_door_everywhere() {
     assert_eq!(bob.read(), "alice still there?");
 
     let metric = |name: &str| echo.relay.metric(name);
-    assert_eq!(metric("beacon_relay_sessions{door=\"echo\"}"), 2.0);
+    assert_eq!(metric(SESSIONS), 2.0);
     assert_eq!(metric("beacon_relay_logins_total{door=\"echo\",outcome=\"auth_ok\"}"), 2.0);
     assert_eq!(metric("beacon_relay_logins_total{door=\"echo\",outcome=\"superseded\"}"), 1.0);
     assert_eq!(metric("beacon_relay_logins_total{door=\"pilot\",outcome=\"auth_ok\"}"), 0.0);
     assert_eq!(echo.relay.dropped("unknown_destination"), 1);
+    assert_balance(&echo.relay);
     let no_message = "beacon_relay_packets_dropped_total{door=\"echo\",reason=\"no_message\"}";
     assert_eq!(metric(no_message), 2.0);
 
@@ -150,7 +154,7 @@ fn clients_exchange_text_and_operators_see_their_door_everywhere() {
 
     echo.say(&["kick", "echo:bob"]);
     assert_eq!(bob.close_code(), 1008);
-    echo.relay.wait_for_metric("beacon_relay_sessions{door=\"echo\"}", 1.0);
+    echo.relay.wait_for_metric(SESSIONS, 1.0);
 
     echo.relay.signal("TERM");
     assert_eq!(alice.close_code(), 1001);
@@ -179,16 +183,45 @@ fn rates_and_sizes_of_the_relay_hold_for_the_door_too() {
 }
 
 #[test]
-fn clients_of_two_relays_exchange_text_and_a_peer_moves_between_them() {
+fn names_that_would_forge_lines_are_one_word_everywhere() {
+    let echo = Echo::start(&[]);
+    let mut forger = echo.log_in("a\u{1b}[2J\nERROR\tforged");
+    let mut nobody = echo.log_in("");
+    let shown = r"echo:a\u{1b}[2J\u{a}ERROR\u{9}forged";
+
+    echo.relay.wait_for_line(&format!("peer connected node={shown} "));
+    for words in [&["peers"][..], &["record"], &["explain", shown], &["peer", "echo:"]] {
+        let said = echo.say(words);
+        assert!(!said.contains(['\u{1b}', '\t']) && !said.contains("\nERROR"), "{said:?}");
+    }
+    let said = echo.say(&["explain", shown]);
+    assert!(said.contains("session    from") && !said.contains("directory"), "{said}");
+    nobody.send("a\u{1b}[2J\nERROR\tforged ");
+    assert_eq!(forger.read(), " ");
+    forger.send(" hi");
+    assert_eq!(nobody.read(), "a\u{1b}[2J\nERROR\tforged hi");
+
+    echo.say(&["kick", shown]);
+    assert_eq!(forger.close_code(), 1008);
+}
+
+/// Two relays of one cluster.
+fn pair() -> ([Echo; 2], TempDir) {
     let folder = tempfile::tempdir().unwrap();
     write_directory(folder.path(), &[]);
     let binds: Vec<_> = (0..2).map(|index| free_udp_address(&host(index))).collect();
-    let [here, there] = [0, 1].map(|index| {
+    let pair = [0, 1].map(|index| {
         let mut words = arguments(folder.path(), &host(index), &[]);
         words.extend(mesh_arguments(folder.path(), &binds[index], &binds));
         Echo::start(&words)
     });
-    [&here, &there].into_iter().for_each(|echo| wait_for_members(&echo.relay, 2));
+    pair.iter().for_each(|echo| wait_for_members(&echo.relay, 2));
+    (pair, folder)
+}
+
+#[test]
+fn clients_of_two_relays_exchange_text_and_a_peer_moves_between_them() {
+    let ([here, there], _folder) = pair();
     let mut alice = here.log_in("alice");
     let mut bob = there.log_in("bob");
     [&here, &there].into_iter().for_each(|echo| wait_until_claimed(&echo.relay, 1));
@@ -206,4 +239,43 @@ fn clients_of_two_relays_exchange_text_and_a_peer_moves_between_them() {
     assert_eq!(bob.close_code(), 1000);
     alice.send("bob welcome");
     assert_eq!(moved.read(), "alice welcome");
+}
+
+#[test]
+fn wrong_secret_at_another_relay_evicts_nobody() {
+    let ([here, there], _folder) = pair();
+    let mut alice = here.log_in("alice");
+    let mut bob = there.log_in("bob");
+    [&here, &there].into_iter().for_each(|echo| wait_until_claimed(&echo.relay, 1));
+
+    // Whom the homes do not let stay is served until they have said so.
+    for _ in 0..3 {
+        let mut thief = Peer::connect(there.address);
+        thief.send("alice another secret");
+        assert_eq!(thief.read(), "welcome");
+        assert_eq!(thief.close_code(), 1000);
+    }
+
+    bob.send("alice still there?");
+    assert_eq!(alice.read(), "bob still there?");
+    assert_eq!(here.relay.metric(SESSIONS), 1.0);
+}
+
+#[test]
+fn sessions_that_replaced_each_other_at_two_relays_did_so_as_fast_as_they_dialled() {
+    let ([here, there], _folder) = pair();
+    let mut at_here = here.log_in("alice");
+    for _ in 0..4 {
+        let mut at_there = there.log_in("alice");
+        assert_eq!(at_here.close_code(), 1000);
+        at_here = here.log_in("alice");
+        assert_eq!(at_there.close_code(), 1000);
+    }
+
+    let mut waits = Peer::connect(there.address);
+    waits.send("alice secret of alice");
+
+    there.relay.wait_for_metric("pilot_beacon_wss_delayed_total", 1.0);
+    assert_eq!(waits.read(), "welcome");
+    assert_eq!(at_here.close_code(), 1000);
 }
