@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Capabilities, Credential};
+use crate::proto::crowd::Ticket;
 use crate::proto::endpoint::QUIET_AFTER;
 
 /// Where a peer is reached over UDP.
@@ -18,6 +19,8 @@ pub struct Endpoint {
     pub(super) moved: Instant,
     /// The credential that the peer itself showed first.
     pub(super) credential: Option<Credential>,
+    /// Where it stands among those that never came back; it may have left them since.
+    pub(super) newcomer: Option<Ticket>,
     heard_ns: AtomicU64,
     capabilities: AtomicU32,
     repeated: AtomicBool,
@@ -53,6 +56,7 @@ impl Endpoint {
             local,
             moved: now,
             credential: None,
+            newcomer: None,
             heard_ns: AtomicU64::new(0),
             capabilities: AtomicU32::new(0),
             repeated: AtomicBool::new(false),

@@ -8,20 +8,21 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
+use std::num::NonZeroU64;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::network::Network;
 
-/// Keys by the network that they came from and their age.
+/// Keys by the network that they came from and their age. Whoever adds one keeps its ticket, by
+/// which it is found again.
 ///
 /// Every operation takes O(log n); what leaves is forgotten at once.
 #[derive(Debug)]
-pub struct Crowd<I> {
-    members: HashMap<I, Member, RandomState>,
+pub struct Ages<I> {
     /// Each network's keys, oldest first.
-    ages: BTreeMap<(Network, u64), I>,
+    keys: BTreeMap<(Network, u64), I>,
     standings: HashMap<Network, Standing, RandomState>,
     /// Every network with its standing: the last is the next to lose a key.
     ranks: BTreeSet<(Standing, Network)>,
@@ -29,10 +30,11 @@ pub struct Crowd<I> {
 }
 
 /// Where a key is, and when it came: later ones have higher numbers.
-#[derive(Clone, Copy, Debug)]
-struct Member {
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ticket {
     network: Network,
-    number: u64,
+    /// Never 0, so that there is room for "no ticket".
+    number: NonZeroU64,
 }
 
 /// How soon a network loses a key: ordered by its size first, then by its oldest. No two
@@ -41,6 +43,72 @@ struct Member {
 struct Standing {
     size: usize,
     oldest: Reverse<u64>,
+}
+
+impl<I: Copy> Default for Ages<I> {
+    fn default() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            standings: HashMap::default(),
+            ranks: BTreeSet::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<I: Copy> Ages<I> {
+    /// Adds a key as the youngest.
+    pub fn add(&mut self, id: I, network: Network) -> Ticket {
+        self.next += 1;
+        let number = NonZeroU64::new(self.next).expect("counted from 1 on");
+        let ticket = Ticket { network, number };
+        self.insert(id, ticket);
+        ticket
+    }
+
+    /// Takes a key out, if it is in.
+    pub fn withdraw(&mut self, ticket: Ticket) -> Option<I> {
+        let id = self.keys.remove(&(ticket.network, ticket.number.get()))?;
+        self.rank(ticket.network, |size| size - 1);
+        Some(id)
+    }
+
+    /// Takes out the oldest key of the largest network.
+    pub fn pop(&mut self) -> Option<(I, Ticket)> {
+        let (Standing { oldest: Reverse(number), .. }, network) = *self.ranks.last()?;
+        let number = NonZeroU64::new(number).expect("counted from 1 on");
+        let ticket = Ticket { network, number };
+        let id = self.withdraw(ticket).expect("a network's oldest is in it");
+        Some((id, ticket))
+    }
+
+    fn insert(&mut self, id: I, ticket: Ticket) {
+        self.keys.insert((ticket.network, ticket.number.get()), id);
+        self.rank(ticket.network, |size| size + 1);
+    }
+
+    /// Gives a network the standing that it has after its size changed.
+    fn rank(&mut self, network: Network, resized: impl FnOnce(usize) -> usize) {
+        let before = self.standings.remove(&network);
+        if let Some(before) = before {
+            self.ranks.remove(&(before, network));
+        }
+        let oldest = self.keys.range((network, 0)..=(network, u64::MAX)).next();
+        if let Some(((_, number), _)) = oldest {
+            let size = resized(before.map_or(0, |before| before.size));
+            let after = Standing { size, oldest: Reverse(*number) };
+            self.standings.insert(network, after);
+            self.ranks.insert((after, network));
+        }
+    }
+}
+
+/// Keys by the network that they came from and their age, each in it once: for those whose owner
+/// has no place for a ticket.
+#[derive(Debug)]
+pub struct Crowd<I> {
+    tickets: HashMap<I, Ticket, RandomState>,
+    ages: Ages<I>,
 }
 
 impl<I: Copy + Eq + Hash> Default for Crowd<I> {
@@ -53,80 +121,49 @@ impl<I: Copy + Eq + Hash> Crowd<I> {
     /// Nobody.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            members: HashMap::default(),
-            ages: BTreeMap::new(),
-            standings: HashMap::default(),
-            ranks: BTreeSet::new(),
-            next: 0,
-        }
+        Self { tickets: HashMap::default(), ages: Ages::default() }
     }
 
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.members.len()
+        self.tickets.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.tickets.is_empty()
     }
 
     /// Adds a key as the youngest; one that was in already is as if it came only now.
     pub fn add(&mut self, id: I, network: Network) {
-        self.remove(id);
-        self.next += 1;
-        self.insert(id, Member { network, number: self.next });
+        self.withdraw(id);
+        let ticket = self.ages.add(id, network);
+        self.tickets.insert(id, ticket);
     }
 
     /// Counts a key in another network from here on; its age stays.
     pub fn reassign(&mut self, id: I, network: Network) {
-        if let Some(Member { number, .. }) = self.remove(id) {
-            self.insert(id, Member { network, number });
+        if let Some(ticket) = self.tickets.get_mut(&id) {
+            self.ages.withdraw(*ticket);
+            ticket.network = network;
+            self.ages.insert(id, *ticket);
         }
     }
 
     /// Takes a key out, if it is in.
     pub fn withdraw(&mut self, id: I) {
-        self.remove(id);
+        if let Some(ticket) = self.tickets.remove(&id) {
+            self.ages.withdraw(ticket);
+        }
     }
 
     /// Takes out the oldest key of the largest network.
     pub fn pop(&mut self) -> Option<I> {
-        let (Standing { oldest: Reverse(number), .. }, network) = *self.ranks.last()?;
-        let id = *self.ages.get(&(network, number)).expect("a network's oldest is in it");
-        self.remove(id);
+        let (id, _) = self.ages.pop()?;
+        self.tickets.remove(&id);
         Some(id)
-    }
-
-    fn insert(&mut self, id: I, member: Member) {
-        self.members.insert(id, member);
-        self.ages.insert((member.network, member.number), id);
-        self.rank(member.network, |size| size + 1);
-    }
-
-    fn remove(&mut self, id: I) -> Option<Member> {
-        let member = self.members.remove(&id)?;
-        self.ages.remove(&(member.network, member.number));
-        self.rank(member.network, |size| size - 1);
-        Some(member)
-    }
-
-    /// Gives a network the standing that it has after its size changed.
-    fn rank(&mut self, network: Network, resized: impl FnOnce(usize) -> usize) {
-        let before = self.standings.remove(&network);
-        if let Some(before) = before {
-            self.ranks.remove(&(before, network));
-        }
-        let oldest = self.ages.range((network, 0)..=(network, u64::MAX)).next();
-        if let Some(((_, number), _)) = oldest {
-            let size = resized(before.map_or(0, |before| before.size));
-            let after = Standing { size, oldest: Reverse(*number) };
-            self.standings.insert(network, after);
-            self.ranks.insert((after, network));
-        }
     }
 }
 
@@ -146,8 +183,9 @@ mod tests {
     /// All keys, in the order in which they are evicted.
     fn order(mut crowd: Crowd<u32>) -> Vec<u32> {
         let order = std::iter::from_fn(|| crowd.pop()).collect();
-        assert!(crowd.is_empty() && crowd.ages.is_empty());
-        assert!(crowd.standings.is_empty() && crowd.ranks.is_empty());
+        let Ages { keys, standings, ranks, .. } = crowd.ages;
+        assert!(crowd.tickets.is_empty() && keys.is_empty());
+        assert!(standings.is_empty() && ranks.is_empty());
         order
     }
 
@@ -162,6 +200,17 @@ mod tests {
         crowd.withdraw(10);
         // After two of them both networks have two, and of all four key 1 is the oldest.
         assert_eq!(order(crowd), [11, 12, 1, 13, 14, 2]);
+    }
+
+    #[test]
+    fn ticket_of_a_key_that_has_left_takes_nobody_else_out() {
+        let mut ages = Ages::default();
+        let first = ages.add(1, network(1));
+        assert_eq!(ages.withdraw(first), Some(1));
+        let again = ages.add(1, network(1));
+        assert_eq!(ages.withdraw(first), None);
+        assert_eq!(ages.pop(), Some((1, again)));
+        assert_eq!(ages.pop(), None);
     }
 
     #[test]
@@ -182,7 +231,8 @@ mod tests {
             crowd.add(2, network(1));
             crowd.withdraw(2);
         }
-        assert_eq!((crowd.ages.len(), crowd.standings.len(), crowd.ranks.len()), (1, 1, 1));
+        let Ages { keys, standings, ranks, .. } = &crowd.ages;
+        assert_eq!((keys.len(), standings.len(), ranks.len()), (1, 1, 1));
         assert_eq!(order(crowd), [1]);
     }
 

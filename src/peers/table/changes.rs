@@ -121,8 +121,8 @@ impl Table {
             }
             session.end(End::Replaced);
         }
-        let had_endpoint = entry.endpoint.take().is_some();
-        if had_endpoint {
+        let endpoint = entry.endpoint.take();
+        if endpoint.is_some() {
             self.endpoints.fetch_sub(1, Ordering::Relaxed);
             entry.past.get_or_insert_default().left = Some(now);
             self.note(id, entry);
@@ -131,9 +131,7 @@ impl Table {
             shard.remove(&id);
         }
         drop(shard);
-        if had_endpoint {
-            self.newcomers.lock().withdraw(id);
-        }
+        self.withdraw(endpoint.and_then(|endpoint| endpoint.newcomer));
         session
     }
 }

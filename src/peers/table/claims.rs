@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Entry, SHARDS, Table};
 use crate::peers::endpoints::Endpoint;
 use crate::peers::{Capabilities, Credential};
+use crate::proto::crowd::Ticket;
 use crate::proto::endpoint::{self, Claim, Hold, MOVE_INTERVAL};
 use crate::proto::network::Network;
 use crate::wire::name::Name;
@@ -53,12 +54,13 @@ impl Table {
                     now >= endpoint.moved + MOVE_INTERVAL && endpoint.repeat()
                 });
                 let other_local = endpoint.is_some_and(|endpoint| endpoint.local != local);
+                let ticket = endpoint.and_then(|endpoint| endpoint.newcomer);
                 drop(shard);
                 if other_local {
                     self.talks_to(id, local);
                 }
                 if first {
-                    self.newcomers.lock().withdraw(id);
+                    self.withdraw(ticket);
                 }
                 return Claimed { claim: Some(claim), evicted: false, credential };
             }
@@ -123,20 +125,19 @@ impl Table {
                     self.endpoints.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            let is_regular = endpoint.is_repeated();
+            // The directory has only so many names, and a flood of strangers must push none
+            // of them out.
+            if !endpoint.is_repeated() && !is_known {
+                let network = Network::of(from.ip(), &self.translators);
+                endpoint.newcomer = Some(self.newcomers.lock().add(id, network));
+            }
+            let before = entry.endpoint.replace(Box::new(endpoint));
             // A move is no news for others: the peer is still reached through here.
-            if entry.endpoint.replace(Box::new(endpoint)).is_none() {
+            if before.is_none() {
                 self.note(id, entry);
             }
             drop(shard);
-            let mut newcomers = self.newcomers.lock();
-            // The directory has only so many names, and a flood of strangers must push none
-            // of them out.
-            if is_regular || is_known {
-                newcomers.withdraw(id);
-            } else {
-                newcomers.add(id, Network::of(from.ip(), &self.translators));
-            }
+            self.withdraw(before.and_then(|before| before.newcomer));
         }
         Claimed { claim: Some(claim), evicted: false, credential }
     }
@@ -144,8 +145,8 @@ impl Table {
     /// Evicts one endpoint; false where nobody gives way.
     fn make_room(&self, is_known: bool, uptime: Duration) -> bool {
         // One that was forgotten in this very moment makes no room: the next one goes.
-        while let Some(newcomer) = self.next_newcomer() {
-            if self.forget_endpoint(newcomer) {
+        while let Some((newcomer, ticket)) = self.next_newcomer() {
+            if self.forget_endpoint(newcomer, |endpoint| endpoint.newcomer == Some(ticket)) {
                 return true;
             }
         }
@@ -162,19 +163,20 @@ impl Table {
             let oldest = endpoints.max_by_key(|(_, endpoint)| endpoint.silence(uptime));
             oldest.map(|(id, _)| id)
         });
-        longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest))
+        longest_silent.next().is_some_and(|oldest| self.forget_endpoint(oldest, |_| true))
     }
 
-    fn next_newcomer(&self) -> Option<Name> {
+    fn next_newcomer(&self) -> Option<(Name, Ticket)> {
         self.newcomers.lock().pop()
     }
 
-    pub(super) fn forget_endpoint(&self, id: Name) -> bool {
+    /// Forgets the endpoint of an id, if it is the one that is meant.
+    pub(super) fn forget_endpoint(&self, id: Name, is_it: impl FnOnce(&Endpoint) -> bool) -> bool {
         let mut shard = self.shard(id).write();
         let Some(entry) = shard.get_mut(&id) else { return false };
-        if entry.endpoint.take().is_none() {
+        let Some(endpoint) = entry.endpoint.take_if(|endpoint| is_it(endpoint)) else {
             return false;
-        }
+        };
         self.endpoints.fetch_sub(1, Ordering::Relaxed);
         if entry.session.is_none() {
             self.note(id, entry);
@@ -182,6 +184,8 @@ impl Table {
         if entry.is_empty() {
             shard.remove(&id);
         }
+        drop(shard);
+        self.withdraw(endpoint.newcomer);
         true
     }
 

@@ -54,10 +54,6 @@ impl Table {
     /// Forgets the UDP endpoint of an id, until the id claims one again; false where there
     /// is none.
     pub fn forget(&self, id: Name) -> bool {
-        let had_endpoint = self.forget_endpoint(id);
-        if had_endpoint {
-            self.newcomers.lock().withdraw(id);
-        }
-        had_endpoint
+        self.forget_endpoint(id, |_| true)
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::endpoints::{Endpoint, EndpointView};
 use super::{End, Session};
-use crate::proto::crowd::Crowd;
+use crate::proto::crowd::{Ages, Ticket};
 use crate::proto::endpoint::{
     FORGET_AFTER, HOLD_AFTER_SESSION, Hold, Known, LastSession, MOVE_INTERVAL,
 };
@@ -33,8 +33,10 @@ pub use delays::{Delay, NotDelayed, TakeoverLook};
 pub use look::{EndpointLook, Look};
 pub use route::{Destination, Neighbour};
 
-/// More than any machine has cores, so that two of them rarely want the same lock.
-const SHARDS: usize = 128;
+/// More than any machine has cores, so that two of them rarely want the same lock. As many as
+/// leave the 500,000 endpoints of the default room in maps of 4,096: with 128, each would need
+/// twice that.
+const SHARDS: usize = 160;
 
 type Shard = RwLock<HashMap<Name, Entry, SeedableRandomState>>;
 
@@ -115,7 +117,8 @@ pub struct Table {
     generations: AtomicU64,
     evictions: AtomicUsize,
     /// Endpoints that never came back: a full table drops these first.
-    newcomers: Mutex<Crowd<Name>>,
+    /// Locked after a shard, never before.
+    newcomers: Mutex<Ages<Name>>,
     /// Those that newcomers may come through.
     translators: Translators,
     /// Who took over from whom. Locked after a shard, never before.
@@ -139,7 +142,7 @@ impl Table {
             learnt: AtomicUsize::new(0),
             generations: AtomicU64::new(0),
             evictions: AtomicUsize::new(0),
-            newcomers: Mutex::new(Crowd::new()),
+            newcomers: Mutex::default(),
             translators: Translators::default(),
             delays: Mutex::default(),
             changes: OnceLock::new(),
@@ -163,10 +166,11 @@ impl Table {
         Self { shards: (0..SHARDS).map(|_| shard()).collect(), hasher, ..self }
     }
 
-    #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
+    #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // scaled to the length
     fn shard(&self, id: Name) -> &Shard {
         // The map takes its bits from the top and the bottom of the hash, the shard from between.
-        &self.shards[(self.hasher.hash_one(id) >> 32) as usize % SHARDS]
+        let between = u64::from((self.hasher.hash_one(id) >> 16) as u32);
+        &self.shards[((between * SHARDS as u64) >> u32::BITS) as usize]
     }
 
     fn uptime(&self, now: Instant) -> Duration {
@@ -379,9 +383,8 @@ impl Table {
         for shard in &self.shards {
             shard.write().retain(|id, entry| {
                 let silent = |endpoint: &Endpoint| endpoint.silence(uptime) > FORGET_AFTER;
-                if entry.endpoint.as_deref().is_some_and(silent) {
-                    entry.endpoint = None;
-                    expired.push(*id);
+                if let Some(endpoint) = entry.endpoint.take_if(|endpoint| silent(endpoint)) {
+                    expired.push(endpoint.newcomer);
                     if entry.session.is_none() {
                         self.note(*id, entry);
                     }
@@ -398,8 +401,15 @@ impl Table {
         }
         self.endpoints.fetch_sub(expired.len(), Ordering::Relaxed);
         // One by one: 500,000 at once would keep the receiving threads waiting.
-        expired.iter().for_each(|id| self.newcomers.lock().withdraw(*id));
+        expired.iter().for_each(|ticket| self.withdraw(*ticket));
         expired.len() as u64
+    }
+
+    /// Makes an endpoint no newcomer any more, if it is one.
+    fn withdraw(&self, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
+            self.newcomers.lock().withdraw(ticket);
+        }
     }
 
     /// All ids that are served here: those with a session first, then those over UDP.
