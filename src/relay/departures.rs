@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Head;
 use crate::cluster::Member;
 use crate::metrics::{self, Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
@@ -169,7 +170,7 @@ impl Departures {
     ///
     /// # Panics
     /// The head is longer.
-    pub fn relay(&mut self, target: Target, head: &[u8], body: Body) {
+    pub fn relay(&mut self, target: Target, head: &Head, body: Body) {
         self.push(target, head, Some(body));
     }
 
@@ -178,18 +179,16 @@ impl Departures {
     /// # Panics
     /// It is longer.
     pub fn send(&mut self, target: Target, packet: &[u8]) {
-        self.push(target, packet, None);
+        self.push(target, &Head::new(&[packet]), None);
     }
 
-    fn push(&mut self, target: Target, packet: &[u8], body: Option<Body>) {
+    fn push(&mut self, target: Target, head: &Head, body: Option<Body>) {
         let Target { to, from, transport } = target;
-        let mut head = [0; MAX_HEAD];
-        let length = packet.len();
-        assert!(length <= MAX_HEAD, "no head is longer");
-        head.iter_mut().zip(packet).for_each(|(to, from)| *to = *from);
-        let head_length = u8::try_from(length).expect("20 at most");
+        assert!(head.bytes().len() <= MAX_HEAD, "no head is longer");
+        // As many bytes for each: a copy of that length takes no call.
+        let (first, _) = head.bytes.split_first_chunk().expect("a head has room for more");
         self.ours += u64::from(body.is_none());
-        self.items.push(Item { to, from, transport, head, head_length, body });
+        self.items.push(Item { to, from, transport, head: *first, head_length: head.length, body });
     }
 
     /// Sends the datagrams.

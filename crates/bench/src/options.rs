@@ -35,7 +35,7 @@ pub struct Args {
     pub(crate) size: Vec<usize>,
     #[command(flatten)]
     pub(crate) common: Common,
-    /// Most WebSocket peers [default: what the descriptor limit allows, at most 19000]
+    /// Most WebSocket peers [default: what the descriptor limit allows, at most 18000]
     #[arg(long, value_name = "N")]
     peers: Option<u32>,
     /// Most UDP nodes of `growth`
@@ -55,7 +55,7 @@ impl Args {
     pub(crate) fn peers(&self) -> u32 {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let allowed = u32::try_from(limit.saturating_sub(1_000)).unwrap_or(u32::MAX);
-        self.peers.unwrap_or_else(|| allowed.min(19_000))
+        self.peers.unwrap_or_else(|| allowed.min(18_000))
     }
 }
 

@@ -56,7 +56,7 @@ impl Delivery for Overlay {
             } else if quiet && !self.may_disturb(target.to, now) {
                 shard.dropped_of(flow.whose(), PilotDrop::QUIET_ENDPOINT, 1, now);
             } else {
-                out.relay(target, head.bytes(), Body { index, skip: flow.header, owner });
+                out.relay(target, &head, Body { index, skip: flow.header, owner });
             }
         }
         shard.bridged(flow.transport, target.transport, count, own.bytes);
