@@ -100,14 +100,17 @@ pub fn unsettled() -> u64 {
     UNSETTLED.get()
 }
 
+#[inline]
 fn opened(packets: u64) {
     UNSETTLED.set(UNSETTLED.get().wrapping_add(packets));
 }
 
+#[inline]
 fn settled(packets: u64) {
     UNSETTLED.set(UNSETTLED.get().wrapping_sub(packets));
 }
 
+#[inline]
 fn add(counter: &AtomicU64, amount: u64) {
     if amount > 0 {
         counter.fetch_add(amount, Ordering::Relaxed);
@@ -117,6 +120,7 @@ fn add(counter: &AtomicU64, amount: u64) {
 #[allow(clippy::indexing_slicing)] // words and reasons have their places in the arrays
 impl Shard {
     /// Packets that came in, and their bytes.
+    #[inline]
     pub fn came_in(&self, from: Transport, packets: u64, bytes: u64) {
         opened(packets);
         add(&self.packets_in[from.index()], packets);
@@ -124,6 +128,7 @@ impl Shard {
     }
 
     /// Packets that the kernel took whole, and their bytes.
+    #[inline]
     pub fn went_out(&self, to: Transport, origin: Origin, packets: u64, bytes: u64) {
         match origin {
             Origin::Relayed => {
@@ -136,17 +141,20 @@ impl Shard {
     }
 
     /// Packets that a route was found for, and the bytes of their payloads.
+    #[inline]
     pub fn bridged(&self, from: Transport, to: Transport, packets: u64, bytes: u64) {
         add(&self.bridged[from.index()][to.index()], packets);
         add(&self.bridged_bytes[from.index()][to.index()], bytes);
     }
 
     /// A run of so many packets and bytes goes its way, for the sample of talkers.
+    #[inline]
     pub fn passed(&self, sender: Name, dest: Name, run: (u64, u64), now: Instant) {
         self.sample.passed(sender, dest, run, now);
     }
 
     /// Packets of peers that ended here, of whom nobody knows whose they were.
+    #[inline]
     pub fn dropped(&self, reason: Drop, packets: u64) {
         settled(packets);
         add(&self.dropped[reason.slot()], packets);
@@ -181,18 +189,21 @@ impl Shard {
     }
 
     /// Relayed packets that entered an outbox.
+    #[inline]
     pub fn queued(&self, packets: u64) {
         settled(packets);
         add(&self.queued, packets);
     }
 
     /// Relayed packets that left an outbox, for the kernel or for nowhere.
+    #[inline]
     pub fn unqueued(&self, packets: u64) {
         opened(packets);
         add(&self.unqueued, packets);
     }
 
     /// How long the oldest record of a write waited in its outbox.
+    #[inline]
     pub fn waited(&self, time: Duration) {
         add(&self.outbox_delays[bucket(&OUTBOX_DELAYS, time)], 1);
         add(&self.outbox_delay_ns, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

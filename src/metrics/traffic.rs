@@ -68,6 +68,7 @@ impl Traffic {
     /// The shard of the calling thread.
     #[must_use]
     #[allow(clippy::indexing_slicing)] // there are as many shards
+    #[inline]
     pub fn shard(&self) -> &Shard {
         &self.shards[own_shard()]
     }
