@@ -13,7 +13,9 @@ use tracing::{debug, error, info, warn};
 use super::logging::LAST_LINES_TIME;
 use super::{Exit, LogControl, Logs, logging};
 use crate::cluster::identity_file;
-use crate::config::{Config, Error, Flags, Loaded, LogFilter, Place, Source, Surroundings};
+use crate::config::{
+    Config, Error, Flags, Loaded, LogFilter, Place, Source, Surroundings, UnusablePair,
+};
 use crate::control::{Order, Task};
 use crate::doors::Plan;
 use crate::doors::pilot::directory::OpenError;
@@ -106,6 +108,9 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             let (place, reason) = (Place::flag("registry"), error.to_string());
             Error::Setting { place, value: registry.unwrap_or_default(), reason }.into()
         }
+        StartError::Certificate(UnusablePair { path, reason }) => {
+            Error::File { place: Place::flag("wss_tls_cert"), path, reason }.into()
+        }
         StartError::StateDir(error) => error.into(),
         StartError::Identity(error) => {
             let (place, path) = (Place::flag("state_dir"), identity_file(&state_dir));
@@ -116,8 +121,10 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             // The URL may hold a password.
             Error::Setting { place, value: "…".to_owned(), reason }.into()
         }
-        StartError::NoDoor(_) | StartError::TwoDoors(..) => Exit::Failed(error.into()),
-        StartError::Thread(error) => Exit::Failed(error.into()),
+        StartError::NoDoor(_)
+        | StartError::TwoDoors(..)
+        | StartError::Tls(_)
+        | StartError::Thread(_) => Exit::Failed(error.into()),
     })
 }
 

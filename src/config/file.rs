@@ -16,7 +16,7 @@ use super::{Error, Origin, Place, all_settings, listener_settings};
 const LEAST_LIKENESS: f64 = 0.7;
 
 /// Keys of a `[[listener]]` table whose function is not built.
-const NOT_BUILT: [&str; 4] = ["tls", "acme", "acme_contact", "tls_client_ca"];
+const NOT_BUILT: [&str; 3] = ["acme", "acme_contact", "tls_client_ca"];
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Text<'_> {
             let mut settings = Vec::new();
             for entry in in_order(entries) {
                 if NOT_BUILT.contains(&entry.0.get_ref().as_ref()) {
-                    let reason = "not built yet: the relay speaks no TLS itself; leave it out, and \
+                    let reason = "not built yet; leave it out, and name a certificate in tls, or \
                                   end TLS in a proxy such as Caddy or nginx";
                     return Err(self.refuse(&entry, &prefix, reason.to_owned()));
                 }
@@ -149,13 +149,32 @@ fn items(kind: Kind, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     match (kind, value) {
         // As `--flag=` has it.
         (Kind::List, DeValue::Array(values)) if values.is_empty() => Ok(vec![String::new()]),
+        (Kind::Tables, DeValue::Array(tables)) => {
+            let lines = |table: &Spanned<DeValue<'_>>| match table.get_ref() {
+                DeValue::Table(table) => lines(table),
+                other => item(other),
+            };
+            tables.iter().map(lines).collect()
+        }
         (_, DeValue::Array(values)) => values.iter().map(|value| item(value.get_ref())).collect(),
         (Kind::TextOrTable, DeValue::Table(table)) => in_order(table)
             .into_iter()
             .map(|(key, value)| Ok(format!("{}={}", key.get_ref(), item(value.get_ref())?)))
             .collect(),
+        (Kind::Tables, DeValue::Table(table)) => Ok(vec![lines(table)?]),
         _ => Ok(vec![item(value)?]),
     }
+}
+
+/// The entries of a table, each on a line.
+fn lines(table: &DeTable<'_>) -> Result<String, String> {
+    let lines = in_order(table).into_iter().map(|(key, value)| {
+        let text = item(value.get_ref())?;
+        let is_one_line = !text.contains('\n');
+        let line = format!("{}={text}", key.get_ref());
+        is_one_line.then_some(line).ok_or_else(|| "a text of several lines in it".to_owned())
+    });
+    Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
 
 fn item(value: &DeValue<'_>) -> Result<String, String> {

@@ -101,7 +101,10 @@ impl clap::Args for Flags {
 
 fn flag(setting: &'static Setting) -> Arg {
     let help = match (setting.kind, setting.default) {
-        (Kind::Text | Kind::Number | Kind::List | Kind::TextOrTable, Some(default)) => {
+        (
+            Kind::Text | Kind::Number | Kind::List | Kind::TextOrTable | Kind::Tables,
+            Some(default),
+        ) => {
             format!("{} [default: {default}]", setting.help)
         }
         (Kind::Switch, _) | (_, None) => setting.help.to_owned(),
@@ -114,7 +117,7 @@ fn flag(setting: &'static Setting) -> Arg {
         // So that the type of the setting explains what is wrong with -1.
         .allow_negative_numbers(true);
     match setting.kind {
-        Kind::Text | Kind::Number | Kind::TextOrTable => arg.action(ArgAction::Set),
+        Kind::Text | Kind::Number | Kind::TextOrTable | Kind::Tables => arg.action(ArgAction::Set),
         Kind::List => arg.action(ArgAction::Append),
         Kind::Switch => arg
             .action(ArgAction::Set)

@@ -19,8 +19,14 @@ use super::{
 };
 
 /// The settings that are of the listener at `wss_bind` alone.
-pub(super) const OF_WSS_BIND: [&str; 4] =
-    ["wss_bind", "public_plaintext", "trusted_proxy", "allow_origin"];
+pub(super) const OF_WSS_BIND: [&str; 6] = [
+    "wss_bind",
+    "wss_tls_cert",
+    "wss_tls_key",
+    "public_plaintext",
+    "trusted_proxy",
+    "allow_origin",
+];
 
 /// The effective text of every setting, with its origin.
 ///
@@ -221,6 +227,14 @@ impl Layers {
                 let pairs = items.iter().filter_map(|item| item.split_once('='));
                 let pairs = pairs.map(|(name, text)| (name.to_owned(), text.into()));
                 toml::Value::Table(pairs.collect())
+            }
+            Kind::Tables => {
+                let table = |item: &String| {
+                    let pairs = item.lines().filter_map(|line| line.split_once('='));
+                    let pairs = pairs.map(|(name, text)| (name.to_owned(), text.into()));
+                    toml::Value::Table(pairs.collect())
+                };
+                toml::Value::Array(items.iter().map(table).collect())
             }
             Kind::Text | Kind::TextOrTable => shown_value(setting.key, text?).into_owned().into(),
         })

@@ -8,7 +8,7 @@ use super::given::Scope;
 use super::table::settings;
 use super::{
     AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName, PILOT, PathPrefixes,
-    WssBind,
+    TlsPair, WssBind, certificate,
 };
 
 settings! {
@@ -24,7 +24,9 @@ settings! {
             doors: Vec<&'static DoorKind> ["NAME"];
             /// Prefix of the paths of a door that accepts any, or one for each such door
             path: PathPrefixes ["PREFIX"];
-            /// Allow an address that others than this machine can reach
+            /// Certificates with their keys: the relay then speaks TLS there
+            tls: Vec<TlsPair> ["TABLES"];
+            /// Allow an address without TLS that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local address]
             trusted_proxies: Vec<IpNet> ["IP[/N]"; live];
@@ -51,7 +53,9 @@ pub struct Listener {
     pub doors: Vec<&'static DoorKind>,
     /// The doors, by their paths.
     pub routes: Routes,
-    /// Whether others than this machine may reach it.
+    /// Its certificates, where it speaks TLS itself; the first is for clients that name no server.
+    pub tls: Vec<TlsPair>,
+    /// Whether others than this machine may reach it without TLS.
     pub public_plaintext: bool,
     /// Proxies whose X-Forwarded-For counts.
     pub trusted_proxies: Vec<IpNet>,
@@ -70,6 +74,7 @@ impl Config {
             bind: self.wss_bind.clone(),
             doors: vec![&PILOT],
             routes: Routes::default(),
+            tls: self.tls.clone(),
             public_plaintext: self.public_plaintext,
             trusted_proxies: self.trusted_proxies.clone(),
             allow_origins: AllowOrigins::DoorsAnd(self.allow_origins.clone()),
@@ -80,6 +85,7 @@ impl Config {
             bind: table.bind.clone(),
             doors: table.doors.clone(),
             routes: table.routes.clone(),
+            tls: table.tls.clone(),
             public_plaintext: table.public_plaintext,
             trusted_proxies: table.trusted_proxies.clone(),
             allow_origins: table.allow_origins.clone(),
@@ -112,9 +118,10 @@ fn table(layers: &Layers) -> Result<ListenerTable, Error> {
         }
     }
     let table = ListenerTable::read(layers)?;
-    if !table.bind.is_local() && !table.public_plaintext {
+    certificate::check(&table.tls, layers)?;
+    if !table.bind.is_local() && !table.public_plaintext && table.tls.is_empty() {
         let danger = "it is open to others than this machine, without TLS";
-        let way_out = "bind to loopback, or add public_plaintext = true";
+        let way_out = "bind to loopback, or add public_plaintext = true or tls";
         return Err(layers.refuse("bind", format!("{danger}; {way_out}")));
     }
     Ok(table)

@@ -5,6 +5,7 @@
 //! come from there. Text is collected by [`Layers`] and read by the types of `value`. What
 //! a running relay can take over is marked `live`, and told from the rest by [`Loaded`].
 
+mod certificate;
 mod cluster;
 mod doors;
 mod error;
@@ -31,6 +32,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use certificate::{TlsPair, UnusablePair};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
 pub use doors::{DoorKind, DoorPaths, DoorTaken, PILOT, Routes};
@@ -85,8 +87,12 @@ settings! {
             keys: Option<PathBuf> ["FILE"];
         }
         "Listeners" {
-            /// For WebSocket peers, behind a TLS proxy: IP:PORT or unix:/PATH
+            /// For WebSocket peers, behind a TLS proxy or with --wss-tls-cert: IP:PORT or unix:/PATH
             wss_bind: WssBind ["ADDRESS"] or "127.0.0.1:8443";
+            /// Certificate of --wss-bind, with its chain, as PEM: the relay then speaks TLS there
+            wss_tls_cert: Option<PathBuf> ["FILE"];
+            /// Private key of --wss-tls-cert, as PEM
+            wss_tls_key: Option<PathBuf> ["FILE"];
             /// For the datagrams of nodes and beacons
             ///
             /// The default needs IPv6; see `udp_bind_default`.
@@ -103,7 +109,7 @@ settings! {
             bind_wait: Duration ["TIME"] or "1m" in Duration::ZERO..=DAY;
             /// Bind to addresses that this machine does not have (IP_FREEBIND)
             free_bind: bool ["BOOL"] or "false";
-            /// Allow a --wss-bind that others than this machine can reach
+            /// Allow a --wss-bind without TLS that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]
             trusted_proxies as "trusted_proxy": Vec<IpNet> ["IP[/N]"; live];
@@ -184,6 +190,8 @@ settings! {
         }
     }
     made of several {
+        /// The certificate of the listener of `wss_bind`, where it speaks TLS itself.
+        tls: Vec<TlsPair> = certificate::of_wss_bind;
         /// The registry, where there is one.
         registry: Option<Registry> = Registry::read;
         /// The cluster, where there is one.
@@ -222,9 +230,10 @@ impl Config {
         if self.max_peers == 0 || self.max_peers > most_peers {
             let limit = "what the descriptor limit (ulimit -n) allows";
             Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
-        } else if !self.wss_bind.is_local() && !self.public_plaintext {
+        } else if !self.wss_bind.is_local() && !self.public_plaintext && self.tls.is_empty() {
             let danger = "it is open to others than this machine, without TLS";
-            Some(("wss_bind", format!("{danger}; bind to loopback, or add --public-plaintext")))
+            let way_out = "bind to loopback, or add --public-plaintext or --wss-tls-cert";
+            Some(("wss_bind", format!("{danger}; {way_out}")))
         } else if self.min_auth_generation == 3 && self.relay_name.is_none() {
             Some(("min_auth_generation", "generation 3 needs --relay-name as well".to_owned()))
         } else if is_registering && self.advertise_addr.is_none() {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::layers::OF_WSS_BIND;
-use super::{Error, Layers, Place};
+use super::{Error, Layers, Place, TlsPair};
 
 /// Settings that name files with secrets.
-const SECRETS: [&str; 4] = [
+const SECRETS: [&str; 5] = [
+    "wss_tls_key",
     "admin_token_file",
     "registry_admin_token_file",
     "cluster_secret_file",
@@ -59,16 +60,19 @@ pub enum Warning {
 impl Warning {
     /// All that there is to say.
     pub(super) fn all(layers: &Layers) -> Result<Vec<Self>, Error> {
-        const READABLE_BY_OTHERS: u32 = 0o004;
         let mut warnings = Vec::new();
         for key in SECRETS {
             let path: Option<PathBuf> = layers.read(key)?;
-            let readable = path.filter(|path| {
-                fs::metadata(path)
-                    .is_ok_and(|file| file.permissions().mode() & READABLE_BY_OTHERS != 0)
-            });
+            let readable = path.filter(|path| is_readable(path));
             let place = layers.place(key);
             warnings.extend(readable.map(|path| Self::ReadableSecret { place, path }));
+        }
+        for listener in layers.listeners() {
+            let pairs: Vec<TlsPair> = listener.read("tls")?;
+            let readable = pairs.into_iter().map(|pair| pair.key).filter(|key| is_readable(key));
+            let place = listener.place("tls");
+            warnings
+                .extend(readable.map(|path| Self::ReadableSecret { place: place.clone(), path }));
         }
         let address: SocketAddr = layers.read("admin_bind")?;
         if may_be_public(address.ip()) {
@@ -85,6 +89,12 @@ impl Warning {
         }
         Ok(warnings)
     }
+}
+
+/// Whether every user of the machine can read a file.
+fn is_readable(path: &Path) -> bool {
+    const READABLE_BY_OTHERS: u32 = 0o004;
+    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & READABLE_BY_OTHERS != 0)
 }
 
 /// Whether an address may be reached from everywhere.

@@ -3,11 +3,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::options::Wish;
 use super::udp::canonical;
@@ -47,6 +50,7 @@ impl From<SockAddr> for Origin {
 pub struct Dialling {
     socket: Bound,
     origin: Origin,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 #[derive(Debug)]
@@ -83,7 +87,7 @@ impl Entrance {
                 from.set_port(0);
                 socket.bind(from)?;
                 let origin = socket.local_addr()?.into();
-                Ok(Dialling { socket: Bound::Tcp(socket, *to), origin })
+                Ok(Dialling { socket: Bound::Tcp(socket, *to), origin, tls: None })
             }
             Self::Unix(to) => {
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -92,7 +96,8 @@ impl Entrance {
                 let name = format!("\0beacon-relay-{:016x}", getrandom::u64()?);
                 socket.bind(&SockAddr::unix(name)?)?;
                 let origin = socket.local_addr()?.into();
-                Ok(Dialling { socket: Bound::Unix(socket, to.clone()), origin })
+                let socket = Bound::Unix(socket, to.clone());
+                Ok(Dialling { socket, origin, tls: None })
             }
         }
     }
@@ -117,22 +122,32 @@ impl Dialling {
         &self.origin
     }
 
-    /// Connects.
+    /// The same, with TLS over it.
+    #[must_use]
+    pub fn over_tls(self, config: Arc<ClientConfig>) -> Self {
+        Self { tls: Some(config), ..self }
+    }
+
+    /// Connects, and makes the handshake where there is TLS.
     ///
     /// # Errors
-    /// What the system says; `WouldBlock` where the backlog of a Unix socket is full.
+    /// What the system or TLS says; `WouldBlock` where the backlog of a Unix socket is full.
     pub async fn connect(self) -> io::Result<Box<dyn Duplex>> {
-        match self.socket {
+        let stream: Box<dyn Duplex> = match self.socket {
             Bound::Tcp(socket, to) => {
                 let stream = socket.connect(to).await?;
                 Wish::NoDelay.settle(stream.set_nodelay(true));
-                Ok(Box::new(stream))
+                Box::new(stream)
             }
             Bound::Unix(socket, to) => {
                 socket.connect(&to)?;
-                Ok(Box::new(UnixStream::from_std(socket.into())?))
+                Box::new(UnixStream::from_std(socket.into())?)
             }
-        }
+        };
+        let Some(config) = self.tls else { return Ok(stream) };
+        // Of an address there is no server name to send, and none is checked.
+        let name = IpAddr::V4(Ipv4Addr::LOCALHOST).into();
+        Ok(Box::new(TlsConnector::from(config).connect(name, stream).await?))
     }
 }
 

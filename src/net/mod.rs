@@ -9,8 +9,9 @@ pub mod listener;
 pub mod local;
 pub mod notify;
 mod stream;
+pub mod tls;
 pub mod udp;
 
 /// What dials: nodes use it too.
-pub use beacon_client::net::{dial, options, resolve, tls};
+pub use beacon_client::net::{dial, options, resolve};
 pub use stream::{Records, Stream};

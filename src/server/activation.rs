@@ -55,13 +55,15 @@ pub enum SocketsError {
     /// The public listener is open to others than this machine, and nobody allowed that.
     #[error(
         "the inherited socket for WebSocket peers, {0}, is open to others than this machine, \
-         without TLS; bind it to loopback, or add --public-plaintext"
+         without TLS; bind it to loopback, or add --public-plaintext or \
+         --wss-tls-cert"
     )]
     Public(SocketAddr),
     /// So is that of a `[[listener]]`.
     #[error(
         "the inherited socket {name:?}, {address}, is open to others than this machine, without \
-         TLS; bind it to loopback, or add public_plaintext = true to its [[listener]]"
+         TLS; bind it to loopback, or add public_plaintext = true or tls to its \
+         [[listener]]"
     )]
     PublicListener {
         /// Its name.
@@ -123,7 +125,9 @@ impl Sockets {
         let address = one.socket.local_addr().ok().and_then(|address| address.as_socket());
         match address {
             Some(address)
-                if !listener.public_plaintext && !address.ip().to_canonical().is_loopback() =>
+                if listener.tls.is_empty()
+                    && !listener.public_plaintext
+                    && !address.ip().to_canonical().is_loopback() =>
             {
                 let name = name.to_owned();
                 Err(if name == WSS {

@@ -3,6 +3,7 @@
 mod activation;
 mod background;
 mod bind;
+mod certificates;
 mod cluster;
 mod core;
 mod doors;
@@ -28,7 +29,7 @@ use tracing::info;
 
 use crate::admin::Phase;
 use crate::cluster::{IdentityError, nats};
-use crate::config::{self, Config, Layers, LogFilter, Source};
+use crate::config::{self, Config, Layers, LogFilter, Source, UnusablePair};
 use crate::control::{Order, Recorder};
 use crate::doors::Plan;
 use crate::doors::pilot::directory::{Directory, OpenError};
@@ -60,6 +61,12 @@ pub enum StartError {
     /// An address cannot be bound to.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate cannot be used, although it could when the configuration was read.
+    #[error(transparent)]
+    Certificate(#[from] UnusablePair),
+    /// The provider of cryptography lacks something.
+    #[error("cannot speak TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The key file, or the trust in the registry, cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),

@@ -8,11 +8,12 @@ use tracing::info;
 
 use super::bind::{self, Patience};
 use super::cluster::Joining;
-use super::{Sockets, StartError};
+use super::{Sockets, StartError, certificates};
 use crate::config::{self, Config};
 use crate::metrics::Traffic;
 use crate::net::listener::Listener;
 use crate::net::notify::ServiceManager;
+use crate::net::tls::Acceptor;
 use crate::net::udp::Datagrams;
 use crate::udp;
 
@@ -29,10 +30,18 @@ pub(super) struct PublicSockets {
     /// All at one address.
     pub(super) udp: Vec<Arc<dyn Datagrams>>,
     pub(super) udp_origin: udp::Sockets,
-    /// Each with what the configuration says of it.
-    pub(super) listeners: Vec<(config::Listener, Listener)>,
+    pub(super) listeners: Vec<PublicListener>,
     /// Whether the listener of `wss_bind` is there whatever the configuration says.
     pub(super) has_wss_socket: bool,
+}
+
+/// A listener for streams of peers.
+pub(super) struct PublicListener {
+    /// What the configuration says of it.
+    pub(super) said: config::Listener,
+    pub(super) listener: Listener,
+    /// The TLS that it speaks itself.
+    pub(super) tls: Option<Acceptor>,
 }
 
 /// What operators come in by.
@@ -54,6 +63,7 @@ impl Bound {
         traffic: &Arc<Traffic>,
     ) -> Result<Self, StartError> {
         let listeners = inherited.settle(config)?;
+        let acceptors = certificates::open(&listeners).await?;
         let has_wss_socket = inherited.wss.is_some();
         if !inherited.is_empty() {
             info!(
@@ -82,7 +92,10 @@ impl Bound {
             }
             None => None,
         };
-        let listeners = listeners.into_iter().zip(streams).collect();
+        let listeners = listeners.into_iter().zip(streams).zip(acceptors);
+        let listeners =
+            listeners.map(|((said, listener), tls)| PublicListener { said, listener, tls });
+        let listeners = listeners.collect();
         let public = PublicSockets { udp, udp_origin, listeners, has_wss_socket };
         Ok(Self { public, admin: AdminSocket { listener, address }, joining })
     }

@@ -4,21 +4,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::conversation::{self, Conversation};
+use super::counters::Handshake;
 use super::driver::Driver;
 use super::gate::Place;
 use super::turn::Turn;
-use super::upgrade::{Front, Upgraded};
+use super::upgrade::{Front, NotUpgraded, Upgraded};
 use super::{Door, MAX_MESSAGE, Outcome, Refusal, Session, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
+use crate::net::tls::{Acceptor, Failure};
 use crate::peers::{End, Limits, Link, Refused, Registration};
 use crate::wire::name::Name;
 use crate::wire::websocket::Decoder;
@@ -115,10 +116,11 @@ impl Site {
 
     async fn connection(self: Arc<Self>, accepted: Accepted, turn: Turn) {
         // Boxed, so that what only the login needs is given back while the session lives.
-        let logged_in = match accepted {
-            Accepted::Tcp(stream, remote) => Box::pin(self.log_in(stream, remote, turn)).await,
-            Accepted::Unix(stream) => Box::pin(self.log_in(stream, UNIX_CLIENT, turn)).await,
+        let (stream, remote): (Box<dyn Stream>, _) = match accepted {
+            Accepted::Tcp(stream, remote) => (Box::new(stream), remote),
+            Accepted::Unix(stream) => (Box::new(stream), UNIX_CLIENT),
         };
+        let logged_in = Box::pin(self.log_in(stream, remote, turn)).await;
         let Some(LoggedIn { door, session, registration, decoder, early }) = logged_in else {
             return;
         };
@@ -133,10 +135,12 @@ impl Site {
         drop(registration);
     }
 
-    async fn log_in<T>(&self, stream: T, remote: SocketAddr, turn: Turn) -> Option<LoggedIn>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Stream,
-    {
+    async fn log_in(
+        &self,
+        stream: Box<dyn Stream>,
+        remote: SocketAddr,
+        turn: Turn,
+    ) -> Option<LoggedIn> {
         let attempt = Attempt { site: self, turn, door: None };
         attempt.note(What::Accepted, None, remote, "");
         // One state of them for the whole login.
@@ -146,7 +150,14 @@ impl Site {
         let place = (!turn.is_probe).then(|| gate.enter(remote.ip(), &settings));
         let deadline = (turn.accepted + settings.timing.auth_timeout).into();
         let front = Front { gate, settings: &settings, doors: &self.doors, turn };
-        let upgrade = front.upgrade(stream, remote);
+        let upgrade = async {
+            let stream = match &self.tls {
+                Some(tls) => attempt.secure(tls, stream).await?,
+                None => stream,
+            };
+            let upgraded = front.upgrade(&*stream, remote).await?;
+            Ok::<_, NotUpgraded>((stream, upgraded))
+        };
         let upgraded = tokio::select! {
             upgraded = timeout_at(deadline, upgrade) => upgraded,
             () = evicted(place.as_ref()) => {
@@ -155,7 +166,7 @@ impl Site {
                 return None;
             }
         };
-        let Upgraded { stream, response, early, client, door } = match upgraded {
+        let (stream, Upgraded { response, early, client, door }) = match upgraded {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(outcome)) => {
                 if let Some(outcome) = outcome {
@@ -174,7 +185,6 @@ impl Site {
         if let Some(place) = &place {
             place.belongs_to(client.address.ip(), &settings);
         }
-        let stream: Box<dyn Stream> = Box::new(stream);
         let longest = door.max_greeting();
         let mut conversation = Conversation::new(&*stream, client, longest, response, &early);
         let login = door.greet(&mut conversation);
@@ -244,6 +254,32 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// Makes the TLS handshake.
+    async fn secure(
+        self,
+        tls: &Acceptor,
+        stream: Box<dyn Stream>,
+    ) -> Result<Box<dyn Stream>, NotUpgraded> {
+        // Counted even where it is given up.
+        let mut handshake = CountedHandshake { attempt: self, outcome: Handshake::NotDone };
+        match tls.accept(stream).await {
+            Ok(stream) => {
+                handshake.outcome = stream.kind().into();
+                Ok(Box::new(stream))
+            }
+            Err(failure) => {
+                handshake.outcome = (&failure).into();
+                debug!(%failure, "a TLS handshake failed");
+                let outcome = match failure {
+                    Failure::Gone | Failure::Lost(_) => Outcome::Gone,
+                    Failure::NotTls | Failure::TooLong | Failure::Tls(_) => Outcome::TlsFailed,
+                };
+                self.count(outcome);
+                Err(Some(outcome))
+            }
+        }
+    }
+
     /// Makes a session of an accepted login: its acceptance is queued, the session
     /// published, and only then flushed, so that nothing precedes the acceptance.
     fn admit(
@@ -369,6 +405,20 @@ async fn within(
         () = evicted(place) => Outcome::CrowdedOut,
     };
     Err(Refusal::new(outcome, door.refusal(outcome)))
+}
+
+/// Counts how a handshake ended, a probe's apart.
+struct CountedHandshake<'a> {
+    attempt: Attempt<'a>,
+    outcome: Handshake,
+}
+
+impl Drop for CountedHandshake<'_> {
+    fn drop(&mut self) {
+        if !self.attempt.turn.is_probe {
+            self.attempt.site.shared.counters.handshakes.of(self.outcome).increment();
+        }
+    }
 }
 
 /// Counts a session while it lives, and its end even where that is a panic.

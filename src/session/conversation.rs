@@ -206,7 +206,8 @@ fn push_frame(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-async fn write_all(stream: &dyn Stream, mut rest: &[u8]) -> io::Result<()> {
+/// Writes all of it, waiting as long as the client takes nothing.
+pub(super) async fn write_all(stream: &dyn Stream, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
         match stream.try_write(rest) {
             Ok(written) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::proto::MetricFamily;
 
 use crate::metrics::{Buckets, Counter, Gauge, Histogram, Labelled, Word as _, family};
+use crate::net::tls::{Failure, Kind};
 use crate::peers::End;
 use crate::words;
 
@@ -29,6 +30,8 @@ words! {
         BadUpgrade => "bad_upgrade",
         /// Another path than the public ones.
         NotFound => "not_found",
+        /// A TLS handshake that failed: `beacon_relay_tls_handshakes_total` says why.
+        TlsFailed => "tls_failed",
         /// Not HTTP, headers over the limit, or a head that may be read in two ways.
         BadRequest => "bad_request",
         /// The client went away before its login was complete.
@@ -41,6 +44,49 @@ words! {
         Superseded => "superseded",
         /// The relay is stopping.
         Draining => "draining",
+    }
+}
+
+words! {
+    /// How a TLS handshake ended.
+    pub(super) enum Handshake {
+        /// With all that it takes.
+        Full => "full",
+        /// With the ticket of an earlier one.
+        Resumed => "resumed",
+        /// What came was no TLS, as of a client that speaks plain HTTP.
+        NotTls => "not_tls",
+        /// No version, cipher or key exchange that both sides have.
+        Incompatible => "incompatible",
+        /// The client sent an alert: it does not trust the certificate, most often.
+        ClientRefused => "client_refused",
+        /// The client broke the rules.
+        Invalid => "invalid",
+        /// The client went away.
+        Gone => "gone",
+        /// Not done in time, or crowded out.
+        NotDone => "not_done",
+    }
+}
+
+impl From<Kind> for Handshake {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Full => Self::Full,
+            Kind::Resumed => Self::Resumed,
+        }
+    }
+}
+
+impl From<&Failure> for Handshake {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Gone | Failure::Lost(_) => Self::Gone,
+            Failure::NotTls => Self::NotTls,
+            Failure::Tls(rustls::Error::PeerIncompatible(_)) => Self::Incompatible,
+            Failure::Tls(rustls::Error::AlertReceived(_)) => Self::ClientRefused,
+            Failure::Tls(_) | Failure::TooLong => Self::Invalid,
+        }
     }
 }
 
@@ -62,6 +108,7 @@ impl Outcome {
             | Self::OriginRefused
             | Self::BadUpgrade
             | Self::NotFound
+            | Self::TlsFailed
             | Self::BadRequest => false,
         }
     }
@@ -85,6 +132,8 @@ const LOGIN_TIME: Buckets = &[
 pub struct Counters {
     /// Attempts to connect.
     pub connections: Labelled<Outcome>,
+    /// TLS handshakes.
+    pub(super) handshakes: Labelled<Handshake>,
     /// Ended sessions.
     pub ended: Labelled<End>,
     /// Requests that a trusted proxy passed on without saying for whom.
@@ -105,6 +154,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             connections: Labelled::default(),
+            handshakes: Labelled::default(),
             ended: Labelled::default(),
             not_forwarded: Counter::default(),
             accept_errors: Counter::default(),
@@ -125,6 +175,12 @@ impl Counters {
                 "Attempts to connect, by how they ended.",
                 "outcome",
                 &self.connections,
+            ),
+            family::labelled(
+                "beacon_relay_tls_handshakes_total",
+                "TLS handshakes of clients, by how they ended.",
+                "outcome",
+                &self.handshakes,
             ),
             family::labelled(
                 "pilot_beacon_wss_sessions_ended_total",

@@ -85,6 +85,7 @@ pub const fn refusal(outcome: Outcome) -> Option<Close> {
         | Outcome::OriginRefused
         | Outcome::BadUpgrade
         | Outcome::NotFound
+        | Outcome::TlsFailed
         | Outcome::BadRequest
         | Outcome::Gone => return None,
     };

@@ -3,40 +3,50 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::Stream;
 use crate::net::head::HeadCheck;
 
 /// Reads from the stream, looks at the head of the request, and keeps what is written: one HTTP
 /// response, some hundred bytes.
-pub(super) struct Held<T> {
-    pub(super) stream: T,
+pub(super) struct Held<'a> {
+    stream: &'a dyn Stream,
     pub(super) written: Vec<u8>,
     head: HeadCheck,
 }
 
-impl<T> Held<T> {
-    pub(super) const fn new(stream: T) -> Self {
+impl<'a> Held<'a> {
+    pub(super) const fn new(stream: &'a dyn Stream) -> Self {
         Self { stream, written: Vec::new(), head: HeadCheck::once() }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Held<T> {
+impl AsyncRead for Held<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.head.take(buffer, before);
-        read
+        loop {
+            ready!(self.stream.poll_readable(cx))?;
+            match self.stream.try_read(buffer.initialize_unfilled()) {
+                Ok(read) => {
+                    buffer.advance(read);
+                    self.head.take(buffer, before);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
     }
 }
 
-impl<T: Unpin> AsyncWrite for Held<T> {
+impl AsyncWrite for Held<'_> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,

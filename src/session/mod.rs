@@ -31,8 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::metrics::{Gauge, Traffic, Transport, family};
-use crate::net::entrance::{self, Entrance};
+use crate::net::entrance::{self, Dialling, Entrance};
 use crate::net::listener::Listener;
+use crate::net::tls::Acceptor;
 use crate::peers::{Arrival, End, Record, Table};
 use crate::wire::name::Name;
 use counters::OfDoors;
@@ -79,6 +80,7 @@ struct Site {
     shared: Arc<Shared>,
     settings: ArcSwap<Settings>,
     doors: Vec<Arc<dyn Door>>,
+    tls: Option<Acceptor>,
     address: Option<SocketAddr>,
     entrance: std::io::Result<Entrance>,
     /// Where the connection of a probe comes from, while one is expected.
@@ -93,6 +95,8 @@ pub struct Spec {
     pub settings: Settings,
     /// What it speaks.
     pub doors: Vec<Arc<dyn Door>>,
+    /// The TLS below that, where it speaks TLS itself.
+    pub tls: Option<Acceptor>,
 }
 
 /// Running listeners, one at least, with their sessions. Dropping it ends them all at once.
@@ -181,12 +185,13 @@ impl Server {
         let ending = CancellationToken::new();
         let mut sites = Vec::new();
         let mut tasks = Vec::new();
-        for Spec { listener, settings, doors } in specs {
+        for Spec { listener, settings, doors, tls } in specs {
             debug_assert!(!doors.is_empty(), "a listener without a door serves nobody");
             let site = Arc::new(Site {
                 shared: Arc::clone(&shared),
                 settings: ArcSwap::from_pointee(settings),
                 doors,
+                tls,
                 address: listener.address(),
                 entrance: listener.entrance(),
                 expected: Mutex::default(),
@@ -239,6 +244,25 @@ impl Server {
     pub fn entrance(&self, listener: usize) -> Result<&Entrance, std::io::ErrorKind> {
         let site = self.sites.get(listener).expect("the number is that of a listener");
         site.entrance.as_ref().map_err(std::io::Error::kind)
+    }
+
+    /// A connection to a listener from this process that is about to be made, over TLS where the
+    /// listener speaks it.
+    ///
+    /// # Errors
+    /// What the system says.
+    ///
+    /// # Panics
+    /// There is no such listener.
+    pub fn dial(&self, listener: usize) -> std::io::Result<Dialling> {
+        let dialling = self.entrance(listener)?.dial()?;
+        let site = self.sites.get(listener).expect("the number is that of a listener");
+        let tls = site.tls.as_ref().map(Acceptor::own_client).transpose();
+        let tls = tls.map_err(std::io::Error::other)?;
+        Ok(match tls {
+            Some(tls) => dialling.over_tls(tls),
+            None => dialling,
+        })
     }
 
     /// Has a listener take the connection that comes from `origin`, which nobody else can have,
@@ -305,6 +329,7 @@ impl Server {
             Outcome::OriginRefused,
             Outcome::BadUpgrade,
             Outcome::NotFound,
+            Outcome::TlsFailed,
             Outcome::BadRequest,
             Outcome::Draining,
         ];

@@ -20,13 +20,12 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::client_address;
 use super::held::Held;
 use super::turn::Turn;
-use super::{Client, Door, Gate, Origins, Outcome, Settings};
+use super::{Client, Door, Gate, Origins, Outcome, Settings, client_address, conversation};
+use crate::net::Stream;
 use crate::net::udp::canonical;
 
 /// The path that a proxy or a load balancer asks whether the listener answers.
@@ -37,8 +36,7 @@ const HEALTH: &str = "/health";
 const MAX_HEADERS: usize = 8_192;
 
 /// A connection that is a WebSocket from here on.
-pub(super) struct Upgraded<T> {
-    pub(super) stream: T,
+pub(super) struct Upgraded {
     /// The 101, which is still to be sent.
     pub(super) response: Vec<u8>,
     /// What the client sent behind its request.
@@ -67,14 +65,11 @@ type Answer = (Response<Full<Bytes>>, Decision);
 
 impl Front<'_> {
     /// Answers the request of a connection from `remote`.
-    pub(super) async fn upgrade<T>(
+    pub(super) async fn upgrade(
         self,
-        stream: T,
+        stream: &dyn Stream,
         remote: SocketAddr,
-    ) -> Result<Upgraded<T>, NotUpgraded>
-    where
-        T: AsyncRead + AsyncWrite + Unpin,
-    {
+    ) -> Result<Upgraded, NotUpgraded> {
         // What the service decided: it is called once, since every answer ends the HTTP.
         let decided: Mutex<Option<Decision>> = Mutex::new(None);
         let service = service_fn(|request| {
@@ -88,7 +83,7 @@ impl Front<'_> {
             .serve_connection(TokioIo::new(Held::new(stream)), service);
         let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
         let parts = connection.into_parts();
-        let Held { mut stream, written, .. } = parts.io.into_inner();
+        let Held { written, .. } = parts.io.into_inner();
         let decision = match served {
             Ok(()) => decided.lock().take(),
             Err(error) if error.is_parse() => Some(Err(Some(self.count(Outcome::BadRequest)))),
@@ -97,12 +92,12 @@ impl Front<'_> {
         match decision.unwrap_or_else(|| Err(Some(self.count(Outcome::Gone)))) {
             Ok((client, door)) => {
                 let early = parts.read_buf;
-                Ok(Upgraded { stream, response: written, early, client, door })
+                Ok(Upgraded { response: written, early, client, door })
             }
             Err(outcome) => {
                 // A client that is gone needs no answer.
-                let _ = stream.write_all(&written).await;
-                let _ = stream.shutdown().await;
+                let _ = conversation::write_all(stream, &written).await;
+                stream.shutdown_write();
                 Err(outcome)
             }
         }

@@ -49,6 +49,7 @@ mod start;
 mod stranger;
 mod stuck;
 mod takeover;
+mod tls;
 mod udp;
 mod unix;
 mod upgrade;

@@ -38,6 +38,9 @@ pub(super) enum Kind {
     List,
     /// One text, or one for each name; only in tables of the file. As text: `name=text`.
     TextOrTable,
+    /// Any number of tables; only in tables of the file. As text: a line `name=text` for each
+    /// entry.
+    Tables,
 }
 
 /// The type of a whole setting.

@@ -111,10 +111,8 @@ impl Canary {
     }
 
     async fn there_and_back(&self, listener: usize) -> Result<Duration, CanaryError> {
-        let connect = |kind: std::io::ErrorKind| CanaryError::Connect(kind.into());
-        let entrance = self.server.entrance(listener).map_err(connect)?;
         let began = Instant::now();
-        let dialling = entrance.dial().map_err(CanaryError::Connect)?;
+        let dialling = self.server.dial(listener).map_err(CanaryError::Connect)?;
         let _expected = self.server.expect(listener, dialling.origin().clone());
         let stream = dialling.connect().await.map_err(CanaryError::Connect)?;
 

@@ -140,7 +140,8 @@ impl Pilot {
         let table = Arc::new(Table::new(settings.max_peers, 0));
         let listener = Listener::tcp(settings.bind)?;
         let doors: Vec<Arc<dyn Door>> = vec![Arc::clone(self) as Arc<dyn Door>];
-        Ok(Server::serve(vec![Spec { listener, settings, doors }], table, Arc::default(), None))
+        let spec = Spec { listener, settings, doors, tls: None };
+        Ok(Server::serve(vec![spec], table, Arc::default(), None))
     }
 
     fn canary_key(&self) -> PublicKey {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::StartError;
 use super::core::Core;
 use super::settings;
-use super::sockets::PublicSockets;
+use super::sockets::{PublicListener, PublicSockets};
 use crate::config::{self, Config, DoorKind};
 use crate::doors::pilot::{self, Login, Pilot};
 use crate::doors::{self, Plan};
@@ -70,7 +70,8 @@ impl Doors {
         plans: Vec<Plan>,
     ) -> io::Result<Arc<Self>> {
         let PublicSockets { udp, udp_origin, listeners, has_wss_socket } = sockets;
-        let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().unzip();
+        let split = |one: PublicListener| (one.said, (one.listener, one.tls));
+        let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().map(split).unzip();
         let threads = udp::Threads::start(&udp, &core.overlay)?;
         let sink = Arc::clone(&core.overlay);
         let pilot = Pilot::new(core.directory.clone(), sink, Login::from(config));
@@ -83,10 +84,11 @@ impl Doors {
         }
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
         let specs = streams.into_iter().zip(of_each);
-        let specs = specs.map(|(listener, (settings, said))| Spec {
+        let specs = specs.map(|((listener, tls), (settings, said))| Spec {
             listener,
             settings,
             doors: settings::doors(said, &doors),
+            tls,
         });
         let table = Arc::clone(&core.table);
         let traffic = Arc::clone(&core.traffic);

@@ -140,7 +140,7 @@ fn configuration(folder: &Path, address: SocketAddr, upstream: SocketAddr) -> St
     )
 }
 
-fn write_certificates(folder: &Path, names: &[String], days: i64) {
+pub(crate) fn write_certificates(folder: &Path, names: &[String], days: i64) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

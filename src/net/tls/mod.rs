@@ -1,0 +1,85 @@
+//! TLS, of the connections that we open and of those that we accept.
+//!
+//! What is accepted is served in process: [`Acceptor`] makes the handshake over any [`Stream`],
+//! and what comes of it is a [`Stream`] again, whose idle connections own no buffers.
+//!
+//! [`Stream`]: super::Stream
+
+mod certificates;
+mod own;
+mod records;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::{self, Ticketer, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::server::NoServerSessionStorage;
+use rustls::{ClientConfig, ServerConfig};
+
+pub use beacon_client::net::tls::{TlsError, Trust, client_config, file_roots, system_roots};
+pub use certificates::Certificates;
+pub use stream::{Failure, Kind, TlsStream};
+
+use super::Stream;
+
+/// Key exchanges in the order in which they are chosen: the one that withstands quantum
+/// computers where the client has it.
+const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] =
+    [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+
+/// Tickets that a client of TLS 1.3 gets: one, for the one connection that it makes next.
+const TICKETS: usize = 1;
+
+/// What a listener speaks TLS with: 1.2 and 1.3, tickets, no early data, no client
+/// certificates.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
+
+impl Acceptor {
+    /// An acceptor that shows these certificates.
+    ///
+    /// # Errors
+    /// The provider has no randomness for tickets.
+    pub fn new(certificates: Arc<Certificates>) -> Result<Self, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let mut config = builder
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&certificates) as _);
+        // Tickets hold the state, and nothing here does.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Ticketer::new()?;
+        config.send_tls13_tickets = TICKETS;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+
+    /// Makes the handshake with a client; the caller keeps the time.
+    ///
+    /// # Errors
+    /// Why there is no connection; the client has been told as far as it listens.
+    pub async fn accept(&self, stream: Box<dyn Stream>) -> Result<TlsStream, Failure> {
+        TlsStream::accept(stream, Arc::clone(&self.config)).await
+    }
+
+    /// What our own client connects to this listener with: it trusts the certificate that the
+    /// listener shows who names no server, and no other.
+    ///
+    /// # Errors
+    /// The provider lacks a version of TLS.
+    pub fn own_client(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        own::client(Arc::clone(&self.certificates))
+    }
+}
+
+/// The cryptography of the connections that we accept.
+fn provider() -> Arc<CryptoProvider> {
+    let kx_groups = KEY_EXCHANGES.to_vec();
+    Arc::new(CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() })
+}
