@@ -152,7 +152,12 @@ fn items(kind: Kind, value: &DeValue<'_>) -> Result<Vec<String>, String> {
         (Kind::Tables, DeValue::Array(tables)) => {
             let lines = |table: &Spanned<DeValue<'_>>| match table.get_ref() {
                 DeValue::Table(table) => lines(table),
-                other => item(other),
+                other @ (DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_)) => item(other),
             };
             tables.iter().map(lines).collect()
         }
