@@ -26,7 +26,10 @@ pub(super) fn start(
 ) {
     let Core { table, directory, router, overlay, .. } = core;
     tasks.spawn("directory", directory.clone().run(stopping.clone()));
-    let own = [Task::new("sweep", sweep(Arc::clone(router)))];
+    let own = [
+        Task::new("sweep", sweep(Arc::clone(router))),
+        Task::new("certificates", Arc::clone(&doors.certificates).watch()),
+    ];
     let of_pilot = pilot::tasks(overlay, directory, table, config, grants);
     let of_doors = doors.all.iter().flat_map(|door| door.tasks());
     for Task { name, work } in own.into_iter().chain(of_pilot).chain(of_doors) {

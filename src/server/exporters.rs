@@ -35,6 +35,8 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
         registry.add(move |families| door.families(families));
     }
     registry.add(parts.doors.threads.exporter());
+    let certificates = Arc::clone(&parts.doors.certificates);
+    registry.add(move |families| certificates.families(families));
     let core = Arc::clone(parts.core);
     let foreign = parts.doors.all.iter().find_map(|door| door.foreign_server());
     registry.add(move |families| {

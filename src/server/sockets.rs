@@ -7,8 +7,9 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use super::bind::{self, Patience};
+use super::certificates::Keeper;
 use super::cluster::Joining;
-use super::{Sockets, StartError, certificates};
+use super::{Sockets, StartError};
 use crate::config::{self, Config};
 use crate::metrics::Traffic;
 use crate::net::listener::Listener;
@@ -31,6 +32,7 @@ pub(super) struct PublicSockets {
     pub(super) udp: Vec<Arc<dyn Datagrams>>,
     pub(super) udp_origin: udp::Sockets,
     pub(super) listeners: Vec<PublicListener>,
+    pub(super) certificates: Arc<Keeper>,
     /// Whether the listener of `wss_bind` is there whatever the configuration says.
     pub(super) has_wss_socket: bool,
 }
@@ -63,7 +65,7 @@ impl Bound {
         traffic: &Arc<Traffic>,
     ) -> Result<Self, StartError> {
         let listeners = inherited.settle(config)?;
-        let acceptors = certificates::open(&listeners).await?;
+        let (keeper, acceptors) = Keeper::open(&listeners).await?;
         let has_wss_socket = inherited.wss.is_some();
         if !inherited.is_empty() {
             info!(
@@ -96,7 +98,8 @@ impl Bound {
         let listeners =
             listeners.map(|((said, listener), tls)| PublicListener { said, listener, tls });
         let listeners = listeners.collect();
-        let public = PublicSockets { udp, udp_origin, listeners, has_wss_socket };
+        let certificates = keeper;
+        let public = PublicSockets { udp, udp_origin, listeners, certificates, has_wss_socket };
         Ok(Self { public, admin: AdminSocket { listener, address }, joining })
     }
 }

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use beacon_relay::client::{Client, Options};
 use beacon_relay::ids::NodeId;
@@ -146,6 +147,51 @@ fn reader_that_is_stuck_loses_its_own_packets_and_its_session() {
         assert_eq!(relay.metric("pilot_beacon_wss_active"), 2.0);
         drop(stuck);
     });
+}
+
+#[test]
+fn changed_certificates_are_for_new_connections_and_broken_ones_for_nobody() {
+    const SESSIONS: u32 = 100;
+    let (folder, other) = (certificates(), certificates());
+    let nodes: Vec<_> = (1..=SESSIONS + 2).map(Node::new).collect();
+    let relay = relay(folder.path(), &nodes, &["--upgrade-rate", "0"]);
+    let reloads = |result| format!("beacon_relay_tls_reloads_total{{result=\"{result}\"}}");
+    let ends = "beacon_relay_tls_certificate_expiry_timestamp_seconds{listener=\"wss\",\
+                name=\"IpAddress(127.0.0.1)\"}";
+    let copy = |name: &str| {
+        fs::copy(other.path().join(name), folder.path().join(name)).unwrap();
+    };
+    let in_days = |days: f64| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let left = (relay.metric(ends) - now) / 86_400.0;
+        assert!((left - days).abs() < 1.0, "{left} days");
+    };
+    in_days(90.0);
+    run(async {
+        let mut clients = Vec::new();
+        for node in &nodes[..SESSIONS as usize] {
+            clients.push(log_in(&relay, folder.path(), node).await);
+        }
+        let mut last = log_in(&relay, folder.path(), &nodes[SESSIONS as usize]).await;
+
+        // A key of another certificate: the old pair stays, for new connections too.
+        copy("key.pem");
+        relay.wait_for_metric(&reloads("failed"), 1.0);
+        drop(log_in(&relay, folder.path(), &nodes[SESSIONS as usize + 1]).await);
+
+        write_certificates(other.path(), &["127.0.0.1".to_owned()], 60);
+        copy("cert.pem");
+        copy("key.pem");
+        relay.wait_for_metric(&reloads("ok"), 1.0);
+        in_days(60.0);
+        drop(log_in(&relay, other.path(), &nodes[SESSIONS as usize + 1]).await);
+
+        for (client, number) in clients.iter_mut().zip(1..) {
+            last.send_to(NodeId::new(number).unwrap(), b"still here").await.unwrap();
+            assert_eq!(next(client).await, b"still here");
+        }
+    });
+    assert_eq!(relay.metric("pilot_beacon_wss_replacements_total"), 0.0);
 }
 
 #[test]

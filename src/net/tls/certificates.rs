@@ -1,12 +1,20 @@
 //! The certificates of a listener, exchanged while it serves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::client::verify_server_name;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error, RootCertStore};
+
+use super::provider;
+
+/// The last second of the year 9999, the last that a certificate can name.
+const FAR: u64 = 253_402_300_799;
 
 /// The certificates of a listener, the one for clients that name no server first.
 #[derive(Debug)]
@@ -17,6 +25,17 @@ impl Certificates {
     #[must_use]
     pub fn new(certificates: Vec<Arc<CertifiedKey>>) -> Arc<Self> {
         Arc::new(Self(ArcSwap::from_pointee(certificates)))
+    }
+
+    /// Shows these from here on; connections that are there stay.
+    pub fn exchange(&self, certificates: Vec<Arc<CertifiedKey>>) {
+        self.0.store(Arc::new(certificates));
+    }
+
+    /// Whose each is, and when it ends.
+    #[must_use]
+    pub fn ends(&self) -> Vec<End> {
+        self.0.load().iter().filter_map(|certificate| end(certificate)).collect()
     }
 
     /// The certificate that a client gets which names no server.
@@ -43,6 +62,44 @@ impl ResolvesServerCert for Certificates {
             .filter(|certificate| name.as_ref().is_some_and(|name| is_for(certificate, name)));
         let chosen = named.clone().find(suits).or_else(|| named.clone().next());
         Some(Arc::clone(chosen.unwrap_or(first)))
+    }
+}
+
+/// The end of a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct End {
+    /// The first name that it is for.
+    pub name: String,
+    /// Unix time, in seconds.
+    pub at: u64,
+}
+
+/// Asked about a time when it is over, the verifier names the end before it looks at who signed
+/// it; asked about a name that nobody has, the names.
+fn end(certificate: &CertifiedKey) -> Option<End> {
+    let leaf = certificate.cert.first()?;
+    let mut roots = RootCertStore::empty();
+    roots.add(leaf.clone()).ok()?;
+    let judge = WebPkiServerVerifier::builder_with_provider(roots.into(), provider());
+    let judge = judge.build().ok()?;
+    let nobody = ServerName::try_from("nobody.invalid").ok()?;
+    let far = UnixTime::since_unix_epoch(Duration::from_secs(FAR));
+    let parsed = ParsedCertificate::try_from(leaf).ok()?;
+    let presented = match verify_server_name(&parsed, &nobody) {
+        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+            presented,
+            ..
+        })) => presented,
+        Ok(()) | Err(_) => Vec::new(),
+    };
+    // The library shows them as `DnsName("relay.example.org")`.
+    let first = presented.first().map_or("", String::as_str);
+    let name = first.split('"').nth(1).unwrap_or(first).to_owned();
+    match judge.verify_server_cert(leaf, &[], &nobody, &[], far) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(End { name, at: not_after.as_secs() })
+        }
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -20,7 +20,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig};
 
 pub use beacon_client::net::tls::{TlsError, Trust, client_config, file_roots, system_roots};
-pub use certificates::Certificates;
+pub use certificates::{Certificates, End};
 pub use stream::{Failure, Kind, TlsStream};
 
 use super::Stream;

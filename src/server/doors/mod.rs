@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::StartError;
+use super::certificates::Keeper;
 use super::core::Core;
 use super::settings;
 use super::sockets::{PublicListener, PublicSockets};
@@ -24,6 +25,7 @@ pub(super) struct Doors {
     pub(super) threads: udp::Threads,
     /// What the configuration said of each listener when it was opened.
     pub(super) listeners: Vec<config::Listener>,
+    pub(super) certificates: Arc<Keeper>,
     has_wss_socket: bool,
     udp_origin: udp::Sockets,
 }
@@ -69,7 +71,7 @@ impl Doors {
         sockets: PublicSockets,
         plans: Vec<Plan>,
     ) -> io::Result<Arc<Self>> {
-        let PublicSockets { udp, udp_origin, listeners, has_wss_socket } = sockets;
+        let PublicSockets { udp, udp_origin, listeners, certificates, has_wss_socket } = sockets;
         let split = |one: PublicListener| (one.said, (one.listener, one.tls));
         let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().map(split).unzip();
         let threads = udp::Threads::start(&udp, &core.overlay)?;
@@ -95,8 +97,16 @@ impl Doors {
         let cluster = core.cluster.clone();
         let sessions = session::Server::serve(specs.collect(), table, traffic, cluster);
         let sessions = Arc::new(sessions);
-        let ways =
-            Self { all: doors, pilot, sessions, threads, listeners, has_wss_socket, udp_origin };
+        let ways = Self {
+            all: doors,
+            pilot,
+            sessions,
+            threads,
+            listeners,
+            certificates,
+            has_wss_socket,
+            udp_origin,
+        };
         Ok(Arc::new(ways))
     }
 

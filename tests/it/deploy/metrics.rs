@@ -11,13 +11,14 @@ use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, look_until};
 
 /// Families that the dashboard does not show, and why.
-const NOT_SHOWN: [(&str, &str); 7] = [
+const NOT_SHOWN: [(&str, &str); 8] = [
     ("beacon_relay_logins_total", "as pilot_beacon_wss_connections_total, for each door"),
     ("beacon_relay_sessions", "as pilot_beacon_wss_sessions, for each door"),
     (
         "beacon_relay_sessions_ended_total",
         "as pilot_beacon_wss_sessions_ended_total, for each door",
     ),
+    ("beacon_relay_tls_reloads_total", "comes with a line in the log"),
     ("beacon_relay_tls_handshakes_total", "failures are among pilot_beacon_wss_connections_total"),
     (
         "pilot_beacon_local_address_failures_total",
@@ -39,6 +40,7 @@ fn families() -> BTreeSet<String> {
 /// Families that the load below does not move: where they move, and what they are called there.
 const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("beacon_relay_tls_handshakes_total", "tests/it/tls.rs", NAME),
+    ("beacon_relay_tls_reloads_total", "tests/it/tls.rs", NAME),
     ("admin_abandoned_total", "tests/it/control/http.rs", NAME),
     ("admin_foreign_hosts_total", "tests/it/control/http.rs", NAME),
     ("admin_snapshots_total", "tests/it/page/watchers.rs", NAME),
