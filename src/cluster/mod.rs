@@ -83,8 +83,8 @@ pub trait Local: Send + Sync {
     );
 
     /// Ends a peer's session here, and forgets its endpoint, since a newer one is elsewhere;
-    /// what came after `serial` stays.
-    fn superseded(&self, peer: Name, serial: u64, now: Instant);
+    /// what came after `serial` stays. It was taken over if it `was_granted`, and refused if not.
+    fn superseded(&self, peer: Name, serial: u64, was_granted: bool, now: Instant);
 }
 
 /// This relay's part in the cluster.
@@ -217,9 +217,9 @@ impl Cluster {
             }
             Event::Gone { id, owner, epoch } => self.locations.gone(id, owner, epoch),
             Event::RelayGone { relay } => self.locations.relay_gone(relay),
-            Event::Superseded { id, serial, place } => {
+            Event::Superseded { id, serial, place, was_granted } => {
                 if let Some(local) = self.local.get().and_then(Weak::upgrade) {
-                    local.superseded(id, serial, now.at);
+                    local.superseded(id, serial, was_granted, now.at);
                 }
                 if let Some(place) = place {
                     self.located(id, &place, None, now);

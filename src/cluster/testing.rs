@@ -40,7 +40,7 @@ impl Local for FailsOnce {
         assert_ne!(self.batches.fetch_add(1, Ordering::Relaxed), 0, "on purpose");
     }
 
-    fn superseded(&self, _peer: Name, _serial: u64, _now: Instant) {}
+    fn superseded(&self, _peer: Name, _serial: u64, _was_granted: bool, _now: Instant) {}
 }
 
 /// A batch of one packet.

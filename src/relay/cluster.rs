@@ -114,8 +114,8 @@ impl Local for Router {
         }
     }
 
-    fn superseded(&self, node: Name, serial: u64, now: Instant) {
-        if self.table.supersede(node, serial, now).is_some() {
+    fn superseded(&self, node: Name, serial: u64, was_granted: bool, now: Instant) {
+        if self.table.supersede(node, serial, was_granted, now).is_some() {
             tracing::debug!(%node, "a session gives way to a newer one at another relay");
         }
     }

@@ -249,7 +249,7 @@ fn wrong_secret_at_another_relay_evicts_nobody() {
     [&here, &there].into_iter().for_each(|echo| wait_until_claimed(&echo.relay, 1));
 
     // Whom the homes do not let stay is served until they have said so.
-    for _ in 0..3 {
+    for _ in 0..5 {
         let mut thief = Peer::connect(there.address);
         thief.send("alice another secret");
         assert_eq!(thief.read(), "welcome");
@@ -259,6 +259,12 @@ fn wrong_secret_at_another_relay_evicts_nobody() {
     bob.send("alice still there?");
     assert_eq!(alice.read(), "bob still there?");
     assert_eq!(here.relay.metric(SESSIONS), 1.0);
+    // Nor does it keep her from coming there herself.
+    let mut moved = there.log_in("alice");
+    assert_eq!(there.relay.metric("pilot_beacon_wss_delayed_total"), 0.0);
+    assert_eq!(alice.close_code(), 1000);
+    bob.send("alice welcome");
+    assert_eq!(moved.read(), "bob welcome");
 }
 
 #[test]

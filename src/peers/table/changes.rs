@@ -105,8 +105,15 @@ impl Table {
     }
 
     /// Gives up an id's session and endpoint, since a newer one is elsewhere; what came after
-    /// `serial` stays. Returns the session that ends.
-    pub fn supersede(&self, id: Name, serial: u64, now: Instant) -> Option<Arc<Session>> {
+    /// `serial` stays. Returns the session that ends. It counts as taken over only if the cluster
+    /// had granted it: or who proves another credential would make a peer's own logins wait.
+    pub fn supersede(
+        &self,
+        id: Name,
+        serial: u64,
+        was_granted: bool,
+        now: Instant,
+    ) -> Option<Arc<Session>> {
         let mut shard = self.shard(id).write();
         let entry = shard.get_mut(&id).filter(|entry| entry.serial <= serial)?;
         let session = self.end_session(id, entry, now);
@@ -116,7 +123,7 @@ impl Table {
             last.hold = Hold::Over;
         }
         if let Some(session) = &session {
-            if session.is_open() {
+            if was_granted && session.is_open() {
                 self.delays.lock().note(id, now);
             }
             session.end(End::Replaced);

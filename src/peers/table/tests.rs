@@ -347,15 +347,30 @@ fn superseded_session_and_endpoint_go_and_later_ones_stay() {
     let serial = table.here(id(1)).unwrap().serial;
     let newer = session(&table, 1, 7);
     let second = table.register(Arc::clone(&newer)).unwrap();
-    assert!(table.supersede(id(1), serial, now).is_none(), "a later session was ended");
+    assert!(table.supersede(id(1), serial, true, now).is_none(), "a later session was ended");
     assert!(newer.is_open());
 
     let serial = table.here(id(1)).unwrap().serial;
-    assert!(table.supersede(id(1), serial, now).is_some());
+    assert!(table.supersede(id(1), serial, true, now).is_some());
     assert_eq!(newer.ending(), Some(End::Replaced));
     assert_eq!((table.here(id(1)), table.session_count(), table.endpoint_count()), (None, 0, 0));
     drop((registration, second));
     assert_eq!(table.session_count(), 0, "counted off twice");
+}
+
+#[test]
+fn session_that_the_cluster_never_granted_made_the_next_login_of_its_peer_wait() {
+    let table = table(10, 10);
+    let now = Instant::now();
+    for (was_granted, counted) in [(false, 0), (true, 4)] {
+        for _ in 0..4 {
+            let _registration = table.register(session(&table, 1, 7)).unwrap();
+            let serial = table.here(id(1)).unwrap().serial;
+            assert!(table.supersede(id(1), serial, was_granted, now).is_some());
+        }
+        let recent = table.takeovers(id(1), now).map_or(0, |look| look.pace.recent);
+        assert_eq!(recent, counted);
+    }
 }
 
 #[test]
@@ -365,7 +380,7 @@ fn superseded_session_held_its_peer_off_after_the_newer_one_had_ended() {
     let registration = table.register(session(&table, 1, 7)).unwrap();
     let serial = table.here(id(1)).unwrap().serial;
 
-    assert!(table.supersede(id(1), serial, now).is_some());
+    assert!(table.supersede(id(1), serial, true, now).is_some());
     drop(registration);
 
     assert_eq!(claim(&table, 1, at(9, 1), now), Some(Claim::Register));
@@ -378,7 +393,7 @@ fn endpoint_that_was_given_up_to_another_relay_is_not_made_anew_at_once() {
     let now = Instant::now();
     claim(&table, 1, at(1, 1), now);
     let serial = table.here(id(1)).unwrap().serial;
-    table.supersede(id(1), serial, now);
+    table.supersede(id(1), serial, true, now);
     let again = |now| claim(&table, 1, at(1, 1), now);
     assert_eq!(again(now + MOVE_INTERVAL / 2), Some(Claim::Keep), "answered, and not followed");
     assert_eq!(table.here(id(1)), None);

@@ -123,6 +123,8 @@ pub enum Event<I> {
         /// Where the peer is instead; `None` if the claim came too soon, or a home keeps to
         /// it that this serial is over.
         place: Option<Place>,
+        /// Whether a home had granted it: else nothing was taken over.
+        was_granted: bool,
     },
 }
 

@@ -400,10 +400,10 @@ impl<I: Name> Presence<I> {
 
     /// A local is lost to another relay.
     fn give_way(&mut self, id: I, place: Option<Place>, now: Now) {
-        let Some(local) = self.locals.get(&id) else { return };
-        let serial = local.serial;
+        let Some(&Local { serial, epoch, .. }) = self.locals.get(&id) else { return };
         self.drop_local(id, serial, now);
-        self.events.push_back(Event::Superseded { id, serial, place });
+        let was_granted = epoch > 0;
+        self.events.push_back(Event::Superseded { id, serial, place, was_granted });
         if let Some(place) = place {
             self.tell_place(id, place);
         }

@@ -59,7 +59,7 @@ fn session_is_claimed_by_the_rule_of_its_door_and_goes_where_the_first_one_stays
     let first = place(3, CLOCK, SESSION);
     relay.hear(2, refused(id, Refusal::Held(first)));
 
-    let goes = Event::Superseded { id, serial: 1, place: Some(first) };
+    let goes = Event::Superseded { id, serial: 1, place: Some(first), was_granted: false };
     assert!(relay.events().contains(&goes));
     assert_eq!(relay.presence.stats().locals, 0);
 }
@@ -134,7 +134,7 @@ fn newer_place_that_both_homes_name_supersedes() {
     let (leave, gone) = (Frame::Leave { id, serial: 1 }, Frame::Gone { id, epoch: CLOCK });
     let (two, three) = (super::relay(2), super::relay(3));
     assert_eq!(sent, [(two, gone), (three, gone), (two, leave), (three, leave)]);
-    let superseded = Event::Superseded { id, serial: 1, place: Some(newer) };
+    let superseded = Event::Superseded { id, serial: 1, place: Some(newer), was_granted: true };
     assert_eq!(relay.events(), [superseded, Event::Located { id, place: newer, asked: None }]);
 }
 
@@ -305,7 +305,10 @@ fn refused_session_or_endpoint_has_to_go() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, ENDPOINT), relay.now());
     relay.hear(2, refused(id, Refusal::TooSoon));
-    assert_eq!(relay.events(), [Event::Superseded { id, serial: 1, place: None }]);
+    assert_eq!(
+        relay.events(),
+        [Event::Superseded { id, serial: 1, place: None, was_granted: false }]
+    );
     assert_eq!(relay.presence.stats().locals, 0);
 }
 
@@ -455,7 +458,7 @@ fn session_that_a_home_keeps_calling_over_needs_a_new_serial() {
         relay.hear(2, Frame::Left { id, serial: 3 });
         assert_eq!(relay.presence.stats().outstanding, 1, "of a serial before");
         relay.hear(2, Frame::Left { id, serial: 4 });
-        let superseded = Event::Superseded { id, serial: 4, place: None };
+        let superseded = Event::Superseded { id, serial: 4, place: None, was_granted: true };
         assert_eq!(relay.events(), if stays { vec![] } else { vec![superseded] });
         assert_eq!(relay.presence.stats().locals, usize::from(stays));
     }
