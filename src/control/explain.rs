@@ -1,9 +1,10 @@
 //! Where a node is, by which way it is reached, and what became of its last packets.
 
 use std::fmt::Write as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::Parts;
 use super::answers::{Foreign, Peer, seconds};
@@ -13,6 +14,9 @@ use crate::metrics::Dropped;
 use crate::net::local::Locality;
 use crate::session::Known;
 use crate::wire::name::Name;
+
+/// Time for a door to say whether it knows a node: as long as a login may look for it, and some.
+const DOOR_TIME: Duration = Duration::from_secs(5);
 
 /// Drops that are told, the latest first.
 const DROPS: usize = 50;
@@ -89,7 +93,11 @@ impl Explanation {
     pub(super) async fn of(node: Name, parts: &Parts) -> Self {
         let door = parts.door_of(node);
         let key = match door {
-            Some(door) => door.knows(node).await,
+            // Or a door that does not answer would keep the place of an action for good.
+            Some(door) => {
+                let known = timeout(DOOR_TIME, door.knows(node)).await;
+                known.unwrap_or(Some(Known::Unavailable))
+            }
             None => None,
         };
         let foreign_server = door.and_then(|door| door.foreign_server());
@@ -198,5 +206,55 @@ impl From<Dropped> for Lost {
             first: seconds(first),
             last: seconds(last),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::control::testing;
+    use crate::session::{Answer, Conversation, Door, Messages, Refusal, Session, Welcome};
+    use crate::wire::name::{Realm, Spelling};
+
+    /// A door that is asked in vain.
+    struct Mute;
+
+    impl Door for Mute {
+        fn name(&self) -> &'static str {
+            "mute"
+        }
+        fn max_greeting(&self) -> usize {
+            1
+        }
+        fn max_message(&self) -> usize {
+            1
+        }
+        fn greet<'a>(
+            &'a self,
+            _: &'a mut Conversation<'_>,
+        ) -> Answer<'a, Result<Welcome, Refusal>> {
+            Box::pin(std::future::pending())
+        }
+        fn accept(&self, _: &Session) {}
+        fn messages(&self, _: &Arc<Session>, _: Messages<'_>, _: Instant) {}
+        fn knows(&self, _: Name) -> Answer<'_, Option<Known>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn door_that_did_not_answer_kept_the_place_of_an_action_for_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut parts, _ordered) = testing::parts(folder.path());
+        parts.doors.push(Arc::new(Mute));
+        let realm = Realm(224);
+        let spelling = Spelling { door: "mute", show: |_, _| Ok(()), parse: |_| None };
+        realm.register(spelling).unwrap();
+
+        let explanation = Explanation::of(Name::new(realm, b"a"), &parts).await;
+
+        assert_eq!((explanation.key, explanation.place), (Some(Known::Unavailable), "nowhere"));
     }
 }

@@ -100,7 +100,7 @@ pub trait Door: Send + Sync + 'static {
     }
 
     /// Whether the door has a credential to check a peer's login with; nothing where it keeps no
-    /// list of peers.
+    /// list of peers. After 5 s nobody waits for the answer.
     fn knows(&self, _peer: Name) -> Answer<'_, Option<Known>> {
         Box::pin(std::future::ready(None))
     }
@@ -181,7 +181,9 @@ pub enum NotNotified {
 pub struct Welcome {
     /// Who the peer has proved to be.
     pub principal: Principal,
-    /// What happens to an older session of the same peer.
+    /// What happens to an older session of the same peer. At another relay of the cluster it is
+    /// the homes of the peer that judge by it, once this session has begun: for a round trip it
+    /// is served although it may not stay.
     pub takeover: Takeover,
     /// How records are laid out.
     pub framing: Framing,
