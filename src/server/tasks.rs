@@ -56,7 +56,7 @@ mod tests {
     use crate::config::{Config, Flags, Layers, Surroundings};
 
     /// All of them: a new one belongs here, so that somebody has thought of its end.
-    const NAMES: [&str; 21] = [
+    const NAMES: [&str; 22] = [
         "control socket",
         "audit log",
         "audit of guesses",
@@ -64,6 +64,7 @@ mod tests {
         "configuration file",
         "directory",
         "sweep",
+        "certificates",
         "grants",
         "gossip",
         "gossip sources",
