@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-/// Measures a relay beside the cheapest server that still relays.
+/// Measures a relay and, to compare, the cheapest server that still relays.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "beacon-bench", version, term_width = 0)]
 pub struct Args {
@@ -90,13 +90,13 @@ impl Common {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub(crate) enum Scenario {
-    /// Packets in a closed loop: CPU time for each, beside the floor
+    /// Packets in a closed loop: CPU time for each, compared with the floor
     Throughput,
-    /// Packets in an open loop: time under way, beside the floor
+    /// Packets in an open loop: time under way, compared with the floor
     Latency,
-    /// Time under way through a second relay of a cluster, beside one relay alone
+    /// Time under way through a second relay of a cluster, compared with one relay alone
     Cluster,
-    /// A connection with its login, beside the floor
+    /// A connection with its login, compared with the floor
     Login,
     /// Memory of connections that do nothing
     Idle,
@@ -104,7 +104,7 @@ pub(crate) enum Scenario {
     Stuck,
     /// Active pairs among many peers and nodes that do nothing
     Growth,
-    /// More and more pairs, all active, beside the floor
+    /// More and more pairs, all active, compared with the floor
     Pairs,
     /// Senders whose packets go to many peers, chosen by Zipf's law
     Crowd,
