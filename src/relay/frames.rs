@@ -73,8 +73,7 @@ impl Router {
     ) {
         let shard = session.traffic().shard();
         let came = frames.len() as u64;
-        let bytes = frames.iter().map(|message| message.len() as u64).sum();
-        shard.came_in(session.transport(), came, bytes);
+        shard.came_in(session.transport(), came, frames.bytes() as u64);
         if !session.is_open() {
             let whose = Whose::sender(session.id());
             return shard.dropped_of(whose, Drop::SESSION_ENDED, came, now);

@@ -210,3 +210,6 @@ pub const fn limit_reason(exceeded: Exceeded) -> Drop {
         Exceeded::Bytes => Drop::BYTE_LIMITED,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,13 @@ impl<'a> Frames<'a> {
         self.ranges.is_empty()
     }
 
+    /// The bytes of all packets together.
+    #[must_use]
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.ranges.iter().map(ExactSizeIterator::len).sum()
+    }
+
     /// The bytes of one packet.
     ///
     /// # Panics

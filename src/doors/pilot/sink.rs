@@ -63,7 +63,7 @@ pub const fn per_packet<F: Fn(NodeId, &[u8]) + Send + Sync + 'static>(function: 
 
 impl<F: Fn(NodeId, &[u8]) + Send + Sync + 'static> PacketSink for PerPacket<F> {
     fn packets(&self, session: &Arc<Session>, packets: Frames<'_>, _: Instant) {
-        session.came_in(packets.len(), packets.iter().map(<[u8]>::len).sum());
+        session.came_in(packets.len(), packets.bytes());
         if session.is_open() {
             packets.iter().for_each(|packet| self.0(node_of(session), packet));
         }
