@@ -13,7 +13,7 @@ use prometheus::proto::MetricFamily;
 use rustls::sign::CertifiedKey;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::StartError;
 use crate::config::{self, TlsPair, UnusablePair};
@@ -82,7 +82,10 @@ impl Keeper {
             ticks.tick().await;
             let keeper = Arc::clone(&self);
             // A panic there is a bug, and ends no watch.
-            let _looked = spawn_blocking(move || keeper.look(Instant::now())).await;
+            if let Err(panic) = spawn_blocking(move || keeper.look(Instant::now())).await {
+                error!(%panic, "certificates not looked at: the old ones stay");
+                self.outcomes.of(Outcome::Failed).increment();
+            }
         }
     }
 

@@ -18,29 +18,45 @@ const FAR: u64 = 253_402_300_799;
 
 /// The certificates of a listener, the one for clients that name no server first.
 #[derive(Debug)]
-pub struct Certificates(ArcSwap<Vec<Arc<CertifiedKey>>>);
+pub struct Certificates(ArcSwap<Shown>);
+
+/// What new connections are shown.
+#[derive(Debug)]
+struct Shown {
+    certificates: Vec<Arc<CertifiedKey>>,
+    /// Found out once: a scrape parses nothing.
+    ends: Vec<End>,
+}
 
 impl Certificates {
     /// These, one at least.
     #[must_use]
     pub fn new(certificates: Vec<Arc<CertifiedKey>>) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(certificates)))
+        Arc::new(Self(ArcSwap::from_pointee(Shown::new(certificates))))
     }
 
     /// Shows these from here on; connections that are there stay.
     pub fn exchange(&self, certificates: Vec<Arc<CertifiedKey>>) {
-        self.0.store(Arc::new(certificates));
+        self.0.store(Arc::new(Shown::new(certificates)));
     }
 
     /// Whose each is, and when it ends.
     #[must_use]
     pub fn ends(&self) -> Vec<End> {
-        self.0.load().iter().filter_map(|certificate| end(certificate)).collect()
+        self.0.load().ends.clone()
     }
 
     /// The certificate that a client gets which names no server.
     pub(super) fn first(&self) -> Option<CertificateDer<'static>> {
-        self.0.load().first().and_then(|first| first.cert.first()).cloned()
+        let shown = self.0.load();
+        shown.certificates.first().and_then(|first| first.cert.first()).cloned()
+    }
+}
+
+impl Shown {
+    fn new(certificates: Vec<Arc<CertifiedKey>>) -> Self {
+        let ends = certificates.iter().filter_map(|certificate| end(certificate)).collect();
+        Self { certificates, ends }
     }
 }
 
@@ -48,7 +64,7 @@ impl ResolvesServerCert for Certificates {
     /// The first that is for the name and whose key the client can check, else the first for the
     /// name, else the first.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let certificates = self.0.load();
+        let certificates = &self.0.load().certificates;
         let first = certificates.first()?;
         if certificates.len() == 1 {
             return Some(Arc::clone(first));

@@ -6,7 +6,6 @@
 //! [`Stream`]: super::Stream
 
 mod certificates;
-mod own;
 mod records;
 mod stream;
 #[cfg(test)]
@@ -18,6 +17,7 @@ use rustls::crypto::aws_lc_rs::{self, Ticketer, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::NoServerSessionStorage;
 use rustls::{ClientConfig, ServerConfig};
+use sha2::{Digest as _, Sha256};
 
 pub use beacon_client::net::tls::{TlsError, Trust, client_config, file_roots, system_roots};
 pub use certificates::{Certificates, End};
@@ -69,12 +69,13 @@ impl Acceptor {
     }
 
     /// What our own client connects to this listener with: it trusts the certificate that the
-    /// listener shows who names no server, and no other.
+    /// listener shows at this moment to who names no server, and no other.
     ///
     /// # Errors
-    /// The provider lacks a version of TLS.
-    pub fn own_client(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
-        own::client(Arc::clone(&self.certificates))
+    /// The listener has no certificate, or the provider lacks a version of TLS.
+    pub fn own_client(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let own = self.certificates.first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        client_config(&Trust::Fingerprint(Sha256::digest(own).into()))
     }
 }
 
