@@ -45,13 +45,13 @@ pub struct Body {
     pub index: usize,
     /// From which byte on.
     pub skip: usize,
-    /// Whose it is, as [`Departures::owner`] numbered it.
-    pub owner: Owner,
+    /// Whose it is, as [`Departures::note`] numbered it.
+    pub flow: FlowNumber,
 }
 
-/// Whose relayed datagrams are: kept once for a flow.
+/// Whose relayed datagrams are, by the number of their flow in this batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Owner(u32);
+pub struct FlowNumber(u32);
 
 /// Where a datagram goes.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ pub struct Departures {
     sessions: Vec<Arc<Session>>,
     members: Vec<Arc<Member>>,
     items: Vec<Item>,
-    owners: Vec<Whose>,
+    flows: Vec<Whose>,
     /// How many of the items are packets of our own that nobody has told of yet.
     ours: u64,
     order: Vec<u32>,
@@ -159,10 +159,10 @@ impl Departures {
     }
 
     /// Notes whose the next datagrams are.
-    pub fn owner(&mut self, whose: Whose) -> Owner {
-        let number = u32::try_from(self.owners.len()).expect("fewer flows than bytes");
-        self.owners.push(whose);
-        Owner(number)
+    pub fn note(&mut self, whose: Whose) -> FlowNumber {
+        let number = u32::try_from(self.flows.len()).expect("fewer flows than bytes");
+        self.flows.push(whose);
+        FlowNumber(number)
     }
 
     /// Has a packet sent that is `head`, of [`MAX_HEAD`] bytes at most, and a part of a packet of
@@ -217,7 +217,7 @@ impl Departures {
         }
         self.send_gathered(socket, now, shard);
         self.items.clear();
-        self.owners.clear();
+        self.flows.clear();
     }
 
     /// Brings packets for one destination together, each flow in its order.
@@ -287,7 +287,7 @@ impl Departures {
                 }
                 let bytes = planned.bytes * packets / planned.packets.max(1);
                 let owner = item.body.map(|body| {
-                    self.owners.get(body.owner.0 as usize).expect("an owner that was noted")
+                    self.flows.get(body.flow.0 as usize).expect("a flow that was noted")
                 });
                 count(shard, item, owner, (packets as u64, bytes as u64), result, now);
             });

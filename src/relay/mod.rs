@@ -24,7 +24,7 @@ use crate::peers::{Session, Table};
 use crate::proto::limit::{Exceeded, SourceRates};
 use crate::wire::name::{Name, Realm};
 
-pub use departures::{Body, Departures, MAX_HEAD, Owner, Target};
+pub use departures::{Body, Departures, FlowNumber, MAX_HEAD, Target};
 pub use frames::{Message, Turn};
 pub use routing::{Flow, Own, Way};
 pub use switches::{RELAY, Switch, SwitchKind, Switches};

@@ -47,7 +47,7 @@ impl Delivery for Overlay {
             }
             Way::Loop => return shard.dropped_of(flow.whose(), PilotDrop::BEACON_LOOP, count, now),
         };
-        let owner = out.owner(flow.whose());
+        let number = out.note(flow.whose());
         let room = MAX_UDP_PACKET - head.bytes().len();
         let all_fit = own.longest <= room;
         for index in flow.packets.clone() {
@@ -56,7 +56,7 @@ impl Delivery for Overlay {
             } else if quiet && !self.may_disturb(target.to, now) {
                 shard.dropped_of(flow.whose(), PilotDrop::QUIET_ENDPOINT, 1, now);
             } else {
-                out.relay(target, &head, Body { index, skip: flow.header, owner });
+                out.relay(target, &head, Body { index, skip: flow.header, flow: number });
             }
         }
         shard.bridged(flow.transport, target.transport, count, own.bytes);
