@@ -66,9 +66,10 @@ bench-peers: beacon-bench ## Public relays beside ours (installs coturn); JSON=1
 	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
 	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-bench $(BENCH) $(if $(JSON),--json) $(ARGS)
 
-lint: ## Formatting and clippy, warnings denied
+lint: ## Formatting and clippy, warnings denied; whether the fuzz targets compile
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz
 
 docs: ## Build the documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
