@@ -18,6 +18,7 @@ use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
 use crate::last_words::show_log;
+use crate::over::Tunnel;
 
 /// Longest wait for anything that a test expects.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -178,6 +179,7 @@ pub(crate) struct Relay {
     /// The admin listener.
     pub(crate) admin: SocketAddr,
     keys: Option<TempDir>,
+    _tunnel: Option<Tunnel>,
     state: Arc<TempDir>,
 }
 
@@ -220,7 +222,7 @@ impl Relay {
         };
         let wss = address("wss").unwrap_or_else(|| ([0; 4], 0).into());
         let (udp, admin) = (address("udp").unwrap(), address("admin").unwrap());
-        Self { program, wss, udp, admin, keys: None, state }
+        Self { program, wss, udp, admin, keys: None, _tunnel: None, state }
     }
 
     /// Starts a relay whose key file has these nodes.
@@ -237,6 +239,12 @@ impl Relay {
         // The key file is watched, so it lives as long as the relay.
         relay.keys = Some(folder);
         relay
+    }
+
+    /// Has its peers come through a tunnel from here on.
+    pub(crate) fn go_through(&mut self, tunnel: Tunnel) {
+        self.wss = tunnel.address;
+        self._tunnel = Some(tunnel);
     }
 
     /// The folder of the key file that [`Self::with_nodes`] wrote.

@@ -33,6 +33,7 @@ mod login;
 mod names;
 mod noise;
 mod options;
+mod over;
 mod page;
 mod peer;
 mod prometheus;

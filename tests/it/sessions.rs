@@ -4,7 +4,23 @@ use std::time::Duration;
 
 use crate::cells::assert_balance;
 use crate::harness::{Node, Relay};
+use crate::over::{Over, over_plain_and_tls};
 use crate::peer::{AUTH_OK, Peer, UdpNode, direct_probe, frame, signed_text};
+
+over_plain_and_tls!(
+    spec_5_3_hundred_logins_of_a_node_leave_one_session_and_it_is_the_last,
+    spec_4_5_bye_and_close_end_a_session_gracefully,
+    spec_3_7_ping_is_answered_with_its_payload,
+    spec_3_7_relay_pings_and_drops_a_peer_that_does_not_answer,
+    spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it,
+    spec_3_7_frame_that_comes_byte_by_byte_is_no_sign_of_life,
+    spec_3_5_fragmented_packet_is_relayed_whole,
+    spec_3_8_broken_framing_ends_the_session_with_its_code,
+    spec_4_5_unknown_text_is_ignored,
+    spec_5_2_what_a_session_may_not_send_is_dropped_and_counted,
+    spec_2_2_discover_behind_a_proxy_shows_the_client_and_no_port,
+    spec_5_1_packets_for_a_node_whose_session_ended_go_nowhere,
+);
 
 /// Far longer than a test.
 const NEVER: &str = "1h";
@@ -24,10 +40,9 @@ fn wait_for_sessions(relay: &Relay, count: f64) {
     relay.wait_for_metric("pilot_beacon_wss_sessions", count);
 }
 
-#[test]
-fn spec_5_3_hundred_logins_of_a_node_leave_one_session_and_it_is_the_last() {
+fn spec_5_3_hundred_logins_of_a_node_leave_one_session_and_it_is_the_last(over: Over) {
     let (node, other) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&node, &other], &["--upgrade-rate", "0"]);
+    let relay = over.relay(&[&node, &other], &["--upgrade-rate", "0"]);
     let mut witness = Peer::log_in(relay.wss, &other);
     // None waits for the one before: of those that are not at once accepted the last one is.
     let mut replaced: Vec<_> = (0..100)
@@ -65,10 +80,9 @@ fn spec_5_3_hundred_logins_of_a_node_leave_one_session_and_it_is_the_last() {
     assert_balance(&relay);
 }
 
-#[test]
-fn spec_4_5_bye_and_close_end_a_session_gracefully() {
+fn spec_4_5_bye_and_close_end_a_session_gracefully(over: Over) {
     let (node, other) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&node, &other], &[]);
+    let relay = over.relay(&[&node, &other], &[]);
     let mut witness = Peer::log_in(relay.wss, &other);
     let ends: [(u8, &[u8], u16); 4] = [
         (1, br#"{"type":"bye"}"#, 1000),
@@ -89,10 +103,9 @@ fn spec_4_5_bye_and_close_end_a_session_gracefully() {
     relay.wait_for_metric(&ended("peer_closed"), 1.0);
 }
 
-#[test]
-fn spec_3_7_ping_is_answered_with_its_payload() {
+fn spec_3_7_ping_is_answered_with_its_payload(over: Over) {
     let node = Node::new(11);
-    let relay = Relay::with_nodes(&[&node], &[]);
+    let relay = over.relay(&[&node], &[]);
     let mut peer = Peer::log_in(relay.wss, &node);
     for payload in [&b""[..], b"x", &[0xa5; 125]] {
         peer.send(9, payload);
@@ -100,11 +113,10 @@ fn spec_3_7_ping_is_answered_with_its_payload() {
     }
 }
 
-#[test]
-fn spec_3_7_relay_pings_and_drops_a_peer_that_does_not_answer() {
+fn spec_3_7_relay_pings_and_drops_a_peer_that_does_not_answer(over: Over) {
     let (node, other) = (Node::new(11), Node::new(12));
     let times = ["--ping-interval", "200ms", "--pong-timeout", "500ms", "--idle-timeout", NEVER];
-    let relay = Relay::with_nodes(&[&node, &other], &times);
+    let relay = over.relay(&[&node, &other], &times);
     let (mut lively, mut silent) =
         (Peer::log_in(relay.wss, &node), Peer::log_in(relay.wss, &other));
     assert_eq!(silent.read(), Some((9, Vec::new())));
@@ -120,11 +132,10 @@ fn spec_3_7_relay_pings_and_drops_a_peer_that_does_not_answer() {
     assert_eq!(relay.metric("pilot_beacon_wss_active"), 1.0);
 }
 
-#[test]
-fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it() {
+fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it(over: Over) {
     let nodes = [11, 12, 13, 14].map(Node::new);
     let times = ["--ping-interval", NEVER, "--idle-timeout", "1s"];
-    let relay = Relay::with_nodes(&nodes.each_ref(), &times);
+    let relay = over.relay(&nodes.each_ref(), &times);
     let mut peers = nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
     // Twice the idle time, in which each of the last three sends another kind of frame.
     for _ in 0..8 {
@@ -140,11 +151,10 @@ fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it() {
     relay.wait_for_metric("pilot_beacon_wss_idle_disconnects_total", 1.0);
 }
 
-#[test]
-fn spec_3_7_frame_that_comes_byte_by_byte_is_no_sign_of_life() {
+fn spec_3_7_frame_that_comes_byte_by_byte_is_no_sign_of_life(over: Over) {
     let (node, other) = (Node::new(11), Node::new(12));
     let times = ["--ping-interval", NEVER, "--idle-timeout", "1s"];
-    let relay = Relay::with_nodes(&[&node, &other], &times);
+    let relay = over.relay(&[&node, &other], &times);
     let mut peer = Peer::log_in(relay.wss, &node);
     let packet = frame(0x82, &crate::peer::relay(11, 12, &[0; 1_000]));
     // Each wait for an answer paces the next byte.
@@ -157,10 +167,9 @@ fn spec_3_7_frame_that_comes_byte_by_byte_is_no_sign_of_life() {
     relay.wait_for_metric("pilot_beacon_wss_idle_disconnects_total", 1.0);
 }
 
-#[test]
-fn spec_3_5_fragmented_packet_is_relayed_whole() {
+fn spec_3_5_fragmented_packet_is_relayed_whole(over: Over) {
     let (a, b) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let relay = over.relay(&[&a, &b], &[]);
     let mut wss_a = Peer::log_in(relay.wss, &a);
     let mut wss_b = Peer::log_in_for_largest(relay.wss, &b);
     let payload = vec![0x5a; 65_527];
@@ -177,10 +186,9 @@ fn spec_3_5_fragmented_packet_is_relayed_whole() {
     assert_balance(&relay);
 }
 
-#[test]
-fn spec_3_8_broken_framing_ends_the_session_with_its_code() {
+fn spec_3_8_broken_framing_ends_the_session_with_its_code(over: Over) {
     let (node, other) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&node, &other], &[]);
+    let relay = over.relay(&[&node, &other], &[]);
     let mut witness = Peer::log_in(relay.wss, &other);
     let announced =
         |length: u64| [&[0x82, 0xff][..], &length.to_be_bytes(), &[0, 0, 0, 0]].concat();
@@ -219,10 +227,9 @@ fn spec_3_8_broken_framing_ends_the_session_with_its_code() {
     assert_balance(&relay);
 }
 
-#[test]
-fn spec_4_5_unknown_text_is_ignored() {
+fn spec_4_5_unknown_text_is_ignored(over: Over) {
     let (a, b) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let relay = over.relay(&[&a, &b], &[]);
     let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
     let long = "\"".repeat(65_536);
     let packet = String::from_utf8(crate::peer::relay(11, 12, b"as text")).unwrap();
@@ -237,10 +244,9 @@ fn spec_4_5_unknown_text_is_ignored() {
     assert_eq!(relay.metric("pilot_beacon_wss_frames_in_total"), 1.0);
 }
 
-#[test]
-fn spec_5_2_what_a_session_may_not_send_is_dropped_and_counted() {
+fn spec_5_2_what_a_session_may_not_send_is_dropped_and_counted(over: Over) {
     let (a, b) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let relay = over.relay(&[&a, &b], &[]);
     let (mut wss_a, mut wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
     let probe = direct_probe(b"PILS");
     let cases: [(&str, &[u8]); 15] = [
@@ -303,10 +309,9 @@ fn spec_5_2_discover_over_a_session_is_answered_there_and_makes_no_udp_node() {
     assert_balance(&relay);
 }
 
-#[test]
-fn spec_2_2_discover_behind_a_proxy_shows_the_client_and_no_port() {
+fn spec_2_2_discover_behind_a_proxy_shows_the_client_and_no_port(over: Over) {
     let node = Node::new(11);
-    let relay = Relay::with_nodes(&[&node], &[]);
+    let relay = over.relay(&[&node], &[]);
     let cases: [(&str, &[u8]); 3] = [
         ("203.0.113.9", &[2, 4, 203, 0, 113, 9, 0, 0]),
         ("203.0.113.9:4711", &[2, 4, 203, 0, 113, 9, 0x12, 0x67]),
@@ -320,10 +325,9 @@ fn spec_2_2_discover_behind_a_proxy_shows_the_client_and_no_port() {
     }
 }
 
-#[test]
-fn spec_5_1_packets_for_a_node_whose_session_ended_go_nowhere() {
+fn spec_5_1_packets_for_a_node_whose_session_ended_go_nowhere(over: Over) {
     let (a, b) = (Node::new(11), Node::new(12));
-    let relay = Relay::with_nodes(&[&a, &b], &[]);
+    let relay = over.relay(&[&a, &b], &[]);
     let (mut wss_a, wss_b) = (Peer::log_in(relay.wss, &a), Peer::log_in(relay.wss, &b));
     let udp = UdpNode::register(relay.udp, 21);
     drop(wss_b);
