@@ -5,9 +5,12 @@ use std::collections::{HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
-use crate::harness::{Node, Relay};
+use crate::harness::Node;
+use crate::over::{Over, over_plain_and_tls};
 use crate::peer::Peer;
 use crate::random::Random;
+
+over_plain_and_tls!(flood_from_many_networks_shuts_no_login_out_wherever_it_comes_from);
 
 /// Logins under the flood.
 const LOGINS: u32 = 20;
@@ -55,13 +58,12 @@ fn forwarded_for(address: Ipv4Addr) -> String {
     format!("X-Forwarded-For: {address}\r\n")
 }
 
-#[test]
-fn flood_from_many_networks_shuts_no_login_out_wherever_it_comes_from() {
+fn flood_from_many_networks_shuts_no_login_out_wherever_it_comes_from(over: Over) {
     let node = Node::new(1);
     // Of 512 descriptors, 64 connections may wait for their login.
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_beacon-relay")]);
-    let relay = Relay::with_nodes_by(command, &[&node], &["--canary-interval", "0s"]);
+    let relay = over.relay_by(command, &[&node], &["--canary-interval", "0s"]);
     let mut flood = Flood::new(relay.wss);
     flood.come(80);
     relay.wait_for_metric("pilot_beacon_wss_waiting", 64.0);

@@ -1,6 +1,7 @@
 //! Runs real programs for the tests: starts them, waits for what they say, reads the
 //! relay's metrics, and ends each by its own id when its handle goes.
 
+use std::any::Any;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write as _};
@@ -18,7 +19,6 @@ use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
 use crate::last_words::show_log;
-use crate::over::Tunnel;
 
 /// Longest wait for anything that a test expects.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -179,7 +179,8 @@ pub(crate) struct Relay {
     /// The admin listener.
     pub(crate) admin: SocketAddr,
     keys: Option<TempDir>,
-    _tunnel: Option<Tunnel>,
+    /// What else lives as long as it.
+    company: Vec<Box<dyn Any + Send + Sync>>,
     state: Arc<TempDir>,
 }
 
@@ -222,7 +223,7 @@ impl Relay {
         };
         let wss = address("wss").unwrap_or_else(|| ([0; 4], 0).into());
         let (udp, admin) = (address("udp").unwrap(), address("admin").unwrap());
-        Self { program, wss, udp, admin, keys: None, _tunnel: None, state }
+        Self { program, wss, udp, admin, keys: None, company: Vec::new(), state }
     }
 
     /// Starts a relay whose key file has these nodes.
@@ -241,10 +242,10 @@ impl Relay {
         relay
     }
 
-    /// Has its peers come through a tunnel from here on.
-    pub(crate) fn go_through(&mut self, tunnel: Tunnel) {
-        self.wss = tunnel.address;
-        self._tunnel = Some(tunnel);
+    /// Has its peers come through a tunnel from here on, which lives as long as the relay.
+    pub(crate) fn go_through(&mut self, address: SocketAddr, tunnel: impl Any + Send + Sync) {
+        self.wss = address;
+        self.company.push(Box::new(tunnel));
     }
 
     /// The folder of the key file that [`Self::with_nodes`] wrote.

@@ -7,12 +7,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cells::assert_balance;
-use crate::harness::{Node, PATIENCE, Relay, look_until};
+use crate::harness::{Node, PATIENCE, look_until};
+use crate::over::{Over, over_plain_and_tls};
 use crate::peer::{Peer, frame, relay as relay_packet, reply, signed_text, upgrade_request};
 use crate::random::Random;
 
-/// Broken things that each attacker sends; 4 × 2,500 = 10,000.
-const TRIES: usize = 2_500;
+over_plain_and_tls!(broken_upgrades_and_frames_by_the_thousand_disturb_nobody);
+
+/// Broken things that each attacker sends, 10,000 in all; over TLS, where each takes a handshake,
+/// 2,000.
+const fn tries(over: Over) -> usize {
+    match over {
+        Over::Plain => 2_500,
+        Over::Tls => 500,
+    }
+}
 
 /// The attackers; each is a node that can log in, so that its frames get far.
 const ATTACKERS: [u32; 4] = [101, 102, 103, 104];
@@ -42,9 +51,9 @@ impl Random {
 }
 
 /// Sends broken things over connection after connection.
-fn attack(wss: SocketAddr, node: &Node, mut random: Random) {
+fn attack(wss: SocketAddr, node: &Node, most: usize, mut random: Random) {
     let mut tries = 0;
-    while tries < TRIES {
+    while tries < most {
         let kind = random.below(8);
         let mut peer = Peer::connect(wss);
         if kind < 3 {
@@ -133,14 +142,13 @@ fn exchange(wss: SocketAddr, [a, b]: [&Node; 2], stop: &AtomicBool) -> u32 {
     number
 }
 
-#[test]
-fn ten_thousand_broken_upgrades_and_frames_disturb_nobody() {
+fn broken_upgrades_and_frames_by_the_thousand_disturb_nobody(over: Over) {
     const SEED: u64 = 20_260_725;
     println!("seed {SEED}");
     let (a, b) = (Node::new(11), Node::new(12));
     let attackers = ATTACKERS.map(Node::new);
     let nodes: Vec<_> = attackers.iter().chain([&a, &b]).collect();
-    let relay = Relay::with_nodes(&nodes, &["--upgrade-rate", "0", "--relay-rate", "0"]);
+    let relay = over.relay(&nodes, &["--upgrade-rate", "0", "--relay-rate", "0"]);
     let descriptors = relay.descriptors();
     let stop = AtomicBool::new(false);
     let began = Instant::now();
@@ -149,7 +157,9 @@ fn ten_thousand_broken_upgrades_and_frames_disturb_nobody() {
         let pair = scope.spawn(|| exchange(relay.wss, [&a, &b], &stop));
         let attacks: Vec<_> = (SEED..)
             .zip(&attackers)
-            .map(|(seed, node)| scope.spawn(move || attack(relay.wss, node, Random(seed << 32))))
+            .map(|(seed, node)| {
+                scope.spawn(move || attack(relay.wss, node, tries(over), Random(seed << 32)))
+            })
             .collect();
         let attacked: Vec<_> = attacks.into_iter().map(|attack| attack.join()).collect();
         stop.store(true, Ordering::Relaxed);
@@ -161,7 +171,7 @@ fn ten_thousand_broken_upgrades_and_frames_disturb_nobody() {
     let memory = relay.anonymous_memory();
     println!(
         "{} broken in {:?}; {exchanged} packets of the pair beside them, none lost; RssAnon {} MB",
-        ATTACKERS.len() * TRIES,
+        ATTACKERS.len() * tries(over),
         began.elapsed(),
         memory >> 20
     );

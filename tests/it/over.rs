@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use beacon_relay::net::tls::{Trust, client_config};
@@ -46,17 +47,22 @@ impl Over {
     /// A relay that knows these nodes, with further arguments. Whoever connects to its `wss`
     /// reaches it over this.
     pub(crate) fn relay(self, nodes: &[&Node], arguments: &[&str]) -> Relay {
+        self.relay_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), nodes, arguments)
+    }
+
+    /// Such a relay by this command, which becomes the relay with the arguments added.
+    pub(crate) fn relay_by(self, command: Command, nodes: &[&Node], arguments: &[&str]) -> Relay {
         match self {
-            Self::Plain => Relay::with_nodes(nodes, arguments),
+            Self::Plain => Relay::with_nodes_by(command, nodes, arguments),
             Self::Tls => {
                 let folder = tempfile::tempdir().unwrap();
                 write_certificates(folder.path(), &["127.0.0.1".to_owned()], 90);
                 let [cert, key] = ["cert.pem", "key.pem"].map(|name| folder.path().join(name));
                 let [cert, key] = [&cert, &key].map(|path| path.to_str().unwrap());
                 let tls = ["--wss-tls-cert", cert, "--wss-tls-key", key];
-                let mut relay = Relay::with_nodes(nodes, &[&tls, arguments].concat());
+                let mut relay = Relay::with_nodes_by(command, nodes, &[&tls, arguments].concat());
                 let tunnel = Tunnel::start(relay.wss, folder);
-                relay.go_through(tunnel);
+                relay.go_through(tunnel.address, tunnel);
                 relay
             }
         }
@@ -65,8 +71,8 @@ impl Over {
 
 /// Carries what comes over plain connections to a relay over TLS, each over one of its own,
 /// and the end of one side to the other.
-pub(crate) struct Tunnel {
-    pub(crate) address: SocketAddr,
+struct Tunnel {
+    address: SocketAddr,
     /// The relay watches its certificate there.
     _folder: TempDir,
     runtime: Option<Runtime>,
