@@ -52,7 +52,7 @@ fuzz: ## Fuzz codecs, presence and configuration, TIME seconds (60) each target;
 sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib -- net::udp net::inherited
 
-beacon-bench: ## Build the load generator beside the relay, target/release/beacon-bench
+beacon-bench: ## Build the load generator and the relay, target/release/beacon-bench
 	$(CARGO) build --release --locked --package beacon-relay --package beacon-bench
 
 bench: beacon-bench ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (20 min)
@@ -60,7 +60,7 @@ bench: beacon-bench ## Measure relay, floor and public peers in one run; writes 
 	set -o pipefail; $(MAKE) --no-print-directory bench-peers JSON=1 | tee $(TARGET_DIR)/bench-peers.jsonl
 	scripts/performance $(TARGET_DIR)/bench.jsonl $(TARGET_DIR)/bench-peers.jsonl
 
-bench-peers: beacon-bench ## Public relays beside ours (installs coturn); JSON=1 for machines, ARGS for options
+bench-peers: beacon-bench ## Public relays compared with ours (installs coturn); JSON=1 for machines, ARGS for options
 	@scripts/setup turnserver=coturn setpriv=util-linux
 	@# Its lock file follows what the relay's own crates need, which it builds as well.
 	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers

@@ -4,11 +4,17 @@ use std::time::Instant;
 
 use ed25519_dalek::{Signer as _, SigningKey};
 
-use crate::peer::{Node, log_in};
+use crate::options::Way;
+use crate::peer::Node;
 use crate::subject::{Kind, Servers};
+use crate::throughput::End;
 
 /// Connections before the measurement, so that what is kept for all is not counted for each.
 const WARM_UP: u32 = 50;
+
+/// Lets all come at once, and asks nothing of those that answer nothing.
+const PATIENT: &[&str] =
+    &["--upgrade-burst", "1000000", "--ping-interval", "1h", "--idle-timeout", "1h"];
 
 /// What an idle, authenticated connection costs.
 #[derive(Clone, Copy, Debug)]
@@ -19,16 +25,16 @@ pub(super) struct Idle {
 }
 
 /// Connects `count` peers that then do nothing.
-pub(super) fn idle(servers: &Servers, count: u32) -> anyhow::Result<Idle> {
+pub(super) fn idle(servers: &Servers, kind: Kind, count: u32) -> anyhow::Result<Idle> {
     let nodes: Vec<_> = (1..=count + WARM_UP).map(Node::new).collect();
-    let server = servers.start(Kind::Relay, &nodes, &["--upgrade-burst", "1000000"])?;
+    let server = servers.start(kind, &nodes, PATIENT)?;
     let mut streams = Vec::new();
     let mut before = 0;
     for (node, number) in nodes.iter().zip(0..) {
         if number == WARM_UP {
             before = server.usage()?.anonymous;
         }
-        streams.push(log_in(server.wss, node)?);
+        streams.push(End::open(Way::Wss, &server, node)?);
     }
     let after = server.usage()?.anonymous;
     let bytes_each = (after.saturating_sub(before)) as f64 / f64::from(count);
@@ -41,6 +47,7 @@ pub(super) struct Login {
     pub(super) logins: u32,
     /// CPU time of the server for each, in microseconds.
     pub(super) cpu_us_each: f64,
+    pub(super) per_second: f64,
 }
 
 /// Logs `count` nodes in, one after the other; each leaves before the next comes.
@@ -48,14 +55,18 @@ pub(super) fn logins(servers: &Servers, kind: Kind, count: u32) -> anyhow::Resul
     let nodes: Vec<_> = (1..=count + WARM_UP).map(Node::new).collect();
     let server = servers.start(kind, &nodes, &["--upgrade-burst", "1000000"])?;
     let mut before = server.usage()?.cpu;
+    let mut began = Instant::now();
     for (node, number) in nodes.iter().zip(0..) {
         if number == WARM_UP {
             before = server.usage()?.cpu;
+            began = Instant::now();
         }
-        drop(log_in(server.wss, node)?);
+        drop(End::open(Way::Wss, &server, node)?);
     }
+    let per_second = f64::from(count) / began.elapsed().as_secs_f64();
     let cpu = server.usage()?.cpu - before;
-    Ok(Login { logins: count, cpu_us_each: cpu.as_secs_f64() * 1e6 / f64::from(count) })
+    let cpu_us_each = cpu.as_secs_f64() * 1e6 / f64::from(count);
+    Ok(Login { logins: count, cpu_us_each, per_second })
 }
 
 /// What one strict verification costs on this machine at this moment, in microseconds.

@@ -3,7 +3,6 @@
 //! leave.
 
 use std::net::TcpStream;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -11,12 +10,15 @@ use std::time::Duration;
 
 use beacon_wire::beacon::encode_relay;
 use beacon_wire::websocket::Opcode;
-use rustix::event::{Timespec, epoll};
 
 use crate::closed_loop::{self, Figures, Window};
 use crate::peer::{FrameReader, Node, Random, log_in, push_frame};
+use crate::readiness::Readiness;
 use crate::subject::{Kind, Servers};
 use crate::throughput::Load;
+
+/// How long a receiver waits before it may see that it is to stop.
+const WAIT: Duration = Duration::from_millis(50);
 
 /// Measures `load.pairs` senders over WSS whose packets are spread over `receivers` peers.
 pub(super) fn run(servers: &Servers, load: &Load, receivers: u32) -> anyhow::Result<Figures> {
@@ -110,25 +112,18 @@ fn send(
 
 /// Reads whatever comes on any of the streams, in one thread.
 fn receive(streams: &[TcpStream], stop: &AtomicBool, window: &Window) {
-    let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("the load may poll");
-    for (stream, index) in streams.iter().zip(0..) {
+    let mut readiness = Readiness::new().expect("the load may poll");
+    for (number, stream) in streams.iter().enumerate() {
         stream.set_nonblocking(true).expect("a socket can be made non-blocking");
-        let data = epoll::EventData::new_u64(index);
-        epoll::add(&poll, stream.as_fd(), data, epoll::EventFlags::IN)
-            .expect("the load may poll its streams");
+        readiness.add(stream, number).expect("the load may poll its streams");
     }
     // One reader for all: a piece of a frame that a read leaves over is kept for its stream.
     let mut readers: Vec<Option<FrameReader>> = streams.iter().map(|_| None).collect();
-    let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
-    let wait = Timespec { tv_sec: 0, tv_nsec: Duration::from_millis(50).subsec_nanos().into() };
     while !stop.load(Ordering::Relaxed) {
-        if epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&wait)).is_err() {
-            continue;
-        }
         let mut frames = 0;
-        for event in events.drain(..) {
-            let index = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
-            let (Some(stream), Some(reader)) = (streams.get(index), readers.get_mut(index)) else {
+        for number in readiness.wait(WAIT) {
+            let (Some(stream), Some(reader)) = (streams.get(number), readers.get_mut(number))
+            else {
                 continue;
             };
             let reader = reader.get_or_insert_with(FrameReader::small);

@@ -1,5 +1,6 @@
 //! Latency: pairs in an open loop at a fixed rate, whatever the server does meanwhile.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::options::Cell;
 use crate::peer::{Node, Random, push_frame};
-use crate::subject::{Kind, Servers, Subject};
+use crate::subject::{Joined, Kind, Servers, Subject};
 use crate::throughput::{Closer, End};
 
 /// Packets that are not counted, while everything wakes up.
@@ -50,8 +51,8 @@ pub(super) fn run(servers: &Servers, kind: Kind, rate: &Rate) -> anyhow::Result<
 /// Runs the load from peers of one relay to peers of another in its cluster.
 pub(super) fn across(servers: &Servers, rate: &Rate) -> anyhow::Result<Latency> {
     let nodes = nodes(rate);
-    let [near, far] = servers.two_relays(&nodes)?;
-    between(&nodes, &near, &far, rate)
+    let joined = servers.joined(Joined::Mesh, &nodes)?;
+    between(&nodes, &joined.near, &joined.far, rate)
 }
 
 fn nodes(rate: &Rate) -> Vec<Node> {
@@ -90,7 +91,7 @@ fn between(nodes: &[Node], near: &Subject, far: &Subject, rate: &Rate) -> anyhow
     let (mut sent, mut late) = (0u64, 0u64);
     let mut due = epoch.elapsed();
     while due < WARM_UP + rate.time {
-        for (sender, from, to) in &senders {
+        for (sender, from, to) in &mut senders {
             let wait = due.saturating_sub(epoch.elapsed());
             if !wait.is_zero() {
                 thread::sleep(wait);
@@ -108,11 +109,15 @@ fn between(nodes: &[Node], near: &Subject, far: &Subject, rate: &Rate) -> anyhow
             payload[..8].copy_from_slice(&ns.to_be_bytes());
             let mut packet = Vec::new();
             encode_relay(*from, *to, &payload, &mut packet);
+            let mut frame = Vec::new();
             match sender {
                 End::Wss(stream) => {
-                    let mut frame = Vec::new();
                     push_frame(Opcode::Binary, &packet, random.mask(), &mut frame);
-                    std::io::Write::write_all(&mut &*stream, &frame)?;
+                    stream.write_all(&frame)?;
+                }
+                End::Tls(stream) => {
+                    push_frame(Opcode::Binary, &packet, random.mask(), &mut frame);
+                    stream.write_all(&frame)?;
                 }
                 End::Udp(socket) => {
                     let (bytes, segment) = (&*packet, packet.len());

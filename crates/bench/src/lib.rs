@@ -1,10 +1,10 @@
-//! `beacon-bench`: a load in a process of its own, against a relay and against the floor, side
-//! by side in one run.
+//! `beacon-bench`: a load in a process of its own, against a relay and against the floor, in turn
+//! in one run.
 //!
 //! The servers are measured from outside, by what proc(5) says of them. Absolute figures
 //! depend on the machine; what is to be quoted is the ratio to the floor.
 //!
-//! What is public beside [`run`] serves `peers`, which measures public relays the same way.
+//! What is public besides [`run`] serves `peers`, which measures public relays the same way.
 
 pub mod closed_loop;
 mod connections;
@@ -15,11 +15,13 @@ mod latency;
 mod options;
 mod peer;
 pub mod process;
+mod readiness;
 pub mod report;
 mod scenarios;
 mod stuck;
 mod subject;
 mod throughput;
+mod tls;
 
-pub use options::{Args, Common};
+pub use options::{Args, Common, parse, seconds, size};
 pub use scenarios::run;

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    match beacon_bench::run(&beacon_bench::Args::parse()) {
+    match beacon_bench::run(&beacon_bench::parse::<beacon_bench::Args>()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("beacon-bench: {error:#}");

@@ -1,9 +1,99 @@
 //! What the program is told.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use beacon_wire::beacon::{MAX_UDP_PACKET, RELAY_HEADER};
+use clap::error::ErrorKind;
 use rustix::process::{Resource, getrlimit};
+
+use crate::floor;
+
+/// EX_USAGE of sysexits(3).
+const USAGE: i32 = 64;
+
+/// Largest payload that each cell carries, in bytes.
+const MAX_SIZE: usize = MAX_UDP_PACKET - RELAY_HEADER;
+
+/// Descriptors that load and server need for themselves.
+const OWN_DESCRIPTORS: u64 = 1_000;
+
+/// Parses the command line; a wrong one ends the program with exit code 64.
+#[must_use]
+pub fn parse<A: clap::Parser>() -> A {
+    A::try_parse().unwrap_or_else(|error| {
+        // An output that is closed hears nothing.
+        let _closed = error.print();
+        let is_answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        std::process::exit(if is_answer { 0 } else { USAGE })
+    })
+}
+
+/// A number of what there is at least one of, up to `most`.
+fn at_least_one<N: Copy + Display + From<u8> + FromStr + PartialOrd>(
+    text: &str,
+    most: N,
+) -> Result<N, String> {
+    let way_out = format!("give a whole number from 1 to {most}");
+    match text.parse::<N>() {
+        Ok(number) if number < N::from(1) => Err(format!("nothing would be measured; {way_out}")),
+        Ok(number) if number > most => Err(format!("more than can be measured; {way_out}")),
+        Ok(number) => Ok(number),
+        Err(_) => Err(format!("not such a number; {way_out}")),
+    }
+}
+
+fn pairs(text: &str) -> Result<u32, String> {
+    at_least_one(text, 1_000)
+}
+
+fn window(text: &str) -> Result<u64, String> {
+    at_least_one(text, 1_000_000)
+}
+
+/// Parses a time in seconds.
+///
+/// # Errors
+/// None at all, or more than a day.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    at_least_one(text, 86_400)
+}
+
+fn runs(text: &str) -> Result<usize, String> {
+    at_least_one::<u32>(text, 1_000).map(|runs| runs as usize)
+}
+
+fn count(text: &str) -> Result<u32, String> {
+    at_least_one(text, 1_000_000)
+}
+
+/// As many as the descriptor limit has room for.
+fn peers(text: &str) -> Result<u32, String> {
+    let count = at_least_one(text, 1_000_000)?;
+    let allowed = descriptors();
+    if count > allowed {
+        return Err(format!(
+            "the descriptor limit has room for {allowed}; give no more, or raise it by `ulimit -n`"
+        ));
+    }
+    Ok(count)
+}
+
+/// Parses the size of a payload, in bytes.
+///
+/// # Errors
+/// No packet has such a payload.
+pub fn size(text: &str) -> Result<usize, String> {
+    at_least_one::<u32>(text, u32::try_from(MAX_SIZE).unwrap_or(u32::MAX)).map(|size| size as usize)
+}
+
+/// Peers for whom this process and a server each have a descriptor.
+fn descriptors() -> u32 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    u32::try_from(limit.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(u32::MAX)
+}
 
 /// Measures a relay and, to compare, the cheapest server that still relays.
 #[derive(clap::Parser, Clone, Debug)]
@@ -18,7 +108,8 @@ pub struct Args {
         value_enum,
         value_delimiter = ',',
         value_name = "NAME",
-        default_value = "throughput,latency,cluster,login,idle,stuck,growth,pairs,crowd,fan-in"
+        default_value = "throughput,tls,latency,cluster,cluster-throughput,login,tls-login,idle,\
+            tls-idle,stuck,growth,pairs,crowd,fan-in"
     )]
     pub(crate) scenario: Vec<Scenario>,
     /// Cells of throughput and latency
@@ -31,31 +122,36 @@ pub struct Args {
     )]
     pub(crate) cell: Vec<Cell>,
     /// Sizes of the payload for throughput, in bytes
-    #[arg(long, value_delimiter = ',', value_name = "BYTES", default_value = "64,256,1200,16384")]
+    #[arg(
+        long,
+        value_parser = size,
+        value_delimiter = ',',
+        value_name = "BYTES",
+        default_value = "64,256,1200,16384"
+    )]
     pub(crate) size: Vec<usize>,
     #[command(flatten)]
     pub(crate) common: Common,
     /// Most WebSocket peers [default: what the descriptor limit allows, at most 18000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = peers, value_name = "N")]
     peers: Option<u32>,
     /// Most UDP nodes of `growth`
-    #[arg(long, value_name = "N", default_value_t = 500_000)]
+    #[arg(long, value_parser = count, value_name = "N", default_value_t = 500_000)]
     pub(crate) nodes: u32,
+    /// Logins of each measurement
+    #[arg(long, value_parser = count, value_name = "N", default_value_t = 1_000)]
+    pub(crate) logins: u32,
     /// Write the JSON rows to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) rows: Option<PathBuf>,
-    /// Be the floor (the benchmark starts it itself)
-    #[arg(long, hide = true)]
-    pub(crate) serve_floor: bool,
+    #[command(flatten)]
+    pub(crate) floor: floor::Options,
 }
 
 impl Args {
-    /// Most WebSocket peers: the load and the server each need a descriptor for every one,
-    /// and some for themselves.
+    /// Most WebSocket peers.
     pub(crate) fn peers(&self) -> u32 {
-        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let allowed = u32::try_from(limit.saturating_sub(1_000)).unwrap_or(u32::MAX);
-        self.peers.unwrap_or_else(|| allowed.min(18_000))
+        self.peers.unwrap_or_else(|| descriptors().min(18_000))
     }
 }
 
@@ -63,16 +159,16 @@ impl Args {
 #[derive(clap::Args, Clone, Debug)]
 pub struct Common {
     /// Pairs of a sender and a receiver
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_parser = pairs, value_name = "N", default_value_t = 8)]
     pub pairs: u32,
     /// Packets of each pair in flight
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_parser = window, value_name = "N", default_value_t = 256)]
     pub window: u64,
     /// Length of each measurement, in seconds
-    #[arg(long, value_name = "S", default_value_t = 2)]
+    #[arg(long, value_parser = seconds, value_name = "S", default_value_t = 2)]
     pub seconds: u64,
     /// Measurements of each, servers in turn; the median is shown
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_parser = runs, value_name = "N", default_value_t = 3)]
     pub runs: usize,
     /// Print one JSON object for each row
     #[arg(long)]
@@ -92,15 +188,25 @@ impl Common {
 pub(crate) enum Scenario {
     /// Packets in a closed loop: CPU time for each, compared with the floor
     Throughput,
+    /// Packets in a closed loop over TLS: CPU time for each, compared with the floor with TLS and
+    /// with Caddy in front of the relay
+    Tls,
     /// Packets in an open loop: time under way, compared with the floor
     Latency,
     /// Time under way through a second relay of a cluster, compared with one relay alone
     Cluster,
+    /// Packets in a closed loop through two relays of a cluster: CPU time of both for each,
+    /// compared with one relay and with two floors
+    ClusterThroughput,
     /// A connection with its login, compared with the floor
     Login,
+    /// A TLS connection with its login, compared with the floor with TLS
+    TlsLogin,
     /// Memory of connections that do nothing
     Idle,
-    /// Healthy pairs beside readers that never read
+    /// Memory of TLS connections that do nothing
+    TlsIdle,
+    /// Healthy pairs next to readers that never read
     Stuck,
     /// Active pairs among many peers and nodes that do nothing
     Growth,

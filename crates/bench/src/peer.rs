@@ -1,8 +1,9 @@
 //! The peers of the load: they speak only the wire protocol, and share no code path with
 //! the relay but the codecs.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,6 +13,9 @@ use beacon_wire::beacon;
 use beacon_wire::ids::{NodeId, PublicKey};
 use beacon_wire::websocket::{Header, MAX_HEADER, Opcode, apply_mask, frame_header};
 use ed25519_dalek::{Signer as _, SigningKey};
+use rustls::ClientConfig;
+
+use crate::tls::{NAME, Tls, TlsStream};
 
 /// Longest wait for a server that should answer at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -61,19 +65,41 @@ impl Random {
     }
 }
 
-/// Logs a node in over WebSocket.
+/// Logs a node in over WebSocket without TLS.
 pub(super) fn log_in(server: SocketAddr, node: &Node) -> anyhow::Result<TcpStream> {
+    let stream = log_in_over(connect(server)?, node)?;
+    stream.set_read_timeout(None)?;
+    Ok(stream)
+}
+
+/// Logs a node in over WebSocket with TLS.
+pub(super) fn log_in_with_tls(
+    server: SocketAddr,
+    config: &Arc<ClientConfig>,
+    node: &Node,
+) -> anyhow::Result<TlsStream> {
+    let stream = TlsStream::new(connect(server)?, Tls::client(Arc::clone(config))?);
+    let stream = log_in_over(stream.context("no TLS handshake")?, node)?;
+    stream.socket().set_read_timeout(None)?;
+    Ok(stream)
+}
+
+fn connect(server: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(server).context("cannot connect")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn log_in_over<S: io::Read + io::Write>(stream: S, node: &Node) -> anyhow::Result<S> {
     let request = format!(
-        "GET /v1/compat HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\n\
+        "GET /v1/compat HTTP/1.1\r\nHost: {NAME}\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Protocol: pilot.v1\r\n\r\n"
     );
-    (&stream).write_all(request.as_bytes())?;
-    let mut reader = BufReader::with_capacity(2_048, &stream);
+    let mut reader = BufReader::with_capacity(2_048, stream);
+    reader.get_mut().write_all(request.as_bytes())?;
     let mut line = String::new();
     reader.read_line(&mut line)?;
     if !line.contains(" 101 ") {
@@ -81,7 +107,7 @@ pub(super) fn log_in(server: SocketAddr, node: &Node) -> anyhow::Result<TcpStrea
     }
     while line != "\r\n" {
         line.clear();
-        reader.read_line(&mut line)?;
+        anyhow::ensure!(reader.read_line(&mut line)? > 0, "the server ended the connection");
     }
     let challenge = Challenge::decode(&read_text(&mut reader)?)?;
     let text = challenge.signed_text(node.id, Generation::Second);
@@ -94,14 +120,12 @@ pub(super) fn log_in(server: SocketAddr, node: &Node) -> anyhow::Result<TcpStrea
     };
     let mut frame = Vec::new();
     push_frame(Opcode::Text, reply.encode().as_bytes(), [1, 2, 3, 4], &mut frame);
-    (&stream).write_all(&frame)?;
+    reader.get_mut().write_all(&frame)?;
     let accepted = read_text(&mut reader)?;
     if accepted != AUTH_OK {
         bail!("not logged in: {accepted}");
     }
-    drop(reader);
-    stream.set_read_timeout(None)?;
-    Ok(stream)
+    Ok(reader.into_inner())
 }
 
 fn read_text(reader: &mut impl io::Read) -> anyhow::Result<String> {
@@ -155,7 +179,7 @@ impl FrameReader {
     /// the stream.
     pub(super) fn read(
         &mut self,
-        mut stream: &TcpStream,
+        mut stream: impl io::Read,
         mut each: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
         let read = stream.read(self.buffer.get_mut(self.filled..).unwrap_or_default())?;

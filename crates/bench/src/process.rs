@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Add;
 use std::time::Duration;
 
 /// The numbers of a process at one moment.
@@ -35,6 +36,18 @@ impl Usage {
             }
         }
         Ok(usage)
+    }
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu + other.cpu,
+            anonymous: self.anonymous + other.anonymous,
+            switches: self.switches + other.switches,
+        }
     }
 }
 

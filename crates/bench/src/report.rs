@@ -39,14 +39,14 @@ pub struct Report<W> {
     json: bool,
     rows: Option<File>,
     server_width: usize,
-    table: &'static str,
+    table: String,
 }
 
 impl<W: Write> Report<W> {
     /// Prints to `out`, as JSON where asked for; the names of servers have at most so many
     /// characters.
     pub const fn new(out: W, json: bool, server_width: usize) -> Self {
-        Self { out, json, rows: None, server_width, table: "" }
+        Self { out, json, rows: None, server_width, table: String::new() }
     }
 
     /// The same, with the rows as JSON in a file as well, if there is one.
@@ -59,11 +59,7 @@ impl<W: Write> Report<W> {
     ///
     /// # Errors
     /// The output is closed, or the file cannot be written.
-    pub fn row(
-        &mut self,
-        table: &'static str,
-        columns: &[(&'static str, Value)],
-    ) -> io::Result<()> {
+    pub fn row(&mut self, table: &str, columns: &[(&'static str, Value)]) -> io::Result<()> {
         let values = columns.iter().map(|(name, value)| ((*name).to_owned(), value.json()));
         let named = ("table".to_owned(), table.into());
         let row: serde_json::Map<_, _> = std::iter::once(named).chain(values).collect();
@@ -80,7 +76,7 @@ impl<W: Write> Report<W> {
             let heads = columns.iter().map(|(name, _)| self.cell(name, name));
             let heads = heads.collect::<Vec<_>>().join("  ");
             writeln!(self.out, "{gap}{table}\n{heads}")?;
-            self.table = table;
+            table.clone_into(&mut self.table);
         }
         let cells = columns.iter().map(|(name, value)| self.cell(name, &value.text()));
         let cells = cells.collect::<Vec<_>>().join("  ");

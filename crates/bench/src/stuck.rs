@@ -1,5 +1,5 @@
-//! Readers that never read, flooded: what is left for healthy pairs beside them, against
-//! the same flood to nodes that are absent.
+//! Readers that never read, flooded: what is left for healthy pairs, compared with the same
+//! flood to nodes that are absent.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ const BURSTS_PER_SECOND: u32 = 400;
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stuck {
-    /// Packets a second of the healthy pairs beside the stuck readers.
-    pub(super) beside_stuck: f64,
-    /// The same beside a flood to absent nodes.
-    pub(super) beside_absent: f64,
+    /// Packets a second of the healthy pairs next to stuck readers.
+    pub(super) with_stuck: f64,
+    /// The same next to a flood to absent nodes.
+    pub(super) with_absent: f64,
     /// The first of the second, of a hundred.
     pub(super) left_percent: f64,
     /// Anonymous memory of the server, in MB.
@@ -44,8 +44,8 @@ pub(super) fn run(servers: &Servers, load: &Load) -> anyhow::Result<Stuck> {
     let absent = flooded(servers, load, false)?;
     let stuck = flooded(servers, load, true)?;
     Ok(Stuck {
-        beside_stuck: stuck.healthy,
-        beside_absent: absent.healthy,
+        with_stuck: stuck.healthy,
+        with_absent: absent.healthy,
         left_percent: 100.0 * stuck.healthy / absent.healthy,
         memory_mb: stuck.memory_mb,
         kernel_mb: stuck.kernel_bytes as f64 / 1e6,

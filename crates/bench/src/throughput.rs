@@ -1,5 +1,6 @@
 //! Throughput: pairs in a closed loop, with a window of packets in flight.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +15,13 @@ use beacon_wire::websocket::Opcode;
 
 use crate::closed_loop::{self, Figures, Window};
 use crate::options::{Cell, Way};
-use crate::peer::{FrameReader, Node, Random, log_in, push_frame, register};
-use crate::subject::{Kind, Servers, Subject};
+use crate::peer::{FrameReader, Node, Random, log_in, log_in_with_tls, push_frame, register};
+use crate::process::Usage;
+use crate::subject::{Joined, Kind, Servers, Subject};
+use crate::tls::TlsStream;
+
+/// Bytes that a sender hands to the kernel at once, about.
+const MAX_WRITE: usize = 1_048_576;
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +40,27 @@ pub(super) fn run(servers: &Servers, kind: Kind, load: &Load) -> anyhow::Result<
     measure(&server, &nodes, load)
 }
 
-/// Runs the load, whose nodes the server knows, beside whatever else the server has to do.
+/// Runs the load, whose nodes the server knows, whatever else the server has to do meanwhile.
 pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::Result<Figures> {
+    between(server, server, || server.usage(), nodes, load)
+}
+
+/// Runs the load from peers of one of two servers that are joined to peers of the other; the cost
+/// is that of all servers.
+pub(super) fn across(servers: &Servers, join: Joined, load: &Load) -> anyhow::Result<Figures> {
+    let nodes: Vec<_> = (1..=2 * load.pairs).map(Node::new).collect();
+    let joined = servers.joined(join, &nodes)?;
+    between(&joined.near, &joined.far, || joined.usage(), &nodes, load)
+}
+
+/// Runs the load from peers of `near` to peers of `far`.
+fn between(
+    near: &Subject,
+    far: &Subject,
+    usage: impl Fn() -> anyhow::Result<Usage>,
+    nodes: &[Node],
+    load: &Load,
+) -> anyhow::Result<Figures> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut windows = Vec::new();
     let mut ends: Vec<Closer> = Vec::new();
@@ -44,15 +69,15 @@ pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::
         let [from, to] = pair else { continue };
         let window = Arc::new(Window::new(load.window));
         let (way_in, way_out) = load.cell.ways();
-        let receiver = End::open(way_out, server, to)?;
-        let sender = End::open(way_in, server, from)?;
+        let receiver = End::open(way_out, far, to)?;
+        let sender = End::open(way_in, near, from)?;
         ends.extend([receiver.closer()?, sender.closer()?]);
         let mut packet = Vec::new();
         encode_relay(from.id, to.id, &vec![0xa5; load.size], &mut packet);
         for end in [(receiver, None), (sender, Some(packet))] {
             let (window, stop) = (Arc::clone(&window), Arc::clone(&stop));
             let seed = u64::from(from.id.number());
-            let udp = server.udp;
+            let udp = near.udp;
             threads.push(thread::spawn(move || match end {
                 (receiver, None) => {
                     receiver.receive_batches(&stop, |packets| window.give(packets), &mut |_| {});
@@ -62,7 +87,7 @@ pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::
         }
         windows.push(window);
     }
-    let figures = closed_loop::watch(&windows, || server.usage(), load.time)?;
+    let figures = closed_loop::watch(&windows, usage, load.time)?;
     stop.store(true, Ordering::Relaxed);
     ends.iter().for_each(Closer::close);
     for thread in threads {
@@ -75,6 +100,7 @@ pub(super) fn measure(server: &Subject, nodes: &[Node], load: &Load) -> anyhow::
 /// One side of a pair.
 pub(super) enum End {
     Wss(TcpStream),
+    Tls(Box<TlsStream>),
     Udp(BatchSocket),
 }
 
@@ -96,7 +122,10 @@ impl Closer {
 impl End {
     pub(super) fn open(way: Way, server: &Subject, node: &Node) -> anyhow::Result<Self> {
         Ok(match way {
-            Way::Wss => Self::Wss(log_in(server.wss, node)?),
+            Way::Wss => match &server.tls {
+                None => Self::Wss(log_in(server.wss, node)?),
+                Some(tls) => Self::Tls(Box::new(log_in_with_tls(server.wss, tls, node)?)),
+            },
             Way::Udp => Self::Udp(register(server.udp, node.id)?),
         })
     }
@@ -104,6 +133,7 @@ impl End {
     pub(super) fn closer(&self) -> anyhow::Result<Closer> {
         Ok(match self {
             Self::Wss(stream) => Closer::Wss(stream.try_clone()?),
+            Self::Tls(stream) => Closer::Wss(stream.socket().try_clone()?),
             // Its waits are short.
             Self::Udp(_) => Closer::Udp,
         })
@@ -121,20 +151,8 @@ impl End {
         each: &mut impl FnMut(&[u8]),
     ) {
         match self {
-            Self::Wss(stream) => {
-                let mut reader = FrameReader::new();
-                loop {
-                    let mut frames = 0;
-                    let read = reader.read(&stream, |packet| {
-                        frames += 1;
-                        each(packet);
-                    });
-                    match read {
-                        Ok(1..) => batch(frames),
-                        Ok(0) | Err(_) => return,
-                    }
-                }
-            }
+            Self::Wss(stream) => receive_frames(&stream, batch, each),
+            Self::Tls(stream) => receive_frames(stream, batch, each),
             Self::Udp(socket) => {
                 let mut received = Received::new();
                 while !stop.load(Ordering::Relaxed) && socket.receive(&mut received).is_ok() {
@@ -147,19 +165,8 @@ impl End {
 
     fn send(self, udp: SocketAddr, packet: &[u8], window: &Window, stop: &AtomicBool, seed: u64) {
         match self {
-            Self::Wss(stream) => {
-                let mut random = Random::new(seed);
-                let mut frames = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    frames.clear();
-                    for _ in 0..window.take(window.size()) {
-                        push_frame(Opcode::Binary, packet, random.mask(), &mut frames);
-                    }
-                    if std::io::Write::write_all(&mut &stream, &frames).is_err() {
-                        return;
-                    }
-                }
-            }
+            Self::Wss(stream) => send_frames(&stream, packet, window, stop, seed),
+            Self::Tls(stream) => send_frames(stream, packet, window, stop, seed),
             Self::Udp(socket) => {
                 let most = if packet.len() > MAX_SEGMENT { 1 } else { MAX_RUN / packet.len() };
                 let most = most.min(MAX_RUN_PACKETS);
@@ -171,6 +178,42 @@ impl End {
                     socket.send(&[run], &mut |_, _, _| {});
                 }
             }
+        }
+    }
+}
+
+fn receive_frames(mut stream: impl Read, mut batch: impl FnMut(u64), each: &mut impl FnMut(&[u8])) {
+    let mut reader = FrameReader::new();
+    loop {
+        let mut frames = 0;
+        let read = reader.read(&mut stream, |packet| {
+            frames += 1;
+            each(packet);
+        });
+        match read {
+            Ok(1..) => batch(frames),
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
+fn send_frames(
+    mut stream: impl Write,
+    packet: &[u8],
+    window: &Window,
+    stop: &AtomicBool,
+    seed: u64,
+) {
+    let mut random = Random::new(seed);
+    let mut frames = Vec::new();
+    let most = (MAX_WRITE / packet.len()).max(1) as u64;
+    while !stop.load(Ordering::Relaxed) {
+        frames.clear();
+        for _ in 0..window.take(most) {
+            push_frame(Opcode::Binary, packet, random.mask(), &mut frames);
+        }
+        if stream.write_all(&frames).is_err() {
+            return;
         }
     }
 }

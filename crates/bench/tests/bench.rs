@@ -19,7 +19,7 @@ fn rows(text: &[u8]) -> Vec<Value> {
 /// The relay is in the same folder once the workspace is built; cargo builds it for its own
 /// tests, not for these alone.
 #[test]
-fn relay_is_measured_beside_the_floor_and_across_a_cluster() {
+fn relay_is_compared_with_the_floor_and_measured_across_a_cluster() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rows.jsonl");
     let output = bench(&format!(
@@ -42,6 +42,75 @@ fn relay_is_measured_beside_the_floor_and_across_a_cluster() {
     assert_eq!(fs::read(file).unwrap(), output.stdout);
 }
 
+/// Short measurements of a scenario, whose rows these are.
+fn measure(scenario: &str, further: &str) -> Vec<Value> {
+    let output = bench(&format!(
+        "--scenario {scenario} --size 64 --pairs 1 --seconds 1 --runs 1 --json {further}"
+    ));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}; `cargo build` makes the relay");
+    rows(&output.stdout)
+}
+
+/// Each server of a table, all of which have delivered packets.
+fn servers(rows: &[Value]) -> Vec<&str> {
+    for row in rows {
+        assert!(row["packets/s"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["µs/packet"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    rows.iter().map(|row| row["server"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn tls_in_process_is_compared_with_the_floor_and_with_caddy() {
+    let rows = measure("tls", "--cell wss-udp --window 16");
+
+    let one_window = ["relay, TLS", "floor, TLS", "Caddy + relay"];
+    assert_eq!(servers(&rows), [one_window, one_window].concat());
+    let windows: Vec<_> = rows.iter().map(|row| row["window"].as_u64().unwrap()).collect();
+    assert_eq!(windows, [16, 16, 16, 1, 1, 1]);
+    assert!(rows.iter().all(|row| row["× Caddy"].as_f64().unwrap() > 0.0), "{rows:?}");
+}
+
+#[test]
+fn packets_reach_tls_peers_from_datagrams() {
+    let rows = measure("tls", "--cell udp-wss --window 1");
+
+    assert_eq!(servers(&rows), ["relay, TLS", "floor, TLS", "Caddy + relay"]);
+}
+
+#[test]
+fn two_relays_are_compared_with_one_and_with_two_floors() {
+    let rows = measure("cluster-throughput", "--cell wss-udp --window 16");
+
+    let expected = [
+        "one relay",
+        "two relays, mesh",
+        "two relays, NATS",
+        "two floors, TLS/TCP",
+        "two floors, QUIC",
+    ];
+    assert_eq!(servers(&rows), expected);
+    assert_eq!(rows[0]["× one relay"], 1.0);
+    assert_eq!(rows[3]["× two floors"], 1.0);
+}
+
+#[test]
+fn limits_follow_the_figures_that_they_are_about() {
+    let rows = measure("tls-login,tls-idle", "--logins 20 --peers 20");
+
+    let [relay, floor, idle, limit] = &*rows else { panic!("{rows:?}") };
+    for (row, server) in [(relay, "relay, TLS"), (floor, "floor, TLS")] {
+        assert_eq!((&row["server"], &row["logins"]), (&server.into(), &20.into()));
+        assert!(row["logins/s"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(row["µs each"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(idle["bytes each"].as_f64().unwrap() > 0.0, "{idle}");
+    assert_eq!(limit["table"], "limits");
+    let is_kept = limit["measured"].as_f64() <= limit["at most"].as_f64();
+    assert_eq!(limit["kept"], if is_kept { "yes" } else { "no" });
+}
+
 #[test]
 fn relay_that_is_not_there_is_named() {
     let output = bench("--scenario login --beacon-relay /nonexistent/relay");
@@ -51,4 +120,57 @@ fn relay_that_is_not_there_is_named() {
         "beacon-bench: there is no /nonexistent/relay to measure; build it, or name one with \
          --beacon-relay\n"
     );
+}
+
+#[test]
+fn numbers_that_measure_nothing_are_refused() {
+    let wrong = [
+        (
+            "--window 0",
+            "'0' for '--window <N>': nothing would be measured; give a whole number from 1 to 1000000",
+        ),
+        (
+            "--pairs 0",
+            "'0' for '--pairs <N>': nothing would be measured; give a whole number from 1 to 1000",
+        ),
+        (
+            "--seconds 0",
+            "'0' for '--seconds <S>': nothing would be measured; give a whole number from 1 to 86400",
+        ),
+        (
+            "--runs 0",
+            "'0' for '--runs <N>': nothing would be measured; give a whole number from 1 to 1000",
+        ),
+        (
+            "--nodes 0",
+            "'0' for '--nodes <N>': nothing would be measured; give a whole number from 1 to 1000000",
+        ),
+        (
+            "--peers 0",
+            "'0' for '--peers <N>': nothing would be measured; give a whole number from 1 to 1000000",
+        ),
+        (
+            "--size 64,0",
+            "'0' for '--size <BYTES>': nothing would be measured; give a whole number from 1 to 65498",
+        ),
+        (
+            "--size 65499",
+            "'65499' for '--size <BYTES>': more than can be measured; give a whole number from 1 to 65498",
+        ),
+        (
+            "--window many",
+            "'many' for '--window <N>': not such a number; give a whole number from 1 to 1000000",
+        ),
+        (
+            "--window -1",
+            "'-1' for '--window <N>': not such a number; give a whole number from 1 to 1000000",
+        ),
+    ];
+    for (arguments, expected) in wrong {
+        let output = bench(&arguments.replacen(' ', "=", 1));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{arguments}: {stderr}");
+        assert!(stderr.starts_with(&format!("error: invalid value {expected}\n")), "{stderr}");
+    }
+    assert!(bench("--help").status.success());
 }

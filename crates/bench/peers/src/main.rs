@@ -1,4 +1,4 @@
-//! Public relays beside beacon-relay: the same machine, the same sizes, in turn.
+//! Public relays compared with beacon-relay: the same machine, the same sizes, in turn.
 //!
 //! The costs are those of `beacon-bench`: what proc(5) says of the server's process, for each
 //! packet that arrived.
@@ -32,7 +32,7 @@ const IROH_BATCH: u64 = 10;
 const LOGINS: u32 = 1_000;
 const IDLE: u32 = 2_000;
 
-/// Measures public relays on this machine, and beacon-relay beside them.
+/// Measures public relays on this machine, and beacon-relay in turn with them.
 #[derive(Debug, Parser)]
 struct Args {
     /// The beacon-bench that measures beacon-relay and the floor in turn with the others
@@ -48,12 +48,18 @@ struct Args {
     )]
     scenario: Vec<Scenario>,
     /// Sizes of the payload, in bytes
-    #[arg(long, value_delimiter = ',', value_name = "BYTES", default_value = "1200,64")]
+    #[arg(
+        long,
+        value_parser = beacon_bench::size,
+        value_delimiter = ',',
+        value_name = "BYTES",
+        default_value = "1200,64"
+    )]
     size: Vec<usize>,
     #[command(flatten)]
     common: Common,
     /// Give up after so many seconds
-    #[arg(long, value_name = "S", default_value_t = 1_200)]
+    #[arg(long, value_parser = beacon_bench::seconds, value_name = "S", default_value_t = 1_200)]
     limit: u64,
     /// Be iroh-relay's server (the benchmark starts it itself)
     #[arg(long, hide = true)]
@@ -74,7 +80,7 @@ enum Scenario {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = beacon_bench::parse();
     let limit = args.limit;
     let done = if args.serve_iroh {
         iroh::serve()
@@ -232,7 +238,7 @@ impl Args {
     /// Measures all in turn, so that a slow moment of the machine meets every server.
     fn in_turn<T>(&self, measures: &[Measure<'_, T>]) -> anyhow::Result<Vec<(String, Vec<T>)>> {
         let mut figures: Vec<(String, Vec<T>)> = Vec::new();
-        for _ in 0..self.common.runs.max(1) {
+        for _ in 0..self.common.runs {
             for measure in measures {
                 for (server, figure) in measure()? {
                     match figures.iter_mut().find(|(known, _)| *known == server) {

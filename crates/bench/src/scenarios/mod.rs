@@ -1,5 +1,9 @@
 //! What is measured for each table, and how its rows come about.
 
+mod cluster;
+mod connections;
+mod tls;
+
 use std::fs::File;
 use std::io;
 
@@ -11,30 +15,39 @@ use crate::options::{Args, Cell, Scenario};
 use crate::report::{Report, Value, progress};
 use crate::subject::{Kind, Servers};
 use crate::throughput::Load;
-use crate::{connections, crowd, floor, growth, latency, stuck, throughput};
+use crate::{crowd, floor, growth, latency, stuck, throughput};
 
 /// Measures, and prints each row as soon as it is known.
 ///
 /// # Errors
 /// A server that does not start, a peer that is not let in, an output that is closed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if args.serve_floor {
-        return floor::run().context("the floor has ended");
+    if args.floor.serve_floor {
+        return floor::run(&args.floor).context("the floor has ended");
     }
     let servers = Servers::new(args.beacon_relay.as_deref())?;
     let rows = args.rows.as_ref().map(|path| {
         File::create(path).with_context(|| format!("cannot write --rows {}", path.display()))
     });
-    let report = Report::new(io::stdout().lock(), args.common.json, 8);
+    let report = Report::new(io::stdout().lock(), args.common.json, 20);
     let report = report.with_rows(rows.transpose()?);
-    let mut scenarios = Scenarios { args, servers, report };
-    args.scenario.iter().try_for_each(|scenario| scenarios.run(*scenario))
+    let mut scenarios = Scenarios { args, servers, report, limits: Vec::new() };
+    args.scenario.iter().try_for_each(|scenario| scenarios.run(*scenario))?;
+    scenarios.print_limits()
+}
+
+/// What a figure is held to.
+struct Limit {
+    what: String,
+    measured: f64,
+    at_most: f64,
 }
 
 struct Scenarios<'a> {
     args: &'a Args,
     servers: Servers,
     report: Report<io::StdoutLock<'static>>,
+    limits: Vec<Limit>,
 }
 
 impl Scenarios<'_> {
@@ -42,15 +55,40 @@ impl Scenarios<'_> {
         match scenario {
             Scenario::Throughput => self.throughput(),
             Scenario::Latency => self.latency(),
+            Scenario::Tls => self.tls(),
             Scenario::Cluster => self.cluster(),
+            Scenario::ClusterThroughput => self.cluster_throughput(),
             Scenario::Login => self.login(),
-            Scenario::Idle => self.idle(),
+            Scenario::TlsLogin => self.tls_login(),
+            Scenario::Idle => self.idle(Kind::Relay),
+            Scenario::TlsIdle => self.idle(Kind::RelayTls),
             Scenario::Stuck => self.stuck(),
             Scenario::Growth => self.growth(),
             Scenario::Pairs => self.pairs(),
             Scenario::Crowd => self.crowd(&[10, 100, 1_000, self.args.peers()]),
             Scenario::FanIn => self.crowd(&[1]),
         }
+    }
+
+    fn limit(&mut self, what: impl Into<String>, measured: f64, at_most: f64) {
+        self.limits.push(Limit { what: what.into(), measured, at_most });
+    }
+
+    /// Each limit of what was measured, with its figure.
+    fn print_limits(&mut self) -> anyhow::Result<()> {
+        for Limit { what, measured, at_most } in &self.limits {
+            let is_kept = measured <= at_most;
+            self.report.row(
+                "limits",
+                &[
+                    ("measured", Value::Number(*measured, 3)),
+                    ("at most", Value::Number(*at_most, 3)),
+                    ("kept", word(if is_kept { "yes" } else { "no" })),
+                    ("what", word(what)),
+                ],
+            )?;
+        }
+        Ok(())
     }
 
     const fn load(&self, cell: Cell, size: usize) -> Load {
@@ -65,7 +103,7 @@ impl Scenarios<'_> {
 
     /// Measures as often as the arguments say.
     fn runs<T>(&self, measure: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<Vec<T>> {
-        let runs = self.args.common.runs.max(1);
+        let runs = self.args.common.runs;
         let measured = (1..=runs).map(|run| {
             progress(&format!("measuring: run {run} of {runs}"));
             measure()
@@ -73,21 +111,28 @@ impl Scenarios<'_> {
         measured.collect()
     }
 
-    /// Measures relay and floor in turn, so that a slow moment of the machine meets both.
-    fn in_turn<T: Copy>(
+    /// Measures all in turn, so that a slow moment of the machine meets each; the median of each,
+    /// in their order.
+    fn in_turn<S: Copy, T: Copy>(
         &self,
-        measure: impl Fn(Kind) -> anyhow::Result<T>,
+        subjects: &[S],
+        measure: impl Fn(S) -> anyhow::Result<T>,
         key: impl Fn(&T) -> f64,
-    ) -> anyhow::Result<[(Kind, T); 2]> {
-        let runs = self.runs(|| Ok((measure(Kind::Relay)?, measure(Kind::Floor)?)))?;
-        let (relay, floor): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
-        Ok([(Kind::Relay, *median(&relay, &key)), (Kind::Floor, *median(&floor, &key))])
+    ) -> anyhow::Result<Vec<(S, T)>> {
+        let runs = self.runs(|| {
+            subjects.iter().map(|subject| measure(*subject)).collect::<anyhow::Result<Vec<_>>>()
+        })?;
+        let of_subject = |(index, subject): (usize, &S)| {
+            let runs: Vec<T> = runs.iter().filter_map(|run| run.get(index).copied()).collect();
+            (*subject, *median(&runs, &key))
+        };
+        Ok(subjects.iter().enumerate().map(of_subject).collect())
     }
 
     fn throughput(&mut self) -> anyhow::Result<()> {
         for cell in &self.args.cell {
             for size in &self.args.size {
-                self.beside_floor("throughput", &self.load(*cell, *size))?;
+                self.against_floor("throughput", &self.load(*cell, *size))?;
             }
         }
         Ok(())
@@ -96,45 +141,21 @@ impl Scenarios<'_> {
     fn pairs(&mut self) -> anyhow::Result<()> {
         for pairs in [8, 32, 64, 128, 256] {
             let load = Load { pairs, ..self.load(Cell::WssWss, 1_200) };
-            self.beside_floor("all pairs active", &load)?;
+            self.against_floor("all pairs active", &load)?;
         }
         Ok(())
     }
 
-    fn beside_floor(&mut self, table: &'static str, load: &Load) -> anyhow::Result<()> {
+    fn against_floor(&mut self, table: &'static str, load: &Load) -> anyhow::Result<()> {
         let measure = |kind| throughput::run(&self.servers, kind, load);
-        let figures = self.in_turn(measure, |figures| figures.cpu_us_per_packet)?;
-        let [_, (_, floor)] = figures;
+        let figures = self.in_turn(&[Kind::Relay, Kind::Floor], measure, cost)?;
+        let floor = cost_of(&figures, Kind::Floor);
         for (kind, figures) in figures {
-            let ratio = figures.cpu_us_per_packet / floor.cpu_us_per_packet;
-            let mut columns = load_columns(load, kind);
+            let ratio = figures.cpu_us_per_packet / floor;
+            let mut columns = load_columns(load, kind.word());
             columns.extend(figure_columns(&figures));
             columns.push(("× floor", Value::Number(ratio, 2)));
             self.report.row(table, &columns)?;
-        }
-        Ok(())
-    }
-
-    fn cluster(&mut self) -> anyhow::Result<()> {
-        for cell in &self.args.cell {
-            let rate = self.rate(*cell);
-            let runs = self.runs(|| {
-                let alone = latency::run(&self.servers, Kind::Relay, &rate)?;
-                Ok((alone, latency::across(&self.servers, &rate)?))
-            })?;
-            let (alone, across): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
-            let [alone, across] = [alone, across].map(|runs| *median(&runs, |l| l.p50_us));
-            self.report.row(
-                "through a second relay of a cluster, on one machine",
-                &[
-                    ("cell", word(cell.word())),
-                    ("p50 µs alone", Value::Number(alone.p50_us, 1)),
-                    ("p50 µs across", Value::Number(across.p50_us, 1)),
-                    ("p99 µs across", Value::Number(across.p99_us, 1)),
-                    ("added p50 µs", Value::Number(across.p50_us - alone.p50_us, 1)),
-                    ("loss %", Value::Number(across.loss_percent, 2)),
-                ],
-            )?;
         }
         Ok(())
     }
@@ -143,60 +164,25 @@ impl Scenarios<'_> {
         for cell in &self.args.cell {
             let rate = self.rate(*cell);
             let measure = |kind| latency::run(&self.servers, kind, &rate);
-            let figures = self.in_turn(measure, |latency| latency.p50_us)?;
-            let [_, (_, floor)] = figures;
+            let p50 = |latency: &Latency| latency.p50_us;
+            let figures = self.in_turn(&[Kind::Relay, Kind::Floor], measure, p50)?;
+            let floor = figures.last().map_or(f64::NAN, |(_, floor)| floor.p50_us);
             for (kind, Latency { p50_us, p99_us, max_us, late_percent, loss_percent }) in figures {
                 self.report.row(
-                    "latency: 8 pairs, 200 packets a second each, 200 bytes",
+                    "latency: 200 packets a second of each pair, 200 bytes",
                     &[
                         ("cell", word(cell.word())),
+                        ("pairs", Value::Count(rate.pairs.into())),
                         ("server", word(kind.word())),
                         ("p50 µs", Value::Number(p50_us, 1)),
                         ("p99 µs", Value::Number(p99_us, 1)),
                         ("max µs", Value::Number(max_us, 1)),
                         ("late %", Value::Number(late_percent, 2)),
                         ("loss %", Value::Number(loss_percent, 2)),
-                        ("× floor", Value::Number(p50_us / floor.p50_us, 2)),
+                        ("× floor", Value::Number(p50_us / floor, 2)),
                     ],
                 )?;
             }
-        }
-        Ok(())
-    }
-
-    fn login(&mut self) -> anyhow::Result<()> {
-        const LOGINS: u32 = 1_000;
-        let measure = |kind| connections::logins(&self.servers, kind, LOGINS);
-        let figures = self.in_turn(measure, |login| login.cpu_us_each)?;
-        let verification = connections::verification_us();
-        let [_, (_, floor)] = figures;
-        for (kind, login) in figures {
-            let allowed = floor.cpu_us_each + verification + 20.0;
-            self.report.row(
-                "login",
-                &[
-                    ("server", word(kind.word())),
-                    ("logins", Value::Count(login.logins.into())),
-                    ("µs each", Value::Number(login.cpu_us_each, 1)),
-                    ("one verification µs", Value::Number(verification, 1)),
-                    ("floor + verification + 20 µs", Value::Number(allowed, 1)),
-                ],
-            )?;
-        }
-        Ok(())
-    }
-
-    fn idle(&mut self) -> anyhow::Result<()> {
-        for count in [2_000, self.args.peers().min(10_000)] {
-            let idle = connections::idle(&self.servers, count)?;
-            self.report.row(
-                "idle connections",
-                &[
-                    ("server", word(Kind::Relay.word())),
-                    ("connections", Value::Count(idle.connections.into())),
-                    ("bytes each", Value::Number(idle.bytes_each, 0)),
-                ],
-            )?;
         }
         Ok(())
     }
@@ -206,11 +192,11 @@ impl Scenarios<'_> {
         let runs = self.runs(|| stuck::run(&self.servers, &load))?;
         let stuck = median(&runs, |stuck| stuck.left_percent);
         self.report.row(
-            "healthy pairs beside 8 readers that never read",
+            "healthy pairs next to 8 readers that never read",
             &[
                 ("pairs", Value::Count(load.pairs.into())),
-                ("packets/s beside absent", Value::Number(stuck.beside_absent, 0)),
-                ("packets/s beside stuck", Value::Number(stuck.beside_stuck, 0)),
+                ("packets/s, readers absent", Value::Number(stuck.with_absent, 0)),
+                ("packets/s, readers stuck", Value::Number(stuck.with_stuck, 0)),
                 ("left %", Value::Number(stuck.left_percent, 1)),
                 ("memory MB", Value::Number(stuck.memory_mb, 1)),
                 ("kernel TCP MB", Value::Number(stuck.kernel_mb, 1)),
@@ -272,12 +258,22 @@ fn word(word: &str) -> Value {
     Value::Text(word.to_owned())
 }
 
-fn load_columns(load: &Load, kind: Kind) -> Vec<(&'static str, Value)> {
+fn cost(figures: &Figures) -> f64 {
+    figures.cpu_us_per_packet
+}
+
+/// What a packet costs with one of those that were measured, in microseconds.
+fn cost_of<S: Copy + PartialEq>(figures: &[(S, Figures)], subject: S) -> f64 {
+    let found = figures.iter().find(|(measured, _)| *measured == subject);
+    found.map_or(f64::NAN, |(_, figures)| figures.cpu_us_per_packet)
+}
+
+fn load_columns(load: &Load, server: &str) -> Vec<(&'static str, Value)> {
     vec![
         ("cell", word(load.cell.word())),
         ("bytes", Value::Count(load.size as u64)),
         ("pairs", Value::Count(load.pairs.into())),
-        ("server", word(kind.word())),
+        ("server", word(server)),
     ]
 }
 
