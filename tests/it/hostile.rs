@@ -144,7 +144,7 @@ fn exchange(wss: SocketAddr, [a, b]: [&Node; 2], stop: &AtomicBool) -> u32 {
 
 fn broken_upgrades_and_frames_by_the_thousand_disturb_nobody(over: Over) {
     const SEED: u64 = 20_260_725;
-    println!("seed {SEED}");
+    eprintln!("seed {SEED}");
     let (a, b) = (Node::new(11), Node::new(12));
     let attackers = ATTACKERS.map(Node::new);
     let nodes: Vec<_> = attackers.iter().chain([&a, &b]).collect();
@@ -169,7 +169,7 @@ fn broken_upgrades_and_frames_by_the_thousand_disturb_nobody(over: Over) {
     });
 
     let memory = relay.anonymous_memory();
-    println!(
+    eprintln!(
         "{} broken in {:?}; {exchanged} packets of the pair beside them, none lost; RssAnon {} MB",
         ATTACKERS.len() * tries(over),
         began.elapsed(),

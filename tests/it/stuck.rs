@@ -181,7 +181,7 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else(over: Over) {
     });
 
     let (memory, tcp) = (relay.anonymous_memory(), tcp_memory().saturating_sub(tcp_before));
-    println!(
+    eprintln!(
         "beside 8 stuck readers {beside_stuck:.0} packets/s, beside 8 absent ones \
          {beside_absent:.0}: {:.1} %; flood of {} packets; RssAnon {} MB; TCP memory {} KiB more",
         share * 100.0,
