@@ -83,7 +83,9 @@ impl From<&Failure> for Handshake {
         match failure {
             Failure::Gone | Failure::Lost(_) => Self::Gone,
             Failure::NotTls => Self::NotTls,
-            Failure::Tls(rustls::Error::PeerIncompatible(_)) => Self::Incompatible,
+            Failure::Tls(
+                rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol,
+            ) => Self::Incompatible,
             Failure::Tls(rustls::Error::AlertReceived(_)) => Self::ClientRefused,
             Failure::Tls(_) | Failure::TooLong => Self::Invalid,
         }

@@ -20,6 +20,7 @@ mod fleet;
 mod flood;
 mod floors;
 mod gossip;
+mod handshakes;
 mod harness;
 mod hostile;
 mod http_proxy;

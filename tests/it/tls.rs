@@ -15,6 +15,7 @@ use beacon_relay::net::tls::Trust;
 use tempfile::TempDir;
 
 use crate::deploy::nginx::write_certificates;
+use crate::descriptors::Descriptors;
 use crate::harness::{Node, PATIENCE, Relay};
 
 /// Connections before counting, so that what is kept for all is not counted for each.
@@ -26,12 +27,12 @@ const COUNT: u32 = 500;
 /// Most anonymous memory of the relay for each idle connection, in bytes.
 const MOST: u64 = 10_000;
 
-fn handshakes(outcome: &str) -> String {
+pub(crate) fn handshakes(outcome: &str) -> String {
     format!("beacon_relay_tls_handshakes_total{{outcome=\"{outcome}\"}}")
 }
 
 /// A folder with a certificate for loopback, its key and its CA.
-fn certificates() -> TempDir {
+pub(crate) fn certificates() -> TempDir {
     let folder = TempDir::new().unwrap();
     write_certificates(folder.path(), &["127.0.0.1".to_owned()], 90);
     folder
@@ -48,7 +49,7 @@ fn flags(folder: &Path) -> [String; 4] {
 }
 
 /// A relay that speaks TLS at an address that needs `--public-plaintext` without.
-fn relay(folder: &Path, nodes: &[Node], more: &[&str]) -> Relay {
+pub(crate) fn relay(folder: &Path, nodes: &[Node], more: &[&str]) -> Relay {
     let flags = flags(folder);
     let mut arguments: Vec<_> = flags.iter().map(String::as_str).collect();
     arguments.extend(more);
@@ -56,7 +57,7 @@ fn relay(folder: &Path, nodes: &[Node], more: &[&str]) -> Relay {
     Relay::with_nodes(&known, &arguments)
 }
 
-async fn log_in(relay: &Relay, folder: &Path, node: &Node) -> Client {
+pub(crate) async fn log_in(relay: &Relay, folder: &Path, node: &Node) -> Client {
     let id = NodeId::new(node.id).unwrap();
     let url = format!("wss://127.0.0.1:{}", relay.wss.port());
     let mut options = Options::new(url, id, node.key.clone());
@@ -65,17 +66,17 @@ async fn log_in(relay: &Relay, folder: &Path, node: &Node) -> Client {
     client.unwrap().unwrap_or_else(|error| panic!("{error}\n{}", relay.log()))
 }
 
-async fn next(client: &mut Client) -> Vec<u8> {
+pub(crate) async fn next(client: &mut Client) -> Vec<u8> {
     let delivery = tokio::time::timeout(PATIENCE, client.recv()).await;
     delivery.unwrap().unwrap().unwrap().payload.to_vec()
 }
 
-fn run<T>(what: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(what: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what)
 }
 
 /// What a client hears that says this, up to the end of the connection.
-fn stranger(relay: &Relay, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn stranger(relay: &Relay, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(("127.0.0.1", relay.wss.port())).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(bytes).unwrap();
@@ -151,7 +152,9 @@ fn reader_that_is_stuck_loses_its_own_packets_and_its_session() {
 
 #[test]
 fn changed_certificates_are_for_new_connections_and_broken_ones_for_nobody() {
-    const SESSIONS: u32 = 100;
+    const SESSIONS: u32 = 1_000;
+    // Both ends of a connection are this process's or its child's, which inherits the limit.
+    let _descriptors = Descriptors::take(u64::from(SESSIONS));
     let (folder, other) = (certificates(), certificates());
     let nodes: Vec<_> = (1..=SESSIONS + 2).map(Node::new).collect();
     let relay = relay(folder.path(), &nodes, &["--upgrade-rate", "0"]);

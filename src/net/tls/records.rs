@@ -152,8 +152,7 @@ impl Records {
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => true,
                 Ok(_) => return Err(out_of_turn()),
                 Err(error) => {
-                    let rest = incoming.get_mut(start..).unwrap_or_default();
-                    self.tell(rest);
+                    self.tell();
                     return Err(error);
                 }
             };
@@ -172,12 +171,15 @@ impl Records {
         Ok(filled)
     }
 
-    /// Queues the alert that the library has for what went wrong in `rest`.
-    fn tell(&mut self, rest: &mut [u8]) {
-        let mut status = self.connection.process_tls_records(rest);
-        if let Ok(ConnectionState::EncodeTlsData(data)) = &mut status.state {
+    /// Queues what the library has to say of what went wrong: the alert, and before it what it
+    /// had answered until then.
+    fn tell(&mut self) {
+        // It comes before the library looks at what came: that must not be, once it was wrong.
+        while self.connection.wants_write() {
+            let status = self.connection.process_tls_records(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
             let end = self.tail.len();
-            encode(data, &mut self.tail, end);
+            encode(&mut data, &mut self.tail, end);
         }
     }
 

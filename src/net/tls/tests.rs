@@ -350,3 +350,24 @@ async fn own_client_trusts_its_own_listener_alone() {
     let (server, client) = connect(&other, own, "127.0.0.1", |ours| Box::new(ours)).await;
     assert!(server.is_err() && client.is_err());
 }
+
+/// A hello in records of a byte each, up to the length that it announces and `more`.
+fn in_bytes(announced: [u8; 3], more: usize) -> Vec<u8> {
+    let bytes = [1].into_iter().chain(announced).chain(std::iter::repeat_n(1, more));
+    bytes.flat_map(|byte| [22, 3, 1, 0, 1, byte]).collect()
+}
+
+#[test]
+fn what_is_wrong_behind_records_that_were_not_is_answered_with_an_alert() {
+    let config = acceptor(vec![certificate("a.test").0]).config;
+    let mut records = Records::new(Arc::clone(&config)).unwrap();
+    let mut bytes = in_bytes([0, 1, 0], 100);
+    bytes.extend([22, 3, 1, 0xff, 0xff, 1, 0, 0]);
+    records.open(&mut bytes, &mut []).unwrap_err();
+    let alert = [21, 3, 3, 0, 2, 2];
+    assert!(records.tail.starts_with(&alert) && records.tail.len() == 7, "{:?}", records.tail);
+    // For this the library has none.
+    let mut records = Records::new(config).unwrap();
+    records.open(&mut in_bytes([1, 1, 1], 100), &mut []).unwrap_err();
+    assert!(records.tail.is_empty(), "{:?}", records.tail);
+}
