@@ -103,7 +103,7 @@ fn tell_end(end: UnixTime, now: UnixTime, soon: u64, version: &str, report: &mut
         left / DAY
     );
     if left < soon {
-        let remedy = "does the proxy renew it? Its log tells; ACME needs port 80 or 443";
+        let remedy = "does whatever renews it still run? Its log tells; ACME needs port 80 or 443";
         report.warn("tls", found, remedy);
     } else {
         report.ok("tls", found);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::deploy;
 use crate::cluster::{Cluster, Fabric};
 use crate::harness::{Node, PATIENCE, look_until};
+use crate::over::Over;
 use crate::peer::{Peer, UdpNode};
 use crate::prometheus::Prometheus;
 
@@ -62,7 +63,10 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     let more = ["--registry", "127.0.0.1:1"];
     let cluster = Cluster::start(Fabric::Mesh, 2, &nodes.each_ref(), |_| more.to_vec());
     cluster.wait_for_members(2);
-    let prometheus = Prometheus::start(&cluster.relays.iter().collect::<Vec<_>>());
+    // Only where there is a certificate has it an end.
+    let tls = Over::Tls.relay(&[], &[]);
+    let relays: Vec<_> = cluster.relays.iter().chain([&tls]).collect();
+    let prometheus = Prometheus::start(&relays);
 
     let stop = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {

@@ -11,15 +11,13 @@ use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, look_until};
 
 /// Families that the dashboard does not show, and why.
-const NOT_SHOWN: [(&str, &str); 8] = [
+const NOT_SHOWN: [(&str, &str); 6] = [
     ("beacon_relay_logins_total", "as pilot_beacon_wss_connections_total, for each door"),
     ("beacon_relay_sessions", "as pilot_beacon_wss_sessions, for each door"),
     (
         "beacon_relay_sessions_ended_total",
         "as pilot_beacon_wss_sessions_ended_total, for each door",
     ),
-    ("beacon_relay_tls_reloads_total", "comes with a line in the log"),
-    ("beacon_relay_tls_handshakes_total", "failures are among pilot_beacon_wss_connections_total"),
     (
         "pilot_beacon_local_address_failures_total",
         "comes with a want of descriptors, which are shown",
