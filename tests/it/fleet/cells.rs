@@ -78,3 +78,30 @@ fn auto_daemon_without_udp_takes_the_websocket() {
         assert_balance(site.relay());
     });
 }
+
+#[test]
+fn daemons_speak_to_the_relay_s_own_tls() {
+    Lab::run(|lab| {
+        let site = Site::with_own_tls(lab);
+        let mut one = Daemon::start(&site, "compat-a", Transport::Compat);
+        let other = Daemon::start(&site, "compat-b", Transport::Compat);
+        let udp = Daemon::start(&site, "udp-c", Transport::Udp);
+        for (from, to) in [(&one, &other), (&other, &udp), (&udp, &one)] {
+            from.reaches(to, Duration::from_secs(20));
+        }
+        let file: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+        one.send_file(&other, &file);
+
+        // A daemon that comes back makes a connection of its own.
+        one.stop();
+        one.start_again(&site, Transport::Compat);
+        one.reaches(&other, Duration::from_secs(20));
+        let relay = site.relay();
+        let handshakes: f64 = ["full", "resumed"]
+            .map(|kind| relay.metric(&crate::tls::handshakes(kind)))
+            .iter()
+            .sum();
+        assert!(handshakes >= 3.0, "{handshakes}");
+        assert_balance(relay);
+    });
+}

@@ -19,7 +19,7 @@ const SILENT: &str = "198.18.255.1:9001";
 /// What carries a daemon's packets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Transport {
-    /// One WebSocket through Caddy.
+    /// One WebSocket over TLS.
     Compat,
     /// UDP.
     Udp,
@@ -97,7 +97,7 @@ impl Daemon {
         let _ = fs::remove_file(self.socket());
         let home = self.home.path();
         let mut command = self.host.command();
-        command.env("HOME", home).env("SSL_CERT_FILE", &site.caddy.ca).arg(binary("pilot-daemon"));
+        command.env("HOME", home).env("SSL_CERT_FILE", site.ca()).arg(binary("pilot-daemon"));
         command.args(["-hostname", &self.name, "-email", &format!("{}@example.org", self.name)]);
         command.arg("-identity").arg(home.join("id.json"));
         command.arg("-socket").arg(self.socket());
@@ -107,7 +107,7 @@ impl Daemon {
         };
         command.args(["-beacon", &beacon, "-public", "-trust-auto-approve"]);
         command.args(["-proxy", "off", "-telemetry-url=", "-motd-feed-url=", "-no-skillinject"]);
-        command.args(["-compat-beacon", &site.caddy.url(), "-tls-trust", "system"]);
+        command.args(["-compat-beacon", &site.url(), "-tls-trust", "system"]);
         match transport {
             Transport::Compat => command.args(["-transport", "compat", "-registry-tls=false"]),
             Transport::Udp => command.args(["-transport", "udp"]),

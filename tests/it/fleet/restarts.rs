@@ -35,7 +35,7 @@ fn daemons_come_back_after_a_restart_of_the_relay_or_of_caddy() {
         let over_udp = udp.reaches(&a, DISCOVERED);
         eprintln!("relay killed and started: {back:?} over WebSocket, {over_udp:?} from UDP");
 
-        site.caddy.restart();
+        site.restart_caddy();
         let back = b.reaches(&a, REDIALLED);
         let over_udp = udp.reaches(&b, DISCOVERED);
         eprintln!("Caddy restarted: {back:?} over WebSocket, {over_udp:?} from UDP");
