@@ -32,7 +32,9 @@ use counters::Counters;
 use feed::Feed;
 
 pub use readiness::{Condition, Part, Readiness};
-pub use snapshot::{Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker};
+pub use snapshot::{
+    AcmeCertificate, Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker,
+};
 
 pub use hosts::Hosts;
 
@@ -269,6 +271,7 @@ mod tests {
                 switches: BTreeMap::new(),
                 expected_drops: Vec::new(),
                 cluster: None,
+                acme: None,
             }),
             tables: Box::new(Tables::default),
             readiness: Box::new(move || Readiness::new(phase, BTreeMap::new())),

@@ -58,6 +58,22 @@ pub struct Status {
     /// The cluster, where the relay is part of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<cluster::Status>,
+    /// Certificates that the relay gets itself, where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acme: Option<Vec<AcmeCertificate>>,
+}
+
+/// A certificate that the relay gets and renews itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct AcmeCertificate {
+    /// The names that it is for.
+    pub names: Vec<String>,
+    /// When the one in force ends, where there is one.
+    pub expires_at: Option<String>,
+    /// When the next is ordered.
+    pub next_order_at: String,
+    /// Why the last order brought none, where it did not.
+    pub error: Option<String>,
 }
 
 /// The tables of the page, at most [`MOST_ROWS`] rows each.

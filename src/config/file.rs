@@ -16,7 +16,7 @@ use super::{Error, Origin, Place, all_settings, listener_settings};
 const LEAST_LIKENESS: f64 = 0.7;
 
 /// Keys of a `[[listener]]` table whose function is not built.
-const NOT_BUILT: [&str; 3] = ["acme", "acme_contact", "tls_client_ca"];
+const NOT_BUILT: [&str; 1] = ["tls_client_ca"];
 
 /// What a configuration file says.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use super::acme;
 use super::error::{OneLine, variable};
 use super::given::{Given, Scope};
 use super::secret::{shown, shown_value};
@@ -19,10 +20,11 @@ use super::{
 };
 
 /// The settings that are of the listener at `wss_bind` alone.
-pub(super) const OF_WSS_BIND: [&str; 6] = [
+pub(super) const OF_WSS_BIND: [&str; 7] = [
     "wss_bind",
     "wss_tls_cert",
     "wss_tls_key",
+    "acme",
     "public_plaintext",
     "trusted_proxy",
     "allow_origin",
@@ -78,6 +80,9 @@ impl Layers {
             layers.set(key, items, Origin::Flag);
         }
 
+        if layers.has_acme() && layers.is_default("wss_bind") {
+            layers.set("wss_bind", vec![acme::BIND.to_owned()], Origin::Default);
+        }
         layers.trust_loopback("wss_bind", "trusted_proxy");
         Ok(layers)
     }
@@ -107,14 +112,19 @@ impl Layers {
         }
     }
 
-    /// Whether there is a listener at `wss_bind`: where somebody has set it, and else unless a
-    /// table has the Pilot door, which is what it is for.
+    /// Whether somebody named names for the certificate of `wss_bind`.
+    fn has_acme(&self) -> bool {
+        split(self.items("acme")).next().is_some()
+    }
+
+    /// Whether there is a listener at `wss_bind`: where somebody has set it, or names for its
+    /// certificate, and else unless a table has the Pilot door, which is what it is for.
     pub(super) fn serves_wss_bind(&self) -> bool {
         let has_pilot = |table: &Self| {
             let doors: Result<Vec<&'static DoorKind>, Error> = table.read("doors");
             doors.is_ok_and(|doors| doors.contains(&&PILOT))
         };
-        !self.is_default("wss_bind") || !self.listeners.iter().any(has_pilot)
+        !self.is_default("wss_bind") || self.has_acme() || !self.listeners.iter().any(has_pilot)
     }
 
     /// What each `[[listener]]` table says.

@@ -7,8 +7,8 @@ use super::doors::{Conflict, Routes};
 use super::given::Scope;
 use super::table::settings;
 use super::{
-    AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName, PILOT, PathPrefixes,
-    TlsPair, WssBind, certificate,
+    AcmeContact, AcmeName, AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName,
+    PILOT, PathPrefixes, TlsPair, WssBind, acme, certificate,
 };
 
 settings! {
@@ -26,6 +26,10 @@ settings! {
             path: PathPrefixes ["PREFIX"];
             /// Certificates with their keys: the relay then speaks TLS there
             tls: Vec<TlsPair> ["TABLES"];
+            /// Names to get and renew a certificate for, by ACME
+            acme: Vec<AcmeName> ["NAME"];
+            /// Where the authority may write to, as mailto:NAME@HOST
+            acme_contact: Vec<AcmeContact> ["MAILTO"];
             /// Allow an address without TLS that others than this machine can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local address]
@@ -55,6 +59,8 @@ pub struct Listener {
     pub routes: Routes,
     /// Its certificates, where it speaks TLS itself; the first is for clients that name no server.
     pub tls: Vec<TlsPair>,
+    /// Names that it gets and renews a certificate for; then it speaks TLS as well.
+    pub acme: Vec<AcmeName>,
     /// Whether others than this machine may reach it without TLS.
     pub public_plaintext: bool,
     /// Proxies whose X-Forwarded-For counts.
@@ -75,6 +81,7 @@ impl Config {
             doors: vec![&PILOT],
             routes: Routes::default(),
             tls: self.tls.clone(),
+            acme: self.acme.clone(),
             public_plaintext: self.public_plaintext,
             trusted_proxies: self.trusted_proxies.clone(),
             allow_origins: AllowOrigins::DoorsAnd(self.allow_origins.clone()),
@@ -86,6 +93,7 @@ impl Config {
             doors: table.doors.clone(),
             routes: table.routes.clone(),
             tls: table.tls.clone(),
+            acme: table.acme.clone(),
             public_plaintext: table.public_plaintext,
             trusted_proxies: table.trusted_proxies.clone(),
             allow_origins: table.allow_origins.clone(),
@@ -100,6 +108,12 @@ impl Listener {
     #[must_use]
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.setting.trim_end_matches(".bind"))
+    }
+
+    /// Whether it speaks TLS itself.
+    #[must_use]
+    pub const fn speaks_tls(&self) -> bool {
+        !self.tls.is_empty() || !self.acme.is_empty()
     }
 }
 
@@ -119,9 +133,11 @@ fn table(layers: &Layers) -> Result<ListenerTable, Error> {
     }
     let table = ListenerTable::read(layers)?;
     certificate::check(&table.tls, layers)?;
-    if !table.bind.is_local() && !table.public_plaintext && table.tls.is_empty() {
+    acme::check(&table.acme, &table.tls, layers)?;
+    let speaks_tls = !table.tls.is_empty() || !table.acme.is_empty();
+    if !table.bind.is_local() && !table.public_plaintext && !speaks_tls {
         let danger = "it is open to others than this machine, without TLS";
-        let way_out = "bind to loopback, or add public_plaintext = true or tls";
+        let way_out = "bind to loopback, or add public_plaintext = true, acme or tls";
         return Err(layers.refuse("bind", format!("{danger}; {way_out}")));
     }
     Ok(table)

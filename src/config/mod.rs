@@ -5,6 +5,7 @@
 //! come from there. Text is collected by [`Layers`] and read by the types of `value`. What
 //! a running relay can take over is marked `live`, and told from the rest by [`Loaded`].
 
+mod acme;
 mod certificate;
 mod cluster;
 mod doors;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use acme::Acme;
 pub use certificate::{TlsPair, UnusablePair};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
@@ -48,9 +50,9 @@ pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use value::{
-    AllowOrigins, AuditPolicy, ClusterName, Fingerprint, HostName, HostPort, IpNet, ListenerName,
-    LogFilter, LogFormat, NatsServers, PathPrefix, PathPrefixes, PunchAllow, RelayName,
-    UdpSenderCheck, WebOrigin, WssBind,
+    AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, ClusterName, Fingerprint,
+    HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat, NatsServers, PathPrefix,
+    PathPrefixes, PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
 };
 pub use warning::Warning;
 
@@ -88,11 +90,21 @@ settings! {
         }
         "Listeners" {
             /// For WebSocket peers, behind a TLS proxy or with --wss-tls-cert: IP:PORT or unix:/PATH
+            ///
+            /// With `acme`, the default is `[::]:443`.
             wss_bind: WssBind ["ADDRESS"] or "127.0.0.1:8443";
             /// Certificate of --wss-bind, with its chain, as PEM: the relay then speaks TLS there
             wss_tls_cert: Option<PathBuf> ["FILE"];
             /// Private key of --wss-tls-cert, as PEM
             wss_tls_key: Option<PathBuf> ["FILE"];
+            /// Names of --wss-bind to get and renew a certificate for, by ACME; it is [::]:443 then
+            acme: Vec<AcmeName> ["NAME"];
+            /// Where the authority of --acme may write to, as mailto:NAME@HOST
+            acme_contact: Vec<AcmeContact> ["MAILTO"];
+            /// Directory of the authority of --acme
+            acme_directory: AcmeDirectory ["URL"] or "https://acme-v02.api.letsencrypt.org/directory";
+            /// Authorities, as PEM, that the directory's TLS may be trusted by, besides the system's
+            acme_directory_ca: Option<PathBuf> ["FILE"];
             /// For the datagrams of nodes and beacons
             ///
             /// The default needs IPv6; see `udp_bind_default`.
@@ -220,8 +232,15 @@ impl Config {
         if let Some((key, reason)) = config.contradiction(layers.most_peers()) {
             return Err(layers.refuse(key, reason));
         }
+        acme::check(&config.acme, &config.tls, layers)?;
+        acme::check_directory_ca(layers)?;
         listener::check_all(&config, layers)?;
         Ok(config)
+    }
+
+    /// Whether the listener of `wss_bind` speaks TLS itself.
+    const fn speaks_tls(&self) -> bool {
+        !self.tls.is_empty() || !self.acme.is_empty()
     }
 
     /// The first setting that the others, or the machine, do not allow; and why.
@@ -230,9 +249,9 @@ impl Config {
         if self.max_peers == 0 || self.max_peers > most_peers {
             let limit = "what the descriptor limit (ulimit -n) allows";
             Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
-        } else if !self.wss_bind.is_local() && !self.public_plaintext && self.tls.is_empty() {
+        } else if !self.wss_bind.is_local() && !self.public_plaintext && !self.speaks_tls() {
             let danger = "it is open to others than this machine, without TLS";
-            let way_out = "bind to loopback, or add --public-plaintext or --wss-tls-cert";
+            let way_out = "bind to loopback, or add --public-plaintext, --acme or --wss-tls-cert";
             Some(("wss_bind", format!("{danger}; {way_out}")))
         } else if self.min_auth_generation == 3 && self.relay_name.is_none() {
             Some(("min_auth_generation", "generation 3 needs --relay-name as well".to_owned()))

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::layers::OF_WSS_BIND;
-use super::{Error, Layers, Place, TlsPair};
+use super::{AcmeContact, AcmeName, Error, Layers, Place, TlsPair};
 
 /// Settings that name files with secrets.
 const SECRETS: [&str; 5] = [
@@ -49,6 +49,12 @@ pub enum Warning {
         /// Who set it.
         place: Place,
     },
+    /// A setting of certificates that nobody orders.
+    #[error("{place} does nothing without --acme, or acme in a [[listener]]")]
+    NoAcme {
+        /// Who set it.
+        place: Place,
+    },
     /// A setting of a cluster that is not there.
     #[error("{place} does nothing without --cluster-bind or --cluster-nats: this relay is alone")]
     NoCluster {
@@ -82,6 +88,7 @@ impl Warning {
             let idle = OF_WSS_BIND.iter().filter(|key| !layers.is_default(key));
             warnings.extend(idle.map(|key| Self::NoWssBind { place: layers.place(key) }));
         }
+        warnings.extend(idle_acme(layers)?);
         if ["cluster_bind", "cluster_nats"].iter().all(|key| layers.is_default(key)) {
             let idle = ["cluster_name", "cluster_keepalive"].into_iter();
             let idle = idle.filter(|key| !layers.reads_as_default(key));
@@ -89,6 +96,26 @@ impl Warning {
         }
         Ok(warnings)
     }
+}
+
+/// The settings of certificates, where nobody orders any.
+fn idle_acme(layers: &Layers) -> Result<Vec<Warning>, Error> {
+    let tables = layers.listeners();
+    let mut idle = Vec::new();
+    for listener in std::iter::once(layers).chain(tables) {
+        let names: Vec<AcmeName> = listener.read("acme")?;
+        let contacts: Vec<AcmeContact> = listener.read("acme_contact")?;
+        if !names.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !contacts.is_empty() {
+            idle.push(listener.place("acme_contact"));
+        }
+    }
+    let of_relay = ["acme_directory", "acme_directory_ca"].into_iter();
+    let of_relay = of_relay.filter(|key| !layers.reads_as_default(key));
+    idle.extend(of_relay.map(|key| layers.place(key)));
+    Ok(idle.into_iter().map(|place| Warning::NoAcme { place }).collect())
 }
 
 /// Whether every user of the machine can read a file.

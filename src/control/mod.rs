@@ -36,6 +36,7 @@ pub use parts::Parts;
 pub use recorder::Recorder;
 pub use refused::Refused;
 pub use socket::{Socket, keep as keep_socket, socket_file};
+pub(crate) use time::rfc3339;
 
 /// Longest request, in bytes: one line of JSON. The socket reads nothing after the line.
 pub const MAX_REQUEST: usize = 65_536;

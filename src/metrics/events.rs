@@ -40,6 +40,8 @@ words! {
         Left => "left",
         /// Keys or settings were read again, or could not be.
         Reloaded => "reloaded",
+        /// A certificate was ordered.
+        Certificate => "certificate",
         /// The relay sends its peers away.
         Draining => "draining",
         /// An operator asked for something.
@@ -51,7 +53,12 @@ impl What {
     const fn is_of_connections(self) -> bool {
         match self {
             Self::Accepted | Self::Refused | Self::Delayed | Self::LoggedIn | Self::Ended => true,
-            Self::Joined | Self::Left | Self::Reloaded | Self::Draining | Self::Action => false,
+            Self::Joined
+            | Self::Left
+            | Self::Reloaded
+            | Self::Certificate
+            | Self::Draining
+            | Self::Action => false,
         }
     }
 }

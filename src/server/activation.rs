@@ -55,14 +55,14 @@ pub enum SocketsError {
     /// The public listener is open to others than this machine, and nobody allowed that.
     #[error(
         "the inherited socket for WebSocket peers, {0}, is open to others than this machine, \
-         without TLS; bind it to loopback, or add --public-plaintext or \
+         without TLS; bind it to loopback, or add --public-plaintext, --acme or \
          --wss-tls-cert"
     )]
     Public(SocketAddr),
     /// So is that of a `[[listener]]`.
     #[error(
         "the inherited socket {name:?}, {address}, is open to others than this machine, without \
-         TLS; bind it to loopback, or add public_plaintext = true or tls to its \
+         TLS; bind it to loopback, or add public_plaintext = true, acme or tls to its \
          [[listener]]"
     )]
     PublicListener {
@@ -125,7 +125,7 @@ impl Sockets {
         let address = one.socket.local_addr().ok().and_then(|address| address.as_socket());
         match address {
             Some(address)
-                if listener.tls.is_empty()
+                if !listener.speaks_tls()
                     && !listener.public_plaintext
                     && !address.ip().to_canonical().is_loopback() =>
             {

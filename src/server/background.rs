@@ -29,6 +29,7 @@ pub(super) fn start(
     let own = [
         Task::new("sweep", sweep(Arc::clone(router))),
         Task::new("certificates", Arc::clone(&doors.certificates).watch()),
+        Task::new("acme", Arc::clone(doors.certificates.acme()).run()),
     ];
     let of_pilot = pilot::tasks(overlay, directory, table, config, grants);
     let of_doors = doors.all.iter().flat_map(|door| door.tasks());

@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::StartError;
+use super::acme::Acme;
 use crate::config::{self, TlsPair, UnusablePair};
 use crate::metrics::{Labelled, family};
 use crate::net::tls::{Acceptor, Certificates};
@@ -31,13 +32,14 @@ words! {
 }
 
 /// The certificates of all listeners that have any.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keeper {
     of_listeners: Vec<OfListener>,
+    acme: Arc<Acme>,
     outcomes: Labelled<Outcome>,
 }
 
-/// Those of one listener.
+/// Those of one listener; without pairs where ACME brings them.
 #[derive(Debug)]
 struct OfListener {
     label: String,
@@ -48,24 +50,35 @@ struct OfListener {
 }
 
 impl Keeper {
-    /// Reads them, and makes what each listener speaks TLS with, if it does.
+    /// Reads them, and makes what each listener speaks TLS with, if it does. Those that ACME
+    /// brings may come later.
     ///
     /// # Errors
     /// A file that is of no use any more, although the configuration was.
     pub(super) async fn open(
         listeners: &[config::Listener],
+        acme: Arc<Acme>,
     ) -> Result<(Arc<Self>, Vec<Option<Acceptor>>), StartError> {
-        let mut keeper = Self::default();
+        let (of_listeners, outcomes) = (Vec::new(), Labelled::default());
+        let mut keeper = Self { of_listeners, acme, outcomes };
         let mut acceptors = Vec::new();
         for listener in listeners {
-            if listener.tls.is_empty() {
+            let (label, pairs) = (listener.label().to_owned(), listener.tls.clone());
+            let loaded = if let Some(certificates) = keeper.acme.certificates(&listener.acme) {
+                OfListener { label, pairs, certificates, watches: Mutex::default() }
+            } else if pairs.is_empty() {
                 acceptors.push(None);
                 continue;
-            }
-            let (label, pairs) = (listener.label().to_owned(), listener.tls.clone());
-            let loaded = spawn_blocking(move || OfListener::open(label, pairs)).await;
-            let loaded = loaded.expect("loading does not panic")?;
-            acceptors.push(Some(Acceptor::new(Arc::clone(&loaded.certificates))?));
+            } else {
+                let loaded = spawn_blocking(move || OfListener::open(label, pairs)).await;
+                loaded.expect("loading does not panic")?
+            };
+            let acceptor = Acceptor::new(Arc::clone(&loaded.certificates))?;
+            // An authority comes to port 443, whichever listener is there.
+            acceptors.push(Some(match keeper.acme.challenges() {
+                Some(challenges) => acceptor.with_challenges(challenges),
+                None => acceptor,
+            }));
             keeper.of_listeners.push(loaded);
         }
         Ok((Arc::new(keeper), acceptors))
@@ -106,6 +119,11 @@ impl Keeper {
         }
     }
 
+    /// Those that the relay gets itself.
+    pub(super) const fn acme(&self) -> &Arc<Acme> {
+        &self.acme
+    }
+
     /// Appends the families to a scrape.
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
         let ends: Vec<_> = self
@@ -133,6 +151,7 @@ impl Keeper {
             "result",
             &self.outcomes,
         ));
+        self.acme.families(families);
     }
 }
 

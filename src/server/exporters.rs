@@ -107,6 +107,7 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
 
 pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status + Send + Sync> {
     let core = Arc::clone(core);
+    let acme = Arc::clone(doors.certificates.acme());
     let doors = doors.all.clone();
     Box::new(move || Status {
         wss_peers: core.table.session_count(),
@@ -132,6 +133,7 @@ pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status 
             .map(|reason| reason.label)
             .collect(),
         cluster: core.cluster.as_ref().map(|cluster| cluster.status()),
+        acme: acme.status(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Binds, wires, runs and drains: everything that a relay is made of, in one value.
 
+mod acme;
 mod activation;
 mod background;
 mod bind;

@@ -53,7 +53,8 @@ impl Operators {
         let health = Arc::<Health>::default();
         let turns = doors.threads.turns().clone();
         let watched = Arc::clone(core);
-        let vitals = Vitals::new(phase.clone(), &config, watched, Arc::clone(&health), turns);
+        let acme = Arc::clone(doors.certificates.acme());
+        let vitals = Vitals::new(phase.clone(), &config, watched, Arc::clone(&health), turns, acme);
         let vitals = Arc::new(vitals);
         let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(core));
         let service = Arc::new(service);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tracing::info;
 
+use super::acme::Acme;
 use super::bind::{self, Patience};
 use super::certificates::Keeper;
 use super::cluster::Joining;
@@ -65,7 +66,8 @@ impl Bound {
         traffic: &Arc<Traffic>,
     ) -> Result<Self, StartError> {
         let listeners = inherited.settle(config)?;
-        let (keeper, acceptors) = Keeper::open(&listeners).await?;
+        let acme = Acme::open(config, &listeners, traffic).await;
+        let (keeper, acceptors) = Keeper::open(&listeners, acme).await?;
         let has_wss_socket = inherited.wss.is_some();
         if !inherited.is_empty() {
             info!(

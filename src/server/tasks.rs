@@ -56,7 +56,7 @@ mod tests {
     use crate::config::{Config, Flags, Layers, Surroundings};
 
     /// All of them: a new one belongs here, so that somebody has thought of its end.
-    const NAMES: [&str; 22] = [
+    const NAMES: [&str; 23] = [
         "control socket",
         "audit log",
         "audit of guesses",
@@ -65,6 +65,7 @@ mod tests {
         "directory",
         "sweep",
         "certificates",
+        "acme",
         "grants",
         "gossip",
         "gossip sources",

@@ -269,10 +269,16 @@ impl Attempt<'_> {
             }
             Err(failure) => {
                 handshake.outcome = (&failure).into();
-                debug!(%failure, "a TLS handshake failed");
+                if !matches!(failure, Failure::Challenge) {
+                    debug!(%failure, "a TLS handshake failed");
+                }
                 let outcome = match failure {
                     Failure::Gone | Failure::Lost(_) => Outcome::Gone,
-                    Failure::NotTls | Failure::TooLong | Failure::Tls(_) => Outcome::TlsFailed,
+                    Failure::Challenge => Outcome::AcmeChallenge,
+                    Failure::NotTls
+                    | Failure::NoCertificate
+                    | Failure::TooLong
+                    | Failure::Tls(_) => Outcome::TlsFailed,
                 };
                 self.count(outcome);
                 Err(Some(outcome))

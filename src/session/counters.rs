@@ -32,6 +32,8 @@ words! {
         NotFound => "not_found",
         /// A TLS handshake that failed: `beacon_relay_tls_handshakes_total` says why.
         TlsFailed => "tls_failed",
+        /// The challenge of an ACME authority, which was answered.
+        AcmeChallenge => "acme_challenge",
         /// Not HTTP, headers over the limit, or a head that may be read in two ways.
         BadRequest => "bad_request",
         /// The client went away before its login was complete.
@@ -62,6 +64,10 @@ words! {
         ClientRefused => "client_refused",
         /// The client broke the rules.
         Invalid => "invalid",
+        /// No certificate has come from the ACME authority yet.
+        NoCertificate => "no_certificate",
+        /// The challenge of an ACME authority was answered.
+        AcmeChallenge => "acme_challenge",
         /// The client went away.
         Gone => "gone",
         /// Not done in time, or crowded out.
@@ -83,6 +89,8 @@ impl From<&Failure> for Handshake {
         match failure {
             Failure::Gone | Failure::Lost(_) => Self::Gone,
             Failure::NotTls => Self::NotTls,
+            Failure::NoCertificate => Self::NoCertificate,
+            Failure::Challenge => Self::AcmeChallenge,
             Failure::Tls(
                 rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol,
             ) => Self::Incompatible,
@@ -111,6 +119,7 @@ impl Outcome {
             | Self::BadUpgrade
             | Self::NotFound
             | Self::TlsFailed
+            | Self::AcmeChallenge
             | Self::BadRequest => false,
         }
     }

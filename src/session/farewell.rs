@@ -86,6 +86,7 @@ pub const fn refusal(outcome: Outcome) -> Option<Close> {
         | Outcome::BadUpgrade
         | Outcome::NotFound
         | Outcome::TlsFailed
+        | Outcome::AcmeChallenge
         | Outcome::BadRequest
         | Outcome::Gone => return None,
     };

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 60] = [
+const BAD: [(&str, &str, &str); 64] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -67,6 +67,10 @@ const BAD: [(&str, &str, &str); 60] = [
     ("registry_ca", "/nonexistent/ca.pem", "needs --registry as well"),
     ("registry_fingerprint", "00ff", "64 hex digits, and this has 4"),
     ("registry_admin_token_file", "/nonexistent/token", "needs --registry as well"),
+    ("acme", "192.0.2.1", "`192.0.2.1` is an IP address; write the DNS name"),
+    ("acme_contact", "admin@example.org", "`admin@example.org` is not a contact; write mailto:"),
+    ("acme_directory", "http://ca.internal/dir", "not a directory; write its URL with https://"),
+    ("acme_directory_ca", "", "write a path"),
     ("registry_connections", "0", "from 1 to 16"),
     ("cluster_bind", "localhost:9100", "not IP:PORT"),
     ("cluster_join", "a:9100,b", "`b` is not HOST:PORT"),
@@ -265,7 +269,8 @@ fn bad_table_of_a_listener_is_one_line_and_exits_78() {
     let good = "[[listener]]\nbind = \"127.0.0.1:8444\"\ndoors = [\"pilot\"]\n";
     for (more, part) in [
         ("tls = [{ cert = \"a\", key = \"b\" }]", "line 4: listener[1].tls = "),
-        ("acme = [\"relay.test\"]", "not built yet"),
+        ("tls_client_ca = \"a\"", "not built yet"),
+        ("acme = [\"*.relay.test\"]", "line 4: listener[1].acme = \"*.relay.test\": "),
         ("path = \"/bus\"", "listener[1].path = \"/bus\": pilot has fixed paths"),
         ("doors = [\"pilot\"]", "line 4: duplicate key"),
         (good, "line 5: listener[2].bind = \"127.0.0.1:8444\": that is listener[1].bind already"),

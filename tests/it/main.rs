@@ -1,6 +1,7 @@
 //! Tests of the whole.
 #![allow(clippy::unwrap_used)]
 
+mod acme;
 mod activation;
 mod caddy;
 mod cells;

@@ -1,5 +1,6 @@
 //! What the text of a setting can mean: one type for each kind of value.
 
+mod acme;
 mod address;
 mod choice;
 mod cluster;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use acme::{AcmeContact, AcmeDirectory, AcmeName};
 pub use address::{HostPort, WssBind};
 pub use choice::{AuditPolicy, LogFilter, LogFormat, UdpSenderCheck};
 pub(super) use cluster::SharedName;
@@ -182,6 +184,7 @@ macro_rules! by_from_str {
 }
 
 by_from_str! {
+    AcmeContact AcmeDirectory AcmeName
     HostName HostPort WssBind AuditPolicy LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
     IpNet ClusterName NatsServers SharedName ListenerName
 }

@@ -29,7 +29,7 @@ struct Shown {
 }
 
 impl Certificates {
-    /// These, one at least.
+    /// These; without any, handshakes are refused.
     #[must_use]
     pub fn new(certificates: Vec<Arc<CertifiedKey>>) -> Arc<Self> {
         Arc::new(Self(ArcSwap::from_pointee(Shown::new(certificates))))
@@ -38,6 +38,12 @@ impl Certificates {
     /// Shows these from here on; connections that are there stay.
     pub fn exchange(&self, certificates: Vec<Arc<CertifiedKey>>) {
         self.0.store(Arc::new(Shown::new(certificates)));
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.load().certificates.is_empty()
     }
 
     /// Whose each is, and when it ends.
@@ -81,6 +87,17 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
+/// From when to when a certificate is good, and the names that it is for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Term {
+    /// The names, in the order in which it has them.
+    pub names: Vec<String>,
+    /// Unix time, in seconds.
+    pub not_before: u64,
+    /// Unix time, in seconds.
+    pub not_after: u64,
+}
+
 /// The end of a certificate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct End {
@@ -90,32 +107,54 @@ pub struct End {
     pub at: u64,
 }
 
-/// Asked about a time when it is over, the verifier names the end before it looks at who signed
-/// it; asked about a name that nobody has, the names.
+/// The end of a certificate, and the first name that it is for.
 fn end(certificate: &CertifiedKey) -> Option<End> {
-    let leaf = certificate.cert.first()?;
-    let mut roots = RootCertStore::empty();
-    roots.add(leaf.clone()).ok()?;
-    let judge = WebPkiServerVerifier::builder_with_provider(roots.into(), provider());
-    let judge = judge.build().ok()?;
-    let nobody = ServerName::try_from("nobody.invalid").ok()?;
-    let far = UnixTime::since_unix_epoch(Duration::from_secs(FAR));
-    let parsed = ParsedCertificate::try_from(leaf).ok()?;
-    let presented = match verify_server_name(&parsed, &nobody) {
-        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
-            presented,
-            ..
-        })) => presented,
-        Ok(()) | Err(_) => Vec::new(),
-    };
-    // The library shows them as `DnsName("relay.example.org")`.
-    let first = presented.first().map_or("", String::as_str);
-    let name = first.split('"').nth(1).unwrap_or(first).to_owned();
-    match judge.verify_server_cert(leaf, &[], &nobody, &[], far) {
-        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            Some(End { name, at: not_after.as_secs() })
-        }
-        Ok(_) | Err(_) => None,
+    let Term { names, not_after, .. } = Term::of(certificate)?;
+    Some(End { name: names.into_iter().next().unwrap_or_default(), at: not_after })
+}
+
+impl Term {
+    /// That of a certificate; `None` where the library cannot read it.
+    ///
+    /// Asked about a time when it is not good, the verifier names the end before it looks at who
+    /// signed it; asked about a name that nobody has, the names.
+    #[must_use]
+    pub fn of(certificate: &CertifiedKey) -> Option<Self> {
+        let leaf = certificate.cert.first()?;
+        let mut roots = RootCertStore::empty();
+        roots.add(leaf.clone()).ok()?;
+        let judge = WebPkiServerVerifier::builder_with_provider(roots.into(), provider());
+        let judge = judge.build().ok()?;
+        let nobody = ServerName::try_from("nobody.invalid").ok()?;
+        let parsed = ParsedCertificate::try_from(leaf).ok()?;
+        let presented = match verify_server_name(&parsed, &nobody) {
+            Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext {
+                presented,
+                ..
+            })) => presented,
+            Ok(()) | Err(_) => Vec::new(),
+        };
+        // The library shows them as `DnsName("relay.example.org")`.
+        let plain = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
+        let names = presented.iter().map(plain).collect();
+        let judged = |seconds| {
+            let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            judge.verify_server_cert(leaf, &[], &nobody, &[], time)
+        };
+        let not_after = match judged(FAR) {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => not_after.as_secs(),
+            Ok(_) | Err(_) => return None,
+        };
+        let not_before = match judged(0) {
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                not_before,
+                ..
+            })) => not_before.as_secs(),
+            Ok(_) | Err(_) => 0,
+        };
+        Some(Self { names, not_before, not_after })
     }
 }
 

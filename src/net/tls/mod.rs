@@ -6,6 +6,7 @@
 //! [`Stream`]: super::Stream
 
 mod certificates;
+mod challenges;
 mod records;
 mod stream;
 #[cfg(test)]
@@ -20,7 +21,9 @@ use rustls::{ClientConfig, ServerConfig};
 use sha2::{Digest as _, Sha256};
 
 pub use beacon_client::net::tls::{TlsError, Trust, client_config, file_roots, system_roots};
-pub use certificates::{Certificates, End};
+pub use certificates::{Certificates, End, Term};
+use challenges::{ACME_TLS, WhilePending};
+pub use challenges::{Answer, ChallengeError, Challenges};
 pub use stream::{Failure, Kind, TlsStream};
 
 use super::Stream;
@@ -33,12 +36,23 @@ const KEY_EXCHANGES: [&dyn SupportedKxGroup; 4] =
 /// Tickets that a client of TLS 1.3 gets: one, for the one connection that it makes next.
 const TICKETS: usize = 1;
 
+/// What is spoken in TLS.
+const HTTP: &[u8] = b"http/1.1";
+
 /// What a listener speaks TLS with: 1.2 and 1.3, tickets, no early data, no client
 /// certificates.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    challenged: Option<Challenged>,
+}
+
+/// What a listener speaks TLS with while a challenge is pending.
+#[derive(Clone, Debug)]
+struct Challenged {
+    config: Arc<ServerConfig>,
+    challenges: Arc<Challenges>,
 }
 
 impl Acceptor {
@@ -56,8 +70,21 @@ impl Acceptor {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Ticketer::new()?;
         config.send_tls13_tickets = TICKETS;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), certificates })
+        config.alpn_protocols = vec![HTTP.to_vec()];
+        Ok(Self { config: Arc::new(config), certificates, challenged: None })
+    }
+
+    /// The same, which answers these challenges as well.
+    #[must_use]
+    pub fn with_challenges(self, challenges: Arc<Challenges>) -> Self {
+        // Tickets are of one key: who connects while a challenge is pending comes back later.
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols.push(ACME_TLS.to_vec());
+        let certificates = Arc::clone(&self.certificates);
+        let resolver = WhilePending { challenges: Arc::clone(&challenges), certificates };
+        config.cert_resolver = Arc::new(resolver);
+        let challenged = Some(Challenged { config: Arc::new(config), challenges });
+        Self { challenged, ..self }
     }
 
     /// Makes the handshake with a client; the caller keeps the time.
@@ -65,7 +92,21 @@ impl Acceptor {
     /// # Errors
     /// Why there is no connection; the client has been told as far as it listens.
     pub async fn accept(&self, stream: Box<dyn Stream>) -> Result<TlsStream, Failure> {
-        TlsStream::accept(stream, Arc::clone(&self.config)).await
+        let challenged = self.challenged.as_ref();
+        let challenged = challenged.filter(|challenged| !challenged.challenges.is_empty());
+        let config = challenged.map_or(&self.config, |challenged| &challenged.config);
+        let accepted = TlsStream::accept(stream, Arc::clone(config)).await;
+        match accepted {
+            Ok(stream) if challenged.is_some() && stream.protocol_is(ACME_TLS) => {
+                stream.shutdown_write();
+                Err(Failure::Challenge)
+            }
+            // The library has no error of its own for that.
+            Err(Failure::Tls(rustls::Error::General(_))) if self.certificates.is_empty() => {
+                Err(Failure::NoCertificate)
+            }
+            Ok(_) | Err(_) => accepted,
+        }
     }
 
     /// What our own client connects to this listener with: it trusts the certificate that the

@@ -83,6 +83,11 @@ impl Records {
         self.connection.handshake_kind()
     }
 
+    /// The protocol that both sides have chosen, where they have.
+    pub(super) fn protocol(&self) -> Option<&[u8]> {
+        self.connection.alpn_protocol()
+    }
+
     /// Whether plaintext waits to be read.
     pub(super) const fn has_plain(&self) -> bool {
         !self.plain.is_empty()

@@ -73,6 +73,12 @@ pub enum Failure {
     /// What came first is no TLS.
     #[error("the client does not speak TLS")]
     NotTls,
+    /// No failure: the challenge of an ACME authority was answered, and nothing more is said.
+    #[error("a challenge of an ACME authority was answered")]
+    Challenge,
+    /// There is no certificate to show.
+    #[error("the listener has no certificate yet")]
+    NoCertificate,
     /// A message is longer than any that makes sense.
     #[error("a handshake message is too long")]
     TooLong,
@@ -158,6 +164,11 @@ impl TlsStream {
                 Kind::Full
             }
         }
+    }
+
+    /// Whether this is the protocol that both sides have chosen.
+    pub(super) fn protocol_is(&self, protocol: &[u8]) -> bool {
+        self.records.lock().protocol() == Some(protocol)
     }
 
     /// What the connection keeps of bytes, in bytes.

@@ -19,6 +19,7 @@ use self::canary::Canary;
 use self::lag::Lag;
 use self::machine::Machine;
 use self::udp_threads::UdpThreads;
+use super::acme::Acme;
 use super::core::Core;
 use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
@@ -43,6 +44,7 @@ pub(super) struct Vitals {
     machine: ArcSwap<Machine>,
     core: Arc<Core>,
     health: Arc<Health>,
+    acme: Arc<Acme>,
     /// When the drain is to be over.
     due: OnceLock<Instant>,
 }
@@ -60,6 +62,7 @@ impl Vitals {
         core: Arc<Core>,
         health: Arc<Health>,
         turns: Turns,
+        acme: Arc<Acme>,
     ) -> Self {
         Self {
             phase,
@@ -70,6 +73,7 @@ impl Vitals {
             machine: ArcSwap::default(),
             core,
             health,
+            acme,
             due: OnceLock::new(),
         }
     }
@@ -123,6 +127,7 @@ impl Vitals {
     pub(super) fn readiness(&self) -> Readiness {
         let (now, phase, machine) = (Instant::now(), *self.phase.borrow(), **self.machine.load());
         let parts = [
+            ("acme", self.acme.part()),
             ("audit", written(self.health.audit())),
             ("canary", self.canary.part(now)),
             ("cluster", self.cluster()),

@@ -6,9 +6,10 @@ use std::process::Command;
 
 use super::{deploy, run, try_to_run};
 
-const UNITS: [&str; 4] = [
+const UNITS: [&str; 5] = [
     "beacon-relay.service",
     "beacon-relay.socket",
+    "beacon-relay-tls.socket",
     "beacon-relay-admin.socket",
     "beacon-relay-udp.socket",
 ];
@@ -80,6 +81,7 @@ fn lines<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
 fn sockets_have_the_names_and_addresses_that_the_relay_knows_them_by() {
     for (file, name, key, address) in [
         ("beacon-relay.socket", "wss", "ListenStream", "127.0.0.1:8443"),
+        ("beacon-relay-tls.socket", "wss", "ListenStream", "[::]:443"),
         ("beacon-relay-admin.socket", "admin", "ListenStream", "127.0.0.1:9464"),
         ("beacon-relay-udp.socket", "udp", "ListenDatagram", "[::]:9001"),
     ] {
@@ -89,7 +91,12 @@ fn sockets_have_the_names_and_addresses_that_the_relay_knows_them_by() {
         assert!(!addresses.is_empty() && addresses.iter().all(|line| *line == address), "{file}");
         assert_eq!(lines(&unit, "ReusePort"), if name == "udp" { vec!["yes"] } else { vec![] });
         // The address is that which the relay would bind to by itself.
-        let printed = run(Command::new(env!("CARGO_BIN_EXE_beacon-relay")).arg("check-config"));
+        let mut check = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        check.arg("check-config");
+        if file == "beacon-relay-tls.socket" {
+            check.args(["--acme", "relay.test"]);
+        }
+        let printed = run(&mut check);
         let default = printed.lines().find(|line| line.starts_with(&format!("{name}_bind")));
         assert!(default.unwrap().contains(address), "{printed}");
     }

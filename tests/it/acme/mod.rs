@@ -1,0 +1,168 @@
+//! Certificates that the relay gets itself, from a real authority: the first by one command, what
+//! is kept of them, and what goes wrong at the authority, on the way and on the disk.
+
+mod pebble;
+
+use std::fs;
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use beacon_relay::client::{Client, Options};
+use beacon_relay::ids::NodeId;
+use beacon_relay::net::resolve::Resolver;
+use beacon_relay::net::tls::Trust;
+use tempfile::TempDir;
+
+use self::pebble::{Authority, free_port};
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, write_directory};
+
+const NAME: &str = "relay.test";
+
+/// As long as certificates of 90 days: nothing is renewed while a test runs.
+const LONG: u64 = 90 * 24 * 60 * 60;
+
+fn orders(result: &str) -> String {
+    format!("beacon_relay_acme_orders_total{{result=\"{result}\"}}")
+}
+
+fn handshakes(outcome: &str) -> String {
+    format!("beacon_relay_tls_handshakes_total{{outcome=\"{outcome}\"}}")
+}
+
+/// A relay's folders, which outlive it.
+struct Home {
+    state: Arc<TempDir>,
+    keys: TempDir,
+    nodes: Vec<Node>,
+}
+
+impl Home {
+    fn new(nodes: u32) -> Self {
+        let keys = TempDir::new().unwrap();
+        let nodes: Vec<_> = (1..=nodes).map(Node::new).collect();
+        write_directory(keys.path(), &nodes.iter().collect::<Vec<_>>());
+        Self { state: Arc::new(TempDir::new().unwrap()), keys, nodes }
+    }
+
+    /// Starts the relay at this port, 0 for a free one.
+    fn start(&self, authority: &Authority, port: u16, names: &str) -> Relay {
+        let keys = self.keys.path().join("keys.json").to_str().unwrap().to_owned();
+        let bind = format!("127.0.0.1:{port}");
+        let mut arguments = vec!["--keys", &keys, "--wss-bind", &bind, "--acme", names];
+        arguments.extend(["--acme-contact", "mailto:admin@relay.test"]);
+        let flags = authority.flags();
+        arguments.extend(flags.iter().map(String::as_str));
+        let program = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        Relay::start_in(Arc::clone(&self.state), program, arguments)
+    }
+
+    fn acme(&self) -> PathBuf {
+        self.state.path().join("acme")
+    }
+
+    /// The one file with a certificate.
+    fn certificate(&self) -> PathBuf {
+        let files = fs::read_dir(self.acme()).unwrap().map(|file| file.unwrap().path());
+        let mut files = files.filter(|path| path.extension().is_some_and(|end| end == "pem"));
+        let file = files.next().unwrap();
+        assert_eq!(files.next(), None);
+        file
+    }
+}
+
+/// Logs in under this name, trusting this root alone.
+async fn log_in(relay: &Relay, name: &str, root: &Path, node: &Node) -> Client {
+    let client = try_log_in(relay, name, root, node).await;
+    client.unwrap_or_else(|error| panic!("{error}\n{}", relay.log()))
+}
+
+async fn try_log_in(
+    relay: &Relay,
+    name: &str,
+    root: &Path,
+    node: &Node,
+) -> Result<Client, beacon_relay::client::ConnectError> {
+    let url = format!("wss://{name}:{}", relay.wss.port());
+    let mut options = Options::new(url, NodeId::new(node.id).unwrap(), node.key.clone());
+    options.trust = Trust::CaFile(root.to_owned());
+    options.resolver = Resolver::new(1, |_| Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]));
+    tokio::time::timeout(PATIENCE, Client::connect(&options)).await.unwrap()
+}
+
+fn run<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what)
+}
+
+async fn exchange(one: &mut Client, other: &mut Client, to: u32) {
+    one.send_to(NodeId::new(to).unwrap(), b"hello").await.unwrap();
+    let delivery = tokio::time::timeout(PATIENCE, other.recv()).await;
+    assert_eq!(delivery.unwrap().unwrap().unwrap().payload.to_vec(), b"hello");
+}
+
+fn stop(mut relay: Relay) {
+    relay.signal("TERM");
+    assert_eq!(relay.wait_for_end(), 0);
+}
+
+/// Waits until the relay is ready.
+fn ready(relay: &Relay) {
+    let is_ready = || (http_get(relay.admin, "/readyz").0 == 200).then_some(());
+    look_until(Instant::now() + PATIENCE, is_ready)
+        .unwrap_or_else(|| panic!("{}\n{}", http_get(relay.admin, "/readyz").1, relay.log()));
+}
+
+#[test]
+fn one_command_is_a_relay_with_a_certificate_which_a_restart_has_without_the_authority() {
+    let (authority, home) = (Authority::new(), Home::new(2));
+    authority.name(NAME);
+    let port = free_port();
+    let pebble = authority.start(port, LONG);
+    let root = pebble.root();
+    let relay = home.start(&authority, port, NAME);
+    relay.wait_for_metric(&orders("ok"), 1.0);
+    run(async {
+        let mut one = log_in(&relay, NAME, &root, &home.nodes[0]).await;
+        let mut other = log_in(&relay, NAME, &root, &home.nodes[1]).await;
+        exchange(&mut one, &mut other, 2).await;
+    });
+    ready(&relay);
+    assert!(relay.metric(&handshakes("acme_challenge")) >= 1.0);
+    assert!(relay.metric("pilot_beacon_wss_connections_total{outcome=\"acme_challenge\"}") >= 1.0);
+    let of_name = |family: &str| format!("{family}{{name=\"{NAME}\"}}");
+    let ends = format!(
+        "beacon_relay_tls_certificate_expiry_timestamp_seconds{{listener=\"wss\",name=\"{NAME}\"}}"
+    );
+    let next = relay.metric(&of_name("beacon_relay_acme_next_order_timestamp_seconds"));
+    let got = relay.metric(&of_name("beacon_relay_acme_last_success_timestamp_seconds"));
+    let life = relay.metric(&ends) - got;
+    let share = (next - got) / life;
+    assert!((0.59..0.68).contains(&share), "{share} of {life} s");
+    let (_, status) = http_get(relay.admin, "/status");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["acme"][0]["names"][0], NAME);
+    assert!(status["acme"][0]["expires_at"].is_string() && status["acme"][0]["error"].is_null());
+    for file in fs::read_dir(home.acme()).unwrap() {
+        let file = file.unwrap();
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{:?}", file.path());
+    }
+    assert_eq!(fs::metadata(home.acme()).unwrap().permissions().mode() & 0o777, 0o700);
+    let kept = fs::read(home.certificate()).unwrap();
+    let log = relay.log();
+    assert!(!log.contains("PRIVATE") && !log.contains("key_pkcs8"), "{log}");
+    stop(relay);
+    drop(pebble);
+
+    let relay = home.start(&authority, port, NAME);
+    relay.wait_for_line("shows the certificate of the last time");
+    run(async { drop(log_in(&relay, NAME, &root, &home.nodes[0]).await) });
+    ready(&relay);
+    assert_eq!(relay.metric(&orders("ok")), 0.0);
+    assert_eq!(relay.metric(&orders("unreachable")), 0.0, "nobody was asked");
+    assert_eq!(fs::read(home.certificate()).unwrap(), kept);
+}
