@@ -23,7 +23,7 @@ use crate::net::Stream;
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// A certificate of its own for this name.
-fn certificate(name: &str) -> (Arc<CertifiedKey>, CertificateDer<'static>) {
+pub(super) fn certificate(name: &str) -> (Arc<CertifiedKey>, CertificateDer<'static>) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new([name.to_owned()]).unwrap();
     let certificate: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
