@@ -291,6 +291,7 @@ impl<I: Name> Presence<I> {
             | Frame::Nack { .. }
             | Frame::Alive
             | Frame::Clock(_)
+            | Frame::TakesTcp
             | Frame::Unknown => {}
         }
     }
@@ -438,6 +439,7 @@ const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
         | Frame::Alive
         | Frame::Clock(_)
         | Frame::Draining
+        | Frame::TakesTcp
         | Frame::Unknown => None,
     }
 }

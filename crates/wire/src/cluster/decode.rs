@@ -48,10 +48,14 @@ impl<'a, I: Name> Iterator for Frames<'a, I> {
 
 fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, DecodeError> {
     match kind {
-        kind::ALIVE | kind::DRAINING => {
+        kind::ALIVE | kind::DRAINING | kind::TAKES_TCP => {
             // A later version may say more.
             let _ignored = body.take_rest();
-            return Ok(if kind == kind::ALIVE { Frame::Alive } else { Frame::Draining });
+            return Ok(match kind {
+                kind::ALIVE => Frame::Alive,
+                kind::DRAINING => Frame::Draining,
+                _ => Frame::TakesTcp,
+            });
         }
         kind::CLOCK => {
             let (shown_ms, echo_ms) = (body.u64()?, body.u64()?);

@@ -54,6 +54,7 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
         }),
         Frame::Missing { id } => put(kind::MISSING, &id, batch, |_| {}),
         Frame::Alive => batch.extend([kind::ALIVE, 0, 0, 0, 0]),
+        Frame::TakesTcp => batch.extend([kind::TAKES_TCP, 0, 0, 0, 0]),
         Frame::Draining => batch.extend([kind::DRAINING, 0, 0, 0, 0]),
         Frame::Clock(Reading { shown_ms, echo_ms, held_ms }) => {
             let at = batch.len();

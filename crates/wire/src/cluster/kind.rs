@@ -17,3 +17,4 @@ pub(super) const MISSING: u8 = 0x1a;
 pub(super) const ALIVE: u8 = 0x20;
 pub(super) const DRAINING: u8 = 0x21;
 pub(super) const CLOCK: u8 = 0x22;
+pub(super) const TAKES_TCP: u8 = 0x23;

@@ -16,11 +16,13 @@ mod packets;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod whole;
 mod writer;
 
 pub use decode::Frames;
 pub use encode::encode;
 pub use packets::{MAX_PAYLOAD, Packets, Run, add_packet, begin_packets};
+pub use whole::{FrameTooLong, whole_frames};
 
 /// Version of this protocol; relays of different versions do not link.
 pub const VERSION: u8 = 1;
@@ -198,6 +200,8 @@ pub enum Frame<'a, I> {
     Alive,
     /// The sender takes no new peers, and is nobody's home any more.
     Draining,
+    /// The sender takes packets over TCP as well, at the address of its link.
+    TakesTcp,
     /// What the sender's clock shows.
     Clock(Reading),
     /// A kind or a realm of a later version.

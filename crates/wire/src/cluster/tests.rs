@@ -54,6 +54,7 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                     Frame::Clock(Reading { shown_ms, echo_ms, held_ms })
                 }),
                 Just(Frame::Draining),
+                Just(Frame::TakesTcp),
             ]
         },
     )
