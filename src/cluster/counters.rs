@@ -67,6 +67,16 @@ words! {
     }
 }
 
+words! {
+    /// What carries packets to another relay of the mesh.
+    pub enum PacketLane {
+        /// A stream of the QUIC connection.
+        Quic => "quic",
+        /// A TLS connection beside it.
+        Tcp => "tcp",
+    }
+}
+
 /// All counters of the cluster.
 #[derive(Debug)]
 pub struct Counters {
@@ -94,6 +104,8 @@ pub struct Counters {
     pub batches: Counter,
     /// Packets in them.
     pub batched_packets: Counter,
+    /// Packets that the links of a mesh took, by lane.
+    pub lane_packets: Labelled<PacketLane>,
 }
 
 /// 200 µs is a round trip on one machine; 200 ms is how long packets wait.
@@ -124,6 +136,7 @@ impl Default for Counters {
             greeting: Gauge::default(),
             batches: Counter::default(),
             batched_packets: Counter::default(),
+            lane_packets: Labelled::default(),
         }
     }
 }

@@ -84,6 +84,7 @@ impl Cluster {
                     let Now { at, unix_ms } = self.now();
                     member.hear_clock(reading, unix_ms, at);
                 }
+                Ok(Frame::TakesTcp) => member.offers_tcp(),
                 Ok(Frame::Draining) => {
                     if member.drains() {
                         tracing::info!(relay = %member.relay, "a relay of the cluster is draining");

@@ -27,6 +27,7 @@ pub struct Member {
     pub ending: CancellationToken,
     heard_ms: AtomicU64,
     draining: AtomicBool,
+    takes_tcp: CancellationToken,
     clock: Mutex<Clock>,
     pub(super) clock_notice: Notice,
     /// Takeovers that were held back, as they were last looked at.
@@ -44,6 +45,7 @@ impl Member {
             ending: CancellationToken::new(),
             heard_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            takes_tcp: CancellationToken::new(),
             clock: Mutex::default(),
             clock_notice: Notice::default(),
             held_back: AtomicU64::new(0),
@@ -79,6 +81,16 @@ impl Member {
     #[must_use]
     pub fn clock_ahead_ms(&self) -> Option<i64> {
         self.clock.lock().ahead_ms()
+    }
+
+    /// Notes that it takes packets over TCP as well.
+    pub(super) fn offers_tcp(&self) {
+        self.takes_tcp.cancel();
+    }
+
+    /// Waits until it has said that it takes packets over TCP as well.
+    pub(super) async fn takes_tcp(&self) {
+        self.takes_tcp.cancelled().await;
     }
 
     /// Notes that it takes no new peers; true the first time.

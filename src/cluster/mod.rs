@@ -46,7 +46,7 @@ use crate::wire::cluster::{Frame, Packets, Place, Run, Standing};
 use crate::wire::name::Name;
 
 use clock::Notice;
-pub use counters::{Counters, Forward, LookupResult, Reject};
+pub use counters::{Counters, Forward, LookupResult, PacketLane, Reject};
 pub use fabric::Fabric;
 pub use forward::{Circular, Outward};
 pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};

@@ -50,8 +50,15 @@ struct Packets {
 }
 
 impl Batch {
-    const fn new(now: Instant) -> Self {
-        Self { bytes: Vec::new(), packets: 0, runs: Vec::new(), arrived: now }
+    /// How many packets it holds.
+    #[must_use]
+    pub const fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    fn new(spare: Spare, now: Instant) -> Self {
+        let Spare { bytes, runs } = spare;
+        Self { bytes, packets: 0, runs, arrived: now }
     }
 
     /// Notes whose the next packet is.
@@ -62,6 +69,13 @@ impl Batch {
             Some(_) | None => self.runs.push(Packets { whose, count: 1 }),
         }
     }
+}
+
+/// What a batch that has left gives to the next one.
+#[derive(Debug, Default)]
+struct Spare {
+    bytes: Vec<u8>,
+    runs: Vec<Packets>,
 }
 
 /// The two lanes.
@@ -79,6 +93,8 @@ pub struct Outbox {
 struct Lane {
     batches: VecDeque<Batch>,
     bytes: usize,
+    /// The memory of one batch that has left: under load none is allocated for the next.
+    spare: Spare,
     /// The run whose packets end the last batch, and its position.
     open: Option<(Run<Name>, usize)>,
     closed: bool,
@@ -86,13 +102,14 @@ struct Lane {
 
 impl Lane {
     const fn new() -> Self {
-        Self { batches: VecDeque::new(), bytes: 0, open: None, closed: false }
+        let spare = Spare { bytes: Vec::new(), runs: Vec::new() };
+        Self { batches: VecDeque::new(), bytes: 0, spare, open: None, closed: false }
     }
 
     /// The batch that takes so many bytes more, a new one if need be.
     fn batch(&mut self, bytes: usize, now: Instant) -> Option<&mut Batch> {
         if self.batches.back().is_none_or(|last| last.bytes.len() + bytes > MAX_BATCH) {
-            self.batches.push_back(Batch::new(now));
+            self.batches.push_back(Batch::new(std::mem::take(&mut self.spare), now));
             self.open = None;
         }
         self.batches.back_mut()
@@ -109,6 +126,7 @@ impl Lane {
 
     fn close(&mut self) -> VecDeque<Batch> {
         self.closed = true;
+        self.spare = Spare::default();
         self.bytes = 0;
         std::mem::take(&mut self.batches)
     }
@@ -234,13 +252,20 @@ impl Outbox {
     }
 
     /// Accounts for a batch that the link took whole.
-    pub fn sent(&self, batch: &Batch) {
+    pub fn sent(&self, batch: Batch) {
         if batch.packets > 0 {
             let (shard, bytes) = (self.traffic.shard(), batch.bytes.len() as u64);
             shard.went_out(Transport::Cluster, Origin::Relayed, batch.packets, bytes);
             shard.unqueued(batch.packets);
             self.counters.batches.increment();
             self.counters.batched_packets.add(batch.packets);
+            let Batch { mut bytes, mut runs, .. } = batch;
+            bytes.clear();
+            runs.clear();
+            let mut lane = self.packets.lock();
+            if !lane.closed {
+                lane.spare = Spare { bytes, runs };
+            }
         }
     }
 

@@ -222,6 +222,12 @@ impl Cluster {
                 "pilot_beacon_cluster_lookup_seconds",
                 "Time from a question to its answer.",
             ),
+            family::labelled(
+                "pilot_beacon_cluster_lane_packets_total",
+                "Packets that links of the mesh took, by what carried them.",
+                "lane",
+                &counters.lane_packets,
+            ),
             self.rejects(),
         ]);
         for (name, help, count) in [

@@ -31,6 +31,8 @@ settings! {
             cluster_secret_file: Option<PathBuf> ["FILE"];
             /// Ids of the relays that may link, as `cluster-id` prints them
             cluster_allow: Vec<RelayId> ["KEY"];
+            /// Carry packets over TLS at the TCP port of --cluster-bind, where others reach it
+            cluster_tcp: bool ["BOOL"] or "true";
             /// Time between signs of life; a relay that misses three is lost
             cluster_keepalive: Duration ["TIME"] or "5s" in LEAST_KEEPALIVE..=MOST_KEEPALIVE;
             /// Reach other relays through NATS instead: nats:// or tls://, several with commas
@@ -69,6 +71,8 @@ pub enum ClusterFabric {
         allow: Vec<RelayId>,
         /// What all relays know and nobody else.
         secret: Option<Secret>,
+        /// Whether packets go over TCP as well.
+        tcp: bool,
     },
     /// All connect to a NATS system.
     Nats {
@@ -111,6 +115,7 @@ impl Cluster {
                     dns,
                     allow: flags.cluster_allow,
                     secret: secret.transpose()?,
+                    tcp: flags.cluster_tcp,
                 }
             }
             (None, Some(servers)) => {
@@ -136,6 +141,7 @@ fn refuse_alone(flags: &ClusterFlags, layers: &Layers) -> Result<(), Error> {
         ("cluster_join", flags.cluster_join.is_empty() || mesh, bind),
         ("cluster_dns", flags.cluster_dns.is_none() || mesh, bind),
         ("cluster_secret_file", flags.cluster_secret_file.is_none() || mesh, bind),
+        ("cluster_tcp", flags.cluster_tcp || mesh, bind),
         ("cluster_allow", flags.cluster_allow.is_empty() || mesh, bind),
         (
             "cluster_nats_credentials",

@@ -45,7 +45,7 @@ impl Joining {
         let key = load_or_create(&config.state_dir)?;
         let identity = settings::cluster(cluster, &key)?;
         let fabric = match &cluster.fabric {
-            ClusterFabric::Mesh { bind, join, dns, allow, secret } => {
+            ClusterFabric::Mesh { bind, join, dns, allow, secret, tcp } => {
                 let secret = secret.as_ref().map(|secret| secret.expose().as_bytes().to_vec());
                 let mesh = mesh::Mesh::bind(mesh::Settings {
                     bind: *bind,
@@ -53,6 +53,7 @@ impl Joining {
                     join: join.iter().map(HostPort::to_string).collect(),
                     dns: dns.as_ref().map(HostPort::to_string),
                     trust: mesh::Trust { allow: allow.clone(), secret },
+                    tcp: *tcp,
                     translators: config.translators.clone(),
                     key,
                 });

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 64] = [
+const BAD: [(&str, &str, &str); 65] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -77,6 +77,7 @@ const BAD: [(&str, &str, &str); 64] = [
     ("cluster_dns", "relays.example.net:0", "the port is no number"),
     ("cluster_secret_file", "/nonexistent/secret", "needs --cluster-bind as well"),
     ("cluster_allow", "00ff", "`00ff` is not a relay's id"),
+    ("cluster_tcp", "maybe", "neither true nor false"),
     ("cluster_keepalive", "10ms", "from 100ms to 5m"),
     ("cluster_nats", "http://nats.example.net", "not a URL of nats:// or tls://"),
     ("cluster_nats_credentials", "/nonexistent/creds", "needs --cluster-nats as well"),

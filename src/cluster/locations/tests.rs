@@ -48,7 +48,7 @@ async fn packets(member: &Member) -> Vec<(u64, Vec<u8>)> {
         let Ok(Frame::Packets(packets)) = frame else { panic!("{frame:?}") };
         found.extend(packets.iter().map(|payload| (packets.run.epoch, payload.to_vec())));
     }
-    member.outbox.sent(&batch);
+    member.outbox.sent(batch);
     found
 }
 

@@ -13,7 +13,7 @@ use super::close::Failure;
 use super::hello::{EXPORTER_LABEL, Hello, MAX_HELLO, Role, Way};
 use super::links::{Links, Peer};
 use super::notices::Notices;
-use super::{canonical, tls, transport};
+use super::{canonical, tcp, tls, transport};
 use crate::cluster::{Cluster, Member, Reject};
 use crate::ids::RelayId;
 use crate::metrics::{Gauge, Word as _};
@@ -32,6 +32,8 @@ pub(super) struct Hub {
     pub(super) unreached: Notify,
     /// Where we listen, as we know it.
     pub(super) address: SocketAddr,
+    /// TLS of lanes over TCP; `None` where all packets go over QUIC.
+    pub(super) tcp: Option<tcp::Configs>,
     secret: Secret,
     notices: Notices,
 }
@@ -43,6 +45,10 @@ pub(super) struct Link {
     pub(super) member: Arc<Member>,
     /// A stream of the other side that opened before the link stood.
     pub(super) first: Option<RecvStream>,
+    /// Which side of it we are.
+    pub(super) role: Role,
+    /// Its lanes over TCP.
+    pub(super) tcp: Arc<tcp::Lanes>,
 }
 
 /// The secret that signs hellos.
@@ -60,6 +66,7 @@ impl Hub {
         relay: RelayId,
         endpoint: Endpoint,
         address: SocketAddr,
+        tcp: Option<tcp::Configs>,
         secret: Secret,
     ) -> Arc<Self> {
         let links = Links::new(Arc::clone(&cluster));
@@ -70,6 +77,7 @@ impl Hub {
             links,
             unreached: Notify::new(),
             address,
+            tcp,
             secret,
             notices: Notices::default(),
         })
@@ -197,7 +205,12 @@ impl Hub {
     ) -> Result<Link, Failure> {
         let lane =
             if self.relay < peer.relay { None } else { Some(connection.accept_uni().await?) };
-        let member = self.links.admit(peer, connection, role, lane.is_some());
+        let mut secret = [0; 32];
+        connection
+            .export_keying_material(&mut secret, tcp::EXPORTER_LABEL, &[])
+            .map_err(|_| Failure::Broken)?;
+        let tcp = Arc::new(tcp::Lanes::new(role, tcp::LinkSecret(secret)));
+        let member = self.links.admit(peer, connection, &tcp, lane.is_some());
         let member = member.ok_or(Failure::Duplicate)?;
         transport::link(connection);
         tracing::debug!(
@@ -207,7 +220,7 @@ impl Hub {
             dialled = role == Role::Dial,
             "a link stands"
         );
-        Ok(Link { connection: connection.clone(), member, first: lane })
+        Ok(Link { connection: connection.clone(), member, first: lane, role, tcp })
     }
 
     fn hello(&self) -> Hello {

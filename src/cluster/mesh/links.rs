@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::canonical;
 use super::close::Close;
 use super::hello::Role;
+use super::tcp;
 use crate::cluster::{Boot, Cluster, Member};
 use crate::ids::RelayId;
 use crate::metrics::Word as _;
@@ -49,6 +50,7 @@ struct Standing {
     boot: Boot,
     connection: Connection,
     member: Arc<Member>,
+    tcp: Arc<tcp::Lanes>,
     over: CancellationToken,
 }
 
@@ -64,13 +66,13 @@ impl Links {
         &self,
         peer: &Peer,
         connection: &Connection,
-        role: Role,
+        tcp: &Arc<tcp::Lanes>,
         decided: bool,
     ) -> Option<Arc<Member>> {
         let mut table = self.table.lock();
         if !decided {
             let stands = table.standing.get(&peer.relay).is_some_and(|link| link.boot == peer.boot);
-            if stands || role == Role::Accept && table.dialled.contains(&peer.relay) {
+            if stands || tcp.role() == Role::Accept && table.dialled.contains(&peer.relay) {
                 return None;
             }
         }
@@ -87,6 +89,7 @@ impl Links {
                 boot: peer.boot,
                 connection: connection.clone(),
                 member: Arc::clone(&member),
+                tcp: Arc::clone(tcp),
                 over: CancellationToken::new(),
             },
         );
@@ -108,6 +111,13 @@ impl Links {
     /// Ends with the link to a relay; `None` where there is none.
     pub(super) fn over(&self, relay: RelayId) -> Option<CancellationToken> {
         self.table.lock().standing.get(&relay).map(|link| link.over.clone())
+    }
+
+    /// The lanes over TCP of the link that a relay has dialled; `None` where there is none.
+    pub(super) fn lanes_of(&self, relay: RelayId) -> Option<Arc<tcp::Lanes>> {
+        let table = self.table.lock();
+        let standing = table.standing.get(&relay)?;
+        (standing.tcp.role() == Role::Accept).then(|| Arc::clone(&standing.tcp))
     }
 
     /// Notes, while the guard lives, that we dial this relay.

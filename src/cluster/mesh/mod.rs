@@ -17,6 +17,7 @@ mod links;
 mod lobby;
 mod notices;
 mod seeds;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub dns: Option<String>,
     /// Whom to trust.
     pub trust: Trust,
+    /// Whether packets go over TCP as well, at the port of the same number.
+    pub tcp: bool,
     /// Those that strangers may come through.
     pub translators: Translators,
     /// This relay's identity; its public half is the relay's id.
@@ -85,6 +88,7 @@ pub struct Mesh {
     relay: RelayId,
     client: Arc<QuicClientConfig>,
     server: Arc<QuicServerConfig>,
+    tcp: Option<(tcp::Port, tcp::Configs)>,
     secret: Secret,
     names: Vec<String>,
     translators: Translators,
@@ -97,7 +101,7 @@ impl Mesh {
     /// No allow list and no secret (a mesh is never open to strangers); an address that
     /// cannot be bound; no runtime.
     pub fn bind(settings: Settings) -> io::Result<Self> {
-        let Settings { bind, free_bind, join, dns, trust, translators, key } = settings;
+        let Settings { bind, free_bind, join, dns, trust, tcp, translators, key } = settings;
         let Trust { allow, secret } = trust;
         if allow.is_empty() && secret.as_ref().is_none_or(Vec::is_empty) {
             let error = "a mesh needs an allow list or a secret";
@@ -107,14 +111,16 @@ impl Mesh {
         let verifier = Verifier::new(relay, allow);
         let key = Arc::new(tls::certified(&key).map_err(io::Error::other)?);
         let client = tls::client(&verifier, Arc::clone(&key)).map_err(io::Error::other)?;
-        let server = tls::server(&verifier, key).map_err(io::Error::other)?;
-        let endpoint = transport::open(bind, free_bind)?;
+        let server = tls::server(&verifier, Arc::clone(&key)).map_err(io::Error::other)?;
+        let lanes = tls::lanes(&verifier, key).map_err(io::Error::other)?;
+        let (endpoint, port) = open(bind, free_bind, tcp)?;
         Ok(Self {
             address: endpoint.local_addr()?,
             endpoint,
             relay,
             client: Arc::new(client),
             server: Arc::new(server),
+            tcp: port.map(|port| (port, lanes)),
             secret: Secret(secret),
             names: join.into_iter().chain(dns).collect(),
             translators,
@@ -144,9 +150,15 @@ impl Fabric for Mesh {
         self.endpoint.set_server_config(Some(server));
 
         let endpoint = self.endpoint.clone();
-        let hub = Hub::new(cluster, self.relay, self.endpoint, self.address, self.secret);
+        let (port, configs) = self.tcp.unzip();
+        let tcp = configs.clone();
+        let hub = Hub::new(cluster, self.relay, self.endpoint, self.address, tcp, self.secret);
         let dialling = seeds::tend(Arc::clone(&hub), self.names, stopping.clone());
-        let mut tasks = Tasks::new(hub, Lobby::new(self.translators), dialling);
+        let lobby = Arc::new(Lobby::new(self.translators.clone()));
+        let mut tasks = Tasks::new(Arc::clone(&hub), Lobby::new(self.translators), dialling);
+        if let Some((port, configs)) = port.zip(configs) {
+            tasks.take_lanes(tcp::serve(port, configs, hub, lobby));
+        }
         tokio::select! {
             () = stopping.cancelled() => {}
             () = tasks.serve(&endpoint) => {}
@@ -167,6 +179,8 @@ struct Tasks {
     lobby: Arc<Lobby>,
     /// Resolves names and dials; the mesh is none without it.
     dialling: JoinSet<()>,
+    /// Takes lanes over TCP.
+    taking: JoinSet<()>,
     /// Connections that others have dialled, until they are links.
     greeting: JoinSet<Option<Link>>,
     /// Links that others have dialled.
@@ -181,9 +195,16 @@ impl Tasks {
             hub,
             lobby: Arc::new(lobby),
             dialling,
+            taking: JoinSet::new(),
             greeting: JoinSet::new(),
             links: JoinSet::new(),
         }
+    }
+
+    /// Has lanes over TCP taken, with a lobby of their own: strangers at one port keep nobody out
+    /// of the other.
+    fn take_lanes(&mut self, take: impl Future<Output = ()> + Send + 'static) {
+        self.taking.spawn(take);
     }
 
     /// Takes links, until a part of the mesh has ended that it cannot do without.
@@ -201,6 +222,9 @@ impl Tasks {
                     if let Err(error) = ended {
                         return tracing::error!(%error, "a link has failed");
                     }
+                }
+                Some(_ended) = self.taking.join_next() => {
+                    return tracing::error!("nothing takes lanes over TCP any more");
                 }
                 _ended = self.dialling.join_next() => {
                     return tracing::error!("nothing dials other relays any more");
@@ -237,12 +261,39 @@ impl Tasks {
 
     /// Waits for the end of all tasks, and of the links among them.
     async fn ended(&mut self) {
+        self.taking.shutdown().await;
         while let Some(greeted) = self.greeting.join_next().await {
             self.greeted(greeted);
         }
         while self.links.join_next().await.is_some() {}
         while self.dialling.join_next().await.is_some() {}
     }
+}
+
+/// Sockets that are tried for a port that is free over UDP and TCP, where any will do.
+const TRIES: usize = 16;
+
+/// Binds QUIC's socket, and the TCP port of the same number. Without that packets go over QUIC:
+/// whoever has the port was there before.
+fn open(bind: SocketAddr, free: FreeBind, tcp: bool) -> io::Result<(Endpoint, Option<tcp::Port>)> {
+    let mut endpoint = transport::open(bind, free)?;
+    if !tcp {
+        return Ok((endpoint, None));
+    }
+    let tries = if bind.port() == 0 { TRIES } else { 1 };
+    for left in (0..tries).rev() {
+        let address = endpoint.local_addr()?;
+        match tcp::Port::bind(address, free) {
+            Ok(port) => return Ok((endpoint, Some(port))),
+            Err(error) if left == 0 => tracing::warn!(
+                %address, %error,
+                "the TCP port of the cluster cannot be bound: packets to and from other relays go \
+                 over QUIC, which costs more"
+            ),
+            Err(_) => endpoint = transport::open(bind, free)?,
+        }
+    }
+    Ok((endpoint, None))
 }
 
 /// Takes up nothing for an address that may be forged: it first has to send back a token.

@@ -219,7 +219,7 @@ mod tests {
         };
         let cluster = Cluster::new(identity, Arc::default());
         let endpoint = transport::open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap();
-        Hub::new(cluster, relay, endpoint, address(9), Secret(None))
+        Hub::new(cluster, relay, endpoint, address(9), None, Secret(None))
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::tcp;
 use crate::ids::{PublicKey, RelayId};
 
 /// The protocol that both sides must offer.
@@ -181,15 +182,7 @@ pub(super) fn client(
     verifier: &Arc<Verifier>,
     key: Arc<CertifiedKey>,
 ) -> Result<QuicClientConfig, TlsError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
-        .with_protocol_versions(&[&TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(verifier) as Arc<dyn ServerCertVerifier>)
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.resumption = Resumption::disabled();
-    config.enable_sni = false;
-    Ok(config.try_into()?)
+    Ok(client_of(ALPN, verifier, key)?.try_into()?)
 }
 
 /// TLS of the links that others dial.
@@ -200,13 +193,50 @@ pub(super) fn server(
     verifier: &Arc<Verifier>,
     key: Arc<CertifiedKey>,
 ) -> Result<QuicServerConfig, TlsError> {
+    Ok(server_of(ALPN, verifier, key)?.try_into()?)
+}
+
+/// TLS of lanes over TCP.
+///
+/// # Errors
+/// The provider lacks what we ask of it.
+pub(super) fn lanes(
+    verifier: &Arc<Verifier>,
+    key: Arc<CertifiedKey>,
+) -> Result<tcp::Configs, TlsError> {
+    let client = client_of(tcp::ALPN, verifier, Arc::clone(&key))?;
+    let server = server_of(tcp::ALPN, verifier, key)?;
+    Ok(tcp::Configs { client: Arc::new(client), server: Arc::new(server) })
+}
+
+fn client_of(
+    protocol: &[u8],
+    verifier: &Arc<Verifier>,
+    key: Arc<CertifiedKey>,
+) -> Result<ClientConfig, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(verifier) as Arc<dyn ServerCertVerifier>)
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(config)
+}
+
+fn server_of(
+    protocol: &[u8],
+    verifier: &Arc<Verifier>,
+    key: Arc<CertifiedKey>,
+) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::clone(verifier) as Arc<dyn ClientCertVerifier>)
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.send_tls13_tickets = 0;
-    Ok(config.try_into()?)
+    Ok(config)
 }
 
 /// Why there is no TLS configuration.
@@ -228,7 +258,8 @@ pub(super) fn proven(connection: &Connection) -> Option<RelayId> {
     from_spki(identity.downcast_ref::<Vec<CertificateDer<'static>>>()?.first()?)
 }
 
-fn from_spki(key: &CertificateDer<'_>) -> Option<RelayId> {
+/// The relay whose key this is.
+pub(super) fn from_spki(key: &CertificateDer<'_>) -> Option<RelayId> {
     let key = key.as_ref().strip_prefix(SPKI_HEAD)?;
     Some(RelayId(PublicKey(key.try_into().ok()?)))
 }

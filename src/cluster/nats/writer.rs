@@ -98,7 +98,7 @@ impl Writer {
                 _ = link.changed() => false,
             };
             if taken {
-                outbox.sent(&batch);
+                outbox.sent(batch);
             } else {
                 outbox.lost(&batch);
             }

@@ -42,13 +42,16 @@ fn mesh_takes_relays_a_name_keys_and_a_secret() {
     let config = with_flags(&flags).unwrap();
     let cluster = config.cluster.unwrap();
     assert_eq!((cluster.name.as_str(), cluster.keepalive), ("eu_1", Duration::from_millis(500)));
-    let ClusterFabric::Mesh { bind, join, dns, allow, secret } = cluster.fabric else { panic!() };
+    let ClusterFabric::Mesh { bind, join, dns, allow, secret, tcp } = cluster.fabric else {
+        panic!()
+    };
     assert_eq!(bind, "[::]:9100".parse().unwrap());
     let join: Vec<_> = join.iter().map(HostPort::to_string).collect();
     assert_eq!(join, ["a:9100", "b:9101", "[::1]:9102"]);
     assert_eq!(dns.unwrap().to_string(), "relays.example.net:9100");
     assert_eq!(allow, [KEY.parse().unwrap()]);
     assert_eq!(secret.unwrap().expose(), "0123456789abcdef");
+    assert!(tcp, "packets go over TCP unless it is turned off");
     assert_eq!(config.warnings, []);
 }
 
@@ -85,6 +88,7 @@ fn flags_of_a_fabric_mean_nothing_without_it() {
         ("--cluster-dns", "a", "--cluster-bind"),
         ("--cluster-secret-file", "/secret", "--cluster-bind"),
         ("--cluster-allow", KEY, "--cluster-bind"),
+        ("--cluster-tcp", "false", "--cluster-bind"),
         ("--cluster-nats-credentials", "/creds", "--cluster-nats"),
     ] {
         let expected = format!("{flag} = \"{value}\": needs {needs} as well");

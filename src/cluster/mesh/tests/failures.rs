@@ -13,7 +13,7 @@ fn hub() -> Arc<Hub> {
     let cluster = Cluster::new(identity, Arc::default());
     let endpoint = transport::open(([127, 0, 0, 1], 0).into(), FreeBind::Off).unwrap();
     let address = endpoint.local_addr().unwrap();
-    Hub::new(cluster, relay, endpoint, address, Secret(None))
+    Hub::new(cluster, relay, endpoint, address, None, Secret(None))
 }
 
 #[tokio::test]

@@ -65,6 +65,7 @@ async fn mesh_that_is_open_to_strangers_is_refused() {
             join: Vec::new(),
             dns: None,
             trust,
+            tcp: false,
             translators: Translators::default(),
             key,
         };

@@ -110,7 +110,7 @@ async fn batches_are_read_in_order_through_one_buffer() {
     });
     let mut read = Vec::new();
     let stream = accepted.accept_uni().await.unwrap();
-    let fault = read_batches(stream, |batch| {
+    let fault = read_batches(stream, None, |batch| {
         assert!(batch.iter().all(|byte| usize::from(*byte) == read.len()));
         read.push(batch.len());
         Ok::<_, DecodeError>(())

@@ -6,6 +6,8 @@ mod joining;
 mod lanes;
 mod settling;
 mod strangers;
+mod tcp;
+mod tcp_faults;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -139,17 +141,22 @@ fn bind(key: &SigningKey, join: &[SocketAddr], trust: Trust) -> Mesh {
 }
 
 fn bind_to(bind: SocketAddr, key: &SigningKey, join: &[SocketAddr], trust: Trust) -> Mesh {
+    Mesh::bind(settings(bind, key, join, trust)).unwrap()
+}
+
+/// A mesh whose packets go over QUIC only.
+fn settings(bind: SocketAddr, key: &SigningKey, join: &[SocketAddr], trust: Trust) -> Settings {
     let join = join.iter().map(SocketAddr::to_string).collect();
-    Mesh::bind(Settings {
+    Settings {
         bind,
         free_bind: FreeBind::Off,
         join,
         dns: None,
         trust,
+        tcp: false,
         translators: Translators::default(),
         key: key.clone(),
-    })
-    .unwrap()
+    }
 }
 
 /// Addresses that were free a moment ago, for relays that have to know each other's.
