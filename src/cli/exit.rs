@@ -16,7 +16,7 @@ pub enum Exit {
     #[error(transparent)]
     Config(#[from] config::Error),
     /// An address cannot be bound to, most often because another program has it.
-    #[error("{setting} = \"{address}\": {error}; choose another address, or stop who has it")]
+    #[error("{setting} = \"{address}\": {error}; {}", way_to_bind(error))]
     Bind {
         /// The setting, as an operator writes it.
         setting: String,
@@ -62,6 +62,16 @@ impl Exit {
             Self::Findings { failed: 1.., .. } => 2,
             Self::Findings { .. } | Self::Failed(_) => 1,
         }
+    }
+}
+
+/// What to do about an address that cannot be bound to.
+fn way_to_bind(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "choose a port from 1024 on, or let the relay's user have this one: by a socket of systemd, \
+         sysctl net.ipv4.ip_unprivileged_port_start, or CAP_NET_BIND_SERVICE"
+    } else {
+        "choose another address, or stop who has it"
     }
 }
 

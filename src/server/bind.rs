@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,9 @@ impl BindError {
 
 /// Connections of operators that the kernel completes ahead of the relay.
 const ADMIN_BACKLOG: i32 = 128;
+
+/// The port that ACME authorities connect to.
+const HTTPS: u16 = 443;
 
 /// Longest pause between two attempts to bind to an address that is not there yet.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -114,15 +117,18 @@ pub(super) fn udp(
     }
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let opened = crate::udp::open(address, count, free).or_else(|error| {
-        let no_ipv6 =
-            matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL));
-        if config.udp_bind_default && no_ipv6 {
+        if config.udp_bind_default && has_no_ipv6(&error) {
             crate::udp::open((Ipv4Addr::UNSPECIFIED, address.port()).into(), count, free)
         } else {
             Err(error)
         }
     });
     opened.map_err(BindError::of("udp-bind", &address))
+}
+
+/// Whether the machine refuses an address of IPv6 since it has none.
+fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 /// The listeners for streams of peers: each inherited, or else bound where its setting says.
@@ -147,7 +153,15 @@ fn listener(
     let listener = match (inherited, &config.bind) {
         (Some(Inherited { socket, kind: Kind::Unix, .. }), _) => Listener::adopt_unix(socket),
         (Some(Inherited { socket, .. }), _) => Listener::adopt_tcp(socket),
-        (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, free),
+        (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, free).or_else(|error| {
+            // That of a relay with names and nothing else.
+            let is_default = *address == SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTPS));
+            if is_default && !config.acme.is_empty() && has_no_ipv6(&error) {
+                Listener::tcp_at((Ipv4Addr::UNSPECIFIED, HTTPS).into(), free)
+            } else {
+                Err(error)
+            }
+        }),
         (None, WssBind::Unix(path)) => Listener::unix(path),
     };
     listener.map_err(BindError::of(config.setting.clone(), &config.bind))

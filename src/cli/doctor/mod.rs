@@ -3,6 +3,7 @@
 //! A failure is what keeps a peer from using the URL; everything else is at most a warning, and
 //! what the arguments do not let us check is skipped.
 
+mod acme;
 mod certificate;
 mod client_address;
 mod http;
@@ -93,6 +94,7 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
             settings::check(config, report);
             machine::check_relay(config, report).await;
             listeners::check(config, report).await;
+            acme::check(config, report).await;
         }
         machine::check_buffers(report);
     }
