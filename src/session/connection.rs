@@ -269,13 +269,16 @@ impl Attempt<'_> {
             }
             Err(failure) => {
                 handshake.outcome = (&failure).into();
-                if !matches!(failure, Failure::Challenge) {
-                    debug!(%failure, "a TLS handshake failed");
+                if matches!(failure, Failure::Challenge) {
+                    // No client of ours, and nothing that was refused.
+                    self.count(Outcome::AcmeChallenge);
+                    return Err(None);
                 }
+                debug!(%failure, "a TLS handshake failed");
                 let outcome = match failure {
                     Failure::Gone | Failure::Lost(_) => Outcome::Gone,
-                    Failure::Challenge => Outcome::AcmeChallenge,
                     Failure::NotTls
+                    | Failure::Challenge
                     | Failure::NoCertificate
                     | Failure::TooLong
                     | Failure::Tls(_) => Outcome::TlsFailed,

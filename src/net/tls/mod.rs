@@ -115,7 +115,8 @@ impl Acceptor {
     /// # Errors
     /// The listener has no certificate, or the provider lacks a version of TLS.
     pub fn own_client(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        let own = self.certificates.first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        let none = || rustls::Error::General("the listener has no certificate yet".to_owned());
+        let own = self.certificates.first().ok_or_else(none)?;
         client_config(&Trust::Fingerprint(Sha256::digest(own).into()))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order,
+    Account, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount, NewOrder, Order,
     OrderStatus, RetryPolicy,
 };
 use parking_lot::Mutex;
@@ -54,7 +54,7 @@ impl Authority {
         let ordered = ordered.unwrap_or_else(|_| {
             Err(Problem::new(Outcome::Unreachable, format!("not done within {LONGEST:?}")))
         });
-        ordered.map_err(|problem| Problem { retry_after: *self.retry_after.lock(), ..problem })
+        ordered.map_err(|problem| problem.with_retry_after(*self.retry_after.lock()))
     }
 
     async fn try_order(&self, names: &[AcmeName]) -> Result<String, Problem> {
@@ -72,8 +72,12 @@ impl Authority {
             ordered => ordered?,
         };
         let answers = self.answer(&mut order).await?;
-        if order.poll_ready(&PATIENCE).await? == OrderStatus::Invalid {
-            return Err(why_invalid(&mut order).await);
+        match order.poll_ready(&PATIENCE).await {
+            Ok(OrderStatus::Invalid) => return Err(why_invalid(&mut order, None).await),
+            Err(Error::Api(problem)) if order.state().status == OrderStatus::Invalid => {
+                return Err(why_invalid(&mut order, Some(&problem)).await);
+            }
+            ready => drop(ready?),
         }
         drop(answers);
         let (key, request) = request(names)?;
@@ -216,8 +220,9 @@ fn request(names: &[AcmeName]) -> Result<(String, Vec<u8>), Problem> {
     made().map_err(|error| Problem::new(Outcome::Invalid, format!("no key for it: {error}")))
 }
 
-/// What the authority found when it looked.
-async fn why_invalid(order: &mut Order) -> Problem {
+/// What the authority found when it looked, at the first name that has a finding; else what it says
+/// of the whole order.
+async fn why_invalid(order: &mut Order, of_order: Option<&instant_acme::Problem>) -> Problem {
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let Ok(mut authorization) = authorization else { continue };
@@ -225,13 +230,12 @@ async fn why_invalid(order: &mut Order) -> Problem {
         let Ok(state) = authorization.refresh().await else { continue };
         let error = state.challenges.iter().find_map(|challenge| challenge.error.as_ref());
         if let Some(error) = error {
-            let of_api = Problem::of_api(error);
-            return Problem { outcome: Outcome::Validation, ..of_api }.of_name(&name);
+            return Problem::of_validation(error).of_name(&name);
         }
     }
-    Problem::new(
-        Outcome::Validation,
-        "the authority could not check the names, and does not say why",
+    of_order.map_or_else(
+        || Problem::new(Outcome::Validation, "the names could not be checked, nobody says why"),
+        Problem::of_validation,
     )
 }
 

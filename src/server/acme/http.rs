@@ -154,3 +154,100 @@ fn retry_after(parts: &Parts, now: SystemTime) -> Option<Duration> {
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// Asks a server over TLS that answers this; what it heard, and what came of it.
+    async fn ask(answer: Vec<u8>) -> (String, Result<Bytes, String>, Option<Duration>) {
+        let provider = || Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let certificate: CertificateDer<'static> = params.self_signed(&key).unwrap().into();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider());
+        let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let server = server.with_single_cert(vec![certificate.clone()], key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider());
+        let client = client.with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(roots).with_no_client_auth();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/a?b", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = TlsAcceptor::from(Arc::new(server)).accept(stream).await.unwrap();
+            let mut heard = vec![0; 4_096];
+            let length = stream.read(&mut heard).await.unwrap();
+            // Whoever has enough leaves.
+            let _left = stream.write_all(&answer).await;
+            let _left = stream.shutdown().await;
+            String::from_utf8(heard[..length].to_vec()).unwrap()
+        });
+        let retry_after = RetryAfter::default();
+        let http = Http::new(Arc::new(client), Resolver::shared(), Arc::clone(&retry_after));
+        let request = Request::get(url).body(BodyWrapper::default()).unwrap();
+        let body = match http.request(request).await {
+            Ok(mut answer) => answer.body.into_bytes().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        let asked = *retry_after.lock();
+        (serving.await.unwrap(), body, asked)
+    }
+
+    #[tokio::test]
+    async fn answer_is_read_up_to_a_bound() {
+        let (heard, body, asked) = ask(b"HTTP/1.1 200 OK\r\n\r\nhello".to_vec()).await;
+        let heard = heard.to_lowercase();
+        assert!(heard.starts_with("get /a?b http/1.1\r\n"), "{heard}");
+        assert!(
+            heard.contains("\r\nhost: 127.0.0.1:") && heard.contains("connection: close"),
+            "{heard}"
+        );
+        assert_eq!((body, asked), (Ok("hello".into()), None));
+
+        let mut endless = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+        endless.resize(MOST_BODY + 1_000, b'x');
+        let (_, body, _) = ask(endless).await;
+        assert!(body.unwrap_err().contains("length limit exceeded"));
+        let mut head = b"HTTP/1.1 200 OK\r\nA: ".to_vec();
+        head.resize(2 * MOST_HEAD, b'x');
+        let (_, body, _) = ask(head).await;
+        assert!(body.unwrap_err().contains("no answer: "));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_of_an_authority_is_told_with_its_status() {
+        let html = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 90\r\nContent-Type: text/html\r\n\r\n<p>";
+        let (_, body, asked) = ask(html.as_bytes().to_vec()).await;
+        assert_eq!(body.unwrap_err(), "127.0.0.1: answers 503 Service Unavailable");
+        assert_eq!(asked, Some(Duration::from_secs(90)));
+        let limited = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\
+                       Content-Type: application/problem+json\r\n\r\n{}";
+        let (_, body, asked) = ask(limited.as_bytes().to_vec()).await;
+        assert_eq!((body, asked), (Ok("{}".into()), Some(Duration::from_secs(7))));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_said_without_tls() {
+        let client = ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ));
+        let client = client.with_safe_default_protocol_versions().unwrap();
+        let client = client.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        let http = Http::new(Arc::new(client), Resolver::shared(), RetryAfter::default());
+        let request = Request::get("http://127.0.0.1:1/").body(BodyWrapper::default()).unwrap();
+        let error = http.request(request).await.err().unwrap().to_string();
+        assert!(error.contains("which is no https URL"), "{error}");
+    }
+}

@@ -41,7 +41,7 @@ words! {
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) outcome: Outcome,
-    pub(super) text: String,
+    text: String,
     /// How long the authority wants to be left alone.
     pub(super) retry_after: Option<Duration>,
     /// The authority does not know the account.
@@ -60,6 +60,11 @@ impl Problem {
             Outcome::RateLimited | Outcome::Refused | Outcome::Validation | Outcome::Clock => true,
             Outcome::Ok | Outcome::Unreachable | Outcome::Invalid | Outcome::Storage => false,
         }
+    }
+
+    /// The same; the authority wants to be left alone for so long.
+    pub(super) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self { retry_after, ..self }
     }
 
     /// The same, of this name.
@@ -98,6 +103,11 @@ impl From<Error> for Problem {
 }
 
 impl Problem {
+    /// What an authority has found when it checked a name, whatever it calls that.
+    pub(super) fn of_validation(problem: &instant_acme::Problem) -> Self {
+        Self { outcome: Outcome::Validation, ..Self::of_api(problem) }
+    }
+
     /// What an authority has said in so many words.
     pub(super) fn of_api(problem: &instant_acme::Problem) -> Self {
         let kind = problem.r#type.as_deref().and_then(|kind| kind.strip_prefix(TYPES));

@@ -26,6 +26,9 @@ const NAME: &str = "relay.test";
 /// As long as certificates of 90 days: nothing is renewed while a test runs.
 const LONG: u64 = 90 * 24 * 60 * 60;
 
+/// Renewed after 12 to 14 s.
+const SHORT: u64 = 20;
+
 fn orders(result: &str) -> String {
     format!("beacon_relay_acme_orders_total{{result=\"{result}\"}}")
 }
@@ -109,6 +112,17 @@ fn stop(mut relay: Relay) {
     assert_eq!(relay.wait_for_end(), 0);
 }
 
+/// Logs in, again while the certificate is a short one that a busy machine has let expire.
+async fn log_in_soon(relay: &Relay, root: &Path, node: &Node) -> Client {
+    let end = Instant::now() + PATIENCE * 3;
+    loop {
+        match try_log_in(relay, NAME, root, node).await {
+            Ok(client) => return client,
+            Err(error) => assert!(Instant::now() < end, "{error}\n{}", relay.log()),
+        }
+    }
+}
+
 /// Waits until the relay is ready.
 fn ready(relay: &Relay) {
     let is_ready = || (http_get(relay.admin, "/readyz").0 == 200).then_some(());
@@ -165,4 +179,176 @@ fn one_command_is_a_relay_with_a_certificate_which_a_restart_has_without_the_aut
     assert_eq!(relay.metric(&orders("ok")), 0.0);
     assert_eq!(relay.metric(&orders("unreachable")), 0.0, "nobody was asked");
     assert_eq!(fs::read(home.certificate()).unwrap(), kept);
+}
+
+#[test]
+fn authority_that_is_away_at_the_start_is_asked_again_until_it_answers() {
+    let (authority, home) = (Authority::new(), Home::new(1));
+    authority.name(NAME);
+    let relay = home.start(&authority, 0, NAME);
+    let line = relay.wait_for_line("no certificate came of an order");
+    assert!(line.contains("result=\"unreachable\"") && line.contains("127.0.0.1"), "{line}");
+    // Bound, and nobody gets in; /readyz says why in words.
+    let root = authority.ca();
+    run(async { try_log_in(&relay, NAME, &root, &home.nodes[0]).await.err().unwrap() });
+    assert!(relay.metric(&handshakes("no_certificate")) >= 1.0);
+    let (status, said) = http_get(relay.admin, "/readyz");
+    assert_eq!(status, 503);
+    let part = format!("acme: no certificate for {NAME} yet: ");
+    assert!(said.contains(&part) && said.contains("; the next order is in "), "{said}");
+
+    let pebble = authority.start(relay.wss.port(), LONG);
+    relay.wait_for_metric(&orders("ok"), 1.0);
+    assert!(relay.metric(&orders("unreachable")) >= 1.0);
+    let root = pebble.root();
+    run(async { drop(log_in(&relay, NAME, &root, &home.nodes[0]).await) });
+    ready(&relay);
+}
+
+#[test]
+fn certificate_is_renewed_under_sessions_that_stay_and_stays_while_the_authority_is_away() {
+    let (authority, home) = (Authority::new(), Home::new(3));
+    authority.name(NAME);
+    let port = free_port();
+    let pebble = authority.start(port, SHORT);
+    let relay = home.start(&authority, port, NAME);
+    wait_for_more(&relay, "ok", 0.0);
+    let root = pebble.root();
+    run(async {
+        let mut one = log_in_soon(&relay, &root, &home.nodes[0]).await;
+        let mut other = log_in_soon(&relay, &root, &home.nodes[1]).await;
+        let first = fs::read(home.certificate()).unwrap();
+        let before = relay.metric(&orders("ok"));
+        wait_for_more(&relay, "ok", before);
+        wait_for_change(&home, &first);
+        exchange(&mut one, &mut other, 2).await;
+        drop(log_in_soon(&relay, &root, &home.nodes[2]).await);
+
+        // The authority goes: the next renewal fails, and nobody here notices.
+        drop(pebble);
+        wait_for_more(&relay, "unreachable", 0.0);
+        let kept = fs::read(home.certificate()).unwrap();
+        exchange(&mut one, &mut other, 2).await;
+        let (_, said) = http_get(relay.admin, "/readyz?verbose");
+        assert!(said.contains("until") && said.contains("the next order is in"), "{said}");
+
+        // It comes back with another root and without the account.
+        let before = relay.metric(&orders("ok"));
+        let pebble = authority.start(port, LONG);
+        let root = pebble.root();
+        wait_for_more(&relay, "ok", before);
+        assert!(relay.log().contains("the authority does not know the account"), "{}", relay.log());
+        wait_for_change(&home, &kept);
+        exchange(&mut one, &mut other, 2).await;
+        drop(log_in_soon(&relay, &root, &home.nodes[2]).await);
+        ready(&relay);
+    });
+    assert_eq!(relay.metric("pilot_beacon_wss_replacements_total"), 0.0);
+    assert_eq!(relay.metric("pilot_beacon_wss_active"), 0.0);
+}
+
+/// Waits until more orders than that have ended so.
+fn wait_for_more(relay: &Relay, result: &str, before: f64) {
+    let more = || (relay.metric(&orders(result)) > before).then_some(());
+    look_until(Instant::now() + PATIENCE * 3, more).unwrap_or_else(|| panic!("{}", relay.log()));
+}
+
+/// Waits until another certificate is kept.
+fn wait_for_change(home: &Home, before: &[u8]) {
+    let changed = || (fs::read(home.certificate()).unwrap() != before).then_some(());
+    look_until(Instant::now() + PATIENCE, changed).expect("it is kept");
+}
+
+#[test]
+fn name_that_leads_elsewhere_is_told_with_what_the_authority_found() {
+    let (authority, home) = (Authority::new(), Home::new(1));
+    authority.name(NAME);
+    // Nobody listens there.
+    authority.names.lock().insert("b.test".to_owned(), Ipv4Addr::new(127, 0, 0, 2));
+    let port = free_port();
+    let _pebble = authority.start(port, LONG);
+    let relay = home.start(&authority, port, "relay.test,b.test");
+    let line = relay.wait_for_line("no certificate came of an order");
+    assert!(line.contains("result=\"validation\"") && line.contains("error=b.test: "), "{line}");
+    assert!(line.contains("Failed to connect to 127.0.0.2"), "{line}");
+    // A minute, and a quarter of it at most.
+    let seconds = line.split("seconds=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((59..=75).contains(&seconds.parse::<u32>().unwrap()), "{line}");
+    assert_eq!(relay.metric(&orders("validation")), 1.0);
+    let doctor = Command::new(env!("CARGO_BIN_EXE_beacon-relay"))
+        .args(["doctor", "--acme", "relay.test,b.test", "--admin-bind", &relay.admin.to_string()])
+        .arg("--state-dir")
+        .arg(home.state.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains("b.test does not resolve: "), "{said}");
+    let failed = "relay.test, b.test: no certificate yet; the last order failed: b.test: ";
+    assert!(said.contains(failed), "{said}");
+    stop(relay);
+
+    // A restart tries at once, but not more often than the authority allows.
+    for _ in 0..3 {
+        let relay = home.start(&authority, port, "relay.test,b.test");
+        relay.wait_for_line("no certificate came of an order");
+        stop(relay);
+    }
+    let relay = home.start(&authority, port, "relay.test,b.test");
+    relay.wait_for_line("waits for the next order");
+    assert_eq!(relay.metric(&orders("validation")), 0.0);
+    let (_, said) = http_get(relay.admin, "/readyz");
+    assert!(said.contains("several orders have failed within an hour"), "{said}");
+    stop(relay);
+
+    // Other names have nothing to do with it.
+    let relay = home.start(&authority, port, NAME);
+    relay.wait_for_metric(&orders("ok"), 1.0);
+}
+
+#[test]
+fn broken_files_are_replaced_and_the_log_says_so() {
+    let (authority, home) = (Authority::new(), Home::new(1));
+    authority.name(NAME);
+    let port = free_port();
+    let pebble = authority.start(port, LONG);
+    let root = pebble.root();
+    stop({
+        let relay = home.start(&authority, port, NAME);
+        relay.wait_for_metric(&orders("ok"), 1.0);
+        relay
+    });
+    let (file, account) = (home.certificate(), home.acme().join("account.json"));
+    let good = fs::read_to_string(&file).unwrap();
+    let cut = good[..good.len() / 3].to_owned();
+    for (certificate, of_account) in [(cut, "{}"), ("no PEM".to_owned(), ""), (String::new(), "[")]
+    {
+        fs::write(&file, &certificate).unwrap();
+        fs::write(&account, of_account).unwrap();
+        let relay = home.start(&authority, port, NAME);
+        let line = relay.wait_for_line("a kept certificate is of no use");
+        assert!(line.contains(file.to_str().unwrap()) && line.contains("reason="), "{line}");
+        relay.wait_for_line("the ACME account is of no use: there will be a new one");
+        relay.wait_for_metric(&orders("ok"), 1.0);
+        run(async { drop(log_in(&relay, NAME, &root, &home.nodes[0]).await) });
+        stop(relay);
+        assert!(fs::read_to_string(&file).unwrap().contains("PRIVATE KEY"));
+    }
+}
+
+#[test]
+fn state_folder_that_takes_nothing_orders_nothing_until_it_does() {
+    let (authority, home) = (Authority::new(), Home::new(1));
+    authority.name(NAME);
+    let port = free_port();
+    let pebble = authority.start(port, LONG);
+    // Root may write to any folder, but not where a file is.
+    fs::write(home.acme(), "in the way").unwrap();
+    let relay = home.start(&authority, port, NAME);
+    let line = relay.wait_for_line("no certificate came of an order");
+    assert!(line.contains("result=\"storage\"") && line.contains("cannot be written"), "{line}");
+    assert!(!relay.log().contains("has an account at the authority"), "it was asked");
+    fs::remove_file(home.acme()).unwrap();
+    relay.wait_for_metric(&orders("ok"), 1.0);
+    let root = pebble.root();
+    run(async { drop(log_in(&relay, NAME, &root, &home.nodes[0]).await) });
 }

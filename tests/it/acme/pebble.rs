@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -36,9 +38,21 @@ pub(super) struct Pebble<'a> {
     _program: Program,
 }
 
-/// A port that nobody has at this moment.
+/// Below the ports that the kernel gives to whoever asks for any, so that nobody gets one between
+/// two starts of its owner.
+const PORTS: u16 = 20_000;
+
+/// A port that nobody has.
 pub(super) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Others may run the same tests on this machine.
+    let own = u16::try_from(std::process::id() % 100).unwrap() * 100;
+    loop {
+        let port = PORTS + own + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Authority {
@@ -59,9 +73,14 @@ impl Authority {
         self.names.lock().insert(name.to_owned(), Ipv4Addr::LOCALHOST);
     }
 
+    /// Who signed the certificate of its own TLS.
+    pub(super) fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
     /// What the relay is told of it.
     pub(super) fn flags(&self) -> [String; 4] {
-        let ca = self.folder.path().join("ca.pem").to_str().unwrap().to_owned();
+        let ca = self.ca().to_str().unwrap().to_owned();
         let directory = format!("https://127.0.0.1:{}/dir", self.api);
         ["--acme-directory".to_owned(), directory, "--acme-directory-ca".to_owned(), ca]
     }
@@ -99,7 +118,7 @@ impl Authority {
 
 impl Pebble<'_> {
     /// Writes the root that its certificates go back to; returns the file.
-    pub(super) fn root(&self) -> std::path::PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         let Authority { folder, management, .. } = self.authority;
         let ca = CertificateDer::from_pem_file(folder.path().join("ca.pem")).unwrap();
         let mut roots = RootCertStore::empty();
