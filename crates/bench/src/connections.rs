@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ed25519_dalek::{Signer as _, SigningKey};
+use ed25519_dalek::{Signature, Signer as _, SigningKey};
 
 use crate::options::Way;
 use crate::peer::Node;
@@ -72,16 +72,30 @@ pub(super) fn logins(servers: &Servers, kind: Kind, count: u32) -> anyhow::Resul
 /// What one strict verification costs on this machine at this moment, in microseconds.
 pub(super) fn verification_us() -> f64 {
     const ROUNDS: u32 = 500;
-    let key = SigningKey::from_bytes(&[7; 32]);
-    let text = b"compat_auth:4242:1767225600:nonce";
-    let signature = key.sign(text);
-    let public = key.verifying_key().to_bytes();
+    let signed = Signed::new();
     let began = Instant::now();
-    for _ in 0..ROUNDS {
-        // As a login does it: from the bytes of the directory.
-        let key = ed25519_dalek::VerifyingKey::from_bytes(&public);
-        let holds = key.is_ok_and(|key| key.verify_strict(text, &signature).is_ok());
+    (0..ROUNDS).for_each(|_| signed.verify());
+    began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
+}
+
+/// A text with its signature.
+pub(super) struct Signed {
+    signature: Signature,
+    public: [u8; 32],
+}
+
+impl Signed {
+    const TEXT: &[u8] = b"compat_auth:4242:1767225600:nonce";
+
+    pub(super) fn new() -> Self {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        Self { signature: key.sign(Self::TEXT), public: key.verifying_key().to_bytes() }
+    }
+
+    /// Verifies it as a login does: from the bytes of the directory.
+    pub(super) fn verify(&self) {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.public);
+        let holds = key.is_ok_and(|key| key.verify_strict(Self::TEXT, &self.signature).is_ok());
         assert!(std::hint::black_box(holds), "a signature that was just made holds");
     }
-    began.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
 }

@@ -4,10 +4,12 @@
 //! The servers are measured from outside, by what proc(5) says of them. Absolute figures
 //! depend on the machine; what is to be quoted is the ratio to the floor.
 //!
-//! What is public besides [`run`] serves `peers`, which measures public relays the same way.
+//! What is public besides [`run`] serves `peers`, which measures public relays the same way,
+//! and benches/counts.rs.
 
 pub mod closed_loop;
 mod connections;
+pub mod counted;
 mod crowd;
 mod floor;
 mod growth;
@@ -21,7 +23,7 @@ mod scenarios;
 mod stuck;
 mod subject;
 mod throughput;
-mod tls;
+pub mod tls;
 
 pub use options::{Args, Common, parse, seconds, size};
 pub use scenarios::run;

@@ -132,6 +132,9 @@ pub struct Args {
     pub(crate) size: Vec<usize>,
     #[command(flatten)]
     pub(crate) common: Common,
+    /// Packets of each pair in flight, for `tls` [default: --window, and 1]
+    #[arg(long, value_parser = window, value_delimiter = ',', value_name = "N")]
+    pub(crate) tls_window: Vec<u64>,
     /// Most WebSocket peers [default: what the descriptor limit allows, at most 18000]
     #[arg(long, value_parser = peers, value_name = "N")]
     peers: Option<u32>,

@@ -24,7 +24,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite};
 pub(super) const NAME: &str = "localhost";
 
 /// The cipher that everything negotiates, as tables name it.
-pub(super) const CIPHER: &str = "AES-128-GCM";
+pub const CIPHER: &str = "AES-128-GCM";
 
 /// Key exchanges, in the relay's order.
 const KEY_EXCHANGES: [&dyn SupportedKxGroup; 2] = [kx_group::X25519MLKEM768, kx_group::X25519];
@@ -45,19 +45,25 @@ const LARGE_READ: usize = 262_144;
 
 /// A self-signed certificate and its key, in two files.
 #[derive(Clone, Debug)]
-pub(super) struct Certificate {
-    pub(super) certificate: PathBuf,
-    pub(super) key: PathBuf,
+pub struct Certificate {
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
 }
 
 impl Certificate {
     /// The files of that folder.
-    pub(super) fn in_folder(folder: &Path) -> Self {
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
         Self { certificate: folder.join("certificate.pem"), key: folder.join("key.pem") }
     }
 
     /// Makes one with an ECDSA key on P-256.
-    pub(super) fn make(folder: &Path) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn make(folder: &Path) -> anyhow::Result<Self> {
         let files = Self::in_folder(folder);
         let key = KeyPair::generate()?;
         let params = CertificateParams::new([NAME.to_owned(), "127.0.0.1".to_owned()])?;
@@ -67,7 +73,10 @@ impl Certificate {
     }
 
     /// A server that shows it, with the parameters of the relay's.
-    pub(super) fn server(&self) -> anyhow::Result<ServerConfig> {
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn server(&self) -> anyhow::Result<ServerConfig> {
         let chain = vec![CertificateDer::from_pem_file(&self.certificate)?];
         let key = PrivateKeyDer::from_pem_file(&self.key)?;
         let builder = ServerConfig::builder_with_provider(provider());
@@ -80,7 +89,10 @@ impl Certificate {
     }
 
     /// A client that trusts it alone; each connection makes a whole handshake.
-    pub(super) fn client(&self) -> anyhow::Result<ClientConfig> {
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn client(&self) -> anyhow::Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.certificate)?)?;
         let builder = ClientConfig::builder_with_provider(provider());
@@ -227,11 +239,13 @@ fn open<S: Side>(
                 false
             }
             ConnectionState::BlockedHandshake => false,
-            // The end, and states that are not asked for.
-            _ => {
+            ConnectionState::PeerClosed
+            | ConnectionState::Closed
+            | ConnectionState::ReadEarlyData(_) => {
                 opened.is_over = true;
                 false
             }
+            _ => return Err(io::Error::other("a state that rustls did not have")),
         };
         opened.used += discard;
         if !has_more {
@@ -260,7 +274,14 @@ fn seal<S: Side>(side: &mut S, plain: &[u8], out: &mut Vec<u8>) -> io::Result<us
         ConnectionState::WriteTraffic(mut traffic) => {
             traffic.encrypt(plain, out).map_err(io::Error::other)
         }
-        _ => Err(io::ErrorKind::NotConnected.into()),
+        ConnectionState::ReadTraffic(_)
+        | ConnectionState::ReadEarlyData(_)
+        | ConnectionState::EncodeTlsData(_)
+        | ConnectionState::TransmitTlsData(_)
+        | ConnectionState::BlockedHandshake
+        | ConnectionState::PeerClosed
+        | ConnectionState::Closed
+        | _ => Err(io::ErrorKind::NotConnected.into()),
     }
 }
 

@@ -1,25 +1,29 @@
-//! iroh-relay: its server in a process of its own over plain HTTP, its own client as the load.
+//! iroh-relay: its server in a process of its own over plain HTTP or HTTPS, its own client as the
+//! load.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use beacon_bench::closed_loop::Figures;
+use beacon_bench::tls::Certificate;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use iroh_base::SecretKey;
 use iroh_dns::dns::DnsResolver;
 use iroh_relay::client::{Client, ClientBuilder};
 use iroh_relay::protos::relay::{ClientToRelayMsg, Datagrams, RelayToClientMsg};
-use iroh_relay::server::{RelayConfig, Server as Relay, ServerConfig};
+use iroh_relay::server::{CertConfig, RelayConfig, Server as Relay, ServerConfig, TlsConfig};
 use iroh_relay::tls::{CaTlsConfig, default_provider};
+use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::closed_loop::{self, Load, Pair};
-use crate::server::Server;
+use crate::server::{Channel, Server};
 
 /// Longest wait for a server that should answer at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,13 +41,20 @@ const WARM_UP: u32 = 50;
 ///
 /// # Errors
 /// It cannot bind, or ends by itself.
-pub(crate) fn serve() -> anyhow::Result<()> {
+pub(crate) fn serve(certificate: Option<&Path>) -> anyhow::Result<()> {
+    let mut relay = RelayConfig::new((Ipv4Addr::LOCALHOST, 0));
+    if let Some(folder) = certificate {
+        let server_config = Certificate::in_folder(folder).server()?;
+        let certificate = CertConfig::Manual { server_config };
+        relay.tls = Some(TlsConfig::new((Ipv4Addr::LOCALHOST, 0), certificate));
+    }
     let runtime = Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut config = ServerConfig::default();
-        config.relay = Some(RelayConfig::new((Ipv4Addr::LOCALHOST, 0)));
+        config.relay = Some(relay);
         let mut relay = Relay::spawn(config).await?;
-        let address = relay.http_addr().context("it has an HTTP server")?;
+        let address = relay.https_addr().or_else(|| relay.http_addr());
+        let address = address.context("it has an HTTP server")?;
         writeln!(io::stdout(), "{address}")?;
         relay.join().await??;
         Ok(())
@@ -55,25 +66,41 @@ struct Subject {
     server: Server,
     address: SocketAddr,
     names: DnsResolver,
+    /// The folder with the certificate, of a server with TLS.
+    certificate: Option<TempDir>,
 }
 
 impl Subject {
-    fn start() -> anyhow::Result<Self> {
+    fn start(channel: Channel) -> anyhow::Result<Self> {
+        let mut arguments = vec!["--serve-iroh".to_owned()];
+        let certificate = match channel {
+            Channel::Plain => None,
+            Channel::Tls => {
+                let folder = tempfile::tempdir()?;
+                Certificate::make(folder.path())?;
+                arguments.extend(["--certificate".to_owned(), folder.path().display().to_string()]);
+                Some(folder)
+            }
+        };
         let program = std::env::current_exe()?;
         let program = program.to_str().context("the path of this program is text")?;
-        let mut server = Server::start(program, &["--serve-iroh".to_owned()], Stdio::piped())?;
+        let mut server = Server::start(program, &arguments, Stdio::piped())?;
         let stdout = server.child.stdout.take().context("stdout was piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let address = line.trim().parse().context("iroh-relay does not start")?;
-        Ok(Self { server, address, names: DnsResolver::new() })
+        Ok(Self { server, address, names: DnsResolver::new(), certificate })
     }
 
     /// Connects and logs in.
     async fn client(&self, number: u32) -> anyhow::Result<Client> {
-        let url = format!("http://{}", self.address).parse::<iroh_base::RelayUrl>()?;
-        // The client asks for both, and uses neither over plain HTTP to an address.
-        let tls = CaTlsConfig::default().client_config(default_provider())?;
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", self.address).parse::<iroh_base::RelayUrl>()?;
+        // Over plain HTTP the client asks for a configuration as well, and uses none.
+        let tls = match &self.certificate {
+            Some(folder) => Certificate::in_folder(folder.path()).client()?,
+            None => CaTlsConfig::default().client_config(default_provider())?,
+        };
         let builder = ClientBuilder::new(url, key(number), self.names.clone());
         let builder = builder.tls_client_config(tls);
         Ok(tokio::time::timeout(PATIENCE, builder.connect()).await??)
@@ -128,8 +155,8 @@ impl Subject {
 ///
 /// # Errors
 /// The server does not start, or does not carry the load.
-pub(crate) fn throughput(load: &Load, frame: u64) -> anyhow::Result<Figures> {
-    let subject = Subject::start()?;
+pub(crate) fn throughput(load: &Load, frame: u64, channel: Channel) -> anyhow::Result<Figures> {
+    let subject = Subject::start(channel)?;
     let pairs = (0..load.pairs).map(|number| subject.pair(number, load, frame));
     let pairs = pairs.collect::<anyhow::Result<_>>()?;
     closed_loop::measure(subject.server.id(), pairs, load)
@@ -140,8 +167,8 @@ pub(crate) fn throughput(load: &Load, frame: u64) -> anyhow::Result<Figures> {
 ///
 /// # Errors
 /// The server does not start, or lets a client not in.
-pub(crate) fn login_us(count: u32) -> anyhow::Result<f64> {
-    let subject = Subject::start()?;
+pub(crate) fn login_us(count: u32, channel: Channel) -> anyhow::Result<f64> {
+    let subject = Subject::start(channel)?;
     let mut before = subject.server.usage()?.cpu;
     current_thread()?.block_on(async {
         for number in 0..count + WARM_UP {
@@ -161,8 +188,8 @@ pub(crate) fn login_us(count: u32) -> anyhow::Result<f64> {
 ///
 /// # Errors
 /// The server does not start, or lets a client not in.
-pub(crate) fn idle_bytes(count: u32) -> anyhow::Result<f64> {
-    let subject = Subject::start()?;
+pub(crate) fn idle_bytes(count: u32, channel: Channel) -> anyhow::Result<f64> {
+    let subject = Subject::start(channel)?;
     let mut before = 0;
     let mut clients = Vec::new();
     current_thread()?.block_on(async {

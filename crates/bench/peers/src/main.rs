@@ -10,6 +10,7 @@ mod ours;
 mod server;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -17,13 +18,20 @@ use std::time::Duration;
 use beacon_bench::Common;
 use beacon_bench::closed_loop::{Figures, median};
 use beacon_bench::report::{Report, Value};
+use beacon_bench::tls::CIPHER;
 use clap::Parser;
 
 use crate::closed_loop::Load;
-use crate::ours::FLOOR;
+use crate::ours::{FLOORS, RELAY_TLS};
+use crate::server::Channel;
 
 const IROH: &str = "iroh-relay 1.4.1";
 const IROH_BATCHES: &str = "iroh-relay 1.4.1, 10 a frame";
+const IROH_TLS: &str = "iroh-relay 1.4.1, TLS";
+const IROH_TLS_BATCHES: &str = "iroh-relay 1.4.1, TLS, 10 a frame";
+
+/// The size that limits speak of, in bytes.
+const LIMITED: usize = 1_200;
 
 /// Datagrams that iroh's QUIC hands over together, and its clients put into one frame.
 const IROH_BATCH: u64 = 10;
@@ -44,7 +52,7 @@ struct Args {
         value_enum,
         value_delimiter = ',',
         value_name = "NAME",
-        default_value = "wss,udp,login,idle"
+        default_value = "wss,wss-tls,udp,login,tls-login,idle,tls-idle"
     )]
     scenario: Vec<Scenario>,
     /// Sizes of the payload, in bytes
@@ -59,11 +67,14 @@ struct Args {
     #[command(flatten)]
     common: Common,
     /// Give up after so many seconds
-    #[arg(long, value_parser = beacon_bench::seconds, value_name = "S", default_value_t = 1_200)]
+    #[arg(long, value_parser = beacon_bench::seconds, value_name = "S", default_value_t = 3_600)]
     limit: u64,
     /// Be iroh-relay's server (the benchmark starts it itself)
     #[arg(long, hide = true)]
     serve_iroh: bool,
+    /// The folder with the certificate of that server
+    #[arg(long, hide = true)]
+    certificate: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -71,19 +82,25 @@ struct Args {
 enum Scenario {
     /// Packets over WebSocket: iroh-relay
     Wss,
+    /// Packets over WebSocket with TLS: iroh-relay, and Caddy in front of the relay
+    WssTls,
     /// Packets over UDP: coturn
     Udp,
     /// A connection with its login: iroh-relay
     Login,
+    /// A TLS connection with its login: iroh-relay
+    TlsLogin,
     /// Memory of connections that do nothing: iroh-relay
     Idle,
+    /// Memory of TLS connections that do nothing: iroh-relay
+    TlsIdle,
 }
 
 fn main() -> ExitCode {
     let args: Args = beacon_bench::parse();
     let limit = args.limit;
     let done = if args.serve_iroh {
-        iroh::serve()
+        iroh::serve(args.certificate.as_deref())
     } else {
         thread::spawn(move || {
             thread::sleep(Duration::from_secs(limit));
@@ -107,13 +124,16 @@ fn main() -> ExitCode {
 /// # Errors
 /// A server that does not start or does not carry the load, an output that is closed.
 fn run(args: &Args) -> anyhow::Result<()> {
-    let mut report = Report::new(io::stdout().lock(), args.common.json, 28);
+    let mut report = Report::new(io::stdout().lock(), args.common.json, 34);
     for scenario in &args.scenario {
         match scenario {
-            Scenario::Wss => args.wss(&mut report)?,
+            Scenario::Wss => args.wss(Channel::Plain, &mut report)?,
+            Scenario::WssTls => args.wss(Channel::Tls, &mut report)?,
             Scenario::Udp => args.udp(&mut report)?,
-            Scenario::Login => args.login(&mut report)?,
-            Scenario::Idle => args.idle(&mut report)?,
+            Scenario::Login => args.login(Channel::Plain, &mut report)?,
+            Scenario::TlsLogin => args.login(Channel::Tls, &mut report)?,
+            Scenario::Idle => args.idle(Channel::Plain, &mut report)?,
+            Scenario::TlsIdle => args.idle(Channel::Tls, &mut report)?,
         }
     }
     Ok(())
@@ -125,14 +145,19 @@ type Rows<'a> = Report<io::StdoutLock<'a>>;
 type Measure<'a, T> = Box<dyn Fn() -> anyhow::Result<Vec<(String, T)>> + 'a>;
 
 impl Args {
-    fn wss(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+    fn wss(&self, channel: Channel, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        let [one, ten] = match channel {
+            Channel::Plain => [IROH, IROH_BATCHES],
+            Channel::Tls => [IROH_TLS, IROH_TLS_BATCHES],
+        };
         for load in self.loads() {
             let iroh: Measure<'_, Figures> =
-                Box::new(|| Ok(vec![(IROH.to_owned(), iroh::throughput(&load, 1)?)]));
+                Box::new(|| Ok(vec![(one.to_owned(), iroh::throughput(&load, 1, channel)?)]));
             let batches: Measure<'_, Figures> = Box::new(|| {
-                Ok(vec![(IROH_BATCHES.to_owned(), iroh::throughput(&load, IROH_BATCH)?)])
+                Ok(vec![(ten.to_owned(), iroh::throughput(&load, IROH_BATCH, channel)?)])
             });
-            self.throughput(("WSS→WSS", "wss-wss"), &load, vec![iroh, batches], report)?;
+            let cell = ("WSS→WSS", "wss-wss", channel);
+            self.throughput(cell, &load, vec![iroh, batches], report)?;
         }
         Ok(())
     }
@@ -142,7 +167,8 @@ impl Args {
         for load in self.loads() {
             let coturn: Measure<'_, Figures> =
                 Box::new(|| Ok(vec![(name.clone(), coturn::throughput(&load)?)]));
-            self.throughput(("UDP→UDP", "udp-udp"), &load, vec![coturn], report)?;
+            let cell = ("UDP→UDP", "udp-udp", Channel::Plain);
+            self.throughput(cell, &load, vec![coturn], report)?;
         }
         Ok(())
     }
@@ -155,17 +181,17 @@ impl Args {
 
     fn throughput<'a>(
         &'a self,
-        (cell, word): (&'static str, &'static str),
+        (cell, word, channel): (&'static str, &'static str, Channel),
         load: &'a Load,
         mut measures: Vec<Measure<'a, Figures>>,
         report: &mut Rows<'_>,
     ) -> anyhow::Result<()> {
         if let Some(program) = &self.beacon_bench {
-            measures.insert(0, Box::new(move || ours::throughput(program, word, load)));
+            measures.insert(0, Box::new(move || ours::throughput(program, word, channel, load)));
         }
         let figures = self.in_turn(&measures)?;
         let cost = |figures: &Figures| figures.cpu_us_per_packet;
-        let floor = figures.iter().find(|(server, _)| server == FLOOR);
+        let floor = figures.iter().find(|(server, _)| FLOORS.contains(&server.as_str()));
         let floor = floor.map(|(_, runs)| cost(median(runs, cost)));
         for (server, runs) in &figures {
             let figures = median(runs, cost);
@@ -186,25 +212,56 @@ impl Args {
             if let Some(floor) = floor {
                 columns.push(("× floor", Value::Number(figures.cpu_us_per_packet / floor, 2)));
             }
-            report.row("throughput", &columns)?;
+            match channel {
+                Channel::Plain => report.row("throughput", &columns)?,
+                Channel::Tls => {
+                    columns.insert(3, ("window", Value::Count(load.window)));
+                    report.row(&format!("throughput with TLS 1.3, {CIPHER}"), &columns)?;
+                }
+            }
+        }
+        let relay = figures.iter().find(|(server, _)| server == RELAY_TLS);
+        if let Some((_, runs)) = relay.filter(|_| load.size == LIMITED) {
+            let relay = cost(median(runs, cost));
+            for (server, runs) in figures.iter().filter(|(server, _)| server.starts_with(IROH)) {
+                let ratio = relay / cost(median(runs, cost));
+                let what = format!("WSS→WSS with TLS, 1,200 bytes, × {server}");
+                report.row(
+                    "limits",
+                    &[
+                        ("measured", Value::Number(ratio, 3)),
+                        ("at most", Value::Number(1.0, 3)),
+                        ("kept", Value::Text(if ratio < 1.0 { "yes" } else { "no" }.to_owned())),
+                        ("what", Value::Text(what)),
+                    ],
+                )?;
+            }
         }
         Ok(())
     }
 
-    fn login(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+    fn login(&self, channel: Channel, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        let (table, iroh) = match channel {
+            Channel::Plain => ("login", IROH),
+            Channel::Tls => ("login with TLS 1.3, whole handshakes", IROH_TLS),
+        };
         let mut measures: Vec<Measure<'_, f64>> =
-            vec![Box::new(|| Ok(vec![(IROH.to_owned(), iroh::login_us(LOGINS)?)]))];
+            vec![Box::new(|| Ok(vec![(iroh.to_owned(), iroh::login_us(LOGINS, channel)?)]))];
         if let Some(program) = &self.beacon_bench {
-            measures.insert(0, Box::new(|| ours::login_us(program)));
+            measures.insert(0, Box::new(|| ours::login_us(program, channel)));
         }
-        self.each("login", ("logins", LOGINS), ("µs each", 1), &measures, report)
+        self.each(table, ("logins", LOGINS), ("µs each", 1), &measures, report)
     }
 
-    fn idle(&self, report: &mut Rows<'_>) -> anyhow::Result<()> {
+    fn idle(&self, channel: Channel, report: &mut Rows<'_>) -> anyhow::Result<()> {
+        let iroh = match channel {
+            Channel::Plain => IROH,
+            Channel::Tls => IROH_TLS,
+        };
         let mut measures: Vec<Measure<'_, f64>> =
-            vec![Box::new(|| Ok(vec![(IROH.to_owned(), iroh::idle_bytes(IDLE)?)]))];
+            vec![Box::new(|| Ok(vec![(iroh.to_owned(), iroh::idle_bytes(IDLE, channel)?)]))];
         if let Some(program) = &self.beacon_bench {
-            measures.insert(0, Box::new(|| ours::idle_bytes(program, IDLE)));
+            measures.insert(0, Box::new(|| ours::idle_bytes(program, channel, IDLE)));
         }
         let connections = ("connections", IDLE);
         self.each("idle connections", connections, ("bytes each", 0), &measures, report)

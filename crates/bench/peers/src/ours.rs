@@ -7,27 +7,35 @@ use beacon_bench::closed_loop::Figures;
 use serde_json::{Map, Value};
 
 use crate::closed_loop::Load;
+use crate::server::Channel;
 
-/// The name of the floor in its rows.
-pub(crate) const FLOOR: &str = "floor";
+/// The names of the floor and of the relay in their rows.
+pub(crate) const FLOORS: [&str; 2] = ["floor", "floor, TLS"];
+pub(crate) const RELAY_TLS: &str = "relay, TLS";
 
 /// The rows of one measurement, each with the server that it is about.
 type Rows = Vec<(String, Map<String, Value>)>;
 
-/// Packets in the cell that `beacon-bench` calls by `word`.
+/// Packets in the cell that `beacon-bench` calls by `word`, over this channel.
 ///
 /// # Errors
 /// `beacon-bench` fails, or prints other rows than this expects.
 pub(crate) fn throughput(
     program: &str,
     word: &str,
+    channel: Channel,
     load: &Load,
 ) -> anyhow::Result<Vec<(String, Figures)>> {
+    let scenario = match channel {
+        Channel::Plain => "throughput",
+        Channel::Tls => "tls",
+    };
+    let window = load.window;
     let options = format!(
-        "throughput --cell {word} --size {} --pairs {} --window {} --seconds {}",
+        "{scenario} --cell {word} --size {} --pairs {} --window {window} --tls-window {window} \
+         --seconds {}",
         load.size,
         load.pairs,
-        load.window,
         load.time.as_secs()
     );
     let figures = bench(program, &options)?.into_iter().map(|(server, row)| {
@@ -47,8 +55,12 @@ pub(crate) fn throughput(
 ///
 /// # Errors
 /// As [`throughput`].
-pub(crate) fn login_us(program: &str) -> anyhow::Result<Vec<(String, f64)>> {
-    let rows = bench(program, "login")?.into_iter();
+pub(crate) fn login_us(program: &str, channel: Channel) -> anyhow::Result<Vec<(String, f64)>> {
+    let scenario = match channel {
+        Channel::Plain => "login",
+        Channel::Tls => "tls-login",
+    };
+    let rows = bench(program, scenario)?.into_iter();
     rows.map(|(server, row)| Ok((server, number(&row, "µs each")?))).collect()
 }
 
@@ -56,8 +68,16 @@ pub(crate) fn login_us(program: &str) -> anyhow::Result<Vec<(String, f64)>> {
 ///
 /// # Errors
 /// As [`throughput`].
-pub(crate) fn idle_bytes(program: &str, count: u32) -> anyhow::Result<Vec<(String, f64)>> {
-    let rows = bench(program, &format!("idle --peers {count}"))?;
+pub(crate) fn idle_bytes(
+    program: &str,
+    channel: Channel,
+    count: u32,
+) -> anyhow::Result<Vec<(String, f64)>> {
+    let scenario = match channel {
+        Channel::Plain => "idle",
+        Channel::Tls => "tls-idle",
+    };
+    let rows = bench(program, &format!("{scenario} --peers {count}"))?;
     let (server, row) =
         rows.into_iter().next().context("beacon-bench prints rows of idle connections")?;
     Ok(vec![(server, number(&row, "bytes each")?)])
@@ -74,12 +94,15 @@ fn bench(program: &str, options: &str) -> anyhow::Result<Rows> {
         bail!("{program} --scenario {options}: {}", output.status);
     }
     let rows = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let rows = rows.map(|line| {
+    let mut servers = Vec::new();
+    for line in rows {
         let row: Map<_, _> = serde_json::from_slice(line)?;
-        let server = row.get("server").and_then(Value::as_str).context("a row names its server")?;
-        Ok((server.to_owned(), row))
-    });
-    rows.collect()
+        // Limits, which are of the whole run, are of no server.
+        if let Some(server) = row.get("server").and_then(Value::as_str) {
+            servers.push((server.to_owned(), row));
+        }
+    }
+    Ok(servers)
 }
 
 fn number(row: &Map<String, Value>, key: &str) -> anyhow::Result<f64> {

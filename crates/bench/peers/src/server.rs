@@ -6,6 +6,13 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 use beacon_bench::process::Usage;
 
+/// What peers speak WebSocket over.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Channel {
+    Plain,
+    Tls,
+}
+
 /// A running server; it ends when this is dropped, or when the benchmark itself ends.
 pub(crate) struct Server {
     pub(crate) child: Child,

@@ -142,7 +142,7 @@ impl Join {
                         anyhow::Ok((connection, streams))
                     });
                     accepted.and_then(|(connection, streams)| {
-                        self.over_quic(runtime, connection, streams)
+                        self.over_quic(&runtime, connection, streams)
                     })
                 });
                 Ok(address)
@@ -172,7 +172,7 @@ impl Join {
                     anyhow::Ok((connection, (send, receive)))
                 });
                 let (connection, streams) = dialed?;
-                thread::spawn(move || self.over_quic(runtime, connection, streams));
+                thread::spawn(move || self.over_quic(&runtime, connection, streams));
                 Ok(())
             }
         }
@@ -195,7 +195,7 @@ impl Join {
     /// Serves a stream of QUIC until it ends.
     fn over_quic(
         self,
-        runtime: Runtime,
+        runtime: &Runtime,
         connection: Connection,
         (send, mut receive): (SendStream, RecvStream),
     ) -> anyhow::Result<()> {

@@ -56,12 +56,16 @@ pub(super) struct Options {
 }
 
 /// A peer of a stream.
-struct Peer {
+pub(super) struct Peer {
     stream: TcpStream,
     tls: Option<Mutex<Tls>>,
 }
 
 impl Peer {
+    pub(super) fn welcome(&self) -> io::Result<()> {
+        self.write(&text(AUTH_OK))
+    }
+
     /// Writes everything, waiting where it must.
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         match &self.tls {
@@ -142,7 +146,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
         let peer = Arc::new(peer);
         places.insert(node, Place::Wss(Arc::clone(&peer)));
         // The relay says auth_ok when packets reach the node, and so does the floor.
-        peer.write(&text(AUTH_OK))?;
+        peer.welcome()?;
         peer.stream.set_nonblocking(true)?;
         // The two sides of a pair come one after the other: each core gets whole pairs.
         let reader = readers.get(turn / 2 % cores).context("one for each core")?;
@@ -154,7 +158,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// The handshake, and the upgrade and the login, of which only the form is there.
-fn accept(
+pub(super) fn accept(
     stream: TcpStream,
     tls: Option<&Arc<rustls::ServerConfig>>,
 ) -> anyhow::Result<(Peer, u32)> {

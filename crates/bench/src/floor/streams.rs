@@ -66,10 +66,7 @@ impl Connection {
     /// Reads once and passes on what came; false at the end of the stream.
     fn read(&mut self, buffers: &mut Buffers, places: &Places, socket: &dyn Datagrams) -> bool {
         let Buffers { sealed, filled, out } = buffers;
-        let length = match self.fill(sealed, filled) {
-            Some(length) => length,
-            None => return false,
-        };
+        let Some(length) = self.fill(sealed, filled) else { return false };
         self.carry.clear();
         let Some(filled) = filled.get_mut(..length) else { return false };
         out.clear();

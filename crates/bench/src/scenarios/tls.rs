@@ -18,8 +18,11 @@ const CADDIES: f64 = 0.25;
 
 impl Scenarios<'_> {
     pub(super) fn tls(&mut self) -> anyhow::Result<()> {
-        let mut windows = vec![self.args.common.window, 1];
-        windows.dedup();
+        let mut windows = self.args.tls_window.clone();
+        if windows.is_empty() {
+            windows = vec![self.args.common.window, 1];
+            windows.dedup();
+        }
         for cell in &self.args.cell {
             if cell.ways() == (Way::Udp, Way::Udp) {
                 continue;

@@ -53,7 +53,7 @@ impl Program {
 
 /// What a server says as it goes on; Caddy and nats-server talk of each step, in their own forms.
 fn is_worth_seeing(line: &str) -> bool {
-    !line.contains("\"level\":\"info\"") && !line.contains("[INF]")
+    ![" INFO ", "\"level\":\"info\"", "[INF]"].iter().any(|info| line.contains(info))
 }
 
 impl Drop for Program {
