@@ -66,7 +66,9 @@ impl Authority {
             Err(problem) if problem.is_of_account => {
                 warn!(error = %problem, "the authority does not know the account: there will be a new one");
                 let store = self.store.clone();
-                blocking(move || store.forget_account()).await.map_err(of_storage)?;
+                blocking(move || store.forget_account())
+                    .await
+                    .map_err(|error| of_storage(&error))?;
                 self.account().await?.new_order(&new).await?
             }
             ordered => ordered?,
@@ -120,7 +122,9 @@ impl Authority {
         let (account, credentials) =
             self.builder().await?.create(&new, directory.clone(), None).await?;
         let store = self.store.clone();
-        blocking(move || store.save_account(contacts, credentials)).await.map_err(of_storage)?;
+        blocking(move || store.save_account(contacts, credentials))
+            .await
+            .map_err(|error| of_storage(&error))?;
         info!(directory, "has an account at the authority, whose terms of service hold");
         Ok(account)
     }
@@ -139,7 +143,7 @@ impl Authority {
             // It was removed meanwhile: the next order makes another.
             Err(_) => Ok(()),
         });
-        saved.await.map_err(of_storage)
+        saved.await.map_err(|error| of_storage(&error))
     }
 
     fn contacts(&self) -> Vec<String> {
@@ -239,7 +243,7 @@ async fn why_invalid(order: &mut Order, of_order: Option<&instant_acme::Problem>
     )
 }
 
-fn of_storage(error: std::io::Error) -> Problem {
+fn of_storage(error: &std::io::Error) -> Problem {
     Problem::new(Outcome::Storage, format!("the state folder cannot be written: {error}"))
 }
 

@@ -162,7 +162,8 @@ impl Acme {
         info!(names, "orders a certificate");
         let text = authority.order(&order.names).await?;
         let held = store::parse(&text, &order.names);
-        let held = held.map_err(|reason| Problem::new(Outcome::Invalid, reason))?;
+        let held =
+            held.map_err(|reason| Problem::new(Outcome::Invalid, reason).of_certificate())?;
         let term = order.show(held, Some(text));
         order.save().await;
         let now = unix_now();

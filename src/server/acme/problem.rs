@@ -46,20 +46,30 @@ pub(super) struct Problem {
     pub(super) retry_after: Option<Duration>,
     /// The authority does not know the account.
     pub(super) is_of_account: bool,
+    /// The authority has signed all the same.
+    has_signed: bool,
 }
 
 impl Problem {
     pub(super) fn new(outcome: Outcome, text: impl fmt::Display) -> Self {
         let text = printable(&text.to_string());
-        Self { outcome, text, retry_after: None, is_of_account: false }
+        Self { outcome, text, retry_after: None, is_of_account: false, has_signed: false }
     }
 
     /// Whether it counts at an authority that allows a few an hour.
     pub(super) const fn is_counted(&self) -> bool {
+        if self.has_signed {
+            return true;
+        }
         match self.outcome {
             Outcome::RateLimited | Outcome::Refused | Outcome::Validation | Outcome::Clock => true,
             Outcome::Ok | Outcome::Unreachable | Outcome::Invalid | Outcome::Storage => false,
         }
+    }
+
+    /// The same, of a certificate that was signed: authorities sign few for one name in a week.
+    pub(super) fn of_certificate(self) -> Self {
+        Self { has_signed: true, ..self }
     }
 
     /// The same; the authority wants to be left alone for so long.
@@ -176,5 +186,7 @@ mod tests {
         assert_eq!(api("{\"status\":503}").outcome, Outcome::Unreachable);
         let long = api(&format!("{{\"detail\":\"{}\"}}", "ä".repeat(9_000))).to_string();
         assert_eq!(long.chars().count(), MAX_TEXT);
+        let nonsense = Problem::new(Outcome::Invalid, "no certificate in it");
+        assert!(!nonsense.is_counted() && nonsense.of_certificate().is_counted());
     }
 }

@@ -150,8 +150,7 @@ mod tests {
         };
         assert_eq!(waits(false, 10), [2, 4, 8, 16, 32, 64, 128, 256, 512, 600]);
         assert_eq!(waits(true, 8), [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
-        let mut schedule = Schedule::default();
-        schedule.failures = 9;
+        let mut schedule = Schedule { failures: 9, ..Schedule::default() };
         assert_eq!(schedule.failed(true, None, 0, now), SECOND * 60, "the first of its kind");
         let mut schedule = Schedule::default();
         assert_eq!(schedule.failed(false, None, u32::MAX, now).as_millis(), 2_500);

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use beacon_relay::client::{Client, Options};
+use beacon_relay::client::{Client, ConnectError, Options};
 use beacon_relay::ids::NodeId;
 use beacon_relay::net::resolve::Resolver;
 use beacon_relay::net::tls::Trust;
@@ -89,8 +89,17 @@ async fn try_log_in(
     name: &str,
     root: &Path,
     node: &Node,
-) -> Result<Client, beacon_relay::client::ConnectError> {
-    let url = format!("wss://{name}:{}", relay.wss.port());
+) -> Result<Client, ConnectError> {
+    try_log_in_at(relay.wss.port(), name, root, node).await
+}
+
+async fn try_log_in_at(
+    port: u16,
+    name: &str,
+    root: &Path,
+    node: &Node,
+) -> Result<Client, ConnectError> {
+    let url = format!("wss://{name}:{port}");
     let mut options = Options::new(url, NodeId::new(node.id).unwrap(), node.key.clone());
     options.trust = Trust::CaFile(root.to_owned());
     options.resolver = Resolver::new(1, |_| Ok(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]));
@@ -257,6 +266,48 @@ fn wait_for_more(relay: &Relay, result: &str, before: f64) {
 fn wait_for_change(home: &Home, before: &[u8]) {
     let changed = || (fs::read(home.certificate()).unwrap() != before).then_some(());
     look_until(Instant::now() + PATIENCE, changed).expect("it is kept");
+}
+
+#[test]
+fn listeners_prove_names_for_each_other_and_share_what_is_for_the_same() {
+    let (authority, home) = (Authority::new(), Home::new(2));
+    for name in [NAME, "b.test"] {
+        authority.name(name);
+    }
+    let port = free_port();
+    let pebble = authority.start(port, LONG);
+    let table = |names: &str| {
+        format!("[[listener]]\nbind = \"127.0.0.1:0\"\ndoors = [\"pilot\"]\nacme = [{names}]\n")
+    };
+    let tables = [table("\"b.test\", \"relay.test\""), table("\"relay.test\", \"b.test\"")];
+    let file = home.keys.path().join("relay.toml");
+    fs::write(&file, tables.concat()).unwrap();
+    let keys = home.keys.path().join("keys.json");
+    let bind = format!("127.0.0.1:{port}");
+    let mut arguments = vec!["--wss-bind", &bind, "--acme", NAME, "--keys", keys.to_str().unwrap()];
+    let flags = authority.flags();
+    arguments.extend(flags.iter().map(String::as_str));
+    arguments.extend(["--config", file.to_str().unwrap()]);
+    let relay = Relay::start(arguments);
+    // The authority comes to the one port, and two of three lists are the same.
+    relay.wait_for_metric(&orders("ok"), 2.0);
+    let root = pebble.root();
+    let bound = |listener: &str| {
+        let line = relay.wait_for_line(&format!("also listening listener=\"{listener}\""));
+        let bind = line.split("bind=127.0.0.1:").nth(1).unwrap();
+        bind.split(' ').next().unwrap().parse::<u16>().unwrap()
+    };
+    run(async {
+        drop(log_in(&relay, NAME, &root, &home.nodes[0]).await);
+        assert!(try_log_in(&relay, "b.test", &root, &home.nodes[1]).await.is_err());
+        for listener in ["listener[1]", "listener[2]"] {
+            for name in [NAME, "b.test"] {
+                let client = try_log_in_at(bound(listener), name, &root, &home.nodes[1]).await;
+                drop(client.unwrap_or_else(|error| panic!("{error}\n{}", relay.log())));
+            }
+        }
+    });
+    assert_eq!(relay.metric(&orders("ok")), 2.0);
 }
 
 #[test]
