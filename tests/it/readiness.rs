@@ -125,7 +125,7 @@ fn readiness_names_each_part_with_its_reason() {
     assert_eq!((status, &whole["ready"], &whole["phase"]), (200, &true.into(), &"running".into()));
     let parts = whole["parts"].as_object().unwrap();
     let names: Vec<_> = parts.keys().map(String::as_str).collect();
-    let others = ["audit", "control", "udp"];
+    let others = ["acme", "audit", "control", "udp"];
     let mut expected =
         vec!["canary", "cluster", "descriptors", "drain", "memory", "registry", "scheduler"];
     expected.extend(others);
