@@ -23,7 +23,7 @@ const WSS_PORT: u16 = 8_443;
 
 /// What daemons meet who connect by WebSocket.
 enum Front {
-    Caddy(Caddy),
+    Caddy(Box<Caddy>),
     /// The relay itself, with a certificate of this folder.
     Own(TempDir),
 }
@@ -43,7 +43,7 @@ impl<'lab> Site<'lab> {
     /// Starts all of it, the relay behind Caddy.
     pub(super) fn start(lab: &'lab Lab) -> Self {
         let caddy = Caddy::public(HUB_NAME, HUB, ([127, 0, 0, 1], WSS_PORT).into());
-        Self::behind(lab, Front::Caddy(caddy))
+        Self::behind(lab, Front::Caddy(Box::new(caddy)))
     }
 
     /// Starts all of it, the relay with TLS of its own.
