@@ -7,6 +7,7 @@
 //! - [`name`]: the name of a peer of any door;
 //! - [`ids`]: node ids, beacon ids, relay ids and public keys;
 //! - [`auth`], [`beacon`] and [`registry`]: the Pilot protocol's login, packets and registry;
+//! - [`netbird`]: the relay protocol of NetBird and openZro;
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
 //! - [`Frames`], [`Framing`], [`mark`] and [`percent`]: what several of them need.
@@ -22,6 +23,7 @@ mod hex;
 pub mod ids;
 pub mod mark;
 pub mod name;
+pub mod netbird;
 pub mod percent;
 pub mod registry;
 pub mod websocket;
