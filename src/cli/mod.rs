@@ -25,7 +25,7 @@ pub use logging::{LogControl, Logs, start as start_logging};
 pub use serve::serve;
 
 use crate::config::{Flags, Source, Surroundings, shown};
-use crate::doors::Plan;
+use crate::doors::{Plan, plans};
 
 /// Carries packets between peers that cannot reach each other.
 #[derive(Debug, Parser)]
@@ -79,7 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Does the same in a program that brings further doors.
 pub fn run_with(arguments: impl IntoIterator<Item = OsString>, doors: Vec<Plan>) -> ExitCode {
     // First: names and configurations that the arguments hold may be of these doors.
-    let registered = doors.iter().try_for_each(Plan::register);
+    let registered = plans().iter().chain(&doors).try_for_each(Plan::register);
     let registered = registered.map_err(|error| Exit::Failed(error.into()));
     let done = registered.and_then(|()| parse(arguments));
     match done.and_then(|command| dispatch(command, doors)) {

@@ -29,8 +29,11 @@ pub enum DoorPaths {
 /// The daemons of the Pilot overlay.
 pub const PILOT: DoorKind = DoorKind { name: "pilot", paths: DoorPaths::Fixed(&["/v1/compat"]) };
 
+/// Clients of NetBird and openZro.
+pub const NETBIRD: DoorKind = DoorKind { name: "netbird", paths: DoorPaths::Fixed(&["/relay"]) };
+
 /// The doors of the relay itself. A door is added here, with its name and its paths.
-static DOORS: &[&DoorKind] = &[&PILOT];
+static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD];
 
 /// Those that a program around the relay has added.
 static REGISTERED: RwLock<Vec<&'static DoorKind>> = RwLock::new(Vec::new());

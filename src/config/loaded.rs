@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::cluster::ClusterFlags;
 use super::given::Scope;
+use super::netbird::NetbirdFlags;
 use super::registry::RegistryFlags;
 use super::table::{Compared as _, Setting};
 use super::{
@@ -93,6 +94,13 @@ impl Loaded {
         // Its default is that of the address, and that address is not in force.
         let moved = differing.contains(&"wss_bind") && new.layers.is_default("trusted_proxy");
         in_force.config.take_live(&new.config);
+        if in_force.config.take_netbird_secrets(&new.config)
+            && !differing.contains(&"netbird_auth_secret_file")
+        {
+            let key = "netbird_auth_secret_file".to_owned();
+            let (old, new) = (SECRET.to_owned(), SECRET.to_owned());
+            difference.applied.push(Change { key, old, new });
+        }
         if moved {
             in_force.config.trusted_proxies.clone_from(&self.config.trusted_proxies);
         }
@@ -130,6 +138,11 @@ impl Loaded {
         }
         if let (Ok(old), Ok(new)) =
             (ClusterFlags::read(&self.layers), ClusterFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
+        if let (Ok(old), Ok(new)) =
+            (NetbirdFlags::read(&self.layers), NetbirdFlags::read(&new.layers))
         {
             keys.extend(old.differing(&new));
         }

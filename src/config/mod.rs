@@ -17,6 +17,7 @@ mod hidden;
 mod layers;
 mod listener;
 mod loaded;
+mod netbird;
 mod registry;
 mod secret;
 mod small_file;
@@ -37,12 +38,14 @@ pub use acme::Acme;
 pub use certificate::{TlsPair, UnusablePair};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
-pub use doors::{DoorKind, DoorPaths, DoorTaken, PILOT, Routes};
+pub use doors::{DoorKind, DoorPaths, DoorTaken, NETBIRD, PILOT, Routes};
 pub use error::{Error, Invalid, Origin, Place};
 pub use flags::Flags;
 pub use layers::Layers;
 pub use listener::{Listener, ListenerTable};
 pub use loaded::{Change, Difference, Loaded, Source, live_settings};
+pub use netbird::Netbird;
+use netbird::NetbirdFlags;
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust};
 pub use secret::Secret;
@@ -50,9 +53,9 @@ pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use value::{
-    AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, ClusterName, Fingerprint,
-    HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat, NatsServers, PathPrefix,
-    PathPrefixes, PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
+    AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, ClusterName, ExposedAddress,
+    Fingerprint, HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat, NatsServers,
+    PathPrefix, PathPrefixes, PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
 };
 pub use warning::Warning;
 
@@ -208,6 +211,8 @@ settings! {
         registry: Option<Registry> = Registry::read;
         /// The cluster, where there is one.
         cluster: Option<Cluster> = Cluster::read;
+        /// The NetBird door, where there is one.
+        netbird: Option<Netbird> = Netbird::read;
         /// The `[[listener]]` tables, in the order of the file.
         listeners: Vec<ListenerTable> = listener::tables;
         /// Whether there is a listener at `wss_bind`: not where nobody set it and a table has the
@@ -229,7 +234,8 @@ impl Config {
     /// The first setting that is wrong, alone or beside the others.
     pub fn new(layers: &Layers) -> Result<Self, Error> {
         let config = Self::read(layers)?;
-        if let Some((key, reason)) = config.contradiction(layers.most_peers()) {
+        let contradiction = config.contradiction(layers.most_peers());
+        if let Some((key, reason)) = contradiction.or_else(|| config.netbird_contradiction()) {
             return Err(layers.refuse(key, reason));
         }
         acme::check(&config.acme, &config.tls, layers)?;
@@ -275,7 +281,9 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
 
 /// Every setting, in the order of the help.
 fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
-    Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS).chain(ClusterFlags::SETTINGS)
+    let of_doors = NetbirdFlags::SETTINGS.iter();
+    let settings = Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS);
+    settings.chain(ClusterFlags::SETTINGS).chain(of_doors)
 }
 
 /// Every setting of a `[[listener]]` table.

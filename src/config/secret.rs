@@ -11,6 +11,9 @@ use super::small_file::contents;
 /// Shortest secret that relays or operators share, in bytes: 16 random ones cannot be guessed.
 const LEAST: usize = 16;
 
+/// Most secrets of a file of several: each login is checked with all.
+const MOST_LINES: usize = 16;
+
 /// A text that is never shown.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Secret(String);
@@ -28,6 +31,17 @@ impl Secret {
         match text.trim() {
             "" => Err("the file is empty".to_owned()),
             text => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// The secrets of a text, one a line; empty lines are none.
+    pub(super) fn lines(text: &str) -> Result<Vec<Self>, String> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let secrets: Vec<_> = lines.map(|line| Self(line.to_owned())).collect();
+        match secrets.len() {
+            0 => Err("the file is empty".to_owned()),
+            1..=MOST_LINES => Ok(secrets),
+            lines => Err(format!("{lines} secrets; write {MOST_LINES} at most")),
         }
     }
 

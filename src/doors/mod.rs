@@ -4,6 +4,7 @@
 //! a [`Plan`] each: those of the relay itself in [`plans`], those of a program around it in its
 //! [`Host`](crate::server::Host).
 
+pub mod netbird;
 pub mod pilot;
 
 use std::sync::Arc;
@@ -85,6 +86,6 @@ impl Plan {
 
 /// The doors of the relay itself, but for Pilot's. A door is added here.
 #[must_use]
-pub const fn plans() -> Vec<Plan> {
-    Vec::new()
+pub fn plans() -> Vec<Plan> {
+    vec![netbird::plan()]
 }

@@ -125,10 +125,11 @@ impl Site {
             return;
         };
         let guard = Alive::new(&self, &session, door.name());
+        let found = Found { registration: &registration, door: &*door, session: &session };
         let mut driver = Driver::new(Arc::clone(&session), &*door, &self.settings, decoder, early);
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
-        registration.withdraw();
+        drop(found);
         // Boxed, so that a session which lives has no room for its close in its task.
         Box::pin(driver.close(end)).await;
         guard.ended(end);
@@ -427,6 +428,20 @@ impl Drop for CountedHandshake<'_> {
         if !self.attempt.turn.is_probe {
             self.attempt.site.shared.counters.handshakes.of(self.outcome).increment();
         }
+    }
+}
+
+/// A session that can be found until this is dropped, even by a panic; then its door is told.
+struct Found<'a> {
+    registration: &'a Registration,
+    door: &'a dyn Door,
+    session: &'a Arc<Session>,
+}
+
+impl Drop for Found<'_> {
+    fn drop(&mut self) {
+        self.registration.withdraw();
+        self.door.closed(self.session);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
@@ -73,7 +73,15 @@ pub trait Door: Send + Sync + 'static {
     fn accept(&self, session: &Session);
 
     /// The session can be found from here on.
-    fn opened(&self, _session: &Session) {}
+    fn opened(&self, _session: &Arc<Session>) {}
+
+    /// The session cannot be found any more; another of the same peer may be there.
+    fn closed(&self, _session: &Arc<Session>) {}
+
+    /// What stands for pings in sessions of the door; WebSocket's own where it has none.
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        None
+    }
 
     /// Takes messages of one kind that one read brought. It runs on the session's own task and
     /// must not wait: meanwhile that peer is not read.
@@ -119,10 +127,26 @@ pub trait Door: Send + Sync + 'static {
         refusal(outcome)
     }
 
+    /// The last message to a peer whose session ends, in front of what it is told.
+    fn parting(&self, _end: End) -> Option<&'static [u8]> {
+        None
+    }
+
     /// What a peer is told when its session ends; nothing where the connection is gone.
     fn farewell(&self, end: End, violation: Option<Violation>) -> Option<Close> {
         farewell(end, violation)
     }
+}
+
+/// Messages that show a peer that the relay is alive.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// The message.
+    pub message: &'static [u8],
+    /// The time between two.
+    pub interval: Duration,
+    /// After this time without anything from the peer its session ends.
+    pub silence: Duration,
 }
 
 /// Something that goes on until the relay stops.

@@ -15,7 +15,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Sleep, sleep_until, timeout};
 use tracing::debug;
 
-use super::{Door, Kind, MAX_MESSAGE, Messages, Session, Settings, Timing};
+use super::{Door, Heartbeat, Kind, MAX_MESSAGE, Messages, Session, Settings, Timing};
 use crate::peers::End;
 use crate::wire::Frames;
 use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Violation, close_payload};
@@ -63,8 +63,8 @@ pub(super) struct Driver<'a> {
     next_ping: Instant,
     pong_due: Option<Instant>,
     violation: Option<Violation>,
-    /// The code of the peer's close frame, which is answered with the same.
-    peer_code: Option<u16>,
+    /// The peer's Close frame and its code, which is answered with the same.
+    peer_close: Option<Option<u16>>,
 }
 
 /// What the task woke up for.
@@ -83,7 +83,7 @@ impl<'a> Driver<'a> {
         early: Vec<u8>,
     ) -> Self {
         let now = Instant::now();
-        let timing = settings.load().timing;
+        let timing = timing(settings, door);
         Self {
             session,
             door,
@@ -95,7 +95,7 @@ impl<'a> Driver<'a> {
             next_ping: now + timing.ping_interval,
             pong_due: None,
             violation: None,
-            peer_code: None,
+            peer_close: None,
         }
     }
 
@@ -157,7 +157,7 @@ impl<'a> Driver<'a> {
     }
 
     fn keep_time(&mut self, now: Instant) {
-        let timing = self.settings.load().timing;
+        let timing = timing(self.settings, self.door);
         if timing != self.timing {
             // A peer that was silent by the times before is not idle by these yet.
             self.timing = timing;
@@ -176,8 +176,11 @@ impl<'a> Driver<'a> {
         }
         if now >= self.next_ping {
             self.next_ping = now + self.timing.ping_interval;
-            // One that is not answered yet stands for this one.
-            if self.pong_due.is_none() {
+            if let Some(Heartbeat { message, .. }) = self.door.heartbeat() {
+                self.session.push_notice(message);
+                self.session.flush(now);
+            } else if self.pong_due.is_none() {
+                // One that is not answered yet stands for this one.
                 self.session.push_control(Opcode::Ping, b"");
                 self.session.flush(now);
                 self.pong_due = Some(now + self.timing.pong_timeout);
@@ -254,7 +257,7 @@ impl<'a> Driver<'a> {
                 Ok(Some(Message::Pong(_))) => self.pong_due = None,
                 Ok(Some(Message::Fragment)) => {}
                 Ok(Some(Message::Close(code))) => {
-                    self.peer_code = code;
+                    self.peer_close = Some(code);
                     self.hand_over(bytes, batch, now);
                     return self.session.end(end_of_close(code));
                 }
@@ -304,13 +307,21 @@ impl<'a> Driver<'a> {
 
     /// Says goodbye as far as the peer still listens, within 0.7 s.
     pub(super) async fn close(self, end: End) {
-        // Nobody is there to hear it.
-        let Some(close) = self.door.farewell(end, self.violation) else { return };
-        let payload = match (end, self.peer_code) {
-            (End::PeerLeft | End::PeerClosed, Some(code)) => code.to_be_bytes().to_vec(),
-            _ => close_payload(close.code, close.reason),
+        let parting = self.door.parting(end);
+        let farewell = self.door.farewell(end, self.violation);
+        let payload = farewell.map(|close| close_payload(close.code, close.reason));
+        let close = match (end, self.peer_close) {
+            (End::PeerLeft | End::PeerClosed, Some(Some(code))) => {
+                Some(code.to_be_bytes().to_vec())
+            }
+            (End::PeerLeft | End::PeerClosed, Some(None)) => Some(payload.unwrap_or_default()),
+            _ => payload,
         };
-        self.session.close_with(&payload, Instant::now());
+        if parting.is_none() && close.is_none() {
+            // Nobody is there to hear it.
+            return;
+        }
+        self.session.close_with(parting, close.as_deref(), Instant::now());
         let expired = timeout(CLOSE_GRACE, self.farewell()).await.is_err();
         if expired && !self.session.is_drained() {
             // Or the kernel would keep what the peer never took, long after the session.
@@ -342,6 +353,17 @@ impl<'a> Driver<'a> {
                 Err(_) => return,
             }
         }
+    }
+}
+
+/// The times of a session, of which a door with a heartbeat says two itself.
+fn timing(settings: &ArcSwap<Settings>, door: &dyn Door) -> Timing {
+    let timing = settings.load().timing;
+    match door.heartbeat() {
+        Some(Heartbeat { interval, silence, .. }) => {
+            Timing { ping_interval: interval, idle_timeout: silence, ..timing }
+        }
+        None => timing,
     }
 }
 

@@ -53,7 +53,9 @@ pub(crate) fn assert_balance(relay: &Relay) {
         let dropped =
             ["pilot_beacon_packets_dropped_total", "beacon_relay_packets_dropped_total"].map(sum);
         let dropped: f64 = dropped.iter().sum();
-        let handled = sum("pilot_beacon_packets_handled_total");
+        let handled =
+            ["pilot_beacon_packets_handled_total", "beacon_relay_netbird_handled_total"].map(sum);
+        let handled: f64 = handled.iter().sum();
         let queued = sum("pilot_beacon_packets_queued");
         (came - went - dropped - handled - queued, text)
     };

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 65] = [
+const BAD: [(&str, &str, &str); 67] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -71,6 +71,8 @@ const BAD: [(&str, &str, &str); 65] = [
     ("acme_contact", "admin@example.org", "`admin@example.org` is not a contact; write mailto:"),
     ("acme_directory", "http://ca.internal/dir", "not a directory; write its URL with https://"),
     ("acme_directory_ca", "", "write a path"),
+    ("netbird_auth_secret_file", "/nonexistent/secret", "needs --netbird-exposed-address as well"),
+    ("netbird_exposed_address", "relay.example.net", "write HOST:PORT"),
     ("registry_connections", "0", "from 1 to 16"),
     ("cluster_bind", "localhost:9100", "not IP:PORT"),
     ("cluster_join", "a:9100,b", "`b` is not HOST:PORT"),

@@ -33,6 +33,7 @@ mod listeners;
 mod log_pipe;
 mod login;
 mod names;
+mod netbird;
 mod noise;
 mod options;
 mod over;

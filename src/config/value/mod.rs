@@ -21,7 +21,7 @@ pub use choice::{AuditPolicy, LogFilter, LogFormat, UdpSenderCheck};
 pub(super) use cluster::SharedName;
 pub use cluster::{ClusterName, NatsServers};
 pub use listener::{AllowOrigins, ListenerName, PathPrefix, PathPrefixes};
-pub use name::{Fingerprint, HostName, RelayName, WebOrigin};
+pub use name::{ExposedAddress, Fingerprint, HostName, RelayName, WebOrigin};
 pub use network::{IpNet, PunchAllow};
 
 use super::Invalid;
@@ -186,6 +186,7 @@ macro_rules! by_from_str {
 by_from_str! {
     AcmeContact AcmeDirectory AcmeName
     HostName HostPort WssBind AuditPolicy LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
+    ExposedAddress
     IpNet ClusterName NatsServers SharedName ListenerName
 }
 

@@ -42,6 +42,59 @@ impl FromStr for RelayName {
     }
 }
 
+/// Where clients of a relay find it: a host, a port, and whether they speak TLS, if that is said.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExposedAddress {
+    tls: Option<bool>,
+    address: String,
+}
+
+impl ExposedAddress {
+    /// The URL, with TLS if that is said, or if `has_tls` where nothing is.
+    #[must_use]
+    pub fn url(&self, has_tls: impl FnOnce() -> bool) -> String {
+        let scheme = if self.tls.unwrap_or_else(has_tls) { "rels" } else { "rel" };
+        format!("{scheme}://{}", self.address)
+    }
+}
+
+impl fmt::Display for ExposedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.tls {
+            Some(tls) => f.write_str(&self.url(|| tls)),
+            None => f.write_str(&self.address),
+        }
+    }
+}
+
+impl FromStr for ExposedAddress {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let (tls, address) = if let Some(address) = text.strip_prefix("rels://") {
+            (Some(true), address)
+        } else if let Some(address) = text.strip_prefix("rel://") {
+            (Some(false), address)
+        } else {
+            (None, text)
+        };
+        let example = "write HOST:PORT, as in rels://relay.example.net:443";
+        let (host, port) = address.rsplit_once(':').ok_or(example)?;
+        let is_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match is_v6 {
+            Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => is_host_name(host),
+        };
+        if !is_host
+            || port.parse::<u16>().is_ok_and(|port| port == 0)
+            || port.parse::<u16>().is_err()
+        {
+            return Err(example.into());
+        }
+        Ok(Self { tls, address: address.to_ascii_lowercase() })
+    }
+}
+
 /// A host as a `Host` header names it, without a port; in lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostName(String);
@@ -133,6 +186,27 @@ impl FromStr for Fingerprint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exposed_address_is_a_host_and_a_port_with_a_scheme_or_without() {
+        for (text, plain, with_tls) in [
+            ("Relay.test:443", "rel://relay.test:443", "rels://relay.test:443"),
+            ("rel://10.0.0.1:80", "rel://10.0.0.1:80", "rel://10.0.0.1:80"),
+            ("rels://[::1]:1", "rels://[::1]:1", "rels://[::1]:1"),
+        ] {
+            let address: ExposedAddress = text.parse().unwrap();
+            assert_eq!(
+                (address.url(|| false), address.url(|| true)),
+                (plain.into(), with_tls.into())
+            );
+            assert_eq!(address.to_string().to_ascii_lowercase(), text.to_ascii_lowercase());
+        }
+        for text in
+            ["", "relay.test", "relay.test:0", "relay.test:99999", "http://a:1", "::1:1", "a b:1"]
+        {
+            assert!(text.parse::<ExposedAddress>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn relay_name_is_lower_case() {

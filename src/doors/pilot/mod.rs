@@ -197,7 +197,7 @@ impl Door for Pilot {
     }
 
     /// The key may have gone between its look-up and here, where nobody found this session.
-    fn opened(&self, session: &Session) {
+    fn opened(&self, session: &Arc<Session>) {
         if !session.is_hidden {
             let Credential(key) = session.principal.credential;
             self.keys.session_began(node_of(session), PublicKey(key));

@@ -56,6 +56,8 @@ pub(super) struct Outbox {
     framing: Framing,
     overflow: Overflow,
     control: Option<Box<Framed>>,
+    /// Bytes of notices among them.
+    notices: usize,
     pending: VecDeque<Box<Chunk>>,
     in_flight: Option<InFlight>,
     /// What `pending` costs.
@@ -122,6 +124,7 @@ impl Outbox {
             framing,
             overflow,
             control: None,
+            notices: 0,
             pending: VecDeque::new(),
             in_flight: None,
             waiting: 0,
@@ -231,12 +234,29 @@ impl Outbox {
     pub(super) fn push_control(&mut self, opcode: Opcode, payload: &[u8]) -> bool {
         let room = if opcode == Opcode::Pong { PONG_ROOM } else { CONTROL_ROOM };
         let (header, used) = self.framing.control_header(opcode, payload.len());
-        let held = self.control.as_ref().map_or(0, |control| control.len());
+        let held = self.control.as_ref().map_or(0, |control| control.len()) - self.notices;
         if self.closed || held + used + payload.len() > room {
             return false;
         }
         let header = header.get(..used).expect("a header fits its place");
         self.control.get_or_insert_default().push([header, payload, &[]]);
+        true
+    }
+
+    /// Queues a message in front of the records; false where the peer has not read as many bytes
+    /// of such as the outbox may hold.
+    pub(super) fn push_notice(&mut self, limits: &Limits, message: &[u8]) -> bool {
+        let (header, used) = self.framing.header(message.len());
+        let length = used + message.len();
+        if self.closed {
+            return true;
+        }
+        if self.notices + length > limits.bytes {
+            return false;
+        }
+        let header = header.get(..used).expect("a header fits its place");
+        self.control.get_or_insert_default().push([header, message, &[]]);
+        self.notices += length;
         true
     }
 
@@ -260,6 +280,7 @@ impl Outbox {
     /// Control frames if there are any, else the oldest pending chunk.
     fn next_chunk(&mut self, limits: &Limits, now: Instant, shard: &Shard) -> Option<Box<Chunk>> {
         if let Some(control) = self.control.take() {
+            self.notices = 0;
             let mut chunk = Chunk::lend();
             chunk.push_control(&control);
             return Some(chunk);
@@ -336,6 +357,7 @@ impl Outbox {
         self.end_records(traffic);
         self.closed = true;
         self.control = None;
+        self.notices = 0;
         // A flusher that is in the system call accounts for it when it comes back.
         if !self.flushing
             && let Some(InFlight { chunk, .. }) = self.in_flight.take()

@@ -184,6 +184,15 @@ impl Session {
         self.outbox.lock().push_control(opcode, payload)
     }
 
+    /// Queues a message of the door's own that no packet pushes out, in front of packets that
+    /// wait. A peer that reads so little that as many bytes of them wait as its outbox may hold is
+    /// ended: it would miss one.
+    pub fn push_notice(&self, message: &[u8]) {
+        if !self.outbox.lock().push_notice(&self.link.limits, message) {
+            self.end(End::Overflow);
+        }
+    }
+
     /// Writes what the kernel takes without waiting. Anybody may call it; whoever filled an
     /// outbox does so once at the end of its batch. What is left wakes the peer's own task.
     ///
@@ -304,13 +313,18 @@ impl Session {
         outbox.closed || !(outbox.flushing || outbox.has_work())
     }
 
-    /// Sends what the kernel takes at once, gives up the rest of the records, and queues a
-    /// Close frame behind what is in flight.
-    pub fn close_with(&self, payload: &[u8], now: Instant) {
+    /// Sends what the kernel takes at once, gives up the rest of the records, and queues behind
+    /// what is in flight the last message, and the payload of a Close frame.
+    pub fn close_with(&self, last: Option<&[u8]>, close: Option<&[u8]>, now: Instant) {
         self.flush(now);
         let mut outbox = self.outbox.lock();
         outbox.end_records(&self.link.traffic);
-        outbox.push_control(Opcode::Close, payload);
+        if let Some(last) = last {
+            outbox.push_notice(&self.link.limits, last);
+        }
+        if let Some(close) = close {
+            outbox.push_control(Opcode::Close, close);
+        }
     }
 
     /// Ends the outbox: what it holds is counted as lost, and what comes is refused.

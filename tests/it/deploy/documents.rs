@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use beacon_relay::doors::netbird::NetbirdDrop;
 use beacon_relay::doors::pilot::PilotDrop;
 use beacon_relay::metrics::{Drop, Reasons};
 
@@ -170,8 +171,7 @@ fn table(reasons: &Reasons) -> String {
 fn reasons_of_drops_are_explained_as_their_tables_have_them() {
     let text = fs::read_to_string(root("docs/OPERATIONS.md")).unwrap();
     let (_, section) = text.split_once("\n### Why did this packet not arrive?\n").unwrap();
-    let tables = [Drop::REASONS, PilotDrop::REASONS].map(table);
-    let [core, pilot] = &tables;
-    assert!(section.contains(core), "docs/OPERATIONS.md is to have:\n{core}");
-    assert!(section.contains(pilot), "docs/OPERATIONS.md is to have:\n{pilot}");
+    for reasons in [Drop::REASONS, PilotDrop::REASONS, NetbirdDrop::REASONS].map(table) {
+        assert!(section.contains(&reasons), "docs/OPERATIONS.md is to have:\n{reasons}");
+    }
 }

@@ -1,0 +1,359 @@
+//! The relay protocol of NetBird and openZro, over WebSocket: clients that cannot reach each
+//! other send each other packets, and learn who of those that they look for comes and goes.
+//!
+//! A token lets a client in and does not say who it is: the last login under a name has it, as
+//! with the original. [`login`] judges tokens, [`watchers`] keeps who wants to know of whom, and
+//! here each message is what its type says.
+
+mod drops;
+mod login;
+mod watchers;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
+use prometheus::proto::MetricFamily;
+
+pub use self::drops::NetbirdDrop;
+use self::login::{Login, unix_now};
+use self::watchers::Watchers;
+use super::Plan;
+use crate::config::{Config, NETBIRD};
+use crate::metrics::{Drop, Sharded, family};
+use crate::peers::{Credential, End, Overflow, Principal, Takeover};
+use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
+use crate::session::{
+    Answer, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Refusal, Session,
+    Welcome,
+};
+use crate::wire::Framing;
+use crate::wire::name::{Name, Realm, Spelling};
+use crate::wire::netbird::{
+    CLOSING, DecodeError, HEALTHY, MAX_AUTH, MAX_MESSAGE, Message, PeerId, PeerIds,
+    TRANSPORT_HEADER, auth_response, peers_online, peers_went_offline, transport_header,
+};
+use crate::wire::websocket::{CloseCode, Opcode, Violation};
+use crate::words;
+
+/// The name space of its peers: their ids.
+pub const REALM: Realm = Realm(1);
+
+/// Signs of life, as the original sends them: clients end a connection after 35 s without.
+const HEARTBEAT: Heartbeat = Heartbeat {
+    message: &HEALTHY,
+    interval: Duration::from_secs(25),
+    silence: Duration::from_secs(45),
+};
+
+/// The door, for the server.
+pub(super) fn plan() -> Plan {
+    let spelling = Spelling {
+        door: NETBIRD.name,
+        show: |bytes, f| match peer_id(bytes) {
+            Some(peer) => write!(f, "{peer}"),
+            None => write!(f, "{}", bytes.escape_ascii()),
+        },
+        parse: |text| text.parse().ok().map(|PeerId(bytes)| bytes.to_vec()),
+    };
+    Plan::new(&NETBIRD, REALM, spelling, |parts| {
+        let door = Arc::new(Netbird::new(Arc::clone(parts.router), parts.config));
+        let weak: Weak<dyn Delivery> = Arc::<Netbird>::downgrade(&door);
+        parts.router.serve(REALM, weak);
+        parts.router.traffic().register(NetbirdDrop::REASONS);
+        door
+    })
+}
+
+fn peer_id(bytes: &[u8]) -> Option<PeerId> {
+    bytes.try_into().ok().map(PeerId)
+}
+
+fn name(PeerId(bytes): PeerId) -> Name {
+    Name::new(REALM, &bytes)
+}
+
+/// The peer of a session, or the sender of a packet, of this door: others are never passed here.
+fn peer_of(name: Name) -> PeerId {
+    peer_id(name.bytes()).unwrap_or(PeerId([0; PeerId::LENGTH]))
+}
+
+words! {
+    /// What messages for the relay itself were.
+    enum Handled {
+        /// A sign of life.
+        HealthCheck => "health_check",
+        /// The client has ended its session.
+        Close => "close",
+        /// It has subscribed to peers.
+        Subscribe => "subscribe",
+        /// It has ended subscriptions.
+        Unsubscribe => "unsubscribe",
+    }
+}
+
+/// The door.
+pub struct Netbird {
+    router: Arc<Router>,
+    login: ArcSwap<Login>,
+    presence: Mutex<Presence>,
+    handled: Sharded<Handled>,
+}
+
+/// Who is told of whom. Changes of it and what is told are in one order.
+#[derive(Default)]
+struct Presence {
+    watchers: Watchers<u64>,
+    /// By the numbers of their sessions.
+    sessions: HashMap<u64, Arc<Session>>,
+}
+
+impl std::fmt::Debug for Netbird {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Netbird").finish_non_exhaustive()
+    }
+}
+
+impl Netbird {
+    fn new(router: Arc<Router>, config: &Config) -> Self {
+        let login = ArcSwap::from_pointee(Login::new(config));
+        Self { router, login, presence: Mutex::default(), handled: Sharded::default() }
+    }
+
+    fn judge(&self, kind: Kind, message: &[u8]) -> Result<Welcome, Refusal> {
+        // No client is told why: they all look alike.
+        let refused =
+            |reason| Refusal { reason: Some(reason), ..Refusal::new(Outcome::AuthFail, None) };
+        let auth = match (kind, Message::decode(message)) {
+            (Kind::Binary, Ok(Message::Auth(auth))) => auth,
+            (Kind::Binary, Ok(_)) => return Err(refused("no_login")),
+            (Kind::Text, _) | (Kind::Binary, Err(_)) => return Err(refused("malformed")),
+        };
+        let name = name(auth.peer);
+        if !self.login.load().admits(&auth.token, unix_now()) {
+            return Err(refused("token").of(name));
+        }
+        Ok(Welcome {
+            // The token is anybody's who has one.
+            principal: Principal { name, credential: Credential([0; 32]) },
+            takeover: Takeover::Always,
+            framing: Framing::Binary,
+            overflow: Overflow::DropOldest,
+            takes: MAX_MESSAGE,
+        })
+    }
+
+    /// What a message is; true where something was queued for its sender.
+    fn read(
+        &self,
+        turn: &mut Turn<'_>,
+        session: &Arc<Session>,
+        kind: Kind,
+        message: &[u8],
+    ) -> (Routed, bool) {
+        let dropped = |reason| (Routed::Dropped { reason, dest: None }, false);
+        let handled = |what, has_answer| {
+            self.handled.add(what, 1);
+            (Routed::Handled, has_answer)
+        };
+        if !session.is_open() {
+            return dropped(Drop::SESSION_ENDED);
+        }
+        let decoded = match kind {
+            Kind::Binary => Message::decode(message),
+            Kind::Text => Err(DecodeError::NoType(0)),
+        };
+        let decoded = match decoded {
+            Ok(message) => message,
+            Err(error) if error.is_survived() => return dropped(NetbirdDrop::WRONG_LENGTH),
+            Err(error) => {
+                tracing::debug!(peer = %session.id(), %error, "a peer broke the protocol's rules");
+                session.end(End::Violation);
+                return dropped(NetbirdDrop::MALFORMED);
+            }
+        };
+        match decoded {
+            Message::HealthCheck => handled(Handled::HealthCheck, false),
+            Message::Close => {
+                session.end(End::PeerLeft);
+                handled(Handled::Close, false)
+            }
+            Message::Auth(_) => dropped(NetbirdDrop::SECOND_LOGIN),
+            Message::Transport { dest, .. } => {
+                let dest = name(dest);
+                match turn.admit(message.len()) {
+                    Ok(()) => (Routed::Packet { dest, header: TRANSPORT_HEADER }, false),
+                    Err(reason) => (Routed::Dropped { reason, dest: Some(dest) }, false),
+                }
+            }
+            Message::Subscribe(peers) => match turn.admit(message.len()) {
+                Ok(()) if self.subscribe(session, peers) => handled(Handled::Subscribe, true),
+                Ok(()) => {
+                    let reason = NetbirdDrop::TOO_MANY_WATCHED;
+                    (Routed::Dropped { reason, dest: None }, true)
+                }
+                Err(reason) => dropped(reason),
+            },
+            Message::Unsubscribe(peers) => {
+                let mut presence = self.presence.lock();
+                let watcher = session.generation();
+                peers.iter().for_each(|peer| presence.watchers.unsubscribe(watcher, peer));
+                handled(Handled::Unsubscribe, false)
+            }
+        }
+    }
+
+    /// Subscribes to peers, and tells who of them is here; false where some are too many.
+    fn subscribe(&self, session: &Arc<Session>, peers: PeerIds<'_>) -> bool {
+        let mut presence = self.presence.lock();
+        let watcher = session.generation();
+        // One that was replaced meanwhile would leave what nobody takes away.
+        if !presence.sessions.contains_key(&watcher) {
+            return true;
+        }
+        let mut online = Vec::new();
+        let mut is_room = true;
+        for peer in peers.iter() {
+            let is_online = self.router.table().has_session(name(peer));
+            let has_room = presence.watchers.subscribe(watcher, peer, is_online);
+            is_room &= has_room;
+            if is_online && has_room {
+                online.push(peer);
+            }
+        }
+        peers_online(&online).for_each(|message| session.push_notice(&message));
+        is_room
+    }
+
+    /// Queues what watchers are told, in the order in which it happened, and sends it once nobody
+    /// waits for that any more.
+    fn tell(presence: MutexGuard<'_, Presence>, watchers: &[u64], message: Option<Vec<u8>>) {
+        let sessions = watchers.iter().filter_map(|watcher| presence.sessions.get(watcher));
+        let sessions: Vec<_> = sessions.cloned().collect();
+        let message = message.unwrap_or_default();
+        sessions.iter().for_each(|session| session.push_notice(&message));
+        drop(presence);
+        let now = Instant::now();
+        sessions.iter().for_each(|session| session.flush(now));
+    }
+}
+
+impl Door for Netbird {
+    fn name(&self) -> &'static str {
+        NETBIRD.name
+    }
+
+    /// Clients that are web pages are of any.
+    fn admits_origin(&self, _origin: &str) -> bool {
+        true
+    }
+
+    fn max_greeting(&self) -> usize {
+        MAX_AUTH
+    }
+
+    fn max_message(&self) -> usize {
+        MAX_MESSAGE
+    }
+
+    fn greet<'a>(
+        &'a self,
+        conversation: &'a mut Conversation<'_>,
+    ) -> Answer<'a, Result<Welcome, Refusal>> {
+        Box::pin(async move {
+            let received = conversation.receive().await;
+            let (kind, message) = received.map_err(|refusal| Refusal { close: None, ..refusal })?;
+            self.judge(kind, &message)
+        })
+    }
+
+    fn accept(&self, session: &Session) {
+        session.push_control(Opcode::Binary, &auth_response(&self.login.load().instance));
+    }
+
+    fn opened(&self, session: &Arc<Session>) {
+        let peer = peer_of(session.id());
+        let mut presence = self.presence.lock();
+        presence.sessions.insert(session.generation(), Arc::clone(session));
+        let watchers = presence.watchers.online(peer);
+        Self::tell(presence, &watchers, peers_online(&[peer]).next());
+    }
+
+    fn closed(&self, session: &Arc<Session>) {
+        let peer = peer_of(session.id());
+        let mut presence = self.presence.lock();
+        presence.sessions.remove(&session.generation());
+        presence.watchers.gone(session.generation());
+        // Another session of the peer has taken its place: it has not gone.
+        if self.router.table().has_session(session.id()) {
+            return;
+        }
+        let watchers = presence.watchers.offline(peer);
+        Self::tell(presence, &watchers, peers_went_offline(&[peer]).next());
+    }
+
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        Some(HEARTBEAT)
+    }
+
+    fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
+        let kind = messages.kind;
+        let mut has_answered = false;
+        self.router.take(self, session, messages.frames, now, |turn, message| {
+            let (routed, answered) = self.read(turn, session, kind, message);
+            has_answered |= answered;
+            routed
+        });
+        if has_answered {
+            session.flush(now);
+        }
+    }
+
+    fn update(&self, config: &Config) {
+        self.login.store(Arc::new(Login::new(config)));
+    }
+
+    fn families(&self, families: &mut Vec<MetricFamily>) {
+        families.push(family::sharded(
+            "beacon_relay_netbird_handled_total",
+            "Messages of clients that were meant for the relay itself.",
+            "kind",
+            &self.handled,
+        ));
+        let subscriptions = self.presence.lock().watchers.len();
+        #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+        families.push(family::gauge_values(
+            "beacon_relay_netbird_subscriptions",
+            "Subscriptions of clients to others' coming and going.",
+            &[],
+            [(&[][..], subscriptions as f64)],
+        ));
+    }
+
+    /// No client that is sent away is told why.
+    fn refusal(&self, _outcome: Outcome) -> Option<Close> {
+        None
+    }
+
+    fn parting(&self, end: End) -> Option<&'static [u8]> {
+        matches!(end, End::ShuttingDown | End::Kicked).then_some(&CLOSING)
+    }
+
+    /// Only a message that is too long has a code: clients take any end for a lost connection.
+    fn farewell(&self, _end: End, violation: Option<Violation>) -> Option<Close> {
+        let code = violation.map(|violation| violation.close_code())?;
+        (code == CloseCode::TooLarge).then_some(Close::new(code, "message too large"))
+    }
+}
+
+impl Delivery for Netbird {
+    fn head(&self, flow: &Flow, _: &Session) -> Head {
+        Head::new(&[&transport_header(peer_of(flow.sender))])
+    }
+
+    fn has(&self, name: Name) -> bool {
+        !name.is_hashed() && name.bytes().len() == PeerId::LENGTH
+    }
+}

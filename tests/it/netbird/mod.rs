@@ -1,0 +1,95 @@
+//! The NetBird door: recorded conversations of real servers, and clients that come and go.
+
+mod recordings;
+mod sessions;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use crate::harness::Relay;
+use crate::peer::{Frame, Peer};
+
+/// What recorded servers were started with.
+const SECRET: &str = "s3cret";
+const EXPOSED: &str = "rel://127.0.0.1:33080";
+
+/// A relay whose one listener has the door.
+struct Site {
+    relay: Relay,
+    /// Where the door is.
+    address: SocketAddr,
+    folder: TempDir,
+}
+
+impl Site {
+    fn start(more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, secrets) = (folder.path().join("relay.toml"), folder.path().join("secrets"));
+        fs::write(&secrets, format!("older secret\n\n{SECRET}\n")).unwrap();
+        let listener =
+            "[[listener]]\nname = \"nb\"\nbind = \"127.0.0.1:0\"\ndoors = [\"netbird\"]\n";
+        fs::write(&config, format!("log_level = \"debug\"\n{listener}")).unwrap();
+        let flags = ["--config", config.to_str().unwrap(), "--netbird-exposed-address", EXPOSED];
+        let secrets = ["--netbird-auth-secret-file", secrets.to_str().unwrap()];
+        let relay = Relay::start([&flags[..], &secrets, more].concat());
+        let line = relay.wait_for_line("also listening");
+        let address = line.split_once("bind=").unwrap().1.split(' ').next().unwrap();
+        let address = address.parse().unwrap();
+        Self { relay, address, folder }
+    }
+
+    /// A client that has logged in.
+    fn log_in(&self, who: &str) -> Peer {
+        let mut peer = connect(self.address);
+        peer.send(2, &auth(id(who), &token(SECRET, unix_now() + 3_600)));
+        assert_eq!(peer.read(), Some((2, [b"\x01\x07", EXPOSED.as_bytes()].concat())));
+        peer
+    }
+}
+
+/// A connection that is a WebSocket.
+fn connect(address: SocketAddr) -> Peer {
+    let mut peer = Peer::connect(address);
+    let (status, _) = peer.ask(
+        "GET /relay HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    assert_eq!(status, 101);
+    peer
+}
+
+/// The id of a peer of this name.
+fn id(who: &str) -> [u8; 36] {
+    [&b"sha-"[..], &Sha256::digest(who)].concat().try_into().unwrap()
+}
+
+/// A token that is good until then, in Unix seconds.
+fn token(secret: &str, expiry: u64) -> Vec<u8> {
+    let text = expiry.to_string();
+    let mac = Hmac::<Sha256>::new_from_slice(&Sha256::digest(secret)).unwrap();
+    let code = mac.chain_update(&text).finalize().into_bytes();
+    [&[1][..], &code, text.as_bytes()].concat()
+}
+
+fn auth(id: [u8; 36], token: &[u8]) -> Vec<u8> {
+    [b"\x01\x06\x21\x12\xa4\x42", &id[..], token].concat()
+}
+
+/// A message of this type about a peer.
+fn message(kind: u8, who: &str, more: &[u8]) -> Vec<u8> {
+    [&[1, kind][..], &id(who), more].concat()
+}
+
+/// The message as a frame comes.
+fn frame(kind: u8, who: &str, more: &[u8]) -> Option<Frame> {
+    Some((2, message(kind, who, more)))
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
