@@ -92,7 +92,8 @@ fn flags_of_a_fabric_mean_nothing_without_it() {
         ("--cluster-nats-credentials", "/creds", "--cluster-nats"),
     ] {
         let expected = format!("{flag} = \"{value}\": needs {needs} as well");
-        assert_eq!(refusal(&[flag, value]), expected);
+        // Of a flag that is on or off, a value is a part of its word.
+        assert_eq!(refusal(&[&format!("{flag}={value}")]), expected);
     }
     let both = ["--cluster-nats=nats://a", "--cluster-join=a:1"];
     assert!(refusal(&both).ends_with("needs --cluster-bind as well"));

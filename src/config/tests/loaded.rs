@@ -108,7 +108,9 @@ fn each_live_setting_can_be_taken_over() {
         "--canary-interval=1s",
         "--log-level=warn",
     ]);
-    assert_eq!(old.differing(&new.config), live_settings().collect::<Vec<_>>());
+    // That of a door goes with what its file holds: tests/it/netbird.
+    let live: Vec<_> = live_settings().filter(|key| *key != "netbird_auth_secret_file").collect();
+    assert_eq!(old.differing(&new.config), live);
     old.take_live(&new.config);
     assert_eq!(old, new.config);
 }

@@ -357,8 +357,8 @@ fn flags_have_the_names_that_operators_were_told() {
         discover-rate discover-burst \
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
         punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \
-        cluster-dns cluster-secret-file cluster-allow cluster-keepalive cluster-nats \
-        cluster-nats-credentials cluster-name";
+        cluster-dns cluster-secret-file cluster-allow cluster-tcp cluster-keepalive cluster-nats \
+        cluster-nats-credentials cluster-name netbird-auth-secret-file netbird-exposed-address";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
     let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();
     told.sort();
