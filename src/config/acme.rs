@@ -8,9 +8,6 @@ use super::{AcmeContact, AcmeDirectory, AcmeName, Config, Error, Layers, TlsPair
 /// Most names of a listener, which are in one certificate: as many as Let's Encrypt signs.
 const MOST_NAMES: usize = 100;
 
-/// The address of a relay with `acme` and nothing else, for IPv6 and IPv4.
-pub(super) const BIND: &str = "[::]:443";
-
 /// Where certificates come from, for all listeners.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Acme {

@@ -7,7 +7,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::acme;
 use super::error::{OneLine, variable};
 use super::given::{Given, Scope};
 use super::secret::{shown, shown_value};
@@ -18,6 +17,9 @@ use super::{
     DoorKind, Error, Flags, Invalid, IpNet, Origin, PILOT, Place, Surroundings, all_settings, file,
     listener_settings,
 };
+
+/// The address of a relay with `acme` and nothing else, for IPv6 and IPv4.
+const ACME_BIND: &str = "[::]:443";
 
 /// The settings that are of the listener at `wss_bind` alone.
 pub(super) const OF_WSS_BIND: [&str; 7] = [
@@ -81,7 +83,7 @@ impl Layers {
         }
 
         if layers.has_acme() && layers.is_default("wss_bind") {
-            layers.set("wss_bind", vec![acme::BIND.to_owned()], Origin::Default);
+            layers.set("wss_bind", vec![ACME_BIND.to_owned()], Origin::Default);
         }
         layers.trust_loopback("wss_bind", "trusted_proxy");
         Ok(layers)

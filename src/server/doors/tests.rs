@@ -238,7 +238,7 @@ fn two_doors_of_one_name_or_realm_shared_what_was_for_one_of_them() {
     };
     let error = |doors| opened(doors).unwrap_err().to_string();
 
-    let of_relay = crate::doors::plans().len();
+    let of_relay = doors::plans().len();
     assert_eq!(opened([(&CLUB, REALM), (&OTHER, Realm(222))]).unwrap(), of_relay + 2);
     let same = "the doors `club` and `club` have one name or one realm";
     assert_eq!(error([(&CLUB, REALM), (&CLUB, Realm(222))]), same);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use beacon_relay::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run};
 use beacon_wire::websocket::{Opcode, frame_header};
 
-use super::link::push_head;
 use super::{Place, Places};
 
 /// The destinations of a thread.
@@ -111,4 +110,11 @@ impl Lane {
             begin = *end;
         }
     }
+}
+
+/// Appends what stands before a packet of `length` bytes on the way to another floor.
+pub(super) fn push_head(dest: u32, length: usize, out: &mut Vec<u8>) {
+    let length = u32::try_from(length).expect("a packet is shorter than 4 GiB");
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&dest.to_be_bytes());
 }

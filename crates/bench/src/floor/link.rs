@@ -18,7 +18,7 @@ use quinn::{TransportConfig, VarInt};
 use tokio::runtime::{Handle, Runtime};
 
 use super::Places;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, push_head};
 use crate::tls::{Certificate, NAME, Tls, TlsStream};
 
 /// Length and destination.
@@ -38,13 +38,6 @@ const WINDOW: u32 = 8_388_608;
 pub(in super::super) enum Transport {
     Tcp,
     Quic,
-}
-
-/// Appends what stands before a packet of `length` bytes.
-pub(super) fn push_head(dest: u32, length: usize, out: &mut Vec<u8>) {
-    let length = u32::try_from(length).expect("a packet is shorter than 4 GiB");
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(&dest.to_be_bytes());
 }
 
 /// The way to the other floor.

@@ -9,7 +9,7 @@ use beacon_relay::net::udp::{Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT};
 use beacon_wire::beacon::{self, Packet, deliver_header};
 use beacon_wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Role, frame_header};
 
-use super::link::push_head;
+use super::lanes::push_head;
 use super::{Peer, Place, Places, send_run};
 use crate::readiness::Readiness;
 
