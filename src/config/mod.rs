@@ -100,7 +100,7 @@ settings! {
             wss_tls_cert: Option<PathBuf> ["FILE"];
             /// Private key of --wss-tls-cert, as PEM
             wss_tls_key: Option<PathBuf> ["FILE"];
-            /// Names of --wss-bind to get and renew a certificate for, by ACME; it is [::]:443 then
+            /// Names of --wss-bind to get and renew a certificate for, by ACME; its port is 443 then
             acme: Vec<AcmeName> ["NAME"];
             /// Where the authority of --acme may write to, as mailto:NAME@HOST
             acme_contact: Vec<AcmeContact> ["MAILTO"];

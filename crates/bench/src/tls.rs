@@ -1,6 +1,6 @@
 //! TLS of the load and of the floor: rustls without buffers of its own, as in the relay.
 //!
-//! [`Tls`] is a connection without IO; [`TlsStream`] is one over a blocking socket.
+//! `Tls` is a connection without IO; `TlsStream` is one over a blocking socket.
 
 use std::cell::RefCell;
 use std::fs;

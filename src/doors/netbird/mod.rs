@@ -2,7 +2,7 @@
 //! other send each other packets, and learn who of those that they look for comes and goes.
 //!
 //! A token lets a client in and does not say who it is: the last login under a name has it, as
-//! with the original. [`login`] judges tokens, [`watchers`] keeps who wants to know of whom, and
+//! with the original. `login` judges tokens, `watchers` keeps who wants to know of whom, and
 //! here each message is what its type says.
 
 mod drops;
