@@ -1,7 +1,5 @@
 //! What a connection that does nothing costs in memory.
 
-use std::fs;
-
 use crate::descriptors::Descriptors;
 use crate::harness::{Node, Relay};
 use crate::peer::Peer;
@@ -28,19 +26,12 @@ fn idle_connection_takes_at_most_5_000_bytes() {
     let mut before = 0;
     for (node, number) in nodes.iter().zip(0..) {
         if number == WARM_UP {
-            before = anonymous(&relay);
+            before = relay.anonymous_memory();
         }
         peers.push(Peer::log_in(relay.wss, node));
     }
-    let each = (anonymous(&relay) - before) / u64::from(COUNT);
+    let each = (relay.anonymous_memory() - before) / u64::from(COUNT);
     println!("{each} bytes for each of {COUNT} idle connections");
     assert_eq!(relay.metric("pilot_beacon_wss_active"), f64::from(WARM_UP + COUNT));
     assert!(each <= MOST, "{each} bytes");
-}
-
-/// Anonymous resident memory of the relay, in bytes.
-fn anonymous(relay: &Relay) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1_024
 }

@@ -208,22 +208,15 @@ fn idle_connection_takes_at_most_ten_thousand_bytes() {
         let mut clients = Vec::new();
         for (node, number) in nodes.iter().zip(0..) {
             if number == WARM_UP {
-                before = anonymous(&relay);
+                before = relay.anonymous_memory();
             }
             clients.push(log_in(&relay, folder.path(), node).await);
         }
-        let each = anonymous(&relay).saturating_sub(before) / u64::from(COUNT);
+        let each = relay.anonymous_memory().saturating_sub(before) / u64::from(COUNT);
         println!("{each} bytes for each of {COUNT} idle connections over TLS");
         assert_eq!(relay.metric("pilot_beacon_wss_active"), f64::from(WARM_UP + COUNT));
         assert!(each <= MOST, "{each} bytes");
     });
-}
-
-/// Anonymous resident memory of the relay, in bytes.
-fn anonymous(relay: &Relay) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1_024
 }
 
 /// The start with these arguments, which fails.

@@ -121,14 +121,28 @@ impl Tls {
                 Ok(Step::All) => return Ok((start, false)),
                 Ok(Step::Ended) => return Ok((start, true)),
                 Err(error) => {
-                    let rest = incoming.get_mut(start..).unwrap_or_default();
-                    // The alert, where there is one.
-                    let (_, _told) = match self {
-                        Self::Client(c) => read_step(c.process_tls_records(rest), plain, out),
-                        Self::Server(c) => read_step(c.process_tls_records(rest), plain, out),
-                    };
+                    self.tell(plain, out);
                     return Err(error);
                 }
+            }
+        }
+    }
+
+    /// Puts the alert for what went wrong behind `out`, and before it what was answered until then.
+    fn tell(&mut self, plain: &mut Vec<u8>, out: &mut Outgoing) {
+        // What is queued comes before the library looks at what came, which was wrong.
+        loop {
+            let (_, step) = match self {
+                Self::Client(c) if c.wants_write() => {
+                    read_step(c.process_tls_records(&mut []), plain, out)
+                }
+                Self::Server(c) if c.wants_write() => {
+                    read_step(c.process_tls_records(&mut []), plain, out)
+                }
+                Self::Client(_) | Self::Server(_) => return,
+            };
+            if step.is_err() {
+                return;
             }
         }
     }
