@@ -2,24 +2,23 @@
 //! other send each other packets, and learn who of those that they look for comes and goes.
 //!
 //! A token lets a client in and does not say who it is: the last login under a name has it, as
-//! with the original. `login` judges tokens, `watchers` keeps who wants to know of whom, and
-//! here each message is what its type says.
+//! with the original. `login` judges tokens, `presence` tells who comes and goes, and here each
+//! message is what its type says.
 
 mod drops;
 mod login;
+mod presence;
 mod watchers;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
 use prometheus::proto::MetricFamily;
 
 pub use self::drops::NetbirdDrop;
 use self::login::{Login, unix_now};
-use self::watchers::Watchers;
+use self::presence::Presence;
 use super::Plan;
 use crate::config::{Config, NETBIRD};
 use crate::metrics::{Drop, Sharded, family};
@@ -32,8 +31,8 @@ use crate::session::{
 use crate::wire::Framing;
 use crate::wire::name::{Name, Realm, Spelling};
 use crate::wire::netbird::{
-    CLOSING, DecodeError, HEALTHY, MAX_AUTH, MAX_MESSAGE, Message, PeerId, PeerIds,
-    TRANSPORT_HEADER, auth_response, peers_online, peers_went_offline, transport_header,
+    CLOSING, DecodeError, HEALTHY, MAX_AUTH, MAX_MESSAGE, Message, PeerId, TRANSPORT_HEADER,
+    auth_response, transport_header,
 };
 use crate::wire::websocket::{CloseCode, Opcode, Violation};
 use crate::words;
@@ -98,16 +97,8 @@ words! {
 pub struct Netbird {
     router: Arc<Router>,
     login: ArcSwap<Login>,
-    presence: Mutex<Presence>,
+    presence: Presence,
     handled: Sharded<Handled>,
-}
-
-/// Who is told of whom. Changes of it and what is told are in one order.
-#[derive(Default)]
-struct Presence {
-    watchers: Watchers<u64>,
-    /// By the numbers of their sessions.
-    sessions: HashMap<u64, Arc<Session>>,
 }
 
 impl std::fmt::Debug for Netbird {
@@ -119,7 +110,8 @@ impl std::fmt::Debug for Netbird {
 impl Netbird {
     fn new(router: Arc<Router>, config: &Config) -> Self {
         let login = ArcSwap::from_pointee(Login::new(config));
-        Self { router, login, presence: Mutex::default(), handled: Sharded::default() }
+        let presence = Presence::new(Arc::clone(router.table()));
+        Self { router, login, presence, handled: Sharded::default() }
     }
 
     fn judge(&self, kind: Kind, message: &[u8]) -> Result<Welcome, Refusal> {
@@ -189,7 +181,9 @@ impl Netbird {
                 }
             }
             Message::Subscribe(peers) => match turn.admit(message.len()) {
-                Ok(()) if self.subscribe(session, peers) => handled(Handled::Subscribe, true),
+                Ok(()) if self.presence.subscribe(session, peers) => {
+                    handled(Handled::Subscribe, true)
+                }
                 Ok(()) => {
                     let reason = NetbirdDrop::TOO_MANY_WATCHED;
                     (Routed::Dropped { reason, dest: None }, true)
@@ -197,46 +191,10 @@ impl Netbird {
                 Err(reason) => dropped(reason),
             },
             Message::Unsubscribe(peers) => {
-                let mut presence = self.presence.lock();
-                let watcher = session.generation();
-                peers.iter().for_each(|peer| presence.watchers.unsubscribe(watcher, peer));
+                self.presence.unsubscribe(session, peers);
                 handled(Handled::Unsubscribe, false)
             }
         }
-    }
-
-    /// Subscribes to peers, and tells who of them is here; false where some are too many.
-    fn subscribe(&self, session: &Arc<Session>, peers: PeerIds<'_>) -> bool {
-        let mut presence = self.presence.lock();
-        let watcher = session.generation();
-        // One that was replaced meanwhile would leave what nobody takes away.
-        if !presence.sessions.contains_key(&watcher) {
-            return true;
-        }
-        let mut online = Vec::new();
-        let mut is_room = true;
-        for peer in peers.iter() {
-            let is_online = self.router.table().has_session(name(peer));
-            let has_room = presence.watchers.subscribe(watcher, peer, is_online);
-            is_room &= has_room;
-            if is_online && has_room {
-                online.push(peer);
-            }
-        }
-        peers_online(&online).for_each(|message| session.push_notice(&message));
-        is_room
-    }
-
-    /// Queues what watchers are told, in the order in which it happened, and sends it once nobody
-    /// waits for that any more.
-    fn tell(presence: MutexGuard<'_, Presence>, watchers: &[u64], message: Option<Vec<u8>>) {
-        let sessions = watchers.iter().filter_map(|watcher| presence.sessions.get(watcher));
-        let sessions: Vec<_> = sessions.cloned().collect();
-        let message = message.unwrap_or_default();
-        sessions.iter().for_each(|session| session.push_notice(&message));
-        drop(presence);
-        let now = Instant::now();
-        sessions.iter().for_each(|session| session.flush(now));
     }
 }
 
@@ -274,24 +232,11 @@ impl Door for Netbird {
     }
 
     fn opened(&self, session: &Arc<Session>) {
-        let peer = peer_of(session.id());
-        let mut presence = self.presence.lock();
-        presence.sessions.insert(session.generation(), Arc::clone(session));
-        let watchers = presence.watchers.online(peer);
-        Self::tell(presence, &watchers, peers_online(&[peer]).next());
+        self.presence.opened(session);
     }
 
     fn closed(&self, session: &Arc<Session>) {
-        let peer = peer_of(session.id());
-        let mut presence = self.presence.lock();
-        presence.sessions.remove(&session.generation());
-        presence.watchers.gone(session.generation());
-        // Another session of the peer has taken its place: it has not gone.
-        if self.router.table().has_session(session.id()) {
-            return;
-        }
-        let watchers = presence.watchers.offline(peer);
-        Self::tell(presence, &watchers, peers_went_offline(&[peer]).next());
+        self.presence.closed(session);
     }
 
     fn heartbeat(&self) -> Option<Heartbeat> {
@@ -322,7 +267,7 @@ impl Door for Netbird {
             "kind",
             &self.handled,
         ));
-        let subscriptions = self.presence.lock().watchers.len();
+        let subscriptions = self.presence.subscriptions();
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         families.push(family::gauge_values(
             "beacon_relay_netbird_subscriptions",
