@@ -1,5 +1,5 @@
-//! From a URL to a session: TCP or a tunnel through a proxy, TLS for `wss://`, the upgrade, the
-//! login.
+//! From a URL to a session: TCP or a tunnel through a proxy, TLS for `wss://`, the upgrade, and the
+//! login of whichever protocol.
 //!
 //! Which address of the name is taken decides `net::dial`; one that leads to no session is
 //! tried last the next time.
@@ -20,10 +20,11 @@ use tracing::warn;
 
 use super::login::{self, LoginError};
 use super::options::Options;
-use super::proxy::{ProxyError, Tunnel};
+use super::proxy::{Proxy, ProxyError, Tunnel};
 use super::socket::{BUFFER, Socket, Stream};
 use super::target::{InvalidUrl, Target};
 use crate::net::dial::Destination;
+use crate::net::resolve::Resolver;
 use crate::net::tls::{TlsError, Trust, client_config};
 use crate::wire::beacon::MAX_WSS_PACKET;
 
@@ -34,7 +35,22 @@ pub(super) struct Dialer {
     target: Target,
     route: Route,
     tls: Option<(TlsConnector, ServerName<'static>)>,
-    headers: HeaderMap,
+    upgrade: Upgrade,
+}
+
+/// What a protocol asks of the WebSocket.
+pub(super) struct Upgrade {
+    /// The headers of the request, with that of the subprotocol, if there is one.
+    pub(super) headers: HeaderMap,
+    /// Longest message in either direction, in bytes.
+    pub(super) max_message: usize,
+}
+
+/// Whom a connection trusts, and how it gets out.
+pub(super) struct Surroundings<'a> {
+    pub(super) trust: &'a Trust,
+    pub(super) proxy: &'a Proxy,
+    pub(super) resolver: &'a Resolver,
 }
 
 /// How a connection to the relay is made.
@@ -48,85 +64,129 @@ enum Route {
 /// # Errors
 /// A URI without a host, which [`Target::parse`] does not return.
 pub fn upgrade_request(uri: &Uri, headers: &HeaderMap) -> Result<Request<()>, WsError> {
+    request(uri, &pilot_headers(headers))
+}
+
+fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request<()>, WsError> {
     let mut request = uri.into_client_request()?;
     request.headers_mut().extend(headers.clone());
-    request.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL);
     Ok(request)
 }
 
+fn pilot_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    headers.insert("sec-websocket-protocol", SUBPROTOCOL);
+    headers
+}
+
+impl Upgrade {
+    fn of_pilot(options: &Options) -> Self {
+        Self { headers: pilot_headers(&options.headers), max_message: MAX_WSS_PACKET }
+    }
+}
+
+/// For a node of the Pilot overlay.
 impl Dialer {
     pub(super) fn new(options: &Options) -> Result<Self, ConnectError> {
         let target = Target::parse(&options.url)?;
-        let tls = if target.tls { Some(tls(&target.host, &options.trust)?) } else { None };
-        let resolver = options.resolver.clone();
-        if let Some(variable) = options.proxy.passed_over(&target) {
-            warn!(variable, "passed over a proxy that is none of HTTP");
-        }
-        let route = match options.proxy.towards(&target)? {
-            Some(url) => Route::Proxy(Box::new(Tunnel::new(url, &options.trust, resolver)?)),
-            None => Route::Direct(Destination::new(&target.host, target.port, resolver)),
-        };
-        Ok(Self { target, route, tls, headers: options.headers.clone() })
+        let Options { trust, proxy, resolver, .. } = options;
+        let surroundings = Surroundings { trust, proxy, resolver };
+        Self::towards(target, Upgrade::of_pilot(options), &surroundings)
     }
 
-    /// Without TLS or a proxy, for [`Self::dial_over`].
+    /// Without TLS or a proxy, for [`Self::log_in_over`].
     pub(super) fn over_streams(options: &Options) -> Result<Self, ConnectError> {
         let target = Target::parse(&options.url)?;
-        let resolver = options.resolver.clone();
-        let route = Route::Direct(Destination::new(&target.host, target.port, resolver));
-        Ok(Self { target, route, tls: None, headers: options.headers.clone() })
+        Ok(Self::over_streams_of(target, Upgrade::of_pilot(options), &options.resolver))
     }
 
     /// Dials and logs in.
-    pub(super) async fn dial(&self, options: &Options) -> Result<Socket, ConnectError> {
+    pub(super) async fn log_in(&self, options: &Options) -> Result<Socket, ConnectError> {
         let mut reached = None;
-        let logged_in = self.dial_noting(&mut reached, options).await;
-        if logged_in.is_err()
-            && let Some(address) = reached
-        {
-            match &self.route {
-                Route::Direct(destination) => destination.demote(address),
-                Route::Proxy(tunnel) => tunnel.demote(address),
-            }
+        let dialled = self.dial(&mut reached, options.timeouts.connect);
+        let logged_in = async { self.greet(dialled.await?, options).await }.await;
+        if logged_in.is_err() {
+            self.demote(reached);
         }
         logged_in
     }
 
-    /// Dials and logs in; `reached` is the address that took a connection.
-    async fn dial_noting(
+    /// Logs in over a stream that leads to the relay.
+    pub(super) async fn log_in_over(
         &self,
-        reached: &mut Option<SocketAddr>,
+        stream: Box<dyn Stream>,
         options: &Options,
     ) -> Result<Socket, ConnectError> {
-        let limit = options.timeouts.connect;
+        let socket = self.dial_over(stream, options.timeouts.connect).await?;
+        self.greet(socket, options).await
+    }
+
+    async fn greet(&self, mut socket: Socket, options: &Options) -> Result<Socket, ConnectError> {
+        let limit = options.timeouts.login;
+        let late = |_| ConnectError::Timeout { step: "the login", limit };
+        let login = login::login(&mut socket, options, &self.target.host);
+        timeout(limit, login).await.map_err(late)??;
+        Ok(socket)
+    }
+}
+
+impl Dialer {
+    pub(super) fn towards(
+        target: Target,
+        upgrade: Upgrade,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Self, ConnectError> {
+        let Surroundings { trust, proxy, resolver } = *surroundings;
+        let tls = if target.tls { Some(tls(&target.host, trust)?) } else { None };
+        let resolver = resolver.clone();
+        if let Some(variable) = proxy.passed_over(&target) {
+            warn!(variable, "passed over a proxy that is none of HTTP");
+        }
+        let route = match proxy.towards(&target)? {
+            Some(url) => Route::Proxy(Box::new(Tunnel::new(url, trust, resolver)?)),
+            None => Route::Direct(Destination::new(&target.host, target.port, resolver)),
+        };
+        Ok(Self { target, route, tls, upgrade })
+    }
+
+    /// Without TLS or a proxy, for [`Self::dial_over`].
+    pub(super) fn over_streams_of(target: Target, upgrade: Upgrade, resolver: &Resolver) -> Self {
+        let route = Route::Direct(Destination::new(&target.host, target.port, resolver.clone()));
+        Self { target, route, tls: None, upgrade }
+    }
+
+    /// Dials for `limit` at most; `reached` is the address that took a connection.
+    pub(super) async fn dial(
+        &self,
+        reached: &mut Option<SocketAddr>,
+        limit: Duration,
+    ) -> Result<Socket, ConnectError> {
         let step = match self.route {
             Route::Direct(_) => "connecting",
             Route::Proxy(_) => "connecting through the proxy",
         };
         let late = |_| ConnectError::Timeout { step, limit };
         let upgraded = async { self.upgrade(self.connect(reached).await?).await };
-        let socket = timeout(limit, upgraded).await.map_err(late)??;
-        self.log_in(socket, options).await
+        timeout(limit, upgraded).await.map_err(late)?
     }
 
-    /// Logs in over a stream that leads to the relay.
+    /// Has an address that was reached, and of no use, tried last the next time.
+    pub(super) fn demote(&self, reached: Option<SocketAddr>) {
+        let Some(address) = reached else { return };
+        match &self.route {
+            Route::Direct(destination) => destination.demote(address),
+            Route::Proxy(tunnel) => tunnel.demote(address),
+        }
+    }
+
+    /// Makes a WebSocket of a stream that leads to the relay, for `limit` at most.
     pub(super) async fn dial_over(
         &self,
         stream: Box<dyn Stream>,
-        options: &Options,
+        limit: Duration,
     ) -> Result<Socket, ConnectError> {
-        let limit = options.timeouts.connect;
         let late = |_| ConnectError::Timeout { step: "connecting", limit };
-        let socket = timeout(limit, self.upgrade(stream)).await.map_err(late)??;
-        self.log_in(socket, options).await
-    }
-
-    async fn log_in(&self, mut socket: Socket, options: &Options) -> Result<Socket, ConnectError> {
-        let limit = options.timeouts.login;
-        let late = |_| ConnectError::Timeout { step: "the login", limit };
-        let login = login::login(&mut socket, options, &self.target.host);
-        timeout(limit, login).await.map_err(late)??;
-        Ok(socket)
+        timeout(limit, self.upgrade(stream)).await.map_err(late)?
     }
 
     async fn connect(
@@ -158,14 +218,14 @@ impl Dialer {
     }
 
     async fn upgrade(&self, stream: Box<dyn Stream>) -> Result<Socket, ConnectError> {
-        let request =
-            upgrade_request(&self.target.uri, &self.headers).map_err(ConnectError::upgrade)?;
+        let Upgrade { headers, max_message } = &self.upgrade;
+        let request = request(&self.target.uri, headers).map_err(ConnectError::upgrade)?;
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
             .max_write_buffer_size(4 * MAX_WSS_PACKET)
-            .max_message_size(Some(MAX_WSS_PACKET))
-            .max_frame_size(Some(MAX_WSS_PACKET));
+            .max_message_size(Some(*max_message))
+            .max_frame_size(Some(*max_message));
         let upgraded = client_async_with_config(request, stream, Some(config)).await;
         upgraded.map(|(socket, _response)| socket).map_err(ConnectError::upgrade)
     }

@@ -3,6 +3,7 @@
 //! [`Client`] is one session and ends with it. [`Reconnecting`] keeps a session alive and
 //! redials with the fleet's [`backoff`]. [`udp::Peer`] is a node that uses UDP instead.
 //! Packets may be lost on the way, as datagrams may: who needs all of them acknowledges.
+//! [`netbird`] is a client of the protocol of NetBird and openZro instead.
 //!
 //! ```no_run
 //! use beacon_client::{Client, Options, read_key};
@@ -25,6 +26,7 @@ mod dial;
 pub mod key_file;
 mod login;
 pub mod net;
+pub mod netbird;
 mod options;
 mod proxy;
 mod reconnect;
@@ -119,7 +121,7 @@ impl Client {
     /// refuses, and a challenge that must not be signed.
     pub async fn connect(options: &Options) -> Result<Self, ConnectError> {
         let dialer = Dialer::new(options)?;
-        Ok(Self::of(dialer.dial(options).await?, options))
+        Ok(Self::of(dialer.log_in(options).await?, options))
     }
 
     /// Logs in over a stream that leads to the relay already: the URL only names it, and neither
@@ -132,7 +134,7 @@ impl Client {
         options: &Options,
     ) -> Result<Self, ConnectError> {
         let dialer = Dialer::over_streams(options)?;
-        Ok(Self::of(dialer.dial_over(Box::new(stream), options).await?, options))
+        Ok(Self::of(dialer.log_in_over(Box::new(stream), options).await?, options))
     }
 
     fn of(socket: Socket, options: &Options) -> Self {

@@ -88,7 +88,7 @@ async fn keep_alive(
     let mut backoff = Backoff::default();
     loop {
         publish.send_replace(State::Connecting);
-        let cause = match dialer.dial(options).await {
+        let cause = match dialer.log_in(options).await {
             Ok(socket) => {
                 publish.send_replace(State::Connected);
                 let since = Instant::now();

@@ -7,6 +7,9 @@ use tokio_tungstenite::tungstenite::http::Uri;
 /// The path that the relay serves.
 const PATH: &str = "/v1/compat";
 
+/// The one path of NetBird's relay.
+const NETBIRD_PATH: &str = "/relay";
+
 /// The URL of a relay, taken apart.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -27,6 +30,25 @@ impl Target {
     /// What is not of this form.
     pub fn parse(url: &str) -> Result<Self, InvalidUrl> {
         let url = if url.contains("://") { url.to_owned() } else { format!("wss://{url}") };
+        Self::with_path(&url, PATH)
+    }
+
+    /// Reads the URL of a NetBird relay: `rels://host[:port]` with TLS, `rel://…` without, and the
+    /// same as `wss://` and `ws://`; without a scheme `rels`, without a path `/relay`.
+    ///
+    /// # Errors
+    /// What is not of this form.
+    pub fn parse_netbird(url: &str) -> Result<Self, InvalidUrl> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("rels", url));
+        let scheme = match scheme {
+            "rels" | "wss" => "wss",
+            "rel" | "ws" => "ws",
+            _ => return Err(InvalidUrl::NetbirdScheme),
+        };
+        Self::with_path(&format!("{scheme}://{rest}"), NETBIRD_PATH)
+    }
+
+    fn with_path(url: &str, path: &'static str) -> Result<Self, InvalidUrl> {
         let mut uri: Uri = url.parse().map_err(|_| InvalidUrl::Form)?;
         let tls = match uri.scheme_str() {
             Some("wss") => true,
@@ -60,7 +82,7 @@ impl Target {
         };
         if uri.path_and_query().is_none_or(|path| path == "/") {
             let mut parts = uri.into_parts();
-            parts.path_and_query = PATH.parse().ok();
+            parts.path_and_query = path.parse().ok();
             uri = Uri::from_parts(parts).map_err(|_| InvalidUrl::Form)?;
         }
         Ok(Self { tls, host, port, uri })
@@ -77,6 +99,9 @@ pub enum InvalidUrl {
     /// Another scheme than `ws` and `wss`.
     #[error("the scheme must be wss or ws")]
     Scheme,
+    /// Another scheme than those of NetBird's relays.
+    #[error("the scheme must be rels, rel, wss or ws")]
+    NetbirdScheme,
     /// No host, or one that cannot be a name in a certificate.
     #[error("the host is no name or address")]
     Host,
@@ -99,6 +124,24 @@ mod tests {
         ] {
             assert_eq!(Target::parse(url).unwrap().uri.to_string(), expected, "{url}");
         }
+    }
+
+    #[test]
+    fn netbirds_schemes_are_those_of_websockets() {
+        for (url, expected, tls, port) in [
+            ("rels://relay.test", "wss://relay.test/relay", true, 443),
+            ("rel://relay.test:33080/", "ws://relay.test:33080/relay", false, 33_080),
+            ("relay.test:8443", "wss://relay.test:8443/relay", true, 8_443),
+            ("wss://relay.test/other", "wss://relay.test/other", true, 443),
+            ("ws://[::1]:80", "ws://[::1]:80/relay", false, 80),
+        ] {
+            let target = Target::parse_netbird(url).unwrap();
+            assert_eq!(target.uri.to_string(), expected, "{url}");
+            assert_eq!((target.tls, target.port), (tls, port), "{url}");
+        }
+        let refused = Target::parse_netbird("https://relay.test").unwrap_err();
+        assert_eq!(refused, InvalidUrl::NetbirdScheme);
+        assert_eq!(Target::parse("rels://relay.test").unwrap_err(), InvalidUrl::Scheme);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The NetBird door: recorded conversations of real servers, and clients that come and go.
 
+mod client;
 mod recordings;
 mod sessions;
 
@@ -28,13 +29,18 @@ struct Site {
 
 impl Site {
     fn start(more: &[&str]) -> Self {
+        Self::exposed_as(EXPOSED, more)
+    }
+
+    /// One whose clients are told this.
+    fn exposed_as(exposed: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (config, secrets) = (folder.path().join("relay.toml"), folder.path().join("secrets"));
         fs::write(&secrets, format!("older secret\n\n{SECRET}\n")).unwrap();
         let listener =
             "[[listener]]\nname = \"nb\"\nbind = \"127.0.0.1:0\"\ndoors = [\"netbird\"]\n";
         fs::write(&config, format!("log_level = \"debug\"\n{listener}")).unwrap();
-        let flags = ["--config", config.to_str().unwrap(), "--netbird-exposed-address", EXPOSED];
+        let flags = ["--config", config.to_str().unwrap(), "--netbird-exposed-address", exposed];
         let secrets = ["--netbird-auth-secret-file", secrets.to_str().unwrap()];
         let relay = Relay::start([&flags[..], &secrets, more].concat());
         let line = relay.wait_for_line("also listening");

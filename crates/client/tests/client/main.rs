@@ -1,6 +1,7 @@
 //! The client library against a minimal relay: logins, sessions, redials.
 #![allow(clippy::unwrap_used)]
 
+mod netbird;
 mod packages;
 mod relay;
 mod tls;

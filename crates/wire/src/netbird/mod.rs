@@ -4,6 +4,7 @@
 //! body without any length. Which messages a state allows, and whether a token is good, is
 //! decided elsewhere.
 
+mod client;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+pub use client::{FromRelay, MAX_PAYLOAD, auth, subscribe, unsubscribe};
 
 /// The one version of the protocol, the first byte of each message.
 pub const VERSION: u8 = 1;
@@ -63,6 +67,16 @@ impl PeerId {
 
     /// What the ids of clients begin with.
     const PREFIX: &'static [u8] = b"sha-";
+
+    /// The id that clients of this name have: for `WireGuard` peers the public key, in Base64.
+    #[must_use]
+    pub fn of_name(name: &str) -> Self {
+        let mut id = [0; Self::LENGTH];
+        let (prefix, hash) = id.split_at_mut(Self::PREFIX.len());
+        prefix.copy_from_slice(Self::PREFIX);
+        hash.copy_from_slice(&Sha256::digest(name));
+        Self(id)
+    }
 }
 
 impl fmt::Display for PeerId {
@@ -181,6 +195,9 @@ pub enum DecodeError {
     /// It is of a type that clients do not send.
     #[error("type {0}, which clients do not send")]
     Type(u8),
+    /// It is of a type that relays do not send.
+    #[error("type {0}, which relays do not send")]
+    TypeOfRelay(u8),
     /// Its body is of a length that its type does not have. The connection survives it.
     #[error("a message of type {kind} and {length} bytes")]
     Length {
@@ -259,7 +276,7 @@ fn ids(body: &[u8]) -> Option<PeerIds<'_>> {
     (ids.len() <= MAX_IDS).then_some(PeerIds(ids))
 }
 
-/// What goes in front of a payload: the packet is from `source`.
+/// What goes in front of a payload: the packet is from `source`, or for it where a client says so.
 #[must_use]
 #[inline]
 pub fn transport_header(source: PeerId) -> [u8; TRANSPORT_HEADER] {

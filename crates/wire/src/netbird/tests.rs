@@ -60,6 +60,53 @@ fn recorded_messages_of_servers_are_made() {
 }
 
 #[test]
+fn recorded_messages_of_clients_are_made() {
+    let token = [&[1][..], &bytes(CODE), b"1795884421"].concat();
+    assert_eq!(auth(peer(BOB), &token), login(b"1795884421"));
+    let subscribed: Vec<_> = subscribe(&[peer(ALICE)]).collect();
+    assert_eq!(subscribed, [bytes(&format!("0108{ALICE}"))]);
+    let unsubscribed: Vec<_> = unsubscribe(&[peer(BOB)]).collect();
+    assert_eq!(unsubscribed, [bytes(&format!("0109{BOB}"))]);
+    assert_eq!(subscribe(&[peer(ALICE); 245]).map(|message| message.len()).sum::<usize>(), 8_824);
+}
+
+#[test]
+fn recorded_messages_of_servers_are_read() {
+    let response = bytes("010772656c3a2f2f3132372e302e302e313a3333303739");
+    let instance = FromRelay::AuthResponse("rel://127.0.0.1:33079");
+    assert_eq!(FromRelay::decode(&response), Ok(instance));
+    let online = bytes(&format!("010a{ALICE}"));
+    let Ok(FromRelay::PeersOnline(ids)) = FromRelay::decode(&online) else { panic!() };
+    assert_eq!(ids.iter().collect::<Vec<_>>(), [peer(ALICE)]);
+    let offline = bytes(&format!("010b{BOB}"));
+    let Ok(FromRelay::PeersWentOffline(ids)) = FromRelay::decode(&offline) else { panic!() };
+    assert_eq!(ids.iter().collect::<Vec<_>>(), [peer(BOB)]);
+    let packet = bytes(&format!("0103{ALICE}7878787878"));
+    let transport = FromRelay::Transport { source: peer(ALICE), payload: b"xxxxx" };
+    assert_eq!(FromRelay::decode(&packet), Ok(transport));
+    assert_eq!(FromRelay::decode(&HEALTHY), Ok(FromRelay::HealthCheck));
+    assert_eq!(FromRelay::decode(&CLOSING), Ok(FromRelay::Close));
+}
+
+#[test]
+fn what_no_relay_says_is_refused() {
+    let length = |kind, length| DecodeError::Length { kind, length };
+    for (message, error) in [
+        (vec![], DecodeError::NoType(0)),
+        (vec![1], DecodeError::NoType(1)),
+        (vec![2, 5], DecodeError::Version(2)),
+        (vec![1, 6], DecodeError::TypeOfRelay(6)),
+        (vec![1, 8], DecodeError::TypeOfRelay(8)),
+        (vec![1, 3, 9], length(3, 3)),
+        (vec![1, 10, 9], length(10, 3)),
+        (vec![1, 7, 0xff], DecodeError::Login),
+        ([&[1, 3][..], &[0; MAX_MESSAGE - 1]].concat(), length(3, 8_821)),
+    ] {
+        assert_eq!(FromRelay::decode(&message), Err(error), "{message:?}");
+    }
+}
+
+#[test]
 fn as_many_peers_as_there_are_take_as_many_messages_as_needed() {
     let peers = [peer(ALICE); 500];
     let lengths: Vec<_> = peers_online(&peers).map(|message| message.len()).collect();
@@ -127,6 +174,7 @@ fn message_that_is_none_says_whether_the_connection_survives_it() {
 
 #[test]
 fn id_is_shown_in_one_way_and_read_back() {
+    assert_eq!(PeerId::of_name("alice"), peer(ALICE));
     let shown = peer(ALICE).to_string();
     assert_eq!(shown, "sha-K9gGyX8OAK8aH8Myj6djqSaXI8jbj6xPk69x2xhtbpA=");
     assert_eq!(shown.parse(), Ok(peer(ALICE)));

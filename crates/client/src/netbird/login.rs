@@ -1,0 +1,153 @@
+//! The login: one message with a token, and where the relay is in answer.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+
+use super::carrier::{Carrier, Driven};
+use super::options::{Credential, Options};
+use super::session::SessionError;
+use crate::wire::netbird::{FromRelay, MAX_AUTH, auth};
+
+/// How long a token of our own is good.
+const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
+
+/// HMAC-SHA256, the one kind of token.
+const ALGORITHM: u8 = 1;
+
+/// Makes a token of the relay's secret that is good up to `expiry`, in Unix seconds.
+#[must_use]
+pub fn token(secret: &str, expiry: u64) -> Vec<u8> {
+    // Fewer digits than ten are no expiry.
+    let signed = format!("{expiry:010}");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &Sha256::digest(secret));
+    let code = hmac::sign(&key, signed.as_bytes());
+    [&[ALGORITHM], code.as_ref(), signed.as_bytes()].concat()
+}
+
+/// A session that begins.
+pub(super) struct LoggedIn {
+    pub(super) carrier: Carrier,
+    pub(super) instance: String,
+}
+
+/// Logs in over a connection that has just been made.
+pub(super) async fn log_in(
+    mut carrier: Carrier,
+    options: &Options,
+) -> Result<LoggedIn, ConnectError> {
+    let limit = options.timeouts.login;
+    let late = |_| ConnectError::Dial(crate::ConnectError::Timeout { step: "the login", limit });
+    let instance = timeout(limit, ask(&mut carrier, options)).await.map_err(late)??;
+    Ok(LoggedIn { carrier, instance })
+}
+
+async fn ask(carrier: &mut Carrier, options: &Options) -> Result<String, ConnectError> {
+    let token = match &options.credential {
+        Credential::Token(token) => token.clone(),
+        Credential::Secret(secret) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            token(secret, (now + TOKEN_LIFE).as_secs())
+        }
+    };
+    let message = auth(options.peer, &token);
+    if message.len() > MAX_AUTH {
+        return Err(ConnectError::Token { bytes: token.len() });
+    }
+    carrier.feed(Bytes::from(message))?;
+    let mut is_flushing = true;
+    loop {
+        match carrier.drive(true, is_flushing).await {
+            Ok(Driven::Flushed) => is_flushing = false,
+            Ok(Driven::Nothing) => {}
+            Ok(Driven::Message(message)) => {
+                return match FromRelay::decode(&message) {
+                    Ok(FromRelay::AuthResponse(instance)) => Ok(instance.to_owned()),
+                    Ok(FromRelay::Close) => Err(ConnectError::Refused),
+                    Ok(FromRelay::Transport { .. }) => {
+                        Err(ConnectError::Unexpected { what: "a packet before its acceptance" })
+                    }
+                    Ok(
+                        FromRelay::HealthCheck
+                        | FromRelay::PeersOnline(_)
+                        | FromRelay::PeersWentOffline(_),
+                    )
+                    | Err(_) => {
+                        Err(ConnectError::Unexpected { what: "something else than an acceptance" })
+                    }
+                };
+            }
+            // No relay says why.
+            Ok(Driven::Ended(_)) => return Err(ConnectError::Refused),
+            Err(error) if error.is_end() => return Err(ConnectError::Refused),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// There is no connection, or the relay took too long.
+    #[error(transparent)]
+    Dial(#[from] crate::ConnectError),
+    /// There is no connection over QUIC.
+    #[cfg(feature = "quic")]
+    #[error(transparent)]
+    Quic(#[from] super::QuicError),
+    /// The relay ended the connection instead of an answer. It says to nobody why: the token may be
+    /// of another secret or have expired, a clock may be wrong, or the server be no relay.
+    #[error("the relay ended the connection at the login, as it does where a token is not good")]
+    Refused,
+    /// The token is longer than any relay takes.
+    #[error("a token of {bytes} bytes is longer than a login holds")]
+    Token {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// The relay does not keep to the protocol.
+    #[error("the server is no relay: it sent {what}")]
+    Unexpected {
+        /// What it sent.
+        what: &'static str,
+    },
+    /// The connection broke.
+    #[error("the connection broke during the login: {0}")]
+    Transport(#[from] SessionError),
+}
+
+impl ConnectError {
+    /// Whether a person has to change something before it can work, here or at the relay.
+    #[must_use]
+    pub fn needs_attention(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.needs_attention(),
+            #[cfg(feature = "quic")]
+            Self::Quic(error) => error.needs_attention(),
+            Self::Refused | Self::Token { .. } | Self::Unexpected { .. } => true,
+            Self::Transport(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_of_a_secret_is_the_one_that_was_recorded() {
+        let hex: String = token("s3cret", 1_795_884_421)
+            .iter()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        assert_eq!(
+            hex,
+            "012367bb929e4c1b2eb62de2005110fdd01da3c831974adb39e98b36464249ee39\
+             31373935383834343231"
+        );
+        assert_eq!(token("s3cret", 7)[33..], *b"0000000007");
+    }
+}
