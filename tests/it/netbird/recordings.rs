@@ -1,27 +1,38 @@
 //! What bare clients and real servers said to each other is said again to the relay, which
-//! answers the same, but for the defects that are listed.
+//! answers the same, but for the defects that are listed. So is what real clients and real servers
+//! said, faster than they did.
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::Shutdown;
 use std::time::Duration;
 
 use serde_json::Value;
 use socket2::Socket;
 
-use super::{SECRET, Site, token, unix_now};
+use super::{EXPOSED, SECRET, Site, token, unix_now};
 use crate::deploy::root;
 use crate::peer::Peer;
 
 /// Cases that take the original's time: [`super::sessions`] has them.
 const TIMED: [&str; 3] = ["no auth at all", "no health answers", "answers health"];
 
-/// Where the relay does otherwise, and what: the rest of the case is not replayed.
+/// Where the relay does otherwise than both originals, and what: the rest of the case is not
+/// replayed.
 const BETTER: [(&str, &str, Better); 5] = [
     ("after auth: fragmented", "cont", Better::Delivers),
     ("after auth: 8821 bytes", "binary", Better::TooLarge),
     ("after auth: 32768 bytes", "binary", Better::TooLarge),
     ("after auth: 32769 bytes", "binary", Better::TooLarge),
     ("subscribe 244", "binary", Better::TooLarge),
+];
+
+/// Where it does otherwise than openZro's server, and as NetBird's.
+const AS_NETBIRD: [(&str, &str, Better); 4] = [
+    ("http browser Origin", "http", Better::Admits),
+    ("http X-Real-Ip garbage", "http", Better::Admits),
+    ("after auth: type 1", "binary", Better::Ends),
+    ("server stop", "nothing", Better::SaysThatItCloses),
 ];
 
 /// What the relay does instead.
@@ -31,6 +42,27 @@ enum Better {
     Delivers,
     /// A message that is too long is delivered to nobody, and its sender told so.
     TooLarge,
+    /// A client may be a web page, and say of itself what it likes.
+    Admits,
+    /// A message of a type that no client has ends the connection.
+    Ends,
+    /// A client hears that the relay stops, also while another has not logged in.
+    SaysThatItCloses,
+}
+
+impl Better {
+    fn assert(self, case: &str, peer: &mut Peer) {
+        match self {
+            Self::Delivers => assert_eq!(peer.read().unwrap().1[..2], [1, 3], "{case}"),
+            Self::TooLarge => assert_eq!(peer.read_close().0, 1009, "{case}"),
+            Self::Admits => assert!(peer.is_silent(Duration::from_millis(30)), "{case}"),
+            Self::Ends => assert_eq!(peer.read(), None, "{case}"),
+            Self::SaysThatItCloses => {
+                assert_eq!(peer.read(), Some((2, vec![1, 4])), "{case}");
+                assert_eq!(peer.read(), None, "{case}");
+            }
+        }
+    }
 }
 
 struct Event {
@@ -57,7 +89,7 @@ fn events(file: &str) -> Vec<Event> {
         let last = bytes.last().copied().unwrap_or_default();
         bytes.resize(length, last);
         Event {
-            case: text("case"),
+            case: value["conn"].as_u64().map_or_else(|| text("case"), |conn| conn.to_string()),
             is_ours: text("dir") == "C->S",
             op: text("op"),
             is_whole: value["fin"] != false,
@@ -69,10 +101,14 @@ fn events(file: &str) -> Vec<Event> {
     text.lines().map(read).collect()
 }
 
+/// Whether a message is a login with a token of a usual length.
+fn is_login(message: &[u8]) -> bool {
+    message.starts_with(b"\x01\x06\x21\x12\xa4\x42") && message.len() == 85
+}
+
 /// A login as it would be said now: with a token of the same secret, where it was good.
 fn renewed(case: &str, message: &[u8]) -> Vec<u8> {
-    let is_login = message.starts_with(b"\x01\x06\x21\x12\xa4\x42") && message.len() == 85;
-    let Some((rest, old)) = message.split_at_checked(42).filter(|_| is_login) else {
+    let Some((rest, old)) = message.split_at_checked(42).filter(|_| is_login(message)) else {
         return message.to_vec();
     };
     let expiry: u64 = str::from_utf8(&old[33..]).unwrap_or_default().parse().unwrap_or_default();
@@ -85,24 +121,44 @@ fn renewed(case: &str, message: &[u8]) -> Vec<u8> {
     }
 }
 
-fn replay(file: &str) {
-    let site = Site::start(&["--upgrade-rate", "0"]);
+fn replay(file: &str, exposed: &str, better: &[(&str, &str, Better)], least: usize) {
+    let site = Site::exposed_as(exposed, &["--upgrade-rate", "0"]);
     let mut peers: HashMap<String, Peer> = HashMap::new();
     let mut ended: Vec<String> = Vec::new();
     let mut statuses: HashMap<String, u16> = HashMap::new();
+    let is_real = file.starts_with("real");
     let mut replayed = 0;
     for Event { case, is_ours, op, is_whole, bytes, text, note } in events(file) {
         if TIMED.contains(&&*case) || ended.contains(&case) || case == "summary" {
             continue;
         }
+        let better = better.iter().find(|(of, after, better)| {
+            let is_it = match better {
+                Better::TooLarge => is_ours && bytes.len() > 8_820,
+                Better::Delivers | Better::Admits | Better::Ends => is_ours && !is_login(&bytes),
+                Better::SaysThatItCloses => !is_ours,
+            };
+            *of == case && *after == op && is_it
+        });
         replayed += 1;
         if op == "http" && is_ours {
             let mut peer = Peer::connect(site.address);
             let (status, head) = peer.ask(&format!("{text}\r\n\r\n"));
             assert!(!head.contains("sec-websocket-protocol"), "{case}: {head}");
             assert!(!head.contains("sec-websocket-extensions"), "{case}: {head}");
+            if let Some((_, _, better)) = better {
+                assert_eq!(status, 101, "{case}");
+                better.assert(&case, &mut peer);
+                ended.push(case);
+                continue;
+            }
             statuses.insert(case.clone(), status);
             peers.insert(case, peer);
+            continue;
+        }
+        // What was asked before this answer was not recorded.
+        if op == "http" && !statuses.contains_key(&case) {
+            ended.push(case);
             continue;
         }
         if op == "http" {
@@ -121,6 +177,11 @@ fn replay(file: &str) {
         let peer = peers.get_mut(&case).unwrap_or_else(|| panic!("{case}: {note}"));
         if is_ours {
             let bytes = renewed(&case, &bytes);
+            if op == "tcp-fin" {
+                // It may have ended before.
+                let _ended = peer.stream.shutdown(Shutdown::Write);
+                continue;
+            }
             let opcode = match &*op {
                 "cont" => 0,
                 "text" => 1,
@@ -136,17 +197,19 @@ fn replay(file: &str) {
             } else {
                 peer.write(&[&[first, 2][..], &bytes].concat());
             }
-            let better = BETTER.iter().find(|(of, after, better)| {
-                let is_long = !matches!(better, Better::TooLarge) || bytes.len() > 8_820;
-                *of == case && *after == op && is_long
-            });
             if let Some((_, _, better)) = better {
-                match better {
-                    Better::Delivers => assert_eq!(peer.read().unwrap().1[..2], [1, 3], "{case}"),
-                    Better::TooLarge => assert_eq!(peer.read_close().0, 1009, "{case}"),
-                }
+                better.assert(&case, peer);
                 ended.push(case);
             }
+            continue;
+        }
+        if let Some((_, _, better)) = better {
+            better.assert(&case, peer);
+            ended.push(case);
+            continue;
+        }
+        // They come each 25 s.
+        if is_real && bytes == [1, 5] {
             continue;
         }
         let what = format!("{case}: {note}");
@@ -159,10 +222,25 @@ fn replay(file: &str) {
             other => panic!("{other}"),
         }
     }
-    assert!(replayed > 200, "{replayed}");
+    assert!(replayed > least, "{replayed}");
 }
 
 #[test]
 fn what_netbird_s_server_answered_is_answered() {
-    replay("raw-netbird-0.77.1.jsonl");
+    replay("raw-netbird-0.77.1.jsonl", EXPOSED, &BETTER, 200);
+}
+
+#[test]
+fn what_openzro_s_server_answered_is_answered_or_what_netbird_s_did() {
+    replay("raw-openzro.jsonl", EXPOSED, &[&BETTER[..], &AS_NETBIRD].concat(), 200);
+}
+
+#[test]
+fn what_real_clients_and_netbird_s_server_said_is_said() {
+    replay("real-netbird-0.77.1.jsonl", "rel://127.0.0.1:33079", &[], 30);
+}
+
+#[test]
+fn what_real_clients_and_openzro_s_server_said_is_said() {
+    replay("real-openzro.jsonl", "rel://127.0.0.1:33079", &[], 30);
 }
