@@ -23,11 +23,11 @@ impl Config {
     /// Where certificates come from, where a listener has names for them.
     #[must_use]
     pub fn acme(&self) -> Option<Acme> {
-        let tables = self.listeners.iter();
-        if self.acme.is_empty() && tables.clone().all(|table| table.acme.is_empty()) {
+        let listeners = self.all_listeners(false);
+        if listeners.iter().all(|listener| listener.acme.is_empty()) {
             return None;
         }
-        let of_tables = tables.flat_map(|table| &table.acme_contact);
+        let of_tables = self.listeners.iter().flat_map(|table| &table.acme_contact);
         let mut contacts: Vec<_> = self.acme_contact.iter().chain(of_tables).cloned().collect();
         contacts.sort();
         contacts.dedup();
@@ -37,24 +37,34 @@ impl Config {
     }
 }
 
+/// Refuses names of the setting `acme` as [`check_of`] does.
+pub(super) fn check(names: &[AcmeName], tls: &[TlsPair], layers: &Layers) -> Result<(), Error> {
+    check_of("acme", names, tls, layers)
+}
+
 /// Refuses names that come twice, that are too many, or that have certificates elsewhere, in the
 /// layers of a listener.
-pub(super) fn check(names: &[AcmeName], tls: &[TlsPair], layers: &Layers) -> Result<(), Error> {
+pub(super) fn check_of(
+    key: &str,
+    names: &[AcmeName],
+    tls: &[TlsPair],
+    layers: &Layers,
+) -> Result<(), Error> {
     if names.is_empty() {
         return Ok(());
     }
     if names.len() > MOST_NAMES {
         let reason = format!("more than {MOST_NAMES} names; spread them over several [[listener]]");
-        return Err(layers.refuse("acme", reason));
+        return Err(layers.refuse(key, reason));
     }
     let twice =
         names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|n| n == *name));
     if let Some((_, name)) = twice {
-        return Err(layers.refuse("acme", format!("{name} comes twice; write it once")));
+        return Err(layers.refuse(key, format!("{name} comes twice; write it once")));
     }
     if !tls.is_empty() {
         let reason = "the listener has a certificate from a file as well; leave one of them out";
-        return Err(layers.refuse("acme", reason));
+        return Err(layers.refuse(key, reason));
     }
     Ok(())
 }

@@ -100,18 +100,39 @@ fn pair(item: &str) -> Result<TlsPair, Invalid> {
 /// How pairs are written.
 const HOW: &str = "not tables of files; write tls = [{ cert = \"FILE\", key = \"FILE\" }]";
 
-/// That of the listener of `wss_bind`, which is loaded to see whether it can be.
+/// The settings that name the files of a pair.
+pub(super) struct PairOf {
+    cert: &'static str,
+    key: &'static str,
+}
+
+impl PairOf {
+    /// Those of the listener of `wss_bind`.
+    pub(super) const WSS_BIND: Self = Self { cert: "wss_tls_cert", key: "wss_tls_key" };
+
+    /// Those of the listener of `netbird_bind`.
+    pub(super) const NETBIRD_BIND: Self = Self { cert: "netbird_tls_cert", key: "netbird_tls_key" };
+}
+
+/// That of the listener of `wss_bind`.
 pub(super) fn of_wss_bind(layers: &Layers) -> Result<Vec<TlsPair>, Error> {
-    let cert: Option<PathBuf> = layers.read("wss_tls_cert")?;
-    let key: Option<PathBuf> = layers.read("wss_tls_key")?;
+    of_files(&PairOf::WSS_BIND, layers)
+}
+
+/// The pair of these settings, which is loaded to see whether it can be.
+pub(super) fn of_files(settings: &PairOf, layers: &Layers) -> Result<Vec<TlsPair>, Error> {
+    let PairOf { cert: cert_key, key: key_key } = settings;
+    let cert: Option<PathBuf> = layers.read(cert_key)?;
+    let key: Option<PathBuf> = layers.read(key_key)?;
+    let needs = |missing: &str| format!("needs --{} as well", missing.replace('_', "-"));
     let pair = match (cert, key) {
         (None, None) => return Ok(Vec::new()),
-        (Some(_), None) => return Err(layers.refuse("wss_tls_cert", "needs --wss-tls-key as well")),
-        (None, Some(_)) => return Err(layers.refuse("wss_tls_key", "needs --wss-tls-cert as well")),
+        (Some(_), None) => return Err(layers.refuse(cert_key, needs(key_key))),
+        (None, Some(_)) => return Err(layers.refuse(key_key, needs(cert_key))),
         (Some(cert), Some(key)) => TlsPair { cert, key },
     };
     pair.load().map_err(|UnusablePair { path, reason }| {
-        let setting = if path == pair.cert { "wss_tls_cert" } else { "wss_tls_key" };
+        let setting = if path == pair.cert { cert_key } else { key_key };
         layers.refuse_file(setting, &path, reason)
     })?;
     Ok(vec![pair])

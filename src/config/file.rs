@@ -15,6 +15,9 @@ use super::{Error, Origin, Place, all_settings, listener_settings};
 /// Least likeness, from 0 to 1, at which a known key is offered for an unknown one.
 const LEAST_LIKENESS: f64 = 0.7;
 
+/// A table of the settings whose keys begin with its name, which they may stand in without it.
+const SECTION: &str = "netbird";
+
 /// Keys of a `[[listener]]` table whose function is not built.
 const NOT_BUILT: [&str; 1] = ["tls_client_ca"];
 
@@ -56,10 +59,18 @@ fn parse(text: &str, path: &Path) -> Result<Said, Error> {
 
     let mut said = Said { settings: Vec::new(), listeners: Vec::new() };
     for entry in in_order(table.get_ref()) {
-        if entry.0.get_ref() == "listener" {
-            said.listeners = file.listeners(&entry)?;
-        } else {
-            said.settings.push(file.setting(&entry, "", all_settings())?);
+        match (entry.0.get_ref().as_ref(), entry.1.get_ref()) {
+            ("listener", _) => said.listeners = file.listeners(&entry)?,
+            (SECTION, DeValue::Table(entries)) => {
+                for entry in in_order(entries) {
+                    let setting = file.setting_of_section(&entry)?;
+                    file.add(&mut said.settings, setting, &entry)?;
+                }
+            }
+            _ => {
+                let setting = file.setting(&entry, "", all_settings())?;
+                file.add(&mut said.settings, setting, &entry)?;
+            }
         }
     }
     Ok(said)
@@ -115,6 +126,40 @@ impl Text<'_> {
         let setting = setting.ok_or_else(|| self.refuse(entry, prefix, unknown(name, known)))?;
         let items = items(setting.kind, value.get_ref());
         let items = items.map_err(|reason| self.refuse(entry, prefix, reason))?;
+        Ok((setting.key, Given { items, origin: self.origin(key.span().start) }))
+    }
+
+    /// Adds what is said of a setting, which stands in the section or outside of it.
+    fn add(
+        &self,
+        settings: &mut Vec<(&'static str, Given)>,
+        setting: (&'static str, Given),
+        entry: &Entry<'_>,
+    ) -> Result<(), Error> {
+        let (key, _) = setting;
+        if settings.iter().any(|(known, _)| *known == key) {
+            let reason = format!("{key} stands in [{SECTION}] and outside; once is enough");
+            return Err(self.refuse(entry, "", reason));
+        }
+        settings.push(setting);
+        Ok(())
+    }
+
+    /// One setting of the section, and what is said of it.
+    fn setting_of_section(&self, entry: &Entry<'_>) -> Result<(&'static str, Given), Error> {
+        let (key, value) = entry;
+        let prefix = format!("{SECTION}.");
+        let of_section = |setting: &&'static Setting| {
+            setting.key.strip_prefix(SECTION).is_some_and(|rest| rest.starts_with('_'))
+        };
+        let name = key.get_ref().as_ref();
+        let known = || all_settings().filter(of_section);
+        let full = format!("{SECTION}_{name}");
+        let setting = known().find(|setting| setting.key == full || setting.key == name);
+        let setting =
+            setting.ok_or_else(|| self.refuse(entry, &prefix, unknown(&full, known())))?;
+        let items = items(setting.kind, value.get_ref());
+        let items = items.map_err(|reason| self.refuse(entry, &prefix, reason))?;
         Ok((setting.key, Given { items, origin: self.origin(key.span().start) }))
     }
 
@@ -251,6 +296,34 @@ mod tests {
         assert!(error("config = \"y\"").contains("no setting has this key"));
         assert!(error("zzz = 1").ends_with("`serve --help` lists them"));
         assert!(error("[limits]\nmax_nodes = 1").contains("limits"));
+    }
+
+    #[test]
+    fn settings_of_netbird_can_stand_in_a_table_of_its_name() {
+        let text = "netbird_bind = \":443\"\n[netbird]\nexposed_address = \"a:443\"\n\
+                    netbird_tls_key = \"k\"\nacme = [\"a.test\", \"b.test\"]";
+        let said = parse(text, Path::new("x.toml")).unwrap().settings;
+        let said: Vec<_> = said.iter().map(|(key, given)| (*key, given.items.join("|"))).collect();
+        let expected = [
+            ("netbird_bind", ":443"),
+            ("netbird_exposed_address", "a:443"),
+            ("netbird_tls_key", "k"),
+            ("netbird_acme", "a.test|b.test"),
+        ];
+        assert_eq!(said, expected.map(|(key, text)| (key, text.to_owned())));
+
+        let unknown = error("[netbird]\nbint = \":443\"");
+        assert!(unknown.starts_with("x.toml: line 2: netbird.bint = "), "{unknown}");
+        assert!(unknown.ends_with("did you mean netbird_bind?"), "{unknown}");
+        for twice in [
+            "netbird_bind = \":1\"\n[netbird]\nbind = \":2\"",
+            "netbird = { bind = \":1\" }\nnetbird_bind = \":2\"",
+            "[netbird]\nbind = \":1\"\nnetbird_bind = \":2\"",
+        ] {
+            assert!(error(twice).contains("once is enough"), "{twice}");
+        }
+        assert!(error("[netbird]\nudp_bind = \":1\"").contains("no setting has this key"));
+        assert!(error("netbird = 1").contains("no setting has this key"));
     }
 
     #[test]

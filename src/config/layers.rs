@@ -21,16 +21,16 @@ use super::{
 /// The address of a relay with `acme` and nothing else, for IPv6 and IPv4.
 const ACME_BIND: &str = "[::]:443";
 
+/// Where datagrams of nodes are taken by a relay that is there for clients of NetBird alone: at
+/// any free port, which nobody else can reach.
+const UDP_BIND_OF_NONE: &str = "127.0.0.1:0";
+
 /// The settings that are of the listener at `wss_bind` alone.
-pub(super) const OF_WSS_BIND: [&str; 7] = [
-    "wss_bind",
-    "wss_tls_cert",
-    "wss_tls_key",
-    "acme",
-    "public_plaintext",
-    "trusted_proxy",
-    "allow_origin",
-];
+pub(super) const OF_WSS_BIND: [&str; 4] = ["wss_bind", "wss_tls_cert", "wss_tls_key", "acme"];
+
+/// Those that it has in common with the listener at `netbird_bind`.
+pub(super) const OF_FLAG_LISTENERS: [&str; 3] =
+    ["public_plaintext", "trusted_proxy", "allow_origin"];
 
 /// The effective text of every setting, with its origin.
 ///
@@ -86,6 +86,12 @@ impl Layers {
             layers.set("wss_bind", vec![ACME_BIND.to_owned()], Origin::Default);
         }
         layers.trust_loopback("wss_bind", "trusted_proxy");
+        if layers.has_netbird_bind() && !layers.serves_wss_bind() && layers.is_default("udp_bind") {
+            let has_pilot = layers.listeners.iter().any(Self::has_pilot);
+            if !has_pilot {
+                layers.set("udp_bind", vec![UDP_BIND_OF_NONE.to_owned()], Origin::Default);
+            }
+        }
         Ok(layers)
     }
 
@@ -104,6 +110,15 @@ impl Layers {
         layers
     }
 
+    /// Why there is no listener at `wss_bind`, where there is none.
+    pub(super) fn reason_for_no_wss_bind(&self) -> &'static str {
+        if self.listeners.iter().any(Self::has_pilot) {
+            "a [[listener]] has the door pilot"
+        } else {
+            "there is --netbird-bind"
+        }
+    }
+
     /// Has a local listener trust loopback, unless somebody has said whom: only programs on this
     /// machine reach it, and its proxy is among them.
     fn trust_loopback(&mut self, bind: &str, trusted: &'static str) {
@@ -119,14 +134,24 @@ impl Layers {
         split(self.items("acme")).next().is_some()
     }
 
+    /// Whether there is a listener at `netbird_bind`.
+    pub(super) fn has_netbird_bind(&self) -> bool {
+        !self.items("netbird_bind").is_empty()
+    }
+
     /// Whether there is a listener at `wss_bind`: where somebody has set it, or names for its
-    /// certificate, and else unless a table has the Pilot door, which is what it is for.
+    /// certificate, and else unless a table has the Pilot door, which is what it is for, or the
+    /// relay is there for clients of NetBird.
     pub(super) fn serves_wss_bind(&self) -> bool {
-        let has_pilot = |table: &Self| {
-            let doors: Result<Vec<&'static DoorKind>, Error> = table.read("doors");
-            doors.is_ok_and(|doors| doors.contains(&&PILOT))
-        };
-        !self.is_default("wss_bind") || self.has_acme() || !self.listeners.iter().any(has_pilot)
+        let is_asked_for = !self.is_default("wss_bind") || self.has_acme();
+        let has_others = self.has_netbird_bind() || self.listeners.iter().any(Self::has_pilot);
+        is_asked_for || !has_others
+    }
+
+    /// Whether a table has the Pilot door.
+    fn has_pilot(table: &Self) -> bool {
+        let doors: Result<Vec<&'static DoorKind>, Error> = table.read("doors");
+        doors.is_ok_and(|doors| doors.contains(&&PILOT))
     }
 
     /// What each `[[listener]]` table says.
@@ -264,10 +289,12 @@ impl fmt::Display for Layers {
                 writeln!(f, "{gap}# {heading}")?;
             }
             let key = setting.key;
-            let is_of_wss_bind = OF_WSS_BIND.contains(&key);
+            let is_of_wss_bind = OF_WSS_BIND.contains(&key)
+                || OF_FLAG_LISTENERS.contains(&key) && !self.has_netbird_bind();
             // What somebody has set is used once systemd hands over the socket.
             if is_of_wss_bind && !serves_wss_bind && self.is_default(key) {
-                writeln!(f, "# {key} is not used: a [[listener]] has the door pilot")?;
+                let reason = self.reason_for_no_wss_bind();
+                writeln!(f, "# {key} is not used: {reason}")?;
             } else {
                 self.write(setting, f)?;
             }

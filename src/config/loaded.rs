@@ -94,7 +94,7 @@ impl Loaded {
         // Its default is that of the address, and that address is not in force.
         let moved = differing.contains(&"wss_bind") && new.layers.is_default("trusted_proxy");
         in_force.config.take_live(&new.config);
-        if in_force.config.take_netbird_secrets(&new.config)
+        if in_force.config.take_netbird(&new.config)
             && !differing.contains(&"netbird_auth_secret_file")
         {
             let key = "netbird_auth_secret_file".to_owned();

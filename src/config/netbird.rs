@@ -2,16 +2,29 @@
 
 use std::path::PathBuf;
 
-use super::doors::NETBIRD;
+use super::certificate::{self, PairOf};
+use super::doors::{NETBIRD, Routes};
 use super::small_file::contents;
 use super::table::settings;
-use super::{Config, Error, ExposedAddress, Layers, ListenerTable, Secret};
+use super::value::PathPrefixes;
+use super::{
+    AcmeName, AllowOrigins, Config, Error, ExposedAddress, IpNet, Layers, Listener, ListenerTable,
+    Secret, TlsPair, WssBind, acme,
+};
 
 settings! {
     /// What the door's flags say, each for itself.
     #[derive(Debug)]
     pub(super) struct NetbirdFlags {
         "NetBird" {
+            /// For clients of NetBird and openZro, IP:PORT or unix:/PATH; then none for --wss-bind unless it is set
+            netbird_bind: Option<WssBind> ["ADDRESS"];
+            /// Certificate of --netbird-bind, with its chain, as PEM: the relay then speaks TLS there
+            netbird_tls_cert: Option<PathBuf> ["FILE"];
+            /// Private key of --netbird-tls-cert, as PEM
+            netbird_tls_key: Option<PathBuf> ["FILE"];
+            /// Names of --netbird-bind to get and renew a certificate for, by ACME
+            netbird_acme: Vec<AcmeName> ["NAME"];
             /// File with the secrets that make tokens, one a line: all are valid
             netbird_auth_secret_file: Option<PathBuf> ["FILE"; live];
             /// Where clients find this relay, as it tells them: HOST:PORT, rel:// or rels://HOST:PORT
@@ -27,14 +40,93 @@ pub struct Netbird {
     pub secrets: Vec<Secret>,
     /// Where clients find this relay.
     pub exposed: ExposedAddress,
+    /// The listener of `netbird_bind`, where there is one.
+    pub listener: Option<NetbirdListener>,
+}
+
+/// The listener of `netbird_bind`, beyond what it has in common with that of `wss_bind`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NetbirdListener {
+    /// Where it listens.
+    pub bind: WssBind,
+    /// Its certificate, where it has one from files.
+    pub tls: Vec<TlsPair>,
+    /// Names that it gets and renews a certificate for.
+    pub acme: Vec<AcmeName>,
+    /// Proxies whose X-Forwarded-For counts there.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The name of the listener, in the log and for a socket that systemd hands over.
+pub(super) const NAME: &str = "netbird";
+
+impl NetbirdListener {
+    /// Reads what is said of it; nothing where nobody says where it listens.
+    fn read(flags: &NetbirdFlags, layers: &Layers) -> Result<Option<Self>, Error> {
+        let Some(bind) = flags.netbird_bind.clone() else {
+            let NetbirdFlags { netbird_tls_cert, netbird_tls_key, netbird_acme, .. } = flags;
+            let idle = [
+                ("netbird_tls_cert", netbird_tls_cert.is_some()),
+                ("netbird_tls_key", netbird_tls_key.is_some()),
+                ("netbird_acme", !netbird_acme.is_empty()),
+            ];
+            return match idle.into_iter().find(|(_, is_set)| *is_set) {
+                Some((key, _)) => Err(layers.refuse(key, "needs --netbird-bind as well")),
+                None => Ok(None),
+            };
+        };
+        let tls = certificate::of_files(&PairOf::NETBIRD_BIND, layers)?;
+        let acme = flags.netbird_acme.clone();
+        acme::check_of("netbird_acme", &acme, &tls, layers)?;
+        let is_public: bool = layers.read("public_plaintext")?;
+        if !bind.is_local() && !is_public && tls.is_empty() && acme.is_empty() {
+            let danger = "it is open to others than this machine, without TLS";
+            let way_out = "bind to loopback, or add --public-plaintext, --netbird-acme or \
+                           --netbird-tls-cert";
+            return Err(layers.refuse("netbird_bind", format!("{danger}; {way_out}")));
+        }
+        let trusted_proxies = trusted_proxies(&bind, layers)?;
+        Ok(Some(Self { bind, tls, acme, trusted_proxies }))
+    }
+
+    /// The listener, with the settings that it has in common with that of `wss_bind`.
+    pub(super) fn listener(&self, config: &Config) -> Listener {
+        Listener {
+            setting: "netbird-bind".to_owned(),
+            name: Some(NAME.to_owned()),
+            bind: self.bind.clone(),
+            doors: vec![&NETBIRD],
+            routes: Routes::new(&[&NETBIRD], &PathPrefixes::Unset)
+                .expect("one door has no conflict"),
+            tls: self.tls.clone(),
+            acme: self.acme.clone(),
+            public_plaintext: config.public_plaintext,
+            trusted_proxies: self.trusted_proxies.clone(),
+            allow_origins: AllowOrigins::DoorsAnd(config.allow_origins.clone()),
+        }
+    }
+}
+
+/// Those of `trusted_proxy`, if somebody has said any; else loopback for a local address.
+fn trusted_proxies(bind: &WssBind, layers: &Layers) -> Result<Vec<IpNet>, Error> {
+    if !layers.is_default("trusted_proxy") {
+        return layers.read("trusted_proxy");
+    }
+    Ok(if bind.is_local() { IpNet::LOOPBACK.to_vec() } else { Vec::new() })
 }
 
 impl Netbird {
     /// Reads the door's settings, and the file that they name.
     pub(super) fn read(layers: &Layers) -> Result<Option<Self>, Error> {
         let flags = NetbirdFlags::read(layers)?;
+        let listener = NetbirdListener::read(&flags, layers)?;
         match (flags.netbird_auth_secret_file, flags.netbird_exposed_address) {
-            (None, None) => Ok(None),
+            (None, None) if listener.is_none() => Ok(None),
+            (None, None) => {
+                let reason =
+                    "needs --netbird-exposed-address and --netbird-auth-secret-file as well";
+                Err(layers.refuse("netbird_bind", reason))
+            }
             (Some(_), None) => {
                 let reason = "needs --netbird-exposed-address as well: clients are told it";
                 Err(layers.refuse("netbird_auth_secret_file", reason))
@@ -51,7 +143,7 @@ impl Netbird {
                 };
                 let secrets =
                     read().map_err(|e| layers.refuse_file("netbird_auth_secret_file", &path, e))?;
-                Ok(Some(Self { secrets, exposed }))
+                Ok(Some(Self { secrets, exposed, listener }))
             }
         }
     }
@@ -62,29 +154,32 @@ impl Config {
     /// nothing is said of it, if a listener of the door speaks it.
     #[must_use]
     pub fn netbird_instance(&self) -> Option<String> {
+        let mut listeners = self.all_listeners(false).into_iter();
         let has_tls = || {
-            let mut tables = self.listeners.iter();
-            let speaks_tls =
-                |table: &ListenerTable| !table.tls.is_empty() || !table.acme.is_empty();
-            tables.any(|table| table.doors.contains(&&NETBIRD) && speaks_tls(table))
+            listeners.any(|listener| listener.doors.contains(&&NETBIRD) && listener.speaks_tls())
         };
         Some(self.netbird.as_ref()?.exposed.url(has_tls))
     }
 
-    /// Takes over the secrets, where both have the door; true where they are others.
-    pub(super) fn take_netbird_secrets(&mut self, new: &Self) -> bool {
-        match (&mut self.netbird, &new.netbird) {
-            (Some(ours), Some(new)) if ours.secrets != new.secrets => {
-                ours.secrets.clone_from(&new.secrets);
-                true
-            }
-            _ => false,
+    /// Takes over what a running relay can, where both have the door; true where the secrets are
+    /// others.
+    pub(super) fn take_netbird(&mut self, new: &Self) -> bool {
+        let (Some(ours), Some(new)) = (&mut self.netbird, &new.netbird) else { return false };
+        if let (Some(listener), Some(new)) = (&mut ours.listener, &new.listener)
+            && listener.bind == new.bind
+        {
+            listener.trusted_proxies.clone_from(&new.trusted_proxies);
         }
+        let are_others = ours.secrets != new.secrets;
+        ours.secrets.clone_from(&new.secrets);
+        are_others
     }
 
     /// What does not go together with the door, and why.
     pub(super) fn netbird_contradiction(&self) -> Option<(&'static str, String)> {
-        let is_named = self.listeners.iter().any(|table| table.doors.contains(&&NETBIRD));
+        let of_flag = self.netbird.as_ref().and_then(|netbird| netbird.listener.as_ref());
+        let names_it = |table: &ListenerTable| table.doors.contains(&&NETBIRD);
+        let is_named = of_flag.is_some() || self.listeners.iter().any(names_it);
         match (&self.netbird, is_named) {
             (None, true) => {
                 let reason = "the netbird door of a [[listener]] needs it, and \
@@ -92,7 +187,8 @@ impl Config {
                 Some(("netbird_auth_secret_file", reason.to_owned()))
             }
             (Some(_), false) => {
-                let reason = "no [[listener]] has the netbird door; write doors = [\"netbird\"]";
+                let reason = "no listener has the netbird door; add --netbird-bind, or write \
+                              doors = [\"netbird\"] in a [[listener]]";
                 Some(("netbird_auth_secret_file", reason.to_owned()))
             }
             (Some(_), true) if self.cluster.is_some() => {

@@ -5,12 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::layers::OF_WSS_BIND;
+use super::layers::{OF_FLAG_LISTENERS, OF_WSS_BIND};
 use super::{AcmeContact, AcmeName, Error, Layers, Place, TlsPair};
 
 /// Settings that name files with secrets.
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 7] = [
     "wss_tls_key",
+    "netbird_tls_key",
+    "netbird_auth_secret_file",
     "admin_token_file",
     "registry_admin_token_file",
     "cluster_secret_file",
@@ -42,15 +44,17 @@ pub enum Warning {
     },
     /// A setting of the listener of `wss_bind`, which is not there.
     #[error(
-        "{place} does nothing: a [[listener]] has the door pilot, so that there is no listener at \
-         --wss-bind unless that is set, or systemd hands over its socket; write it in the table"
+        "{place} does nothing: {reason}, so that there is no listener at --wss-bind unless that \
+         is set, or systemd hands over its socket; write it for the listener that there is"
     )]
     NoWssBind {
         /// Who set it.
         place: Place,
+        /// Why it is not there.
+        reason: &'static str,
     },
     /// A setting of certificates that nobody orders.
-    #[error("{place} does nothing without --acme, or acme in a [[listener]]")]
+    #[error("{place} does nothing without --acme or --netbird-acme, or acme in a [[listener]]")]
     NoAcme {
         /// Who set it.
         place: Place,
@@ -85,8 +89,10 @@ impl Warning {
             warnings.push(Self::PublicAdmin { place: layers.place("admin_bind"), address });
         }
         if !layers.serves_wss_bind() {
-            let idle = OF_WSS_BIND.iter().filter(|key| !layers.is_default(key));
-            warnings.extend(idle.map(|key| Self::NoWssBind { place: layers.place(key) }));
+            let shared = OF_FLAG_LISTENERS.iter().filter(|_| !layers.has_netbird_bind());
+            let idle = OF_WSS_BIND.iter().chain(shared).filter(|key| !layers.is_default(key));
+            let reason = layers.reason_for_no_wss_bind();
+            warnings.extend(idle.map(|key| Self::NoWssBind { place: layers.place(key), reason }));
         }
         warnings.extend(idle_acme(layers)?);
         if ["cluster_bind", "cluster_nats"].iter().all(|key| layers.is_default(key)) {
@@ -101,11 +107,12 @@ impl Warning {
 /// The settings of certificates, where nobody orders any.
 fn idle_acme(layers: &Layers) -> Result<Vec<Warning>, Error> {
     let tables = layers.listeners();
+    let of_netbird: Vec<AcmeName> = layers.read("netbird_acme")?;
     let mut idle = Vec::new();
     for listener in std::iter::once(layers).chain(tables) {
         let names: Vec<AcmeName> = listener.read("acme")?;
         let contacts: Vec<AcmeContact> = listener.read("acme_contact")?;
-        if !names.is_empty() {
+        if !names.is_empty() || !of_netbird.is_empty() {
             return Ok(Vec::new());
         }
         if !contacts.is_empty() {

@@ -14,6 +14,9 @@ use crate::net::inherited::{InheritError, Inherited, Kind, take};
 /// What the socket of `wss_bind` is called.
 const WSS: &str = "wss";
 
+/// What the socket of `netbird_bind` is called.
+const NETBIRD: &str = "netbird";
+
 /// The sockets that the relay has inherited; by default none.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -59,6 +62,13 @@ pub enum SocketsError {
          --wss-tls-cert"
     )]
     Public(SocketAddr),
+    /// So is that for NetBird's clients.
+    #[error(
+        "the inherited socket for NetBird's clients, {0}, is open to others than this machine, \
+         without TLS; bind it to loopback, or add --public-plaintext, --netbird-acme or \
+         --netbird-tls-cert"
+    )]
+    PublicNetbird(SocketAddr),
     /// So is that of a `[[listener]]`.
     #[error(
         "the inherited socket {name:?}, {address}, is open to others than this machine, without \
@@ -96,8 +106,10 @@ impl Sockets {
     /// # Errors
     /// Nothing says what a socket is for, or others can reach it although nobody allowed that.
     pub(super) fn settle(&mut self, config: &Config) -> Result<Vec<Listener>, SocketsError> {
-        let named = config.listeners.iter().filter_map(|table| table.name.as_ref());
-        let named: Vec<_> = named.map(ListenerName::as_str).collect();
+        let of_tables = config.listeners.iter().filter_map(|table| table.name.as_ref());
+        let has_netbird = config.netbird.as_ref().is_some_and(|netbird| netbird.listener.is_some());
+        let of_netbird = has_netbird.then_some(NETBIRD);
+        let named: Vec<_> = of_tables.map(ListenerName::as_str).chain(of_netbird).collect();
         let mut unnamed: Vec<_> =
             self.others.extract_if(.., |one| !named.contains(&&*one.name)).collect();
         match (unnamed.pop(), &self.wss) {
@@ -129,11 +141,10 @@ impl Sockets {
                     && !listener.public_plaintext
                     && !address.ip().to_canonical().is_loopback() =>
             {
-                let name = name.to_owned();
-                Err(if name == WSS {
-                    SocketsError::Public(address)
-                } else {
-                    SocketsError::PublicListener { name, address }
+                Err(match name {
+                    WSS => SocketsError::Public(address),
+                    NETBIRD => SocketsError::PublicNetbird(address),
+                    _ => SocketsError::PublicListener { name: name.to_owned(), address },
                 })
             }
             Some(_) | None => Ok(()),
@@ -166,7 +177,7 @@ impl Sockets {
         for one in inherited {
             let wrong = |name, expected| Err(SocketsError::Kind { name, expected });
             match (&*one.name, one.kind) {
-                (WSS, Kind::Udp) => return wrong(one.name, "a listening socket"),
+                (WSS | NETBIRD, Kind::Udp) => return wrong(one.name, "a listening socket"),
                 ("admin", Kind::Udp | Kind::Unix) => return wrong(one.name, "a TCP socket"),
                 ("udp", Kind::Tcp | Kind::Unix) => return wrong(one.name, "a UDP socket"),
                 (_, Kind::Udp) => sockets.udp.push(one.socket),
@@ -265,6 +276,7 @@ mod tests {
             (&[("admin", Kind::Tcp), ("admin", Kind::Tcp)], "are for admin"),
             (&[("admin", Kind::Unix)], "\"admin\" is not a TCP socket"),
             (&[("wss", Kind::Udp)], "\"wss\" is not a listening socket"),
+            (&[("netbird", Kind::Udp)], "\"netbird\" is not a listening socket"),
             (&[("udp", Kind::Tcp)], "\"udp\" is not a UDP socket"),
         ] {
             let error = sorted(named).unwrap_err();

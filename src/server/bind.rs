@@ -154,10 +154,13 @@ fn listener(
         (Some(Inherited { socket, kind: Kind::Unix, .. }), _) => Listener::adopt_unix(socket),
         (Some(Inherited { socket, .. }), _) => Listener::adopt_tcp(socket),
         (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, free).or_else(|error| {
-            // That of a relay with names and nothing else.
-            let is_default = *address == SocketAddr::from((Ipv6Addr::UNSPECIFIED, HTTPS));
-            if is_default && !config.acme.is_empty() && has_no_ipv6(&error) {
-                Listener::tcp_at((Ipv4Addr::UNSPECIFIED, HTTPS).into(), free)
+            let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+            // That of a relay with names and nothing else, and what replaces NetBird's listener,
+            // which takes `:443` on every machine.
+            let is_default = address.port() == HTTPS && !config.acme.is_empty();
+            let may_be_ipv4 = is_default || config.setting == "netbird-bind";
+            if *address == everywhere && may_be_ipv4 && has_no_ipv6(&error) {
+                Listener::tcp_at((Ipv4Addr::UNSPECIFIED, address.port()).into(), free)
             } else {
                 Err(error)
             }

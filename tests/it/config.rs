@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 67] = [
+const BAD: [(&str, &str, &str); 71] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -73,6 +73,10 @@ const BAD: [(&str, &str, &str); 67] = [
     ("acme_directory_ca", "", "write a path"),
     ("netbird_auth_secret_file", "/nonexistent/secret", "needs --netbird-exposed-address as well"),
     ("netbird_exposed_address", "relay.example.net", "write HOST:PORT"),
+    ("netbird_bind", "localhost:443", "not IP:PORT"),
+    ("netbird_tls_cert", "/nonexistent/cert.pem", "needs --netbird-bind as well"),
+    ("netbird_tls_key", "/nonexistent/key.pem", "needs --netbird-bind as well"),
+    ("netbird_acme", "192.0.2.1", "`192.0.2.1` is an IP address; write the DNS name"),
     ("registry_connections", "0", "from 1 to 16"),
     ("cluster_bind", "localhost:9100", "not IP:PORT"),
     ("cluster_join", "a:9100,b", "`b` is not HOST:PORT"),

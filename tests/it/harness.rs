@@ -210,8 +210,11 @@ impl Relay {
         if command.get_args().all(|argument| argument != "--config") {
             command.args(["--log-level", "debug"]);
         }
+        // With a listener for others, that for nodes is there only where somebody asks for it.
+        let has_own = command.get_args().any(|argument| argument == "--netbird-bind");
         for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
-            if command.get_args().all(|argument| argument != bind) {
+            let is_wanted = !(has_own && bind == "--wss-bind");
+            if is_wanted && command.get_args().all(|argument| argument != bind) {
                 command.args([bind, "127.0.0.1:0"]);
             }
         }

@@ -71,15 +71,15 @@ impl Over {
 
 /// Carries what comes over plain connections to a relay over TLS, each over one of its own,
 /// and the end of one side to the other.
-struct Tunnel {
-    address: SocketAddr,
+pub(crate) struct Tunnel {
+    pub(crate) address: SocketAddr,
     /// The relay watches its certificate there.
     _folder: TempDir,
     runtime: Option<Runtime>,
 }
 
 impl Tunnel {
-    fn start(to: SocketAddr, folder: TempDir) -> Self {
+    pub(crate) fn start(to: SocketAddr, folder: TempDir) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();

@@ -4,6 +4,7 @@ mod acme;
 mod cluster;
 mod listeners;
 mod loaded;
+mod netbird;
 mod seeds;
 
 use std::collections::HashMap;
@@ -358,7 +359,8 @@ fn flags_have_the_names_that_operators_were_told() {
         outbox-bytes outbox-age relay-name min-auth-generation require-punch-grant punch-rate \
         punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \
         cluster-dns cluster-secret-file cluster-allow cluster-tcp cluster-keepalive cluster-nats \
-        cluster-nats-credentials cluster-name netbird-auth-secret-file netbird-exposed-address";
+        cluster-nats-credentials cluster-name netbird-auth-secret-file netbird-exposed-address netbird-bind \
+        netbird-tls-cert netbird-tls-key netbird-acme";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
     let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();
     told.sort();

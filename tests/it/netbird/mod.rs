@@ -1,6 +1,7 @@
 //! The NetBird door: recorded conversations of real servers, and clients that come and go.
 
 mod client;
+mod flags;
 mod recordings;
 mod sessions;
 
