@@ -10,18 +10,20 @@ pub mod login;
 pub mod name;
 pub mod presence;
 pub mod registry;
+pub mod stun;
 pub mod websocket;
 
 /// A target: its input is an operator's, a peer's or chance's.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seeds' folders.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("beacon", beacon::run),
     ("cluster", cluster::run),
     ("login", login::run),
     ("name", name::run),
     ("presence", presence::run),
     ("registry", registry::run),
+    ("stun", stun::run),
     ("websocket", websocket::run),
 ];
