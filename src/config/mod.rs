@@ -55,7 +55,8 @@ use table::{Setting, settings};
 pub use value::{
     AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, ClusterName, ExposedAddress,
     Fingerprint, HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat, NatsServers,
-    PathPrefix, PathPrefixes, PunchAllow, RelayName, UdpSenderCheck, WebOrigin, WssBind,
+    NetbirdTakeover, PathPrefix, PathPrefixes, PunchAllow, RelayName, UdpSenderCheck, WebOrigin,
+    WssBind,
 };
 pub use warning::Warning;
 

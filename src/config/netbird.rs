@@ -9,7 +9,7 @@ use super::table::settings;
 use super::value::PathPrefixes;
 use super::{
     AcmeName, AllowOrigins, Config, Error, ExposedAddress, IpNet, Layers, Listener, ListenerTable,
-    Secret, TlsPair, WssBind, acme,
+    MOST_RELAY_BYTES, NetbirdTakeover, Secret, TlsPair, WssBind, acme,
 };
 
 settings! {
@@ -29,6 +29,12 @@ settings! {
             netbird_auth_secret_file: Option<PathBuf> ["FILE"; live];
             /// Where clients find this relay, as it tells them: HOST:PORT, rel:// or rels://HOST:PORT
             netbird_exposed_address: Option<ExposedAddress> ["ADDRESS"];
+            /// Logins of a peer that has a session: always (they take over) or same-address
+            netbird_takeover: NetbirdTakeover ["RULE"; live] or "always";
+            /// Packets a second for each peer; 0 is no limit
+            netbird_rate: u32 ["N"; live] or "0";
+            /// Bytes a second for each peer; 0 is no limit
+            netbird_bytes: u64 ["BYTES"; live] or "0" in 0..=MOST_RELAY_BYTES;
         }
     }
 }
@@ -42,6 +48,12 @@ pub struct Netbird {
     pub exposed: ExposedAddress,
     /// The listener of `netbird_bind`, where there is one.
     pub listener: Option<NetbirdListener>,
+    /// What becomes of the session of a peer that logs in again.
+    pub takeover: NetbirdTakeover,
+    /// Packets that a peer may send in a second; 0 is no limit.
+    pub rate: u32,
+    /// Bytes that a peer may send in a second; 0 is no limit.
+    pub bytes: u64,
 }
 
 /// The listener of `netbird_bind`, beyond what it has in common with that of `wss_bind`.
@@ -143,7 +155,15 @@ impl Netbird {
                 };
                 let secrets =
                     read().map_err(|e| layers.refuse_file("netbird_auth_secret_file", &path, e))?;
-                Ok(Some(Self { secrets, exposed, listener }))
+                let NetbirdFlags { netbird_takeover, netbird_rate, netbird_bytes, .. } = flags;
+                Ok(Some(Self {
+                    secrets,
+                    exposed,
+                    listener,
+                    takeover: netbird_takeover,
+                    rate: netbird_rate,
+                    bytes: netbird_bytes,
+                }))
             }
         }
     }
@@ -170,6 +190,9 @@ impl Config {
         {
             listener.trusted_proxies.clone_from(&new.trusted_proxies);
         }
+        ours.takeover = new.takeover;
+        ours.rate = new.rate;
+        ours.bytes = new.bytes;
         let are_others = ours.secrets != new.secrets;
         ours.secrets.clone_from(&new.secrets);
         are_others

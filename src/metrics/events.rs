@@ -32,6 +32,8 @@ words! {
         Delayed => "delayed",
         /// A peer has logged in.
         LoggedIn => "logged_in",
+        /// A login from another address has taken a peer's session over.
+        TakenOver => "taken_over",
         /// A session has ended.
         Ended => "ended",
         /// A relay has joined the cluster.
@@ -52,7 +54,12 @@ words! {
 impl What {
     const fn is_of_connections(self) -> bool {
         match self {
-            Self::Accepted | Self::Refused | Self::Delayed | Self::LoggedIn | Self::Ended => true,
+            Self::Accepted
+            | Self::Refused
+            | Self::Delayed
+            | Self::LoggedIn
+            | Self::TakenOver
+            | Self::Ended => true,
             Self::Joined
             | Self::Left
             | Self::Reloaded

@@ -26,11 +26,11 @@ reasons! {
         "a WebSocket peer sent it in the name of another",
         "the sender uses another name than it logged in with";
     RATE_LIMITED = "rate_limited",
-        "the sender is over `--relay-rate` packets a second",
+        "the sender is over `--relay-rate` packets a second, or over the rate of its door",
         "slow down, or raise it; for a foreign server: list it by the very address and \
          port that it sends from";
     BYTE_LIMITED = "byte_limited",
-        "the sender is over `--relay-bytes` bytes a second",
+        "the sender is over `--relay-bytes` bytes a second, or over those of its door",
         "as `rate_limited`";
     UNKNOWN_DESTINATION = "unknown_destination",
         "nobody has the destination, on no relay of the cluster: it is not connected, or its \

@@ -78,13 +78,15 @@ impl Router {
             let whose = Whose::sender(session.id());
             return shard.dropped_of(whose, Drop::SESSION_ENDED, came, now);
         }
-        let rates = self.rates.load();
+        let of_door = door.rates();
+        let of_relay = self.rates.load();
+        let rates = of_door.as_ref().unwrap_or(&of_relay);
         let socket = door.socket(session.generation());
         let packet = |index| frames.packet(index);
         Departures::of_batch(socket, packet, now, shard, came, |out| {
             // A copy: whoever replaces this session reads it under the table's lock.
             let inbound = *session.inbound.lock();
-            let mut turn = Turn { out, now, shard, rates: &rates, inbound };
+            let mut turn = Turn { out, now, shard, rates, inbound };
             let carry = |flow: &Flow, out: &mut Departures| {
                 self.carry(door, flow, packet, out, now, shard);
             };

@@ -35,6 +35,11 @@ pub trait Delivery: Send + Sync {
     /// What stands in front of each payload of a flow for a session.
     fn head(&self, flow: &Flow, session: &Session) -> Head;
 
+    /// What a peer of the door may send in a second, where that is not what the relay's peers may.
+    fn rates(&self) -> Option<SourceRates> {
+        None
+    }
+
     /// Whether this can be a name of the door's; other relays send what they like.
     fn has(&self, _name: Name) -> bool {
         true

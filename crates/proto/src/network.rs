@@ -25,6 +25,12 @@ impl Client {
             ip @ IpAddr::V4(_) => Self(ip),
         }
     }
+
+    /// The IPv4 address, or the first of the /64.
+    #[must_use]
+    pub const fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 /// An IPv4 /24, an IPv6 /56, or somebody whose address is not known yet.

@@ -126,3 +126,20 @@ fn reload_takes_over_the_proxies_of_netbirds_listener() {
     let listeners = in_force.config.all_listeners(false);
     assert_eq!(listeners[0].trusted_proxies, ["10.0.0.1".parse().unwrap()]);
 }
+
+#[test]
+fn reload_takes_over_what_logins_and_rates_are_judged_by() {
+    let (_file, secrets) = secrets();
+    let loaded = |more: &[&str]| {
+        let flags = flags(&secrets, &[&["--netbird-bind=127.0.0.1:1"], more].concat());
+        Said { flags: &flags, ..Said::default() }.loaded()
+    };
+    let old = loaded(&[]);
+    let before = old.config.netbird.as_ref().unwrap();
+    assert_eq!((before.takeover, before.rate, before.bytes), (NetbirdTakeover::Always, 0, 0));
+    let new = ["--netbird-takeover=same-address", "--netbird-rate=7", "--netbird-bytes=8"];
+    let new = loaded(&new);
+    let (in_force, difference) = old.updated(&new);
+    assert_eq!((difference.applied.len(), difference.needs_restart.len()), (3, 0));
+    assert_eq!(in_force.config, new.config);
+}

@@ -29,6 +29,27 @@ impl FromStr for UdpSenderCheck {
     }
 }
 
+/// What becomes of the session of a NetBird peer that logs in again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NetbirdTakeover {
+    /// It ends, wherever the login comes from.
+    Always,
+    /// It stays where the login comes from another address, as long as it answers.
+    SameAddress,
+}
+
+impl FromStr for NetbirdTakeover {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "always" => Ok(Self::Always),
+            "same-address" => Ok(Self::SameAddress),
+            _ => Err("neither always nor same-address".into()),
+        }
+    }
+}
+
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogFormat {
@@ -190,5 +211,7 @@ mod tests {
         assert!("JSON".parse::<LogFormat>().is_err());
         assert_eq!("observed".parse(), Ok(UdpSenderCheck::Observed));
         assert!("on".parse::<UdpSenderCheck>().is_err());
+        assert_eq!("same-address".parse(), Ok(NetbirdTakeover::SameAddress));
+        assert!("same_address".parse::<NetbirdTakeover>().is_err());
     }
 }

@@ -2,12 +2,13 @@
 //! other send each other packets, and learn who of those that they look for comes and goes.
 //!
 //! A token lets a client in and does not say who it is: the last login under a name has it, as
-//! with the original. `login` judges tokens, `presence` tells who comes and goes, and here each
-//! message is what its type says.
+//! with the original, unless `takeover` is told otherwise. `login` judges tokens, `presence` tells
+//! who comes and goes, and here each message is what its type says.
 
 mod drops;
 mod login;
 mod presence;
+mod takeover;
 mod watchers;
 
 use std::sync::{Arc, Weak};
@@ -19,14 +20,16 @@ use prometheus::proto::MetricFamily;
 pub use self::drops::NetbirdDrop;
 use self::login::{Login, unix_now};
 use self::presence::Presence;
+use self::takeover::Takeovers;
 use super::Plan;
 use crate::config::{Config, NETBIRD};
 use crate::metrics::{Drop, Sharded, family};
-use crate::peers::{Credential, End, Overflow, Principal, Takeover};
+use crate::peers::{End, Overflow, Principal};
+use crate::proto::limit::{Rate, SourceRates};
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
-    Answer, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Refusal, Session,
-    Welcome,
+    Answer, Client, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Refusal,
+    Session, Welcome,
 };
 use crate::wire::Framing;
 use crate::wire::name::{Name, Realm, Spelling};
@@ -66,6 +69,13 @@ pub(super) fn plan() -> Plan {
     })
 }
 
+/// What a peer may send in a second.
+fn rates(config: &Config) -> SourceRates {
+    let of_door = config.netbird.as_ref();
+    let (packets, bytes) = of_door.map_or((0, 0), |netbird| (netbird.rate, netbird.bytes));
+    SourceRates { packets: Rate::per_second(packets.into()), bytes: Rate::per_second(bytes) }
+}
+
 fn peer_id(bytes: &[u8]) -> Option<PeerId> {
     bytes.try_into().ok().map(PeerId)
 }
@@ -97,6 +107,8 @@ words! {
 pub struct Netbird {
     router: Arc<Router>,
     login: ArcSwap<Login>,
+    takeovers: Takeovers,
+    rates: ArcSwap<SourceRates>,
     presence: Presence,
     handled: Sharded<Handled>,
 }
@@ -109,12 +121,17 @@ impl std::fmt::Debug for Netbird {
 
 impl Netbird {
     fn new(router: Arc<Router>, config: &Config) -> Self {
-        let login = ArcSwap::from_pointee(Login::new(config));
-        let presence = Presence::new(Arc::clone(router.table()));
-        Self { router, login, presence, handled: Sharded::default() }
+        Self {
+            login: ArcSwap::from_pointee(Login::new(config)),
+            takeovers: Takeovers::new(config),
+            rates: ArcSwap::from_pointee(rates(config)),
+            presence: Presence::new(Arc::clone(router.table())),
+            handled: Sharded::default(),
+            router,
+        }
     }
 
-    fn judge(&self, kind: Kind, message: &[u8]) -> Result<Welcome, Refusal> {
+    async fn judge(&self, client: &Client, kind: Kind, message: &[u8]) -> Result<Welcome, Refusal> {
         // No client is told why: they all look alike.
         let refused =
             |reason| Refusal { reason: Some(reason), ..Refusal::new(Outcome::AuthFail, None) };
@@ -127,10 +144,12 @@ impl Netbird {
         if !self.login.load().admits(&auth.token, unix_now()) {
             return Err(refused("token").of(name));
         }
+        // The token is anybody's who has one.
+        let judged = self.takeovers.judge(self.router.table(), name, client).await;
+        let (credential, takeover) = judged.map_err(|reason| refused(reason).of(name))?;
         Ok(Welcome {
-            // The token is anybody's who has one.
-            principal: Principal { name, credential: Credential([0; 32]) },
-            takeover: Takeover::Always,
+            principal: Principal { name, credential },
+            takeover,
             framing: Framing::Binary,
             overflow: Overflow::DropOldest,
             takes: MAX_MESSAGE,
@@ -167,7 +186,10 @@ impl Netbird {
             }
         };
         match decoded {
-            Message::HealthCheck => handled(Handled::HealthCheck, false),
+            Message::HealthCheck => {
+                self.takeovers.heard(session);
+                handled(Handled::HealthCheck, false)
+            }
             Message::Close => {
                 session.end(End::PeerLeft);
                 handled(Handled::Close, false)
@@ -223,12 +245,14 @@ impl Door for Netbird {
         Box::pin(async move {
             let received = conversation.receive().await;
             let (kind, message) = received.map_err(|refusal| Refusal { close: None, ..refusal })?;
-            self.judge(kind, &message)
+            let client = *conversation.client();
+            self.judge(&client, kind, &message).await
         })
     }
 
     fn accept(&self, session: &Session) {
         session.push_control(Opcode::Binary, &auth_response(&self.login.load().instance));
+        self.takeovers.note(self.router.table(), self.router.traffic(), session);
     }
 
     fn opened(&self, session: &Arc<Session>) {
@@ -258,6 +282,8 @@ impl Door for Netbird {
 
     fn update(&self, config: &Config) {
         self.login.store(Arc::new(Login::new(config)));
+        self.takeovers.update(config);
+        self.rates.store(Arc::new(rates(config)));
     }
 
     fn families(&self, families: &mut Vec<MetricFamily>) {
@@ -267,6 +293,7 @@ impl Door for Netbird {
             "kind",
             &self.handled,
         ));
+        families.push(self.takeovers.family());
         let subscriptions = self.presence.subscriptions();
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         families.push(family::gauge_values(
@@ -296,6 +323,10 @@ impl Door for Netbird {
 impl Delivery for Netbird {
     fn head(&self, flow: &Flow, _: &Session) -> Head {
         Head::new(&[&transport_header(peer_of(flow.sender))])
+    }
+
+    fn rates(&self) -> Option<SourceRates> {
+        Some(**self.rates.load())
     }
 
     fn has(&self, name: Name) -> bool {

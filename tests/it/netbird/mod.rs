@@ -4,6 +4,7 @@ mod client;
 mod flags;
 mod recordings;
 mod sessions;
+mod takeover;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -61,11 +62,17 @@ impl Site {
 
 /// A connection that is a WebSocket.
 fn connect(address: SocketAddr) -> Peer {
+    connect_with(address, "")
+}
+
+/// The same, whose request has these headers as well.
+fn connect_with(address: SocketAddr, headers: &str) -> Peer {
     let mut peer = Peer::connect(address);
-    let (status, _) = peer.ask(
+    let (status, _) = peer.ask(&format!(
         "GET /relay HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    );
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         {headers}\r\n",
+    ));
     assert_eq!(status, 101);
     peer
 }
