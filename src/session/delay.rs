@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::info;
 
-use super::connection::Attempt;
+use super::attempt::Attempt;
 use super::{Conversation, Door, Outcome, Refusal, Session, Settings, Welcome};
 use crate::cluster::Cluster;
 use crate::metrics::What;

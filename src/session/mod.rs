@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows what a message holds: that is the [`Door`]'s.
 
+mod attempt;
 mod client;
 mod client_address;
 mod connection;
