@@ -28,7 +28,7 @@ use beacon_relay::wire::websocket::Opcode;
 use sha2::{Digest as _, Sha256};
 
 /// What the configuration knows of the door.
-static ECHO: DoorKind = DoorKind { name: "echo", paths: DoorPaths::Fixed(&["/echo"]) };
+static ECHO: DoorKind = DoorKind { name: "echo", paths: DoorPaths::Fixed(&["/echo"]), quic: None };
 
 /// The name space of its peers, which no other door of the cluster has.
 const REALM: Realm = Realm(200);

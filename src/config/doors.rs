@@ -15,6 +15,9 @@ pub struct DoorKind {
     pub name: &'static str,
     /// The paths at which it takes upgrades.
     pub paths: DoorPaths,
+    /// What its clients ask for over QUIC, where each of their messages is a datagram (RFC 9221);
+    /// nothing where they speak WebSocket alone.
+    pub quic: Option<&'static str>,
 }
 
 /// The paths at which a door takes upgrades.
@@ -27,10 +30,12 @@ pub enum DoorPaths {
 }
 
 /// The daemons of the Pilot overlay.
-pub const PILOT: DoorKind = DoorKind { name: "pilot", paths: DoorPaths::Fixed(&["/v1/compat"]) };
+pub const PILOT: DoorKind =
+    DoorKind { name: "pilot", paths: DoorPaths::Fixed(&["/v1/compat"]), quic: None };
 
 /// Clients of NetBird and openZro.
-pub const NETBIRD: DoorKind = DoorKind { name: "netbird", paths: DoorPaths::Fixed(&["/relay"]) };
+pub const NETBIRD: DoorKind =
+    DoorKind { name: "netbird", paths: DoorPaths::Fixed(&["/relay"]), quic: Some("nb-quic") };
 
 /// The doors of the relay itself. A door is added here, with its name and its paths.
 static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD];
@@ -229,10 +234,11 @@ mod tests {
     use super::*;
 
     static RELAY: DoorKind =
-        DoorKind { name: "relay", paths: DoorPaths::Fixed(&["/relay", "/v2/relay"]) };
-    static OTHER_RELAY: DoorKind = DoorKind { name: "other", paths: DoorPaths::Fixed(&["/relay"]) };
-    static BUS: DoorKind = DoorKind { name: "bus", paths: DoorPaths::Any };
-    static HUB: DoorKind = DoorKind { name: "hub", paths: DoorPaths::Any };
+        DoorKind { name: "relay", paths: DoorPaths::Fixed(&["/relay", "/v2/relay"]), quic: None };
+    static OTHER_RELAY: DoorKind =
+        DoorKind { name: "other", paths: DoorPaths::Fixed(&["/relay"]), quic: None };
+    static BUS: DoorKind = DoorKind { name: "bus", paths: DoorPaths::Any, quic: None };
+    static HUB: DoorKind = DoorKind { name: "hub", paths: DoorPaths::Any, quic: None };
 
     /// The routes of these doors, with the texts of `path`: one prefix, or `door=/prefix` each.
     fn routes(doors: &[&'static DoorKind], path: &[&str]) -> Result<Routes, Conflict> {
@@ -252,9 +258,11 @@ mod tests {
 
     #[test]
     fn door_of_another_program_is_known_once_it_is_registered_and_takes_no_name_from_others() {
-        static CHAT: DoorKind = DoorKind { name: "chat", paths: DoorPaths::Any };
-        static OTHER: DoorKind = DoorKind { name: "chat", paths: DoorPaths::Fixed(&["/chat"]) };
-        static SECOND_PILOT: DoorKind = DoorKind { name: "pilot", paths: DoorPaths::Any };
+        static CHAT: DoorKind = DoorKind { name: "chat", paths: DoorPaths::Any, quic: None };
+        static OTHER: DoorKind =
+            DoorKind { name: "chat", paths: DoorPaths::Fixed(&["/chat"]), quic: None };
+        static SECOND_PILOT: DoorKind =
+            DoorKind { name: "pilot", paths: DoorPaths::Any, quic: None };
 
         assert_eq!(CHAT.register(), Ok(()));
         assert_eq!(CHAT.register(), Ok(()), "once more changes nothing");

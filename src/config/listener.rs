@@ -119,6 +119,13 @@ impl Listener {
     pub const fn speaks_tls(&self) -> bool {
         !self.tls.is_empty() || !self.acme.is_empty()
     }
+
+    /// What its clients ask for over QUIC, which is only with TLS.
+    #[must_use]
+    pub fn quic_protocols(&self) -> Vec<&'static str> {
+        let doors = self.doors.iter().filter(|_| self.speaks_tls());
+        doors.filter_map(|door| door.quic).collect()
+    }
 }
 
 /// Reads all tables, and checks each for itself.

@@ -9,6 +9,8 @@ words! {
     pub enum Transport {
         /// A peer over WebSocket.
         Wss => "wss",
+        /// A peer over datagrams of QUIC.
+        Quic => "quic",
         /// A peer over UDP.
         Udp => "udp",
         /// A foreign server, by the name that its door has for it
@@ -61,6 +63,11 @@ reasons! {
          unless its login says more (`max_message`), or than the 65,535 bytes that go to another \
          relay",
         "the sender must send less to such peers, which would close with 1009";
+    TOO_LARGE_FOR_PATH = "too_large_for_path",
+        "it is longer than a datagram of QUIC that the path to the destination carries, and was \
+         for `--outbox-age` while that was being found out",
+        "packets of a lower MTU at the sender (1,280 bytes in a tunnel always fit 1,500), or \
+         WebSocket at the destination";
     UDP_SOCKET_FULL = "udp_socket_full",
         "the relay's UDP send buffer, or the device's queue, was full",
         "`net.core.wmem_max`; the link is full";

@@ -8,6 +8,7 @@ pub mod inherited;
 pub mod listener;
 pub mod local;
 pub mod notify;
+pub mod quic;
 mod stream;
 pub mod tls;
 pub mod udp;

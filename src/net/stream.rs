@@ -82,6 +82,12 @@ pub trait Stream: fmt::Debug + Send + Sync + 'static {
         self.try_write(records.bytes())
     }
 
+    /// Longest record that can leave at this moment, in bytes, of a stream that keeps records
+    /// apart; nothing where any can.
+    fn longest_record(&self) -> Option<usize> {
+        None
+    }
+
     /// Waits until [`Self::try_read`] is worth a call.
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 

@@ -136,7 +136,7 @@ impl Router {
         let from = match flow.transport {
             Transport::Foreign => Neighbour::Foreign,
             Transport::Cluster => Neighbour::Relay,
-            Transport::Wss | Transport::Udp => Neighbour::Peer,
+            Transport::Wss | Transport::Quic | Transport::Udp => Neighbour::Peer,
         };
         let count = flow.packets.len() as u64;
         let (mut bytes, mut longest) = (0, 0);

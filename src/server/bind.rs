@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -17,6 +18,8 @@ use crate::net::bind::{FreeBind, bind, is_missing};
 use crate::net::inherited::{Inherited, Kind};
 use crate::net::listener::Listener;
 use crate::net::notify::ServiceManager;
+use crate::net::quic;
+use crate::net::tls::Acceptor;
 use crate::net::udp::Datagrams;
 
 /// An address that cannot be bound to.
@@ -131,18 +134,60 @@ fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-/// The listeners for streams of peers: each inherited, or else bound where its setting says.
+/// A listener for streams of peers, and its UDP port where its doors speak QUIC as well.
+pub(super) struct Ports {
+    pub(super) listener: Listener,
+    pub(super) quic: Option<quic::Port>,
+}
+
+/// Attempts at a port that is free over TCP and UDP, where any will do.
+const TRIES: usize = 16;
+
+/// The listeners: each inherited, or else bound where its setting says.
 pub(super) async fn listeners(
     patience: &Patience<'_>,
     inherited: &mut Sockets,
-    listeners: &[config::Listener],
+    listeners: &[(config::Listener, Option<Acceptor>)],
     free: FreeBind,
-) -> Result<Vec<Listener>, StartError> {
+) -> Result<Vec<Ports>, StartError> {
     let mut bound = Vec::new();
-    for one in listeners {
-        bound.push(patience.bind(|| listener(inherited.take_for(one), one, free)).await?);
+    for (one, acceptor) in listeners {
+        let protocols = one.quic_protocols();
+        let tls = acceptor.as_ref().filter(|_| !protocols.is_empty());
+        let tls = tls.map(|acceptor| acceptor.for_quic(&protocols)).transpose()?;
+        bound.push(ports(patience, inherited, one, tls, free).await?);
     }
     Ok(bound)
+}
+
+/// One listener, with the UDP port at its address where there is TLS for it.
+async fn ports(
+    patience: &Patience<'_>,
+    inherited: &mut Sockets,
+    config: &config::Listener,
+    tls: Option<Arc<ServerConfig>>,
+    free: FreeBind,
+) -> Result<Ports, StartError> {
+    let is_any_port = matches!(config.bind, WssBind::Tcp(address) if address.port() == 0);
+    let mut tries = if is_any_port { TRIES } else { 1 };
+    loop {
+        let listener = patience.bind(|| listener(inherited.take_for(config), config, free)).await?;
+        // A Unix socket has no UDP port.
+        let Some((tls, address)) = tls.as_ref().zip(listener.address()) else {
+            return Ok(Ports { listener, quic: None });
+        };
+        let open = || {
+            let port = quic::Port::open(address, free, Arc::clone(tls));
+            port.map_err(BindError::of(config.setting.clone(), &format!("{address} over UDP")))
+        };
+        tries -= 1;
+        match patience.bind(open).await {
+            Ok(port) => return Ok(Ports { listener, quic: Some(port) }),
+            Err(StartError::Bind(BindError { error, .. }))
+                if tries > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn listener(

@@ -190,8 +190,8 @@ impl Server {
         let addresses = listeners.iter().zip(sessions.addrs()).map(|(listener, address)| {
             address.map_or_else(|| listener.bind.to_string(), |address| address.to_string())
         });
-        let mut listening = listeners.iter().zip(addresses);
-        let (_, wss) = listening.next().expect("the configuration has a listener");
+        let mut listening = listeners.iter().zip(addresses).zip(sessions.quic_addrs());
+        let ((_, wss), _) = listening.next().expect("the configuration has a listener");
         let (udp, admin) = (self.udp_addr(), self.admin_address);
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -201,9 +201,15 @@ impl Server {
             max_peers = self.operators.config().max_peers,
             "listening"
         );
-        for (listener, bind) in listening {
+        for ((listener, bind), quic) in listening {
             let doors: Vec<_> = listener.doors.iter().map(|door| door.name).collect();
-            info!(listener = listener.label(), %bind, doors = doors.join(","), "also listening");
+            info!(
+                listener = listener.label(),
+                %bind,
+                quic = quic.map(tracing::field::display),
+                doors = doors.join(","),
+                "also listening"
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use super::acme::Acme;
-use super::bind::{self, Patience};
+use super::bind::{self, Patience, Ports};
 use super::certificates::Keeper;
 use super::cluster::Joining;
 use super::{Sockets, StartError};
@@ -15,6 +15,7 @@ use crate::config::{self, Config};
 use crate::metrics::Traffic;
 use crate::net::listener::Listener;
 use crate::net::notify::ServiceManager;
+use crate::net::quic::Port;
 use crate::net::tls::Acceptor;
 use crate::net::udp::Datagrams;
 use crate::udp;
@@ -45,6 +46,8 @@ pub(super) struct PublicListener {
     pub(super) listener: Listener,
     /// The TLS that it speaks itself.
     pub(super) tls: Option<Acceptor>,
+    /// Where it is reached by QUIC.
+    pub(super) quic: Option<Port>,
 }
 
 /// What operators come in by.
@@ -86,7 +89,8 @@ impl Bound {
         let patience = Patience::new(config.bind_wait, manager);
         let udp = patience.bind(|| bind::udp(&mut inherited.udp, config)).await?;
         let free = config.free_bind.into();
-        let streams = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
+        let listeners: Vec<_> = listeners.into_iter().zip(acceptors).collect();
+        let ports = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
         let admin = patience.bind(|| bind::admin(&mut inherited.admin, config)).await?;
         let (listener, address) = admin;
         let joining = match &config.cluster {
@@ -96,9 +100,10 @@ impl Bound {
             }
             None => None,
         };
-        let listeners = listeners.into_iter().zip(streams).zip(acceptors);
-        let listeners =
-            listeners.map(|((said, listener), tls)| PublicListener { said, listener, tls });
+        let listeners = listeners.into_iter().zip(ports).map(|((said, tls), ports)| {
+            let Ports { listener, quic } = ports;
+            PublicListener { said, listener, tls, quic }
+        });
         let listeners = listeners.collect();
         let certificates = keeper;
         let public = PublicSockets { udp, udp_origin, listeners, certificates, has_wss_socket };

@@ -166,6 +166,14 @@ impl Attempt<'_> {
 }
 
 impl Site {
+    /// Notes that the task of a connection has ended.
+    pub(super) fn note_end(&self, ended: Result<(), tokio::task::JoinError>) {
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.shared.counters.panics.increment();
+            warn!("a connection ended by a panic: this is a bug of the relay");
+        }
+    }
+
     fn note(
         &self,
         what: What,

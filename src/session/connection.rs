@@ -13,6 +13,7 @@ use super::attempt::{Alive, Attempt, Carrier, CountedHandshake, Found, evicted};
 use super::conversation::{self, Conversation};
 use super::counters::Handshake;
 use super::driver::Driver;
+use super::keepalive::Keepalive;
 use super::turn::Turn;
 use super::upgrade::{Front, NotUpgraded, Upgraded};
 use super::{Door, MAX_MESSAGE, Outcome, Session, Site};
@@ -103,13 +104,6 @@ impl Site {
         expected.is_some() && origin().is_ok_and(|origin| Some(&origin) == expected.as_ref())
     }
 
-    fn note_end(&self, ended: Result<(), tokio::task::JoinError>) {
-        if ended.is_err_and(|error| error.is_panic()) {
-            self.shared.counters.panics.increment();
-            warn!("a connection ended by a panic: this is a bug of the relay");
-        }
-    }
-
     async fn connection(self: Arc<Self>, accepted: Accepted, turn: Turn) {
         // Boxed, so that what only the login needs is given back while the session lives.
         let (stream, remote): (Box<dyn Stream>, _) = match accepted {
@@ -122,7 +116,8 @@ impl Site {
         };
         let guard = Alive::new(&self, &session, door.name());
         let found = Found { registration: &registration, door: &*door, session: &session };
-        let mut driver = Driver::new(Arc::clone(&session), &*door, &self.settings, decoder, early);
+        let times = Keepalive::new(Arc::clone(&session), &*door, &self.settings);
+        let mut driver = Driver::new(times, decoder, early);
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
         drop(found);
@@ -184,11 +179,10 @@ impl Site {
         }
         let longest = door.max_greeting();
         let mut conversation = Conversation::new(&*stream, client, longest, response, &early);
-        let settled =
-            attempt.settle(&*door, &mut conversation, place, &settings, deadline).await;
+        let settled = attempt.settle(&*door, &mut conversation, place, &settings, deadline).await;
         // More does not fit the buffer that a thread lends: its session would read nothing.
         let longest = door.max_message().min(MAX_MESSAGE);
-        let (early, decoder) = conversation.into_rest(longest);
+        let (early, decoder) = conversation.into_rest(longest).expect("it is over WebSocket");
         let (welcome, took) = match settled {
             Ok(settled) => settled,
             Err(refusal) => {

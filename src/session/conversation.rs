@@ -1,12 +1,15 @@
-//! A connection during its login: small buffers, no queue, and whoever speaks waits.
+//! A connection during its login, over WebSocket or in datagrams: small buffers, no queue, and
+//! whoever speaks waits.
 
 use std::future::poll_fn;
 use std::io;
 
+use bytes::Bytes;
 use tokio::task::coop::consume_budget;
 
-use super::{Client, Close, Kind, Refusal};
+use super::{Client, Close, Kind, Outcome, Refusal};
 use crate::net::Stream;
+use crate::net::quic::{Lost, Receiver};
 use crate::wire::websocket::{
     Decoder, MAX_HEADER, Message, Opcode, Role, close_payload, frame_header,
 };
@@ -21,14 +24,15 @@ const IN_BUFFER: &str = "the decoder found it in the buffer";
 /// What a client and a door say to each other before there is a session.
 #[derive(Debug)]
 pub struct Conversation<'a> {
-    stream: &'a dyn Stream,
     client: Client,
-    decoder: Decoder,
-    longest: usize,
-    /// The end of the HTTP, which goes before the first message.
-    response: Vec<u8>,
-    /// Bytes that were read and not taken yet.
-    read: Vec<u8>,
+    wire: Wire<'a>,
+}
+
+/// What carries it.
+#[derive(Debug)]
+enum Wire<'a> {
+    WebSocket(WebSocket<'a>),
+    Quic(Datagrams<'a>),
 }
 
 impl<'a> Conversation<'a> {
@@ -42,7 +46,18 @@ impl<'a> Conversation<'a> {
         early: &[u8],
     ) -> Self {
         let decoder = Decoder::new(Role::Server, longest);
-        Self { stream, client, decoder, longest, response, read: early.to_vec() }
+        let wire = WebSocket { stream, decoder, longest, response, read: early.to_vec() };
+        Self { client, wire: Wire::WebSocket(wire) }
+    }
+
+    /// A conversation in datagrams of `longest` bytes at most.
+    pub(super) const fn in_datagrams(
+        sender: &'a dyn Stream,
+        receiver: &'a mut Receiver,
+        client: Client,
+        longest: usize,
+    ) -> Self {
+        Self { client, wire: Wire::Quic(Datagrams { sender, receiver, longest }) }
     }
 
     /// Who is spoken to.
@@ -56,11 +71,10 @@ impl<'a> Conversation<'a> {
     /// # Errors
     /// The client is gone.
     pub async fn send(&mut self, kind: Kind, message: &[u8]) -> Result<(), Refusal> {
-        let opcode = match kind {
-            Kind::Binary => Opcode::Binary,
-            Kind::Text => Opcode::Text,
-        };
-        self.send_frame(opcode, message).await
+        match &mut self.wire {
+            Wire::WebSocket(wire) => wire.send(kind, message).await,
+            Wire::Quic(wire) => write_all(wire.sender, message).await.map_err(|_| Refusal::gone()),
+        }
     }
 
     /// Waits for the next message. Pings are answered.
@@ -68,6 +82,91 @@ impl<'a> Conversation<'a> {
     /// # Errors
     /// The client is gone, says goodbye, or breaks the framing rules.
     pub async fn receive(&mut self) -> Result<(Kind, Vec<u8>), Refusal> {
+        match &mut self.wire {
+            Wire::WebSocket(wire) => wire.receive().await,
+            Wire::Quic(wire) => Ok((Kind::Binary, wire.receive().await?.to_vec())),
+        }
+    }
+
+    /// What a session over WebSocket goes on with: the bytes that are not taken yet, and the
+    /// decoder.
+    pub(super) fn into_rest(self, longest: usize) -> Option<(Vec<u8>, Decoder)> {
+        match self.wire {
+            Wire::WebSocket(mut wire) => {
+                wire.decoder.limit_messages(longest);
+                Some((wire.read, wire.decoder))
+            }
+            Wire::Quic(_) => None,
+        }
+    }
+
+    /// Listens to a client that waits for its acceptance, whose messages are judged; returns
+    /// when it does so no more. May be dropped at any time: what is sent is sent whole.
+    pub(super) async fn listen(
+        &mut self,
+        judge: impl Fn(Kind, &[u8]) -> Result<(), Refusal>,
+    ) -> Refusal {
+        match &mut self.wire {
+            Wire::WebSocket(wire) => wire.listen(judge).await,
+            Wire::Quic(wire) => wire.listen(judge).await,
+        }
+    }
+}
+
+/// A conversation over datagrams.
+#[derive(Debug)]
+struct Datagrams<'a> {
+    sender: &'a dyn Stream,
+    receiver: &'a mut Receiver,
+    longest: usize,
+}
+
+impl Datagrams<'_> {
+    async fn receive(&mut self) -> Result<Bytes, Refusal> {
+        let received = self.receiver.receive().await.map_err(|lost| match lost {
+            Lost::Closed(_) => Refusal::goodbye(),
+            Lost::Silent | Lost::Broken | Lost::Gone => Refusal::gone(),
+        })?;
+        if received.len() > self.longest {
+            return Err(Refusal::new(Outcome::Violation, None));
+        }
+        Ok(received)
+    }
+
+    async fn listen(&mut self, judge: impl Fn(Kind, &[u8]) -> Result<(), Refusal>) -> Refusal {
+        loop {
+            // A client that never stops talking must not keep the wait from ending.
+            consume_budget().await;
+            let heard = self.receive().await.and_then(|datagram| judge(Kind::Binary, &datagram));
+            if let Err(refusal) = heard {
+                return refusal;
+            }
+        }
+    }
+}
+
+/// A conversation over WebSocket: small buffers, no queue.
+#[derive(Debug)]
+struct WebSocket<'a> {
+    stream: &'a dyn Stream,
+    decoder: Decoder,
+    longest: usize,
+    /// The end of the HTTP, which goes before the first message.
+    response: Vec<u8>,
+    /// Bytes that were read and not taken yet.
+    read: Vec<u8>,
+}
+
+impl WebSocket<'_> {
+    async fn send(&mut self, kind: Kind, message: &[u8]) -> Result<(), Refusal> {
+        let opcode = match kind {
+            Kind::Binary => Opcode::Binary,
+            Kind::Text => Opcode::Text,
+        };
+        self.send_frame(opcode, message).await
+    }
+
+    async fn receive(&mut self) -> Result<(Kind, Vec<u8>), Refusal> {
         let response = std::mem::take(&mut self.response);
         write_all(self.stream, &response).await.map_err(|_| Refusal::gone())?;
         loop {
@@ -105,18 +204,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// What a session goes on with: the bytes that are not taken yet, and the decoder.
-    pub(super) fn into_rest(mut self, longest: usize) -> (Vec<u8>, Decoder) {
-        self.decoder.limit_messages(longest);
-        (self.read, self.decoder)
-    }
-
-    /// Listens to a client that waits for its acceptance, whose messages are judged; returns
-    /// when it does so no more. May be dropped at any time: what is sent is sent whole.
-    pub(super) async fn listen(
-        &mut self,
-        judge: impl Fn(Kind, &[u8]) -> Result<(), Refusal>,
-    ) -> Refusal {
+    async fn listen(&mut self, judge: impl Fn(Kind, &[u8]) -> Result<(), Refusal>) -> Refusal {
         loop {
             let mut at = 0;
             loop {

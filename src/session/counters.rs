@@ -153,6 +153,8 @@ pub struct Counters {
     pub accept_errors: Counter,
     /// Sessions that took the place of another.
     pub replacements: Counter,
+    /// First packets over QUIC whose sender had to show that it is where it says.
+    pub quic_retries: Counter,
     /// Logins that had to wait, since sessions of their node replace each other.
     pub delayed: Counter,
     /// Panics that ended one connection.
@@ -170,6 +172,7 @@ impl Default for Counters {
             not_forwarded: Counter::default(),
             accept_errors: Counter::default(),
             replacements: Counter::default(),
+            quic_retries: Counter::default(),
             delayed: Counter::default(),
             panics: Counter::default(),
             login_time: Histogram::new(LOGIN_TIME),

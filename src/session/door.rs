@@ -32,6 +32,12 @@ pub trait Door: Send + Sync + 'static {
         None
     }
 
+    /// How its clients come over QUIC, where each message is a datagram; nothing where they do
+    /// not. Such a door has a heartbeat.
+    fn quic(&self) -> Option<Quic> {
+        None
+    }
+
     /// Whether pages of this origin may connect, beside those of the listener's own host.
     fn admits_origin(&self, _origin: &str) -> bool {
         false
@@ -136,6 +142,17 @@ pub trait Door: Send + Sync + 'static {
     fn farewell(&self, end: End, violation: Option<Violation>) -> Option<Close> {
         farewell(end, violation)
     }
+}
+
+/// What a door is over QUIC.
+#[derive(Clone, Copy, Debug)]
+pub struct Quic {
+    /// The protocol that its clients ask for.
+    pub protocol: &'static str,
+    /// The code of the close that each connection ends with, whatever ended it.
+    pub code: u32,
+    /// The reason of that close.
+    pub reason: &'static str,
 }
 
 /// Messages that show a peer that the relay is alive.

@@ -1,21 +1,19 @@
-//! One session, from its acceptance to its close: reads batches, answers pings, keeps the
-//! time, and writes what others could not.
+//! One session over WebSocket, from its acceptance to its close: reads batches, answers pings,
+//! and writes what others could not.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use tokio::task::coop::consume_budget;
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
-use super::{Door, Heartbeat, Kind, MAX_MESSAGE, Messages, Session, Settings, Timing};
+use super::keepalive::{Event, Keepalive};
+use super::{Kind, MAX_MESSAGE, Messages};
 use crate::peers::End;
 use crate::wire::Frames;
 use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Violation, close_payload};
@@ -52,51 +50,18 @@ thread_local! {
 
 /// What a session's own task keeps.
 pub(super) struct Driver<'a> {
-    session: Arc<Session>,
-    door: &'a dyn Door,
-    settings: &'a ArcSwap<Settings>,
-    timing: Timing,
+    times: Keepalive<'a>,
     decoder: Decoder,
     /// The beginning of a frame that is not whole.
     carry: Vec<u8>,
-    last_heard: Instant,
-    next_ping: Instant,
-    pong_due: Option<Instant>,
     violation: Option<Violation>,
     /// The peer's Close frame and its code, which is answered with the same.
     peer_close: Option<Option<u16>>,
 }
 
-/// What the task woke up for.
-enum Event {
-    Readable,
-    Timer,
-    Ending(End),
-}
-
 impl<'a> Driver<'a> {
-    pub(super) fn new(
-        session: Arc<Session>,
-        door: &'a dyn Door,
-        settings: &'a ArcSwap<Settings>,
-        decoder: Decoder,
-        early: Vec<u8>,
-    ) -> Self {
-        let now = Instant::now();
-        let timing = timing(settings, door);
-        Self {
-            session,
-            door,
-            settings,
-            timing,
-            decoder,
-            carry: early,
-            last_heard: now,
-            next_ping: now + timing.ping_interval,
-            pong_due: None,
-            violation: None,
-            peer_close: None,
-        }
+    pub(super) const fn new(times: Keepalive<'a>, decoder: Decoder, early: Vec<u8>) -> Self {
+        Self { times, decoder, carry: early, violation: None, peer_close: None }
     }
 
     /// Runs until the session is to end; [`Self::close`] comes next.
@@ -104,9 +69,14 @@ impl<'a> Driver<'a> {
         if !self.carry.is_empty() {
             self.take_early();
         }
-        let mut timer = std::pin::pin!(sleep_until(self.next_deadline().into()));
+        let mut timer = std::pin::pin!(sleep_until(self.times.next_deadline().into()));
         loop {
-            match poll_fn(|cx| self.poll_event(cx, timer.as_mut())).await {
+            let stream = self.times.session.stream();
+            let readable = |cx: &mut Context<'_>| {
+                let lost = |_| End::ConnectionLost;
+                stream.poll_readable(cx).map_err(lost)
+            };
+            match poll_fn(|cx| self.times.poll_event(cx, timer.as_mut(), readable)).await {
                 Event::Readable => {
                     if self.read() {
                         // More is there already: the others of this thread come first.
@@ -114,79 +84,14 @@ impl<'a> Driver<'a> {
                     }
                 }
                 Event::Timer => {
-                    self.keep_time(Instant::now());
-                    timer.as_mut().reset(self.next_deadline().into());
+                    if self.times.keep_time(Instant::now()) {
+                        // An idle session owns no buffer.
+                        self.carry.shrink_to_fit();
+                    }
+                    timer.as_mut().reset(self.times.next_deadline().into());
                 }
                 Event::Ending(end) => return end,
             }
-        }
-    }
-
-    fn poll_event(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Event> {
-        // Until nothing is to be written, or the kernel takes no more.
-        while self.session.poll_flush(cx).is_ready() {}
-        if let Some(end) = self.session.ending() {
-            return Poll::Ready(Event::Ending(end));
-        }
-        if let Some(stuck) = self.session.stuck_since() {
-            let due = tokio::time::Instant::from(stuck + self.timing.write_timeout);
-            if due < timer.deadline() {
-                timer.as_mut().reset(due);
-            }
-        }
-        if timer.poll(cx).is_ready() {
-            return Poll::Ready(Event::Timer);
-        }
-        match self.session.stream().poll_readable(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Event::Readable),
-            Poll::Ready(Err(_)) => Poll::Ready(Event::Ending(End::ConnectionLost)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// The next moment at which silence means something. Life only moves the moments away,
-    /// so the timer is not touched for each packet.
-    fn next_deadline(&self) -> Instant {
-        let idle = self.last_heard + self.timing.idle_timeout;
-        let stuck = self.session.stuck_since().map(|since| since + self.timing.write_timeout);
-        [Some(idle), Some(self.next_ping), self.pong_due, stuck]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(idle)
-    }
-
-    fn keep_time(&mut self, now: Instant) {
-        let timing = timing(self.settings, self.door);
-        if timing != self.timing {
-            // A peer that was silent by the times before is not idle by these yet.
-            self.timing = timing;
-            self.last_heard = now;
-            self.next_ping = self.next_ping.min(now + timing.ping_interval);
-            self.pong_due = self.pong_due.map(|due| due.max(now + timing.pong_timeout));
-        }
-        let stuck = |since: Instant| now >= since + self.timing.write_timeout;
-        if self.session.stuck_since().is_some_and(stuck) {
-            return self.session.end(End::WriteTimeout);
-        }
-        if now >= self.last_heard + self.timing.idle_timeout
-            || self.pong_due.is_some_and(|due| now >= due)
-        {
-            return self.session.end(End::Idle);
-        }
-        if now >= self.next_ping {
-            self.next_ping = now + self.timing.ping_interval;
-            if let Some(Heartbeat { message, .. }) = self.door.heartbeat() {
-                self.session.push_notice(message);
-                self.session.flush(now);
-            } else if self.pong_due.is_none() {
-                // One that is not answered yet stands for this one.
-                self.session.push_control(Opcode::Ping, b"");
-                self.session.flush(now);
-                self.pong_due = Some(now + self.timing.pong_timeout);
-            }
-            // An idle session owns no buffer.
-            self.carry.shrink_to_fit();
         }
     }
 
@@ -199,15 +104,15 @@ impl<'a> Driver<'a> {
         lent.bytes.get_mut(..carried).expect(ROOM).copy_from_slice(&self.carry);
         let room = lent.bytes.get_mut(carried..carried + READ).expect(ROOM);
         let mut full = false;
-        match self.session.stream().try_read(room) {
-            Ok(0) => self.session.end(End::ConnectionLost),
+        match self.times.session.stream().try_read(room) {
+            Ok(0) => self.times.session.end(End::ConnectionLost),
             Ok(read) => {
                 full = read == READ;
                 self.carry.clear();
                 self.take(&mut lent, carried + read);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => self.session.end(End::ConnectionLost),
+            Err(_) => self.times.session.end(End::ConnectionLost),
         }
         LENT.set(lent);
         full
@@ -237,7 +142,7 @@ impl<'a> Driver<'a> {
             let next = self.decoder.next(bytes, &mut at);
             // A whole frame is a sign of life, and a byte of one is none.
             if at > before {
-                self.last_heard = now;
+                self.times.last_heard = now;
             }
             match next {
                 Ok(Some(Message::Binary(range))) => {
@@ -252,27 +157,27 @@ impl<'a> Driver<'a> {
                 }
                 Ok(Some(Message::Ping(range))) => {
                     let payload = bytes.get(range).expect("the decoder found it in the buffer");
-                    answered |= self.session.push_control(Opcode::Pong, payload);
+                    answered |= self.times.session.push_control(Opcode::Pong, payload);
                 }
-                Ok(Some(Message::Pong(_))) => self.pong_due = None,
+                Ok(Some(Message::Pong(_))) => self.times.pong_due = None,
                 Ok(Some(Message::Fragment)) => {}
                 Ok(Some(Message::Close(code))) => {
                     self.peer_close = Some(code);
                     self.hand_over(bytes, batch, now);
-                    return self.session.end(end_of_close(code));
+                    return self.times.session.end(end_of_close(code));
                 }
                 Ok(None) => break,
                 Err(violation) => {
-                    debug!(node = %self.session.id(), error = %violation, "a peer broke the framing rules");
+                    debug!(node = %self.times.session.id(), error = %violation, "a peer broke the framing rules");
                     self.violation = Some(violation);
                     self.hand_over(bytes, batch, now);
-                    return self.session.end(End::Violation);
+                    return self.times.session.end(End::Violation);
                 }
             }
         }
         self.hand_over(bytes, batch, now);
         if answered {
-            self.session.flush(now);
+            self.times.session.flush(now);
         }
         let rest = bytes.get(at..).expect("the decoder stays in the buffer");
         self.carry.extend_from_slice(rest);
@@ -301,14 +206,14 @@ impl<'a> Driver<'a> {
             return;
         }
         let frames = Frames::new(bytes, ranges);
-        self.door.messages(&self.session, Messages { kind: *kind, frames }, now);
+        self.times.door.messages(&self.times.session, Messages { kind: *kind, frames }, now);
         ranges.clear();
     }
 
     /// Says goodbye as far as the peer still listens, within 0.7 s.
     pub(super) async fn close(self, end: End) {
-        let parting = self.door.parting(end);
-        let farewell = self.door.farewell(end, self.violation);
+        let parting = self.times.door.parting(end);
+        let farewell = self.times.door.farewell(end, self.violation);
         let payload = farewell.map(|close| close_payload(close.code, close.reason));
         let close = match (end, self.peer_close) {
             (End::PeerLeft | End::PeerClosed, Some(Some(code))) => {
@@ -321,21 +226,21 @@ impl<'a> Driver<'a> {
             // Nobody is there to hear it.
             return;
         }
-        self.session.close_with(parting, close.as_deref(), Instant::now());
+        self.times.session.close_with(parting, close.as_deref(), Instant::now());
         let expired = timeout(CLOSE_GRACE, self.farewell()).await.is_err();
-        if expired && !self.session.is_drained() {
+        if expired && !self.times.session.is_drained() {
             // Or the kernel would keep what the peer never took, long after the session.
-            self.session.stream().give_up();
+            self.times.session.stream().give_up();
         }
     }
 
     async fn farewell(&self) {
         poll_fn(|cx| {
-            while self.session.poll_flush(cx).is_ready() {}
-            if self.session.is_drained() { Poll::Ready(()) } else { Poll::Pending }
+            while self.times.session.poll_flush(cx).is_ready() {}
+            if self.times.session.is_drained() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
-        let stream = self.session.stream();
+        let stream = self.times.session.stream();
         stream.shutdown_write();
         // Unread bytes would turn our end into a reset, which can overtake the close frame.
         let mut discarded = [0; 1_024];
@@ -356,90 +261,11 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// The times of a session, of which a door with a heartbeat says two itself.
-fn timing(settings: &ArcSwap<Settings>, door: &dyn Door) -> Timing {
-    let timing = settings.load().timing;
-    match door.heartbeat() {
-        Some(Heartbeat { interval, silence, .. }) => {
-            Timing { ping_interval: interval, idle_timeout: silence, ..timing }
-        }
-        None => timing,
-    }
-}
-
 /// What a close frame says of the end. A proxy that restarts closes with 1001 as well, so only
 /// what a daemon says that leaves (1000, or no code) is taken for its own wish.
 const fn end_of_close(code: Option<u16>) -> End {
     match code {
         None | Some(1_000) => End::PeerLeft,
         Some(_) => End::PeerClosed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::net::UnixStream;
-
-    use super::*;
-    use crate::peers::testing;
-    use crate::session::door::testing::Deaf;
-    use crate::wire::websocket::Role;
-
-    const TIMING: Timing = Timing {
-        auth_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(90),
-        ping_interval: Duration::from_secs(30),
-        pong_timeout: Duration::from_secs(10),
-        write_timeout: Duration::from_secs(5),
-    };
-
-    fn settings(timing: Timing) -> ArcSwap<Settings> {
-        let settings = Settings::new(([127, 0, 0, 1], 0).into());
-        ArcSwap::from_pointee(Settings { timing, ..settings })
-    }
-
-    fn driver(settings: &ArcSwap<Settings>) -> (Driver<'_>, UnixStream) {
-        let (stream, peer) = UnixStream::pair().unwrap();
-        let session = testing::session(testing::name(1), 1, testing::link(stream));
-        let decoder = Decoder::new(Role::Server, MAX_MESSAGE);
-        (Driver::new(session, &Deaf, settings, decoder, Vec::new()), peer)
-    }
-
-    #[tokio::test]
-    async fn pings_keep_their_interval_when_a_pong_may_take_longer() {
-        let second = Duration::from_secs(1);
-        let settings = settings(Timing { ping_interval: second, ..TIMING });
-        let (mut driver, _peer) = driver(&settings);
-        let first = driver.next_deadline();
-        driver.keep_time(first);
-        assert_eq!(driver.pong_due, Some(first + 10 * second));
-        assert_eq!(driver.next_deadline(), first + second);
-
-        driver.keep_time(first + second);
-        assert_eq!(driver.pong_due, Some(first + 10 * second), "one ping at a time");
-        assert_eq!(driver.next_deadline(), first + 2 * second);
-        driver.pong_due = None;
-        driver.keep_time(first + 2 * second);
-        assert_eq!(driver.pong_due, Some(first + 12 * second));
-    }
-
-    #[tokio::test]
-    async fn shorter_times_hold_from_the_next_ping_on_and_end_nobody_at_once() {
-        let second = Duration::from_secs(1);
-        let settings = settings(TIMING);
-        let (mut driver, _peer) = driver(&settings);
-        let first = driver.next_deadline();
-        let shorter = Timing { idle_timeout: 3 * second, ping_interval: second, ..TIMING };
-        let mut new = Settings::clone(&settings.load());
-        new.timing = shorter;
-        settings.store(Arc::new(new));
-        assert_eq!(driver.next_deadline(), first);
-
-        // Silent for 30 s, which was fine.
-        driver.keep_time(first);
-        assert!(driver.session.is_open());
-        assert_eq!(driver.next_deadline(), first + second);
-        driver.keep_time(first + 3 * second);
-        assert_eq!(driver.session.ending(), Some(End::Idle));
     }
 }

@@ -9,12 +9,14 @@ mod client_address;
 mod connection;
 mod conversation;
 mod counters;
+mod datagram;
 mod delay;
 mod door;
 mod driver;
 mod farewell;
 mod gate;
 mod held;
+mod keepalive;
 mod message;
 mod settings;
 mod turn;
@@ -34,6 +36,7 @@ use crate::cluster::Cluster;
 use crate::metrics::{Gauge, Traffic, Transport, family};
 use crate::net::entrance::{self, Dialling, Entrance};
 use crate::net::listener::Listener;
+use crate::net::quic::Port;
 use crate::net::tls::Acceptor;
 use crate::peers::{Arrival, End, Record, Table};
 use crate::wire::name::Name;
@@ -42,7 +45,7 @@ use counters::OfDoors;
 pub use client::Client;
 pub use conversation::Conversation;
 pub use counters::{Counters, Outcome};
-pub use door::{Answer, Door, Heartbeat, Known, NotNotified, Notified, Task, Welcome};
+pub use door::{Answer, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, Welcome};
 pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
 pub use message::{Kind, Messages};
@@ -72,6 +75,8 @@ struct Shared {
     gate: Arc<Gate>,
     sessions: Gauge,
     of_doors: OfDoors,
+    /// Whether a listener is reached by QUIC.
+    has_quic: bool,
     /// Where packets of probes are accounted for, which nobody looks at.
     probed: Arc<Traffic>,
 }
@@ -83,6 +88,8 @@ struct Site {
     doors: Vec<Arc<dyn Door>>,
     tls: Option<Acceptor>,
     address: Option<SocketAddr>,
+    /// Where it is reached by QUIC.
+    quic: Option<SocketAddr>,
     entrance: std::io::Result<Entrance>,
     /// Where the connection of a probe comes from, while one is expected.
     expected: Mutex<Option<entrance::Origin>>,
@@ -98,6 +105,8 @@ pub struct Spec {
     pub doors: Vec<Arc<dyn Door>>,
     /// The TLS below that, where it speaks TLS itself.
     pub tls: Option<Acceptor>,
+    /// The UDP port for the doors among them that speak QUIC as well.
+    pub quic: Option<Port>,
 }
 
 /// Running listeners, one at least, with their sessions. Dropping it ends them all at once.
@@ -174,6 +183,7 @@ impl Server {
         let of_doors = OfDoors::new(doors);
         let shared = Arc::new(Shared {
             of_doors,
+            has_quic: specs.iter().any(|spec| spec.quic.is_some()),
             gate: Arc::new(Gate::new(Arc::clone(&table), Arc::clone(&counters))),
             counters,
             table,
@@ -186,7 +196,7 @@ impl Server {
         let ending = CancellationToken::new();
         let mut sites = Vec::new();
         let mut tasks = Vec::new();
-        for Spec { listener, settings, doors, tls } in specs {
+        for Spec { listener, settings, doors, tls, quic } in specs {
             debug_assert!(!doors.is_empty(), "a listener without a door serves nobody");
             let site = Arc::new(Site {
                 shared: Arc::clone(&shared),
@@ -194,12 +204,18 @@ impl Server {
                 doors,
                 tls,
                 address: listener.address(),
+                quic: quic.as_ref().map(Port::address),
                 entrance: listener.entrance(),
                 expected: Mutex::default(),
             });
             let accept =
                 connection::accept(listener, Arc::clone(&site), accepting.clone(), ending.clone());
             tasks.push(tokio::spawn(accept));
+            if let Some(port) = quic {
+                let site = Arc::clone(&site);
+                let accept = datagram::accept(port, site, accepting.clone(), ending.clone());
+                tasks.push(tokio::spawn(accept));
+            }
             sites.push(site);
         }
         Self { shared, sites, accepting, ending, tasks: Mutex::new(tasks) }
@@ -216,6 +232,11 @@ impl Server {
     /// `None` for a Unix socket.
     pub fn addrs(&self) -> impl Iterator<Item = Option<SocketAddr>> + '_ {
         self.sites.iter().map(|site| site.address)
+    }
+
+    /// The UDP address of each listener that is reached by QUIC as well, in the same order.
+    pub fn quic_addrs(&self) -> impl Iterator<Item = Option<SocketAddr>> + '_ {
+        self.sites.iter().map(|site| site.quic)
     }
 
     /// Goes on by these settings, one for each listener in the order in which they are served,
@@ -418,6 +439,13 @@ impl Shared {
     fn families(&self, families: &mut Vec<prometheus::proto::MetricFamily>) {
         self.counters.families(families);
         self.of_doors.families(families);
+        if self.has_quic {
+            families.push(family::counter(
+                "beacon_relay_quic_retries_total",
+                "First packets over QUIC that were answered by a token to come back with.",
+                &self.counters.quic_retries,
+            ));
+        }
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         let value = |number: usize| number as f64;
         families.push(family::gauge_value(

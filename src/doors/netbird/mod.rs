@@ -28,7 +28,7 @@ use crate::peers::{End, Overflow, Principal};
 use crate::proto::limit::{Rate, SourceRates};
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
-    Answer, Client, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Refusal,
+    Answer, Client, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Quic, Refusal,
     Session, Welcome,
 };
 use crate::wire::Framing;
@@ -223,6 +223,11 @@ impl Netbird {
 impl Door for Netbird {
     fn name(&self) -> &'static str {
         NETBIRD.name
+    }
+
+    fn quic(&self) -> Option<Quic> {
+        let protocol = NETBIRD.quic?;
+        Some(Quic { protocol, code: 0, reason: "normal closure" })
     }
 
     /// Clients that are web pages are of any.

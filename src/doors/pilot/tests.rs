@@ -195,6 +195,7 @@ fn start_all<const N: usize>(settings: [Settings; N]) -> (Canary, Arc<Server>, [
     let table = Arc::new(Table::new(2, 0));
     let pilot = Pilot::new(keys(), per_packet(|_, _: &[u8]| ()), Login::default());
     let specs = settings.map(|settings| Spec {
+        quic: None,
         listener: Listener::tcp(settings.bind).unwrap(),
         settings,
         doors: vec![Arc::clone(&pilot) as Arc<dyn Door>],

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::{self, Ticketer, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::NoServerSessionStorage;
+use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 use sha2::{Digest as _, Sha256};
 
@@ -72,6 +73,24 @@ impl Acceptor {
         config.send_tls13_tickets = TICKETS;
         config.alpn_protocols = vec![HTTP.to_vec()];
         Ok(Self { config: Arc::new(config), certificates, challenged: None })
+    }
+
+    /// What the same certificates are shown by over QUIC, to clients that ask for one of these
+    /// protocols: TLS 1.3 alone, and no tickets, which its clients do not keep.
+    ///
+    /// # Errors
+    /// The provider lacks TLS 1.3.
+    pub fn for_quic(&self, protocols: &[&str]) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let mut config = builder
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&self.certificates) as _);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.alpn_protocols =
+            protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Ok(Arc::new(config))
     }
 
     /// The same, which answers these challenges as well.

@@ -204,6 +204,13 @@ impl Chunk {
         self.runs.get(self.runs_gone..).expect("no more runs are gone than there were")
     }
 
+    /// The records that are left, each with the run that it is of, while the bytes are here.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Run, &[u8])> {
+        let runs = self.runs().iter();
+        let runs = runs.flat_map(|run| std::iter::repeat_n(run, run.records as usize));
+        runs.zip(self.framed.records(self.start()).iter())
+    }
+
     /// How many records are left, control frames apart.
     pub(super) fn records(&self) -> usize {
         self.runs().iter().map(|run| run.records as usize).sum()

@@ -7,6 +7,7 @@
 //! Control frames have a lane of their own and go before records.
 
 mod chunk;
+mod datagrams;
 mod records;
 mod shares;
 mod source;

@@ -224,7 +224,13 @@ impl Session {
                     break;
                 }
                 Ok(_) | Err(_) => {
-                    self.outbox.lock().put_back(taken, &self.link.traffic);
+                    match self.link.stream.longest_record() {
+                        None => self.outbox.lock().put_back(taken, &self.link.traffic),
+                        Some(longest) => {
+                            let mut outbox = self.outbox.lock();
+                            outbox.put_back_datagrams(taken, longest, now, &self.link.traffic);
+                        }
+                    }
                     break;
                 }
             }

@@ -72,7 +72,7 @@ impl Doors {
         plans: Vec<Plan>,
     ) -> io::Result<Arc<Self>> {
         let PublicSockets { udp, udp_origin, listeners, certificates, has_wss_socket } = sockets;
-        let split = |one: PublicListener| (one.said, (one.listener, one.tls));
+        let split = |one: PublicListener| (one.said, (one.listener, one.tls, one.quic));
         let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().map(split).unzip();
         let threads = udp::Threads::start(&udp, &core.overlay)?;
         let sink = Arc::clone(&core.overlay);
@@ -86,11 +86,12 @@ impl Doors {
         }
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
         let specs = streams.into_iter().zip(of_each);
-        let specs = specs.map(|((listener, tls), (settings, said))| Spec {
+        let specs = specs.map(|((listener, tls, quic), (settings, said))| Spec {
             listener,
             settings,
             doors: settings::doors(said, &doors),
             tls,
+            quic,
         });
         let table = Arc::clone(&core.table);
         let traffic = Arc::clone(&core.traffic);

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The wait of the fifth takeover of a peer.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-static CLUB: DoorKind = DoorKind { name: "club", paths: DoorPaths::Fixed(&["/club"]) };
+static CLUB: DoorKind = DoorKind { name: "club", paths: DoorPaths::Fixed(&["/club"]), quic: None };
 const REALM: Realm = Realm(221);
 
 /// A door whose peers say their name and a secret.
@@ -229,7 +229,7 @@ async fn door_that_panics_loses_the_connection_and_no_other() {
 
 #[test]
 fn two_doors_of_one_name_or_realm_shared_what_was_for_one_of_them() {
-    static OTHER: DoorKind = DoorKind { name: "other-club", paths: DoorPaths::Any };
+    static OTHER: DoorKind = DoorKind { name: "other-club", paths: DoorPaths::Any, quic: None };
     let layers = Layers::collect(Flags::default(), &Surroundings::of_this_process()).unwrap();
     let config = Config::new(&layers).unwrap();
     let opened = |doors: [(&'static DoorKind, Realm); 2]| {

@@ -258,7 +258,7 @@ impl<E: Failure> Canary<E> {
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
         let (seconds, total) = match self.over {
             Transport::Udp => ("pilot_beacon_udp_canary_seconds", "pilot_beacon_udp_canary_total"),
-            Transport::Wss | Transport::Foreign | Transport::Cluster => {
+            Transport::Wss | Transport::Quic | Transport::Foreign | Transport::Cluster => {
                 ("pilot_beacon_canary_seconds", "pilot_beacon_canary_total")
             }
         };

@@ -2,6 +2,7 @@
 
 mod client;
 mod flags;
+mod quic;
 mod recordings;
 mod sessions;
 mod takeover;
@@ -16,20 +17,24 @@ use tempfile::TempDir;
 
 use crate::harness::Relay;
 use crate::peer::{Frame, Peer};
+use crate::tls::certificates;
 
 /// What recorded servers were started with.
 const SECRET: &str = "s3cret";
 const EXPOSED: &str = "rel://127.0.0.1:33080";
 
-/// A relay whose one listener has the door.
+/// A relay whose listeners have the door.
 struct Site {
     relay: Relay,
-    /// Where the door is.
+    /// Where the door is, over WebSocket without TLS.
     address: SocketAddr,
+    /// Where it is over QUIC, if it is.
+    quic: Option<SocketAddr>,
     folder: TempDir,
 }
 
 impl Site {
+    /// With one listener, without TLS.
     fn start(more: &[&str]) -> Self {
         Self::exposed_as(EXPOSED, more)
     }
@@ -37,18 +42,35 @@ impl Site {
     /// One whose clients are told this.
     fn exposed_as(exposed: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        Self::of(folder, "", exposed, more)
+    }
+
+    /// With another listener, which has TLS and so QUIC as well.
+    fn with_tls(more: &[&str]) -> Self {
+        let folder = certificates();
+        let at = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
+        let table = format!(
+            "[[listener]]\nname = \"nbs\"\nbind = \"127.0.0.1:0\"\ndoors = [\"netbird\"]\n\
+             tls = [{{ cert = \"{}\", key = \"{}\" }}]\n",
+            at("cert.pem"),
+            at("key.pem")
+        );
+        Self::of(folder, &table, EXPOSED, more)
+    }
+
+    fn of(folder: TempDir, table: &str, exposed: &str, more: &[&str]) -> Self {
         let (config, secrets) = (folder.path().join("relay.toml"), folder.path().join("secrets"));
         fs::write(&secrets, format!("older secret\n\n{SECRET}\n")).unwrap();
         let listener =
             "[[listener]]\nname = \"nb\"\nbind = \"127.0.0.1:0\"\ndoors = [\"netbird\"]\n";
-        fs::write(&config, format!("log_level = \"debug\"\n{listener}")).unwrap();
+        fs::write(&config, format!("log_level = \"debug\"\n{listener}{table}")).unwrap();
         let flags = ["--config", config.to_str().unwrap(), "--netbird-exposed-address", exposed];
         let secrets = ["--netbird-auth-secret-file", secrets.to_str().unwrap()];
         let relay = Relay::start([&flags[..], &secrets, more].concat());
-        let line = relay.wait_for_line("also listening");
-        let address = line.split_once("bind=").unwrap().1.split(' ').next().unwrap();
-        let address = address.parse().unwrap();
-        Self { relay, address, folder }
+        let address = address_of(&relay.wait_for_line("listener=\"nb\""), "bind=");
+        let quic = (!table.is_empty())
+            .then(|| address_of(&relay.wait_for_line("listener=\"nbs\""), "quic="));
+        Self { relay, address, quic, folder }
     }
 
     /// A client that has logged in.
@@ -58,6 +80,11 @@ impl Site {
         assert_eq!(peer.read(), Some((2, [b"\x01\x07", EXPOSED.as_bytes()].concat())));
         peer
     }
+}
+
+/// The address behind a key in a line of the log.
+fn address_of(line: &str, key: &str) -> SocketAddr {
+    line.split_once(key).unwrap().1.split(' ').next().unwrap().parse().unwrap()
 }
 
 /// A connection that is a WebSocket.

@@ -1,0 +1,207 @@
+//! The times of a session: pings or heartbeats, silence, and a peer that takes nothing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::time::Sleep;
+
+use super::{Door, Heartbeat, Session, Settings, Timing};
+use crate::peers::End;
+use crate::wire::websocket::Opcode;
+
+/// What a session's own task waits for, but for what its peer says.
+pub(super) struct Keepalive<'a> {
+    pub(super) session: Arc<Session>,
+    pub(super) door: &'a dyn Door,
+    settings: &'a ArcSwap<Settings>,
+    timing: Timing,
+    pub(super) last_heard: Instant,
+    next_ping: Instant,
+    pub(super) pong_due: Option<Instant>,
+}
+
+/// What the task woke up for.
+pub(super) enum Event {
+    Readable,
+    Timer,
+    Ending(End),
+}
+
+impl<'a> Keepalive<'a> {
+    /// That of a session that begins now.
+    pub(super) fn new(
+        session: Arc<Session>,
+        door: &'a dyn Door,
+        settings: &'a ArcSwap<Settings>,
+    ) -> Self {
+        let now = Instant::now();
+        let timing = timing(settings, door);
+        Self {
+            session,
+            door,
+            settings,
+            timing,
+            last_heard: now,
+            next_ping: now + timing.ping_interval,
+            pong_due: None,
+        }
+    }
+
+    /// What comes next; `readable` says when there is something to read.
+    pub(super) fn poll_event(
+        &self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        readable: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), End>>,
+    ) -> Poll<Event> {
+        // Until nothing is to be written, or the kernel takes no more.
+        while self.session.poll_flush(cx).is_ready() {}
+        if let Some(end) = self.session.ending() {
+            return Poll::Ready(Event::Ending(end));
+        }
+        if let Some(stuck) = self.session.stuck_since() {
+            let due = tokio::time::Instant::from(stuck + self.timing.write_timeout);
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+        }
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Event::Timer);
+        }
+        readable(cx).map(|read| match read {
+            Ok(()) => Event::Readable,
+            Err(end) => Event::Ending(end),
+        })
+    }
+
+    /// The next moment at which silence means something. Life only moves the moments away,
+    /// so the timer is not touched for each packet.
+    pub(super) fn next_deadline(&self) -> Instant {
+        let idle = self.last_heard + self.timing.idle_timeout;
+        let stuck = self.session.stuck_since().map(|since| since + self.timing.write_timeout);
+        [Some(idle), Some(self.next_ping), self.pong_due, stuck]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(idle)
+    }
+
+    /// Does what is due; true where that was a sign of life of ours.
+    pub(super) fn keep_time(&mut self, now: Instant) -> bool {
+        let timing = timing(self.settings, self.door);
+        if timing != self.timing {
+            // A peer that was silent by the times before is not idle by these yet.
+            self.timing = timing;
+            self.last_heard = now;
+            self.next_ping = self.next_ping.min(now + timing.ping_interval);
+            self.pong_due = self.pong_due.map(|due| due.max(now + timing.pong_timeout));
+        }
+        let stuck = |since: Instant| now >= since + self.timing.write_timeout;
+        if self.session.stuck_since().is_some_and(stuck) {
+            self.session.end(End::WriteTimeout);
+            return false;
+        }
+        if now >= self.last_heard + self.timing.idle_timeout
+            || self.pong_due.is_some_and(|due| now >= due)
+        {
+            self.session.end(End::Idle);
+            return false;
+        }
+        let is_due = now >= self.next_ping;
+        if is_due {
+            self.next_ping = now + self.timing.ping_interval;
+            if let Some(Heartbeat { message, .. }) = self.door.heartbeat() {
+                self.session.push_notice(message);
+                self.session.flush(now);
+            } else if self.pong_due.is_none() {
+                // One that is not answered yet stands for this one.
+                self.session.push_control(Opcode::Ping, b"");
+                self.session.flush(now);
+                self.pong_due = Some(now + self.timing.pong_timeout);
+            }
+        }
+        is_due
+    }
+}
+
+/// The times of a session, of which a door with a heartbeat says two itself.
+fn timing(settings: &ArcSwap<Settings>, door: &dyn Door) -> Timing {
+    let timing = settings.load().timing;
+    match door.heartbeat() {
+        Some(Heartbeat { interval, silence, .. }) => {
+            Timing { ping_interval: interval, idle_timeout: silence, ..timing }
+        }
+        None => timing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::peers::testing;
+    use crate::session::door::testing::Deaf;
+
+    const TIMING: Timing = Timing {
+        auth_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(90),
+        ping_interval: Duration::from_secs(30),
+        pong_timeout: Duration::from_secs(10),
+        write_timeout: Duration::from_secs(5),
+    };
+
+    fn settings(timing: Timing) -> ArcSwap<Settings> {
+        let settings = Settings::new(([127, 0, 0, 1], 0).into());
+        ArcSwap::from_pointee(Settings { timing, ..settings })
+    }
+
+    fn keepalive(settings: &ArcSwap<Settings>) -> (Keepalive<'_>, UnixStream) {
+        let (stream, peer) = UnixStream::pair().unwrap();
+        let session = testing::session(testing::name(1), 1, testing::link(stream));
+        (Keepalive::new(session, &Deaf, settings), peer)
+    }
+
+    #[tokio::test]
+    async fn pings_keep_their_interval_when_a_pong_may_take_longer() {
+        let second = Duration::from_secs(1);
+        let settings = settings(Timing { ping_interval: second, ..TIMING });
+        let (mut times, _peer) = keepalive(&settings);
+        let first = times.next_deadline();
+        times.keep_time(first);
+        assert_eq!(times.pong_due, Some(first + 10 * second));
+        assert_eq!(times.next_deadline(), first + second);
+
+        times.keep_time(first + second);
+        assert_eq!(times.pong_due, Some(first + 10 * second), "one ping at a time");
+        assert_eq!(times.next_deadline(), first + 2 * second);
+        times.pong_due = None;
+        times.keep_time(first + 2 * second);
+        assert_eq!(times.pong_due, Some(first + 12 * second));
+    }
+
+    #[tokio::test]
+    async fn shorter_times_hold_from_the_next_ping_on_and_end_nobody_at_once() {
+        let second = Duration::from_secs(1);
+        let settings = settings(TIMING);
+        let (mut times, _peer) = keepalive(&settings);
+        let first = times.next_deadline();
+        let shorter = Timing { idle_timeout: 3 * second, ping_interval: second, ..TIMING };
+        let mut new = Settings::clone(&settings.load());
+        new.timing = shorter;
+        settings.store(Arc::new(new));
+        assert_eq!(times.next_deadline(), first);
+
+        // Silent for 30 s, which was fine.
+        times.keep_time(first);
+        assert!(times.session.is_open());
+        assert_eq!(times.next_deadline(), first + second);
+        times.keep_time(first + 3 * second);
+        assert_eq!(times.session.ending(), Some(End::Idle));
+    }
+}
