@@ -11,7 +11,8 @@
 //! - floor 6: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
 //! - floor 5: [`doors`], the protocols;
 //! - floor 4: [`session`], the way in over WebSocket;
-//! - floor 3: [`relay`], which routes a batch of packets and carries it out;
+//! - floor 3: [`relay`], which routes a batch of packets and carries it out, and [`stun`], which
+//!   tells clients their address;
 //! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`cluster`]
 //!   and [`log_writer`];
 //! - floor 1: [`net`], [`config`] and [`metrics`];
@@ -32,6 +33,7 @@ pub mod peers;
 pub mod relay;
 pub mod server;
 pub mod session;
+pub mod stun;
 pub mod udp;
 
 pub use beacon_client as client;

@@ -113,6 +113,8 @@ settings! {
             ///
             /// The default needs IPv6; see `udp_bind_default`.
             udp_bind: SocketAddr ["IP:PORT"] or "[::]:9001";
+            /// Where clients over UDP are told their own address (STUN); several; nowhere without it
+            stun_bind: Vec<SocketAddr> ["IP:PORT"];
             /// For operators: metrics and health
             admin_bind: SocketAddr ["IP:PORT"] or "127.0.0.1:9464";
             /// Further names that --admin-bind is asked by, beside its address and localhost

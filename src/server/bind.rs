@@ -129,6 +129,20 @@ pub(super) fn udp(
     opened.map_err(BindError::of("udp-bind", &address))
 }
 
+/// A socket for STUN; on a machine without IPv6, at all addresses of IPv4 instead of all.
+pub(super) fn stun(address: SocketAddr, free: FreeBind) -> Result<Arc<dyn Datagrams>, BindError> {
+    let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+    let opened = crate::udp::open(address, 1, free).or_else(|error| {
+        if address == everywhere && has_no_ipv6(&error) {
+            crate::udp::open((Ipv4Addr::UNSPECIFIED, address.port()).into(), 1, free)
+        } else {
+            Err(error)
+        }
+    });
+    let opened = opened.map(|sockets| sockets.into_iter().next().expect("one was asked for"));
+    opened.map_err(BindError::of("stun-bind", &address))
+}
+
 /// Whether the machine refuses an address of IPv6 since it has none.
 fn has_no_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))

@@ -35,6 +35,7 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
         registry.add(move |families| door.families(families));
     }
     registry.add(parts.doors.threads.exporter());
+    registry.add(parts.doors.stun.exporter());
     let certificates = Arc::clone(&parts.doors.certificates);
     registry.add(move |families| certificates.families(families));
     let core = Arc::clone(parts.core);

@@ -211,6 +211,9 @@ impl Server {
                 "also listening"
             );
         }
+        for stun in self.doors.stun.addresses() {
+            info!(%stun, "answering STUN");
+        }
     }
 
     /// The address of the first WebSocket listener; `None` where that is a Unix socket.
@@ -289,7 +292,11 @@ impl Server {
         }
         sessions.drain(time).await;
         let doors = Arc::clone(&self.doors);
-        let stopped = spawn_blocking(move || doors.threads.stop()).await;
+        let stop = move || {
+            doors.threads.stop();
+            doors.stun.stop();
+        };
+        let stopped = spawn_blocking(stop).await;
         debug_assert!(stopped.is_ok(), "joining threads does not panic");
         if let Some(part) = self.cluster.take() {
             part.leave(&self.core.table).await;

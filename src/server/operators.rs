@@ -51,7 +51,8 @@ impl Operators {
         since: Instant,
     ) -> io::Result<Self> {
         let health = Arc::<Health>::default();
-        let turns = doors.threads.turns().clone();
+        let turns = std::iter::once(doors.threads.turns()).chain(doors.stun.turns());
+        let turns = turns.cloned().collect();
         let watched = Arc::clone(core);
         let acme = Arc::clone(doors.certificates.acme());
         let vitals = Vitals::new(phase.clone(), &config, watched, Arc::clone(&health), turns, acme);

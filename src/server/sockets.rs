@@ -33,6 +33,8 @@ pub(super) struct PublicSockets {
     /// All at one address.
     pub(super) udp: Vec<Arc<dyn Datagrams>>,
     pub(super) udp_origin: udp::Sockets,
+    /// Where STUN is answered.
+    pub(super) stun: Vec<Arc<dyn Datagrams>>,
     pub(super) listeners: Vec<PublicListener>,
     pub(super) certificates: Arc<Keeper>,
     /// Whether the listener of `wss_bind` is there whatever the configuration says.
@@ -89,6 +91,10 @@ impl Bound {
         let patience = Patience::new(config.bind_wait, manager);
         let udp = patience.bind(|| bind::udp(&mut inherited.udp, config)).await?;
         let free = config.free_bind.into();
+        let mut stun = Vec::new();
+        for address in &config.stun_bind {
+            stun.push(patience.bind(|| bind::stun(*address, free)).await?);
+        }
         let listeners: Vec<_> = listeners.into_iter().zip(acceptors).collect();
         let ports = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
         let admin = patience.bind(|| bind::admin(&mut inherited.admin, config)).await?;
@@ -106,7 +112,8 @@ impl Bound {
         });
         let listeners = listeners.collect();
         let certificates = keeper;
-        let public = PublicSockets { udp, udp_origin, listeners, certificates, has_wss_socket };
+        let public =
+            PublicSockets { udp, udp_origin, stun, listeners, certificates, has_wss_socket };
         Ok(Self { public, admin: AdminSocket { listener, address }, joining })
     }
 }

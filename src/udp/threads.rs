@@ -144,6 +144,13 @@ impl Threads {
         }
     }
 
+    /// Tells how many datagrams the kernel has dropped before they were read, and how many batches
+    /// a panic has ended.
+    pub fn losses(&self) -> impl Fn() -> (u64, u64) + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || (shared.kernel_dropped(), shared.counters.panics.value())
+    }
+
     /// Waits until a thread has ended without being told to: a failure of ours.
     pub async fn failed(&self) {
         while !self.threads.lock().iter().any(JoinHandle::is_finished) {

@@ -12,13 +12,14 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 74] = [
+const BAD: [(&str, &str, &str); 75] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
     ("wss_tls_cert", "/nonexistent/cert.pem", "needs --wss-tls-key as well"),
     ("wss_tls_key", "/nonexistent/key.pem", "needs --wss-tls-cert as well"),
     ("udp_bind", "9001", "not IP:PORT"),
+    ("stun_bind", "stun.example.net:3478", "`stun.example.net:3478` is not IP:PORT"),
     ("admin_bind", "127.0.0.1:99999", "not IP:PORT"),
     ("admin_host", "a b", "is not a host name"),
     ("admin_token_file", "/nonexistent/token", "cannot be read"),

@@ -52,6 +52,7 @@ mod soak;
 mod start;
 mod stranger;
 mod stuck;
+mod stun;
 mod takeover;
 mod tls;
 mod udp;

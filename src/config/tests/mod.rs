@@ -351,7 +351,7 @@ fn line_break_in_a_key_a_value_or_a_path_breaks_no_message() {
 
 #[test]
 fn flags_have_the_names_that_operators_were_told() {
-    let told = "state-dir wss-bind wss-tls-cert wss-tls-key acme acme-contact acme-directory acme-directory-ca udp-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
+    let told = "state-dir wss-bind wss-tls-cert wss-tls-key acme acme-contact acme-directory acme-directory-ca udp-bind stun-bind admin-bind admin-host admin-token-file keys registry registry-tls registry-ca \
         registry-fingerprint registry-admin-token-file registry-connections beacon-id peers advertise-addr open-gossip \
         audit bind-wait free-bind auth-timeout idle-timeout ping-interval pong-timeout write-timeout drain-time max-peers \
         max-nodes upgrade-rate upgrade-burst trusted-proxy nat64-prefix allow-origin relay-rate relay-bytes \

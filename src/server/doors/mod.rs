@@ -13,6 +13,7 @@ use crate::config::{self, Config, DoorKind};
 use crate::doors::pilot::{self, Login, Pilot};
 use crate::doors::{self, Plan};
 use crate::session::{self, Door, Spec};
+use crate::stun;
 use crate::udp;
 use crate::wire::name::Realm;
 
@@ -23,6 +24,7 @@ pub(super) struct Doors {
     pub(super) pilot: Arc<Pilot>,
     pub(super) sessions: Arc<session::Server>,
     pub(super) threads: udp::Threads,
+    pub(super) stun: stun::Server,
     /// What the configuration said of each listener when it was opened.
     pub(super) listeners: Vec<config::Listener>,
     pub(super) certificates: Arc<Keeper>,
@@ -71,7 +73,9 @@ impl Doors {
         sockets: PublicSockets,
         plans: Vec<Plan>,
     ) -> io::Result<Arc<Self>> {
-        let PublicSockets { udp, udp_origin, listeners, certificates, has_wss_socket } = sockets;
+        let PublicSockets { udp, udp_origin, stun, listeners, certificates, has_wss_socket } =
+            sockets;
+        let stun = stun::Server::start(&stun, config.translators.clone())?;
         let split = |one: PublicListener| (one.said, (one.listener, one.tls, one.quic));
         let (listeners, streams): (Vec<_>, Vec<_>) = listeners.into_iter().map(split).unzip();
         let threads = udp::Threads::start(&udp, &core.overlay)?;
@@ -103,6 +107,7 @@ impl Doors {
             pilot,
             sessions,
             threads,
+            stun,
             listeners,
             certificates,
             has_wss_socket,
@@ -134,6 +139,7 @@ impl Doors {
         tokio::select! {
             () = self.sessions.failed() => {}
             () = self.threads.failed() => {}
+            () = self.stun.failed() => {}
         }
     }
 }

@@ -61,7 +61,7 @@ impl Vitals {
         config: &Config,
         core: Arc<Core>,
         health: Arc<Health>,
-        turns: Turns,
+        turns: Vec<Turns>,
         acme: Arc<Acme>,
     ) -> Self {
         Self {

@@ -12,7 +12,7 @@ const HANGS: Duration = Duration::from_secs(10);
 /// The threads, and when each was last seen to turn.
 #[derive(Debug)]
 pub(super) struct UdpThreads {
-    turns: Turns,
+    turns: Vec<Turns>,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -23,15 +23,16 @@ struct Seen {
 }
 
 impl UdpThreads {
-    pub(super) fn new(turns: Turns) -> Self {
+    /// The threads of all of these.
+    pub(super) fn new(turns: Vec<Turns>) -> Self {
         let at = Instant::now();
-        let seen = turns.now().into_iter().map(|turns| Seen { turns, at }).collect();
+        let seen = turns.iter().flat_map(Turns::now).map(|turns| Seen { turns, at }).collect();
         Self { turns, seen: Mutex::new(seen) }
     }
 
     /// Notes who has turned since the look before.
     pub(super) fn look(&self, now: Instant) {
-        let turns = self.turns.now();
+        let turns = self.turns.iter().flat_map(Turns::now);
         let mut seen = self.seen.lock();
         for (seen, turns) in seen.iter_mut().zip(turns) {
             if seen.turns != turns {

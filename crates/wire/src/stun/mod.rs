@@ -76,7 +76,6 @@ pub struct Request {
 
 /// Why a datagram is no Binding request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
 pub enum DecodeError {
     /// It is no STUN message: its first bits, its length or its cookie are others.
     #[error("not a STUN message of RFC 8489")]
