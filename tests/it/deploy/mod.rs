@@ -37,10 +37,15 @@ pub(crate) fn put_in(path: &str, parts: &[(&str, &str)]) -> String {
     text
 }
 
+/// Where the programs and Python packages are that scripts/tools.txt names.
+pub(crate) fn tools() -> PathBuf {
+    let target = Path::new(env!("CARGO_BIN_EXE_beacon-relay")).ancestors().nth(2).unwrap();
+    target.join("tools")
+}
+
 /// A program that scripts/tools.txt names.
 pub(crate) fn tool(name: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_BIN_EXE_beacon-relay")).ancestors().nth(2).unwrap();
-    let path = target.join("tools/bin").join(name);
+    let path = tools().join("bin").join(name);
     assert!(path.is_file(), "{} is missing; `make setup` installs it", path.display());
     path
 }

@@ -5,6 +5,7 @@ mod flags;
 mod quic;
 mod recordings;
 mod sessions;
+mod stranger;
 mod takeover;
 
 use std::fs;
