@@ -1,8 +1,9 @@
 //! What the fuzz targets check, as functions of their input: a failed check panics.
 //!
 //! `fuzz_targets` hands them to libFuzzer; the tests of `beacon-proto` include this file and
-//! replay `seeds` with it, so that nobody needs libFuzzer for that. The target `configuration` is
-//! not here, since it needs a part of the relay: see `configuration.rs`.
+//! replay `seeds` with it, so that nobody needs libFuzzer for that. The targets `configuration` and
+//! `netbird` are not here, since each needs a part of the relay: see `configuration.rs` and
+//! `netbird.rs`.
 
 pub mod beacon;
 pub mod cluster;

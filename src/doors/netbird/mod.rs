@@ -8,6 +8,8 @@
 mod drops;
 mod login;
 mod presence;
+#[cfg(test)]
+mod seeds;
 mod takeover;
 mod watchers;
 
