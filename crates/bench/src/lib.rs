@@ -14,6 +14,7 @@ mod crowd;
 mod floor;
 mod growth;
 mod latency;
+mod netbird;
 mod options;
 mod peer;
 pub mod process;

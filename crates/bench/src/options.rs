@@ -109,7 +109,8 @@ pub struct Args {
         value_delimiter = ',',
         value_name = "NAME",
         default_value = "throughput,tls,latency,cluster,cluster-throughput,login,tls-login,idle,\
-            tls-idle,stuck,growth,pairs,crowd,fan-in"
+            tls-idle,stuck,growth,pairs,crowd,fan-in,netbird,netbird-login,netbird-idle,\
+            netbird-cluster"
     )]
     pub(crate) scenario: Vec<Scenario>,
     /// Cells of throughput and latency
@@ -219,6 +220,14 @@ pub(crate) enum Scenario {
     Crowd,
     /// Senders whose packets all go to one peer
     FanIn,
+    /// Packets of NetBird's clients in a closed loop: CPU time for each, compared with their floor
+    Netbird,
+    /// A login of a NetBird client, compared with their floor
+    NetbirdLogin,
+    /// Memory of NetBird clients that do nothing
+    NetbirdIdle,
+    /// Packets of NetBird's clients through two relays: CPU time of both for each, compared with one
+    NetbirdCluster,
 }
 
 /// Where packets come in and go out.

@@ -84,7 +84,7 @@ pub(super) fn log_in_with_tls(
     Ok(stream)
 }
 
-fn connect(server: SocketAddr) -> anyhow::Result<TcpStream> {
+pub(super) fn connect(server: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(server).context("cannot connect")?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -99,16 +99,7 @@ fn log_in_over<S: io::Read + io::Write>(stream: S, node: &Node) -> anyhow::Resul
          Sec-WebSocket-Protocol: pilot.v1\r\n\r\n"
     );
     let mut reader = BufReader::with_capacity(2_048, stream);
-    reader.get_mut().write_all(request.as_bytes())?;
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    if !line.contains(" 101 ") {
-        bail!("no upgrade: {}", line.trim());
-    }
-    while line != "\r\n" {
-        line.clear();
-        anyhow::ensure!(reader.read_line(&mut line)? > 0, "the server ended the connection");
-    }
+    upgrade(&mut reader, &request)?;
     let challenge = Challenge::decode(&read_text(&mut reader)?)?;
     let text = challenge.signed_text(node.id, Generation::Second);
     let reply = Reply {
@@ -126,6 +117,24 @@ fn log_in_over<S: io::Read + io::Write>(stream: S, node: &Node) -> anyhow::Resul
         bail!("not logged in: {accepted}");
     }
     Ok(reader.into_inner())
+}
+
+/// Asks for the upgrade, and reads up to the end of the answer's head.
+pub(super) fn upgrade<S: io::Read + io::Write>(
+    reader: &mut BufReader<S>,
+    request: &str,
+) -> anyhow::Result<()> {
+    reader.get_mut().write_all(request.as_bytes())?;
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    if !line.contains(" 101 ") {
+        bail!("no upgrade: {}", line.trim());
+    }
+    while line != "\r\n" {
+        line.clear();
+        anyhow::ensure!(reader.read_line(&mut line)? > 0, "the server ended the connection");
+    }
+    Ok(())
 }
 
 fn read_text(reader: &mut impl io::Read) -> anyhow::Result<String> {

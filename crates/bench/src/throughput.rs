@@ -14,10 +14,11 @@ use beacon_wire::beacon::encode_relay;
 use beacon_wire::websocket::Opcode;
 
 use crate::closed_loop::{self, Figures, Window};
+use crate::netbird;
 use crate::options::{Cell, Way};
 use crate::peer::{FrameReader, Node, Random, log_in, log_in_with_tls, push_frame, register};
 use crate::process::Usage;
-use crate::subject::{Joined, Kind, Servers, Subject};
+use crate::subject::{Joined, Kind, Protocol, Servers, Subject};
 use crate::tls::TlsStream;
 
 /// Bytes that a sender hands to the kernel at once, about.
@@ -72,8 +73,7 @@ fn between(
         let receiver = End::open(way_out, far, to)?;
         let sender = End::open(way_in, near, from)?;
         ends.extend([receiver.closer()?, sender.closer()?]);
-        let mut packet = Vec::new();
-        encode_relay(from.id, to.id, &vec![0xa5; load.size], &mut packet);
+        let packet = packet(near.protocol, [from, to], load.size);
         for end in [(receiver, None), (sender, Some(packet))] {
             let (window, stop) = (Arc::clone(&window), Arc::clone(&stop));
             let seed = u64::from(from.id.number());
@@ -95,6 +95,18 @@ fn between(
         let _failed = thread.join();
     }
     Ok(figures)
+}
+
+/// What a sender says to have `size` bytes delivered.
+fn packet(protocol: Protocol, [from, to]: [&Node; 2], size: usize) -> Vec<u8> {
+    match protocol {
+        Protocol::Pilot => {
+            let mut packet = Vec::new();
+            encode_relay(from.id, to.id, &vec![0xa5; size], &mut packet);
+            packet
+        }
+        Protocol::Netbird => netbird::packet(to, size),
+    }
 }
 
 /// One side of a pair.
@@ -122,9 +134,12 @@ impl Closer {
 impl End {
     pub(super) fn open(way: Way, server: &Subject, node: &Node) -> anyhow::Result<Self> {
         Ok(match way {
-            Way::Wss => match &server.tls {
-                None => Self::Wss(log_in(server.wss, node)?),
-                Some(tls) => Self::Tls(Box::new(log_in_with_tls(server.wss, tls, node)?)),
+            Way::Wss => match (server.protocol, &server.tls) {
+                (Protocol::Netbird, _) => Self::Wss(netbird::log_in(server.wss, node)?),
+                (Protocol::Pilot, None) => Self::Wss(log_in(server.wss, node)?),
+                (Protocol::Pilot, Some(tls)) => {
+                    Self::Tls(Box::new(log_in_with_tls(server.wss, tls, node)?))
+                }
             },
             Way::Udp => Self::Udp(register(server.udp, node.id)?),
         })

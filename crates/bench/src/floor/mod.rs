@@ -9,6 +9,7 @@
 mod datagrams;
 mod lanes;
 mod link;
+mod netbird;
 mod streams;
 
 use std::collections::HashMap;
@@ -47,6 +48,9 @@ pub(super) struct Options {
     /// Speak TLS with its peers
     #[arg(long, hide = true)]
     floor_tls: bool,
+    /// Serve NetBird's clients
+    #[arg(long, hide = true)]
+    floor_netbird: bool,
     /// Be joined with another floor
     #[arg(long, hide = true)]
     floor_link: Option<Transport>,
@@ -107,6 +111,9 @@ impl Places {
 /// # Errors
 /// What the system says.
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    if options.floor_netbird {
+        return netbird::run();
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let places = Arc::<Places>::default();
     let certificate = options.floor_certificate.as_deref().map(Certificate::in_folder);
@@ -173,7 +180,8 @@ pub(super) fn accept(
     Ok((Peer { stream, tls: Some(Mutex::new(tls)) }, node))
 }
 
-fn log_in(stream: &mut (impl Read + Write)) -> io::Result<u32> {
+/// Reads up to the end of the head of the upgrade's request.
+fn read_request(stream: &mut impl Read) -> io::Result<()> {
     let mut request = vec![0; 4_096];
     let mut length = 0;
     while !request.get(..length).unwrap_or_default().ends_with(b"\r\n\r\n") {
@@ -183,6 +191,11 @@ fn log_in(stream: &mut (impl Read + Write)) -> io::Result<u32> {
         }
         length += read;
     }
+    Ok(())
+}
+
+fn log_in(stream: &mut (impl Read + Write)) -> io::Result<u32> {
+    read_request(stream)?;
     let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: pilot.v1\r\n\r\n"

@@ -49,7 +49,7 @@ impl Scenarios<'_> {
     }
 
     /// Logins at two servers in turn, and what one verification takes meanwhile.
-    fn logins(&self, kinds: [Kind; 2]) -> anyhow::Result<([(Kind, Login); 2], f64)> {
+    pub(super) fn logins(&self, kinds: [Kind; 2]) -> anyhow::Result<([(Kind, Login); 2], f64)> {
         let measure = |kind| connections::logins(&self.servers, kind, self.args.logins);
         let all = self.in_turn(&kinds, measure, |login| login.cpu_us_each)?;
         let all = <[_; 2]>::try_from(all).expect("each is measured");
@@ -63,8 +63,12 @@ impl Scenarios<'_> {
         for count in counts {
             let idle = connections::idle(&self.servers, kind, count)?;
             most = most.max(idle.bytes_each);
+            let table = match kind {
+                Kind::Netbird => "NetBird's protocol: idle connections",
+                _ => "idle connections",
+            };
             self.report.row(
-                "idle connections",
+                table,
                 &[
                     ("server", word(kind.word())),
                     ("connections", Value::Count(idle.connections.into())),

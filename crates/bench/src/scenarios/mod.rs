@@ -2,6 +2,7 @@
 
 mod cluster;
 mod connections;
+mod netbird;
 mod tls;
 
 use std::fs::File;
@@ -67,6 +68,10 @@ impl Scenarios<'_> {
             Scenario::Pairs => self.pairs(),
             Scenario::Crowd => self.crowd(&[10, 100, 1_000, self.args.peers()]),
             Scenario::FanIn => self.crowd(&[1]),
+            Scenario::Netbird => self.netbird(),
+            Scenario::NetbirdLogin => self.netbird_login(),
+            Scenario::NetbirdIdle => self.idle(Kind::Netbird),
+            Scenario::NetbirdCluster => self.netbird_cluster(),
         }
     }
 

@@ -23,6 +23,10 @@ pub(crate) enum Joined {
     Mesh,
     /// Two relays by NATS.
     Nats,
+    /// Two relays for NetBird's clients by their mesh.
+    NetbirdMesh,
+    /// Two relays for NetBird's clients by NATS.
+    NetbirdNats,
     /// Two floors by one TLS connection over TCP.
     Tcp,
     /// Two floors by one stream of QUIC.
@@ -33,8 +37,8 @@ impl Joined {
     /// The word in tables.
     pub(crate) const fn word(self) -> &'static str {
         match self {
-            Self::Mesh => "two relays, mesh",
-            Self::Nats => "two relays, NATS",
+            Self::Mesh | Self::NetbirdMesh => "two relays, mesh",
+            Self::Nats | Self::NetbirdNats => "two relays, NATS",
             Self::Tcp => "two floors, TLS/TCP",
             Self::Quic => "two floors, QUIC",
         }
@@ -63,14 +67,16 @@ impl Servers {
     /// Starts two servers that know these nodes, and waits until they are joined.
     pub(crate) fn joined(&self, joined: Joined, nodes: &[Node]) -> anyhow::Result<Two> {
         match joined {
-            Joined::Mesh => self.mesh(nodes),
-            Joined::Nats => self.nats(nodes),
+            Joined::Mesh => self.mesh(Kind::Relay, nodes),
+            Joined::NetbirdMesh => self.mesh(Kind::Netbird, nodes),
+            Joined::Nats => self.nats(Kind::Relay, nodes),
+            Joined::NetbirdNats => self.nats(Kind::Netbird, nodes),
             Joined::Tcp => self.floors("tcp"),
             Joined::Quic => self.floors("quic"),
         }
     }
 
-    fn mesh(&self, nodes: &[Node]) -> anyhow::Result<Two> {
+    fn mesh(&self, kind: Kind, nodes: &[Node]) -> anyhow::Result<Two> {
         let secret = temporary_folder()?;
         let secret_file = secret.path().join("secret");
         std::fs::write(&secret_file, "a secret for as long as a measurement lasts")?;
@@ -80,12 +86,12 @@ impl Servers {
         let relay = |bind: &str, join: &str| {
             let secret_file = secret_file.to_str().context("a temporary folder's name is text")?;
             let flags = ["--cluster-bind", bind, "--cluster-join", join, "--cluster-secret-file"];
-            self.start(Kind::Relay, nodes, &[&flags[..], &[secret_file]].concat())
+            self.start(kind, nodes, &[&flags[..], &[secret_file]].concat())
         };
         linked(Two { near: relay(&one, &other)?, far: relay(&other, &one)?, between: None })
     }
 
-    fn nats(&self, nodes: &[Node]) -> anyhow::Result<Two> {
+    fn nats(&self, kind: Kind, nodes: &[Node]) -> anyhow::Result<Two> {
         // Debian puts it where not everybody looks.
         let debian = Path::new("/usr/sbin/nats-server");
         let mut command =
@@ -95,7 +101,7 @@ impl Servers {
         command.args(["--addr", &address.ip().to_string(), "--port", &port]);
         let (server, _) = Program::start(command, "Server is ready")?;
         let url = format!("nats://{address}");
-        let relay = || self.start(Kind::Relay, nodes, &["--cluster-nats", &url]);
+        let relay = || self.start(kind, nodes, &["--cluster-nats", &url]);
         linked(Two { near: relay()?, far: relay()?, between: Some(server) })
     }
 

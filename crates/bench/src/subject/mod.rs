@@ -16,6 +16,7 @@ use tempfile::TempDir;
 pub(super) use self::joined::Joined;
 use self::joined::free_port;
 use self::program::Program;
+use crate::netbird;
 use crate::peer::Node;
 use crate::process::Usage;
 use crate::tls::{Certificate, NAME};
@@ -36,17 +37,37 @@ pub(super) enum Kind {
     FloorTls,
     /// Caddy with TLS in front of the relay.
     Caddy,
+    /// The relay with the door for NetBird's clients.
+    Netbird,
+    /// The floor for the same clients.
+    NetbirdFloor,
+}
+
+/// What peers speak with a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Protocol {
+    Pilot,
+    Netbird,
 }
 
 impl Kind {
     /// The word in tables.
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Self::Relay => "relay",
-            Self::Floor => "floor",
+            Self::Relay | Self::Netbird => "relay",
+            Self::Floor | Self::NetbirdFloor => "floor",
             Self::RelayTls => "relay, TLS",
             Self::FloorTls => "floor, TLS",
             Self::Caddy => "Caddy + relay",
+        }
+    }
+
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Netbird | Self::NetbirdFloor => Protocol::Netbird,
+            Self::Relay | Self::Floor | Self::RelayTls | Self::FloorTls | Self::Caddy => {
+                Protocol::Pilot
+            }
         }
     }
 }
@@ -91,8 +112,8 @@ impl Servers {
         let state = temporary_folder()?;
         let has_tls = matches!(kind, Kind::RelayTls | Kind::FloorTls | Kind::Caddy);
         let command = match kind {
-            Kind::Relay | Kind::RelayTls | Kind::Caddy => {
-                let mut command = self.relay(state.path(), nodes)?;
+            Kind::Relay | Kind::RelayTls | Kind::Caddy | Kind::Netbird => {
+                let mut command = self.relay(state.path(), nodes, kind.protocol())?;
                 if kind == Kind::RelayTls {
                     command.arg("--wss-tls-cert").arg(&self.certificate.certificate);
                     command.arg("--wss-tls-key").arg(&self.certificate.key);
@@ -100,16 +121,17 @@ impl Servers {
                 command.args(further);
                 command
             }
-            Kind::Floor | Kind::FloorTls => {
+            Kind::Floor | Kind::FloorTls | Kind::NetbirdFloor => {
                 let mut command = Command::new(&self.floor);
                 command.arg("--serve-floor").arg("--floor-certificate").arg(self.folder.path());
                 // What is for the relay alone is nothing to it.
                 command.args(further.iter().filter(|_| further[0].starts_with("--floor")));
                 command.args(has_tls.then_some("--floor-tls"));
+                command.args((kind == Kind::NetbirdFloor).then_some("--floor-netbird"));
                 command
             }
         };
-        let mut subject = Subject::run(command, state)?;
+        let mut subject = Subject::run(command, state, kind.protocol())?;
         if kind == Kind::Caddy {
             self.put_caddy_before(&mut subject)?;
         }
@@ -117,7 +139,7 @@ impl Servers {
         Ok(subject)
     }
 
-    fn relay(&self, state: &Path, nodes: &[Node]) -> anyhow::Result<Command> {
+    fn relay(&self, state: &Path, nodes: &[Node], protocol: Protocol) -> anyhow::Result<Command> {
         let keys = state.join("bench.json");
         let object = nodes.iter().map(|node| {
             (node.id.to_string(), serde_json::Value::from(node.public_key().to_string()))
@@ -126,9 +148,19 @@ impl Servers {
         std::fs::write(&keys, serde_json::to_vec(&object)?)?;
         let mut command = Command::new(&self.relay);
         command.arg("serve").arg("--state-dir").arg(state).arg("--keys").arg(&keys);
-        for flag in ["--wss-bind", "--udp-bind", "--admin-bind"] {
+        for flag in ["--udp-bind", "--admin-bind"] {
             command.args([flag, "127.0.0.1:0"]);
         }
+        match protocol {
+            Protocol::Pilot => command.args(["--wss-bind", "127.0.0.1:0"]),
+            Protocol::Netbird => {
+                let secret = state.join("netbird");
+                std::fs::write(&secret, netbird::SECRET)?;
+                command.args(["--netbird-bind", "127.0.0.1:0"]);
+                command.args(["--netbird-exposed-address", netbird::EXPOSED]);
+                command.arg("--netbird-auth-secret-file").arg(secret)
+            }
+        };
         for flag in ["--upgrade-rate", "--relay-rate", "--discover-rate"] {
             command.args([flag, "0"]);
         }
@@ -173,6 +205,7 @@ fn temporary_folder() -> anyhow::Result<TempDir> {
 pub(super) struct Subject {
     pub(super) wss: SocketAddr,
     pub(super) udp: SocketAddr,
+    pub(super) protocol: Protocol,
     /// How peers speak TLS with it, if they do.
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// Where its metrics are; the floor has none.
@@ -184,7 +217,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    fn run(command: Command, state: TempDir) -> anyhow::Result<Self> {
+    fn run(command: Command, state: TempDir, protocol: Protocol) -> anyhow::Result<Self> {
         let (program, listening) = Program::start(command, "listening ")?;
         let address = |field: &str| {
             let words = listening.split_whitespace();
@@ -192,7 +225,8 @@ impl Subject {
         };
         let (wss, udp) = address("wss=").zip(address("udp=")).context("it names its addresses")?;
         let (admin, link) = (address("admin="), address("link="));
-        Ok(Self { wss, udp, tls: None, admin, link, programs: vec![program], state })
+        let programs = vec![program];
+        Ok(Self { wss, udp, protocol, tls: None, admin, link, programs, state })
     }
 
     fn metrics(&self) -> anyhow::Result<String> {
