@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::metrics::{Buckets, Counter, Gauge, Histogram, Labelled};
+use crate::wire::cluster::Frame;
+use crate::wire::name::Name;
 use crate::words;
 
 words! {
@@ -77,6 +79,30 @@ words! {
     }
 }
 
+words! {
+    /// Control messages about watches that this relay sent.
+    pub enum WatchFrame {
+        /// To a home: tell who has a peer, or no longer.
+        Watch => "watch",
+        /// As a home: who has it.
+        Locate => "locate",
+        /// To a home: that is known.
+        Heard => "heard",
+    }
+}
+
+impl WatchFrame {
+    /// What a frame is of them.
+    pub(super) const fn of(frame: &Frame<'_, Name>) -> Option<Self> {
+        match frame {
+            Frame::Watch { .. } => Some(Self::Watch),
+            Frame::Locate { .. } => Some(Self::Locate),
+            Frame::Heard { .. } => Some(Self::Heard),
+            _ => None,
+        }
+    }
+}
+
 /// All counters of the cluster.
 #[derive(Debug)]
 pub struct Counters {
@@ -106,6 +132,8 @@ pub struct Counters {
     pub batched_packets: Counter,
     /// Packets that the links of a mesh took, by lane.
     pub lane_packets: Labelled<PacketLane>,
+    /// Control messages about watches that we sent.
+    pub watch_frames: Labelled<WatchFrame>,
 }
 
 /// 200 µs is a round trip on one machine; 200 ms is how long packets wait.
@@ -137,6 +165,7 @@ impl Default for Counters {
             batches: Counter::default(),
             batched_packets: Counter::default(),
             lane_packets: Labelled::default(),
+            watch_frames: Labelled::default(),
         }
     }
 }

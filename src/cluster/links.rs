@@ -12,7 +12,7 @@ use super::{Cluster, MAX_REPAIRS, Member, Outbox};
 use crate::ids::RelayId;
 use crate::metrics::{Drop, Event as Noted, Transport, What, Whose};
 use crate::proto::presence::{Now, Presence};
-use crate::wire::cluster::{DecodeError, Frame, Frames, Packets};
+use crate::wire::cluster::{About, DecodeError, Frame, Frames, Packets};
 use crate::wire::name::Name;
 
 /// What a fabric tells the cluster.
@@ -25,6 +25,7 @@ impl Cluster {
         let member = Arc::new(Member::new(relay, address, outbox));
         let mut presence = self.presence.lock();
         self.members.lock().insert(relay, Arc::clone(&member));
+        member.outbox.say(&Frame::About(self.about()), now.at);
         if self.draining.load(Ordering::Relaxed) {
             member.outbox.say(&Frame::Draining, now.at);
         }
@@ -85,6 +86,13 @@ impl Cluster {
                     member.hear_clock(reading, unix_ms, at);
                 }
                 Ok(Frame::TakesTcp) => member.offers_tcp(),
+                Ok(Frame::About(about)) => {
+                    member.tells(about.told);
+                    if about.features & About::WATCHES != 0 {
+                        let (presence, now) = talk.get_or_insert_with(|| self.talk());
+                        presence.answers_watches(member.relay, *now);
+                    }
+                }
                 Ok(Frame::Draining) => {
                     if member.drains() {
                         tracing::info!(relay = %member.relay, "a relay of the cluster is draining");

@@ -28,6 +28,9 @@ pub struct Member {
     heard_ms: AtomicU64,
     draining: AtomicBool,
     takes_tcp: CancellationToken,
+    /// Hash of what it tells its peers that should be the same at all relays; 0 for nothing.
+    told: AtomicU64,
+    pub(super) told_notice: Notice,
     clock: Mutex<Clock>,
     pub(super) clock_notice: Notice,
     /// Takeovers that were held back, as they were last looked at.
@@ -46,6 +49,8 @@ impl Member {
             heard_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             takes_tcp: CancellationToken::new(),
+            told: AtomicU64::new(0),
+            told_notice: Notice::default(),
             clock: Mutex::default(),
             clock_notice: Notice::default(),
             held_back: AtomicU64::new(0),
@@ -81,6 +86,18 @@ impl Member {
     #[must_use]
     pub fn clock_ahead_ms(&self) -> Option<i64> {
         self.clock.lock().ahead_ms()
+    }
+
+    /// Notes a hash of what it tells its peers that should be the same at all relays.
+    pub(super) fn tells(&self, told: u64) {
+        self.told.store(told, Ordering::Relaxed);
+    }
+
+    /// Whether it tells its peers something else than a relay that has this hash, where both
+    /// tell something.
+    pub(super) fn tells_otherwise(&self, own: u64) -> bool {
+        let told = self.told.load(Ordering::Relaxed);
+        own != 0 && told != 0 && own != told
     }
 
     /// Notes that it takes packets over TCP as well.

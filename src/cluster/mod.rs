@@ -26,11 +26,12 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
+mod watching;
 mod whereabouts;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,11 +43,11 @@ use tokio_util::sync::CancellationToken;
 use crate::ids::RelayId;
 use crate::metrics::Traffic;
 use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
-use crate::wire::cluster::{Frame, Packets, Place, Run, Standing};
+use crate::wire::cluster::{About, Frame, Packets, Place, Run, Standing};
 use crate::wire::name::Name;
 
 use clock::Notice;
-pub use counters::{Counters, Forward, LookupResult, PacketLane, Reject};
+pub use counters::{Counters, Forward, LookupResult, PacketLane, Reject, WatchFrame};
 pub use fabric::Fabric;
 pub use forward::{Circular, Outward};
 pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};
@@ -54,6 +55,7 @@ use locations::Locations;
 pub use member::Member;
 pub use outbox::{Batch, Outbox};
 pub use status::{MemberStatus, Status};
+pub use watching::{Change, Watch};
 pub use whereabouts::Elsewhere;
 
 /// A member that was silent for so many keep-alives is lost.
@@ -99,6 +101,9 @@ pub struct Cluster {
     asks: Mutex<Vec<Name>>,
     repairs: Mutex<Vec<(Name, u64)>>,
     asking: Notify,
+    watching: watching::Watching,
+    /// Hash of what peers are told that all relays have to tell alike; 0 for nothing.
+    told_alike: AtomicU64,
     draining: AtomicBool,
     clock_notice: Notice,
     clone: clone::Clone,
@@ -125,10 +130,22 @@ impl Cluster {
             asks: Mutex::default(),
             repairs: Mutex::default(),
             asking: Notify::new(),
+            watching: watching::Watching::default(),
+            told_alike: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock_notice: Notice::default(),
             clone: clone::Clone::default(),
         })
+    }
+
+    /// Notes a hash of what peers are told that all relays of the cluster should tell alike.
+    pub fn tell_alike(&self, told: u64) {
+        self.told_alike.store(told, Ordering::Relaxed);
+    }
+
+    /// What other relays are told of this one.
+    fn about(&self) -> About {
+        About { features: About::WATCHES, told: self.told_alike.load(Ordering::Relaxed) }
     }
 
     /// Names the relay that this is a part of; the first call counts.
@@ -188,6 +205,9 @@ impl Cluster {
         }
         let members = self.members.lock();
         while let Some((relay, frame)) = presence.poll_transmit() {
+            if let Some(kind) = WatchFrame::of(&frame) {
+                self.counters.watch_frames.of(kind).increment();
+            }
             let said = members.get(&relay).is_some_and(|m| m.outbox.say(&frame, now.at));
             if !said {
                 // What matters is repeated.
@@ -217,6 +237,9 @@ impl Cluster {
             }
             Event::Gone { id, owner, epoch } => self.locations.gone(id, owner, epoch),
             Event::RelayGone { relay } => self.locations.relay_gone(relay),
+            Event::Watched { id: peer, number, is_elsewhere } => {
+                self.watching.tell(Change { peer, number, is_elsewhere });
+            }
             Event::Superseded { id, serial, place, was_granted } => {
                 if let Some(local) = self.local.get().and_then(Weak::upgrade) {
                     local.superseded(id, serial, was_granted, now.at);

@@ -28,6 +28,10 @@ pub struct Status {
     pub places: usize,
     /// Peers that are looked up.
     pub looked_up: usize,
+    /// Peers whose coming and going at other relays this relay watches.
+    pub watched: usize,
+    /// Watches of relays, this one included, at this one as a home.
+    pub watchers: usize,
     /// Words that are repeated until they are answered.
     pub outstanding: usize,
     /// Whether another relay has this one's key.
@@ -71,6 +75,8 @@ pub struct MemberStatus {
     pub takeovers_held_back: u64,
     /// Whether its clock, and not this relay's, is the one that is off.
     pub clock_is_off: bool,
+    /// Whether it tells its clients another address than this relay does.
+    pub tells_another_address: bool,
 }
 
 impl Cluster {
@@ -111,6 +117,7 @@ impl Cluster {
                 unproved_takeovers: taken.unproved,
                 takeovers_held_back: taken.held_back,
                 clock_is_off: !own_is_off && clock_ahead_ms.is_some_and(is_off),
+                tells_another_address: member.tells_otherwise(self.about().told),
             }
         });
         Status {
@@ -121,6 +128,8 @@ impl Cluster {
             homed: stats.entries,
             places: self.locations.places(),
             looked_up: self.locations.waiting(),
+            watched: stats.watched,
+            watchers: stats.watchers,
             outstanding: stats.outstanding,
             cloned: self.clone.is_there(self.identity.keepalive, now),
             takeovers: stats.takeovers,
@@ -172,6 +181,11 @@ impl Cluster {
                 &[("own", own_skew), ("widest", widest_skew)],
             ),
             family::gauge_value(
+                "pilot_beacon_cluster_address_mismatches",
+                "Other relays that tell their clients another address than this one.",
+                number(status.members.iter().filter(|m| m.tells_another_address).count()),
+            ),
+            family::gauge_value(
                 "pilot_beacon_cluster_members",
                 "Relays of the cluster, this one included.",
                 number(status.members.len() + 1),
@@ -197,6 +211,8 @@ impl Cluster {
                     ("homed", number(status.homed)),
                     ("place", number(status.places)),
                     ("looked_up", number(status.looked_up)),
+                    ("watched", number(status.watched)),
+                    ("watcher", number(status.watchers)),
                     ("outstanding", number(status.outstanding)),
                 ],
             ),
@@ -227,6 +243,12 @@ impl Cluster {
                 "Packets that links of the mesh took, by what carried them.",
                 "lane",
                 &counters.lane_packets,
+            ),
+            family::labelled(
+                "pilot_beacon_cluster_watch_frames_total",
+                "Control messages about watches that this relay sent.",
+                "kind",
+                &counters.watch_frames,
             ),
             self.rejects(),
         ]);

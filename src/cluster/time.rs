@@ -32,6 +32,8 @@ impl Cluster {
             for member in self.members() {
                 if alive {
                     member.outbox.say(&Frame::Alive, now);
+                    // As what is said once of a link might be lost.
+                    member.outbox.say(&Frame::About(self.about()), now);
                     member.tell_clock(self.now().unix_ms, now);
                 }
                 if alive && self.draining.load(Ordering::Relaxed) {
@@ -45,6 +47,7 @@ impl Cluster {
             if alive {
                 self.watch_clocks(now);
                 self.watch_takeovers(now);
+                self.compare_told(now);
             }
             let expired = self.locations.expire(now);
             self.counters.forwards.of(Forward::LookupExpired).add(expired);
@@ -105,7 +108,25 @@ impl Cluster {
         }
     }
 
-    /// Looks up what the packet path asked for.
+    /// Says in the log which members tell their peers another address than this relay, so that
+    /// peers of one do not come to it where another sends them.
+    fn compare_told(&self, now: Instant) {
+        let own = self.about().told;
+        for member in self.members() {
+            let relay = member.relay;
+            match member.told_notice.about(member.tells_otherwise(own), now) {
+                Say::Off => {
+                    tracing::warn!(%relay, "another relay tells its clients another address");
+                }
+                Say::RightAgain => {
+                    tracing::info!(%relay, "another relay tells its clients the same address again");
+                }
+                Say::Nothing => {}
+            }
+        }
+    }
+
+    /// Looks up what the packet path asked for, and watches whom doors want to.
     pub(super) fn ask(&self) {
         let asks = std::mem::take(&mut *self.asks.lock());
         let now = self.now();
@@ -113,6 +134,7 @@ impl Cluster {
         for peer in asks {
             presence.look_up(peer, now);
         }
+        self.watching.hear(&mut presence, now);
         self.settle(presence, now);
     }
 }

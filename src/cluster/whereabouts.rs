@@ -42,6 +42,12 @@ impl Cluster {
         self.presence.lock().epoch(peer)
     }
 
+    /// Whether another relay has a peer that a door watches, as the door was told.
+    #[must_use]
+    pub fn watched(&self, peer: Name) -> Option<bool> {
+        self.presence.lock().watched(peer)
+    }
+
     /// The other relay that has a peer; its homes are asked where that is not known, which
     /// takes 1 s at most.
     pub async fn find(self: &Arc<Self>, peer: Name) -> Option<Elsewhere> {

@@ -54,6 +54,10 @@ struct InCluster {
     /// The other relay that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     elsewhere: Option<Remote>,
+    /// Whether another relay has it, as peers here were told that want to know; nothing where
+    /// none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watched_elsewhere: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -110,6 +114,7 @@ impl Explanation {
                     homes: cluster.homes(node).iter().map(ToString::to_string).collect(),
                     epoch_here: cluster.epoch(node),
                     elsewhere: elsewhere.map(Remote::from),
+                    watched_elsewhere: cluster.watched(node),
                 })
             }
             None => None,

@@ -17,7 +17,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Watch};
 use crate::metrics::{Drop, EndpointEvent, Shard, Traffic};
 use crate::net::udp::Datagrams;
 use crate::peers::{Session, Table};
@@ -197,6 +197,12 @@ impl Router {
     pub fn sweep(&self, now: Instant) {
         let expired = self.table.sweep(now);
         self.traffic.shard().endpoint(EndpointEvent::Expired, expired);
+    }
+
+    /// The watch of the door of a realm over its peers at other relays, where there are some.
+    #[must_use]
+    pub fn watch(&self, realm: Realm) -> Option<Watch> {
+        self.cluster.as_ref().map(|cluster| cluster.watch(realm))
     }
 
     /// Whether a peer has a session at another relay, as far as that is known.

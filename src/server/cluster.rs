@@ -65,7 +65,11 @@ impl Joining {
                 Fabric::Nats(nats::Nats::new(&nats::Settings { url, credentials })?)
             }
         };
-        Ok(Self { cluster: Cluster::new(identity, Arc::clone(traffic)), fabric })
+        let cluster = Cluster::new(identity, Arc::clone(traffic));
+        if let Some(address) = config.netbird_instance() {
+            cluster.tell_alike(first_bytes(address.as_bytes()));
+        }
+        Ok(Self { cluster, fabric })
     }
 
     /// Keeps the links, until `stopping`.
@@ -163,7 +167,12 @@ fn presence(here: peers::Here) -> Here {
 
 /// What others are told of what a peer proved to have: enough to see that it is the same.
 fn credential(proved: Credential) -> u64 {
-    let hash: [u8; 32] = Sha256::digest(proved.0).into();
+    first_bytes(&proved.0)
+}
+
+/// The first bytes of a hash.
+fn first_bytes(of: &[u8]) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(of).into();
     hash.first_chunk::<8>().map_or(0, |first| u64::from_be_bytes(*first))
 }
 

@@ -76,7 +76,8 @@ impl Relay {
                 }
                 Event::Located { asked: None, .. }
                 | Event::Gone { .. }
-                | Event::RelayGone { .. } => {}
+                | Event::RelayGone { .. }
+                | Event::Watched { .. } => {}
             }
         }
         std::iter::from_fn(|| self.presence.poll_transmit()).collect()

@@ -287,6 +287,10 @@ fn explanation(answer: &Value) -> String {
             let epoch = at(cluster, &["epoch_here"]);
             let _ = writeln!(out, "cluster    this relay has claimed it, epoch {epoch}");
         }
+        if let Some(is_elsewhere) = cluster.get("watched_elsewhere").and_then(Value::as_bool) {
+            let place = if is_elsewhere { "at another relay" } else { "at no other relay" };
+            let _ = writeln!(out, "watched    peers here know that it is {place}");
+        }
         let homes: Vec<_> = list(cluster, "homes").iter().map(text).collect();
         let _ = writeln!(out, "homes      {}", homes.join(" "));
     }

@@ -48,13 +48,18 @@ impl<I: Name> Walk<I> {
     }
 
     /// Starts at this moment, from the beginning.
-    fn start(&mut self, at: Instant) {
+    pub(super) fn start(&mut self, at: Instant) {
         (self.due, self.shard, self.size) = (Some(at), 0, 0);
         self.ids.clear();
     }
 
     /// The ids of the step that is due: as many as make a walk of a second, within `bounds`.
-    fn step<V>(&mut self, table: &Shards<I, V>, bounds: (usize, usize), now: Instant) -> Vec<I> {
+    pub(super) fn step<V>(
+        &mut self,
+        table: &Shards<I, V>,
+        bounds: (usize, usize),
+        now: Instant,
+    ) -> Vec<I> {
         let mut step = Vec::new();
         if self.due.is_none_or(|due| due > now) {
             return step;
@@ -95,6 +100,7 @@ impl<I: Name> Presence<I> {
         let Some(slot) = self.members.remove(relay) else { return };
         self.registry.relay_left(slot, self.tick(now));
         self.losses.start(now.at);
+        self.unwatched.start(now.at);
         self.answer_is_missing_from(slot, now);
         self.events.push_back(Event::RelayGone { relay });
         self.homes_changed(now);
@@ -122,6 +128,7 @@ impl<I: Name> Presence<I> {
     fn homes_changed(&mut self, now: Now) {
         self.claims.start(now.at);
         self.leftovers.start(now.at + HAND_OVER);
+        self.watch_anew(now);
         self.walk(now);
         self.settle(now);
     }
@@ -130,6 +137,7 @@ impl<I: Name> Presence<I> {
     pub(super) fn walk(&mut self, now: Now) {
         for id in self.losses.step(self.registry.records(), (MAX_STEP, MAX_STEP), now.at) {
             self.registry.end_if_lost(id, now.at);
+            self.tell_watchers(id, now);
         }
         if self.losses.next().is_none() {
             self.registry.lost_are_ended();
@@ -142,5 +150,6 @@ impl<I: Name> Presence<I> {
                 self.hand_over(id, now);
             }
         }
+        self.walk_watches(now);
     }
 }

@@ -24,6 +24,8 @@ impl<I: Name> Presence<I> {
         }
         let refusal = match verdict {
             Verdict::Granted { epoch, replaced } => {
+                // First, since an owner that loses the peer may watch it.
+                self.tell_watchers(id, now);
                 if let Some((owner, ends)) = replaced {
                     self.replace(id, from, owner, ends, now);
                 }
@@ -61,7 +63,8 @@ impl<I: Name> Presence<I> {
                     | Denied::Stranger
                     | Denied::LookupsFull
                     | Denied::TakeoverLimited
-                    | Denied::NoSay => Refusal::TooSoon,
+                    | Denied::NoSay
+                    | Denied::WatchesFull => Refusal::TooSoon,
                 }
             }
         };
@@ -101,6 +104,7 @@ impl<I: Name> Presence<I> {
     pub(super) fn hand_over(&mut self, id: I, now: Now) {
         let live = self.registry.find(id).map(|record| (record.owner, record.serial));
         self.registry.forget(id);
+        self.tell_watchers(id, now);
         if let Some((owner, serial)) = live {
             self.repeat(owner, id, Kind::Moved(serial), now);
         }
@@ -108,6 +112,7 @@ impl<I: Name> Presence<I> {
 
     pub(super) fn on_leave(&mut self, from: Slot, id: I, serial: u64, now: Now) {
         self.registry.leave(from, id, serial, now.at, self.tick(now));
+        self.tell_watchers(id, now);
         self.statements.end_moved(from, id, serial);
         self.send(from, Frame::Left { id, serial });
     }

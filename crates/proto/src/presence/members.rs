@@ -43,11 +43,13 @@ struct Member {
     relay: RelayId,
     seed: u64,
     draining: bool,
+    /// Whether it answers watches.
+    watches: bool,
 }
 
 impl Member {
     fn new(slot: Slot, relay: RelayId) -> Self {
-        Self { slot, relay, seed: seed(relay), draining: false }
+        Self { slot, relay, seed: seed(relay), draining: false, watches: slot == Slot::ME }
     }
 }
 
@@ -85,6 +87,18 @@ impl Members {
 
     pub(super) fn drains(&self, relay: RelayId) -> bool {
         self.members.iter().any(|member| member.relay == relay && member.draining)
+    }
+
+    /// A relay answers watches; false if that is known.
+    pub(super) fn answers_watches(&mut self, relay: RelayId) -> bool {
+        let member = self.members.iter_mut().find(|member| member.relay == relay);
+        member.is_some_and(|member| !std::mem::replace(&mut member.watches, true))
+    }
+
+    /// The homes of an id that answer watches.
+    pub(super) fn watching_homes<I: Name>(&self, id: &I) -> Homes {
+        let watches = |slot: Slot| self.members.iter().any(|m| m.slot == slot && m.watches);
+        self.homes(id).map(|home| if watches(home) { home } else { Slot::NONE })
     }
 
     pub(super) fn slot(&self, relay: RelayId) -> Option<Slot> {

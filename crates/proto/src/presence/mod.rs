@@ -4,7 +4,9 @@
 //! claims it there (`owner`); a home grants, refuses and tells who was replaced (`home`,
 //! `registry`); a relay that wants to reach a peer asks its home (`lookups`). What needs
 //! an answer is said again until it comes (`statements`); a change of the members makes
-//! every relay claim anew what has another home now (`changes`).
+//! every relay claim anew what has another home now (`changes`). A relay that watches a peer
+//! has its homes tell who has it (`watches`), which they do until it no longer does
+//! (`watchers`).
 //!
 //! Sans-IO: after every input the caller drains [`Presence::poll_transmit`] and
 //! [`Presence::poll_event`], and calls [`Presence::timeout`] at [`Presence::poll_timeout`].
@@ -14,9 +16,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use beacon_wire::cluster::{Frame, Name, Place, Refusal, Standing, Takeover};
+use beacon_wire::cluster::{Frame, Name, Place, Refusal, Sight, Standing, Takeover};
 use beacon_wire::ids::RelayId;
 
+mod accounts;
 mod changes;
 mod home;
 mod lookups;
@@ -31,7 +34,10 @@ mod takeovers;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod watchers;
+mod watches;
 
+pub use accounts::{Denied, Stats};
 use changes::{MAX_CLAIMS, Walk};
 use lookups::Lookups;
 use members::{Members, Slot};
@@ -41,6 +47,9 @@ use shards::Shards;
 use statements::{Kind, Statements};
 pub use takeovers::Taken;
 use takeovers::Takeovers;
+use watchers::Watchers;
+pub use watches::MAX_WATCHED;
+use watches::Watches;
 
 /// How many peers a relay is the home of at most.
 pub const MAX_ENTRIES: usize = 4_000_000;
@@ -114,6 +123,16 @@ pub enum Event<I> {
         /// The relay.
         relay: RelayId,
     },
+    /// A peer that is watched has come to another relay, or is at none any more; at first it is
+    /// at none.
+    Watched {
+        /// The peer.
+        id: I,
+        /// The number of the watch.
+        number: u64,
+        /// Whether another relay has it.
+        is_elsewhere: bool,
+    },
     /// The local session of this serial, or an older one, has to go.
     Superseded {
         /// The peer.
@@ -128,79 +147,6 @@ pub enum Event<I> {
     },
 }
 
-/// Why an input was not followed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Denied {
-    /// A frame came from a relay that is no member.
-    Stranger,
-    /// An epoch is too far ahead of the clock.
-    EpochAhead,
-    /// A claim is no reason to take the peer away from its owner.
-    Held,
-    /// A claim that proves nothing came too soon after something else.
-    TooSoon,
-    /// There is no room for another entry, or another statement.
-    Full,
-    /// There are too many look-ups in flight.
-    LookupsFull,
-    /// A relay takes over more sessions, or more of what proved nothing, than one may.
-    TakeoverLimited,
-    /// A relay told where a peer is that is no home of it, or was not asked.
-    NoSay,
-}
-
-impl Denied {
-    /// All of them, in the order of [`Stats::denied`].
-    pub const ALL: [Self; 8] = [
-        Self::Stranger,
-        Self::EpochAhead,
-        Self::Held,
-        Self::TooSoon,
-        Self::Full,
-        Self::LookupsFull,
-        Self::TakeoverLimited,
-        Self::NoSay,
-    ];
-
-    /// The word for the metric's `reason` label.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Stranger => "lost_member",
-            Self::EpochAhead => "epoch_ahead",
-            Self::Held => "held",
-            Self::TooSoon => "too_soon",
-            Self::Full => "full",
-            Self::LookupsFull => "lookups_full",
-            Self::TakeoverLimited => "takeover_limited",
-            Self::NoSay => "no_say",
-        }
-    }
-}
-
-/// How much there is of what.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Stats {
-    /// Peers of the cluster that this relay is the home of.
-    pub entries: usize,
-    /// Peers that it was the home of a moment ago.
-    pub tombstones: usize,
-    /// Peers that this relay has.
-    pub locals: usize,
-    /// Statements that wait for an answer.
-    pub outstanding: usize,
-    /// Look-ups in flight.
-    pub lookups: usize,
-    /// Sessions that a relay took over from another one since the start, as far as this relay
-    /// had a say in it.
-    pub takeovers: u64,
-    /// The same of peers that had proved nothing there: endpoints, and peers behind foreign
-    /// servers.
-    pub unproved_takeovers: u64,
-    /// Inputs that were not followed since the start, as [`Denied::ALL`].
-    pub denied: [u64; Denied::ALL.len()],
-}
-
 /// The presence of all peers, as one relay sees it.
 #[derive(Debug)]
 pub struct Presence<I> {
@@ -212,12 +158,20 @@ pub struct Presence<I> {
     lookups: Lookups<I>,
     statements: Statements<I>,
     takeovers: Takeovers,
+    watches: Watches<I>,
+    watchers: Watchers<I>,
     /// Locals that may have other homes now.
     claims: Walk<I>,
     /// Entries whose owner may have left.
     losses: Walk<I>,
     /// Entries that this relay may be no home of any more.
     leftovers: Walk<I>,
+    /// Peers that are watched, which may have other homes now.
+    rewatches: Walk<I>,
+    /// Peers that are watched, of which new homes may know enough by then.
+    doubts: Walk<I>,
+    /// Peers that relays watch which may have left.
+    unwatched: Walk<I>,
     denied: [u64; Denied::ALL.len()],
     /// What this relay tells itself, being a home as any other.
     inbox: VecDeque<Frame<'static, I>>,
@@ -238,9 +192,14 @@ impl<I: Name> Presence<I> {
             lookups: Lookups::new(),
             statements: Statements::new(room),
             takeovers: Takeovers::new(),
+            watches: Watches::new(start),
+            watchers: Watchers::new(),
             claims: Walk::new(),
             losses: Walk::new(),
             leftovers: Walk::new(),
+            rewatches: Walk::new(),
+            doubts: Walk::new(),
+            unwatched: Walk::new(),
             denied: [0; Denied::ALL.len()],
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -261,8 +220,12 @@ impl<I: Name> Presence<I> {
     fn handle(&mut self, from: Slot, frame: &Frame<'_, I>, now: Now) {
         if epoch_told(frame).is_some_and(|epoch| now.is_ahead(epoch)) {
             self.deny(Denied::EpochAhead);
-            if let Frame::Found { id, .. } = *frame {
-                self.on_missing(from, id, now);
+            match *frame {
+                Frame::Found { id, .. } => self.on_missing(from, id, now),
+                Frame::Locate { id, nonce, version, .. } => {
+                    self.on_locate(from, id, nonce, version, Sight::Unknown, now);
+                }
+                _ => {}
             }
             return;
         }
@@ -282,6 +245,11 @@ impl<I: Name> Presence<I> {
             Frame::Noted { id, serial } => self.statements.end_moved(from, id, serial),
             Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
             Frame::Missing { id } => self.on_missing(from, id, now),
+            Frame::Watch { id, nonce, is_on } => self.on_watch(from, id, nonce, is_on, now),
+            Frame::Locate { id, nonce, version, sight } => {
+                self.on_locate(from, id, nonce, version, sight, now);
+            }
+            Frame::Heard { id, version } => self.statements.end_locate(from, id, version),
             Frame::Draining => {
                 if let Some(relay) = self.members.relay(from) {
                     self.drain(relay, now);
@@ -292,6 +260,7 @@ impl<I: Name> Presence<I> {
             | Frame::Alive
             | Frame::Clock(_)
             | Frame::TakesTcp
+            | Frame::About(_)
             | Frame::Unknown => {}
         }
     }
@@ -314,6 +283,9 @@ impl<I: Name> Presence<I> {
             self.claims.next(),
             self.losses.next(),
             self.leftovers.next(),
+            self.rewatches.next(),
+            self.doubts.next(),
+            self.unwatched.next(),
         ];
         parts.into_iter().flatten().min()
     }
@@ -342,6 +314,8 @@ impl<I: Name> Presence<I> {
             locals: self.locals.len(),
             outstanding: self.statements.len(),
             lookups: self.lookups.len(),
+            watched: self.watches.len(),
+            watchers: self.watchers.len(),
             takeovers: self.takeovers.of_all().sessions,
             unproved_takeovers: self.takeovers.of_all().unproved,
             denied: self.denied,
@@ -421,7 +395,8 @@ impl<I: Name> Presence<I> {
 const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
     match *frame {
         Frame::Granted { epoch, .. } => Some(epoch),
-        Frame::Moved { place, .. }
+        Frame::Locate { sight: Sight::At(place) | Sight::Over(place), .. }
+        | Frame::Moved { place, .. }
         | Frame::Found { place, .. }
         | Frame::Refused { refusal: Refusal::Held(place), .. } => Some(place.epoch),
         Frame::Refused {
@@ -434,12 +409,16 @@ const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
         | Frame::Gone { .. }
         | Frame::Find { .. }
         | Frame::Missing { .. }
+        | Frame::Watch { .. }
+        | Frame::Locate { sight: Sight::Unknown | Sight::Full | Sight::Ended, .. }
+        | Frame::Heard { .. }
         | Frame::Packets(_)
         | Frame::Nack { .. }
         | Frame::Alive
         | Frame::Clock(_)
         | Frame::Draining
         | Frame::TakesTcp
+        | Frame::About(_)
         | Frame::Unknown => None,
     }
 }

@@ -165,6 +165,15 @@ impl<I: Name> Presence<I> {
                 };
                 claim
             }
+            Kind::Watch => Frame::Watch { id, nonce, is_on: true },
+            Kind::Unwatch => Frame::Watch { id, nonce, is_on: false },
+            Kind::Locate(version) => {
+                let Some(nonce) = self.watchers.nonce(to, id) else {
+                    self.statements.end(to, id, kind);
+                    return;
+                };
+                Frame::Locate { id, nonce, version, sight: self.sight(id) }
+            }
             Kind::Moved(ends) => {
                 let known = self.registry.known(id);
                 if known.is_some_and(|record| record.owner == to) {
@@ -266,6 +275,9 @@ impl<I: Name> Presence<I> {
         } else if open || !self.may_end(from, id, now) {
             self.statements.park(from, id, now.at + LAST_REPEAT);
         } else {
+            if let Some(place) = place {
+                self.follow(from, id, place, now);
+            }
             self.give_way(id, place, now);
         }
     }
@@ -354,6 +366,7 @@ impl<I: Name> Presence<I> {
             self.rest(id, from, now);
         } else if self.may_end(from, id, now) {
             self.repeat(from, id, Kind::Leave(local.serial), now);
+            self.follow(from, id, place, now);
             self.give_way(id, Some(place), now);
         }
     }

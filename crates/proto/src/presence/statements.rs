@@ -21,8 +21,14 @@ pub(super) enum Kind {
     Claim,
     /// To a home: the sessions up to this serial are over; answered by Left.
     Leave(u64),
+    /// To a watcher: what this home knows; answered by Heard.
+    Locate(u64),
     /// To an owner: another took over from this serial; answered by Leave or a claim.
     Moved(u64),
+    /// To a home: tell who has the peer from here on; answered by Locate.
+    Watch,
+    /// To a home: tell no more; answered by Locate.
+    Unwatch,
 }
 
 /// To whom, about whom, and what sort: there is one statement of each.
@@ -32,7 +38,10 @@ type Key<I> = (Slot, I, Sort);
 enum Sort {
     Claim,
     Leave,
+    // Before Moved: an owner that watches knows where a peer is when it loses it.
+    Locate,
     Moved,
+    Watch,
 }
 
 impl Kind {
@@ -40,7 +49,9 @@ impl Kind {
         match self {
             Self::Claim => Sort::Claim,
             Self::Leave(_) => Sort::Leave,
+            Self::Locate(_) => Sort::Locate,
             Self::Moved(_) => Sort::Moved,
+            Self::Watch | Self::Unwatch => Sort::Watch,
         }
     }
 }
@@ -118,6 +129,47 @@ impl<I: Name> Statements<I> {
         true
     }
 
+    /// Watches from `due` on until it is answered; returns the nonce. There are no more of them
+    /// than watches.
+    pub(super) fn watch(&mut self, to: Slot, id: I, due: Instant, parked: bool) -> u32 {
+        self.put((to, id, Sort::Watch), Kind::Watch, due, parked, false);
+        self.nonces
+    }
+
+    /// Ends a watch from `now` on until that is answered. Where there is no room for that, the
+    /// home learns it when it tells of the peer.
+    pub(super) fn unwatch(&mut self, to: Slot, id: I, now: Instant) {
+        let key = (to, id, Sort::Watch);
+        self.remove(key);
+        if self.open.len() < self.room {
+            self.put(key, Kind::Unwatch, now, false, false);
+        }
+    }
+
+    /// Whether the end of a watch waits for its answer.
+    pub(super) fn ends_watch(&self, to: Slot, id: I) -> bool {
+        let said = self.open.get(&(to, id, Sort::Watch));
+        said.is_some_and(|statement| statement.kind == Kind::Unwatch)
+    }
+
+    /// A home has answered a watch, or its end.
+    pub(super) fn end_watch(&mut self, to: Slot, id: I, nonce: u32) {
+        let key = (to, id, Sort::Watch);
+        if self.open.get(&key).is_some_and(|statement| statement.nonce == nonce) {
+            self.remove(key);
+        }
+    }
+
+    /// Whether a watcher is being told of a peer.
+    pub(super) fn tells(&self, to: Slot, id: I) -> bool {
+        self.open.contains_key(&(to, id, Sort::Locate))
+    }
+
+    /// A watcher knows what it was told up to this version.
+    pub(super) fn end_locate(&mut self, to: Slot, id: I, version: u64) {
+        self.end_up_to((to, id, Sort::Locate), version);
+    }
+
     /// A claim waits until `due`, though it is answered.
     pub(super) fn park(&mut self, to: Slot, id: I, due: Instant) {
         self.put((to, id, Sort::Claim), Kind::Claim, due, true, false);
@@ -152,7 +204,7 @@ impl<I: Name> Statements<I> {
         Some(self.open.get(&(to, id, Sort::Claim))?.nonce_before)
     }
 
-    const fn next_nonce(&mut self) -> u32 {
+    pub(super) const fn next_nonce(&mut self) -> u32 {
         self.nonces = self.nonces.wrapping_add(1);
         if self.nonces == 0 {
             self.nonces = 1;
@@ -242,8 +294,8 @@ impl<I: Name> Statements<I> {
 
     fn end_up_to(&mut self, key: Key<I>, serial: u64) {
         let said = self.open.get(&key).and_then(|statement| match statement.kind {
-            Kind::Leave(said) | Kind::Moved(said) => Some(said),
-            Kind::Claim => None,
+            Kind::Leave(said) | Kind::Locate(said) | Kind::Moved(said) => Some(said),
+            Kind::Claim | Kind::Watch | Kind::Unwatch => None,
         });
         if said.is_some_and(|said| said <= serial) {
             self.remove(key);

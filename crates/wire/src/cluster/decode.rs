@@ -1,7 +1,9 @@
 //! Reads the frames of a batch.
 
 use super::reader::Reader;
-use super::{Claim, DecodeError, Frame, Name, Packets, Place, Reading, Refusal, Run, kind};
+use super::{
+    About, Claim, DecodeError, Frame, Name, Packets, Place, Reading, Refusal, Run, Sight, kind,
+};
 use crate::ids::{PublicKey, RelayId};
 
 /// The frames of a batch, in their order; ends after the first error.
@@ -61,7 +63,16 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             let (shown_ms, echo_ms) = (body.u64()?, body.u64()?);
             return Ok(Frame::Clock(Reading { shown_ms, echo_ms, held_ms: body.u32()? }));
         }
-        kind::PACKETS..=kind::NACK | kind::CLAIM..=kind::NOTED | kind::FIND..=kind::MISSING => {}
+        kind::ABOUT => {
+            let about = About { features: body.u32()?, told: body.u64()? };
+            // A later version may say more.
+            let _ignored = body.take_rest();
+            return Ok(Frame::About(about));
+        }
+        kind::PACKETS..=kind::NACK
+        | kind::CLAIM..=kind::NOTED
+        | kind::FIND..=kind::MISSING
+        | kind::LOCATE..=kind::HEARD => {}
         _ => return Ok(Frame::Unknown),
     }
     let Some(id) = body.id()? else { return Ok(Frame::Unknown) };
@@ -93,13 +104,30 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
         kind::GONE => Frame::Gone { id, epoch: body.u64()? },
         kind::FIND => Frame::Find { id },
         kind::FOUND => Frame::Found { id, place: place(body)?, serial: body.u64()? },
-        _ => Frame::Missing { id },
+        kind::MISSING => Frame::Missing { id },
+        kind::WATCH => Frame::Watch { id, nonce: body.u32()?, is_on: body.flag()? },
+        kind::LOCATE => {
+            let (nonce, version) = (body.u32()?, body.u64()?);
+            Frame::Locate { id, nonce, version, sight: sight(body)? }
+        }
+        _ => Frame::Heard { id, version: body.u64()? },
     })
 }
 
 fn place(body: &mut Reader<'_>) -> Result<Place, DecodeError> {
     let owner = RelayId(PublicKey(body.array()?));
     Ok(Place { owner, epoch: body.u64()?, standing: body.standing()? })
+}
+
+fn sight(body: &mut Reader<'_>) -> Result<Sight, DecodeError> {
+    match body.u8()? {
+        0 => Ok(Sight::Unknown),
+        1 => Ok(Sight::At(place(body)?)),
+        2 => Ok(Sight::Over(place(body)?)),
+        3 => Ok(Sight::Full),
+        4 => Ok(Sight::Ended),
+        _ => Err(DecodeError::BadField { kind: body.kind }),
+    }
 }
 
 fn refusal(body: &mut Reader<'_>) -> Result<Refusal, DecodeError> {

@@ -2,7 +2,7 @@
 
 use super::packets::{add_packet, begin_packets};
 use super::writer::{number, put, put_place, set_length};
-use super::{Frame, Name, Reading, Refusal, kind};
+use super::{About, Frame, Name, Reading, Refusal, Sight, kind};
 
 /// Appends a frame to a batch; [`Frame::Unknown`] is nothing to send, and appends nothing.
 ///
@@ -53,6 +53,28 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             number(serial, body);
         }),
         Frame::Missing { id } => put(kind::MISSING, &id, batch, |_| {}),
+        Frame::Watch { id, nonce, is_on } => put(kind::WATCH, &id, batch, |body| {
+            body.extend(nonce.to_be_bytes());
+            body.push(u8::from(is_on));
+        }),
+        Frame::Locate { id, nonce, version, sight } => put(kind::LOCATE, &id, batch, |body| {
+            body.extend(nonce.to_be_bytes());
+            number(version, body);
+            match sight {
+                Sight::Unknown => body.push(0),
+                Sight::At(place) => {
+                    body.push(1);
+                    put_place(&place, body);
+                }
+                Sight::Over(place) => {
+                    body.push(2);
+                    put_place(&place, body);
+                }
+                Sight::Full => body.push(3),
+                Sight::Ended => body.push(4),
+            }
+        }),
+        Frame::Heard { id, version } => put(kind::HEARD, &id, batch, |body| number(version, body)),
         Frame::Alive => batch.extend([kind::ALIVE, 0, 0, 0, 0]),
         Frame::TakesTcp => batch.extend([kind::TAKES_TCP, 0, 0, 0, 0]),
         Frame::Draining => batch.extend([kind::DRAINING, 0, 0, 0, 0]),
@@ -62,6 +84,13 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             number(shown_ms, batch);
             number(echo_ms, batch);
             batch.extend(held_ms.to_be_bytes());
+            set_length(at, batch);
+        }
+        Frame::About(About { features, told }) => {
+            let at = batch.len();
+            batch.extend([kind::ABOUT, 0, 0, 0, 0]);
+            batch.extend(features.to_be_bytes());
+            number(told, batch);
             set_length(at, batch);
         }
         Frame::Unknown => {}

@@ -13,8 +13,11 @@ pub(super) const NOTED: u8 = 0x17;
 pub(super) const FIND: u8 = 0x18;
 pub(super) const FOUND: u8 = 0x19;
 pub(super) const MISSING: u8 = 0x1a;
-// 0x1c Locate and 0x1d Watch are reserved: subscriptions to who comes and goes.
+pub(super) const LOCATE: u8 = 0x1c;
+pub(super) const WATCH: u8 = 0x1d;
+pub(super) const HEARD: u8 = 0x1e;
 pub(super) const ALIVE: u8 = 0x20;
 pub(super) const DRAINING: u8 = 0x21;
 pub(super) const CLOCK: u8 = 0x22;
 pub(super) const TAKES_TCP: u8 = 0x23;
+pub(super) const ABOUT: u8 = 0x24;

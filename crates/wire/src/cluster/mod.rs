@@ -196,6 +196,33 @@ pub enum Frame<'a, I> {
         /// The peer.
         id: I,
     },
+    /// To a home: tell who has the peer, at once and whenever that changes; or no longer.
+    Watch {
+        /// The peer.
+        id: I,
+        /// What [`Frame::Locate`] repeats; of two the later one counts.
+        nonce: u32,
+        /// Whether it is to be told from here on.
+        is_on: bool,
+    },
+    /// From a home: what it knows of a peer that the receiver watches; repeated until it is heard.
+    Locate {
+        /// The peer.
+        id: I,
+        /// The nonce of the last [`Frame::Watch`].
+        nonce: u32,
+        /// Later statements have higher ones.
+        version: u64,
+        /// What it knows.
+        sight: Sight,
+    },
+    /// To a home: what it told under this version is known.
+    Heard {
+        /// The peer.
+        id: I,
+        /// The version.
+        version: u64,
+    },
     /// The link lives.
     Alive,
     /// The sender takes no new peers, and is nobody's home any more.
@@ -204,6 +231,8 @@ pub enum Frame<'a, I> {
     TakesTcp,
     /// What the sender's clock shows.
     Clock(Reading),
+    /// What the sender can do, and tells its peers.
+    About(About),
     /// A kind or a realm of a later version.
     Unknown,
 }
@@ -228,6 +257,36 @@ pub struct Place {
     pub epoch: u64,
     /// How well the owner knows it.
     pub standing: Standing,
+}
+
+/// What a home knows of a peer that somebody watches.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sight {
+    /// Nobody has said that it has the peer.
+    Unknown,
+    /// A relay has it.
+    At(Place),
+    /// This relay had it last, and has it no more.
+    Over(Place),
+    /// The home has no room for another watch, and does not watch it.
+    Full,
+    /// The home no longer watches it for the receiver.
+    Ended,
+}
+
+/// What a relay can do beyond the first version, and what all relays of a cluster should tell
+/// their peers alike.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct About {
+    /// Bits; unknown ones mean nothing.
+    pub features: u32,
+    /// Hash of what its peers are told that has to be the same at all relays; 0 for nothing.
+    pub told: u64,
+}
+
+impl About {
+    /// It answers [`Frame::Watch`].
+    pub const WATCHES: u32 = 1;
 }
 
 /// Why a claim gives way.

@@ -95,6 +95,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    pub(super) fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.bad_field()),
+        }
+    }
+
     const fn bad_field(&self) -> DecodeError {
         DecodeError::BadField { kind: self.kind }
     }

@@ -49,6 +49,22 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                 Just(Frame::Find { id }),
                 Just(Frame::Found { id, place, serial }),
                 Just(Frame::Missing { id }),
+                any::<bool>().prop_map(move |is_on| Frame::Watch { id, nonce, is_on }),
+                prop_oneof![
+                    Just(Sight::Unknown),
+                    Just(Sight::At(place)),
+                    Just(Sight::Over(place)),
+                    Just(Sight::Full),
+                    Just(Sight::Ended),
+                ]
+                .prop_map(move |sight| Frame::Locate {
+                    id,
+                    nonce,
+                    version: epoch,
+                    sight
+                }),
+                Just(Frame::Heard { id, version: serial }),
+                Just(Frame::About(About { features: nonce, told: epoch })),
                 Just(Frame::Alive),
                 any::<(u64, u64, u32)>().prop_map(|(shown_ms, echo_ms, held_ms)| {
                     Frame::Clock(Reading { shown_ms, echo_ms, held_ms })
@@ -132,6 +148,28 @@ fn published_bytes() {
 }
 
 #[test]
+fn published_bytes_of_watches() {
+    let id = node(0x0102_0304);
+    let mut batch = Vec::new();
+    encode(&Frame::Watch { id, nonce: 9, is_on: true }, &mut batch);
+    assert_eq!(batch, *b"\x1d\0\0\0\x0b\0\x04\x01\x02\x03\x04\0\0\0\x09\x01");
+    batch.clear();
+    encode(&Frame::Locate { id, nonce: 9, version: 7, sight: Sight::Unknown }, &mut batch);
+    let head = *b"\x1c\0\0\0\x13\0\x04\x01\x02\x03\x04\0\0\0\x09\0\0\0\0\0\0\0\x07\0";
+    assert_eq!(batch, head);
+    batch.clear();
+    encode(&Frame::Heard { id, version: 7 }, &mut batch);
+    assert_eq!(batch, *b"\x1e\0\0\0\x0e\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\0\x07");
+    batch.clear();
+    encode(&Frame::<NodeId>::About(About { features: 1, told: 2 }), &mut batch);
+    assert_eq!(batch, *b"\x24\0\0\0\x0c\0\0\0\x01\0\0\0\0\0\0\0\x02");
+    batch.push(9);
+    batch[4] += 1;
+    let about = Ok(Frame::About(About { features: 1, told: 2 }));
+    assert_eq!(frames(&batch), [about], "a later version may say more");
+}
+
+#[test]
 fn sign_of_life_with_a_body_is_one_all_the_same() {
     let batch = [kind::ALIVE, 0, 0, 0, 2, 9, 9, kind::DRAINING, 0, 0, 0, 1, 9];
     assert_eq!(frames(&batch), [Ok(Frame::Alive), Ok(Frame::Draining)]);
@@ -139,7 +177,7 @@ fn sign_of_life_with_a_body_is_one_all_the_same() {
 
 #[test]
 fn what_a_later_version_says_is_skipped() {
-    let mut batch = vec![0x1d, 0, 0, 0, 3, 9, 9, 9];
+    let mut batch = vec![0x1f, 0, 0, 0, 3, 9, 9, 9];
     // An id of another realm.
     batch.extend([kind::FIND, 0, 0, 0, 3, 77, 1, 5]);
     encode(&Frame::Find { id: node(1) }, &mut batch);

@@ -57,7 +57,7 @@ pub(super) enum Life {
 }
 
 impl Record {
-    pub(super) fn live(&self) -> bool {
+    pub(in crate::presence) fn live(&self) -> bool {
         self.life != Life::Over
     }
 

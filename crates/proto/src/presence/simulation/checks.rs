@@ -2,6 +2,7 @@
 
 use beacon_wire::cluster::Standing;
 
+use super::relay::Relay;
 use super::world::World;
 use super::{NODES, node, relay_id, usual_standing};
 use crate::presence::members::Slot;
@@ -35,6 +36,9 @@ impl World {
         self.relays.iter_mut().for_each(|relay| relay.cache.clear());
         self.check_found();
         (1..=NODES).for_each(|number| self.check_homes(number));
+        let proved = |number: &usize| usual_standing(*number) != Standing::Gateway;
+        (1..=NODES).filter(proved).for_each(|number| self.check_watches(number));
+        self.relays.iter().for_each(|relay| self.check_watchers(relay));
     }
 
     /// Of clocks that agree, the newest login wins.
@@ -60,6 +64,39 @@ impl World {
         if self.calm && !self.slows && joined && kept && proved {
             assert_eq!(self.owners(node(number)).len(), 1, "node {number} lost of {logins:?}");
         }
+    }
+
+    /// Who watches a peer knows whether another relay has it, if a home of it can tell.
+    fn check_watches(&self, number: usize) {
+        let id = node(number);
+        let owners = self.owners(id);
+        for relay in self.relays.iter().filter(|relay| relay.alive) {
+            let Some((_, told)) = relay.watched.get(&id) else { continue };
+            let homes = relay.presence.members.watching_homes(&id);
+            let can_tell = homes.iter().any(|home| *home != Slot::NONE);
+            let is_elsewhere = owners.iter().any(|owner| *owner != relay.index);
+            let at = relay.index;
+            assert_eq!(*told, is_elsewhere && can_tell, "relay {at} of {number}, at {owners:?}");
+        }
+    }
+
+    /// Homes keep a watch for each relay that has one, and no other.
+    fn check_watchers(&self, home: &Relay) {
+        let all = self.relays.iter().filter(|relay| relay.alive && !relay.old);
+        let mut count = 0;
+        for relay in all {
+            let slot = home.presence.members.slot(relay_id(relay.index));
+            let slot = slot.expect("all are members of each other");
+            for id in relay.watched.keys() {
+                let members = &relay.presence.members;
+                let of_relay = members.slot(relay_id(home.index)).expect("as above");
+                if members.watching_homes(id).contains(&of_relay) {
+                    assert!(home.presence.watchers.nonce(slot, *id).is_some(), "{id}");
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(home.presence.watchers.len(), count, "watches at relay {}", home.index);
     }
 
     /// Every relay reaches every peer that is anywhere, with one retry after a NACK.

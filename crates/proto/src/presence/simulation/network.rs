@@ -124,8 +124,8 @@ impl Network {
     }
 
     pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
-        // A relay says only once that it drains: the real links lose nothing.
-        let once = matches!(message, Message::Frame(Frame::Draining));
+        // A relay says only once that it drains, and what it can do: the real links lose nothing.
+        let once = matches!(message, Message::Frame(Frame::Draining | Frame::About(_)));
         if !once && self.random.percent(self.loss) {
             return;
         }
@@ -141,7 +141,7 @@ impl Network {
         let Happening::Message { from, to, generation, message } = happening else { return false };
         let link = *self.link(from, to);
         let same = link.generation == generation;
-        let once = matches!(message, Message::Frame(Frame::Draining));
+        let once = matches!(message, Message::Frame(Frame::Draining | Frame::About(_)));
         if same && once && (link.cut.is_some() || !stands) {
             self.schedule(200_000, happening);
         }

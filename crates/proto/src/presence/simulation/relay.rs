@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use beacon_wire::cluster::{Frame, Place, Standing, Takeover};
+use beacon_wire::cluster::{About, Frame, Place, Standing, Takeover};
 use beacon_wire::ids::{NodeId, RelayId};
 
 use super::network::{Message, Network};
@@ -36,6 +36,11 @@ pub(super) struct Relay {
     pub(super) cache: BTreeMap<NodeId, Place>,
     waiting: BTreeMap<NodeId, Vec<(usize, u64)>>,
     serials: u64,
+    /// Whether it knows no watches.
+    pub(super) old: bool,
+    /// Whom it watches, by which number, and whether they are elsewhere, as it was told.
+    pub(super) watched: BTreeMap<NodeId, (u64, bool)>,
+    numbers: u64,
     /// How many questions each look-up in flight has asked.
     questions: BTreeMap<NodeId, usize>,
 }
@@ -62,15 +67,18 @@ impl Relay {
             cache: BTreeMap::new(),
             waiting: BTreeMap::new(),
             serials: 0,
+            old: false,
+            watched: BTreeMap::new(),
+            numbers: 0,
             questions: BTreeMap::new(),
         }
     }
 
     /// It dies, and all that it knows.
     pub(super) fn crash(&mut self) {
-        let boot = self.boot;
+        let (boot, old) = (self.boot, self.old);
         *self = Self::new(self.index, self.start, self.ahead_ms, self.rates);
-        (self.boot, self.alive) = (boot + 1, false);
+        (self.boot, self.alive, self.old) = (boot + 1, false, old);
     }
 
     /// The time here. Clocks are ahead by 0 to 4 s, which is ±2 s of their middle.
@@ -107,9 +115,30 @@ impl Relay {
         }
     }
 
-    pub(super) fn link(&mut self, peer: RelayId, up: bool, network: &Network) {
+    pub(super) fn link(&mut self, peer: RelayId, up: bool, network: &mut Network) {
         let now = self.now(network.now);
-        if up { self.presence.joined(peer, now) } else { self.presence.left(peer, now) }
+        if !up {
+            self.presence.left(peer, now);
+            return;
+        }
+        self.presence.joined(peer, now);
+        if !self.old {
+            let about = About { features: About::WATCHES, told: 0 };
+            network.send(self.index, index(peer), Message::Frame(Frame::About(about)));
+        }
+    }
+
+    /// Watches a peer, or no longer if it did.
+    pub(super) fn turn_watch(&mut self, id: NodeId, network: &Network) {
+        let now = self.now(network.now);
+        if self.watched.remove(&id).is_some() {
+            self.presence.unwatch(id, now);
+        } else {
+            self.numbers += 1;
+            self.watched.insert(id, (self.numbers, false));
+            assert!(self.presence.watch(id, self.numbers, now), "there is room");
+        }
+        self.presence.timeout(now);
     }
 
     /// A peer that is here, or a client of this relay, sends a packet.
@@ -155,6 +184,12 @@ impl Relay {
     ) {
         let now = self.now(network.now);
         match message {
+            Message::Frame(
+                Frame::About(_) | Frame::Watch { .. } | Frame::Locate { .. } | Frame::Heard { .. },
+            ) if self.old => {}
+            Message::Frame(Frame::About(_)) => {
+                self.presence.answers_watches(relay_id(from), now);
+            }
             Message::Frame(frame) => self.presence.receive(relay_id(from), &frame, now),
             Message::Packet { number, dest, .. } if self.table.contains_key(&dest) => {
                 self.deliver(number, delivered);
@@ -193,6 +228,11 @@ impl Relay {
                 }
                 Event::Gone { id, owner, epoch } => self.forget(id, owner, epoch),
                 Event::RelayGone { relay } => self.cache.retain(|_, place| place.owner != relay),
+                Event::Watched { id, number, is_elsewhere } => {
+                    let known = self.watched.get_mut(&id).expect("it is watched");
+                    assert_eq!((number, !is_elsewhere), *known, "told twice of {id}");
+                    known.1 = is_elsewhere;
+                }
                 Event::Superseded { id, serial, .. } => {
                     if self.table.get(&id).is_some_and(|(known, _)| *known <= serial) {
                         self.table.remove(&id);

@@ -42,6 +42,8 @@ pub(super) struct World {
     /// How many acts are to come.
     acts: u64,
     packets: usize,
+    /// What relays watch is drawn apart, so that all else is the same for a seed.
+    watching: Random,
 }
 
 impl World {
@@ -58,7 +60,12 @@ impl World {
         };
         let rates = seed.is_multiple_of(4).then_some(few);
         let mut ahead = || if agreed { 0 } else { random.below(4_001) };
-        let relays = (0..count).map(|index| Relay::new(index, start, ahead(), rates)).collect();
+        let relays = (0..count).map(|index| Relay::new(index, start, ahead(), rates));
+        let mut relays: Vec<_> = relays.collect();
+        let mut watching = Random::new(seed ^ 0x5747_4348);
+        if watching.percent(20) {
+            relays.iter_mut().for_each(|relay| relay.old = watching.percent(40));
+        }
         let acts = 40 + random.below(160);
         Self {
             network: Network::new(count, random),
@@ -70,6 +77,7 @@ impl World {
             logins: vec![Vec::new(); NODES + 1],
             acts,
             packets: 0,
+            watching,
         }
     }
 
@@ -131,7 +139,7 @@ impl World {
                 // A connection that broke while it was made was never there.
                 let stands = self.network.link(at, peer).generation == generation;
                 if (stands || !up) && self.relays[at].alive {
-                    self.relays[at].link(relay_id(peer), up, &self.network);
+                    self.relays[at].link(relay_id(peer), up, &mut self.network);
                     self.drain(at);
                 }
             }
@@ -143,6 +151,7 @@ impl World {
                 self.acts = self.acts.saturating_sub(1);
                 if self.acts > 0 {
                     self.act();
+                    self.turn_watches();
                     let after = self.network.random.below(500_000);
                     self.network.schedule(after, Happening::Act);
                 }
@@ -219,6 +228,19 @@ impl World {
             _ => {
                 let now = self.network.now + 1_000_000 * self.network.random.below(40);
                 self.run_for(now - self.network.now);
+            }
+        }
+    }
+
+    /// Relays begin to watch peers, or no longer do.
+    fn turn_watches(&mut self) {
+        while self.watching.percent(40) {
+            let number = 1 + self.watching.index(NODES);
+            let at = self.watching.index(self.relays.len());
+            let relay = &mut self.relays[at];
+            if relay.alive && !relay.old {
+                relay.turn_watch(node(number), &self.network);
+                self.drain(at);
             }
         }
     }

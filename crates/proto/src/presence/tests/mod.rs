@@ -13,6 +13,7 @@ mod lookups;
 mod owner;
 mod room;
 mod takeovers;
+mod watches;
 
 /// The clock of the relay at the start, in milliseconds.
 const CLOCK: u64 = 1_700_000_000_000;
