@@ -214,11 +214,6 @@ impl Config {
                               doors = [\"netbird\"] in a [[listener]]";
                 Some(("netbird_auth_secret_file", reason.to_owned()))
             }
-            (Some(_), true) if self.cluster.is_some() => {
-                let reason = "the netbird door does not serve a cluster yet: peers of two relays \
-                              would not see each other come; leave the cluster's settings out";
-                Some(("netbird_auth_secret_file", reason.to_owned()))
-            }
             _ => None,
         }
     }

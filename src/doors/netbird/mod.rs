@@ -31,7 +31,7 @@ use crate::proto::limit::{Rate, SourceRates};
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
     Answer, Client, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Quic, Refusal,
-    Session, Welcome,
+    Session, Task, Welcome,
 };
 use crate::wire::Framing;
 use crate::wire::name::{Name, Realm, Spelling};
@@ -111,7 +111,7 @@ pub struct Netbird {
     login: ArcSwap<Login>,
     takeovers: Takeovers,
     rates: ArcSwap<SourceRates>,
-    presence: Presence,
+    presence: Arc<Presence>,
     handled: Sharded<Handled>,
 }
 
@@ -123,11 +123,12 @@ impl std::fmt::Debug for Netbird {
 
 impl Netbird {
     fn new(router: Arc<Router>, config: &Config) -> Self {
+        let presence = Presence::new(Arc::clone(router.table()), router.watch(REALM));
         Self {
             login: ArcSwap::from_pointee(Login::new(config)),
             takeovers: Takeovers::new(config),
             rates: ArcSwap::from_pointee(rates(config)),
-            presence: Presence::new(Arc::clone(router.table())),
+            presence: Arc::new(presence),
             handled: Sharded::default(),
             router,
         }
@@ -309,6 +310,11 @@ impl Door for Netbird {
             &[],
             [(&[][..], subscriptions as f64)],
         ));
+    }
+
+    fn tasks(&self) -> Vec<Task> {
+        let presence = Arc::clone(&self.presence);
+        vec![Task::new("netbird presence", async move { presence.follow_others().await })]
     }
 
     /// No client that is sent away is told why.

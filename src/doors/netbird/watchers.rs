@@ -63,6 +63,11 @@ impl<W: Copy + Eq + Hash> Watchers<W> {
         }
     }
 
+    /// Whether anybody has subscribed to a peer.
+    pub(super) fn is_watched(&self, peer: PeerId) -> bool {
+        self.of.contains_key(&peer)
+    }
+
     /// A peer has come: who is to be told.
     pub(super) fn online(&mut self, peer: PeerId) -> Vec<W> {
         let watchers = self.of.get_mut(&peer).into_iter().flatten();
@@ -78,11 +83,11 @@ impl<W: Copy + Eq + Hash> Watchers<W> {
         watchers.filter(|watch| watch.has_heard).map(|watch| watch.watcher).collect()
     }
 
-    /// A watcher has gone, and its subscriptions with it.
-    pub(super) fn gone(&mut self, watcher: W) {
-        for peer in self.by.remove(&watcher).into_iter().flatten() {
-            self.forget(watcher, peer);
-        }
+    /// A watcher has gone, and its subscriptions with it: to these peers.
+    pub(super) fn gone(&mut self, watcher: W) -> HashSet<PeerId> {
+        let watched = self.by.remove(&watcher).unwrap_or_default();
+        watched.iter().for_each(|peer| self.forget(watcher, *peer));
+        watched
     }
 
     fn forget(&mut self, watcher: W, peer: PeerId) {

@@ -47,6 +47,8 @@ const MOVES_ELSEWHERE: &[(&str, &str, &str)] = &[
     ("admin_watchers_refused_total", "tests/it/page/watchers.rs", NAME),
     ("audit_failures_total", "tests/it/control/trouble.rs", NAME),
     ("cluster_clock_skew_seconds", "tests/it/cluster/clock.rs", NAME),
+    ("cluster_address_mismatches", "tests/it/netbird/cluster.rs", NAME),
+    ("cluster_watch_frames_total", "tests/it/netbird/cluster.rs", NAME),
     (
         "cluster_nacks_sent_total",
         "src/doors/pilot/overlay/tests/cluster.rs",

@@ -1,6 +1,7 @@
 //! The NetBird door: recorded conversations of real servers, and clients that come and go.
 
 mod client;
+mod cluster;
 mod flags;
 mod quic;
 mod recordings;
@@ -12,6 +13,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -108,6 +111,11 @@ fn connect_with(address: SocketAddr, headers: &str) -> Peer {
 /// The id of a peer of this name.
 fn id(who: &str) -> [u8; 36] {
     [&b"sha-"[..], &Sha256::digest(who)].concat().try_into().unwrap()
+}
+
+/// The Base64 of the hash of a name.
+fn shown(who: &str) -> String {
+    STANDARD.encode(&id(who)[4..])
 }
 
 /// A token that is good until then, in Unix seconds.

@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{SECRET, Site, auth, connect, frame, id, message, token, unix_now};
+use super::{SECRET, Site, auth, connect, frame, id, message, shown, token, unix_now};
 use crate::cells::assert_balance;
 use crate::control::ask;
 
@@ -44,12 +44,6 @@ fn clients_find_each_other_and_exchange_packets_in_order() {
     assert_eq!(bob.read(), frame(11, "alice", b""));
     site.relay.wait_for_metric("beacon_relay_netbird_subscriptions", 1.0);
     assert_balance(&site.relay);
-}
-
-/// The Base64 of the hash of a name.
-fn shown(who: &str) -> String {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(&id(who)[4..])
 }
 
 #[test]
