@@ -94,11 +94,14 @@ words! {
 impl WatchFrame {
     /// What a frame is of them.
     pub(super) const fn of(frame: &Frame<'_, Name>) -> Option<Self> {
-        match frame {
-            Frame::Watch { .. } => Some(Self::Watch),
-            Frame::Locate { .. } => Some(Self::Locate),
-            Frame::Heard { .. } => Some(Self::Heard),
-            _ => None,
+        if matches!(frame, Frame::Watch { .. }) {
+            Some(Self::Watch)
+        } else if matches!(frame, Frame::Locate { .. }) {
+            Some(Self::Locate)
+        } else if matches!(frame, Frame::Heard { .. }) {
+            Some(Self::Heard)
+        } else {
+            None
         }
     }
 }

@@ -220,12 +220,10 @@ impl<I: Name> Presence<I> {
     fn handle(&mut self, from: Slot, frame: &Frame<'_, I>, now: Now) {
         if epoch_told(frame).is_some_and(|epoch| now.is_ahead(epoch)) {
             self.deny(Denied::EpochAhead);
-            match *frame {
-                Frame::Found { id, .. } => self.on_missing(from, id, now),
-                Frame::Locate { id, nonce, version, .. } => {
-                    self.on_locate(from, id, nonce, version, Sight::Unknown, now);
-                }
-                _ => {}
+            if let Frame::Found { id, .. } = *frame {
+                self.on_missing(from, id, now);
+            } else if let Frame::Locate { id, nonce, version, .. } = *frame {
+                self.on_locate(from, id, nonce, version, Sight::Unknown, now);
             }
             return;
         }

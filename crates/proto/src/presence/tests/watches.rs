@@ -32,9 +32,9 @@ impl Relay {
 
     /// The watches, or ends of watches, that it has said.
     fn watches(&mut self, on: bool) -> Vec<(RelayId, u32)> {
-        let said = self.sent().into_iter().filter_map(|(to, frame)| match frame {
-            Frame::Watch { nonce, is_on, .. } if is_on == on => Some((to, nonce)),
-            _ => None,
+        let said = self.sent().into_iter().filter_map(|(to, frame)| {
+            let Frame::Watch { nonce, is_on, .. } = frame else { return None };
+            (is_on == on).then_some((to, nonce))
         });
         said.collect()
     }
@@ -54,9 +54,9 @@ impl Relay {
     }
 
     fn told(&mut self) -> Vec<(u64, bool)> {
-        let told = self.events().into_iter().filter_map(|event| match event {
-            Event::Watched { number, is_elsewhere, .. } => Some((number, is_elsewhere)),
-            _ => None,
+        let told = self.events().into_iter().filter_map(|event| {
+            let Event::Watched { number, is_elsewhere, .. } = event else { return None };
+            Some((number, is_elsewhere))
         });
         told.collect()
     }
@@ -64,9 +64,9 @@ impl Relay {
     /// What it tells a member, version and all.
     fn located(sent: &[(RelayId, Frame<'static, NodeId>)], to: u8) -> Vec<(u64, Sight)> {
         let of_it = sent.iter().filter(|(other, _)| *other == relay(to));
-        let located = of_it.filter_map(|(_, frame)| match *frame {
-            Frame::Locate { version, sight, .. } => Some((version, sight)),
-            _ => None,
+        let located = of_it.filter_map(|(_, frame)| {
+            let Frame::Locate { version, sight, .. } = *frame else { return None };
+            Some((version, sight))
         });
         located.collect()
     }
