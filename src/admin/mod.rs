@@ -6,6 +6,7 @@
 mod connections;
 mod counters;
 mod feed;
+mod health;
 mod hosts;
 mod page;
 mod readiness;
@@ -31,6 +32,7 @@ use crate::metrics::Registry;
 use counters::Counters;
 use feed::Feed;
 
+pub use health::{HealthReport, Report, serve_health};
 pub use readiness::{Condition, Part, Readiness};
 pub use snapshot::{
     AcmeCertificate, Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker,

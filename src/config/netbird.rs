@@ -1,5 +1,6 @@
 //! The settings of the NetBird door, and the file of its secrets.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::certificate::{self, PairOf};
@@ -29,6 +30,8 @@ settings! {
             netbird_auth_secret_file: Option<PathBuf> ["FILE"; live];
             /// Where clients find this relay, as it tells them: HOST:PORT, rel:// or rels://HOST:PORT
             netbird_exposed_address: Option<ExposedAddress> ["ADDRESS"];
+            /// For orchestrators: GET /health, as NetBird's relay has it at port 9000
+            netbird_health_bind: Option<SocketAddr> ["IP:PORT"];
             /// Logins of a peer that has a session: always (they take over) or same-address
             netbird_takeover: NetbirdTakeover ["RULE"; live] or "always";
             /// Packets a second for each peer; 0 is no limit
@@ -48,6 +51,8 @@ pub struct Netbird {
     pub exposed: ExposedAddress,
     /// The listener of `netbird_bind`, where there is one.
     pub listener: Option<NetbirdListener>,
+    /// Where orchestrators ask for health, where they may.
+    pub health: Option<SocketAddr>,
     /// What becomes of the session of a peer that logs in again.
     pub takeover: NetbirdTakeover,
     /// Packets that a peer may send in a second; 0 is no limit.
@@ -133,7 +138,11 @@ impl Netbird {
         let flags = NetbirdFlags::read(layers)?;
         let listener = NetbirdListener::read(&flags, layers)?;
         match (flags.netbird_auth_secret_file, flags.netbird_exposed_address) {
-            (None, None) if listener.is_none() => Ok(None),
+            (None, None) if listener.is_none() && flags.netbird_health_bind.is_none() => Ok(None),
+            (None, None) if listener.is_none() => {
+                let reason = "needs a listener of the door as well: --netbird-bind";
+                Err(layers.refuse("netbird_health_bind", reason))
+            }
             (None, None) => {
                 let reason =
                     "needs --netbird-exposed-address and --netbird-auth-secret-file as well";
@@ -155,11 +164,18 @@ impl Netbird {
                 };
                 let secrets =
                     read().map_err(|e| layers.refuse_file("netbird_auth_secret_file", &path, e))?;
-                let NetbirdFlags { netbird_takeover, netbird_rate, netbird_bytes, .. } = flags;
+                let NetbirdFlags {
+                    netbird_health_bind,
+                    netbird_takeover,
+                    netbird_rate,
+                    netbird_bytes,
+                    ..
+                } = flags;
                 Ok(Some(Self {
                     secrets,
                     exposed,
                     listener,
+                    health: netbird_health_bind,
                     takeover: netbird_takeover,
                     rate: netbird_rate,
                     bytes: netbird_bytes,

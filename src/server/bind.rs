@@ -229,12 +229,28 @@ fn listener(
     listener.map_err(BindError::of(config.setting.clone(), &config.bind))
 }
 
+/// A listener for operators, and its address.
+type Operators = (TcpListener, SocketAddr);
+
 /// The inherited listener, else that of the setting.
 pub(super) fn admin(
     inherited: &mut Option<Socket>,
     config: &Config,
-) -> Result<(TcpListener, SocketAddr), BindError> {
-    let address = config.admin_bind;
+) -> Result<Operators, BindError> {
+    operators("admin-bind", config.admin_bind, inherited, config)
+}
+
+/// The listener of those who ask for health.
+pub(super) fn health(address: SocketAddr, config: &Config) -> Result<Operators, BindError> {
+    operators("netbird-health-bind", address, &mut None, config)
+}
+
+fn operators(
+    setting: &'static str,
+    address: SocketAddr,
+    inherited: &mut Option<Socket>,
+    config: &Config,
+) -> Result<Operators, BindError> {
     let mut open = || -> io::Result<_> {
         let listener: std::net::TcpListener = match inherited.take() {
             Some(socket) => socket.into(),
@@ -244,7 +260,7 @@ pub(super) fn admin(
         let bound = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, bound))
     };
-    open().map_err(BindError::of("admin-bind", &address))
+    open().map_err(BindError::of(setting, &address))
 }
 
 /// Listens on an address for operators.

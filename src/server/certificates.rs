@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
@@ -122,6 +122,17 @@ impl Keeper {
     /// Those that the relay gets itself.
     pub(super) const fn acme(&self) -> &Arc<Acme> {
         &self.acme
+    }
+
+    /// Whether each of these listeners, if it has certificates, has one that is good, and none that
+    /// has ended.
+    pub(super) fn are_valid(&self, labels: &[String], now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut asked = self.of_listeners.iter().filter(|of| labels.contains(&of.label));
+        asked.all(|of| {
+            let ends = of.certificates.ends();
+            !ends.is_empty() && ends.iter().all(|end| end.at > now)
+        })
     }
 
     /// Appends the families to a scrape.

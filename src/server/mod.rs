@@ -159,8 +159,8 @@ impl Server {
         let directory = open_files(&config).await?;
         let inherited = std::mem::take(&mut host.sockets);
         let bound = Bound::all(&config, inherited, host.manager.as_ref(), &traffic).await?;
-        let Bound { public, admin, joining } = bound;
-        let admin_address = admin.address;
+        let Bound { public, operators: sockets, joining } = bound;
+        let (_, admin_address) = sockets.admin;
 
         // The core knows everybody, the doors let them in, and operators watch.
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
@@ -169,7 +169,7 @@ impl Server {
         let operators = Operators::new(config, &core, &doors, &mut host, phase.subscribe(), since);
         let operators = operators.map_err(StartError::Thread)?;
         let log = host.log.take();
-        let orders = operators.serve(&mut tasks, &stopping, admin, &core, &doors, log);
+        let orders = operators.serve(&mut tasks, &stopping, sockets, &core, &doors, log);
         let orders = Some(orders.map_err(StartError::Thread)?);
 
         let config = operators.reloader.config();

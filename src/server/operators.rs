@@ -4,10 +4,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::core::Core;
 use super::doors::Doors;
@@ -15,13 +16,13 @@ use super::exporters;
 use super::readiness::Vitals;
 use super::reload;
 use super::service::Service;
-use super::sockets::AdminSocket;
+use super::sockets::OperatorSockets;
 use super::tasks::Tasks;
 use super::{Host, Reloader, settings};
-use crate::admin::{self, Phase};
-use crate::config::Config;
+use crate::admin::{self, HealthReport, Phase, Report};
+use crate::config::{self, Config};
 use crate::control::{
-    Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, routes,
+    Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, rfc3339, routes,
 };
 use crate::log_writer::LogWriter;
 
@@ -55,7 +56,17 @@ impl Operators {
         let turns = turns.cloned().collect();
         let watched = Arc::clone(core);
         let acme = Arc::clone(doors.certificates.acme());
-        let vitals = Vitals::new(phase.clone(), &config, watched, Arc::clone(&health), turns, acme);
+        let is_visited = doors.visited().is_some();
+        let health_of_control = Arc::clone(&health);
+        let vitals = Vitals::new(
+            phase.clone(),
+            &config,
+            watched,
+            health_of_control,
+            turns,
+            acme,
+            is_visited,
+        );
         let vitals = Arc::new(vitals);
         let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(core));
         let service = Arc::new(service);
@@ -83,13 +94,13 @@ impl Operators {
         &self,
         tasks: &mut Tasks,
         stopping: &CancellationToken,
-        socket: AdminSocket,
+        sockets: OperatorSockets,
         core: &Arc<Core>,
         doors: &Doors,
         log: Option<LogWriter>,
     ) -> io::Result<mpsc::Receiver<Order>> {
         let config = self.config();
-        let AdminSocket { listener, address } = socket;
+        let OperatorSockets { admin: (listener, address), health } = sockets;
         let pages = Arc::new(self.pages(core, doors, log, address));
         let (orders, ordered) = Orders::new();
         let actions = Actions::start(self.parts(core, doors, &pages, orders), &config.state_dir)?;
@@ -117,8 +128,33 @@ impl Operators {
         let stopped = stopping.clone().cancelled_owned();
         let serving = admin::serve(listener, pages, actions, stopped);
         tasks.spawn("operators' port", serving);
+        if let Some((listener, address)) = health {
+            info!(health = %address, "answering health checks");
+            let stopped = stopping.clone().cancelled_owned();
+            let serving = admin::serve_health(listener, self.report(doors), stopped);
+            tasks.spawn("health", serving);
+        }
         tasks.spawn("configuration file", Arc::clone(&self.reloader).watch());
         Ok(ordered)
+    }
+
+    /// What is answered to who asks for the health of a door whose listeners are asked for it.
+    fn report(&self, doors: &Doors) -> Report {
+        let vitals = Arc::clone(&self.vitals);
+        let certificates = Arc::clone(&doors.certificates);
+        let visited = doors.visited_listeners();
+        let labels: Vec<_> = visited.clone().map(|one| one.label().to_owned()).collect();
+        let speaks_tls = visited.clone().any(config::Listener::speaks_tls);
+        let quic = doors.is_visited_over_quic().then_some("quic");
+        let listeners: Vec<_> = std::iter::once("ws").chain(quic).collect();
+        Arc::new(move || {
+            let now = SystemTime::now();
+            let certificate_valid = speaks_tls && certificates.are_valid(&labels, now);
+            let is_healthy = vitals.readiness().ready && (certificate_valid || !speaks_tls);
+            let status = if is_healthy { HealthReport::HEALTHY } else { HealthReport::UNHEALTHY };
+            let listeners = listeners.clone();
+            HealthReport { status, timestamp: rfc3339(now), listeners, certificate_valid }
+        })
     }
 
     /// What the pages show.

@@ -23,7 +23,7 @@ use crate::udp;
 /// All that is bound.
 pub(super) struct Bound {
     pub(super) public: PublicSockets,
-    pub(super) admin: AdminSocket,
+    pub(super) operators: OperatorSockets,
     /// What carries the cluster, where the relay is part of one.
     pub(super) joining: Option<Joining>,
 }
@@ -53,9 +53,11 @@ pub(super) struct PublicListener {
 }
 
 /// What operators come in by.
-pub(super) struct AdminSocket {
-    pub(super) listener: TcpListener,
-    pub(super) address: SocketAddr,
+pub(super) struct OperatorSockets {
+    /// With its address.
+    pub(super) admin: (TcpListener, SocketAddr),
+    /// Where health is asked for, with its address.
+    pub(super) health: Option<(TcpListener, SocketAddr)>,
 }
 
 impl Bound {
@@ -98,7 +100,10 @@ impl Bound {
         let listeners: Vec<_> = listeners.into_iter().zip(acceptors).collect();
         let ports = bind::listeners(&patience, &mut inherited, &listeners, free).await?;
         let admin = patience.bind(|| bind::admin(&mut inherited.admin, config)).await?;
-        let (listener, address) = admin;
+        let health = match config.netbird.as_ref().and_then(|netbird| netbird.health) {
+            Some(address) => Some(patience.bind(|| bind::health(address, config)).await?),
+            None => None,
+        };
         let joining = match &config.cluster {
             Some(cluster) => {
                 let open = || Joining::open(cluster, config, traffic);
@@ -114,6 +119,6 @@ impl Bound {
         let certificates = keeper;
         let public =
             PublicSockets { udp, udp_origin, stun, listeners, certificates, has_wss_socket };
-        Ok(Self { public, admin: AdminSocket { listener, address }, joining })
+        Ok(Self { public, operators: OperatorSockets { admin, health }, joining })
     }
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{Close, Conversation, Kind, Messages, Outcome, Refusal, Session, farewell, refusal};
 use crate::config::Config;
+use crate::net::entrance::Duplex;
 use crate::peers::{End, Overflow, Principal, Takeover};
 use crate::wire::Framing;
 use crate::wire::name::Name;
@@ -127,6 +128,20 @@ pub trait Door: Send + Sync + 'static {
         Err(NotNotified::Refused(format!("{peer} cannot be notified: its door has no notices")))
     }
 
+    /// Whether the door has the relay visit it.
+    fn is_visited(&self) -> bool {
+        false
+    }
+
+    /// Does what a client of the door does, over a connection to the relay itself that is expected
+    /// ([`super::Server::expect`]): logs in, sends itself a message, waits for it, and leaves.
+    ///
+    /// # Errors
+    /// The relay did not serve it.
+    fn visit(&self, _stream: Box<dyn Duplex>) -> Answer<'_, Result<(), VisitError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// What a client is told that is sent away before it has a session; nothing where the
     /// connection is gone.
     fn refusal(&self, outcome: Outcome) -> Option<Close> {
@@ -185,6 +200,17 @@ impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// Why the relay's own client was not served.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum VisitError {
+    /// It was not let in.
+    #[error("not logged in: {0}")]
+    Login(String),
+    /// Its session was not what it should be.
+    #[error("its session: {0}")]
+    Session(String),
 }
 
 /// Whether a door has a peer's credential.

@@ -45,7 +45,9 @@ use counters::OfDoors;
 pub use client::Client;
 pub use conversation::Conversation;
 pub use counters::{Counters, Outcome};
-pub use door::{Answer, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, Welcome};
+pub use door::{
+    Answer, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, VisitError, Welcome,
+};
 pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
 pub use message::{Kind, Messages};

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 75] = [
+const BAD: [(&str, &str, &str); 76] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -75,6 +75,7 @@ const BAD: [(&str, &str, &str); 75] = [
     ("netbird_auth_secret_file", "/nonexistent/secret", "needs --netbird-exposed-address as well"),
     ("netbird_exposed_address", "relay.example.net", "write HOST:PORT"),
     ("netbird_bind", "localhost:443", "not IP:PORT"),
+    ("netbird_health_bind", "9000", "not IP:PORT"),
     ("netbird_takeover", "never", "neither always nor same-address"),
     ("netbird_rate", "1k", "not a whole number"),
     ("netbird_bytes", "1.5", "not a whole number"),

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::wire::netbird::Token;
 
 /// What the login of all clients is judged by.
@@ -14,15 +14,19 @@ pub(super) struct Login {
     keys: Vec<[u8; 32]>,
     /// What clients are told who may come in: where the relay is.
     pub(super) instance: String,
+    /// What the relay's own client makes its token of.
+    pub(super) secret: Option<Secret>,
 }
 
 impl Login {
     /// By these settings; nobody may come in where they have no secret.
     pub(super) fn new(config: &Config) -> Self {
         let secrets = config.netbird.iter().flat_map(|netbird| &netbird.secrets);
+        let key = |secret: &Secret| Sha256::digest(secret.expose()).into();
         Self {
-            keys: secrets.map(|secret| Sha256::digest(secret.expose()).into()).collect(),
+            keys: secrets.clone().map(key).collect(),
             instance: config.netbird_instance().unwrap_or_default(),
+            secret: secrets.clone().next().cloned(),
         }
     }
 
@@ -56,7 +60,7 @@ mod tests {
 
     fn login(secrets: &[&str]) -> Login {
         let keys = secrets.iter().map(|secret| Sha256::digest(secret).into()).collect();
-        Login { keys, instance: String::new() }
+        Login { keys, instance: String::new(), secret: None }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! with the original, unless `takeover` is told otherwise. `login` judges tokens, `presence` tells
 //! who comes and goes, and here each message is what its type says.
 
+mod canary;
 mod drops;
 mod login;
 mod presence;
@@ -26,12 +27,13 @@ use self::takeover::Takeovers;
 use super::Plan;
 use crate::config::{Config, NETBIRD};
 use crate::metrics::{Drop, Sharded, family};
+use crate::net::entrance::Duplex;
 use crate::peers::{End, Overflow, Principal};
 use crate::proto::limit::{Rate, SourceRates};
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
     Answer, Client, Close, Conversation, Door, Heartbeat, Kind, Messages, Outcome, Quic, Refusal,
-    Session, Task, Welcome,
+    Session, Task, VisitError, Welcome,
 };
 use crate::wire::Framing;
 use crate::wire::name::{Name, Realm, Spelling};
@@ -169,7 +171,9 @@ impl Netbird {
     ) -> (Routed, bool) {
         let dropped = |reason| (Routed::Dropped { reason, dest: None }, false);
         let handled = |what, has_answer| {
-            self.handled.add(what, 1);
+            if !session.is_hidden {
+                self.handled.add(what, 1);
+            }
             (Routed::Handled, has_answer)
         };
         if !session.is_open() {
@@ -315,6 +319,16 @@ impl Door for Netbird {
     fn tasks(&self) -> Vec<Task> {
         let presence = Arc::clone(&self.presence);
         vec![Task::new("netbird presence", async move { presence.follow_others().await })]
+    }
+
+    fn is_visited(&self) -> bool {
+        true
+    }
+
+    fn visit(&self, stream: Box<dyn Duplex>) -> Answer<'_, Result<(), VisitError>> {
+        let login = self.login.load();
+        let secret = login.secret.as_ref().map(|secret| secret.expose().to_owned());
+        Box::pin(canary::visit(secret.unwrap_or_default(), stream))
     }
 
     /// No client that is sent away is told why.

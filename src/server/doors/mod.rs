@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::StartError;
 use super::certificates::Keeper;
 use super::core::Core;
+use super::readiness::{Canaries, Visits};
 use super::settings;
 use super::sockets::{PublicListener, PublicSockets};
 use crate::config::{self, Config, DoorKind};
@@ -124,9 +125,35 @@ impl Doors {
     }
 
     /// The relay's own clients of them.
-    pub(super) fn canaries(&self) -> (pilot::Canary, udp::Canary) {
-        let canary = pilot::Canary::new(Arc::clone(&self.pilot), Arc::clone(&self.sessions));
-        (canary, udp::Canary::new(&self.threads, self.udp_origin, pilot::canary_script))
+    pub(super) fn canaries(&self) -> Canaries {
+        let visit =
+            |door: &Arc<dyn Door>| Visits::new(Arc::clone(door), Arc::clone(&self.sessions));
+        Canaries {
+            pilot: pilot::Canary::new(Arc::clone(&self.pilot), Arc::clone(&self.sessions)),
+            udp: udp::Canary::new(&self.threads, self.udp_origin, pilot::canary_script),
+            visits: self.visited().map(visit),
+        }
+    }
+
+    /// The door that has the relay visit it, where one is served.
+    pub(super) fn visited(&self) -> Option<&Arc<dyn Door>> {
+        self.all.iter().find(|door| door.is_visited())
+    }
+
+    /// The listeners of that door.
+    pub(super) fn visited_listeners(&self) -> impl Iterator<Item = &config::Listener> + Clone {
+        let name = self.visited().map(|door| door.name());
+        let speaks = move |listener: &&config::Listener| {
+            listener.doors.iter().any(|door| Some(door.name) == name)
+        };
+        self.listeners.iter().filter(speaks)
+    }
+
+    /// Whether one of them is a port of QUIC as well.
+    pub(super) fn is_visited_over_quic(&self) -> bool {
+        let quic = self.listeners.iter().zip(self.sessions.quic_addrs());
+        let quic: Vec<_> = quic.filter_map(|(one, quic)| quic.map(|_| one)).collect();
+        self.visited_listeners().any(|listener| quic.contains(&listener))
     }
 
     /// Where the UDP sockets are bound.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::admin::{Condition, Part};
 use crate::config::Config;
 use crate::doors::pilot;
-use crate::metrics::{Buckets, Histogram, Labelled, Transport, Word as _, family};
+use crate::metrics::{Buckets, Histogram, Labelled, family};
 use crate::{udp, words};
 
 /// Longest flight; a peer's patience.
@@ -118,10 +118,44 @@ impl Failure for udp::CanaryError {
     }
 }
 
-/// How a canary fares: that over WebSocket, or that over UDP.
+/// What a canary is called.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// In the log: what it flies over, or the door.
+    pub(super) over: &'static str,
+    /// The family of the times that it takes.
+    seconds: &'static str,
+    /// The family of its flights.
+    total: &'static str,
+}
+
+impl Names {
+    /// That of Pilot over WebSocket.
+    pub(super) const WSS: Self = Self {
+        over: "wss",
+        seconds: "pilot_beacon_canary_seconds",
+        total: "pilot_beacon_canary_total",
+    };
+
+    /// That of Pilot over UDP.
+    pub(super) const UDP: Self = Self {
+        over: "udp",
+        seconds: "pilot_beacon_udp_canary_seconds",
+        total: "pilot_beacon_udp_canary_total",
+    };
+
+    /// That of the NetBird door.
+    pub(super) const NETBIRD: Self = Self {
+        over: "netbird",
+        seconds: "beacon_relay_netbird_canary_seconds",
+        total: "beacon_relay_netbird_canary_total",
+    };
+}
+
+/// How a canary fares: one over WebSocket, one over UDP, or that of a door.
 #[derive(Debug)]
 pub(super) struct Canary<E> {
-    over: Transport,
+    names: Names,
     state: Mutex<State<E>>,
     time: Histogram,
     landings: Labelled<Landing>,
@@ -145,13 +179,13 @@ struct State<E> {
 }
 
 impl<E: Failure> Canary<E> {
-    pub(super) fn new(over: Transport, interval: Duration) -> Self {
+    pub(super) fn new(names: Names, interval: Duration) -> Self {
         let landed = Instant::now();
         let due = landed + interval;
         let state =
             State { interval, due, landed, took: None, failures: 0, faults: 0, error: None };
         let (state, landings) = (Mutex::new(state), Labelled::default());
-        Self { over, state, time: Histogram::new(TIME), landings }
+        Self { names, state, time: Histogram::new(TIME), landings }
     }
 
     /// Makes one flight.
@@ -168,7 +202,7 @@ impl<E: Failure> Canary<E> {
             Ok(took) => {
                 self.time.observe(took);
                 if state.failures >= FAILURES {
-                    let over = self.over.word();
+                    let over = self.names.over;
                     info!(over, failures = state.failures, "the canary is served again");
                 }
                 state.took = Some(took);
@@ -180,7 +214,7 @@ impl<E: Failure> Canary<E> {
                 state.failures += 1;
                 state.faults = if error.is_excused() { 0 } else { state.faults + 1 };
                 if state.failures == FAILURES || state.took.is_none() && state.failures == 1 {
-                    let over = self.over.word();
+                    let over = self.names.over;
                     warn!(over, %error, "the relay does not serve its canary: peers may not be served either");
                 }
                 state.error = Some(error);
@@ -256,12 +290,7 @@ impl<E: Failure> Canary<E> {
     }
 
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
-        let (seconds, total) = match self.over {
-            Transport::Udp => ("pilot_beacon_udp_canary_seconds", "pilot_beacon_udp_canary_total"),
-            Transport::Wss | Transport::Quic | Transport::Foreign | Transport::Cluster => {
-                ("pilot_beacon_canary_seconds", "pilot_beacon_canary_total")
-            }
-        };
+        let Names { seconds, total, .. } = self.names;
         families.extend([
             self.time.family(
                 seconds,
@@ -292,7 +321,7 @@ mod tests {
 
     /// A canary after these flights, and when the last of them ended.
     fn after(flights: Vec<Result<(), CanaryError>>) -> (Canary<CanaryError>, Instant) {
-        let canary = Canary::new(Transport::Wss, INTERVAL);
+        let canary = Canary::new(Names::WSS, INTERVAL);
         for flight in flights {
             canary.note(flight.map(|()| RETRY));
         }
@@ -344,7 +373,7 @@ mod tests {
             (vec![Ok(()), crowded(), late(), late()], Condition::Failed),
         ] {
             let said = format!("{flights:?}");
-            let canary = Canary::new(Transport::Udp, INTERVAL);
+            let canary = Canary::new(Names::UDP, INTERVAL);
             for flight in flights {
                 canary.note(flight.map(|()| RETRY));
             }

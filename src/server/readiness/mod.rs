@@ -4,6 +4,7 @@ mod canary;
 mod lag;
 mod machine;
 mod udp_threads;
+mod visits;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -15,10 +16,12 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::canary::Canary;
+use self::canary::{Canary, Names};
 use self::lag::Lag;
 use self::machine::Machine;
 use self::udp_threads::UdpThreads;
+pub(super) use self::visits::Visits;
+use self::visits::VisitsError;
 use super::acme::Acme;
 use super::core::Core;
 use super::tasks::Tasks;
@@ -27,18 +30,30 @@ use crate::cluster::Status;
 use crate::config::Config;
 use crate::control::Health;
 use crate::doors::pilot;
-use crate::metrics::{Transport, family};
+use crate::metrics::family;
 use crate::udp;
 use crate::udp::Turns;
 
 /// How often descriptors and memory are counted: there may be 100,000 to count.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The relay's own clients.
+pub(super) struct Canaries {
+    /// Of Pilot, over WebSocket.
+    pub(super) pilot: pilot::Canary,
+    /// Over UDP.
+    pub(super) udp: udp::Canary,
+    /// Of a door that has the relay visit it, where one is served.
+    pub(super) visits: Option<Visits>,
+}
+
 /// Everything that says how the relay fares.
 pub(super) struct Vitals {
     phase: watch::Receiver<Phase>,
     canary: Canary<pilot::CanaryError>,
     udp_canary: Canary<udp::CanaryError>,
+    /// That of a door which has the relay visit it, where one is served.
+    door_canary: Option<Canary<VisitsError>>,
     udp_threads: UdpThreads,
     lag: Lag,
     machine: ArcSwap<Machine>,
@@ -63,11 +78,13 @@ impl Vitals {
         health: Arc<Health>,
         turns: Vec<Turns>,
         acme: Arc<Acme>,
+        is_visited: bool,
     ) -> Self {
         Self {
             phase,
-            canary: Canary::new(Transport::Wss, config.canary_interval),
-            udp_canary: Canary::new(Transport::Udp, config.canary_interval),
+            canary: Canary::new(Names::WSS, config.canary_interval),
+            udp_canary: Canary::new(Names::UDP, config.canary_interval),
+            door_canary: is_visited.then(|| Canary::new(Names::NETBIRD, config.canary_interval)),
             udp_threads: UdpThreads::new(turns),
             lag: Lag::new(),
             machine: ArcSwap::default(),
@@ -82,14 +99,19 @@ impl Vitals {
     pub(super) async fn start(
         self: &Arc<Self>,
         tasks: &mut Tasks,
-        (canary, udp): (pilot::Canary, udp::Canary),
+        Canaries { pilot: canary, udp, visits }: Canaries,
         config: watch::Receiver<Arc<Config>>,
     ) {
         let vitals = Arc::clone(self);
         tasks.spawn("lag", async move { vitals.lag.watch().await });
         self.look().await;
         if !config.borrow().canary_interval.is_zero() {
-            tokio::join!(self.canary.fly(&canary), self.udp_canary.fly(&udp),);
+            let visit = async {
+                if let (Some(canary), Some(visits)) = (&self.door_canary, &visits) {
+                    canary.fly(visits).await;
+                }
+            };
+            tokio::join!(self.canary.fly(&canary), self.udp_canary.fly(&udp), visit);
         }
         let vitals = Arc::clone(self);
         tasks.spawn("machine", async move {
@@ -105,6 +127,16 @@ impl Vitals {
         tasks.spawn("canary", async move {
             vitals.canary.keep_flying(&canary, watched).await;
         });
+        if let Some(visits) = visits {
+            let vitals = Arc::clone(self);
+            let watched = config.clone();
+            tasks.spawn("canary of a door", async move {
+                match &vitals.door_canary {
+                    Some(canary) => canary.keep_flying(&visits, watched).await,
+                    None => std::future::pending().await,
+                }
+            });
+        }
         let vitals = Arc::clone(self);
         tasks.spawn("canary over UDP", async move {
             vitals.udp_canary.keep_flying(&udp, config).await;
@@ -139,7 +171,11 @@ impl Vitals {
             ("scheduler", self.lag.part(now)),
             ("udp", self.udp(now)),
         ];
-        Readiness::new(phase, BTreeMap::from(parts))
+        let mut parts = BTreeMap::from(parts);
+        if let Some(canary) = &self.door_canary {
+            parts.insert("netbird", canary.part(now));
+        }
+        Readiness::new(phase, parts)
     }
 
     /// Whether the end has begun.
@@ -224,6 +260,9 @@ impl Vitals {
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
         self.canary.families(families);
         self.udp_canary.families(families);
+        if let Some(canary) = &self.door_canary {
+            canary.families(families);
+        }
         self.lag.families(families);
         families.push(family::gauge_value(
             "pilot_beacon_ready",

@@ -14,7 +14,7 @@ use crate::over::Tunnel;
 const EXPOSED: &str = "rels://relay.test:443";
 
 /// The flags of a relay in this folder, without where it listens.
-fn flags(folder: &Path) -> Vec<String> {
+pub(super) fn flags(folder: &Path) -> Vec<String> {
     let secrets = folder.join("secrets");
     fs::write(&secrets, SECRET).unwrap();
     let flags = ["--netbird-exposed-address", EXPOSED, "--netbird-auth-secret-file"];

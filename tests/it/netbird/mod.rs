@@ -3,6 +3,7 @@
 mod client;
 mod cluster;
 mod flags;
+mod health;
 mod quic;
 mod recordings;
 mod sessions;
