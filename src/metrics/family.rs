@@ -201,18 +201,30 @@ pub fn histogram(
     counts: &[u64],
     sum: Duration,
 ) -> MetricFamily {
+    histogram_in(Duration::from_secs(1), name, help, bounds, counts, sum)
+}
+
+/// The same in another unit than seconds.
+pub(super) fn histogram_in(
+    unit: Duration,
+    name: &str,
+    help: &str,
+    bounds: &[Duration],
+    counts: &[u64],
+    sum: Duration,
+) -> MetricFamily {
     let mut cumulative = 0;
     let buckets = bounds.iter().zip(counts).map(|(bound, count)| {
         cumulative += count;
         let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(bound.as_secs_f64());
+        bucket.set_upper_bound(bound.div_duration_f64(unit));
         bucket.set_cumulative_count(cumulative);
         bucket
     });
     let mut histogram = proto::Histogram::default();
     histogram.set_bucket(buckets.collect());
     histogram.set_sample_count(counts.iter().sum());
-    histogram.set_sample_sum(sum.as_secs_f64());
+    histogram.set_sample_sum(sum.div_duration_f64(unit));
     let mut metric = proto::Metric::default();
     metric.set_histogram(histogram);
     family(name, help, MetricType::HISTOGRAM, vec![metric])

@@ -44,8 +44,18 @@ impl Histogram {
     /// The family for a scrape, in seconds.
     #[must_use]
     pub fn family(&self, name: &str, help: &str) -> MetricFamily {
+        self.family_in(Duration::from_secs(1), name, help)
+    }
+
+    /// The family for a scrape, in milliseconds, as those of other programs have it.
+    #[must_use]
+    pub fn family_ms(&self, name: &str, help: &str) -> MetricFamily {
+        self.family_in(Duration::from_millis(1), name, help)
+    }
+
+    fn family_in(&self, unit: Duration, name: &str, help: &str) -> MetricFamily {
         let counts: Vec<u64> = self.counts.iter().map(|c| c.load(Ordering::Relaxed)).collect();
         let sum = Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed));
-        family::histogram(name, help, self.bounds, &counts, sum)
+        family::histogram_in(unit, name, help, self.bounds, &counts, sum)
     }
 }

@@ -40,6 +40,9 @@ pub trait Delivery: Send + Sync {
         None
     }
 
+    /// Payloads of so many bytes together, and their heads, are in a session's outbox.
+    fn delivered(&self, _flow: &Flow, _session: &Session, _bytes: u64) {}
+
     /// Whether this can be a name of the door's; other relays send what they like.
     fn has(&self, _name: Name) -> bool {
         true

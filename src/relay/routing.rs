@@ -163,6 +163,7 @@ impl Router {
                 };
                 out.flush_later(&session);
                 session.push(records, &arrival);
+                door.delivered(flow, &session, bytes);
                 shard.bridged(flow.transport, session.transport(), count, bytes);
                 Routed::Session
             }

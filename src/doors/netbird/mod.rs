@@ -8,6 +8,7 @@
 mod canary;
 mod drops;
 mod login;
+mod meters;
 mod presence;
 #[cfg(test)]
 mod seeds;
@@ -22,6 +23,7 @@ use prometheus::proto::MetricFamily;
 
 pub use self::drops::NetbirdDrop;
 use self::login::{Login, unix_now};
+use self::meters::Meters;
 use self::presence::Presence;
 use self::takeover::Takeovers;
 use super::Plan;
@@ -113,6 +115,7 @@ pub struct Netbird {
     login: ArcSwap<Login>,
     takeovers: Takeovers,
     rates: ArcSwap<SourceRates>,
+    meters: Meters,
     presence: Arc<Presence>,
     handled: Sharded<Handled>,
 }
@@ -130,6 +133,7 @@ impl Netbird {
             login: ArcSwap::from_pointee(Login::new(config)),
             takeovers: Takeovers::new(config),
             rates: ArcSwap::from_pointee(rates(config)),
+            meters: Meters::new(),
             presence: Arc::new(presence),
             handled: Sharded::default(),
             router,
@@ -268,11 +272,14 @@ impl Door for Netbird {
     }
 
     fn opened(&self, session: &Arc<Session>) {
+        let now = Instant::now();
         self.presence.opened(session);
+        self.meters.came(session, now);
     }
 
     fn closed(&self, session: &Arc<Session>) {
         self.presence.closed(session);
+        self.meters.gone(session);
     }
 
     fn heartbeat(&self) -> Option<Heartbeat> {
@@ -282,11 +289,16 @@ impl Door for Netbird {
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
         let kind = messages.kind;
         let mut has_answered = false;
+        let mut received = 0;
         self.router.take(self, session, messages.frames, now, |turn, message| {
             let (routed, answered) = self.read(turn, session, kind, message);
             has_answered |= answered;
+            if let Routed::Packet { .. } = routed {
+                received += message.len();
+            }
             routed
         });
+        self.meters.received(session, received, now);
         if has_answered {
             session.flush(now);
         }
@@ -306,6 +318,7 @@ impl Door for Netbird {
             &self.handled,
         ));
         families.push(self.takeovers.family());
+        self.meters.families(self.router.table(), self.takeovers.taken(), families);
         let subscriptions = self.presence.subscriptions();
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         families.push(family::gauge_values(
@@ -350,6 +363,13 @@ impl Door for Netbird {
 impl Delivery for Netbird {
     fn head(&self, flow: &Flow, _: &Session) -> Head {
         Head::new(&[&transport_header(peer_of(flow.sender))])
+    }
+
+    fn delivered(&self, flow: &Flow, session: &Session, bytes: u64) {
+        if !flow.is_hidden {
+            let heads = (flow.packets.len() * TRANSPORT_HEADER) as u64;
+            self.meters.sent(session, bytes + heads);
+        }
     }
 
     fn rates(&self) -> Option<SourceRates> {

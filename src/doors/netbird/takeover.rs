@@ -170,6 +170,12 @@ impl Takeovers {
         }
     }
 
+    /// How many logins have taken a session over.
+    pub(super) fn taken(&self) -> u64 {
+        let taken = [Taking::SameAddress, Taking::OtherAddress];
+        taken.into_iter().map(|taking| self.counted.of(taking).value()).sum()
+    }
+
     pub(super) fn family(&self) -> MetricFamily {
         family::labelled(
             "beacon_relay_netbird_takeovers_total",

@@ -64,6 +64,8 @@ pub struct Session {
     /// What the peer may send in a second; only its own task takes from it. Locked to copy
     /// it in and out, never while something else is locked after it.
     pub inbound: Mutex<limit::Source>,
+    /// When the peer last had packets, by a clock of its door's.
+    pub stirred: AtomicU32,
     generation: u64,
     capabilities: AtomicU32,
     link: Link,
@@ -94,6 +96,7 @@ impl Session {
             takeover: Takeover::Always,
             is_hidden: false,
             inbound: Mutex::default(),
+            stirred: AtomicU32::new(0),
             generation,
             capabilities: AtomicU32::new(0),
             outbox: Mutex::new(Outbox::new(

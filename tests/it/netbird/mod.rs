@@ -4,6 +4,7 @@ mod client;
 mod cluster;
 mod flags;
 mod health;
+mod meters;
 mod quic;
 mod recordings;
 mod sessions;
