@@ -11,6 +11,7 @@ mod exit;
 mod keygen;
 mod logging;
 mod manual;
+mod migrate;
 mod output;
 mod serve;
 
@@ -47,6 +48,8 @@ enum Command {
     Doctor(Box<doctor::Args>),
     /// Check the settings of `serve`, and print what they come to as TOML
     CheckConfig(Flags),
+    /// Print the settings of another program's relay as a configuration of this one
+    Migrate(migrate::Migrate),
     /// Make a new Ed25519 key
     Keygen(keygen::Keygen),
     /// Add a node's public key to the directory in the state folder
@@ -135,6 +138,7 @@ fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
             let source = Source::new(flags, Surroundings::of_this_process());
             check::check(&source.read()?)
         }
+        Some(Command::Migrate(migrate)) => migrate.run(),
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
         Some(Command::ClusterId(id)) => id.run(),

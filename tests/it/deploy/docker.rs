@@ -7,12 +7,12 @@ use serde_json::Value;
 
 use super::{deploy, root, run, tool};
 
-/// The compose file as JSON.
-fn compose() -> Value {
+/// A compose file of deploy/ as JSON.
+pub(super) fn compose(path: &str) -> Value {
     let script = "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
     // Debian's Python, which is where Debian's yaml is.
     let mut python = Command::new("/usr/bin/python3");
-    let json = run(python.args(["-c", script]).arg(deploy("docker/compose.yaml")));
+    let json = run(python.args(["-c", script]).arg(deploy(path)));
     serde_json::from_str(&json).unwrap()
 }
 
@@ -31,7 +31,7 @@ fn image_is_built_by_the_compiler_of_the_repository() {
 
 #[test]
 fn composed_services_name_files_that_are_there_and_images_by_their_version() {
-    let compose = compose();
+    let compose = compose("docker/compose.yaml");
     let services = compose["services"].as_object().unwrap();
     assert!(services.keys().eq(["caddy", "prometheus", "relay"]), "{services:?}");
     let folder = deploy("docker");

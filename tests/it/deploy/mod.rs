@@ -7,6 +7,7 @@ mod dashboard;
 mod docker;
 mod documents;
 mod metrics;
+mod netbird;
 pub(crate) mod nginx;
 mod package;
 mod reload;

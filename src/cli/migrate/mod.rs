@@ -1,0 +1,117 @@
+//! `migrate`: the settings of another program's relay as a configuration of ours.
+//!
+//! What that program was told is gathered by `sources` as text, by the names of its flags;
+//! `netbird` says what each of them is here. A secret is never printed.
+
+mod compose;
+mod netbird;
+mod settings;
+mod sources;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+
+use self::sources::{Said, Variables};
+use super::{Exit, output};
+
+/// Longest compose file, in bytes.
+const MAX_FILE: u64 = 1_048_576;
+
+/// What `migrate` is asked.
+#[derive(clap::Args, Debug)]
+pub(super) struct Migrate {
+    #[command(subcommand)]
+    from: From,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum From {
+    /// Of NetBird's or openZro's relay: by its flags, its environment or its compose file
+    Netbird(Netbird),
+}
+
+/// Where the settings of NetBird's relay are.
+#[derive(clap::Args, Debug)]
+struct Netbird {
+    /// Compose file (YAML or JSON) with its service, instead of this process's environment; - is stdin
+    #[arg(long, value_name = "FILE")]
+    compose: Option<PathBuf>,
+    /// The service, where the file has several that may be it
+    #[arg(long, value_name = "NAME", requires = "compose")]
+    service: Option<String>,
+    /// New file for the secret, which is never printed; one that holds the same stays
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// Flags that it was started with, behind --
+    #[arg(last = true, value_name = "FLAGS")]
+    flags: Vec<String>,
+}
+
+impl Migrate {
+    /// Prints the configuration.
+    pub(super) fn run(self) -> Result<(), Exit> {
+        let From::Netbird(netbird) = self.from;
+        let said = netbird.said()?;
+        let migrated = netbird::migrate(&said, netbird.secret_file.as_deref());
+        let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
+        if let (Some(file), Some(secret)) = (&netbird.secret_file, &migrated.secret) {
+            keep_secret(file, secret)?;
+        }
+        output::print(&migrated.toml)
+    }
+}
+
+impl Netbird {
+    fn said(&self) -> Result<Said, Exit> {
+        let own: Variables = std::env::vars().collect();
+        let Some(file) = &self.compose else {
+            return sources::gather(&own, &self.flags).map_err(Exit::Usage);
+        };
+        let text = read(file).with_context(|| format!("--compose = {file:?}"))?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let found = compose::service(&text, self.service.as_deref(), folder, &own);
+        let service = found.map_err(|reason| anyhow!("--compose = {file:?}: {reason}"))?;
+        let flags = [&service.command[..], &self.flags].concat();
+        sources::gather(&service.environment, &flags).map_err(Exit::Usage)
+    }
+}
+
+/// Reads a file, or stdin, of a bounded size.
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        io::stdin().take(MAX_FILE + 1).read_to_string(&mut text)?
+    } else {
+        fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?
+    };
+    if read as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
+/// Writes the secret to a new file that nobody else can read.
+fn keep_secret(file: &Path, secret: &str) -> Result<(), Exit> {
+    let text = format!("{secret}\n");
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let written = created.and_then(|mut created| created.write_all(text.as_bytes()));
+    let error = match written {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    // A container is started again with what it has written before.
+    if error.kind() == ErrorKind::AlreadyExists && fs::read_to_string(file).is_ok_and(|t| t == text)
+    {
+        return Ok(());
+    }
+    let reason = if error.kind() == ErrorKind::AlreadyExists {
+        "it exists already and holds something else; name another file, or remove it".to_owned()
+    } else {
+        format!("cannot be written: {error}")
+    };
+    Err(Exit::Failed(anyhow!("--secret-file = {file:?}: {reason}")))
+}
