@@ -15,4 +15,4 @@ pub mod udp;
 
 /// What dials: nodes use it too.
 pub use beacon_client::net::{dial, options, resolve};
-pub use stream::{Records, Stream};
+pub use stream::{Longest, Records, Stream};

@@ -54,6 +54,15 @@ impl<'a> Records<'a> {
     }
 }
 
+/// How long the records of a stream may be that keeps them apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Longest {
+    /// Longest that can leave at this moment, in bytes.
+    pub now: usize,
+    /// Longest that may be able to leave soon: it is not known yet what the path carries.
+    pub soon: usize,
+}
+
 /// A connected stream that any thread may write to without waiting, while its owner's task
 /// waits for readiness.
 ///
@@ -82,9 +91,9 @@ pub trait Stream: fmt::Debug + Send + Sync + 'static {
         self.try_write(records.bytes())
     }
 
-    /// Longest record that can leave at this moment, in bytes, of a stream that keeps records
-    /// apart; nothing where any can.
-    fn longest_record(&self) -> Option<usize> {
+    /// How long a record may be, of a stream that keeps records apart; nothing where any length
+    /// can leave.
+    fn longest_record(&self) -> Option<Longest> {
         None
     }
 

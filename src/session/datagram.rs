@@ -32,6 +32,9 @@ const MOST_UNVALIDATED: usize = 32;
 /// Bytes of the messages that are handed over together, at most.
 const BATCH: usize = 65_536;
 
+/// How often a session looks what its path carries while records wait for that.
+const PATH_LOOK: Duration = Duration::from_millis(20);
+
 /// Time for the last message to leave, before the close.
 const CLOSE_GRACE: Duration = Duration::from_millis(200);
 
@@ -275,7 +278,15 @@ impl Driver<'_> {
         loop {
             let Self { times, receiver } = self;
             let mut readable = |cx: &mut Context<'_>| receiver.poll_readable(cx).map_err(end_of);
-            let event = poll_fn(|cx| times.poll_event(cx, timer.as_mut(), &mut readable));
+            let event = poll_fn(|cx| {
+                let event = times.poll_event(cx, timer.as_mut(), &mut readable);
+                let soon = tokio::time::Instant::now() + PATH_LOOK;
+                if event.is_ready() || !times.session.has_aside() || timer.deadline() <= soon {
+                    return event;
+                }
+                timer.as_mut().reset(soon);
+                times.poll_event(cx, timer.as_mut(), &mut readable)
+            });
             match event.await {
                 Event::Readable => {
                     if self.read() {
@@ -284,7 +295,11 @@ impl Driver<'_> {
                     }
                 }
                 Event::Timer => {
-                    self.times.keep_time(Instant::now());
+                    let now = Instant::now();
+                    if self.times.session.has_aside() {
+                        self.times.session.retry_aside(now);
+                    }
+                    self.times.keep_time(now);
                     timer.as_mut().reset(self.times.next_deadline().into());
                 }
                 Event::Ending(end) => return end,

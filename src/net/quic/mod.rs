@@ -9,6 +9,7 @@ mod sender;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
@@ -184,7 +185,7 @@ impl Incoming {
             return Err(Failure::NoDatagrams);
         }
         let empty = connection.datagram_send_buffer_space();
-        Ok(Connection { connection, empty })
+        Ok(Connection { connection, empty, given: Arc::default(), taken: Arc::default() })
     }
 }
 
@@ -248,6 +249,19 @@ pub struct Connection {
     connection: quinn::Connection,
     /// The room of a send buffer with nothing in it.
     empty: usize,
+    /// Datagrams that QUIC was given to send.
+    given: Arc<AtomicU64>,
+    /// Datagrams that were received from it.
+    taken: Arc<AtomicU64>,
+}
+
+/// Datagrams that QUIC has lost, of a connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Losses {
+    /// They had come, and more came before they were read.
+    pub unread: u64,
+    /// They were to be sent, and were longer than what the path was then found to carry.
+    pub unsent: u64,
 }
 
 impl Connection {
@@ -261,20 +275,33 @@ impl Connection {
     /// What sends over it.
     #[must_use]
     pub fn sender(&self) -> Sender {
-        Sender::new(self.connection.clone())
+        Sender::new(self.connection.clone(), Arc::clone(&self.given))
     }
 
     /// What receives from it: one at a time.
     #[must_use]
     pub fn receiver(&self) -> Receiver {
-        Receiver::new(self.connection.clone())
+        Receiver::new(self.connection.clone(), Arc::clone(&self.taken))
+    }
+
+    /// What QUIC has lost, once it holds nothing any more: what waits is no loss yet.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        // Before what was counted: what passes meanwhile must not show as a loss.
+        let given = self.given.load(Ordering::Relaxed);
+        let stats = self.connection.stats();
+        let taken = self.taken.load(Ordering::Relaxed);
+        Losses {
+            unread: stats.frame_rx.datagram.saturating_sub(taken),
+            unsent: given.saturating_sub(stats.frame_tx.datagram),
+        }
     }
 
     /// Waits until QUIC has sent what it was given.
     pub async fn flushed(&self) {
         /// How often it looks; QUIC tells of room, and not of the end.
         const LOOK: Duration = Duration::from_millis(2);
-        let Self { connection, empty } = self;
+        let Self { connection, empty, .. } = self;
         while connection.close_reason().is_none()
             && connection.datagram_send_buffer_space() < *empty
         {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
@@ -47,6 +49,8 @@ pub struct Receiver {
     waiting: ReusableBoxFuture<'static, Received>,
     /// Whether what waits has not ended.
     is_waiting: bool,
+    /// Datagrams that were taken from QUIC.
+    taken: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Receiver {
@@ -60,9 +64,9 @@ async fn next(connection: Connection) -> Received {
 }
 
 impl Receiver {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, taken: Arc<AtomicU64>) -> Self {
         let waiting = ReusableBoxFuture::new(next(connection.clone()));
-        Self { connection, next: None, waiting, is_waiting: true }
+        Self { connection, next: None, waiting, is_waiting: true, taken }
     }
 
     /// Waits until a datagram is there.
@@ -78,6 +82,7 @@ impl Receiver {
             let received = ready!(self.waiting.poll(cx));
             self.is_waiting = false;
             self.next = Some(received?);
+            self.taken.fetch_add(1, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }
@@ -92,7 +97,11 @@ impl Receiver {
         }
         let read = pin!(self.connection.read_datagram());
         match read.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(received) => Ok(Some(received?)),
+            Poll::Ready(received) => {
+                let received = received?;
+                self.taken.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(received))
+            }
             Poll::Pending => Ok(None),
         }
     }

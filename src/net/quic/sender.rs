@@ -3,16 +3,22 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, SendDatagramError};
 
-use crate::net::{Records, Stream};
+use crate::net::{Longest, Records, Stream};
 
 /// What QUIC counts a datagram as, beside its bytes, in bytes; at least.
 const DATAGRAM_COST: usize = 64;
+
+/// Time after which what a path carries is known, if it has not changed meanwhile.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A record that waits for room.
 type Waiting = Pin<Box<dyn Future<Output = Result<(), SendDatagramError>> + Send>>;
@@ -23,11 +29,27 @@ pub struct Sender {
     /// A record that QUIC has no room for. It counts as written, and nothing overtakes it: QUIC
     /// tells of room only to who has a datagram for it.
     waiting: Mutex<Option<Waiting>>,
+    path: Mutex<Path>,
+    /// Longest datagram on the widest path, in bytes: QUIC begins with that.
+    most: usize,
+    /// Datagrams that QUIC has taken.
+    given: Arc<AtomicU64>,
+}
+
+/// What the path carries.
+#[derive(Debug)]
+struct Path {
+    /// Longest datagram, in bytes.
+    longest: usize,
+    /// Since when.
+    since: Instant,
 }
 
 impl Sender {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection, waiting: Mutex::new(None) }
+    pub(super) fn new(connection: Connection, given: Arc<AtomicU64>) -> Self {
+        let most = connection.max_datagram_size().unwrap_or_default();
+        let path = Path { longest: most, since: Instant::now() };
+        Self { connection, waiting: Mutex::new(None), path: Mutex::new(path), most, given }
     }
 }
 
@@ -55,6 +77,7 @@ impl Stream for Sender {
         }
         let mut room = self.connection.datagram_send_buffer_space();
         let mut written = 0;
+        let mut given = 0;
         for record in records.iter() {
             let cost = record.len() + DATAGRAM_COST;
             let datagram = Bytes::copy_from_slice(record);
@@ -67,6 +90,7 @@ impl Stream for Sender {
                 let send = async move { connection.send_datagram_wait(datagram).await };
                 *waiting = Some(Box::pin(send));
                 written += record.len();
+                given += 1;
                 break;
             }
             match self.connection.send_datagram(datagram) {
@@ -77,12 +101,20 @@ impl Stream for Sender {
             }
             room -= cost;
             written += record.len();
+            given += 1;
         }
+        self.given.fetch_add(given, Ordering::Relaxed);
         if written == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(written) }
     }
 
-    fn longest_record(&self) -> Option<usize> {
-        self.connection.max_datagram_size()
+    fn longest_record(&self) -> Option<Longest> {
+        let now = self.connection.max_datagram_size().unwrap_or_default();
+        let mut path = self.path.lock();
+        if path.longest != now {
+            *path = Path { longest: now, since: Instant::now() };
+        }
+        let is_settled = path.since.elapsed() > SETTLED;
+        Some(Longest { now, soon: if is_settled { now } else { self.most.max(now) } })
     }
 
     fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {

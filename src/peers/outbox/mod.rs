@@ -61,6 +61,8 @@ pub(super) struct Outbox {
     notices: usize,
     pending: VecDeque<Box<Chunk>>,
     in_flight: Option<InFlight>,
+    /// Datagrams that the path does not carry yet, one chunk of them; no part of the bound.
+    aside: Option<Box<Chunk>>,
     /// What `pending` costs.
     waiting: usize,
     /// What was taken from it costs until the kernel has all of it.
@@ -128,6 +130,7 @@ impl Outbox {
             notices: 0,
             pending: VecDeque::new(),
             in_flight: None,
+            aside: None,
             waiting: 0,
             taken: 0,
             shares: None,
@@ -346,6 +349,10 @@ impl Outbox {
     pub(super) fn end_records(&mut self, traffic: &Traffic) {
         self.ending = true;
         self.shares = None;
+        if let Some(chunk) = self.aside.take() {
+            lose(&chunk, self.dest, traffic.shard());
+            chunk.give_back();
+        }
         for chunk in std::mem::take(&mut self.pending) {
             self.waiting = self.waiting.saturating_sub(chunk.cost());
             lose(&chunk, self.dest, traffic.shard());
@@ -372,7 +379,7 @@ impl Outbox {
     /// What waits at this moment.
     pub(super) fn backlog(&self, now: Instant) -> Backlog {
         let in_flight = self.in_flight.as_ref().map(|in_flight| &in_flight.chunk);
-        let chunks = || in_flight.into_iter().chain(&self.pending);
+        let chunks = || self.aside.iter().chain(in_flight).chain(&self.pending);
         let oldest = chunks().find_map(|chunk| chunk.oldest());
         let since = |at| now.saturating_duration_since(at);
         Backlog {

@@ -241,6 +241,21 @@ impl Session {
         self.task.wake();
     }
 
+    /// Whether records wait that are longer than what the path carries at this moment: the peer's
+    /// own task comes back with [`Self::retry_aside`].
+    #[must_use]
+    pub fn has_aside(&self) -> bool {
+        self.outbox.lock().has_aside()
+    }
+
+    /// Looks again what the path carries of them.
+    pub fn retry_aside(&self, now: Instant) {
+        let Some(longest) = self.link.stream.longest_record() else { return };
+        let Limits { age, .. } = self.link.limits;
+        self.outbox.lock().retry_aside(longest, age, now, self.link.traffic.shard());
+        self.flush(now);
+    }
+
     /// Asks the peer's own task to end the session.
     pub fn end(&self, reason: End) {
         let end = reason as u8 + 1;
