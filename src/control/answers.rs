@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Serialize, Serializer};
 
 use super::Parts;
-use crate::metrics::{Talker, Talkers, Traffic};
+use crate::metrics::{Talker, Talkers, Traffic, Word as _};
 use crate::peers::{EndpointLook, Look, Session, TakeoverLook};
 use crate::session;
 use crate::wire::name::Name;
@@ -18,7 +18,7 @@ pub(super) struct Peer {
     /// Its door, where that is known here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) door: Option<&'static str>,
-    /// Over what packets reach it: `wss`, `udp`, or the kind of foreign server; none where nothing
+    /// Over what packets reach it: `wss`, `quic`, `udp`, or the kind of foreign server; none where nothing
     /// does.
     pub(super) over: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ impl Serialize for Foreign {
     }
 }
 
-/// A session over WebSocket; times in seconds.
+/// A session over WebSocket or QUIC; times in seconds.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct SessionView {
     pub(super) age: f64,
@@ -171,7 +171,7 @@ impl Peer {
         let kind = door.and_then(|door| door.foreign_server()).unwrap_or("foreign");
         let look = table.look(node, now);
         let over = look.as_ref().and_then(|look| match look {
-            Look { session: Some(_), .. } => Some("wss"),
+            Look { session: Some(session), .. } => Some(session.transport().word()),
             Look { endpoint: Some(_), .. } => Some("udp"),
             Look { foreign: Some(_), .. } => Some(kind),
             Look { session: None, endpoint: None, foreign: None, .. } => None,

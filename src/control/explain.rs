@@ -10,7 +10,7 @@ use super::Parts;
 use super::answers::{Foreign, Peer, seconds};
 use super::recorder::Recorded;
 use crate::cluster::Elsewhere;
-use crate::metrics::Dropped;
+use crate::metrics::{Dropped, Transport, Word as _};
 use crate::net::local::Locality;
 use crate::session::Known;
 use crate::wire::name::Name;
@@ -108,7 +108,7 @@ impl Explanation {
         let here = Peer::of(node, parts, Instant::now());
         let cluster = match &parts.cluster {
             Some(cluster) => {
-                let is_here = matches!(here.over, Some("wss" | "udp"));
+                let is_here = matches!(here.over, Some("wss" | "quic" | "udp"));
                 let elsewhere = if is_here { None } else { cluster.find(node).await };
                 Some(InCluster {
                     homes: cluster.homes(node).iter().map(ToString::to_string).collect(),
@@ -147,14 +147,16 @@ fn path(
     foreign_server: Option<&str>,
 ) -> (&'static str, String) {
     if let Some(session) = &here.session {
+        let over = here.over.unwrap_or(Transport::Wss.word());
+        let kind = if over == Transport::Quic.word() { "QUIC" } else { "WebSocket" };
         let Some(stuck) = session.stuck else {
-            return ("wss", format!("over its WebSocket session, from {}", session.address));
+            return (over, format!("over its {kind} session, from {}", session.address));
         };
         let text = format!(
-            "over its WebSocket session, from {}, which has taken nothing for {stuck:.1} s",
+            "over its {kind} session, from {}, which has taken nothing for {stuck:.1} s",
             session.address
         );
-        return ("wss", text);
+        return (over, text);
     }
     if let Some(endpoint) = &here.endpoint {
         let quiet = if endpoint.is_quiet {

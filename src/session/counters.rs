@@ -75,6 +75,16 @@ words! {
     }
 }
 
+words! {
+    /// Why QUIC has lost a datagram of a session, which no account of packets has.
+    pub(super) enum QuicLoss {
+        /// It had come, and more came before it was read, or the session ended.
+        Unread => "unread",
+        /// It had left the outbox, and was too long for the path, or the session ended.
+        Unsent => "unsent",
+    }
+}
+
 impl From<Kind> for Handshake {
     fn from(kind: Kind) -> Self {
         match kind {
@@ -155,6 +165,8 @@ pub struct Counters {
     pub replacements: Counter,
     /// First packets over QUIC whose sender had to show that it is where it says.
     pub quic_retries: Counter,
+    /// Datagrams that QUIC has lost.
+    pub(super) quic_lost: Labelled<QuicLoss>,
     /// Logins that had to wait, since sessions of their node replace each other.
     pub delayed: Counter,
     /// Panics that ended one connection.
@@ -173,6 +185,7 @@ impl Default for Counters {
             accept_errors: Counter::default(),
             replacements: Counter::default(),
             quic_retries: Counter::default(),
+            quic_lost: Labelled::default(),
             delayed: Counter::default(),
             panics: Counter::default(),
             login_time: Histogram::new(LOGIN_TIME),

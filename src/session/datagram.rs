@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
 use super::attempt::{Alive, Attempt, Carrier, CountedHandshake, Found, evicted};
-use super::counters::Handshake;
+use super::counters::{Handshake, QuicLoss};
 use super::keepalive::{Event, Keepalive};
 use super::turn::Turn;
 use super::{Client, Conversation, Door, Kind, Messages, Outcome, Quic, Session, Site};
 use crate::metrics::{Transport, What, Word};
-use crate::net::quic::{Blame, Connection, Incoming, Lost, Port, Receiver};
+use crate::net::quic::{Blame, Connection, Incoming, Losses, Lost, Port, Receiver};
 use crate::peers::{End, Registration};
 use crate::wire::{Frames, Framing};
 
@@ -152,9 +152,18 @@ impl Site {
         let end = driver.run().await;
         // First nobody finds the session any more, then the peer hears of it.
         drop(found);
-        Box::pin(driver.close(end, &connection, quic)).await;
+        Box::pin(driver.close(end, &connection)).await;
+        self.note_losses(&connection);
+        connection.close(quic.code, quic.reason);
         guard.ended(end);
         drop(registration);
+    }
+
+    fn note_losses(&self, connection: &Connection) {
+        let Losses { unread, unsent } = connection.losses();
+        let lost = &self.shared.counters.quic_lost;
+        lost.of(QuicLoss::Unread).add(unread);
+        lost.of(QuicLoss::Unsent).add(unsent);
     }
 
     async fn log_in_over_quic(
@@ -350,7 +359,7 @@ impl Driver<'_> {
     }
 
     /// Says goodbye as far as the peer still listens.
-    async fn close(self, end: End, connection: &Connection, quic: Quic) {
+    async fn close(self, end: End, connection: &Connection) {
         let Keepalive { session, door, .. } = &self.times;
         session.close_with(door.parting(end), None, Instant::now());
         let farewell = async {
@@ -363,7 +372,6 @@ impl Driver<'_> {
         };
         // QUIC sends nothing any more once it is closed.
         let _expired = timeout(CLOSE_GRACE, farewell).await;
-        connection.close(quic.code, quic.reason);
     }
 }
 

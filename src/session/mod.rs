@@ -447,6 +447,12 @@ impl Shared {
                 "First packets over QUIC that were answered by a token to come back with.",
                 &self.counters.quic_retries,
             ));
+            families.push(family::labelled(
+                "beacon_relay_quic_datagrams_lost_total",
+                "Datagrams of ended sessions that QUIC had and lost, before or after the relay.",
+                "reason",
+                &self.counters.quic_lost,
+            ));
         }
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         let value = |number: usize| number as f64;

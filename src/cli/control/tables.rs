@@ -171,7 +171,7 @@ fn peers(answer: &Value) -> String {
         .iter()
         .map(|peer| {
             let over = at(peer, &["over"]);
-            let way = if over == "wss" { "session" } else { "endpoint" };
+            let way = if matches!(&*over, "wss" | "quic") { "session" } else { "endpoint" };
             vec![
                 at(peer, &["node"]),
                 over,

@@ -14,9 +14,12 @@ use parking_lot::{Mutex, MutexGuard};
 use super::watchers::Watchers;
 use super::{name, peer_id, peer_of};
 use crate::cluster::{Change, Watch};
+use crate::metrics::Transport;
 use crate::peers::Table;
 use crate::session::Session;
-use crate::wire::netbird::{PeerId, PeerIds, peers_online, peers_went_offline};
+use crate::wire::netbird::{
+    PeerId, PeerIds, peers_online, peers_online_in_datagrams, peers_went_offline,
+};
 
 /// The presence of the door's peers.
 pub(super) struct Presence {
@@ -119,7 +122,12 @@ impl Presence {
                 elsewhere.or_insert_with(begin);
             }
         }
-        peers_online(&online).for_each(|message| session.push_notice(&message));
+        if session.transport() == Transport::Quic {
+            let messages = peers_online_in_datagrams(&online);
+            messages.for_each(|message| session.push_notice(&message));
+        } else {
+            peers_online(&online).for_each(|message| session.push_notice(&message));
+        }
         turn.finish();
         is_room
     }

@@ -13,6 +13,7 @@ mod takeover;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -48,31 +49,38 @@ impl Site {
     /// One whose clients are told this.
     fn exposed_as(exposed: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::of(folder, "", exposed, more)
+        Self::of(program(), folder, "127.0.0.1:0", "", exposed, more)
     }
 
     /// With another listener, which has TLS and so QUIC as well.
     fn with_tls(more: &[&str]) -> Self {
-        let folder = certificates();
-        let at = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
-        let table = format!(
-            "[[listener]]\nname = \"nbs\"\nbind = \"127.0.0.1:0\"\ndoors = [\"netbird\"]\n\
-             tls = [{{ cert = \"{}\", key = \"{}\" }}]\n",
-            at("cert.pem"),
-            at("key.pem")
-        );
-        Self::of(folder, &table, EXPOSED, more)
+        Self::with_tls_by(program(), certificates(), "127.0.0.1:0", more)
     }
 
-    fn of(folder: TempDir, table: &str, exposed: &str, more: &[&str]) -> Self {
+    /// The same, run by this command at this address, with the certificate in the folder.
+    fn with_tls_by(command: Command, folder: TempDir, bind: &str, more: &[&str]) -> Self {
+        let at = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
+        let tls =
+            format!("tls = [{{ cert = \"{}\", key = \"{}\" }}]", at("cert.pem"), at("key.pem"));
+        let listener = listener("nbs", bind, &tls);
+        Self::of(command, folder, bind, &listener, EXPOSED, more)
+    }
+
+    fn of(
+        command: Command,
+        folder: TempDir,
+        bind: &str,
+        table: &str,
+        exposed: &str,
+        more: &[&str],
+    ) -> Self {
         let (config, secrets) = (folder.path().join("relay.toml"), folder.path().join("secrets"));
         fs::write(&secrets, format!("older secret\n\n{SECRET}\n")).unwrap();
-        let listener =
-            "[[listener]]\nname = \"nb\"\nbind = \"127.0.0.1:0\"\ndoors = [\"netbird\"]\n";
-        fs::write(&config, format!("log_level = \"debug\"\n{listener}{table}")).unwrap();
+        let plain = listener("nb", bind, "public_plaintext = true");
+        fs::write(&config, format!("log_level = \"debug\"\n{plain}{table}")).unwrap();
         let flags = ["--config", config.to_str().unwrap(), "--netbird-exposed-address", exposed];
         let secrets = ["--netbird-auth-secret-file", secrets.to_str().unwrap()];
-        let relay = Relay::start([&flags[..], &secrets, more].concat());
+        let relay = Relay::start_by(command, [&flags[..], &secrets, more].concat());
         let address = address_of(&relay.wait_for_line("listener=\"nb\""), "bind=");
         let quic = (!table.is_empty())
             .then(|| address_of(&relay.wait_for_line("listener=\"nbs\""), "quic="));
@@ -86,6 +94,16 @@ impl Site {
         assert_eq!(peer.read(), Some((2, [b"\x01\x07", EXPOSED.as_bytes()].concat())));
         peer
     }
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_beacon-relay"))
+}
+
+/// The table of a listener with the door.
+fn listener(name: &str, bind: &str, more: &str) -> String {
+    let doors = "doors = [\"netbird\"]";
+    format!("[[listener]]\nname = \"{name}\"\nbind = \"{bind}\"\n{doors}\n{more}\n")
 }
 
 /// The address behind a key in a line of the log.

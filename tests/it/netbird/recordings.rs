@@ -107,7 +107,7 @@ fn is_login(message: &[u8]) -> bool {
 }
 
 /// A login as it would be said now: with a token of the same secret, where it was good.
-fn renewed(case: &str, message: &[u8]) -> Vec<u8> {
+pub(super) fn renewed(case: &str, message: &[u8]) -> Vec<u8> {
     let Some((rest, old)) = message.split_at_checked(42).filter(|_| is_login(message)) else {
         return message.to_vec();
     };

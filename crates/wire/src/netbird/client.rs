@@ -1,8 +1,9 @@
 //! The client's side of the protocol: what it writes, and what it reads.
 
 use super::{
-    AUTH, AUTH_RESPONSE, CLOSE, DecodeError, HEALTH_CHECK, MAGIC, MAX_MESSAGE, PEERS_ONLINE,
-    PEERS_WENT_OFFLINE, PeerId, PeerIds, SUBSCRIBE, TRANSPORT, UNSUBSCRIBE, VERSION, ids, listed,
+    AUTH, AUTH_RESPONSE, CLOSE, DecodeError, HEALTH_CHECK, MAGIC, MAX_IDS, MAX_MESSAGE,
+    PEERS_ONLINE, PEERS_WENT_OFFLINE, PeerId, PeerIds, SUBSCRIBE, TRANSPORT, UNSUBSCRIBE, VERSION,
+    ids, listed,
 };
 
 /// Longest payload of a packet, in bytes.
@@ -71,12 +72,12 @@ pub fn auth(peer: PeerId, token: &[u8]) -> Vec<u8> {
     [&[VERSION, AUTH], &MAGIC[..], &peer.0, token].concat()
 }
 
-/// The messages that subscribe to peers, each to [`MAX_IDS`](super::MAX_IDS) at most.
+/// The messages that subscribe to peers, each to [`MAX_IDS`] at most.
 pub fn subscribe(peers: &[PeerId]) -> impl Iterator<Item = Vec<u8>> {
-    listed(SUBSCRIBE, peers)
+    listed(SUBSCRIBE, peers, MAX_IDS)
 }
 
-/// The messages that end subscriptions to peers, each to [`MAX_IDS`](super::MAX_IDS) at most.
+/// The messages that end subscriptions to peers, each to [`MAX_IDS`] at most.
 pub fn unsubscribe(peers: &[PeerId]) -> impl Iterator<Item = Vec<u8>> {
-    listed(UNSUBSCRIBE, peers)
+    listed(UNSUBSCRIBE, peers, MAX_IDS)
 }

@@ -28,6 +28,11 @@ pub const MAX_AUTH: usize = 212;
 /// Most ids in one message.
 pub const MAX_IDS: usize = 244;
 
+/// Most ids in one message that fits a datagram on any path.
+///
+/// 31 = (1_200 (least packet of QUIC) - 50 (its headers, at most) - 2 (version, type)) / 36.
+pub const MAX_IDS_IN_DATAGRAM: usize = 31;
+
 /// What is in front of the payload of a [`Message::Transport`]: version, type and id.
 pub const TRANSPORT_HEADER: usize = 2 + PeerId::LENGTH;
 
@@ -295,16 +300,21 @@ pub fn auth_response(instance: &str) -> Vec<u8> {
 
 /// The messages that say that peers have come, each of [`MAX_IDS`] at most.
 pub fn peers_online(peers: &[PeerId]) -> impl Iterator<Item = Vec<u8>> {
-    listed(PEERS_ONLINE, peers)
+    listed(PEERS_ONLINE, peers, MAX_IDS)
+}
+
+/// The same, each of [`MAX_IDS_IN_DATAGRAM`] at most.
+pub fn peers_online_in_datagrams(peers: &[PeerId]) -> impl Iterator<Item = Vec<u8>> {
+    listed(PEERS_ONLINE, peers, MAX_IDS_IN_DATAGRAM)
 }
 
 /// The messages that say that peers have gone, each of [`MAX_IDS`] at most.
 pub fn peers_went_offline(peers: &[PeerId]) -> impl Iterator<Item = Vec<u8>> {
-    listed(PEERS_WENT_OFFLINE, peers)
+    listed(PEERS_WENT_OFFLINE, peers, MAX_IDS)
 }
 
-fn listed(kind: u8, peers: &[PeerId]) -> impl Iterator<Item = Vec<u8>> {
-    peers.chunks(MAX_IDS).map(move |peers| {
+fn listed(kind: u8, peers: &[PeerId], most: usize) -> impl Iterator<Item = Vec<u8>> {
+    peers.chunks(most).map(move |peers| {
         let mut message = vec![VERSION, kind];
         peers.iter().for_each(|peer| message.extend_from_slice(&peer.0));
         message

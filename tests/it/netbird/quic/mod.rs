@@ -1,5 +1,10 @@
 //! The door over QUIC: clients that log in by datagrams, and meet those over WebSocket.
 
+mod hostile;
+mod path;
+mod replay;
+mod sessions;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -42,6 +47,24 @@ impl Default for Manner {
     }
 }
 
+impl Manner {
+    fn config(&self, ca: &Path) -> ClientConfig {
+        let trust = client_config(&Trust::CaFile(ca.to_owned())).unwrap();
+        let mut tls = (*trust).clone();
+        tls.alpn_protocols = vec![self.protocol.to_vec()];
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        config.transport_config(Arc::clone(&self.transport));
+        config
+    }
+
+    /// One whose first packets are as large as they may become.
+    fn wide() -> Self {
+        let mut transport = TransportConfig::default();
+        transport.initial_mtu(1_452).keep_alive_interval(Some(Duration::from_secs(30)));
+        Self { transport: Arc::new(transport), ..Self::default() }
+    }
+}
+
 impl QuicPeer {
     /// Makes the handshake.
     pub(super) fn dial(
@@ -49,17 +72,28 @@ impl QuicPeer {
         ca: &Path,
         manner: &Manner,
     ) -> Result<Self, ConnectionError> {
-        let trust = client_config(&Trust::CaFile(ca.to_owned())).unwrap();
-        let mut tls = (*trust).clone();
-        tls.alpn_protocols = vec![manner.protocol.to_vec()];
-        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        config.transport_config(Arc::clone(&manner.transport));
-        RUNTIME.block_on(async {
+        Self::dial_on(&RUNTIME, to, ca, manner)
+    }
+
+    /// The same, on a runtime of its own.
+    fn dial_on(
+        runtime: &Runtime,
+        to: SocketAddr,
+        ca: &Path,
+        manner: &Manner,
+    ) -> Result<Self, ConnectionError> {
+        let config = manner.config(ca);
+        runtime.block_on(async {
             let endpoint = Endpoint::client((manner.from, 0).into()).unwrap();
             let connecting = endpoint.connect_with(config, to, "127.0.0.1").unwrap();
             let connected = timeout(PATIENCE, connecting).await.expect("an answer");
             connected.map(|connection| Self { connection, _endpoint: endpoint })
         })
+    }
+
+    pub(super) fn log_in(&self, who: &str) {
+        self.send(&auth(id(who), &token(SECRET, unix_now() + 3_600)));
+        assert_eq!(self.read(), Some([b"\x01\x07", EXPOSED.as_bytes()].concat()));
     }
 
     pub(super) fn send(&self, datagram: &[u8]) {
@@ -69,7 +103,17 @@ impl QuicPeer {
 
     /// The next datagram; nothing once the connection has ended.
     pub(super) fn read(&self) -> Option<Vec<u8>> {
-        let read = async { timeout(PATIENCE, self.connection.read_datagram()).await };
+        self.read_within(PATIENCE)
+    }
+
+    /// Waits for a datagram, which may not come.
+    fn wait(&self, time: Duration) {
+        let read = async { timeout(time, self.connection.read_datagram()).await };
+        let _lost = RUNTIME.block_on(read);
+    }
+
+    fn read_within(&self, time: Duration) -> Option<Vec<u8>> {
+        let read = async { timeout(time, self.connection.read_datagram()).await };
         let read = RUNTIME.block_on(read).expect("a datagram, or an end");
         read.ok().map(|datagram| datagram.to_vec())
     }
@@ -106,8 +150,7 @@ impl Site {
     /// A client over QUIC that has logged in.
     pub(super) fn log_in_by_quic(&self, who: &str) -> QuicPeer {
         let peer = self.dial();
-        peer.send(&auth(id(who), &token(SECRET, unix_now() + 3_600)));
-        assert_eq!(peer.read(), Some([b"\x01\x07", EXPOSED.as_bytes()].concat()));
+        peer.log_in(who);
         peer
     }
 }
