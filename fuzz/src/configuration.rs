@@ -25,8 +25,9 @@ use crate::config::{
 use crate::wire::mark::MARK;
 
 /// The settings whose files are read with the configuration.
-const READ_FILES: [&str; 5] = [
+const READ_FILES: [&str; 6] = [
     "admin_token_file",
+    "netbird_auth_secret_file",
     "registry_ca",
     "registry_admin_token_file",
     "cluster_secret_file",

@@ -295,6 +295,9 @@ impl fmt::Display for Layers {
             if is_of_wss_bind && !serves_wss_bind && self.is_default(key) {
                 let reason = self.reason_for_no_wss_bind();
                 writeln!(f, "# {key} is not used: {reason}")?;
+            } else if key == "trusted_proxy" && self.has_netbird_bind() && self.is_default(key) {
+                // Each listener has a default of its own.
+                writeln!(f, "# {key} is not set: loopback, for the listeners that are local")?;
             } else {
                 self.write(setting, f)?;
             }

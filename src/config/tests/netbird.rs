@@ -85,6 +85,29 @@ fn proxies_of_the_flag_are_those_of_netbirds_listener_as_well() {
 }
 
 #[test]
+fn what_is_printed_of_netbird_is_a_file_that_says_the_same() {
+    let (_file, secrets) = secrets();
+    let wss = "--wss-bind=127.0.0.1:8443";
+    let open = "--public-plaintext";
+    for more in [
+        &["--netbird-bind=127.0.0.1:1"][..],
+        &["--netbird-bind=:1", open],
+        &["--netbird-bind=:1", open, wss],
+        &["--netbird-bind=127.0.0.1:1", "--wss-bind=:2", open],
+        &["--netbird-bind=:1", "--netbird-acme=a.test", "--trusted-proxy=10.0.0.1", wss],
+        &["--netbird-bind=127.0.0.1:1", "--netbird-health-bind=:9000", "--stun-bind=:3478"],
+    ] {
+        let flags = flags(&secrets, more);
+        let said = Said { flags: &flags, ..Said::default() };
+        let printed = said.layers().unwrap().to_string();
+        let again = Said { file: &printed, ..Said::default() };
+        let (mut one, mut other) = (said.config().unwrap(), again.config().unwrap());
+        (one.udp_bind_default, other.udp_bind_default) = (false, false);
+        assert_eq!(other, one, "{printed}");
+    }
+}
+
+#[test]
 fn settings_of_netbird_mean_nothing_without_each_other() {
     let (_file, secrets) = secrets();
     for (flags, reason) in [
