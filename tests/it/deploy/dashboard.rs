@@ -33,6 +33,13 @@ pub(super) fn queries() -> Vec<(String, String)> {
     queries
 }
 
+/// The arguments of what is served only where somebody asks for it.
+pub(super) fn doors(secrets: &str) -> [&str; 8] {
+    let exposed = ["--netbird-bind", "127.0.0.1:0", "--netbird-exposed-address", "rel://a.test:80"];
+    let [a, b, c, d] = exposed;
+    [a, b, c, d, "--netbird-auth-secret-file", secrets, "--stun-bind", "127.0.0.1:0"]
+}
+
 /// Every way that a packet can go, and every login, again and again until it is told to stop.
 pub(super) fn load(cluster: &Cluster, stop: &AtomicBool) {
     let [first, second] = &cluster.relays[..] else { panic!("two relays") };
@@ -64,7 +71,10 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     let cluster = Cluster::start(Fabric::Mesh, 2, &nodes.each_ref(), |_| more.to_vec());
     cluster.wait_for_members(2);
     // Only where there is a certificate has it an end.
-    let tls = Over::Tls.relay(&[], &[]);
+    let secrets = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&secrets, "a secret of NetBird's").unwrap();
+    let doors = doors(secrets.path().to_str().unwrap());
+    let tls = Over::Tls.relay(&[], &[&["--wss-bind", "127.0.0.1:0"], &doors[..]].concat());
     let relays: Vec<_> = cluster.relays.iter().chain([&tls]).collect();
     let prometheus = Prometheus::start(&relays);
 
