@@ -8,7 +8,7 @@ use super::routing::Flow;
 use super::{Delivery, Router, limit_reason};
 use crate::metrics::{Drop, Shard, Whose};
 use crate::peers::{Session, Source};
-use crate::proto::limit::{self, SourceRates};
+use crate::proto::limit::{self, Rate, SourceRates};
 use crate::wire::Frames;
 use crate::wire::name::Name;
 
@@ -54,6 +54,15 @@ impl Turn<'_> {
     #[inline]
     pub fn admit(&mut self, bytes: usize) -> Result<(), Drop> {
         self.inbound.take(self.rates, bytes, self.now).map_err(limit_reason)
+    }
+
+    /// Takes what a message asks of the relay itself from what the peer may ask.
+    ///
+    /// # Errors
+    /// It is more than that: why the message is to be dropped.
+    pub fn admit_request(&mut self, rate: Rate, amount: usize) -> Result<(), Drop> {
+        let may = self.inbound.take_request(rate, amount as u64, self.now);
+        if may { Ok(()) } else { Err(Drop::RATE_LIMITED) }
     }
 }
 

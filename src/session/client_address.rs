@@ -9,6 +9,9 @@ use crate::config::IpNet;
 /// The header that proxies name the client in.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
+/// Those that proxies name it in together, where there is not the other.
+const REAL: [&str; 2] = ["x-real-ip", "x-real-port"];
+
 /// A client's address, as far as it can be believed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Client {
@@ -19,7 +22,8 @@ pub(super) struct Client {
 }
 
 /// Finds the client of a request that came from `remote`: the rightmost forwarded address
-/// that is no trusted proxy, believed only if `remote` is one.
+/// that is no trusted proxy, believed only if `remote` is one. Without any, it is the address in
+/// X-Real-Ip and X-Real-Port, if both are there once.
 pub(super) fn find(remote: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let is_proxy = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
     let direct = Client { address: crate::net::udp::canonical(remote), unnamed: false };
@@ -44,10 +48,24 @@ pub(super) fn find(remote: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -
             Hop::Unknown => break,
         }
     }
-    match nearest {
+    match nearest.or_else(|| real(headers)) {
         Some(address) => Client { address, unnamed: false },
         None => Client { unnamed: true, ..direct },
     }
+}
+
+/// The address in the headers that name it without a list, where there is no list.
+fn real(headers: &HeaderMap) -> Option<SocketAddr> {
+    if headers.contains_key(FORWARDED_FOR) {
+        return None;
+    }
+    let [ip, port] = REAL.map(|name| {
+        let mut values = headers.get_all(name).iter();
+        // Of two, one may be the client's own.
+        values.next().filter(|_| values.next().is_none())?.to_str().ok()
+    });
+    let ip: IpAddr = ip?.trim().parse().ok()?;
+    Some(SocketAddr::new(ip.to_canonical(), port?.trim().parse().ok()?))
 }
 
 /// Whom a proxy has had a request from.
@@ -116,6 +134,36 @@ mod tests {
         ];
         for (forwarded, address) in cases {
             assert_eq!(client("127.0.0.1:5", forwarded), (address.to_owned(), false));
+        }
+    }
+
+    #[test]
+    fn address_without_a_list_counts_where_there_is_no_list_and_both_parts_are_there_once() {
+        let client = |remote: &str, headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            let trusted = ["127.0.0.0/8".parse().unwrap()];
+            let client = find(remote.parse().unwrap(), &map, &trusted);
+            (client.address.to_string(), client.unnamed)
+        };
+        let ip = ("x-real-ip", "203.0.113.9");
+        let port = ("x-real-port", "4711");
+        assert_eq!(client("127.0.0.1:5", &[ip, port]), ("203.0.113.9:4711".to_owned(), false));
+        assert_eq!(client("198.51.100.1:5", &[ip, port]).0, "198.51.100.1:5");
+        let list = ("x-forwarded-for", "192.0.2.7");
+        assert_eq!(client("127.0.0.1:5", &[ip, port, list]).0, "192.0.2.7:0");
+        let unnamed = ("127.0.0.1:5".to_owned(), true);
+        for headers in [
+            &[ip][..],
+            &[port],
+            &[ip, port, ip],
+            &[ip, port, ("x-forwarded-for", "unknown")],
+            &[("x-real-ip", "not-an-ip"), port],
+            &[ip, ("x-real-port", "99999")],
+        ] {
+            assert_eq!(client("127.0.0.1:5", headers), unnamed, "{headers:?}");
         }
     }
 

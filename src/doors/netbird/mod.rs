@@ -56,6 +56,10 @@ const HEARTBEAT: Heartbeat = Heartbeat {
     silence: Duration::from_secs(45),
 };
 
+/// Ids a second in what a peer asks for news of, and does not any more: it may have 10,000 peers,
+/// and all of them may go and come back in one moment.
+const IDS: Rate = Rate::per_second(10_000).with_burst(50_000);
+
 /// The door, for the server.
 pub(super) fn plan() -> Plan {
     let spelling = Spelling {
@@ -213,7 +217,7 @@ impl Netbird {
                     Err(reason) => (Routed::Dropped { reason, dest: Some(dest) }, false),
                 }
             }
-            Message::Subscribe(peers) => match turn.admit(message.len()) {
+            Message::Subscribe(peers) => match turn.admit_request(IDS, peers.iter().len()) {
                 Ok(()) if self.presence.subscribe(session, peers) => {
                     handled(Handled::Subscribe, true)
                 }
@@ -224,6 +228,9 @@ impl Netbird {
                 Err(reason) => dropped(reason),
             },
             Message::Unsubscribe(peers) => {
+                if let Err(reason) = turn.admit_request(IDS, peers.iter().len()) {
+                    return dropped(reason);
+                }
                 self.presence.unsubscribe(session, peers);
                 handled(Handled::Unsubscribe, false)
             }

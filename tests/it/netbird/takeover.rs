@@ -104,6 +104,19 @@ fn peer_over_its_rate_loses_packets_until_a_reload_lifts_it() {
     send_all(&mut bob);
 }
 
+#[test]
+fn peer_that_asks_for_news_of_more_than_it_may_loses_that_and_no_packet() {
+    let site = Site::start(&[]);
+    let mut eve = site.log_in("eve");
+    let ids = [&b"\x01\x09"[..], &[7; 244 * 36]].concat();
+    // 73,200 ids, of peers that it has not subscribed to.
+    (0..300).for_each(|_| eve.send(2, &ids));
+    eve.send(2, &message(3, "eve", b"behind them"));
+    assert_eq!(eve.read(), frame(3, "eve", b"behind them"));
+    assert!(site.relay.dropped("rate_limited") > 0, "{}", site.relay.metrics());
+    assert_balance(&site.relay);
+}
+
 /// Sends itself packets that all come back.
 fn send_all(bob: &mut Peer) {
     for number in 0..50_u8 {
