@@ -117,6 +117,27 @@ fn peer_that_asks_for_news_of_more_than_it_may_loses_that_and_no_packet() {
     assert_balance(&site.relay);
 }
 
+#[test]
+fn limits_before_the_login_are_those_of_every_listener() {
+    let more = ["--max-peers", "1", "--upgrade-rate", "1", "--upgrade-burst", "3"];
+    let site = Site::start(&more);
+    let (_alice, is_in) = try_from(&site, "198.51.100.1", "alice");
+    assert!(is_in);
+    let ask = |client: &str| {
+        let mut peer = Peer::connect(site.address);
+        let (status, _) = peer.ask(&format!(
+            "GET /relay HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             X-Real-Ip: {client}\r\nX-Real-Port: 4711\r\n\r\n"
+        ));
+        status
+    };
+    assert_eq!(ask("198.51.100.2"), 503, "there is one peer, and may be no more");
+    let statuses: Vec<_> = (0..5).map(|_| ask("198.51.100.2")).collect();
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_ne!(ask("198.51.100.3"), 429, "another client has its own");
+}
+
 /// Sends itself packets that all come back.
 fn send_all(bob: &mut Peer) {
     for number in 0..50_u8 {
