@@ -79,6 +79,7 @@ impl Writer {
     async fn lane(&self, kind: u8) {
         let (ending, outbox) = (&self.member.ending, &self.member.outbox);
         let mut link = self.link.clone();
+        let mut memory = BytesMut::new();
         loop {
             let client = ending.run_until_cancelled(connected(&mut link)).await;
             let Some(client) = client.flatten() else { return };
@@ -91,7 +92,7 @@ impl Writer {
             let Some(batch) = batch else { return };
             // A batch that the server does not take is an error here, too.
             let taken = select! {
-                published = client.publish(self.subject.clone(), message(kind, &batch)) => {
+                published = client.publish(self.subject.clone(), message(kind, &batch, &mut memory)) => {
                     published.is_ok()
                 }
                 () = ending.cancelled() => false,
@@ -111,9 +112,37 @@ async fn connected(link: &mut watch::Receiver<Option<Client>>) -> Option<Client>
     link.wait_for(Option::is_some).await.ok()?.clone()
 }
 
-fn message(kind: u8, batch: &Batch) -> Bytes {
-    let mut message = BytesMut::with_capacity(1 + batch.bytes.len());
-    message.put_u8(kind);
-    message.put_slice(&batch.bytes);
-    message.freeze()
+/// The message of a batch, in the memory of the one before where the client has written that.
+fn message(kind: u8, batch: &Batch, memory: &mut BytesMut) -> Bytes {
+    memory.reserve(1 + batch.bytes.len());
+    memory.put_u8(kind);
+    memory.put_slice(&batch.bytes);
+    memory.split().freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::nats::tests::{SHORT, cluster, id};
+    use crate::wire::cluster::{MAX_BATCH, Run};
+    use crate::wire::name::testing::name;
+
+    #[tokio::test]
+    async fn messages_of_full_batches_need_no_memory_of_their_own() {
+        let member = cluster(1, SHORT).joined(id(2), String::new());
+        let run = Run { dest: name(7), sender: name(1), epoch: 1 };
+        let mut memory = BytesMut::new();
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            let payloads = [&[0; 1_200][..]; MAX_BATCH / 1_210];
+            member.outbox.push(&run, payloads.into_iter(), std::time::Instant::now());
+            let batch = member.outbox.next_packets().await.unwrap();
+            let message = message(PACKETS, &batch, &mut memory);
+            assert_eq!(message[0], PACKETS);
+            assert_eq!(message[1..], batch.bytes);
+            places.push(message.as_ptr());
+            member.outbox.sent(batch);
+        }
+        assert_eq!(places, [places[0]; 3]);
+    }
 }
