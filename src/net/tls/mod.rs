@@ -7,6 +7,7 @@
 
 mod certificates;
 mod challenges;
+mod engine;
 mod records;
 mod stream;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use beacon_client::net::tls::{TlsError, Trust, client_config, file_roots, sy
 pub use certificates::{Certificates, End, Term};
 use challenges::{ACME_TLS, WhilePending};
 pub use challenges::{Answer, ChallengeError, Challenges};
+pub use engine::{Ciphertext, Engine};
 pub use stream::{Failure, Kind, TlsStream};
 
 use super::Stream;

@@ -32,7 +32,8 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio::task::coop::consume_budget;
 
 use super::super::stream::{Records as OfPeer, Stream};
-use super::records::{MAX_RECORD, MOST_CARRIED, Records, broken};
+use super::engine::{Ciphertext, broken};
+use super::records::{MAX_RECORD, MOST_CARRIED, Records};
 
 /// What a first byte says: a record of a handshake.
 const HANDSHAKE: u8 = 22;
@@ -48,7 +49,7 @@ thread_local! {
     /// Ciphertext that comes in.
     static INCOMING: RefCell<Vec<u8>> = RefCell::default();
     /// Ciphertext that goes out.
-    static OUTGOING: RefCell<Vec<u8>> = RefCell::default();
+    static OUTGOING: RefCell<Ciphertext> = RefCell::default();
 }
 
 /// Which handshake it was.
@@ -141,7 +142,7 @@ impl TlsStream {
             while self.send_tail()? != Left::All {
                 poll_fn(|cx| self.stream.poll_writable(cx)).await?;
             }
-            if !self.records.lock().is_handshaking() {
+            if !self.records.lock().engine.is_handshaking() {
                 return Ok(());
             }
             match self.receive(&mut []) {
@@ -158,7 +159,7 @@ impl TlsStream {
     /// Which handshake it was.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match self.records.lock().handshake_kind() {
+        match self.records.lock().engine.handshake_kind() {
             Some(HandshakeKind::Resumed) => Kind::Resumed,
             Some(HandshakeKind::Full | HandshakeKind::FullWithHelloRetryRequest) | None => {
                 Kind::Full
@@ -168,7 +169,7 @@ impl TlsStream {
 
     /// Whether this is the protocol that both sides have chosen.
     pub(super) fn protocol_is(&self, protocol: &[u8]) -> bool {
-        self.records.lock().protocol() == Some(protocol)
+        self.records.lock().engine.protocol() == Some(protocol)
     }
 
     /// What the connection keeps of bytes, in bytes.
@@ -220,7 +221,7 @@ impl TlsStream {
         let incoming = incoming.get_mut(..carried + read).expect("it was read there");
         let (before, _) = incoming.split_at_mut(carried);
         before.copy_from_slice(&records.carry);
-        if records.is_handshaking() && incoming.first() != Some(&HANDSHAKE) {
+        if records.engine.is_handshaking() && incoming.first() != Some(&HANDSHAKE) {
             let first = incoming.first().copied().unwrap_or_default();
             if first.is_ascii_alphabetic() {
                 records.failed = true;
@@ -311,10 +312,11 @@ impl TlsStream {
         let mut outgoing = OUTGOING.take();
         let sealed = records.seal(plain, &mut outgoing);
         records.failed |= sealed.is_err();
-        let sent = sealed.and_then(|sealed| {
-            let sealed = outgoing.get(..sealed).expect("it was sealed there");
+        let sent = sealed.and_then(|()| {
+            let sealed = outgoing.waiting();
             Ok(self.send(&mut records, sealed)? == sealed.len())
         });
+        outgoing.clear();
         OUTGOING.set(outgoing);
         if sent? {
             return Ok(plain.len());

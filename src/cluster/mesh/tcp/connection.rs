@@ -7,9 +7,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::hello::HelloError;
-use super::records::{Outgoing, Tls};
 use crate::cluster::Reject;
+use crate::cluster::mesh::tls;
 use crate::ids::RelayId;
+use crate::net::tls::{Ciphertext, Engine};
 
 /// Ciphertext that is kept since it is no whole record or message yet, at most: a whole record of
 /// TLS 1.3, twice.
@@ -83,12 +84,12 @@ impl Failure {
 /// A connection whose two sides have agreed on keys.
 pub(in crate::cluster::mesh) struct Connection {
     pub(super) stream: TcpStream,
-    pub(super) tls: Tls,
+    pub(super) tls: Engine,
     /// Ciphertext that came and is no whole record.
     pub(super) carry: Vec<u8>,
     /// Plaintext that came and that nobody has taken.
     pub(super) plain: Vec<u8>,
-    pub(super) out: Outgoing,
+    pub(super) out: Ciphertext,
 }
 
 impl std::fmt::Debug for Connection {
@@ -102,9 +103,9 @@ impl Connection {
     ///
     /// # Errors
     /// Why there is no connection; the other side has been told as far as it listens.
-    pub(super) async fn handshake(stream: TcpStream, tls: Tls) -> Result<Self, Failure> {
+    pub(super) async fn handshake(stream: TcpStream, tls: Engine) -> Result<Self, Failure> {
         prepare(&stream);
-        let (carry, plain, out) = (Vec::new(), Vec::new(), Outgoing::default());
+        let (carry, plain, out) = (Vec::new(), Vec::new(), Ciphertext::default());
         let mut connection = Self { stream, tls, carry, plain, out };
         connection.take(0)?;
         loop {
@@ -118,7 +119,7 @@ impl Connection {
 
     /// The relay whose key the other side has proved to own.
     pub(super) fn proven(&self) -> Option<RelayId> {
-        self.tls.proven()
+        tls::from_spki(self.tls.peer_certificates()?.first()?)
     }
 
     /// Sends bytes before packets go.
@@ -160,9 +161,10 @@ impl Connection {
 
     /// Takes the whole records that have come; not more plaintext than `most`.
     fn take(&mut self, most: usize) -> Result<(), Failure> {
-        let taken = self.tls.open(&mut self.carry, &mut self.plain, &mut self.out);
-        let (done, is_over) = match taken {
-            Ok(taken) => taken,
+        let Self { plain, .. } = self;
+        let opened = |payload: &[u8]| plain.extend_from_slice(payload);
+        let done = match self.tls.open(&mut self.carry, opened, &mut self.out) {
+            Ok(done) => done,
             Err(error) => {
                 // The alert; whoever is gone hears nothing.
                 let _told = self.stream.try_write(self.out.waiting());
@@ -170,7 +172,7 @@ impl Connection {
             }
         };
         self.carry.drain(..done);
-        if is_over {
+        if self.tls.has_ended() {
             return Err(Failure::Gone);
         }
         if self.carry.len() > MOST_CARRIED || self.plain.len() > most {

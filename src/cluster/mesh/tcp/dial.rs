@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Failure};
 use super::hello::{HelloError, TAKEN, Way, encode};
-use super::records::Tls;
 use super::{Configs, Lane, Lanes};
 use crate::cluster::mesh::hub::HELLO_WITHIN;
 use crate::ids::RelayId;
@@ -68,7 +67,7 @@ async fn dial(
     lanes: &Lanes,
 ) -> Result<Connection, Failure> {
     let stream = TcpStream::connect(address).await?;
-    let tls = Tls::client(Arc::clone(&configs.client))?;
+    let tls = configs.client()?;
     let mut connection = Connection::handshake(stream, tls).await?;
     if connection.proven() != Some(relay) {
         return Err(Failure::OtherRelay);

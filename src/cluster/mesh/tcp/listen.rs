@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Failure};
 use super::hello::{TAKEN, decode};
-use super::records::Tls;
 use super::{Configs, Lane};
 use crate::cluster::Reject;
 use crate::cluster::mesh::canonical;
 use crate::cluster::mesh::hub::{Counted, HELLO_WITHIN, Hub};
 use crate::cluster::mesh::lobby::Lobby;
 use crate::net::bind::{FreeBind, bind};
+use crate::net::tls::Engine;
 
 /// Connections that the kernel keeps until we look at them.
 const BACKLOG: i32 = 128;
@@ -107,7 +107,7 @@ fn greet(
 
 /// From a connection to a lane of the link that it belongs to.
 async fn welcome(stream: TcpStream, configs: Configs, hub: &Hub) -> Result<(), Failure> {
-    let mut connection = Connection::handshake(stream, Tls::server(configs.server)?).await?;
+    let mut connection = Connection::handshake(stream, Engine::server(configs.server)?).await?;
     let hello = connection.hear().await?;
     let relay = connection.proven().ok_or(Failure::OtherRelay)?;
     let lanes = hub.links.lanes_of(relay).ok_or(Failure::NoLink)?;

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread::LocalKey;
 use std::time::Instant;
 
 use tokio::task::consume_budget;
 
 use super::connection::{Connection, Failure, MOST_CARRIED};
-use super::records::lend;
 use super::turns::Turns;
 use crate::cluster::mesh::link::Fault;
 use crate::cluster::{Cluster, Member};
@@ -27,6 +27,14 @@ thread_local! {
     static INCOMING: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// Plaintext of it.
     static PLAIN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends a thread's buffer; where it is lent already, an empty one.
+fn lend<T>(scratch: &'static LocalKey<RefCell<Vec<u8>>>, to: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut buffer = scratch.take();
+    let result = to(&mut buffer);
+    scratch.set(buffer);
+    result
 }
 
 /// Gives the cluster what comes on a lane, from its turn on, until the turn is over or the
@@ -125,7 +133,7 @@ impl Reader<'_> {
         incoming.get_mut(..carried).unwrap_or_default().copy_from_slice(carry);
         plain.clear();
         plain.append(waiting);
-        let (done, is_over) = tls.open(incoming, plain, out)?;
+        let done = tls.open(incoming, |payload| plain.extend_from_slice(payload), out)?;
         let rest = incoming.get(done..).unwrap_or_default();
         if rest.len() > MOST_CARRIED {
             return Err(Failure::TooMuch.into());
@@ -133,14 +141,17 @@ impl Reader<'_> {
         carry.clear();
         carry.extend_from_slice(rest);
         if !out.waiting().is_empty() {
-            // An answer of the protocol's, which is never more than the kernel takes.
-            let taken = stream.try_write(out.waiting())?;
-            out.sent(taken);
+            // An answer of the protocol's. What the kernel does not take now goes with the next.
+            match stream.try_write(out.waiting()) {
+                Ok(taken) => out.sent(taken),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         let handed = self.hand_on(plain).map_err(Ended::Fault)?;
         let rest = plain.get(handed..).unwrap_or_default();
         self.connection.plain.extend_from_slice(rest);
-        if is_over { Err(Failure::Gone.into()) } else { Ok(read) }
+        if self.connection.tls.has_ended() { Err(Failure::Gone.into()) } else { Ok(read) }
     }
 
     /// Has the whole frames routed; how many bytes they are.

@@ -1,13 +1,11 @@
 //! Lanes that a test moves by hand.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
 pub(in crate::cluster::mesh) use super::connection::{Connection, Failure, LOST_AFTER};
 use super::hello::{TAKEN, encode};
-use super::records::Tls;
 use super::{Configs, LinkSecret, Way};
 
 /// Dials a lane to whoever is there.
@@ -18,7 +16,7 @@ pub(in crate::cluster::mesh) async fn dial(
     secret: &LinkSecret,
 ) -> Result<Connection, Failure> {
     let stream = TcpStream::connect(address).await?;
-    let tls = Tls::client(Arc::clone(&configs.client))?;
+    let tls = configs.client()?;
     let mut connection = Connection::handshake(stream, tls).await?;
     connection.say(&encode(way, secret)).await?;
     assert_eq!(connection.hear().await?, [TAKEN]);
