@@ -147,7 +147,7 @@ fn path(
     foreign_server: Option<&str>,
 ) -> (&'static str, String) {
     if let Some(session) = &here.session {
-        let over = here.over.unwrap_or(Transport::Wss.word());
+        let over = here.over.unwrap_or_else(|| Transport::Wss.word());
         let kind = if over == Transport::Quic.word() { "QUIC" } else { "WebSocket" };
         let Some(stuck) = session.stuck else {
             return (over, format!("over its {kind} session, from {}", session.address));

@@ -24,6 +24,10 @@ pub struct Sockets {
     pub(super) admin: Option<Socket>,
     /// One for each receiving thread, all on one address; empty where we open our own.
     pub(super) udp: Vec<Socket>,
+    /// UDP sockets, until it is known which are for QUIC.
+    datagrams: Vec<Inherited>,
+    /// One for each listener of its name that is reached by QUIC.
+    quic: Vec<Inherited>,
     /// Listening ones of other names, each for the `[[listener]]` of its name once that is known.
     others: Vec<Inherited>,
 }
@@ -119,7 +123,36 @@ impl Sockets {
         }
         let listeners = config.all_listeners(self.wss.is_some());
         listeners.iter().try_for_each(|listener| self.check(listener))?;
+        self.settle_datagrams(&listeners)?;
         Ok(listeners)
+    }
+
+    /// Tells UDP sockets for QUIC, which have the name of their listener, from those for nodes.
+    fn settle_datagrams(&mut self, listeners: &[Listener]) -> Result<(), SocketsError> {
+        for one in std::mem::take(&mut self.datagrams) {
+            let named = |listener: &&Listener| listener.name.as_ref() == Some(&one.name);
+            match listeners.iter().find(named) {
+                Some(listener) if !listener.quic_protocols().is_empty() => {
+                    if self.quic.iter().any(|other| other.name == one.name) {
+                        return Err(SocketsError::Twice(one.name));
+                    }
+                    self.quic.push(one);
+                }
+                None if one.name != NETBIRD => self.udp.push(one.socket),
+                Some(_) | None => {
+                    let expected = "a listening socket";
+                    return Err(SocketsError::Kind { name: one.name, expected });
+                }
+            }
+        }
+        one_address(&self.udp)
+    }
+
+    /// Takes the UDP socket for a listener, where there is one.
+    pub(super) fn take_quic_for(&mut self, listener: &Listener) -> Option<Socket> {
+        let name = listener.name.as_deref()?;
+        let one = self.quic.extract_if(.., |one| one.name == name).next();
+        one.map(|one| one.socket)
     }
 
     /// Refuses two sockets for one listener, and one that anybody can reach unless that is allowed.
@@ -163,7 +196,12 @@ impl Sockets {
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.wss.is_none() && self.admin.is_none() && self.udp.is_empty() && self.others.is_empty()
+        self.wss.is_none()
+            && self.admin.is_none()
+            && self.udp.is_empty()
+            && self.others.is_empty()
+            && self.datagrams.is_empty()
+            && self.quic.is_empty()
     }
 
     /// Those for `[[listener]]` tables.
@@ -177,10 +215,10 @@ impl Sockets {
         for one in inherited {
             let wrong = |name, expected| Err(SocketsError::Kind { name, expected });
             match (&*one.name, one.kind) {
-                (WSS | NETBIRD, Kind::Udp) => return wrong(one.name, "a listening socket"),
+                (WSS, Kind::Udp) => return wrong(one.name, "a listening socket"),
                 ("admin", Kind::Udp | Kind::Unix) => return wrong(one.name, "a TCP socket"),
                 ("udp", Kind::Tcp | Kind::Unix) => return wrong(one.name, "a UDP socket"),
-                (_, Kind::Udp) => sockets.udp.push(one.socket),
+                (_, Kind::Udp) => sockets.datagrams.push(one),
                 ("admin", Kind::Tcp) => {
                     if sockets.admin.replace(one.socket).is_some() {
                         return Err(SocketsError::Twice("admin".to_owned()));
@@ -194,7 +232,6 @@ impl Sockets {
                 (_, Kind::Tcp | Kind::Unix) => sockets.others.push(one),
             }
         }
-        one_address(&sockets.udp)?;
         Ok(sockets)
     }
 }
@@ -282,6 +319,36 @@ mod tests {
             let error = sorted(named).unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn udp_socket_of_a_listener_s_name_is_its_port_for_quic() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |file: &str| {
+            let path = folder.path().join(file);
+            std::fs::write(&path, "a secret\n").unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let file = |more: &str| {
+            format!(
+                "netbird_auth_secret_file = \"{}\"\nnetbird_exposed_address = \"a:1\"\n\
+                 [[listener]]\nname = \"nb\"\nbind = \"[::1]:1\"\ndoors = [\"netbird\"]\n{more}",
+                path("secrets")
+            )
+        };
+        let with_tls = file("acme = [\"relay.example.org\"]\n");
+        let handed = &[("nb", Kind::Tcp), ("nb", Kind::Udp), ("any", Kind::Udp)];
+
+        let (mut sockets, listeners) = settled(handed, &with_tls).unwrap();
+        assert_eq!(sockets.udp.len(), 1, "that for nodes");
+        let nb = listeners.iter().find(|listener| listener.label() == "nb").unwrap();
+        assert!(sockets.take_quic_for(nb).is_some() && sockets.take_quic_for(nb).is_none());
+
+        let twice = &[("nb", Kind::Udp), ("nb", Kind::Udp)];
+        let error = settled(twice, &with_tls).map(drop).unwrap_err();
+        assert!(error.contains("two inherited sockets are for nb"), "{error}");
+        let error = settled(handed, &file("")).map(drop).unwrap_err();
+        assert!(error.contains("\"nb\" is not a listening socket"), "no TLS, no QUIC: {error}");
     }
 
     #[test]

@@ -182,16 +182,22 @@ async fn ports(
     tls: Option<Arc<ServerConfig>>,
     free: FreeBind,
 ) -> Result<Ports, StartError> {
+    let mut handed = inherited.take_for(config);
+    let mut handed_quic = inherited.take_quic_for(config);
     let is_any_port = matches!(config.bind, WssBind::Tcp(address) if address.port() == 0);
-    let mut tries = if is_any_port { TRIES } else { 1 };
+    let mut tries = if is_any_port && handed.is_none() { TRIES } else { 1 };
     loop {
-        let listener = patience.bind(|| listener(inherited.take_for(config), config, free)).await?;
+        let listener = patience.bind(|| listener(handed.take(), config, free)).await?;
         // A Unix socket has no UDP port.
         let Some((tls, address)) = tls.as_ref().zip(listener.address()) else {
             return Ok(Ports { listener, quic: None });
         };
         let open = || {
-            let port = quic::Port::open(address, free, Arc::clone(tls));
+            let tls = Arc::clone(tls);
+            let port = match handed_quic.take() {
+                Some(socket) => quic::Port::adopt(socket, tls),
+                None => quic::Port::open(address, free, tls),
+            };
             port.map_err(BindError::of(config.setting.clone(), &format!("{address} over UDP")))
         };
         tries -= 1;
