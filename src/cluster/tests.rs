@@ -4,7 +4,7 @@ use super::forward::MAX_ASKS;
 use super::*;
 use crate::ids::PublicKey;
 use crate::metrics::{Drop, Transport};
-use crate::wire::cluster::{Frames, Reading, encode};
+use crate::wire::cluster::{Frames, Reading, Sight, encode};
 use crate::wire::name::testing::name;
 
 struct Setup {
@@ -127,4 +127,85 @@ async fn member_whose_clock_differs_from_most_others_is_named() {
     let off: Vec<_> = status.members.iter().map(|member| member.clock_is_off).collect();
     assert_eq!(off, [false, true]);
     assert!(about(-70, status.members[1].clock_ahead_ms), "{status:?}");
+}
+
+/// Another relay that answers watches, and what it is told.
+struct Other {
+    member: Arc<Member>,
+    relay: RelayId,
+}
+
+impl Other {
+    fn join(cluster: &Cluster) -> Self {
+        let relay = RelayId(PublicKey([2; 32]));
+        let other = Self { member: cluster.joined(relay, "there".to_owned()), relay };
+        other.say(cluster, &Frame::About(About { features: About::WATCHES, told: 0 }));
+        other
+    }
+
+    fn say(&self, cluster: &Cluster, frame: &Frame<'_, Name>) {
+        let mut batch = Vec::new();
+        encode(frame, &mut batch);
+        cluster.receive(&self.member, &batch, Instant::now()).unwrap();
+    }
+
+    /// Waits until it is told to watch a peer; returns the nonce.
+    async fn hears_watch(&self, peer: Name) -> u32 {
+        loop {
+            let batch = self.member.outbox.next_words().await.expect("the link stands");
+            let mut frames = Frames::<Name>::new(&batch.bytes).flatten();
+            let nonce = frames.find_map(|frame| {
+                let Frame::Watch { id, nonce, is_on: true } = frame else { return None };
+                (id == peer).then_some(nonce)
+            });
+            if let Some(nonce) = nonce {
+                return nonce;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn door_learns_of_a_peer_once_as_it_is_now_and_by_the_number_of_its_watch() {
+    let Setup { cluster, .. } = Setup::new();
+    let other = Other::join(&cluster);
+    let peer = name(7);
+    let watch = cluster.watch(peer.realm());
+    let number = watch.begin(peer);
+    assert_eq!(cluster.presence.lock().stats().watched, 0, "it waits for nobody");
+    cluster.ask();
+    let nonce = other.hears_watch(peer).await;
+    let (owner, standing) = (other.relay, Standing::Session);
+    let place = Place { owner, epoch: 5, standing };
+
+    for (version, sight) in [(1, Sight::At(place)), (2, Sight::Over(place)), (3, Sight::At(place))]
+    {
+        other.say(&cluster, &Frame::Locate { id: peer, nonce, version, sight });
+    }
+    watch.changed().await;
+    assert_eq!(watch.take(), [Change { peer, number, is_elsewhere: true }]);
+    assert_eq!((watch.take(), cluster.watched(peer)), (vec![], Some(true)));
+
+    // What is ended and begun before anybody has heard goes on, under the new number.
+    watch.end(peer);
+    let later = watch.begin(peer);
+    cluster.ask();
+    assert_eq!(watch.take(), [Change { peer, number: later, is_elsewhere: true }]);
+    watch.end(peer);
+    cluster.ask();
+    other.say(&cluster, &Frame::Locate { id: peer, nonce, version: 4, sight: Sight::Over(place) });
+    assert_eq!((watch.take(), cluster.watched(peer)), (vec![], None));
+}
+
+#[test]
+fn relay_that_tells_its_clients_another_address_is_seen_and_one_that_tells_nothing_is_not() {
+    let Setup { cluster, .. } = Setup::new();
+    cluster.tell_alike(3);
+    let other = Other::join(&cluster);
+    let differs = || cluster.status().members[0].tells_another_address;
+    assert!(!differs());
+    other.say(&cluster, &Frame::About(About { features: 0, told: 4 }));
+    assert!(differs());
+    other.say(&cluster, &Frame::About(About { features: 0, told: 3 }));
+    assert!(!differs());
 }

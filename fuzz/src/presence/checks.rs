@@ -17,6 +17,7 @@ impl World {
             let claims = NODES * (self.relays.len() + 1);
             assert!(stats.outstanding <= self.room + claims, "{} statements", stats.outstanding);
             assert!(stats.lookups <= NODES, "{} look-ups", stats.lookups);
+            assert!(stats.watched <= NODES, "{} watched", stats.watched);
         }
     }
 
@@ -43,6 +44,21 @@ impl World {
             }
         }
         self.check_found();
+        self.pass(1_500);
+        self.check_watches();
+    }
+
+    /// Who watches a node knows whether another relay has it.
+    fn check_watches(&self) {
+        for (index, relay) in self.relays.iter().enumerate() {
+            let watched =
+                (1..=NODES).filter_map(|node| Some((node, relay.watched.get(&name(node))?)));
+            for (node, told) in watched.filter(|(n, _)| usual_standing(*n) != Standing::Gateway) {
+                let owners = self.owners(name(node));
+                let is_elsewhere = owners.iter().any(|owner| *owner != relay_id(index));
+                assert_eq!(*told, is_elsewhere, "relay {index} of node {node}, at {owners:?}");
+            }
+        }
     }
 
     /// Every relay finds every node, the second time at the latest.

@@ -20,6 +20,8 @@ pub(super) struct Relay {
     pub(super) table: BTreeMap<Name, (u64, Standing)>,
     /// Where the last look-up of a node found it.
     pub(super) answers: BTreeMap<Name, Option<RelayId>>,
+    /// Whom it watches, and whether another relay has each, as it was told.
+    pub(super) watched: BTreeMap<Name, bool>,
     pub(super) drains: bool,
     pub(super) serials: u64,
     /// How far its clock is ahead, in milliseconds.
@@ -33,6 +35,7 @@ impl Relay {
             presence: Presence::new(relay_id(index), room, start),
             table: BTreeMap::new(),
             answers: BTreeMap::new(),
+            watched: BTreeMap::new(),
             drains: false,
             serials: 0,
             ahead_ms,
@@ -69,6 +72,11 @@ impl Relay {
                 Event::Missing { id, .. } => {
                     self.answers.insert(id, None);
                 }
+                Event::Watched { id, is_elsewhere, .. } => {
+                    let told = self.watched.get_mut(&id).expect("it is watched");
+                    assert_ne!(*told, is_elsewhere, "told twice of {id}");
+                    *told = is_elsewhere;
+                }
                 Event::Superseded { id, serial, .. } => {
                     if self.table.get(&id).is_some_and(|(known, _)| *known <= serial) {
                         self.table.remove(&id);
@@ -76,8 +84,7 @@ impl Relay {
                 }
                 Event::Located { asked: None, .. }
                 | Event::Gone { .. }
-                | Event::RelayGone { .. }
-                | Event::Watched { .. } => {}
+                | Event::RelayGone { .. } => {}
             }
         }
         std::iter::from_fn(|| self.presence.poll_transmit()).collect()

@@ -85,6 +85,7 @@ impl World {
             10 => self.turn(one % self.relays.len(), at),
             11 => self.crash(at),
             12 if one.is_multiple_of(8) => self.drain_relay(at),
+            13 if one & 0x80 != 0 => self.turn_watch(id, at),
             12 | 13 => {
                 let relay = &mut self.relays[at];
                 relay.presence.look_up(id, relay.now(self.now));
@@ -133,6 +134,20 @@ impl World {
     pub(super) fn packets_find_nobody(&mut self, id: Name, at: usize) {
         let relay = &mut self.relays[at];
         relay.presence.not_here(id, relay.serials, relay.now(self.now));
+        self.collect(at);
+    }
+
+    /// A relay watches a node, or no longer if it did.
+    fn turn_watch(&mut self, id: Name, at: usize) {
+        let relay = &mut self.relays[at];
+        let now = relay.now(self.now);
+        if relay.watched.remove(&id).is_some() {
+            relay.presence.unwatch(id, now);
+        } else {
+            relay.watched.insert(id, false);
+            assert!(relay.presence.watch(id, 1, now), "there is room");
+        }
+        relay.presence.timeout(now);
         self.collect(at);
     }
 
@@ -197,6 +212,7 @@ impl World {
             for (at, peer) in [(one, other), (other, one)] {
                 let relay = &mut self.relays[at];
                 relay.presence.joined(relay_id(peer), relay.now(self.now));
+                relay.presence.answers_watches(relay_id(peer), relay.now(self.now));
             }
             self.collect(one);
             self.collect(other);
