@@ -180,20 +180,23 @@ async fn door_learns_of_a_peer_once_as_it_is_now_and_by_the_number_of_its_watch(
 
     for (version, sight) in [(1, Sight::At(place)), (2, Sight::Over(place)), (3, Sight::At(place))]
     {
-        other.say(&cluster, &Frame::Locate { id: peer, nonce, version, sight });
+        other.say(&cluster, &Frame::Locate { id: peer, nonce, version, serial: version, sight });
     }
     watch.changed().await;
     assert_eq!(watch.take(), [Change { peer, number, is_elsewhere: true }]);
     assert_eq!((watch.take(), cluster.watched(peer)), (vec![], Some(true)));
 
     // What is ended and begun before anybody has heard goes on, under the new number.
-    watch.end(peer);
+    watch.end(peer, number);
     let later = watch.begin(peer);
     cluster.ask();
     assert_eq!(watch.take(), [Change { peer, number: later, is_elsewhere: true }]);
-    watch.end(peer);
+    watch.end(peer, later);
     cluster.ask();
-    other.say(&cluster, &Frame::Locate { id: peer, nonce, version: 4, sight: Sight::Over(place) });
+    let after = |time| Now { at: Instant::now() + time, ..cluster.now() };
+    cluster.watching.expire(&mut cluster.presence.lock(), after(Duration::ZERO));
+    assert_eq!(cluster.watched(peer), Some(true), "it may be begun anew");
+    cluster.watching.expire(&mut cluster.presence.lock(), after(watching::LINGER));
     assert_eq!((watch.take(), cluster.watched(peer)), (vec![], None));
 }
 

@@ -57,6 +57,7 @@ impl Cluster {
             for (peer, serial) in repairs {
                 presence.not_here(peer, serial, now);
             }
+            self.watching.expire(&mut presence, now);
             presence.timeout(now);
             self.settle(presence, now);
         }

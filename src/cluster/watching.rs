@@ -3,9 +3,11 @@
 //! A door says whom it watches without waiting for whoever holds presence; what it is to learn
 //! waits in [`News`], of each peer the newest, until the door takes it.
 
+use std::collections::VecDeque;
 use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -13,17 +15,32 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use super::Cluster;
-use crate::proto::presence::{Now, Presence};
+use crate::proto::presence::{MAX_WATCHED, Now, Presence};
 use crate::wire::name::{Name, Realm};
+
+/// How long a watch goes on after its end. A peer that has lost another one subscribes anew at
+/// once, and its homes may not all know by then that the other has left: what was known goes on.
+pub(super) const LINGER: Duration = Duration::from_secs(5);
+
+/// Watches that go on after their end at most, and as many may be watched at all for that.
+const MAX_LINGERING: usize = MAX_WATCHED / 2;
 
 /// What doors have asked for, and where they learn of it.
 #[derive(Debug, Default)]
 pub(super) struct Watching {
-    /// What presence has not heard yet: the number of a watch, or `None` for its end. Only the
-    /// last wish about a peer counts.
-    wishes: Mutex<HashMap<Name, Option<u64>, RandomState>>,
+    /// What presence has not heard yet. Only the last wish about a peer counts.
+    wishes: Mutex<HashMap<Name, Wish, RandomState>>,
     numbers: AtomicU64,
+    /// Watches that have ended, and when that is followed; in order.
+    lingering: Mutex<VecDeque<(Instant, Name, u64)>>,
     doors: RwLock<Vec<(Realm, Arc<News>)>>,
+}
+
+/// What a door wants of a peer, by the number of a watch.
+#[derive(Clone, Copy, Debug)]
+enum Wish {
+    Begin(u64),
+    End(u64),
 }
 
 /// What a door has yet to learn.
@@ -63,16 +80,16 @@ impl Watch {
     /// number that is returned says so.
     pub fn begin(&self, peer: Name) -> u64 {
         let number = self.cluster.watching.numbers.fetch_add(1, Ordering::Relaxed) + 1;
-        self.wish(peer, Some(number));
+        self.wish(peer, Wish::Begin(number));
         number
     }
 
-    /// Watches a peer no longer.
-    pub fn end(&self, peer: Name) {
-        self.wish(peer, None);
+    /// Ends the watch of this number.
+    pub fn end(&self, peer: Name, number: u64) {
+        self.wish(peer, Wish::End(number));
     }
 
-    fn wish(&self, peer: Name, wish: Option<u64>) {
+    fn wish(&self, peer: Name, wish: Wish) {
         self.cluster.watching.wishes.lock().insert(peer, wish);
         self.cluster.asking.notify_one();
     }
@@ -109,11 +126,26 @@ impl Watching {
         for (peer, wish) in wishes {
             match wish {
                 // Where there is no room it is counted, and the peer seems to be nowhere else.
-                Some(number) => _ = presence.watch(peer, number, now),
-                None => presence.unwatch(peer, now),
+                Wish::Begin(number) => _ = presence.watch(peer, number, now),
+                Wish::End(number) => {
+                    let mut lingering = self.lingering.lock();
+                    if lingering.len().max(presence.watched_count()) < MAX_LINGERING {
+                        lingering.push_back((now.at + LINGER, peer, number));
+                    } else {
+                        presence.unwatch(peer, number, now);
+                    }
+                }
             }
         }
         presence.timeout(now);
+    }
+
+    /// Ends the watches that ended long ago; presence's timeout is due after that.
+    pub(super) fn expire(&self, presence: &mut Presence<Name>, now: Now) {
+        let mut lingering = self.lingering.lock();
+        while let Some((_, peer, number)) = lingering.pop_front_if(|(at, ..)| *at <= now.at) {
+            presence.unwatch(peer, number, now);
+        }
     }
 
     /// Has the door of a peer learn of it.

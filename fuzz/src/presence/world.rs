@@ -142,7 +142,7 @@ impl World {
         let relay = &mut self.relays[at];
         let now = relay.now(self.now);
         if relay.watched.remove(&id).is_some() {
-            relay.presence.unwatch(id, now);
+            relay.presence.unwatch(id, 1, now);
         } else {
             relay.watched.insert(id, false);
             assert!(relay.presence.watch(id, 1, now), "there is room");

@@ -146,9 +146,9 @@ impl Presence {
     fn forget(&self, state: &mut State, peer: PeerId) {
         if let Some(watch) = &self.watch
             && !state.watchers.is_watched(peer)
-            && state.elsewhere.remove(&peer).is_some()
+            && let Some(elsewhere) = state.elsewhere.remove(&peer)
         {
-            watch.end(name(peer));
+            watch.end(name(peer), elsewhere.number);
         }
     }
 

@@ -128,6 +128,17 @@ fn assert_told_nothing(peer: &mut Peer, who: &str) {
     assert_eq!(peer.read(), frame(3, who, b"nothing else"));
 }
 
+/// What a peer is told next, but for signs of life, which it answers.
+fn read_event(peer: &mut Peer) -> Vec<u8> {
+    loop {
+        let (_, told) = peer.read().expect("it is told of all");
+        if told != [1, 5] {
+            return told;
+        }
+        peer.send(2, &told);
+    }
+}
+
 fn print_time(fabric: Fabric, what: &str, time: Duration, bound: Duration) {
     let note = if time > bound { " (a busy machine?)" } else { "" };
     eprintln!("{fabric:?} | {what} | {:.1} ms{note}", time.as_secs_f64() * 1_000.0);
@@ -335,7 +346,7 @@ fn come_and_go(fabric: Fabric, peers: usize, hands: usize) {
             }
             let mut online: HashMap<[u8; 36], bool> = HashMap::new();
             for _ in 0..2 * peers {
-                let (_, told) = reader.read().expect("it is told of all");
+                let told = read_event(&mut reader);
                 let who: [u8; 36] = told[2..].try_into().expect("of one each");
                 let name = known[&who];
                 match told[1] {

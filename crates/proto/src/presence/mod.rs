@@ -49,7 +49,7 @@ pub use takeovers::Taken;
 use takeovers::Takeovers;
 use watchers::Watchers;
 pub use watches::MAX_WATCHED;
-use watches::Watches;
+use watches::{Told, Watches};
 
 /// How many peers a relay is the home of at most.
 pub const MAX_ENTRIES: usize = 4_000_000;
@@ -223,7 +223,8 @@ impl<I: Name> Presence<I> {
             if let Frame::Found { id, .. } = *frame {
                 self.on_missing(from, id, now);
             } else if let Frame::Locate { id, nonce, version, .. } = *frame {
-                self.on_locate(from, id, nonce, version, Sight::Unknown, now);
+                let told = Told { nonce, version, serial: 0, sight: Sight::Unknown };
+                self.on_locate(from, id, told, now);
             }
             return;
         }
@@ -244,8 +245,8 @@ impl<I: Name> Presence<I> {
             Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
             Frame::Missing { id } => self.on_missing(from, id, now),
             Frame::Watch { id, nonce, is_on } => self.on_watch(from, id, nonce, is_on, now),
-            Frame::Locate { id, nonce, version, sight } => {
-                self.on_locate(from, id, nonce, version, sight, now);
+            Frame::Locate { id, nonce, version, serial, sight } => {
+                self.on_locate(from, id, Told { nonce, version, serial, sight }, now);
             }
             Frame::Heard { id, version } => self.statements.end_locate(from, id, version),
             Frame::Draining => {

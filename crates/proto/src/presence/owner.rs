@@ -172,7 +172,8 @@ impl<I: Name> Presence<I> {
                     self.statements.end(to, id, kind);
                     return;
                 };
-                Frame::Locate { id, nonce, version, sight: self.sight(id) }
+                let (serial, sight) = self.sight(id);
+                Frame::Locate { id, nonce, version, serial, sight }
             }
             Kind::Moved(ends) => {
                 let known = self.registry.known(id);

@@ -31,8 +31,8 @@ pub(super) struct Watchers<I> {
 #[derive(Debug, Default)]
 struct Watched {
     by: Vec<Watcher>,
-    /// What was told last: who has the peer, or had it, and under which epoch.
-    told: Option<(Slot, u64, bool)>,
+    /// What was told last: who has the peer, or had it, under which epoch and serial.
+    told: Option<(Slot, u64, u64, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +162,7 @@ impl<I: Name> Presence<I> {
         } else {
             return;
         };
-        self.send(from, Frame::Locate { id, nonce, version: 0, sight });
+        self.send(from, Frame::Locate { id, nonce, version: 0, serial: 0, sight });
     }
 
     /// Tells who watches a peer what this home knows, if that is something else than before.
@@ -171,7 +171,7 @@ impl<I: Name> Presence<I> {
             return;
         }
         let known = self.registry.known(id);
-        let known = known.map(|record| (record.owner, record.epoch, record.live()));
+        let known = known.map(|record| (record.owner, record.epoch, record.serial, record.live()));
         let Some(watched) = self.watchers.of.get_mut(&id).filter(|watched| watched.told != known)
         else {
             return;
@@ -184,13 +184,13 @@ impl<I: Name> Presence<I> {
         }
     }
 
-    /// What this home knows of a peer.
-    pub(super) fn sight(&self, id: I) -> Sight {
-        let is_live = self.registry.find(id).is_some();
-        match self.place(id) {
-            Some(place) if is_live => Sight::At(place),
-            Some(place) => Sight::Over(place),
-            None => Sight::Unknown,
+    /// What this home knows of a peer, with the owner's serial.
+    pub(super) fn sight(&self, id: I) -> (u64, Sight) {
+        match self.registry.known(id).zip(self.place(id)) {
+            Some((record, place)) if record.live() => (record.serial, Sight::At(place)),
+            // That of an owner that was lost says nothing of those that it has when it is back.
+            Some((record, place)) => (record.left().unwrap_or(0), Sight::Over(place)),
+            None => (0, Sight::Unknown),
         }
     }
 

@@ -58,8 +58,19 @@ enum Said {
     NoSay,
     /// It does not know the peer.
     Unknown,
-    At(Known),
-    Over(Known),
+    /// With the owner's serial.
+    At(Known, u64),
+    /// Up to this serial.
+    Over(Known, u64),
+}
+
+/// A statement of a home.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) nonce: u32,
+    pub(super) version: u64,
+    pub(super) serial: u64,
+    pub(super) sight: Sight,
 }
 
 /// Of two of one peer the greater one is newer.
@@ -114,14 +125,24 @@ impl<I: Name> Presence<I> {
         true
     }
 
-    /// Watches a peer no longer; [`Self::timeout`] is due as well.
-    pub fn unwatch(&mut self, id: I, now: Now) {
+    /// Watches a peer no longer, unless the watch has a higher number by now; [`Self::timeout`]
+    /// is due as well.
+    pub fn unwatch(&mut self, id: I, number: u64, now: Now) {
+        if self.watches.of.get(&id).is_some_and(|watch| watch.number > number) {
+            return;
+        }
         let Some(watch) = self.watches.of.remove(&id) else { return };
         for Report { home, .. } in watch.reports {
             if self.members.relay(home).is_some() {
                 self.statements.unwatch(home, id, now.at);
             }
         }
+    }
+
+    /// How many peers are watched.
+    #[must_use]
+    pub const fn watched_count(&self) -> usize {
+        self.watches.len()
     }
 
     /// Whether another relay has a peer that is watched.
@@ -181,15 +202,8 @@ impl<I: Name> Presence<I> {
         self.judge(id, now);
     }
 
-    pub(super) fn on_locate(
-        &mut self,
-        from: Slot,
-        id: I,
-        nonce: u32,
-        version: u64,
-        sight: Sight,
-        now: Now,
-    ) {
+    pub(super) fn on_locate(&mut self, from: Slot, id: I, told: Told, now: Now) {
+        let Told { nonce, version, serial, sight } = told;
         let Some(report) = self.watches.report(id, from) else {
             if sight == Sight::Ended {
                 self.statements.end_watch(from, id, nonce);
@@ -213,8 +227,8 @@ impl<I: Name> Presence<I> {
                 return;
             }
             Sight::Unknown => Said::Unknown,
-            Sight::At(place) => Said::At(Known::of(&place)),
-            Sight::Over(place) => Said::Over(Known::of(&place)),
+            Sight::At(place) => Said::At(Known::of(&place), serial),
+            Sight::Over(place) => Said::Over(Known::of(&place), serial),
         };
         let is_news = version > report.version;
         if is_news {
@@ -232,7 +246,8 @@ impl<I: Name> Presence<I> {
     /// what it knows since, it is where the home said.
     pub(super) fn follow(&mut self, from: Slot, id: I, place: Place, now: Now) {
         let Some(report) = self.watches.report(id, from) else { return };
-        report.said = Said::At(Known::of(&place));
+        // Of a serial that is not known, and is not over.
+        report.said = Said::At(Known::of(&place), u64::MAX);
         report.nonce = self.statements.watch(from, id, now.at, false);
         self.judge(id, now);
     }
@@ -257,14 +272,23 @@ impl<I: Name> Presence<I> {
         let is_member = |known: &Known| self.members.slot(known.owner).is_some();
         let before = watch.at.filter(is_member);
         let mut waits = false;
+        // One home may know of a later epoch of a serial that another knows to be over.
+        let is_over = |at: Known, serial| {
+            watch.reports.iter().any(|report| {
+                matches!(report.said, Said::Over(known, up_to)
+                    if known.owner == at.owner && serial <= up_to)
+            })
+        };
         // A peer that is over is no longer there under the same epoch.
         let mut newest: Option<(Known, bool)> = None;
         for report in &watch.reports {
             match report.said {
                 Said::Nothing => waits = true,
                 Said::NoSay | Said::Unknown => {}
-                Said::At(known) => newest = newest.max(Some((known, false))),
-                Said::Over(known) => newest = newest.max(Some((known, true))),
+                Said::At(known, serial) => {
+                    newest = newest.max(Some((known, is_over(known, serial))));
+                }
+                Said::Over(known, _) => newest = newest.max(Some((known, true))),
             }
         }
         match newest {

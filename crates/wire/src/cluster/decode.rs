@@ -107,8 +107,8 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
         kind::MISSING => Frame::Missing { id },
         kind::WATCH => Frame::Watch { id, nonce: body.u32()?, is_on: body.flag()? },
         kind::LOCATE => {
-            let (nonce, version) = (body.u32()?, body.u64()?);
-            Frame::Locate { id, nonce, version, sight: sight(body)? }
+            let (nonce, version, serial) = (body.u32()?, body.u64()?, body.u64()?);
+            Frame::Locate { id, nonce, version, serial, sight: sight(body)? }
         }
         _ => Frame::Heard { id, version: body.u64()? },
     })

@@ -57,23 +57,26 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             body.extend(nonce.to_be_bytes());
             body.push(u8::from(is_on));
         }),
-        Frame::Locate { id, nonce, version, sight } => put(kind::LOCATE, &id, batch, |body| {
-            body.extend(nonce.to_be_bytes());
-            number(version, body);
-            match sight {
-                Sight::Unknown => body.push(0),
-                Sight::At(place) => {
-                    body.push(1);
-                    put_place(&place, body);
+        Frame::Locate { id, nonce, version, serial, sight } => {
+            put(kind::LOCATE, &id, batch, |body| {
+                body.extend(nonce.to_be_bytes());
+                number(version, body);
+                number(serial, body);
+                match sight {
+                    Sight::Unknown => body.push(0),
+                    Sight::At(place) => {
+                        body.push(1);
+                        put_place(&place, body);
+                    }
+                    Sight::Over(place) => {
+                        body.push(2);
+                        put_place(&place, body);
+                    }
+                    Sight::Full => body.push(3),
+                    Sight::Ended => body.push(4),
                 }
-                Sight::Over(place) => {
-                    body.push(2);
-                    put_place(&place, body);
-                }
-                Sight::Full => body.push(3),
-                Sight::Ended => body.push(4),
-            }
-        }),
+            })
+        }
         Frame::Heard { id, version } => put(kind::HEARD, &id, batch, |body| number(version, body)),
         Frame::Alive => batch.extend([kind::ALIVE, 0, 0, 0, 0]),
         Frame::TakesTcp => batch.extend([kind::TAKES_TCP, 0, 0, 0, 0]),

@@ -213,6 +213,8 @@ pub enum Frame<'a, I> {
         nonce: u32,
         /// Later statements have higher ones.
         version: u64,
+        /// The owner's serial; 0 where there is none, or the owner was lost.
+        serial: u64,
         /// What it knows.
         sight: Sight,
     },

@@ -61,6 +61,7 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                     id,
                     nonce,
                     version: epoch,
+                    serial,
                     sight
                 }),
                 Just(Frame::Heard { id, version: serial }),
@@ -154,9 +155,12 @@ fn published_bytes_of_watches() {
     encode(&Frame::Watch { id, nonce: 9, is_on: true }, &mut batch);
     assert_eq!(batch, *b"\x1d\0\0\0\x0b\0\x04\x01\x02\x03\x04\0\0\0\x09\x01");
     batch.clear();
-    encode(&Frame::Locate { id, nonce: 9, version: 7, sight: Sight::Unknown }, &mut batch);
-    let head = *b"\x1c\0\0\0\x13\0\x04\x01\x02\x03\x04\0\0\0\x09\0\0\0\0\0\0\0\x07\0";
-    assert_eq!(batch, head);
+    encode(
+        &Frame::Locate { id, nonce: 9, version: 7, serial: 3, sight: Sight::Unknown },
+        &mut batch,
+    );
+    let head = *b"\x1c\0\0\0\x1b\0\x04\x01\x02\x03\x04\0\0\0\x09\0\0\0\0\0\0\0\x07";
+    assert_eq!(batch, [&head[..], b"\0\0\0\0\0\0\0\x03\0"].concat());
     batch.clear();
     encode(&Frame::Heard { id, version: 7 }, &mut batch);
     assert_eq!(batch, *b"\x1e\0\0\0\x0e\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\0\x07");

@@ -61,6 +61,11 @@ impl Record {
         self.life != Life::Over
     }
 
+    /// The serial that is over, if its owner has said so.
+    pub(in crate::presence) fn left(&self) -> Option<u64> {
+        Some(self.serial).filter(|serial| !self.live() && *serial != LOST)
+    }
+
     /// How long a tombstone of it stays.
     pub(super) const fn memory(&self) -> Duration {
         match self.standing {

@@ -131,8 +131,8 @@ impl Relay {
     /// Watches a peer, or no longer if it did.
     pub(super) fn turn_watch(&mut self, id: NodeId, network: &Network) {
         let now = self.now(network.now);
-        if self.watched.remove(&id).is_some() {
-            self.presence.unwatch(id, now);
+        if let Some((number, _)) = self.watched.remove(&id) {
+            self.presence.unwatch(id, number, now);
         } else {
             self.numbers += 1;
             self.watched.insert(id, (self.numbers, false));

@@ -49,7 +49,8 @@ impl Relay {
         sight: Sight,
     ) {
         let (_, nonce) = nonces.iter().find(|(to, _)| *to == relay(home)).unwrap();
-        let answers = self.hear(home, Frame::Locate { id, nonce: *nonce, version, sight });
+        let answers =
+            self.hear(home, Frame::Locate { id, nonce: *nonce, version, serial: 1, sight });
         assert!(answers.contains(&(relay(home), Frame::Heard { id, version })), "{answers:?}");
     }
 
@@ -96,12 +97,14 @@ fn watch_asks_each_home_once_until_it_answers_and_tells_what_is_elsewhere() {
     relay.hear_of(2, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
     assert_eq!(relay.told(), [], "a late statement is no news");
 
-    relay.presence.unwatch(id, relay.now());
+    relay.presence.unwatch(id, 6, relay.now());
+    assert_eq!(relay.presence.watched(id), Some(false), "a later watch stays");
+    relay.presence.unwatch(id, 7, relay.now());
     relay.presence.timeout(relay.now());
     let ended = relay.watches(false);
     assert_eq!(ended.len(), 2);
     for (to, nonce) in ended {
-        let frame = Frame::Locate { id, nonce, version: 0, sight: Sight::Ended };
+        let frame = Frame::Locate { id, nonce, version: 0, serial: 0, sight: Sight::Ended };
         relay.presence.receive(to, &frame, relay.now());
     }
     assert_eq!((relay.sent(), relay.presence.stats().outstanding), (vec![], 0));
@@ -118,6 +121,18 @@ fn peer_that_moves_between_relays_is_never_nowhere() {
     relay.hear_of(3, id, &asked, 2, Sight::Over(place(4, CLOCK, SESSION)));
     relay.hear_of(3, id, &asked, 3, Sight::At(place(3, CLOCK + 9, SESSION)));
     assert_eq!(relay.told(), [(1, true)]);
+}
+
+#[test]
+fn session_that_is_over_is_not_there_under_the_later_epoch_of_another_home() {
+    let (mut relay, id) = watcher();
+    let asked = relay.watch(id, 1);
+    relay.hear_of(3, id, &asked, 1, Sight::Unknown);
+    relay.hear_of(2, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
+    relay.hear_of(2, id, &asked, 2, Sight::Over(place(4, CLOCK, SESSION)));
+    relay.hear_of(3, id, &asked, 2, Sight::At(place(4, CLOCK + 9, SESSION)));
+    relay.hear_of(3, id, &asked, 3, Sight::Over(place(4, CLOCK + 9, SESSION)));
+    assert_eq!(relay.told(), [(1, true), (1, false)]);
 }
 
 #[test]
@@ -252,7 +267,7 @@ fn home_without_room_is_asked_again_after_a_while() {
     let (mut relay, id) = watcher();
     let asked = relay.watch(id, 1);
     let (to, nonce) = asked[0];
-    let full = Frame::Locate { id, nonce, version: 0, sight: Sight::Full };
+    let full = Frame::Locate { id, nonce, version: 0, serial: 0, sight: Sight::Full };
     relay.presence.receive(to, &full, relay.now());
     relay.hear_of(3, id, &asked, 1, Sight::Unknown);
     assert_eq!((relay.wait(29_000), relay.told()), (vec![], vec![]));
@@ -263,7 +278,7 @@ fn home_without_room_is_asked_again_after_a_while() {
 #[test]
 fn who_is_told_of_what_it_does_not_watch_says_so_once_for_each() {
     let (mut relay, id) = watcher();
-    let lie = Frame::Locate { id, nonce: 1, version: 9, sight: Sight::Unknown };
+    let lie = Frame::Locate { id, nonce: 1, version: 9, serial: 0, sight: Sight::Unknown };
     for _ in 0..3 {
         let answer = relay.hear(2, lie);
         assert!(matches!(answer[..], [(_, Frame::Watch { is_on: false, .. })]), "{answer:?}");
@@ -273,6 +288,10 @@ fn who_is_told_of_what_it_does_not_watch_says_so_once_for_each() {
     let asked = relay.watch(id, 1);
     let (to, nonce) = asked[0];
     let sight = Sight::At(place(4, CLOCK + 61_000, SESSION));
-    relay.presence.receive(to, &Frame::Locate { id, nonce, version: 1, sight }, relay.now());
+    relay.presence.receive(
+        to,
+        &Frame::Locate { id, nonce, version: 1, serial: 1, sight },
+        relay.now(),
+    );
     assert_eq!((relay.told(), relay.denied(Denied::EpochAhead)), (vec![], 1));
 }
