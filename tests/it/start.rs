@@ -158,3 +158,21 @@ fn public_listener_without_tls_exits_64_unless_it_is_asked_for() {
     }
     Relay::start(["--wss-bind", "0.0.0.0:0", "--public-plaintext"]);
 }
+
+#[test]
+fn udp_port_of_quic_that_another_program_has_exits_69_and_is_named() {
+    let folder = crate::tls::certificates();
+    let secrets = write(&folder, "secrets", "a secret\n");
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let at = |file: &str| text_of(&folder.path().join(file));
+    let arguments = [
+        ["--netbird-bind", &address],
+        ["--netbird-tls-cert", &at("cert.pem")],
+        ["--netbird-tls-key", &at("key.pem")],
+        ["--netbird-exposed-address", "rels://relay.example.org:443"],
+        ["--netbird-auth-secret-file", &secrets],
+    ];
+    let line = refused(&arguments.concat(), UNAVAILABLE);
+    assert_names(&line, "--netbird-bind", &format!("{address} over UDP"), "in use");
+}

@@ -28,7 +28,7 @@ static RUNTIME: LazyLock<Runtime> =
 /// A client over QUIC.
 pub(super) struct QuicPeer {
     pub(super) connection: Connection,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 /// What a client says that it is and takes.
@@ -87,7 +87,7 @@ impl QuicPeer {
             let endpoint = Endpoint::client((manner.from, 0).into()).unwrap();
             let connecting = endpoint.connect_with(config, to, "127.0.0.1").unwrap();
             let connected = timeout(PATIENCE, connecting).await.expect("an answer");
-            connected.map(|connection| Self { connection, _endpoint: endpoint })
+            connected.map(|connection| Self { connection, endpoint })
         })
     }
 

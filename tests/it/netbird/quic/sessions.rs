@@ -1,9 +1,10 @@
 //! Sessions over QUIC from beginning to end: takeovers, kicks, drains, signs of life, certificates.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use super::super::{Site, id, message, shown};
-use super::{Manner, QuicPeer, normal_closure};
+use super::{Manner, QuicPeer, RUNTIME, normal_closure};
 use crate::cells::assert_balance;
 use crate::control::ask;
 use crate::deploy::nginx::write_certificates;
@@ -34,6 +35,24 @@ fn session_of_either_kind_takes_over_from_the_other_without_a_sign_of_going() {
     assert_eq!(last.read(), Some(vec![1, 4]), "who is kicked is told");
     assert_eq!(last.close_reason(), normal_closure());
     assert_eq!(watcher.read(), Some(message(11, "alice", b"")));
+    assert_balance(&site.relay);
+}
+
+#[test]
+fn client_that_moves_to_another_address_keeps_its_session() {
+    let site = Site::with_tls(&[]);
+    let (alice, bob) = (site.log_in_by_quic("alice"), site.log_in_by_quic("bob"));
+    alice.send(&message(3, "bob", b"from home"));
+    assert_eq!(bob.read(), Some(message(3, "alice", b"from home")));
+
+    let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+    RUNTIME.block_on(async { alice.endpoint.rebind(elsewhere) }).unwrap();
+
+    alice.send(&message(3, "bob", b"on the way"));
+    assert_eq!(bob.read(), Some(message(3, "alice", b"on the way")));
+    bob.send(&message(3, "alice", b"good journey"));
+    assert_eq!(alice.read(), Some(message(3, "bob", b"good journey")));
+    assert_eq!(site.relay.metric("beacon_relay_sessions{door=\"netbird\"}"), 2.0);
     assert_balance(&site.relay);
 }
 
