@@ -12,6 +12,23 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::sources::Variables;
 
+/// Most aliases of a file: each is a copy of what it stands for, which may have others in it, so
+/// that a few lines could be more than there is memory. 24 are 6,561 copies at worst.
+const MOST_ALIASES: usize = 24;
+
+/// How many aliases there may be in a text.
+fn aliases(text: &str) -> usize {
+    let begins = |at: usize| {
+        let before = text.get(..at).and_then(|before| before.chars().next_back());
+        before.is_none_or(|c| c.is_whitespace() || "[{,:".contains(c))
+    };
+    let names = |at: usize| {
+        let after = text.get(at + 1..).and_then(|after| after.chars().next());
+        after.is_some_and(|c| !c.is_whitespace() && c != '*')
+    };
+    text.match_indices('*').filter(|(at, _)| begins(*at) && names(*at)).count()
+}
+
 /// What a container of the service is started with.
 #[derive(Debug, Default)]
 pub(super) struct Service {
@@ -29,8 +46,7 @@ pub(super) fn service(
     folder: &Path,
     own: &Variables,
 ) -> Result<Service, String> {
-    // Each alias is a copy of what it stands for: a few lines could be more than there is memory.
-    if text.matches('*').count() > 64 {
+    if aliases(text) > MOST_ALIASES {
         return Err("too many aliases; use the output of `docker compose config`".to_owned());
     }
     let documents = YamlLoader::load_from_str(text).map_err(|error| format!("no YAML: {error}"))?;
@@ -40,15 +56,11 @@ pub(super) fn service(
     let put_in = |text: &str| interpolate(text, own, &defaults);
     let found = find(services, name)?;
     let mut service = Service::default();
-    let files = match part(found, "env_file") {
-        Yaml::String(file) => vec![put_in(file)?],
-        Yaml::Array(files) => {
-            let file = |file: &Yaml| file["path"].as_str().or_else(|| file.as_str()).map(put_in);
-            files.iter().filter_map(file).collect::<Result<_, _>>()?
-        }
-        _ => Vec::new(),
-    };
-    for file in files {
+    let files = part(found, "env_file");
+    let path = |file: &Yaml| file["path"].as_str().or_else(|| file.as_str()).map(put_in);
+    let files = files.as_vec().map_or_else(|| std::slice::from_ref(files), Vec::as_slice);
+    for file in files.iter().filter_map(path) {
+        let file = file?;
         let read = env_file(&folder.join(&file));
         let read = read.map_err(|error| format!("env_file {file}: {error}"))?;
         service.environment.extend(read);
@@ -61,12 +73,12 @@ pub(super) fn service(
         };
         service.environment.extend(value.map(|value| (variable, value)));
     }
-    service.command = match part(found, "command") {
-        Yaml::String(line) => words(&put_in(line)?),
-        Yaml::Array(items) => {
-            items.iter().filter_map(scalar).map(|item| put_in(&item)).collect::<Result<_, _>>()?
-        }
-        _ => Vec::new(),
+    let command = part(found, "command");
+    service.command = if let Some(line) = command.as_str() {
+        words(&put_in(line)?)
+    } else {
+        let items = command.as_vec().into_iter().flatten().filter_map(scalar);
+        items.map(|item| put_in(&item)).collect::<Result<_, _>>()?
     };
     Ok(service)
 }
@@ -99,32 +111,27 @@ fn find<'a>(services: &'a Hash, name: Option<&str>) -> Result<&'a Yaml, String> 
 
 /// A part of a service: its own, or that of a mapping that is merged into it.
 fn part<'a>(service: &'a Yaml, key: &str) -> &'a Yaml {
-    match (&service[key], &service["<<"]) {
-        (Yaml::BadValue, Yaml::Array(merged)) => {
-            let found = merged.iter().map(|merged| &merged[key]).find(|part| !part.is_badvalue());
-            found.unwrap_or(&Yaml::BadValue)
-        }
-        (Yaml::BadValue, merged) => &merged[key],
-        (own, _) => own,
+    let own = &service[key];
+    if !own.is_badvalue() {
+        return own;
     }
+    let merged = &service["<<"];
+    let merged = merged.as_vec().map_or_else(|| std::slice::from_ref(merged), Vec::as_slice);
+    let mut found = merged.iter().map(|merged| &merged[key]).filter(|part| !part.is_badvalue());
+    found.next().unwrap_or(own)
 }
 
 /// The entries of a mapping, or of a list of `NAME=VALUE`.
 fn pairs(yaml: &Yaml) -> Vec<(String, Option<String>)> {
-    match yaml {
-        Yaml::Hash(hash) => hash
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str()?.to_owned(), scalar(value))))
-            .collect(),
-        Yaml::Array(items) => {
-            let pair = |text: String| match text.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (text, None),
-            };
-            items.iter().filter_map(scalar).map(pair).collect()
-        }
-        _ => Vec::new(),
+    if let Some(hash) = yaml.as_hash() {
+        let pair = |(name, value): (&Yaml, &Yaml)| Some((name.as_str()?.to_owned(), scalar(value)));
+        return hash.iter().filter_map(pair).collect();
     }
+    let pair = |text: String| match text.split_once('=') {
+        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+        None => (text, None),
+    };
+    yaml.as_vec().into_iter().flatten().filter_map(scalar).map(pair).collect()
 }
 
 /// A text, a number or a truth as text.
@@ -133,7 +140,7 @@ fn scalar(yaml: &Yaml) -> Option<String> {
         Yaml::String(text) | Yaml::Real(text) => Some(text.clone()),
         Yaml::Integer(number) => Some(number.to_string()),
         Yaml::Boolean(truth) => Some(truth.to_string()),
-        _ => None,
+        Yaml::Array(_) | Yaml::Hash(_) | Yaml::Alias(_) | Yaml::Null | Yaml::BadValue => None,
     }
 }
 
@@ -266,7 +273,8 @@ mod tests {
 
     #[test]
     fn aliases_that_would_fill_the_memory_are_refused() {
-        let text = format!("a: &a [{}]", "*a,".repeat(100));
+        let text = format!("a: &a [{}]", "*a,".repeat(25));
         assert!(read(&text, None).unwrap_err().contains("too many aliases"));
+        assert_eq!(aliases("a: *a # ** 2*3 * 4\nb: [*b,*c]\n*d"), 4);
     }
 }

@@ -72,7 +72,7 @@ impl Netbird {
             return sources::gather(&own, &self.flags).map_err(Exit::Usage);
         };
         let text = read(file).with_context(|| format!("--compose = {file:?}"))?;
-        let folder = file.parent().unwrap_or(Path::new("."));
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let found = compose::service(&text, self.service.as_deref(), folder, &own);
         let service = found.map_err(|reason| anyhow!("--compose = {file:?}: {reason}"))?;
         let flags = [&service.command[..], &self.flags].concat();
