@@ -95,8 +95,7 @@ fn whatever_else_comes_is_no_request() {
         changed[at] = byte;
         changed
     };
-    let published = bytes(REQUEST);
-    let mut forged = published.clone();
+    let mut forged = bytes(REQUEST);
     forged[30] ^= 1;
     for (datagram, error) in [
         (vec![], NotStun),
