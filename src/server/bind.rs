@@ -260,13 +260,25 @@ fn operators(
     let mut open = || -> io::Result<_> {
         let listener: std::net::TcpListener = match inherited.take() {
             Some(socket) => socket.into(),
-            None => listen(address, config.free_bind.into())?.into(),
+            None => listen_everywhere(address, config.free_bind.into())?.into(),
         };
         listener.set_nonblocking(true)?;
         let bound = listener.local_addr()?;
         Ok((TcpListener::from_std(listener)?, bound))
     };
     open().map_err(BindError::of(setting, &address))
+}
+
+/// Listens on an address for operators; at all of IPv4 where the machine has no IPv6, and all are
+/// asked for.
+fn listen_everywhere(address: SocketAddr, free: FreeBind) -> io::Result<Socket> {
+    listen(address, free).or_else(|error| {
+        if address.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) {
+            listen((Ipv4Addr::UNSPECIFIED, address.port()).into(), free)
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// Listens on an address for operators.
