@@ -30,12 +30,12 @@ const ATTACKERS: [u32; 4] = [101, 102, 103, 104];
 const MOST_MEMORY: u64 = 100 << 20;
 
 impl Random {
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| self.next().to_be_bytes()[0]).collect()
     }
 
     /// Breaks bytes in one to three ways.
-    fn break_up(&mut self, bytes: &mut Vec<u8>) {
+    pub(crate) fn break_up(&mut self, bytes: &mut Vec<u8>) {
         for _ in 0..=self.below(3) {
             let at = self.below(bytes.len().max(1)).min(bytes.len());
             match self.below(6) {

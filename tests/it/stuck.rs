@@ -1,7 +1,6 @@
 //! Readers that never read: what they cost themselves, and what nobody else may pay (SPEC §5.5).
 
 use std::fs;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,10 +16,10 @@ over_plain_and_tls!(
 );
 
 /// The readers that never read.
-const STUCK: std::ops::Range<u32> = 101..109;
+pub(crate) const STUCK: std::ops::Range<u32> = 101..109;
 
 /// As many nodes that are not there.
-const ABSENT: std::ops::Range<u32> = 201..209;
+pub(crate) const ABSENT: std::ops::Range<u32> = 201..209;
 
 /// Those who flood.
 const FLOODERS: [u32; 2] = [31, 32];
@@ -32,7 +31,7 @@ const PAIRS: [[u32; 2]; 4] = [[11, 12], [13, 14], [15, 16], [17, 18]];
 /// of 1,000 bytes in 10 ms are 64,000 packets and 64 MB a second, 16 times what one node may
 /// send by default.
 const BURST: usize = 40;
-const FLOOD_PAYLOAD: [u8; 1_000] = [0x5a; 1_000];
+pub(crate) const FLOOD_PAYLOAD: [u8; 1_000] = [0x5a; 1_000];
 const TICK: Duration = Duration::from_millis(10);
 
 /// One measurement; long enough for some hundred exchanges, short enough that what else the
@@ -44,9 +43,14 @@ const WINDOW: Duration = Duration::from_millis(200);
 const ROUNDS: std::ops::RangeInclusive<usize> = 10..=60;
 
 /// What the pairs must keep (issue: 95 %).
-const SHARE: f64 = 0.95;
+pub(crate) const SHARE: f64 = 0.95;
 
-const MOST_MEMORY: u64 = 100 << 20;
+pub(crate) const MOST_MEMORY: u64 = 100 << 20;
+
+/// A delivery as it comes.
+fn deliver(from: u32, payload: &[u8]) -> Vec<u8> {
+    [&[0x06][..], &from.to_be_bytes(), payload].concat()
+}
 
 fn dropped(relay: &Relay, reason: &str) -> f64 {
     relay.metric(&format!("pilot_beacon_packets_dropped_total{{reason=\"{reason}\"}}"))
@@ -62,7 +66,7 @@ fn tcp_memory() -> u64 {
 
 /// What the threads of a measurement share.
 #[derive(Default)]
-struct Shared {
+pub(crate) struct Shared {
     stop: AtomicBool,
     /// The first of the eight nodes that are flooded.
     target: AtomicU32,
@@ -71,19 +75,26 @@ struct Shared {
 }
 
 impl Shared {
+    /// With this first of the eight peers that are flooded.
+    pub(crate) fn at(target: u32) -> Self {
+        Self { target: target.into(), ..Self::default() }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
-    /// Floods whoever is the target, at one pace whatever the relay makes of it.
-    fn flood(&self, wss: SocketAddr, node: &Node) {
-        let mut peer = Peer::log_in(wss, node);
+    /// Floods whoever is the target by packets for them, at one pace whatever the relay makes of it.
+    pub(crate) fn flood(&self, mut peer: Peer, packet: impl Fn(u32) -> Vec<u8>) {
         let mut next = Instant::now();
         while self.goes_on() {
             let first = self.target.load(Ordering::Relaxed);
             for to in first..first + 8 {
-                let packet = frame(0x82, &relay_packet(node.id, to, &FLOOD_PAYLOAD));
-                peer.write(&packet.repeat(BURST));
+                peer.write(&frame(0x82, &packet(to)).repeat(BURST));
                 self.flooded.fetch_add(BURST as u64, Ordering::Relaxed);
             }
             next += TICK;
@@ -91,14 +102,13 @@ impl Shared {
         }
     }
 
-    /// Sends a packet to and fro.
-    fn exchange(&self, wss: SocketAddr, [a, b]: [&Node; 2]) {
-        let (mut wss_a, mut wss_b) = (Peer::log_in(wss, a), Peer::log_in(wss, b));
+    /// Sends a packet to and fro: of each way what is sent, and what comes.
+    pub(crate) fn exchange(&self, [mut a, mut b]: [Peer; 2], [there, back]: [[Vec<u8>; 2]; 2]) {
         while self.goes_on() {
-            wss_a.relay(a.id, b.id, b"there");
-            assert_eq!(wss_b.delivery(), (a.id, b"there".to_vec()));
-            wss_b.relay(b.id, a.id, b"back");
-            assert_eq!(wss_a.delivery(), (b.id, b"back".to_vec()));
+            a.send(2, &there[0]);
+            assert_eq!(packet(&mut b), there[1]);
+            b.send(2, &back[0]);
+            assert_eq!(packet(&mut a), back[1]);
             self.exchanged.fetch_add(2, Ordering::Relaxed);
         }
     }
@@ -116,6 +126,16 @@ impl Shared {
     }
 }
 
+/// The next message that is no health check of NetBird's protocol.
+pub(crate) fn packet(peer: &mut Peer) -> Vec<u8> {
+    loop {
+        let (_, message) = peer.read().unwrap();
+        if message != [1, 5] {
+            return message;
+        }
+    }
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -124,7 +144,7 @@ fn median(values: &[f64]) -> f64 {
 
 /// Measures in turns until the share is reached, or not in the most rounds: the share, and
 /// the rates beside stuck and beside absent readers.
-fn compare(shared: &Shared) -> (f64, f64, f64) {
+pub(crate) fn compare(shared: &Shared) -> (f64, f64, f64) {
     let (mut shares, mut beside_stuck, mut beside_absent) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         // In alternating order, so that a trend favours neither.
@@ -158,21 +178,23 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else() {
     let relay = Relay::with_nodes(&all, &arguments);
     let tcp_before = tcp_memory();
     let stuck: Vec<_> = STUCK.map(|id| Peer::log_in(relay.wss, node(id))).collect();
-    let shared = Shared { target: ABSENT.start.into(), ..Shared::default() };
+    let shared = Shared::at(ABSENT.start);
 
     let (share, beside_stuck, beside_absent) = thread::scope(|scope| {
         for id in FLOODERS {
             let shared = &shared;
-            let node = node(id);
-            scope.spawn(move || shared.flood(relay.wss, node));
+            let peer = Peer::log_in(relay.wss, node(id));
+            scope.spawn(move || shared.flood(peer, |to| relay_packet(id, to, &FLOOD_PAYLOAD)));
         }
-        for pair in PAIRS {
+        for [a, b] in PAIRS {
             let shared = &shared;
-            let pair = pair.map(node);
-            scope.spawn(move || shared.exchange(relay.wss, pair));
+            let peers = [a, b].map(|id| Peer::log_in(relay.wss, node(id)));
+            let way = |from, to, payload| [relay_packet(from, to, payload), deliver(from, payload)];
+            let ways = [way(a, b, b"there"), way(b, a, b"back")];
+            scope.spawn(move || shared.exchange(peers, ways));
         }
         let compared = compare(&shared);
-        shared.stop.store(true, Ordering::Relaxed);
+        shared.stop();
         compared
     });
 

@@ -156,7 +156,6 @@ class Quic:
         configuration = QuicConfiguration(
             is_client=True,
             alpn_protocols=["nb-quic"],
-            server_name=server.name,
             max_datagram_frame_size=65536,
             max_datagram_size=1452,
             verify_mode=ssl.CERT_REQUIRED,
@@ -190,7 +189,7 @@ class Quic:
 class Server:
     def __init__(self, kind, host, port, secret, instance, ca=None):
         self.carrier = {"ws": WebSocket, "quic": Quic}[kind]
-        self.host, self.port, self.name, self.ca = host, int(port), "localhost", ca
+        self.host, self.port, self.ca = host, int(port), ca
         self.secret, self.instance = secret, instance
 
     async def log_in(self, name):

@@ -4,11 +4,13 @@ mod client;
 mod cluster;
 mod flags;
 mod health;
+mod hostile;
 mod meters;
 mod quic;
 mod recordings;
 mod sessions;
 mod stranger;
+mod stuck;
 mod takeover;
 
 use std::fs;

@@ -70,6 +70,13 @@ fn interoperates(site: &Site, carrier: &str, address: SocketAddr, more: &[&str])
 }
 
 #[test]
+fn stranger_interoperates_over_quic() {
+    let site = Site::with_tls(&[]);
+    let ca = site.ca();
+    interoperates(&site, "quic", site.quic.unwrap(), &[ca.to_str().unwrap()]);
+}
+
+#[test]
 fn stranger_interoperates_over_websocket() {
     let site = Site::start(&[]);
     interoperates(&site, "ws", site.address, &[]);

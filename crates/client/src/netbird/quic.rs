@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, SendDatagramError,
-    TransportConfig, VarInt,
+    TransportConfig, TransportErrorCode, VarInt,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -23,6 +23,9 @@ use crate::target::Target;
 
 /// What a client and a relay agree on in the handshake.
 const ALPN: &[u8] = b"nb-quic";
+
+/// The alert of a server that speaks none of the protocols that it was offered (RFC 7301).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// Times of NetBird's clients.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -53,6 +56,9 @@ pub enum QuicError {
     /// The connection cannot even be begun.
     #[error("cannot dial over QUIC: {0}")]
     Dial(#[from] ConnectError),
+    /// What answers does not speak the relay's protocol, as a server of HTTP/3.
+    #[error("the server over QUIC does not speak nb-quic: it is no relay")]
+    OtherProtocol,
     /// The handshake failed.
     #[error("the handshake over QUIC failed: {0}")]
     Handshake(#[source] ConnectionError),
@@ -68,8 +74,8 @@ impl QuicError {
     /// Whether a person has to change something before it can work, here or at the relay.
     pub(super) const fn needs_attention(&self) -> bool {
         match self {
-            Self::NoTls | Self::NoDatagrams => true,
-            // A refused certificate, or another protocol (RFC 9001, section 4.8).
+            Self::NoTls | Self::NoDatagrams | Self::OtherProtocol => true,
+            // A refused certificate, for one (RFC 9001, section 4.8).
             Self::Handshake(ConnectionError::TransportError(_)) => true,
             Self::Unreachable { .. } | Self::Dial(_) | Self::Handshake(_) | Self::NoAnswer(_) => {
                 false
@@ -126,11 +132,24 @@ async fn shake_hands(
     let unreachable = |source| QuicError::Unreachable { authority: address.to_string(), source };
     let endpoint = Endpoint::client(any).map_err(unreachable)?;
     let connecting = endpoint.connect_with(config.clone(), address, host)?;
-    let connection = connecting.await.map_err(QuicError::Handshake)?;
+    let connection = connecting.await.map_err(refused)?;
     if connection.max_datagram_size().is_none() {
         return Err(QuicError::NoDatagrams);
     }
     Ok(Datagrams { connection, endpoint, waiting: VecDeque::new() })
+}
+
+fn refused(error: ConnectionError) -> QuicError {
+    let code = match &error {
+        ConnectionError::TransportError(error) => Some(error.code),
+        ConnectionError::ConnectionClosed(close) => Some(close.error_code),
+        _ => None,
+    };
+    if code == Some(TransportErrorCode::crypto(NO_APPLICATION_PROTOCOL)) {
+        QuicError::OtherProtocol
+    } else {
+        QuicError::Handshake(error)
+    }
 }
 
 fn transport() -> Arc<TransportConfig> {
@@ -208,7 +227,7 @@ impl Datagrams {
 
     /// Says that the connection ends, and waits until that has left.
     pub(super) async fn end(&mut self) {
-        self.connection.close(NORMAL, b"");
+        self.connection.close(NORMAL, b"normal closure");
         self.endpoint.wait_idle().await;
     }
 }
