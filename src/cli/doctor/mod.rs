@@ -10,6 +10,7 @@ mod http;
 mod http_proxy;
 mod listeners;
 mod machine;
+mod netbird;
 mod probe;
 mod proxy;
 mod reach;
@@ -36,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What `doctor` is told.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// Where peers connect: `wss://host[:port][/path]`; without it, only this machine is checked
+    /// Where peers connect: `wss://host[:port][/path]`, or `rels://host[:port]` for a relay of
+    /// NetBird's clients; without it, only this machine is checked
     url: Option<String>,
     /// Log in as this node, and use the session; a daemon of this node would be replaced
     #[arg(long, value_name = "N", requires = "key")]
@@ -44,6 +46,10 @@ pub(super) struct Args {
     /// File with the key of --node-id
     #[arg(long, value_name = "FILE", requires = "node_id")]
     key: Option<PathBuf>,
+    /// File with the secret of a relay of NetBird's clients: log in at the rel:// or rels:// URL, and
+    /// use the session
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
     /// PEM file of the certificate authorities to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -105,6 +111,9 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
 /// What a peer does, step by step and at each address; after a failure the steps that need it
 /// are not tried.
 async fn check_url(url: &str, args: &Args, report: &mut Report) -> Result<(), Exit> {
+    if upgrade::is_netbird(url) {
+        return netbird::check(url, args, report).await;
+    }
     let login = session::Login::read(args)?;
     let target = match Target::parse(url) {
         Ok(target) => target,

@@ -62,10 +62,22 @@ pub(super) async fn check_stream<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> bool {
     if !target.tls {
         report.skip("tls", "ws:// has none: this is the relay itself, or a path without TLS");
-        return upgrade::check(target, args, stream, report).await;
+        return check_upgrade(stream, target, args, report).await;
     }
     match certificate::check(target, args.ca.as_deref(), stream, report).await {
-        Some((tls, trusted)) => upgrade::check(target, args, tls, report).await && trusted,
+        Some((tls, trusted)) => check_upgrade(tls, target, args, report).await && trusted,
         None => false,
     }
+}
+
+async fn check_upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    target: &Target,
+    args: &Args,
+    report: &mut Report,
+) -> bool {
+    if args.url.as_deref().is_some_and(upgrade::is_netbird) {
+        return upgrade::check_netbird(target, stream, report).await;
+    }
+    upgrade::check(target, args, stream, report).await
 }

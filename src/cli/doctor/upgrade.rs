@@ -16,8 +16,19 @@ use super::{Args, PATIENCE};
 use crate::client::{Target, upgrade_request};
 use crate::wire::auth::Challenge;
 
+/// The path of the relay.
+const PATH: &str = "/v1/compat";
+
+/// The path of a relay of NetBird's clients.
+const NETBIRD_PATH: &str = "/relay";
+
 /// Clocks that differ by more are worth a look. A challenge counts whole seconds.
 const SKEW: Duration = Duration::from_secs(5);
+
+/// Whether a URL is that of a relay of NetBird's clients.
+pub(super) fn is_netbird(url: &str) -> bool {
+    url.starts_with("rel://") || url.starts_with("rels://")
+}
 
 /// Upgrades and reads the challenge; whether a node could go on from there.
 pub(super) async fn check<S: AsyncRead + AsyncWrite + Unpin>(
@@ -35,12 +46,11 @@ pub(super) async fn check<S: AsyncRead + AsyncWrite + Unpin>(
     let mut socket = match upgraded {
         Ok(Ok((socket, _response))) => socket,
         Ok(Err(error)) => {
-            tell_refusal(&error, target, report);
+            tell_refusal(&error, target, PATH, report);
             return false;
         }
         Err(_late) => {
-            let remedy = "does the proxy reach the relay, and pass the upgrade on?";
-            report.fail("upgrade", "no answer to the upgrade within 10 s", remedy);
+            tell_late(report);
             return false;
         }
     };
@@ -58,12 +68,44 @@ pub(super) async fn check<S: AsyncRead + AsyncWrite + Unpin>(
     tell_name(challenge.relay.as_deref(), target, args, report)
 }
 
-fn tell_refusal(error: &Error, target: &Target, report: &mut Report) {
+/// Asks for the upgrade as a client of NetBird does; whether it could go on to the login.
+pub(super) async fn check_netbird<S: AsyncRead + AsyncWrite + Unpin>(
+    target: &Target,
+    stream: S,
+    report: &mut Report,
+) -> bool {
+    let upgraded = match (&target.uri).into_client_request() {
+        Ok(request) => timeout(PATIENCE, client_async(request, stream)).await,
+        Err(error) => Ok(Err(error)),
+    };
+    match upgraded {
+        Ok(Ok(_socket)) => {
+            report.ok("upgrade", format!("a WebSocket at {}", target.uri.path()));
+            true
+        }
+        Ok(Err(error)) => {
+            tell_refusal(&error, target, NETBIRD_PATH, report);
+            false
+        }
+        Err(_late) => {
+            tell_late(report);
+            false
+        }
+    }
+}
+
+fn tell_late(report: &mut Report) {
+    let remedy = "does the proxy reach the relay, and pass the upgrade on?";
+    report.fail("upgrade", "no answer to the upgrade within 10 s", remedy);
+}
+
+/// Says why there was no upgrade at a relay whose path is this.
+fn tell_refusal(error: &Error, target: &Target, path: &str, report: &mut Report) {
     let missing = ProtocolError::SecWebSocketSubProtocolError(SubProtocolError::NoSubProtocol);
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest says itself what it is")]
     match error {
         Error::Http(response) => {
-            let remedy = status_remedy(response, target);
+            let remedy = status_remedy(response, target, path);
             report.fail("upgrade", format!("refused with {}", described(response)), remedy);
         }
         Error::Protocol(problem) if *problem == missing => report.fail(
@@ -86,17 +128,17 @@ fn described<T>(response: &Response<T>) -> String {
     format!("{}{by}", response.status())
 }
 
-fn status_remedy<T>(response: &Response<T>, target: &Target) -> String {
+fn status_remedy<T>(response: &Response<T>, target: &Target, path: &str) -> String {
     match response.status().as_u16() {
         400 | 426 => "the proxy does not pass the upgrade on: HTTP/1.1, Upgrade and Connection \
                       (deploy/Caddyfile, deploy/nginx/nginx.conf)"
             .to_owned(),
         403 => "a firewall in front, or the relay refuses the Origin: --allow-origin".to_owned(),
         404 => match target.uri.path() {
-            "/v1/compat" => "no relay has answered: another site of the proxy, or something else \
-                             at this port"
+            asked if asked == path => "no relay has answered: another site of the proxy, or \
+                                       something else at this port"
                 .to_owned(),
-            other => format!("the relay's path is /v1/compat, and {other} was asked for"),
+            other => format!("the relay's path is {path}, and {other} was asked for"),
         },
         429 => "too many upgrades from this address: wait, or raise --upgrade-burst".to_owned(),
         502 | 504 => "the proxy does not reach the relay: is it running, and is its --wss-bind \

@@ -2,6 +2,7 @@
 
 mod client;
 mod cluster;
+mod doctor;
 mod flags;
 mod health;
 mod hostile;
