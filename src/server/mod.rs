@@ -216,6 +216,15 @@ impl Server {
         }
     }
 
+    /// The address of the listener of `netbird_bind`; `None` where there is none, or a Unix socket.
+    #[must_use]
+    pub fn netbird_addr(&self) -> Option<SocketAddr> {
+        let Doors { sessions, listeners, .. } = &*self.doors;
+        let mut addresses = listeners.iter().zip(sessions.addrs());
+        let of_flag = addresses.find(|(listener, _)| listener.setting == "netbird-bind");
+        of_flag.and_then(|(_, address)| address)
+    }
+
     /// The address of the first WebSocket listener; `None` where that is a Unix socket.
     #[must_use]
     pub fn wss_addr(&self) -> Option<SocketAddr> {

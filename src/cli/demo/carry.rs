@@ -1,14 +1,14 @@
-//! Carries a file through a relay in all four cells, and measures.
+//! Carries a file through a relay in all cells, and measures.
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::Addresses;
 use super::peer::{Node, Peer, Transport};
 use super::transfer::{Inbound, Outbound};
 use crate::ids::NodeId;
@@ -34,20 +34,24 @@ impl fmt::Display for Cell {
     }
 }
 
-/// The four cells, in the order of the table.
-const CELLS: [Cell; 4] = [
+/// The cells, in the order of the table.
+const CELLS: [Cell; 8] = [
     Cell { from: Transport::Wss, to: Transport::Wss },
     Cell { from: Transport::Wss, to: Transport::Udp },
     Cell { from: Transport::Udp, to: Transport::Wss },
     Cell { from: Transport::Udp, to: Transport::Udp },
+    Cell { from: Transport::Ws, to: Transport::Ws },
+    Cell { from: Transport::Ws, to: Transport::Quic },
+    Cell { from: Transport::Quic, to: Transport::Ws },
+    Cell { from: Transport::Quic, to: Transport::Quic },
 ];
 
 /// A sender and a receiver for each cell: no cell can disturb the next one's endpoints,
 /// which the relay lets move only every 30 s.
-pub struct Nodes([[Node; 2]; 4]);
+pub struct Nodes([[Node; 2]; CELLS.len()]);
 
 impl Nodes {
-    /// Eight nodes with new keys; the ids are always the same.
+    /// Nodes with new keys; the ids are always the same.
     ///
     /// # Errors
     /// The system gives no randomness.
@@ -56,7 +60,16 @@ impl Nodes {
             Node::generate(NodeId::new(FIRST_ID + offset).expect("FIRST_ID is not near zero"))
         };
         let pair = |offset| Ok([node(offset)?, node(offset + 1)?]);
-        Ok(Self([pair(0)?, pair(2)?, pair(4)?, pair(6)?]))
+        Ok(Self([
+            pair(0)?,
+            pair(2)?,
+            pair(4)?,
+            pair(6)?,
+            pair(8)?,
+            pair(10)?,
+            pair(12)?,
+            pair(14)?,
+        ]))
     }
 
     /// All of them, for the relay's directory.
@@ -110,23 +123,25 @@ impl fmt::Display for Row {
         let (cell, loss) = (cell.to_string(), self.loss());
         let (p50, p99) = (latency(50), latency(99));
         let verdict = verdict.as_ref().err().map_or("ok", String::as_str);
-        write!(f, "{cell:<8}{packets:>9}{bytes:>12}{loss:>9.2}{p50:>10}{p99:>10}  {verdict}")
+        write!(f, "{cell:<9}{packets:>8}{bytes:>12}{loss:>9.2}{p50:>10}{p99:>10}  {verdict}")
     }
 }
 
-/// Carries `file` in each cell in turn, through the relay at `wss_url` and `udp`; reports
-/// each row when it is done. A cell that takes longer than `deadline` has failed.
+/// Carries `file` in each cell in turn that the relay has; reports each row when it is done. A cell
+/// that takes longer than `deadline` has failed.
 pub async fn carry(
-    wss_url: &str,
-    udp: SocketAddr,
+    relay: &Addresses,
     nodes: &Nodes,
     file: &[u8],
     deadline: Duration,
     mut report: impl FnMut(Row),
 ) {
     for (transfer, (cell, [sender, receiver])) in (1..).zip(CELLS.into_iter().zip(&nodes.0)) {
-        let from = Peer::connect(cell.from, wss_url, udp, sender);
-        let to = Peer::connect(cell.to, wss_url, udp, receiver);
+        if cell.from.is_netbird() && relay.netbird.is_none() {
+            continue;
+        }
+        let from = Peer::connect(cell.from, relay, sender, receiver.id);
+        let to = Peer::connect(cell.to, relay, receiver, sender.id);
         let mut run = Run::new(transfer, file);
         let carried = async {
             let (from, to) = tokio::try_join!(from, to)?;

@@ -1,10 +1,11 @@
-//! `beacon-relay demo`: carries a real file through a relay in all four cells, verifies
-//! each copy, and prints a table.
+//! `beacon-relay demo`: carries a real file through a relay in all four cells of each protocol,
+//! verifies each copy, and prints a table.
 //!
 //! The relay runs in this process; who starts it enrols [`Nodes`] in its directory, shows
 //! it with [`show`], and keeps it up unless [`Args::once`].
 
 mod carry;
+mod netbird;
 mod peer;
 mod run;
 mod state;
@@ -20,6 +21,7 @@ use anyhow::{Context as _, ensure};
 use clap::builder::FalseyValueParser;
 
 pub use carry::{Cell, Nodes, Row, carry};
+pub use netbird::Site;
 pub use peer::{Node, Transport};
 pub use run::Demo;
 pub use state::TemporaryState;
@@ -53,6 +55,8 @@ pub struct Addresses {
     pub udp: SocketAddr,
     /// Its HTTP for operators.
     pub admin: SocketAddr,
+    /// Its listener for NetBird's clients, where it has the demo's.
+    pub netbird: Option<Site>,
 }
 
 /// Carries the file and prints the table to `out`; true if every copy is whole.
@@ -68,7 +72,7 @@ pub async fn show(
     let file = read(args)?;
     writeln!(out, "{}", Row::HEADER)?;
     let (mut whole, mut written) = (true, Ok(()));
-    carry(&relay.wss_url, relay.udp, nodes, &file, DEADLINE, |row| {
+    carry(relay, nodes, &file, DEADLINE, |row| {
         whole &= row.verdict.is_ok();
         if written.is_ok() {
             written = writeln!(out, "{row}").and_then(|()| out.flush());

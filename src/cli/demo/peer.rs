@@ -1,11 +1,13 @@
 //! A node of the demo: its key, and its connection to the relay over either transport.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
 
+use super::Addresses;
+use super::netbird::peer;
+use crate::client::netbird::{self, Event};
 use crate::client::{Client, Delivery, Options, udp};
 use crate::ids::{NodeId, PublicKey};
 
@@ -16,6 +18,17 @@ pub enum Transport {
     Wss,
     /// Datagrams.
     Udp,
+    /// A WebSocket with TLS, as a client of NetBird.
+    Ws,
+    /// Datagrams over QUIC, as a client of NetBird.
+    Quic,
+}
+
+impl Transport {
+    /// Whether who uses it is a client of NetBird.
+    pub(super) const fn is_netbird(self) -> bool {
+        matches!(self, Self::Ws | Self::Quic)
+    }
 }
 
 impl fmt::Display for Transport {
@@ -23,6 +36,8 @@ impl fmt::Display for Transport {
         f.write_str(match self {
             Self::Wss => "WSS",
             Self::Udp => "UDP",
+            Self::Ws => "WS",
+            Self::Quic => "QUIC",
         })
     }
 }
@@ -57,33 +72,41 @@ impl Node {
 pub(super) enum Peer {
     Wss(Client),
     Udp(udp::Peer),
+    /// With whom alone it has to do.
+    Netbird(netbird::Client, NodeId),
 }
 
 impl Peer {
     pub(super) async fn connect(
         transport: Transport,
-        wss_url: &str,
-        udp: SocketAddr,
+        relay: &Addresses,
         node: &Node,
+        friend: NodeId,
     ) -> anyhow::Result<Self> {
         let context = || format!("node {} cannot connect over {transport}", node.id);
-        match transport {
+        let over = match transport {
             Transport::Wss => {
-                let options = Options::new(wss_url, node.id, node.key.clone());
-                Client::connect(&options).await.map(Self::Wss).with_context(context)
+                let options = Options::new(&relay.wss_url, node.id, node.key.clone());
+                return Client::connect(&options).await.map(Self::Wss).with_context(context);
             }
             Transport::Udp => {
                 let key = Some(node.public_key());
-                let peer = udp::Peer::connect(udp, node.id, key, false).await;
-                peer.map(Self::Udp).with_context(context)
+                let peer = udp::Peer::connect(relay.udp, node.id, key, false).await;
+                return peer.map(Self::Udp).with_context(context);
             }
-        }
+            Transport::Ws => netbird::Transport::WebSocket,
+            Transport::Quic => netbird::Transport::Quic,
+        };
+        let site = relay.netbird.as_ref().context("the relay has no listener for NetBird")?;
+        let client = site.connect(over, node.id).await;
+        client.map(|client| Self::Netbird(client, friend)).with_context(context)
     }
 
     pub(super) async fn send_to(&mut self, dest: NodeId, payload: &[u8]) -> anyhow::Result<()> {
         match self {
             Self::Wss(client) => Ok(client.send_to(dest, payload).await?),
             Self::Udp(peer) => Ok(peer.send_to(dest, payload).await?),
+            Self::Netbird(client, _) => Ok(client.send_to(peer(dest), payload).await?),
         }
     }
 
@@ -92,6 +115,14 @@ impl Peer {
         match self {
             Self::Wss(client) => client.recv().await?.context("the session is over"),
             Self::Udp(peer) => Ok(peer.recv().await?),
+            Self::Netbird(client, friend) => loop {
+                match client.recv().await?.context("the session is over")? {
+                    Event::Packet { sender, payload } if sender == peer(*friend) => {
+                        return Ok(Delivery { sender: *friend, payload });
+                    }
+                    Event::Packet { .. } | Event::Online(_) | Event::Offline(_) => {}
+                }
+            },
         }
     }
 
@@ -100,6 +131,7 @@ impl Peer {
         match self {
             Self::Wss(client) => Ok(client.bye().await?),
             Self::Udp(_) => Ok(()),
+            Self::Netbird(client, _) => Ok(client.close().await?),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, anyhow};
 
+use super::netbird::Files;
 use super::{Addresses, Args, Nodes, TemporaryState, show};
 use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
@@ -38,8 +39,7 @@ impl Demo {
             flags.add("state_dir", state.path().display().to_string());
             temporary = Some(state);
         }
-        let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
-        let config = Config::new(&layers)?;
+        let (config, netbird) = with_netbird(flags)?;
         if config.keys.is_some() || config.registry.is_some() {
             let reason = "the demo enrols its own nodes: leave --keys and --registry out";
             return Err(Exit::Usage(reason.to_owned()));
@@ -51,16 +51,43 @@ impl Demo {
             directory::enroll(&config.state_dir, node.id, node.public_key())
                 .context("cannot enrol the demo's nodes")?;
         }
-        let whole = serve::run_to_end(present(&demo, config, &nodes))?;
+        let whole = serve::run_to_end(present(&demo, config, &nodes, netbird.as_ref()))?;
         drop(temporary);
         if whole? { Ok(()) } else { Err(anyhow!("not every copy of the file is whole").into()) }
     }
 }
 
-async fn present(demo: &Args, config: Config, nodes: &Nodes) -> Result<bool, Exit> {
+/// The settings, with a listener for NetBird's clients where they have none and there is no cluster
+/// that would have to have it as well.
+fn with_netbird(mut flags: Flags) -> Result<(Config, Option<Files>), Exit> {
+    let read = |flags| {
+        let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
+        Ok::<_, Exit>(Config::new(&layers)?)
+    };
+    let config = read(flags.clone())?;
+    if config.netbird.is_some() || config.cluster.is_some() {
+        return Ok((config, None));
+    }
+    let files = Files::create()?;
+    for (key, text) in files.settings() {
+        flags.add(key, text);
+    }
+    // Without it, there would be none for nodes.
+    if config.serves_wss_bind && !flags.has("wss_bind") {
+        flags.add("wss_bind", config.wss_bind.to_string());
+    }
+    Ok((read(flags)?, Some(files)))
+}
+
+async fn present(
+    demo: &Args,
+    config: Config,
+    nodes: &Nodes,
+    netbird: Option<&Files>,
+) -> Result<bool, Exit> {
     let mut signals = Signals::new()?;
     let server = serve::start(Host::default(), config).await?;
-    let addresses = addresses(&server)?;
+    let addresses = addresses(&server, netbird)?;
     let mut out = io::stdout();
     let whole = tokio::select! {
         shown = show(demo, &addresses, nodes, &mut out) => shown?,
@@ -74,7 +101,7 @@ async fn present(demo: &Args, config: Config, nodes: &Nodes) -> Result<bool, Exi
     Ok(whole)
 }
 
-fn addresses(server: &Server) -> Result<Addresses, Exit> {
+fn addresses(server: &Server, netbird: Option<&Files>) -> Result<Addresses, Exit> {
     let wss = server.wss_addr().ok_or_else(|| {
         Exit::Usage("the demo needs a TCP address: leave --wss-bind unix:… out".to_owned())
     })?;
@@ -82,6 +109,7 @@ fn addresses(server: &Server) -> Result<Addresses, Exit> {
         wss_url: format!("ws://{}", reachable(wss)),
         udp: reachable(server.udp_addr()),
         admin: reachable(server.admin_addr()),
+        netbird: netbird.zip(server.netbird_addr()).map(|(files, address)| files.site(address)),
     })
 }
 

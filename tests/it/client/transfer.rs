@@ -7,13 +7,18 @@ use beacon_relay::cli::demo::{self, Addresses, Nodes, Row, carry};
 use super::PATIENCE;
 use super::relay::Relay;
 
+fn addresses(relay: &Relay) -> Addresses {
+    let admin = "127.0.0.1:9464".parse().unwrap();
+    Addresses { wss_url: relay.url.clone(), udp: relay.udp, admin, netbird: None }
+}
+
 /// Carries 1,000 packets and a bit in each cell, through a relay that drops some.
 async fn rows(drop_every: u32, deadline: Duration) -> Vec<Row> {
     let relay = Relay::start(drop_every).await;
     let nodes = Nodes::generate().unwrap();
     let file: Vec<u8> = (0..300_025_u32).flat_map(u32::to_be_bytes).collect();
     let mut rows = Vec::new();
-    carry(&relay.url, relay.udp, &nodes, &file, deadline, |row| rows.push(row)).await;
+    carry(&addresses(&relay), &nodes, &file, deadline, |row| rows.push(row)).await;
     let cells: Vec<_> = rows.iter().map(|row| row.cell.to_string()).collect();
     assert_eq!(cells, ["WSS→WSS", "WSS→UDP", "UDP→WSS", "UDP→UDP"]);
     rows
@@ -56,8 +61,7 @@ async fn demo_prints_a_row_for_each_cell_and_where_to_look() {
     let path = folder.path().join("file");
     std::fs::write(&path, [7; 5_000]).unwrap();
     let relay = Relay::start(u32::MAX).await;
-    let admin = "127.0.0.1:9464".parse().unwrap();
-    let addresses = Addresses { wss_url: relay.url.clone(), udp: relay.udp, admin };
+    let addresses = addresses(&relay);
     let args = demo::Args { file: Some(path.clone()), once: true };
     let nodes = Nodes::generate().unwrap();
 
