@@ -124,6 +124,7 @@ fn between(nodes: &[Node], near: &Subject, far: &Subject, rate: &Rate) -> anyhow
                     let run = Run { to: near.udp, from: None, bytes, segment };
                     socket.send(&[run], &mut |_, _, _| {});
                 }
+                End::Quic(_) => anyhow::bail!("the time under way is measured without QUIC"),
             }
         }
     }

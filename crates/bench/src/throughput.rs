@@ -114,19 +114,26 @@ pub(super) enum End {
     Wss(TcpStream),
     Tls(Box<TlsStream>),
     Udp(BatchSocket),
+    Quic(netbird::QuicPeer),
 }
 
 /// Ends the waiting of one side.
 pub(super) enum Closer {
     Wss(TcpStream),
     Udp,
+    Quic(quinn::Connection),
 }
 
 impl Closer {
     pub(super) fn close(&self) {
-        if let Self::Wss(stream) = self {
-            // The server may have closed it before.
-            let _closed = stream.shutdown(std::net::Shutdown::Both);
+        match self {
+            Self::Wss(stream) => {
+                // The server may have closed it before.
+                let _closed = stream.shutdown(std::net::Shutdown::Both);
+            }
+            Self::Quic(connection) => netbird::close(connection),
+            // Its waits are short.
+            Self::Udp => {}
         }
     }
 }
@@ -141,7 +148,13 @@ impl End {
                     Self::Tls(Box::new(log_in_with_tls(server.wss, tls, node)?))
                 }
             },
-            Way::Udp => Self::Udp(register(server.udp, node.id)?),
+            Way::Udp => match (server.protocol, &server.tls) {
+                (Protocol::Netbird, Some(tls)) => {
+                    Self::Quic(netbird::QuicPeer::log_in(server.wss, tls, node)?)
+                }
+                (Protocol::Netbird, None) => anyhow::bail!("no QUIC without TLS"),
+                (Protocol::Pilot, _) => Self::Udp(register(server.udp, node.id)?),
+            },
         })
     }
 
@@ -149,8 +162,8 @@ impl End {
         Ok(match self {
             Self::Wss(stream) => Closer::Wss(stream.try_clone()?),
             Self::Tls(stream) => Closer::Wss(stream.socket().try_clone()?),
-            // Its waits are short.
             Self::Udp(_) => Closer::Udp,
+            Self::Quic(peer) => Closer::Quic(peer.connection()),
         })
     }
 
@@ -167,6 +180,10 @@ impl End {
     ) {
         match self {
             Self::Wss(stream) => receive_frames(&stream, batch, each),
+            Self::Quic(peer) => peer.receive(|packet| {
+                each(packet);
+                batch(1);
+            }),
             Self::Tls(stream) => receive_frames(stream, batch, each),
             Self::Udp(socket) => {
                 let mut received = Received::new();
@@ -181,6 +198,7 @@ impl End {
     fn send(self, udp: SocketAddr, packet: &[u8], window: &Window, stop: &AtomicBool, seed: u64) {
         match self {
             Self::Wss(stream) => send_frames(&stream, packet, window, stop, seed),
+            Self::Quic(peer) => peer.send(packet, window, stop),
             Self::Tls(stream) => send_frames(stream, packet, window, stop, seed),
             Self::Udp(socket) => {
                 let most = if packet.len() > MAX_SEGMENT { 1 } else { MAX_RUN / packet.len() };

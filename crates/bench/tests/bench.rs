@@ -112,6 +112,22 @@ fn limits_follow_the_figures_that_they_are_about() {
 }
 
 #[test]
+fn door_for_netbirds_clients_is_compared_with_its_floors_and_limited() {
+    let rows = measure("netbird,netbird-login", "--window 16 --logins 20");
+
+    let [websocket @ .., of_login, of_floor, limit] = &*rows else { panic!("{rows:?}") };
+    assert_eq!(servers(websocket), ["relay", "floor", "relay", "floor"]);
+    let cells: Vec<_> = websocket.iter().map(|row| row["cell"].as_str().unwrap()).collect();
+    assert_eq!(cells, ["WS→WS", "WS→WS", "QUIC→QUIC", "QUIC→QUIC"]);
+    assert!(websocket.iter().all(|row| row["bytes"] == 1_312), "{websocket:?}");
+    for row in [of_login, of_floor] {
+        assert!(row["µs each"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert_eq!(limit["what"], "netbird WS→WS 1,312 B, × floor");
+    assert_eq!(limit["at most"], 1.3);
+}
+
+#[test]
 fn relay_that_is_not_there_is_named() {
     let output = bench("--scenario login --beacon-relay /nonexistent/relay");
     assert!(!output.status.success());

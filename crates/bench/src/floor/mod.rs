@@ -10,6 +10,7 @@ mod datagrams;
 mod lanes;
 mod link;
 mod netbird;
+mod netbird_quic;
 mod streams;
 
 use std::collections::HashMap;
@@ -112,7 +113,11 @@ impl Places {
 /// What the system says.
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     if options.floor_netbird {
-        return netbird::run();
+        let folder = options.floor_certificate.as_deref().filter(|_| options.floor_tls);
+        return match folder {
+            Some(folder) => netbird_quic::run(&Certificate::in_folder(folder)),
+            None => netbird::run(),
+        };
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let places = Arc::<Places>::default();

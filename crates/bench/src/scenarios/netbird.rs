@@ -7,27 +7,40 @@ use crate::report::Value;
 use crate::subject::{Joined, Kind};
 use crate::throughput::{self, Load};
 
-/// The one cell of the door over WebSocket.
-const WORD: &str = "WS→WS";
+/// The cells of the door: how a cell of the load is called there.
+const fn word_of(cell: Cell) -> &'static str {
+    match cell {
+        Cell::WssWss => "WS→WS",
+        Cell::WssUdp => "WS→QUIC",
+        Cell::UdpWss => "QUIC→WS",
+        Cell::UdpUdp => "QUIC→QUIC",
+    }
+}
 
 /// What a packet costs at most, in multiples of the floor.
 const FLOORS: f64 = 1.3;
 
 impl Scenarios<'_> {
     pub(super) fn netbird(&mut self) -> anyhow::Result<()> {
-        let load = self.load(Cell::WssWss, PAYLOAD);
+        let floors = self.netbird_cell(Cell::WssWss, [Kind::Netbird, Kind::NetbirdFloor])?;
+        self.limit("netbird WS→WS 1,312 B, × floor", floors, FLOORS);
+        self.netbird_cell(Cell::UdpUdp, [Kind::NetbirdQuic, Kind::NetbirdQuicFloor])?;
+        Ok(())
+    }
+
+    /// Compares a relay with its floor: what a packet costs there, in multiples of the floor.
+    fn netbird_cell(&mut self, cell: Cell, kinds: [Kind; 2]) -> anyhow::Result<f64> {
+        let load = self.load(cell, PAYLOAD);
         let measure = |kind| throughput::run(&self.servers, kind, &load);
-        let all = self.in_turn(&[Kind::Netbird, Kind::NetbirdFloor], measure, cost)?;
-        let floor = cost_of(&all, Kind::NetbirdFloor);
+        let all = self.in_turn(&kinds, measure, cost)?;
+        let [relay, floor] = kinds.map(|kind| cost_of(&all, kind));
         for (kind, figures) in &all {
             let mut columns = netbird_columns(&load, kind.word());
             columns.extend(figure_columns(figures));
             columns.push(("× floor", Value::Number(figures.cpu_us_per_packet / floor, 2)));
             self.report.row("NetBird's protocol: throughput", &columns)?;
         }
-        let relay = cost_of(&all, Kind::Netbird);
-        self.limit("netbird WS→WS 1,312 B, × floor", relay / floor, FLOORS);
-        Ok(())
+        Ok(relay / floor)
     }
 
     pub(super) fn netbird_login(&mut self) -> anyhow::Result<()> {
@@ -70,7 +83,7 @@ impl Scenarios<'_> {
 fn netbird_columns(load: &Load, server: &str) -> Vec<(&'static str, Value)> {
     let mut columns = load_columns(load, server);
     if let Some((_, cell)) = columns.iter_mut().find(|(name, _)| *name == "cell") {
-        *cell = word(WORD);
+        *cell = word(word_of(load.cell));
     }
     columns
 }

@@ -41,6 +41,10 @@ pub(super) enum Kind {
     Netbird,
     /// The floor for the same clients.
     NetbirdFloor,
+    /// The relay with the door for NetBird's clients and TLS, which has QUIC then.
+    NetbirdQuic,
+    /// The floor for the same clients over QUIC.
+    NetbirdQuicFloor,
 }
 
 /// What peers speak with a server.
@@ -54,8 +58,8 @@ impl Kind {
     /// The word in tables.
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Self::Relay | Self::Netbird => "relay",
-            Self::Floor | Self::NetbirdFloor => "floor",
+            Self::Relay | Self::Netbird | Self::NetbirdQuic => "relay",
+            Self::Floor | Self::NetbirdFloor | Self::NetbirdQuicFloor => "floor",
             Self::RelayTls => "relay, TLS",
             Self::FloorTls => "floor, TLS",
             Self::Caddy => "Caddy + relay",
@@ -64,7 +68,9 @@ impl Kind {
 
     const fn protocol(self) -> Protocol {
         match self {
-            Self::Netbird | Self::NetbirdFloor => Protocol::Netbird,
+            Self::Netbird | Self::NetbirdFloor | Self::NetbirdQuic | Self::NetbirdQuicFloor => {
+                Protocol::Netbird
+            }
             Self::Relay | Self::Floor | Self::RelayTls | Self::FloorTls | Self::Caddy => {
                 Protocol::Pilot
             }
@@ -110,24 +116,36 @@ impl Servers {
         further: &[&str],
     ) -> anyhow::Result<Subject> {
         let state = temporary_folder()?;
-        let has_tls = matches!(kind, Kind::RelayTls | Kind::FloorTls | Kind::Caddy);
+        let has_tls = matches!(
+            kind,
+            Kind::RelayTls
+                | Kind::FloorTls
+                | Kind::Caddy
+                | Kind::NetbirdQuic
+                | Kind::NetbirdQuicFloor
+        );
         let command = match kind {
-            Kind::Relay | Kind::RelayTls | Kind::Caddy | Kind::Netbird => {
+            Kind::Relay | Kind::RelayTls | Kind::Caddy | Kind::Netbird | Kind::NetbirdQuic => {
                 let mut command = self.relay(state.path(), nodes, kind.protocol())?;
                 if kind == Kind::RelayTls {
                     command.arg("--wss-tls-cert").arg(&self.certificate.certificate);
                     command.arg("--wss-tls-key").arg(&self.certificate.key);
                 }
+                if kind == Kind::NetbirdQuic {
+                    command.arg("--netbird-tls-cert").arg(&self.certificate.certificate);
+                    command.arg("--netbird-tls-key").arg(&self.certificate.key);
+                }
                 command.args(further);
                 command
             }
-            Kind::Floor | Kind::FloorTls | Kind::NetbirdFloor => {
+            Kind::Floor | Kind::FloorTls | Kind::NetbirdFloor | Kind::NetbirdQuicFloor => {
                 let mut command = Command::new(&self.floor);
                 command.arg("--serve-floor").arg("--floor-certificate").arg(self.folder.path());
                 // What is for the relay alone is nothing to it.
                 command.args(further.iter().filter(|_| further[0].starts_with("--floor")));
                 command.args(has_tls.then_some("--floor-tls"));
-                command.args((kind == Kind::NetbirdFloor).then_some("--floor-netbird"));
+                let is_netbird = kind.protocol() == Protocol::Netbird;
+                command.args(is_netbird.then_some("--floor-netbird"));
                 command
             }
         };
