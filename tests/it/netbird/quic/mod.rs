@@ -121,13 +121,10 @@ impl QuicPeer {
     /// The code and the reason that the relay has closed with.
     pub(super) fn close_reason(&self) -> (u64, String) {
         let closed = async { timeout(PATIENCE, self.connection.closed()).await };
-        match RUNTIME.block_on(closed).expect("an end") {
-            ConnectionError::ApplicationClosed(close) => {
-                let reason = String::from_utf8(close.reason.to_vec()).unwrap();
-                (close.error_code.into_inner(), reason)
-            }
-            other => panic!("{other}"),
-        }
+        let ended = RUNTIME.block_on(closed).expect("an end");
+        let ConnectionError::ApplicationClosed(close) = &ended else { panic!("{ended}") };
+        let reason = String::from_utf8(close.reason.to_vec()).unwrap();
+        (close.error_code.into_inner(), reason)
     }
 
     pub(super) fn close(&self) {
