@@ -291,7 +291,12 @@ fn tell_quic(error: &ConnectError, visit: &Visit<'_>, report: &mut Report) {
                 .to_owned()
         }
         ConnectError::Quic(_) => format!("clients use the WebSocket; see UDP {port} of the relay"),
-        other => remedy(other, visit),
+        ConnectError::Dial(_)
+        | ConnectError::Refused
+        | ConnectError::Token { .. }
+        | ConnectError::Unexpected { .. }
+        | ConnectError::Transport(_)
+        | _ => remedy(error, visit),
     };
     report.warn("quic", text, remedy);
 }

@@ -63,9 +63,10 @@ impl Scenarios<'_> {
         for count in counts {
             let idle = connections::idle(&self.servers, kind, count)?;
             most = most.max(idle.bytes_each);
-            let table = match kind {
-                Kind::Netbird => "NetBird's protocol: idle connections",
-                _ => "idle connections",
+            let table = if kind == Kind::Netbird {
+                "NetBird's protocol: idle connections"
+            } else {
+                "idle connections"
             };
             self.report.row(
                 table,

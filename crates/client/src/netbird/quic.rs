@@ -140,6 +140,7 @@ async fn shake_hands(
 }
 
 fn refused(error: ConnectionError) -> QuicError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these have a code of TLS")]
     let code = match &error {
         ConnectionError::TransportError(error) => Some(error.code),
         ConnectionError::ConnectionClosed(close) => Some(close.error_code),
