@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -330,6 +331,8 @@ fn come_and_go(fabric: Fabric, peers: usize, hands: usize) {
     let known: HashMap<_, _> = names.iter().map(|name| (id(name), name)).collect();
     let began = Instant::now();
     for round in 0..2 {
+        let seen: HashMap<_, _> =
+            names.iter().map(|name| (id(name), AtomicBool::new(false))).collect();
         let waiting: Mutex<VecDeque<_>> = Mutex::new(names.iter().enumerate().collect());
         let next = || waiting.lock().pop_front();
         thread::scope(|scope| {
@@ -337,8 +340,10 @@ fn come_and_go(fabric: Fabric, peers: usize, hands: usize) {
                 scope.spawn(|| {
                     while let Some((number, name)) = next() {
                         let mut peer = sites.log_in((number + round) % 3, name);
-                        // Long enough for its homes to know of it.
-                        thread::sleep(Duration::from_millis(100));
+                        // Who goes before its homes know that it came was never there for others.
+                        wait_until(&format!("the reader knows of {name}"), || {
+                            seen[&id(name)].load(Ordering::Relaxed)
+                        });
                         peer.send(2, &[1, 4]);
                         assert_eq!(peer.read(), None);
                     }
@@ -350,7 +355,10 @@ fn come_and_go(fabric: Fabric, peers: usize, hands: usize) {
                 let who: [u8; 36] = told[2..].try_into().expect("of one each");
                 let name = known[&who];
                 match told[1] {
-                    10 => assert_eq!(online.insert(who, true), None, "{name} came twice"),
+                    10 => {
+                        assert_eq!(online.insert(who, true), None, "{name} came twice");
+                        seen[&who].store(true, Ordering::Relaxed);
+                    }
                     11 => {
                         assert_eq!(online.insert(who, false), Some(true), "{name} left unseen");
                         subscribe_anew(&mut reader, name);
