@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
+
 use crate::cells::assert_balance;
 use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::over::{Over, over_plain_and_tls};
@@ -62,6 +64,14 @@ fn tcp_memory() -> u64 {
     let tcp = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap();
     let pages: u64 = tcp.rsplit(' ').next().unwrap().parse().unwrap();
     pages * 4_096
+}
+
+/// Held while packets are flooded and measured: two floods at a time would be measured as one.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Waits until no other measurement is under way; none begins while this is held.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock()
 }
 
 /// What the threads of a measurement share.
@@ -180,6 +190,7 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else() {
     let stuck: Vec<_> = STUCK.map(|id| Peer::log_in(relay.wss, node(id))).collect();
     let shared = Shared::at(ABSENT.start);
 
+    let _alone = alone();
     let (share, beside_stuck, beside_absent) = thread::scope(|scope| {
         for id in FLOODERS {
             let shared = &shared;

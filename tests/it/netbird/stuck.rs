@@ -5,7 +5,7 @@ use std::thread;
 
 use super::{Site, id, message};
 use crate::cells::assert_balance;
-use crate::stuck::{ABSENT, FLOOD_PAYLOAD, MOST_MEMORY, SHARE, STUCK, Shared, compare};
+use crate::stuck::{ABSENT, FLOOD_PAYLOAD, MOST_MEMORY, SHARE, STUCK, Shared, alone, compare};
 
 /// Most subscriptions of one client.
 const MOST: u32 = 10_000;
@@ -17,6 +17,7 @@ fn dropped(site: &Site, reason: &str) -> f64 {
 
 #[test]
 fn stuck_clients_cost_themselves_and_nobody_else() {
+    let _alone = alone();
     // Nobody is ended meanwhile: these readers stay for good.
     let site = Site::start(&["--write-timeout", "1h", "--upgrade-rate", "0"]);
     let stuck: Vec<_> = STUCK.map(|number| site.log_in(&number.to_string())).collect();

@@ -10,9 +10,10 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::Largest;
+use super::driven::{Driven, Reason};
+use super::error::SessionError;
 #[cfg(feature = "quic")]
 use super::quic;
-use super::session::SessionError;
 use crate::socket::Socket;
 use crate::wire::netbird::MAX_MESSAGE;
 
@@ -24,25 +25,6 @@ pub(super) enum Carrier {
     WebSocket(Box<Socket>),
     #[cfg(feature = "quic")]
     Quic(quic::Datagrams),
-}
-
-/// What a carrier came to.
-pub(super) enum Driven {
-    /// A message has come.
-    Message(Bytes),
-    /// What was fed has left.
-    Flushed,
-    /// The other side has ended the connection; why, where it says so.
-    Ended(Option<Reason>),
-    /// Something that is no message of the protocol.
-    Nothing,
-}
-
-/// Why the other side says that it ended a connection.
-#[derive(Debug)]
-pub(super) struct Reason {
-    pub(super) code: u64,
-    pub(super) text: String,
 }
 
 impl Carrier {

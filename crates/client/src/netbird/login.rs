@@ -7,9 +7,10 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 
-use super::carrier::{Carrier, Driven};
+use super::carrier::Carrier;
+use super::driven::Driven;
+use super::error::ConnectError;
 use super::options::{Credential, Options};
-use super::session::SessionError;
 use crate::wire::netbird::{FromRelay, MAX_AUTH, auth};
 
 /// How long a token of our own is good.
@@ -84,52 +85,6 @@ async fn ask(carrier: &mut Carrier, options: &Options) -> Result<String, Connect
             Ok(Driven::Ended(_)) => return Err(ConnectError::Refused),
             Err(error) if error.is_end() => return Err(ConnectError::Refused),
             Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// There is no connection, or the relay took too long.
-    #[error(transparent)]
-    Dial(#[from] crate::ConnectError),
-    /// There is no connection over QUIC.
-    #[cfg(feature = "quic")]
-    #[error(transparent)]
-    Quic(#[from] super::QuicError),
-    /// The relay ended the connection instead of an answer. It says to nobody why: the token may be
-    /// of another secret or have expired, a clock may be wrong, or the server be no relay.
-    #[error("the relay ended the connection at the login, as it does where a token is not good")]
-    Refused,
-    /// The token is longer than any relay takes.
-    #[error("a token of {bytes} bytes is longer than a login holds")]
-    Token {
-        /// Its length in bytes.
-        bytes: usize,
-    },
-    /// The relay does not keep to the protocol.
-    #[error("the server is no relay: it sent {what}")]
-    Unexpected {
-        /// What it sent.
-        what: &'static str,
-    },
-    /// The connection broke.
-    #[error("the connection broke during the login: {0}")]
-    Transport(#[from] SessionError),
-}
-
-impl ConnectError {
-    /// Whether a person has to change something before it can work, here or at the relay.
-    #[must_use]
-    pub fn needs_attention(&self) -> bool {
-        match self {
-            Self::Dial(error) => error.needs_attention(),
-            #[cfg(feature = "quic")]
-            Self::Quic(error) => error.needs_attention(),
-            Self::Refused | Self::Token { .. } | Self::Unexpected { .. } => true,
-            Self::Transport(_) => false,
         }
     }
 }

@@ -26,6 +26,8 @@
 //! ```
 
 mod carrier;
+mod driven;
+mod error;
 mod login;
 mod options;
 #[cfg(feature = "quic")]
@@ -42,11 +44,11 @@ use crate::target::Target;
 use crate::wire::netbird::{self, MAX_MESSAGE, transport_header};
 
 pub use crate::wire::netbird::{MAX_PAYLOAD, PeerId};
-pub use login::{ConnectError, token};
-pub use options::{Credential, Options, Timeouts, Transport};
 #[cfg(feature = "quic")]
-pub use quic::QuicError;
-pub use session::SessionError;
+pub use error::QuicError;
+pub use error::{ConnectError, SessionError};
+pub use login::token;
+pub use options::{Credential, Options, Timeouts, Transport};
 
 use carrier::Carrier;
 use login::LoggedIn;

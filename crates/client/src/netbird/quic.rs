@@ -1,23 +1,23 @@
 //! QUIC datagrams (RFC 9221): one message each, without streams.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fmt, io};
 
 use bytes::Bytes;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
-    ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, SendDatagramError,
-    TransportConfig, TransportErrorCode, VarInt,
+    ClientConfig, Connection, ConnectionError, Endpoint, SendDatagramError, TransportConfig,
+    TransportErrorCode, VarInt,
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::carrier::{Driven, Reason};
+use super::driven::{Driven, Reason};
+use super::error::{ConnectError, QuicError, SessionError};
 use super::options::Options;
-use super::session::SessionError;
 use crate::net::tls::client_config;
 use crate::target::Target;
 
@@ -38,57 +38,8 @@ const INITIAL_MTU: u16 = 1_452;
 /// The code of every end of a connection.
 const NORMAL: VarInt = VarInt::from_u32(0);
 
-/// Why there is no connection over QUIC.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum QuicError {
-    /// The URL is one without TLS.
-    #[error("QUIC needs TLS: the scheme must be rels or wss")]
-    NoTls,
-    /// The name does not resolve, or there is no socket.
-    #[error("cannot reach {authority}: {source}")]
-    Unreachable {
-        /// Host and port as in the URL.
-        authority: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The connection cannot even be begun.
-    #[error("cannot dial over QUIC: {0}")]
-    Dial(#[from] ConnectError),
-    /// What answers does not speak the relay's protocol, as a server of HTTP/3.
-    #[error("the server over QUIC does not speak nb-quic: it is no relay")]
-    OtherProtocol,
-    /// The handshake failed.
-    #[error("the handshake over QUIC failed: {0}")]
-    Handshake(#[source] ConnectionError),
-    /// Nobody answers at any address.
-    #[error("no answer over QUIC within {0:?}")]
-    NoAnswer(Duration),
-    /// The relay takes no datagrams.
-    #[error("the server takes no datagrams: it is no relay")]
-    NoDatagrams,
-}
-
-impl QuicError {
-    /// Whether a person has to change something before it can work, here or at the relay.
-    pub(super) const fn needs_attention(&self) -> bool {
-        match self {
-            Self::NoTls | Self::NoDatagrams | Self::OtherProtocol => true,
-            // A refused certificate, for one (RFC 9001, section 4.8).
-            Self::Handshake(ConnectionError::TransportError(_)) => true,
-            Self::Unreachable { .. } | Self::Dial(_) | Self::Handshake(_) | Self::NoAnswer(_) => {
-                false
-            }
-        }
-    }
-}
-
 /// Dials each address of the relay in turn until one shakes hands.
-pub(super) async fn dial(
-    target: &Target,
-    options: &Options,
-) -> Result<Datagrams, super::ConnectError> {
+pub(super) async fn dial(target: &Target, options: &Options) -> Result<Datagrams, ConnectError> {
     if !target.tls {
         return Err(QuicError::NoTls.into());
     }

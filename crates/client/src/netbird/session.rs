@@ -1,17 +1,16 @@
 //! One session after its login: moves messages between the carrier and two queues, answers the
 //! relay's health checks, and notices when none comes any more.
 
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
 
 use super::Event;
-use super::carrier::{Carrier, Driven, Reason};
+use super::carrier::Carrier;
+use super::driven::Driven;
+use super::error::SessionError;
 use super::options::Timeouts;
 use crate::socket::BUFFER;
 use crate::wire::netbird::{CLOSING, FromRelay, HEALTHY};
@@ -26,74 +25,6 @@ pub(super) enum Outgoing {
     Message(Bytes),
     /// The graceful end.
     Close,
-}
-
-/// Why a session ended, other than by our own close.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// The relay said that it ends the session: it shuts down, or an operator wants it so.
-    #[error("the relay closed the session")]
-    Closed,
-    /// The relay ended the connection and said why: WebSocket code 1009 for a message that is too
-    /// large.
-    #[error("the relay ended the connection ({code}, {reason:?})")]
-    Ended {
-        /// The code of the close.
-        code: u64,
-        /// What the relay said.
-        reason: String,
-    },
-    /// The connection ended without a word: a newer session of the same peer has taken the place,
-    /// the relay found a message of ours to break the protocol, or there is no relay any more.
-    #[error("the relay ended the connection without a word")]
-    Lost,
-    /// No health check of the relay came.
-    #[error("the relay sent no health check for {0:?}")]
-    Silent(Duration),
-    /// The socket took nothing.
-    #[error("the relay took no message for {0:?}")]
-    Stuck(Duration),
-    /// The WebSocket broke.
-    #[error("the connection broke: {0}")]
-    Transport(#[source] Box<tungstenite::Error>),
-    /// QUIC broke.
-    #[cfg(feature = "quic")]
-    #[error("the connection broke: {0}")]
-    Quic(#[source] quinn::ConnectionError),
-}
-
-impl SessionError {
-    fn ended(reason: Option<Reason>) -> Self {
-        match reason {
-            Some(Reason { code, text }) => Self::Ended { code, reason: text },
-            None => Self::Lost,
-        }
-    }
-
-    /// Whether the other side has ended the connection.
-    pub(super) const fn is_end(&self) -> bool {
-        matches!(self, Self::Closed | Self::Ended { .. } | Self::Lost)
-    }
-}
-
-impl From<tungstenite::Error> for SessionError {
-    fn from(error: tungstenite::Error) -> Self {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest says itself what it is")]
-        match error {
-            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
-            | tungstenite::Error::ConnectionClosed
-            | tungstenite::Error::AlreadyClosed => Self::Lost,
-            tungstenite::Error::Io(error) if is_end(error.kind()) => Self::Lost,
-            other => Self::Transport(Box::new(other)),
-        }
-    }
-}
-
-/// Whether an error of a socket only says that the other side has gone.
-fn is_end(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Runs a session to its end; `Ok` after our own close, or when nobody receives any more.
