@@ -1,11 +1,14 @@
 //! A TLS connection of a lane: the handshake, and what both sides say before packets go.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use super::Configs;
 use super::hello::HelloError;
 use crate::cluster::Reject;
 use crate::cluster::mesh::tls;
@@ -32,6 +35,16 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Bytes that the kernel holds and has not sent: what cannot leave soon waits in the outbox,
 /// where it has an age.
 const NOTSENT_LOWAT: u32 = 512 << 10;
+
+impl Configs {
+    /// One end of a connection that we dial.
+    pub(super) fn client(&self) -> Result<Engine, rustls::Error> {
+        // It is not sent.
+        let name = ServerName::try_from(tls::SERVER_NAME)
+            .map_err(|_| rustls::Error::General("the name is none".to_owned()))?;
+        Engine::client(Arc::clone(&self.client), name)
+    }
+}
 
 /// Why there is no lane, or none any more.
 #[derive(Debug, thiserror::Error)]

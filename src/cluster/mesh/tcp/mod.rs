@@ -21,14 +21,11 @@ mod write;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use super::hello::Role;
-use super::tls;
-use crate::net::tls::Engine;
 use connection::Connection;
 pub(super) use dial::keep;
 pub(super) use hello::{EXPORTER_LABEL, LinkSecret, Way};
@@ -47,16 +44,6 @@ pub(super) struct Configs {
     pub(super) client: Arc<ClientConfig>,
     /// Of those that others dial.
     pub(super) server: Arc<ServerConfig>,
-}
-
-impl Configs {
-    /// One end of a connection that we dial.
-    fn client(&self) -> Result<Engine, rustls::Error> {
-        // It is not sent.
-        let name = ServerName::try_from(tls::SERVER_NAME)
-            .map_err(|_| rustls::Error::General("the name is none".to_owned()))?;
-        Engine::client(Arc::clone(&self.client), name)
-    }
 }
 
 /// The lanes over TCP of one link.
