@@ -9,6 +9,8 @@ use super::{NAME, PATIENCE, id};
 use crate::cluster::Boot;
 use crate::cluster::nats::message::{Beat, Message};
 use crate::ids::RelayId;
+use crate::wire::cluster::{Frame, Frames};
+use crate::wire::name::Name;
 
 pub(super) struct Peer {
     pub(super) id: RelayId,
@@ -60,10 +62,17 @@ impl Peer {
         assert_eq!((answer.seen, answer.asks), (1, false));
     }
 
-    /// The next message for this relay.
+    /// The next message for this relay, but for those that only say what a relay can do.
     pub(super) async fn next(&mut self) -> Message {
-        let message = timeout(PATIENCE, self.inbox.next()).await.expect("nothing comes").unwrap();
-        Message::decode(message.payload).unwrap()
+        loop {
+            let message = timeout(PATIENCE, self.inbox.next()).await.expect("nothing comes");
+            let message = Message::decode(message.unwrap().payload).unwrap();
+            let is_about = |frame| matches!(frame, Ok(Frame::About(_)));
+            if !matches!(&message, Message::Words(batch) if Frames::<Name>::new(batch).all(is_about))
+            {
+                return message;
+            }
+        }
     }
 
     /// The next message for this relay, which must be a beat.
