@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use super::departures::Departures;
 use super::routing::Flow;
 use super::{Delivery, Router, limit_reason};
@@ -44,6 +46,7 @@ pub struct Turn<'a> {
     pub shard: &'a Shard,
     rates: &'a SourceRates,
     inbound: limit::Source,
+    requests: &'a Mutex<limit::Bucket>,
 }
 
 impl Turn<'_> {
@@ -60,8 +63,8 @@ impl Turn<'_> {
     ///
     /// # Errors
     /// It is more than that: why the message is to be dropped.
-    pub fn admit_request(&mut self, rate: Rate, amount: usize) -> Result<(), Drop> {
-        let may = self.inbound.take_request(rate, amount as u64, self.now);
+    pub fn admit_request(&self, rate: Rate, amount: usize) -> Result<(), Drop> {
+        let may = self.requests.lock().take(rate, amount as u64, self.now);
         if may { Ok(()) } else { Err(Drop::RATE_LIMITED) }
     }
 }
@@ -95,7 +98,7 @@ impl Router {
         Departures::of_batch(socket, packet, now, shard, came, |out| {
             // A copy: whoever replaces this session reads it under the table's lock.
             let inbound = *session.inbound.lock();
-            let mut turn = Turn { out, now, shard, rates, inbound };
+            let mut turn = Turn { out, now, shard, rates, inbound, requests: &session.requests };
             let carry = |flow: &Flow, out: &mut Departures| {
                 self.carry(door, flow, packet, out, now, shard);
             };

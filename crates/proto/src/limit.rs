@@ -106,7 +106,6 @@ pub enum Exceeded {
 pub struct Source {
     packets: Bucket,
     bytes: Bucket,
-    requests: Bucket,
 }
 
 impl Source {
@@ -128,12 +127,6 @@ impl Source {
             return Err(Exceeded::Bytes);
         }
         Ok(())
-    }
-
-    /// Lets what a source asks of the relay itself pass, where packets have a rate of their own;
-    /// false where it is too much.
-    pub fn take_request(&mut self, rate: Rate, amount: u64, now: Instant) -> bool {
-        self.requests.take(rate, amount, now)
     }
 }
 

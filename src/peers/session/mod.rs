@@ -64,6 +64,8 @@ pub struct Session {
     /// What the peer may send in a second; only its own task takes from it. Locked to copy
     /// it in and out, never while something else is locked after it.
     pub inbound: Mutex<limit::Source>,
+    /// What the peer may ask of the relay itself in a second, where its door bounds that.
+    pub requests: Mutex<limit::Bucket>,
     /// When the peer last had packets, by a clock of its door's.
     pub stirred: AtomicU32,
     generation: u64,
@@ -96,6 +98,7 @@ impl Session {
             takeover: Takeover::Always,
             is_hidden: false,
             inbound: Mutex::default(),
+            requests: Mutex::default(),
             stirred: AtomicU32::new(0),
             generation,
             capabilities: AtomicU32::new(0),
