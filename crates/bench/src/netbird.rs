@@ -36,6 +36,12 @@ pub(super) const ALPN: &[u8] = b"nb-quic";
 /// What the path is taken to carry before more is known: a packet of the load fits.
 const INITIAL_MTU: u16 = 1_452;
 
+/// A login in a datagram may be lost: so many are sent,
+const ATTEMPTS: u32 = 10;
+
+/// each with this time for its answer.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// Datagrams that a sender hands over at once.
 const BATCH: u64 = 64;
 
@@ -107,9 +113,17 @@ impl QuicPeer {
         RUNTIME.block_on(async {
             let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)))?;
             let connection = endpoint.connect_with(config, server, NAME)?.await?;
-            connection.send_datagram(auth(id(node), &token(SECRET, EXPIRY)).into())?;
-            let answer = tokio::time::timeout(Duration::from_secs(10), connection.read_datagram());
-            match FromRelay::decode(&answer.await??) {
+            let login = Bytes::from(auth(id(node), &token(SECRET, EXPIRY)));
+            let mut answer = None;
+            for _ in 0..ATTEMPTS {
+                connection.send_datagram(login.clone())?;
+                let read = tokio::time::timeout(ANSWER, connection.read_datagram()).await;
+                if let Ok(read) = read {
+                    answer = Some(read?);
+                    break;
+                }
+            }
+            match FromRelay::decode(&answer.context("no answer to the login")?) {
                 Ok(FromRelay::AuthResponse(EXPOSED)) => {}
                 other => bail!("not logged in: {other:?}"),
             }

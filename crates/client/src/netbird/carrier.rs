@@ -41,6 +41,15 @@ impl Carrier {
         }
     }
 
+    /// Whether a message may be lost on the way.
+    pub(super) const fn may_lose(&self) -> bool {
+        match self {
+            Self::WebSocket(_) => false,
+            #[cfg(feature = "quic")]
+            Self::Quic(_) => true,
+        }
+    }
+
     /// Takes a message; [`Self::drive`] sends it.
     pub(super) fn feed(&mut self, message: Bytes) -> Result<(), SessionError> {
         match self {

@@ -16,6 +16,10 @@ use crate::wire::netbird::{FromRelay, MAX_AUTH, auth};
 /// How long a token of our own is good.
 const TOKEN_LIFE: Duration = Duration::from_secs(3_600);
 
+/// Time for an answer, after which a login in a datagram is sent again: it may have been lost. A
+/// relay passes over one that it did not need.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// HMAC-SHA256, the one kind of token.
 const ALGORITHM: u8 = 1;
 
@@ -58,10 +62,18 @@ async fn ask(carrier: &mut Carrier, options: &Options) -> Result<String, Connect
     if message.len() > MAX_AUTH {
         return Err(ConnectError::Token { bytes: token.len() });
     }
-    carrier.feed(Bytes::from(message))?;
+    let message = Bytes::from(message);
+    carrier.feed(message.clone())?;
     let mut is_flushing = true;
     loop {
-        match carrier.drive(true, is_flushing).await {
+        let Ok(driven) = timeout(ANSWER, carrier.drive(true, is_flushing)).await else {
+            if carrier.may_lose() {
+                carrier.feed(message.clone())?;
+                is_flushing = true;
+            }
+            continue;
+        };
+        match driven {
             Ok(Driven::Flushed) => is_flushing = false,
             Ok(Driven::Nothing) => {}
             Ok(Driven::Message(message)) => {
