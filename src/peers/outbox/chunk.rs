@@ -136,6 +136,7 @@ impl Chunk {
 
     /// Appends a record, to the run that it goes on with or to a new one; returns what it
     /// costs in all.
+    #[inline]
     pub(super) fn push(
         &mut self,
         record: Record<'_>,
@@ -163,6 +164,7 @@ impl Chunk {
     }
 
     /// Drops the oldest record; returns what it cost in all.
+    #[inline]
     pub(super) fn drop_oldest(&mut self) -> Option<usize> {
         let start = self.start();
         let length = *self.framed.ends.get(self.dropped)? as usize - start;
