@@ -45,10 +45,12 @@ async fn words_and_packets_leave_in_order_each_in_its_lane() {
     }
     outbox.wake();
     let [mut words, mut packets] = accept_lanes(&connection).await;
-    let words = frames(&mut words, 1_000, |frame| match frame {
-        Frame::About(_) => vec![],
-        Frame::Find { id } => vec![u32::from_be_bytes(id.bytes().try_into().unwrap()) - 1],
-        other => panic!("{other:?}"),
+    let words = frames(&mut words, 1_000, |frame| {
+        if matches!(frame, Frame::About(_)) {
+            return vec![];
+        }
+        let Frame::Find { id } = frame else { panic!("{frame:?}") };
+        vec![u32::from_be_bytes(id.bytes().try_into().unwrap()) - 1]
     });
     let packets = frames(&mut packets, 1_000, |frame| {
         let Frame::Packets(packets) = frame else { panic!("{frame:?}") };
