@@ -6,8 +6,7 @@ pub use beacon_wire as wire;
 
 #[path = "../src/netbird.rs"]
 pub mod netbird;
-// What it offers to the rest of the door is used by nobody here.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "what it offers to the rest of the door is not used here")]
 #[path = "../../src/doors/netbird/watchers.rs"]
 pub mod watchers;
 

@@ -1,6 +1,6 @@
 //! Doors that want to know which of their peers come to other relays, and go there.
 //!
-//! A door says whom it watches without waiting for whoever holds presence; what it is to learn
+//! A door says whom it watches without waiting for the lock of presence; what it is to learn
 //! waits in [`News`], of each peer the newest, until the door takes it.
 
 use std::collections::VecDeque;

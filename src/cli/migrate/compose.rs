@@ -68,7 +68,7 @@ pub(super) fn service(
     for (variable, value) in pairs(part(found, "environment")) {
         let value = match value {
             Some(value) => Some(put_in(&value)?),
-            // Without a value it is that of whoever starts the container.
+            // Without a value it has that of Compose's own environment.
             None => own.get(&variable).or_else(|| defaults.get(&variable)).cloned(),
         };
         service.environment.extend(value.map(|value| (variable, value)));

@@ -26,7 +26,7 @@ use super::udp::canonical;
 pub use receiver::{Lost, Receiver};
 pub use sender::Sender;
 
-/// Connections that QUIC keeps until we look at them; it refuses more without a word to us.
+/// Connections that QUIC keeps until we look at them; it refuses more, and does not tell us.
 const MAX_INCOMING: usize = 1_024;
 
 /// What QUIC may hold of a connection before it is taken up, in bytes: a few datagrams.

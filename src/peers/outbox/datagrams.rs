@@ -13,6 +13,11 @@ use crate::metrics::{Drop, Origin, Shard, Traffic};
 use crate::net::Longest;
 use crate::wire::Framing;
 
+/// Longest datagram that each path carries, in bytes: notices cannot wait for a wider one.
+///
+/// 1_150 = 1_200 (least packet of QUIC) - 50 (its headers, at most).
+pub(super) const LEAST_DATAGRAM: usize = 1_150;
+
 impl Outbox {
     /// Puts back the records that did not leave.
     pub(in crate::peers) fn put_back_datagrams(

@@ -31,11 +31,6 @@ pub use source::Source;
 /// and two pongs of 127 and a close.
 const CONTROL_ROOM: usize = 640;
 
-/// Longest datagram that each path carries, in bytes: notices cannot wait for a wider one.
-///
-/// 1_150 = 1_200 (least packet of QUIC) - 50 (its headers, at most).
-const LEAST_DATAGRAM: usize = 1_150;
-
 /// Pongs stop here, so that a peer that floods pings and reads nothing cannot keep a close
 /// out.
 const PONG_ROOM: usize = 254;
@@ -261,7 +256,7 @@ impl Outbox {
             return true;
         }
         debug_assert!(
-            self.framing != Framing::Datagram || message.len() <= LEAST_DATAGRAM,
+            self.framing != Framing::Datagram || message.len() <= datagrams::LEAST_DATAGRAM,
             "a notice that no datagram carries would keep all others from leaving"
         );
         if self.notices + length > limits.bytes {

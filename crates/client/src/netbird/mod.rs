@@ -1,7 +1,7 @@
 //! A client of the relay protocol of NetBird and openZro, over WebSocket and, with the feature
 //! `quic`, over QUIC datagrams.
 //!
-//! [`Client`] is one session and ends with it: whoever wants another dials again. Packets may be
+//! [`Client`] is one session and ends with it: to have another, dial again. Packets may be
 //! lost on the way, as datagrams may.
 //!
 //! ```no_run
