@@ -13,8 +13,8 @@
 //! - floor 4: [`session`], the way in over WebSocket;
 //! - floor 3: [`relay`], which routes a batch of packets and carries it out, and [`stun`], which
 //!   tells clients their address;
-//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`cluster`]
-//!   and [`log_writer`];
+//! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`cluster`],
+//!   [`store`], where messages are durable, and [`log_writer`];
 //! - floor 1: [`net`], [`config`] and [`metrics`];
 //! - floor 0: the crates `beacon-client`, [`client`] (what a node is made of) with its
 //!   [`key_file`], `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`, [`wire`]
@@ -33,6 +33,7 @@ pub mod peers;
 pub mod relay;
 pub mod server;
 pub mod session;
+pub mod store;
 pub mod stun;
 pub mod udp;
 

@@ -6,6 +6,7 @@
 //!
 //! # Layout
 //!
+//! - [`bus`]: names, mailboxes, and what becomes of messages;
 //! - [`login`]: which text a login signs, and whether its key counts;
 //! - [`endpoint`]: who may claim which UDP endpoint;
 //! - [`gossip`]: which nodes the beacons of the fleet serve;
@@ -19,6 +20,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod backoff;
+pub mod bus;
 pub mod crowd;
 pub mod endpoint;
 pub mod gossip;

@@ -1,0 +1,285 @@
+//! What a bus remembers, and how what it decides is written down.
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+/// The number of a mailbox; never given to another, also not after a restart.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct MailboxId(pub u64);
+
+/// The position of a message in its mailbox: 1 for the first that ever came, then one more for
+/// each in the order of acceptance.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Seq(pub u64);
+
+/// Milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Millis(pub u64);
+
+/// The first 16 bytes of a SHA-256: of a delivery key, or of a sender and its id.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Digest(pub [u8; 16]);
+
+/// The credential that a name belongs to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Owner(pub [u8; 32]);
+
+impl Owner {
+    /// The owner of names that are reserved until somebody binds them.
+    pub const NOBODY: Self = Self([0; 32]);
+}
+
+impl Seq {
+    /// The position behind this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl Millis {
+    /// The time since `earlier`; none where the clock was set back.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Digest {
+    /// The digest of a delivery key.
+    #[must_use]
+    pub fn of_key(key: &str) -> Self {
+        Self::of(&[key])
+    }
+
+    /// The digest of a sender and the id that it gave a message.
+    #[must_use]
+    pub fn of_origin(from: &str, id: &str) -> Self {
+        Self::of(&[from, id])
+    }
+
+    /// The digest of texts, each behind its length, so that none runs into the next.
+    fn of(texts: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for text in texts {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+        let whole: [u8; 32] = hash.finalize().into();
+        let (first, _) = whole.split_first_chunk().expect("32 bytes hold 16");
+        Self(*first)
+    }
+}
+
+/// A message as it waits in a mailbox.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Message {
+    /// The name of its sender.
+    pub from: Arc<str>,
+    /// What its recipient acknowledges it by; no other that waits in the mailbox has it.
+    pub key: Arc<str>,
+    /// Of its sender and the sender's id: the same again is a duplicate.
+    pub origin: Digest,
+    /// When it was accepted.
+    pub accepted: Millis,
+    /// What its door made of it; the bus does not look into it.
+    pub body: Arc<[u8]>,
+}
+
+impl Message {
+    /// What a message counts as towards quotas and windows, beyond its texts and its body: what
+    /// an entry of the store costs.
+    pub const OVERHEAD: usize = 64;
+
+    /// What it counts as towards quotas and windows, in bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.from.len() + self.key.len() + self.body.len() + Self::OVERHEAD
+    }
+}
+
+/// A message of a store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stored {
+    /// Where it is in its mailbox.
+    pub seq: Seq,
+    /// How often a recipient that had it, or may have had it, did not acknowledge it in time.
+    pub attempts: u16,
+    /// What waits.
+    pub message: Arc<Message>,
+}
+
+/// Where the message of a delivery key is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Found {
+    /// Its position.
+    pub seq: Seq,
+    /// Whose it is.
+    pub origin: Digest,
+    /// What it counts as.
+    pub cost: usize,
+}
+
+/// What there is to know of a mailbox without reading its messages. It is stored with each commit
+/// that changes it, so that a start reads no message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Level {
+    /// No message that waits is before this one.
+    pub head: Seq,
+    /// The position of the next message that comes.
+    pub next: Seq,
+    /// Messages that wait.
+    pub messages: u64,
+    /// What they count as, in bytes.
+    pub bytes: u64,
+    /// No message that waits was accepted before.
+    pub oldest: Millis,
+}
+
+impl Level {
+    /// An empty mailbox.
+    pub const EMPTY: Self =
+        Self { head: Seq(1), next: Seq(1), messages: 0, bytes: 0, oldest: Millis(0) };
+}
+
+/// A name and the mailbox behind it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Named {
+    /// Its mailbox.
+    pub mailbox: MailboxId,
+    /// The name space: that of the door.
+    pub realm: u8,
+    /// The name.
+    pub name: Arc<str>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When its owner was last here: logged in, or left.
+    pub seen: Millis,
+}
+
+/// Why a message left its mailbox without an acknowledgement, into the dead letters.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Cause {
+    /// Too many deliveries without an acknowledgement.
+    Attempts,
+    /// It waited longer than messages are kept.
+    Expired,
+}
+
+/// One thing that a commit changes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// A name is there, with this owner: a new one, or in place of what was known of it.
+    Name(Named),
+    /// A name and its mailbox, which is empty, are no more.
+    Forget {
+        /// Its name space.
+        realm: u8,
+        /// The name.
+        name: Arc<str>,
+        /// Its mailbox.
+        mailbox: MailboxId,
+    },
+    /// A message waits.
+    Append {
+        /// Where.
+        mailbox: MailboxId,
+        /// At which position.
+        seq: Seq,
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// A message waits no more: it was acknowledged, or purged.
+    Remove {
+        /// Where it waited.
+        mailbox: MailboxId,
+        /// At which position.
+        seq: Seq,
+        /// Its delivery key.
+        key: Digest,
+    },
+    /// A message waits no more and is kept as a dead letter.
+    Bury {
+        /// Where it waited.
+        mailbox: MailboxId,
+        /// At which position.
+        seq: Seq,
+        /// Why.
+        cause: Cause,
+        /// When.
+        at: Millis,
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// A message was not acknowledged in time.
+    Attempt {
+        /// Where it waits.
+        mailbox: MailboxId,
+        /// At which position.
+        seq: Seq,
+        /// How often so far.
+        attempts: u16,
+    },
+    /// What is known of a mailbox; once for each that a commit touches.
+    Level {
+        /// Which.
+        mailbox: MailboxId,
+        /// What is known of it.
+        level: Level,
+    },
+    /// These were accepted: the same again is a duplicate. Once a commit.
+    Accepted {
+        /// The number of this entry: one more than that of the last.
+        number: u64,
+        /// When.
+        at: Millis,
+        /// Of each its sender and id.
+        origins: Vec<Digest>,
+    },
+    /// What was accepted by entries before this number is forgotten.
+    ForgetAccepted {
+        /// The number.
+        before: u64,
+    },
+}
+
+/// What a bus begins with: what its store has.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The names, each with what is known of its mailbox.
+    pub names: Vec<(Named, Level)>,
+    /// What was accepted lately: number, time, origins, in the order of the numbers.
+    pub accepted: Vec<(u64, Millis, Vec<Digest>)>,
+    /// The number of the next mailbox: above all that ever were.
+    pub next_mailbox: u64,
+}
+
+/// What the audit log says happened to a message.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum EventKind {
+    /// It was accepted from `from` for `to`.
+    Send,
+    /// It was handed to `to`, who gets it from `from`.
+    Deliver,
+    /// `from`, its recipient, has acknowledged it.
+    Ack,
+    /// It was removed from the mailbox `from` without an acknowledgement: it expired, or became a
+    /// dead letter.
+    Expire,
+    /// An operator removed it from the mailbox `from`.
+    Purge,
+}
+
+/// One entry of the audit log, before it has its place in the chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The delivery key.
+    pub key: Arc<str>,
+    /// Who did it.
+    pub from: Arc<str>,
+    /// For whom; empty where there is nobody.
+    pub to: Arc<str>,
+}

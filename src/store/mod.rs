@@ -1,0 +1,167 @@
+//! Where messages are durable.
+//!
+//! A [`Store`] writes what belongs together in one [`Commit`]: all of it is there after a crash, or
+//! none. It decides nothing: which message waits where is the bus's (the room above), whose one
+//! thread makes all commits; any thread may read.
+
+use crate::proto::bus::{Cause, Change, Digest, Found, MailboxId, Millis, Recovered, Seq, Stored};
+
+/// One entry of the audit log, at its place in the chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AuditEntry {
+    /// Its number: 0 for the first that ever was, then one more for each.
+    pub seq: u64,
+    /// When it was written.
+    pub at: Millis,
+    /// BLAKE3 of the hash before it, as hexadecimal text, and of `event`.
+    pub hash: [u8; 32],
+    /// The event as JSON.
+    pub event: Box<[u8]>,
+}
+
+/// What is written together.
+#[derive(Clone, Debug, Default)]
+pub struct Commit {
+    /// What changes, in this order.
+    pub changes: Vec<Change>,
+    /// What the audit log says of it, in the order of the chain.
+    pub audit: Vec<AuditEntry>,
+}
+
+impl Commit {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.audit.is_empty()
+    }
+}
+
+/// When a commit is safe from what.
+///
+/// A process that is killed loses a commit only with `None`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durability {
+    /// On the disk (fdatasync) before [`Store::commit`] returns.
+    Always,
+    /// With the kernel before [`Store::commit`] returns, on the disk at the next [`Store::sync`].
+    Interval,
+    /// In the memory of the process, which hands it on as its buffers fill.
+    None,
+}
+
+/// How much [`Store::read`] returns at most; one message whatever it costs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Most {
+    /// In messages.
+    pub messages: usize,
+    /// In bytes, as [`crate::proto::bus::Message::cost`] counts them.
+    pub bytes: usize,
+}
+
+/// A message that is kept although nobody will get it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeadLetter {
+    /// The message, at its former position.
+    pub stored: Stored,
+    /// Why it is here.
+    pub cause: Cause,
+    /// Since when.
+    pub at: Millis,
+}
+
+/// The space of a store.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Space {
+    /// What it takes, in bytes.
+    pub used: u64,
+    /// What is free for it, in bytes.
+    pub free: u64,
+}
+
+/// Why a store did not do it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk is full, or broken: what was asked may succeed later. Nothing of it was done.
+    #[error("the store cannot be used: {0}")]
+    Unavailable(String),
+    /// What is stored makes no sense: somebody else wrote it, or the disk has lost some of it.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// Where messages are durable.
+pub trait Store: Send + Sync + 'static {
+    /// What is there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn recover(&self) -> Result<Recovered, StoreError>;
+
+    /// Writes all of it, or nothing. One thread calls it. A caller whose commit failed may repeat
+    /// it as it is; it does nothing twice.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    fn commit(&self, commit: &Commit) -> Result<(), StoreError>;
+
+    /// Has the disk take what was committed so far.
+    ///
+    /// # Errors
+    /// It did not.
+    fn sync(&self) -> Result<(), StoreError>;
+
+    /// Messages that wait from this position on, in the order of their positions.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Vec<Stored>, StoreError>;
+
+    /// The message that waits under this delivery key.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn find(&self, mailbox: MailboxId, key: Digest) -> Result<Option<Found>, StoreError>;
+
+    /// The dead letters of a mailbox, the oldest first.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError>;
+
+    /// Removes the dead letters of all mailboxes that are older than this.
+    ///
+    /// # Errors
+    /// They are still there.
+    fn drop_dead_letters(&self, before: Millis) -> Result<u64, StoreError>;
+
+    /// Entries of the audit log from this number on, at most so many.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn audit(&self, from: u64, most: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// The last entry of the audit log.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn last_audit(&self) -> Result<Option<AuditEntry>, StoreError>;
+
+    /// Removes the entries before this number, and keeps `head` as what stands in their place.
+    ///
+    /// # Errors
+    /// They are still there.
+    fn cut_audit(&self, before: u64, head: &[u8]) -> Result<(), StoreError>;
+
+    /// What stands in the place of entries that were removed.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn audit_head(&self) -> Result<Option<Box<[u8]>>, StoreError>;
+
+    /// How much there is, and how much there may be.
+    ///
+    /// # Errors
+    /// Nobody knows.
+    fn space(&self) -> Result<Space, StoreError>;
+}
