@@ -14,7 +14,9 @@ const LIMITED: usize = 1_200;
 const FLOORS: f64 = 1.3;
 
 /// What a packet costs at most, in multiples of Caddy with the relay.
-const CADDIES: f64 = 0.25;
+///
+/// The floor with TLS itself stands at 0.25 to 0.27: what is allowed here is 1.3 times that.
+const CADDIES: f64 = 0.34;
 
 impl Scenarios<'_> {
     pub(super) fn tls(&mut self) -> anyhow::Result<()> {
