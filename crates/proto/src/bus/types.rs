@@ -158,13 +158,12 @@ pub struct Named {
     pub seen: Millis,
 }
 
-/// Why a message left its mailbox without an acknowledgement, into the dead letters.
+/// Why a message is a dead letter.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Cause {
-    /// Too many deliveries without an acknowledgement.
+    /// Too many deliveries stayed without an acknowledgement.
     Attempts,
-    /// It waited longer than messages are kept.
-    Expired,
 }
 
 /// One thing that a commit changes.
@@ -190,7 +189,7 @@ pub enum Change {
         /// The message.
         message: Arc<Message>,
     },
-    /// A message waits no more: it was acknowledged, or purged.
+    /// A message waits no more: it was acknowledged, has expired, or was purged.
     Remove {
         /// Where it waited.
         mailbox: MailboxId,
@@ -199,18 +198,18 @@ pub enum Change {
         /// Its delivery key.
         key: Digest,
     },
-    /// A message waits no more and is kept as a dead letter.
+    /// A message waits no more and is kept as a dead letter: the store has its body.
     Bury {
         /// Where it waited.
         mailbox: MailboxId,
         /// At which position.
         seq: Seq,
+        /// Its delivery key.
+        key: Digest,
         /// Why.
         cause: Cause,
         /// When.
         at: Millis,
-        /// The message.
-        message: Arc<Message>,
     },
     /// A message was not acknowledged in time.
     Attempt {
