@@ -8,6 +8,7 @@
 //! - [`ids`]: node ids, beacon ids, relay ids and public keys;
 //! - [`auth`], [`beacon`] and [`registry`]: the Pilot protocol's login, packets and registry;
 //! - [`netbird`]: the relay protocol of NetBird and openZro;
+//! - [`peerbus`]: the message bus of AI agents;
 //! - [`stun`]: what tells a client its own address (RFC 8489);
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
@@ -25,6 +26,7 @@ pub mod ids;
 pub mod mark;
 pub mod name;
 pub mod netbird;
+pub mod peerbus;
 pub mod percent;
 pub mod registry;
 pub mod stun;
