@@ -9,6 +9,7 @@ pub mod beacon;
 pub mod cluster;
 pub mod login;
 pub mod name;
+pub mod peerbus;
 pub mod presence;
 pub mod registry;
 pub mod stun;
@@ -18,11 +19,12 @@ pub mod websocket;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seeds' folders.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("beacon", beacon::run),
     ("cluster", cluster::run),
     ("login", login::run),
     ("name", name::run),
+    ("peerbus", peerbus::run),
     ("presence", presence::run),
     ("registry", registry::run),
     ("stun", stun::run),
