@@ -89,6 +89,8 @@ impl Door for Echo {
                 framing: Framing::Text,
                 overflow: Overflow::DropOldest,
                 takes: LONGEST,
+                outbox_bytes: None,
+                data: None,
             })
         })
     }

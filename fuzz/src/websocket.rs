@@ -5,7 +5,9 @@
 
 use std::io::{self, Read, Write};
 
-use beacon_wire::websocket::{Decoder, MAX_CONTROL, Message, Role, Violation};
+use beacon_wire::websocket::{
+    Decoder, LONGEST_IN_PLACE, MAX_CONTROL, Message, Role, Violation, apply_mask, close_code,
+};
 use tungstenite::protocol::{self, WebSocket, WebSocketConfig};
 use tungstenite::{Error, error::ProtocolError};
 
@@ -37,8 +39,13 @@ enum Theirs {
 
 type Ours = (Vec<Item>, End<Violation>, usize);
 
+/// Length of the message that comes in front of some streams, at least, in bytes: one that the
+/// decoder takes in parts.
+const LONG: usize = LONGEST_IN_PLACE + 1;
+
 /// Takes the end of the connection and a bound from the first byte, from the second where the
-/// stream is torn in two, and the stream from the rest.
+/// stream is torn in two, and the stream from the rest. Before some streams comes a frame that is
+/// longer than what is given out in place, of a length and a mask that they say.
 ///
 /// # Panics
 /// Where the decoders disagree.
@@ -46,14 +53,41 @@ pub fn run(input: &[u8]) {
     let Some((&[setting, tear], stream)) = input.split_first_chunk::<2>() else { return };
     let role = if setting & 1 == 0 { Role::Server } else { Role::Client };
     let limit = if setting & 2 == 0 { 65_536 } else { MAX_CONTROL + usize::from(setting) };
+    let (stream, limit) = if setting & 6 == 4 {
+        (&*with_long_frame(role, stream), 1_048_576)
+    } else {
+        (stream, limit)
+    };
     let ours = decode(stream, role, limit, stream.len());
     let tear = stream.len() * usize::from(tear) / 255;
-    assert_eq!(decode(stream, role, limit, tear), ours, "torn at {tear}");
+    let torn = decode(stream, role, limit, tear);
+    assert_eq!((&torn.0, &torn.1), (&ours.0, &ours.1), "torn at {tear}");
+    if limit <= LONGEST_IN_PLACE {
+        assert_eq!(torn.2, ours.2, "torn at {tear}, another frame is the last");
+    }
     let theirs = decode_elsewhere(stream, role, limit);
     let rest = &stream[ours.2..];
     if let Err(why) = agree(&ours, &theirs, rest) {
         panic!("{why}: {:?}, {:?}; theirs {theirs:?}", ours.0, ours.1);
     }
+}
+
+/// The stream behind a frame of a long message, or of a fragment of one.
+fn with_long_frame(role: Role, stream: &[u8]) -> Vec<u8> {
+    let said: [u8; 8] = std::array::from_fn(|at| stream.get(at).copied().unwrap_or_default());
+    let [first, long, longer, byte, mask @ ..] = said;
+    let length = LONG + usize::from(u16::from_be_bytes([long, longer]));
+    let mut frame = vec![first & 0x80 | if first & 1 == 0 { 1 } else { 2 }, 127];
+    frame.extend_from_slice(&(length as u64).to_be_bytes());
+    let mut payload = vec![byte & 0x7f; length];
+    if role == Role::Server {
+        frame[1] |= 0x80;
+        frame.extend_from_slice(&mask);
+        apply_mask(&mut payload, mask);
+    }
+    frame.append(&mut payload);
+    frame.extend_from_slice(stream);
+    frame
 }
 
 /// Decodes what comes in two pieces; says what was taken, and where the last frame begins.
@@ -73,7 +107,10 @@ fn decode(stream: &[u8], role: Role, limit: usize, tear: usize) -> Ours {
                     let bytes = |range: std::ops::Range<usize>| buffer[range].to_vec();
                     items.push(match message {
                         Message::Fragment => continue,
-                        Message::Close(code) => return (items, End::Closed(code), begin),
+                        Message::Close(range) => {
+                            let code = close_code(&buffer[range]);
+                            return (items, End::Closed(code), begin);
+                        }
                         Message::Binary(range) => Item::Binary(bytes(range)),
                         Message::Text(range) => Item::Text(bytes(range)),
                         Message::FragmentedBinary(bytes) => Item::Binary(bytes),

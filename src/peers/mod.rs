@@ -18,7 +18,7 @@ use crate::wire::name::Name;
 pub use crate::wire::cluster::Takeover;
 pub use endpoints::{Endpoint, EndpointView};
 pub use outbox::{Arrival, Backlog, Limits, Overflow, Pushed, Record, Source};
-pub use session::{End, Link, Session};
+pub use session::{DoorData, End, Link, Session, State};
 pub use table::{
     Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, Neighbour, NotDelayed, Refused,
     Registration, SenderView, Table, TakeoverLook,

@@ -105,12 +105,17 @@ impl Attempt<'_> {
             transport,
             framing,
             overflow: welcome.overflow,
-            limits: Limits { message: welcome.takes, ..outbox },
+            limits: Limits {
+                message: welcome.takes,
+                bytes: welcome.outbox_bytes.unwrap_or(outbox.bytes),
+                ..outbox
+            },
             traffic: Arc::clone(if is_probe { &shared.probed } else { &shared.traffic }),
         };
         let session = Session::new(welcome.principal, generation, client, link, Instant::now());
         let mut session = session.accepted_at(accepted);
         session.takeover = welcome.takeover;
+        session.data.clone_from(&welcome.data);
         session.is_hidden = is_probe;
         let session = Arc::new(session);
         door.accept(&session);

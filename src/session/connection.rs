@@ -177,10 +177,9 @@ impl Site {
         if let Some(place) = &place {
             place.belongs_to(client.address.ip(), &settings);
         }
-        let longest = door.max_greeting();
-        let mut conversation = Conversation::new(&*stream, client, longest, response, &early);
+        let terms = (door.max_greeting(), door.dialect());
+        let mut conversation = Conversation::new(&*stream, client, terms, response, &early);
         let settled = attempt.settle(&*door, &mut conversation, place, &settings, deadline).await;
-        // More does not fit the buffer that a thread lends: its session would read nothing.
         let longest = door.max_message().min(MAX_MESSAGE);
         let (early, decoder) = conversation.into_rest(longest).expect("it is over WebSocket");
         let (welcome, took) = match settled {

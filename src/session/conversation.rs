@@ -3,15 +3,17 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::task::coop::consume_budget;
 
-use super::{Client, Close, Kind, Outcome, Refusal};
+use super::{Client, Close, Dialect, Kind, Outcome, Refusal};
 use crate::net::Stream;
 use crate::net::quic::{Lost, Receiver};
 use crate::wire::websocket::{
-    Decoder, MAX_HEADER, Message, Opcode, Role, close_payload, frame_header,
+    CloseCode, Decoder, LONGEST_IN_PLACE, MAX_HEADER, Message, Opcode, Role, close_payload,
+    frame_header,
 };
 
 /// Bytes that may be read at a time beside the longest message: its header, and a control frame
@@ -36,17 +38,18 @@ enum Wire<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// A conversation that begins with `response`, the end of the HTTP, and takes messages of
-    /// `longest` bytes.
+    /// A conversation that begins with `response`, the end of the HTTP, in messages of so many
+    /// bytes at most.
     pub(super) fn new(
         stream: &'a dyn Stream,
         client: Client,
-        longest: usize,
+        (longest, dialect): (usize, Dialect),
         response: Vec<u8>,
         early: &[u8],
     ) -> Self {
         let decoder = Decoder::new(Role::Server, longest);
-        let wire = WebSocket { stream, decoder, longest, response, read: early.to_vec() };
+        let decoder = if dialect.takes_any_text { decoder.with_any_text() } else { decoder };
+        let wire = WebSocket { stream, decoder, dialect, longest, response, read: early.to_vec() };
         Self { client, wire: Wire::WebSocket(wire) }
     }
 
@@ -150,6 +153,7 @@ impl Datagrams<'_> {
 struct WebSocket<'a> {
     stream: &'a dyn Stream,
     decoder: Decoder,
+    dialect: Dialect,
     longest: usize,
     /// The end of the HTTP, which goes before the first message.
     response: Vec<u8>,
@@ -195,7 +199,7 @@ impl WebSocket<'_> {
                         let payload = self.read.get(range).expect(IN_BUFFER).to_vec();
                         self.send_frame(Opcode::Pong, &payload).await?;
                     }
-                    Message::Close(_) => return Err(Refusal::goodbye()),
+                    Message::Close(range) => return Err(self.goodbye(range).await),
                     Message::Fragment | Message::Pong(_) => {}
                 }
             }
@@ -222,7 +226,7 @@ impl WebSocket<'_> {
                             Err(Refusal::gone())
                         }
                     }
-                    Message::Close(_) => Err(Refusal::goodbye()),
+                    Message::Close(range) => Err(self.goodbye(range).await),
                     Message::Text(range) => {
                         let text = self.read.get(range).expect(IN_BUFFER);
                         judge(Kind::Text, text)
@@ -246,9 +250,21 @@ impl WebSocket<'_> {
         }
     }
 
+    /// Answers a Close frame, unless the caller has to.
+    async fn goodbye(&mut self, payload: Range<usize>) -> Refusal {
+        if !self.dialect.echoes_close {
+            return Refusal::goodbye();
+        }
+        let said = self.read.get(payload).expect(IN_BUFFER).to_vec();
+        // A client that is gone needs no answer.
+        let _ = self.send_frame(Opcode::Close, &said).await;
+        self.stream.shutdown_write();
+        Refusal::gone()
+    }
+
     async fn read_more(&mut self) -> Result<(), Refusal> {
         let before = self.read.len();
-        let room = self.longest + BESIDE_MESSAGE;
+        let room = self.longest.min(LONGEST_IN_PLACE) + BESIDE_MESSAGE;
         loop {
             // A client that never stops talking must not keep the deadline from being looked at.
             consume_budget().await;
@@ -310,13 +326,37 @@ pub(super) async fn write_all(stream: &dyn Stream, mut rest: &[u8]) -> io::Resul
     Ok(())
 }
 
-/// Sends a close frame and the end of the stream.
+/// Sends a close frame and the end of the stream. Whoever has more to say than was read goes on
+/// reading only as long as it is heard.
 pub(super) async fn close(stream: &dyn Stream, close: Close) {
     let mut frame = Vec::new();
     push_frame(Opcode::Close, &close_payload(close.code, close.reason), &mut frame);
     // A client that is gone needs no close frame.
     let _ = write_all(stream, &frame).await;
     stream.shutdown_write();
+    if close.code == CloseCode::TooLarge {
+        hear_out(stream).await;
+    }
+}
+
+/// Reads until the peer has closed its side: unread bytes would turn our end into a reset, which
+/// can overtake a close frame.
+pub(super) async fn hear_out(stream: &dyn Stream) {
+    let mut discarded = [0; 1_024];
+    loop {
+        // A peer that never stops talking must not keep the caller's deadline from ending it.
+        consume_budget().await;
+        match stream.try_read(&mut discarded) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -348,7 +388,8 @@ mod tests {
     async fn client_that_never_stops_talking_does_not_outlive_the_deadline() {
         let chatter = chatter();
         let client = Client { address: ([192, 0, 2, 1], 1).into(), is_probe: false };
-        let mut conversation = Conversation::new(&chatter, client, 1_024, Vec::new(), &[]);
+        let terms = (1_024, Dialect::default());
+        let mut conversation = Conversation::new(&chatter, client, terms, Vec::new(), &[]);
 
         let login = Deaf.greet(&mut conversation);
         let outcome = tokio::time::timeout(Duration::from_millis(10), login).await;

@@ -311,6 +311,7 @@ impl Driver<'_> {
                     self.times.keep_time(now);
                     timer.as_mut().reset(self.times.next_deadline().into());
                 }
+                Event::Released => self.times.resume(Instant::now()),
                 Event::Ending(end) => return end,
             }
         }

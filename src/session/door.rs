@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
-use super::{Close, Conversation, Kind, Messages, Outcome, Refusal, Session, farewell, refusal};
+use super::{
+    Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session, farewell, refusal,
+};
 use crate::config::Config;
 use crate::net::entrance::Duplex;
-use crate::peers::{End, Overflow, Principal, Takeover};
+use crate::peers::{DoorData, End, Overflow, Principal, Takeover};
 use crate::wire::Framing;
 use crate::wire::name::Name;
 use crate::wire::websocket::Violation;
@@ -42,6 +44,11 @@ pub trait Door: Send + Sync + 'static {
     /// Whether pages of this origin may connect, beside those of the listener's own host.
     fn admits_origin(&self, _origin: &str) -> bool {
         false
+    }
+
+    /// In what its WebSocket is not as other doors'.
+    fn dialect(&self) -> Dialect {
+        Dialect::default()
     }
 
     /// Longest message of a login, in bytes.
@@ -258,6 +265,11 @@ pub struct Welcome {
     pub overflow: Overflow,
     /// Longest message that the peer takes, in bytes.
     pub takes: usize,
+    /// Most bytes that wait for the peer, as [`Limits::bytes`](crate::peers::Limits) has it; as
+    /// many as the settings say where the door says nothing.
+    pub outbox_bytes: Option<usize>,
+    /// What the door keeps with the session.
+    pub data: DoorData,
 }
 
 #[cfg(test)]

@@ -8,23 +8,26 @@ use std::ops::Range;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::task::coop::consume_budget;
 use tokio::time::{sleep_until, timeout};
 use tracing::debug;
 
+use super::conversation::hear_out;
 use super::keepalive::{Event, Keepalive};
-use super::{Kind, MAX_MESSAGE, Messages};
+use super::{Kind, Messages};
 use crate::peers::End;
 use crate::wire::Frames;
-use crate::wire::websocket::{Decoder, MAX_HEADER, Message, Opcode, Violation, close_payload};
+use crate::wire::websocket::{
+    Decoder, LONGEST_IN_PLACE, MAX_HEADER, Message, Opcode, Violation, close_code, close_payload,
+};
 
 /// Bytes that one read takes at most.
 const READ: usize = 65_536;
 
 /// Room for a frame that is not whole, and a read behind it.
-const BUFFER: usize = MAX_MESSAGE + MAX_HEADER + READ;
+const BUFFER: usize = LONGEST_IN_PLACE + MAX_HEADER + READ;
 
-/// Why what is carried and read has room: the decoder refuses messages beyond the longest.
+/// Why what is carried and read has room: of frames beyond [`LONGEST_IN_PLACE`] the decoder takes
+/// parts.
 const ROOM: &str = "the buffer holds a frame that is not whole and a read";
 
 /// Time for the close frame to leave and for the peer to close its side.
@@ -55,8 +58,8 @@ pub(super) struct Driver<'a> {
     /// The beginning of a frame that is not whole.
     carry: Vec<u8>,
     violation: Option<Violation>,
-    /// The peer's Close frame and its code, which is answered with the same.
-    peer_close: Option<Option<u16>>,
+    /// The payload of the peer's Close frame, which is answered with the same code.
+    peer_close: Option<Box<[u8]>>,
 }
 
 impl<'a> Driver<'a> {
@@ -90,6 +93,7 @@ impl<'a> Driver<'a> {
                     }
                     timer.as_mut().reset(self.times.next_deadline().into());
                 }
+                Event::Released => self.times.resume(Instant::now()),
                 Event::Ending(end) => return end,
             }
         }
@@ -160,11 +164,14 @@ impl<'a> Driver<'a> {
                     answered |= self.times.session.push_control(Opcode::Pong, payload);
                 }
                 Ok(Some(Message::Pong(_))) => self.times.pong_due = None,
-                Ok(Some(Message::Fragment)) => {}
-                Ok(Some(Message::Close(code))) => {
-                    self.peer_close = Some(code);
+                // Nobody can answer a ping within a frame.
+                Ok(Some(Message::Fragment)) => self.times.await_pong_longer(now),
+                Ok(Some(Message::Close(range))) => {
+                    let payload = bytes.get(range).expect("the decoder found it in the buffer");
+                    self.peer_close = Some(payload.into());
+                    let end = end_of_close(close_code(payload));
                     self.hand_over(bytes, batch, now);
-                    return self.times.session.end(end_of_close(code));
+                    return self.times.session.end(end);
                 }
                 Ok(None) => break,
                 Err(violation) => {
@@ -215,11 +222,11 @@ impl<'a> Driver<'a> {
         let parting = self.times.door.parting(end);
         let farewell = self.times.door.farewell(end, self.violation);
         let payload = farewell.map(|close| close_payload(close.code, close.reason));
-        let close = match (end, self.peer_close) {
-            (End::PeerLeft | End::PeerClosed, Some(Some(code))) => {
-                Some(code.to_be_bytes().to_vec())
+        let close = match (end, &self.peer_close) {
+            (End::PeerLeft | End::PeerClosed, Some(said)) => {
+                let answer = self.times.door.dialect().answer_to_close(said);
+                Some(answer.map_or_else(|| payload.unwrap_or_default(), <[u8]>::to_vec))
             }
-            (End::PeerLeft | End::PeerClosed, Some(None)) => Some(payload.unwrap_or_default()),
             _ => payload,
         };
         if parting.is_none() && close.is_none() {
@@ -242,22 +249,7 @@ impl<'a> Driver<'a> {
         .await;
         let stream = self.times.session.stream();
         stream.shutdown_write();
-        // Unread bytes would turn our end into a reset, which can overtake the close frame.
-        let mut discarded = [0; 1_024];
-        loop {
-            // A peer that never stops talking must not keep the grace from ending.
-            consume_budget().await;
-            match stream.try_read(&mut discarded) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
-        }
+        hear_out(stream).await;
     }
 }
 

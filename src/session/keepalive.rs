@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Sleep;
 
 use super::{Door, Heartbeat, Session, Settings, Timing};
-use crate::peers::End;
+use crate::peers::{End, State};
 use crate::wire::websocket::Opcode;
 
 /// What a session's own task waits for, but for what its peer says.
@@ -27,6 +27,8 @@ pub(super) struct Keepalive<'a> {
 pub(super) enum Event {
     Readable,
     Timer,
+    /// The session is held no more.
+    Released,
     Ending(End),
 }
 
@@ -54,27 +56,35 @@ impl<'a> Keepalive<'a> {
     pub(super) fn poll_event(
         &self,
         cx: &mut Context<'_>,
-        mut timer: Pin<&mut Sleep>,
+        timer: Pin<&mut Sleep>,
         readable: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), End>>,
     ) -> Poll<Event> {
         // Until nothing is to be written, or the kernel takes no more.
         while self.session.poll_flush(cx).is_ready() {}
-        if let Some(end) = self.session.ending() {
-            return Poll::Ready(Event::Ending(end));
+        match self.session.state() {
+            State::Open => {}
+            State::Held => return self.poll_timer(cx, timer),
+            State::Released => return Poll::Ready(Event::Released),
+            State::Ending(end) => return Poll::Ready(Event::Ending(end)),
         }
+        if let Poll::Ready(event) = self.poll_timer(cx, timer) {
+            return Poll::Ready(event);
+        }
+        readable(cx).map(|read| match read {
+            Ok(()) => Event::Readable,
+            Err(end) => Event::Ending(end),
+        })
+    }
+
+    /// Whether it is time for something.
+    fn poll_timer(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<Event> {
         if let Some(stuck) = self.session.stuck_since() {
             let due = tokio::time::Instant::from(stuck + self.timing.write_timeout);
             if due < timer.deadline() {
                 timer.as_mut().reset(due);
             }
         }
-        if timer.poll(cx).is_ready() {
-            return Poll::Ready(Event::Timer);
-        }
-        readable(cx).map(|read| match read {
-            Ok(()) => Event::Readable,
-            Err(end) => Event::Ending(end),
-        })
+        timer.poll(cx).map(|()| Event::Timer)
     }
 
     /// The next moment at which silence means something. Life only moves the moments away,
@@ -89,6 +99,23 @@ impl<'a> Keepalive<'a> {
             .unwrap_or(idle)
     }
 
+    /// Begins to wait anew for what the peer may have said, and nobody has read.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.await_pong_longer(now);
+    }
+
+    /// Gives the peer all its time again for the pong that is due.
+    pub(super) fn await_pong_longer(&mut self, now: Instant) {
+        self.pong_due = self.pong_due.map(|due| due.max(now + self.timing.pong_timeout));
+    }
+
+    /// Notes that the session is held no more.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.session.resumed();
+        self.excuse(now);
+    }
+
     /// Does what is due; true where that was a sign of life of ours.
     pub(super) fn keep_time(&mut self, now: Instant) -> bool {
         let timing = timing(self.settings, self.door);
@@ -97,7 +124,10 @@ impl<'a> Keepalive<'a> {
             self.timing = timing;
             self.last_heard = now;
             self.next_ping = self.next_ping.min(now + timing.ping_interval);
-            self.pong_due = self.pong_due.map(|due| due.max(now + timing.pong_timeout));
+            self.await_pong_longer(now);
+        }
+        if self.session.state() == State::Held {
+            self.excuse(now);
         }
         let stuck = |since: Instant| now >= since + self.timing.write_timeout;
         if self.session.stuck_since().is_some_and(stuck) {
@@ -183,6 +213,61 @@ mod tests {
         times.pong_due = None;
         times.keep_time(first + 2 * second);
         assert_eq!(times.pong_due, Some(first + 12 * second));
+    }
+
+    /// What comes next, of a peer that has always said something.
+    async fn event(times: &Keepalive<'_>) -> Option<Event> {
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::from_secs(3_600)));
+        let readable = |_: &mut Context<'_>| Poll::Ready(Ok(()));
+        std::future::poll_fn(|cx| match times.poll_event(cx, timer.as_mut(), readable) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn held_peer_is_not_read_until_it_is_released_and_not_ended_for_its_silence() {
+        let settings = settings(TIMING);
+        let (mut times, _peer) = keepalive(&settings);
+        assert!(matches!(event(&times).await, Some(Event::Readable)));
+        times.session.hold(true);
+        assert!(event(&times).await.is_none());
+
+        // Pings go out; the pong may be among what nobody reads.
+        let mut now = times.next_deadline();
+        times.keep_time(now);
+        assert_eq!(times.pong_due, Some(now + TIMING.pong_timeout));
+        for _ in 0..100 {
+            now = times.next_deadline();
+            times.keep_time(now);
+        }
+        assert!(times.session.is_open(), "it was ended for what nobody read");
+
+        times.session.hold(false);
+        assert!(matches!(event(&times).await, Some(Event::Released)));
+        let later = now + TIMING.idle_timeout;
+        times.resume(later);
+        assert!(matches!(event(&times).await, Some(Event::Readable)));
+        times.keep_time(later);
+        assert!(times.session.is_open(), "it had no time to be heard");
+        times.keep_time(later + TIMING.pong_timeout);
+        assert_eq!(times.session.ending(), Some(End::Idle), "its time goes on");
+    }
+
+    #[tokio::test]
+    async fn held_peer_that_takes_nothing_is_ended_all_the_same() {
+        let settings = settings(TIMING);
+        let link = testing::link(testing::stuck());
+        let session = testing::session(testing::name(1), 1, link);
+        let mut times = Keepalive::new(session, &Deaf, &settings);
+        times.session.hold(true);
+        let now = Instant::now();
+        times.session.push_notice(b"x");
+        times.session.flush(now);
+        times.keep_time(now + TIMING.write_timeout);
+        assert_eq!(times.session.ending(), Some(End::WriteTimeout));
+        assert!(matches!(event(&times).await, Some(Event::Ending(End::WriteTimeout))));
     }
 
     #[tokio::test]

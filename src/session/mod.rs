@@ -11,6 +11,7 @@ mod conversation;
 mod counters;
 mod datagram;
 mod delay;
+mod dialect;
 mod door;
 mod driver;
 mod farewell;
@@ -45,6 +46,7 @@ use counters::OfDoors;
 pub use client::Client;
 pub use conversation::Conversation;
 pub use counters::{Counters, Outcome};
+pub use dialect::Dialect;
 pub use door::{
     Answer, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, VisitError, Welcome,
 };
@@ -53,12 +55,15 @@ pub use gate::Gate;
 pub use message::{Kind, Messages};
 pub use settings::{Origins, Settings, Timing};
 
+/// What a door keeps with a session.
+pub type DoorData = crate::peers::DoorData;
+
 /// A peer's session.
 pub type Session = crate::peers::Session;
 
-/// Longest message after a login that any door may take, in bytes: that of the largest read
-/// buffer of a thread.
-pub const MAX_MESSAGE: usize = 65_536;
+/// Longest message after a login that any door may take, in bytes. One that comes in a frame
+/// beyond what a thread's read buffer holds is copied once.
+pub const MAX_MESSAGE: usize = 1_048_576;
 
 /// Time for the last peers to go at the end: the process has 1 s after its drain time, of
 /// which the receiving UDP threads take up to 0.1 s, and a busy machine some.

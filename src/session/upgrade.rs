@@ -166,12 +166,16 @@ impl Front<'_> {
         match handshake(request, door.subprotocol()) {
             Ok(response) => (response, Ok((client, Arc::clone(door)))),
             Err(NoHandshake::Other) => {
-                let text = "this path is a WebSocket of version 13\n";
+                let instead = door.dialect().upgrade_required;
+                let text = instead.unwrap_or("this path is a WebSocket of version 13\n");
                 let (mut response, decision) =
                     refuse(StatusCode::UPGRADE_REQUIRED, text, Some(Outcome::BadUpgrade));
                 let headers = response.headers_mut();
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                if instead.is_some() {
+                    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, close"));
+                }
                 (response, decision)
             }
             Err(NoHandshake::Broken) => {

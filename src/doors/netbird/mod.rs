@@ -166,6 +166,8 @@ impl Netbird {
             framing: Framing::Binary,
             overflow: Overflow::DropOldest,
             takes: MAX_MESSAGE,
+            outbox_bytes: None,
+            data: None,
         })
     }
 

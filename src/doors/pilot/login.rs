@@ -96,6 +96,8 @@ impl Pilot {
                     framing: Framing::Binary,
                     overflow: Overflow::DropOldest,
                     takes: reply.max_message.bytes(),
+                    outbox_bytes: None,
+                    data: None,
                 })
             }
             Err(reason) => Err(self.refuse(reason).of(node.into())),

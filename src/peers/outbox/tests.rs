@@ -464,3 +464,43 @@ fn dropped_records_are_remembered_by_sender_and_reason() {
         [(Drop::OUTBOX_AGED, first, 3), (Drop::PEER_GONE, first, 2), (Drop::PEER_GONE, second, 2)]
     );
 }
+
+#[test]
+fn longest_message_leaves_alone_and_whole_and_others_wait_their_turn() {
+    const LONGEST: usize = 1_048_576;
+    let limits = Limits { bytes: LONGEST + 65_536, message: LONGEST, ..LIMITS };
+    let traffic = Traffic::default();
+    let mut outbox = Outbox::new(name(1), Transport::Wss, Framing::Text, Overflow::Refuse);
+    let now = Instant::now();
+    let bodies = [vec![b'a'; 10], vec![b'b'; LONGEST], vec![b'c'; 10], vec![b'd'; LONGEST]];
+    let records = bodies.iter().map(|body| Record { head: &[], body });
+    let pushed = outbox.push(records, &Arrival::ours(now), &limits, traffic.shard());
+    assert_eq!((pushed.queued, pushed.refused, pushed.overflowed), (3, 1, true));
+
+    let mut written = Vec::new();
+    let mut writes = 0;
+    while let Some(mut taken) = outbox.take(&limits, now, traffic.shard()) {
+        // The kernel takes a little at a time.
+        let some = taken.rest().bytes();
+        let some = &some[..some.len().min(100_000)];
+        written.extend_from_slice(some);
+        writes += 1;
+        let length = some.len();
+        if taken.wrote(length, now) {
+            outbox.finish(taken, now, &traffic);
+        } else {
+            outbox.put_back(taken, &traffic);
+            outbox.blocked = false;
+        }
+        assert!(outbox.held() <= limits.bytes);
+    }
+    let expected: Vec<u8> = bodies[..3]
+        .iter()
+        .flat_map(|body| {
+            let (header, used) = Framing::Text.header(body.len());
+            [&header[..used], body].concat()
+        })
+        .collect();
+    assert!(written == expected, "{writes} writes");
+    assert_eq!(outbox.held(), 0);
+}

@@ -2,6 +2,7 @@
 
 mod end;
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -21,6 +22,28 @@ use crate::wire::name::Name;
 use crate::wire::websocket::Opcode;
 
 pub use end::End;
+
+/// The bits of a session's state that say why it ends: 0, or 1 + the position in [`End::ALL`].
+const ENDS: u8 = 0x3f;
+
+/// The bit of a session that is held.
+const HELD: u8 = 0x80;
+
+/// The bit of a session that was held, until its own task has seen that it is not.
+const RELEASED: u8 = 0x40;
+
+/// What a session's own task is to do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum State {
+    /// Serve the peer.
+    Open,
+    /// Serve it, but read nothing.
+    Held,
+    /// Read again: what the peer sent meanwhile was not looked at.
+    Released,
+    /// End the session.
+    Ending(End),
+}
 
 /// Chunks that one call of [`Session::flush`] writes at most: who keeps a peer's queue full
 /// shall not keep another's thread busy with it.
@@ -42,6 +65,9 @@ pub struct Link {
     /// Where packets are accounted for.
     pub traffic: Arc<Traffic>,
 }
+
+/// What a door keeps with a session, whatever that is.
+pub type DoorData = Option<Arc<dyn Any + Send + Sync>>;
 
 /// A peer's connection: who it is, its stream, and the outbox in front of that.
 #[derive(Debug)]
@@ -68,13 +94,15 @@ pub struct Session {
     pub requests: Mutex<limit::Bucket>,
     /// When the peer last had packets, by a clock of its door's.
     pub stirred: AtomicU32,
+    /// What its door keeps with it, from the login on.
+    pub data: DoorData,
     generation: u64,
     capabilities: AtomicU32,
     link: Link,
     outbox: Mutex<Outbox>,
     task: AtomicWaker,
-    /// 1 + the position of the reason in [`End::ALL`]; 0 while the session lives.
-    end: AtomicU8,
+    /// 0 while the peer is served; see [`ENDS`], [`HELD`] and [`RELEASED`].
+    state: AtomicU8,
 }
 
 impl Session {
@@ -100,6 +128,7 @@ impl Session {
             inbound: Mutex::default(),
             requests: Mutex::default(),
             stirred: AtomicU32::new(0),
+            data: None,
             generation,
             capabilities: AtomicU32::new(0),
             outbox: Mutex::new(Outbox::new(
@@ -110,7 +139,7 @@ impl Session {
             )),
             link,
             task: AtomicWaker::new(),
-            end: AtomicU8::new(0),
+            state: AtomicU8::new(0),
         }
     }
 
@@ -262,23 +291,55 @@ impl Session {
     /// Asks the peer's own task to end the session.
     pub fn end(&self, reason: End) {
         let end = reason as u8 + 1;
-        let first = self.end.compare_exchange(0, end, Ordering::AcqRel, Ordering::Acquire);
-        if first.is_ok() {
+        self.change(|state| (state & ENDS == 0).then_some(state | end));
+    }
+
+    /// Has the peer's own task read nothing more from it, or go on; nothing else stops. What the
+    /// task has read already, it still hands over.
+    pub fn hold(&self, held: bool) {
+        self.change(|state| match (held, state & HELD != 0) {
+            (true, false) => Some(state & ENDS | HELD),
+            (false, true) => Some(state & ENDS | RELEASED),
+            (true, true) | (false, false) => None,
+        });
+    }
+
+    /// Notes that the peer's own task has seen that it is held no more.
+    pub fn resumed(&self) {
+        self.change(|state| (state & RELEASED != 0).then_some(state & !RELEASED));
+    }
+
+    /// Changes the state, and wakes the peer's own task if it is another then.
+    fn change(&self, change: impl Fn(u8) -> Option<u8>) {
+        if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok() {
             self.task.wake();
+        }
+    }
+
+    /// What the peer's own task is to do.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let state = self.state.load(Ordering::Acquire);
+        if state == 0 {
+            return State::Open;
+        }
+        match end_of(state) {
+            Some(end) => State::Ending(end),
+            None if state & HELD != 0 => State::Held,
+            None => State::Released,
         }
     }
 
     /// Why the session is to end, once it is.
     #[must_use]
     pub fn ending(&self) -> Option<End> {
-        let position = usize::from(self.end.load(Ordering::Acquire)).checked_sub(1)?;
-        End::ALL.get(position).copied()
+        end_of(self.state.load(Ordering::Acquire))
     }
 
     /// Whether records still reach the peer through this session.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.end.load(Ordering::Acquire) == 0
+        self.state.load(Ordering::Acquire) & ENDS == 0
     }
 
     /// The stream, for the peer's own task.
@@ -358,6 +419,12 @@ impl Session {
     pub fn close_outbox(&self) {
         self.outbox.lock().close(&self.link.traffic);
     }
+}
+
+/// Why a session in this state is to end.
+fn end_of(state: u8) -> Option<End> {
+    let position = usize::from(state & ENDS).checked_sub(1)?;
+    End::ALL.get(position).copied()
 }
 
 #[cfg(test)]

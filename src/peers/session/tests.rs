@@ -289,3 +289,28 @@ fn session_ends_with_a_reason_of_its_own_where_no_record_may_be_missing() {
     session.close_outbox();
     assert_eq!((traffic.packets_dropped(Drop::PEER_GONE), traffic.packets_queued()), (3, 0));
 }
+
+#[test]
+fn session_that_ends_while_it_is_held_ends_once_and_for_its_first_reason() {
+    let session = session(testing::link(testing::reader()));
+    session.hold(true);
+    assert_eq!((session.state(), session.is_open()), (State::Held, true));
+    session.end(End::Kicked);
+    session.end(End::Idle);
+    assert_eq!((session.state(), session.is_open()), (State::Ending(End::Kicked), false));
+    session.hold(false);
+    session.resumed();
+    assert_eq!(session.ending(), Some(End::Kicked));
+
+    let other = self::session(testing::link(testing::reader()));
+    other.hold(false);
+    assert_eq!(other.state(), State::Open, "it was not held");
+    other.hold(true);
+    other.hold(false);
+    other.hold(true);
+    assert_eq!(other.state(), State::Held);
+    other.hold(false);
+    assert_eq!(other.state(), State::Released);
+    other.resumed();
+    assert_eq!(other.state(), State::Open);
+}

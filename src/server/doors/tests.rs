@@ -63,6 +63,8 @@ impl Door for Club {
                 framing: Framing::Text,
                 overflow: Overflow::Refuse,
                 takes: 64,
+                outbox_bytes: None,
+                data: None,
             })
         })
     }

@@ -10,7 +10,7 @@ mod mask;
 mod opcode;
 mod violation;
 
-pub use decoder::{Decoder, Message};
+pub use decoder::{Decoder, LONGEST_IN_PLACE, Message, close_code};
 pub use header::{Header, frame_header};
 pub use mask::apply_mask;
 pub use opcode::Opcode;
@@ -41,11 +41,13 @@ pub enum CloseCode {
     GoingAway = 1001,
     /// The peer broke the framing rules.
     Protocol = 1002,
-    /// A text message is not UTF-8.
+    /// A message is not of the kind that is taken.
+    Unsupported = 1003,
+    /// A text message is not UTF-8, or not what it should be.
     InvalidText = 1007,
     /// The login failed or took too long, or the node's key was withdrawn.
     Policy = 1008,
-    /// A message is longer than 65,536 bytes.
+    /// A message is longer than what is taken.
     TooLarge = 1009,
     /// The relay failed.
     Internal = 1011,
