@@ -37,8 +37,11 @@ pub const PILOT: DoorKind =
 pub const NETBIRD: DoorKind =
     DoorKind { name: "netbird", paths: DoorPaths::Fixed(&["/relay"]), quic: Some("nb-quic") };
 
+/// Adapters of peerbus, by which programs send each other messages.
+pub const PEERBUS: DoorKind = DoorKind { name: "peerbus", paths: DoorPaths::Any, quic: None };
+
 /// The doors of the relay itself. A door is added here, with its name and its paths.
-static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD];
+static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD, &PEERBUS];
 
 /// Those that a program around the relay has added.
 static REGISTERED: RwLock<Vec<&'static DoorKind>> = RwLock::new(Vec::new());

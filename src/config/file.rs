@@ -15,8 +15,28 @@ use super::{Error, Origin, Place, all_settings, listener_settings};
 /// Least likeness, from 0 to 1, at which a known key is offered for an unknown one.
 const LEAST_LIKENESS: f64 = 0.7;
 
-/// A table of the settings whose keys begin with its name, which they may stand in without it.
-const SECTION: &str = "netbird";
+/// A table of settings, which may stand outside of it as well.
+struct Section {
+    name: &'static str,
+    /// Those of its settings whose keys do not begin with its name.
+    others: &'static [&'static str],
+}
+
+/// The tables: the settings whose keys begin with the name, which they may stand in without it,
+/// and some others.
+static SECTIONS: [Section; 3] = [
+    Section { name: "netbird", others: &[] },
+    Section { name: "peerbus", others: &[] },
+    Section { name: "bus", others: &["audit_checkpoint_file", "audit_retention"] },
+];
+
+impl Section {
+    /// Whether a setting may stand in it.
+    fn has(&self, key: &str) -> bool {
+        key.strip_prefix(self.name).is_some_and(|rest| rest.starts_with('_'))
+            || self.others.contains(&key)
+    }
+}
 
 /// Keys of a `[[listener]]` table whose function is not built.
 const NOT_BUILT: [&str; 1] = ["tls_client_ca"];
@@ -59,11 +79,13 @@ fn parse(text: &str, path: &Path) -> Result<Said, Error> {
 
     let mut said = Said { settings: Vec::new(), listeners: Vec::new() };
     for entry in in_order(table.get_ref()) {
-        match (entry.0.get_ref().as_ref(), entry.1.get_ref()) {
-            ("listener", _) => said.listeners = file.listeners(&entry)?,
-            (SECTION, DeValue::Table(entries)) => {
+        let name = entry.0.get_ref().as_ref();
+        let section = SECTIONS.iter().find(|section| section.name == name);
+        match (name, section, entry.1.get_ref()) {
+            ("listener", ..) => said.listeners = file.listeners(&entry)?,
+            (_, Some(section), DeValue::Table(entries)) => {
                 for entry in in_order(entries) {
-                    let setting = file.setting_of_section(&entry)?;
+                    let setting = file.setting_of_section(&entry, section)?;
                     file.add(&mut said.settings, setting, &entry)?;
                 }
             }
@@ -129,7 +151,7 @@ impl Text<'_> {
         Ok((setting.key, Given { items, origin: self.origin(key.span().start) }))
     }
 
-    /// Adds what is said of a setting, which stands in the section or outside of it.
+    /// Adds what is said of a setting, which stands in its section or outside of it.
     fn add(
         &self,
         settings: &mut Vec<(&'static str, Given)>,
@@ -138,23 +160,26 @@ impl Text<'_> {
     ) -> Result<(), Error> {
         let (key, _) = setting;
         if settings.iter().any(|(known, _)| *known == key) {
-            let reason = format!("{key} stands in [{SECTION}] and outside; once is enough");
+            let section = SECTIONS.iter().find(|section| section.has(key));
+            let section = section.map_or("", |section| section.name);
+            let reason = format!("{key} stands in [{section}] and outside; once is enough");
             return Err(self.refuse(entry, "", reason));
         }
         settings.push(setting);
         Ok(())
     }
 
-    /// One setting of the section, and what is said of it.
-    fn setting_of_section(&self, entry: &Entry<'_>) -> Result<(&'static str, Given), Error> {
+    /// One setting of a section, and what is said of it.
+    fn setting_of_section(
+        &self,
+        entry: &Entry<'_>,
+        section: &Section,
+    ) -> Result<(&'static str, Given), Error> {
         let (key, value) = entry;
-        let prefix = format!("{SECTION}.");
-        let of_section = |setting: &&'static Setting| {
-            setting.key.strip_prefix(SECTION).is_some_and(|rest| rest.starts_with('_'))
-        };
+        let prefix = format!("{}.", section.name);
         let name = key.get_ref().as_ref();
-        let known = || all_settings().filter(of_section);
-        let full = format!("{SECTION}_{name}");
+        let known = || all_settings().filter(|setting| section.has(setting.key));
+        let full = format!("{}_{name}", section.name);
         let setting = known().find(|setting| setting.key == full || setting.key == name);
         let setting =
             setting.ok_or_else(|| self.refuse(entry, &prefix, unknown(&full, known())))?;

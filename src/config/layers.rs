@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::{OneLine, variable};
+use super::flag_binds::{FLAG_BINDS, FlagBind};
 use super::given::{Given, Scope};
 use super::secret::{shown, shown_value};
 use super::surroundings::DEFAULT_MAX_PEERS;
@@ -21,14 +22,14 @@ use super::{
 /// The address of a relay with `acme` and nothing else, for IPv6 and IPv4.
 const ACME_BIND: &str = "[::]:443";
 
-/// Where datagrams of nodes are taken by a relay that is there for clients of NetBird alone: at
-/// any free port, which nobody else can reach.
+/// Where datagrams of nodes are taken by a relay that is there for clients of other doors alone:
+/// at any free port, which nobody else can reach.
 const UDP_BIND_OF_NONE: &str = "127.0.0.1:0";
 
 /// The settings that are of the listener at `wss_bind` alone.
 pub(super) const OF_WSS_BIND: [&str; 4] = ["wss_bind", "wss_tls_cert", "wss_tls_key", "acme"];
 
-/// Those that it has in common with the listener at `netbird_bind`.
+/// Those that it has in common with the listeners that flags of other doors make.
 pub(super) const OF_FLAG_LISTENERS: [&str; 3] =
     ["public_plaintext", "trusted_proxy", "allow_origin"];
 
@@ -86,7 +87,7 @@ impl Layers {
             layers.set("wss_bind", vec![ACME_BIND.to_owned()], Origin::Default);
         }
         layers.trust_loopback("wss_bind", "trusted_proxy");
-        if layers.has_netbird_bind() && !layers.serves_wss_bind() && layers.is_default("udp_bind") {
+        if layers.has_flag_bind() && !layers.serves_wss_bind() && layers.is_default("udp_bind") {
             let has_pilot = layers.listeners.iter().any(Self::has_pilot);
             if !has_pilot {
                 layers.set("udp_bind", vec![UDP_BIND_OF_NONE.to_owned()], Origin::Default);
@@ -115,7 +116,8 @@ impl Layers {
         if self.listeners.iter().any(Self::has_pilot) {
             "a [[listener]] has the door pilot"
         } else {
-            "there is --netbird-bind"
+            let bind = self.flag_binds().next();
+            bind.expect("nothing else keeps that listener away").reason
         }
     }
 
@@ -134,17 +136,22 @@ impl Layers {
         split(self.items("acme")).next().is_some()
     }
 
-    /// Whether there is a listener at `netbird_bind`.
-    pub(super) fn has_netbird_bind(&self) -> bool {
-        !self.items("netbird_bind").is_empty()
+    /// The settings of other doors' listeners that somebody has set.
+    fn flag_binds(&self) -> impl Iterator<Item = &'static FlagBind> {
+        FLAG_BINDS.into_iter().filter(|bind| !self.items(bind.key).is_empty())
+    }
+
+    /// Whether there is one.
+    pub(super) fn has_flag_bind(&self) -> bool {
+        self.flag_binds().next().is_some()
     }
 
     /// Whether there is a listener at `wss_bind`: where somebody has set it, or names for its
     /// certificate, and else unless a table has the Pilot door, which is what it is for, or the
-    /// relay is there for clients of NetBird.
+    /// relay is there for clients of another door.
     pub(super) fn serves_wss_bind(&self) -> bool {
         let is_asked_for = !self.is_default("wss_bind") || self.has_acme();
-        let has_others = self.has_netbird_bind() || self.listeners.iter().any(Self::has_pilot);
+        let has_others = self.has_flag_bind() || self.listeners.iter().any(Self::has_pilot);
         is_asked_for || !has_others
     }
 
@@ -290,12 +297,12 @@ impl fmt::Display for Layers {
             }
             let key = setting.key;
             let is_of_wss_bind = OF_WSS_BIND.contains(&key)
-                || OF_FLAG_LISTENERS.contains(&key) && !self.has_netbird_bind();
+                || OF_FLAG_LISTENERS.contains(&key) && !self.has_flag_bind();
             // What somebody has set is used once systemd hands over the socket.
             if is_of_wss_bind && !serves_wss_bind && self.is_default(key) {
                 let reason = self.reason_for_no_wss_bind();
                 writeln!(f, "# {key} is not used: {reason}")?;
-            } else if key == "trusted_proxy" && self.has_netbird_bind() && self.is_default(key) {
+            } else if key == "trusted_proxy" && self.has_flag_bind() && self.is_default(key) {
                 // Each listener has a default of its own.
                 writeln!(f, "# {key} is not set: loopback, for the listeners that are local")?;
             } else {

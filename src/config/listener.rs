@@ -72,7 +72,7 @@ pub struct Listener {
 impl Config {
     /// The listeners in the order in which they are served: that of `wss_bind` first, which is
     /// there where the configuration [says so](Self::serves_wss_bind) or a socket is open for it,
-    /// then that of `netbird_bind`.
+    /// then those of other doors' flags.
     #[must_use]
     pub fn all_listeners(&self, has_wss_socket: bool) -> Vec<Listener> {
         let of_wss_bind = Listener {
@@ -100,10 +100,8 @@ impl Config {
             allow_origins: table.allow_origins.clone(),
         });
         let serves_wss_bind = self.serves_wss_bind || has_wss_socket;
-        let of_netbird = self.netbird.as_ref().and_then(|netbird| netbird.listener.as_ref());
-        let of_netbird = of_netbird.map(|listener| listener.listener(self));
-        let of_flags = serves_wss_bind.then_some(of_wss_bind).into_iter().chain(of_netbird);
-        of_flags.chain(of_tables).collect()
+        let of_wss_bind = serves_wss_bind.then_some(of_wss_bind).into_iter();
+        of_wss_bind.chain(self.listeners_of_flags()).chain(of_tables).collect()
     }
 }
 
@@ -166,22 +164,20 @@ fn routes(layers: &Layers) -> Result<Routes, Error> {
 
 /// Refuses two listeners of one address or one name.
 pub(super) fn check_all(config: &Config, layers: &Layers) -> Result<(), Error> {
-    let of_netbird = config.netbird.as_ref().and_then(|netbird| netbird.listener.as_ref());
-    if let Some(listener) = of_netbird
-        && config.serves_wss_bind
-        && is_same(&listener.bind, &config.wss_bind)
-    {
-        let reason = "that is the address of --wss-bind; choose another for one of both";
-        return Err(layers.refuse("netbird_bind", reason));
+    let mut of_flags: Vec<(&str, &WssBind)> = Vec::new();
+    of_flags.extend(config.serves_wss_bind.then_some(("--wss-bind", &config.wss_bind)));
+    for (of, listener) in config.flag_listeners() {
+        if let Some((other, _)) = of_flags.iter().find(|(_, bind)| is_same(&listener.bind, bind)) {
+            let reason = format!("that is the address of {other}; choose another for one of both");
+            return Err(layers.refuse(of.key, reason));
+        }
+        of_flags.push((of.flag, &listener.bind));
     }
     let tables = layers.listeners().iter().zip(&config.listeners);
     for (index, (text, table)) in tables.enumerate() {
-        if config.serves_wss_bind && is_same(&table.bind, &config.wss_bind) {
-            let reason = "that is the address of --wss-bind; choose another, or set one of both";
-            return Err(text.refuse("bind", reason));
-        }
-        if of_netbird.is_some_and(|listener| is_same(&table.bind, &listener.bind)) {
-            let reason = "that is the address of --netbird-bind; choose another";
+        if let Some((flag, _)) = of_flags.iter().find(|(_, bind)| is_same(&table.bind, bind)) {
+            let more = if *flag == "--wss-bind" { ", or set one of both" } else { "" };
+            let reason = format!("that is the address of {flag}; choose another{more}");
             return Err(text.refuse("bind", reason));
         }
         let before = config.listeners.iter().take(index).enumerate();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::cluster::ClusterFlags;
 use super::given::Scope;
 use super::netbird::NetbirdFlags;
+use super::peerbus::PeerbusFlags;
 use super::registry::RegistryFlags;
 use super::table::{Compared as _, Setting};
 use super::{
@@ -94,13 +95,14 @@ impl Loaded {
         // Its default is that of the address, and that address is not in force.
         let moved = differing.contains(&"wss_bind") && new.layers.is_default("trusted_proxy");
         in_force.config.take_live(&new.config);
-        if in_force.config.take_netbird(&new.config)
-            && !differing.contains(&"netbird_auth_secret_file")
-        {
-            let key = "netbird_auth_secret_file".to_owned();
+        let of_netbird = in_force.config.take_netbird(&new.config);
+        let mut secrets = in_force.config.take_peerbus(&new.config);
+        secrets.extend(of_netbird.then_some("netbird_auth_secret_file"));
+        for key in secrets.into_iter().filter(|key| !differing.contains(key)) {
             let (old, new) = (SECRET.to_owned(), SECRET.to_owned());
-            difference.applied.push(Change { key, old, new });
+            difference.applied.push(Change { key: key.to_owned(), old, new });
         }
+        in_force.config.bus.take_live(&new.config.bus);
         if moved {
             in_force.config.trusted_proxies.clone_from(&self.config.trusted_proxies);
         }
@@ -146,6 +148,12 @@ impl Loaded {
         {
             keys.extend(old.differing(&new));
         }
+        if let (Ok(old), Ok(new)) =
+            (PeerbusFlags::read(&self.layers), PeerbusFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
+        keys.extend(self.config.bus.differing(&new.config.bus));
         keys
     }
 

@@ -6,11 +6,14 @@
 //! a running relay can take over is marked `live`, and told from the rest by [`Loaded`].
 
 mod acme;
+mod bus;
 mod certificate;
 mod cluster;
 mod doors;
 mod error;
 mod file;
+mod flag_binds;
+mod flag_listener;
 mod flags;
 mod given;
 mod hidden;
@@ -18,6 +21,7 @@ mod layers;
 mod listener;
 mod loaded;
 mod netbird;
+mod peerbus;
 mod registry;
 mod secret;
 mod small_file;
@@ -27,6 +31,7 @@ mod table;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod value;
 mod warning;
 
@@ -35,28 +40,33 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use acme::Acme;
+pub use bus::Bus;
 pub use certificate::{TlsPair, UnusablePair};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
-pub use doors::{DoorKind, DoorPaths, DoorTaken, NETBIRD, PILOT, Routes};
+pub use doors::{DoorKind, DoorPaths, DoorTaken, NETBIRD, PEERBUS, PILOT, Routes};
 pub use error::{Error, Invalid, Origin, Place};
+pub use flag_listener::FlagListener;
 pub use flags::Flags;
 pub use layers::Layers;
 pub use listener::{Listener, ListenerTable};
 pub use loaded::{Change, Difference, Loaded, Source, live_settings};
+pub use netbird::Netbird;
 use netbird::NetbirdFlags;
-pub use netbird::{Netbird, NetbirdListener};
+pub use peerbus::Peerbus;
+use peerbus::PeerbusFlags;
 use registry::RegistryFlags;
 pub use registry::{Registry, RegistryTrust};
 pub use secret::Secret;
 pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
+pub use tokens::{LONGEST_TOKEN, NamePattern, Token, Tokens, owner_of_label};
 pub use value::{
-    AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, ClusterName, ExposedAddress,
-    Fingerprint, HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat, NatsServers,
-    NetbirdTakeover, PathPrefix, PathPrefixes, PunchAllow, RelayName, UdpSenderCheck, WebOrigin,
-    WssBind,
+    AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, BusDurability, ClusterName,
+    ExposedAddress, Fingerprint, HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat,
+    NatsServers, NetbirdTakeover, PathPrefix, PathPrefixes, PunchAllow, RelayName, UdpSenderCheck,
+    WebOrigin, WssBind,
 };
 pub use warning::Warning;
 
@@ -216,6 +226,10 @@ settings! {
         cluster: Option<Cluster> = Cluster::read;
         /// The NetBird door, where there is one.
         netbird: Option<Netbird> = Netbird::read;
+        /// The peerbus door, where there is one.
+        peerbus: Option<Peerbus> = Peerbus::read;
+        /// How messages are kept, where a door has some.
+        bus: Bus = Bus::read;
         /// The `[[listener]]` tables, in the order of the file.
         listeners: Vec<ListenerTable> = listener::tables;
         /// Whether there is a listener at `wss_bind`: not where nobody set it and a table has the
@@ -238,7 +252,10 @@ impl Config {
     pub fn new(layers: &Layers) -> Result<Self, Error> {
         let config = Self::read(layers)?;
         let contradiction = config.contradiction(layers.most_peers());
-        if let Some((key, reason)) = contradiction.or_else(|| config.netbird_contradiction()) {
+        let contradiction = contradiction
+            .or_else(|| config.netbird_contradiction())
+            .or_else(|| config.peerbus_contradiction());
+        if let Some((key, reason)) = contradiction {
             return Err(layers.refuse(key, reason));
         }
         acme::check(&config.acme, &config.tls, layers)?;
@@ -284,7 +301,8 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
 
 /// Every setting, in the order of the help.
 fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
-    let of_doors = NetbirdFlags::SETTINGS.iter();
+    let of_doors = NetbirdFlags::SETTINGS.iter().chain(PeerbusFlags::SETTINGS);
+    let of_doors = of_doors.chain(Bus::SETTINGS);
     let settings = Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS);
     settings.chain(ClusterFlags::SETTINGS).chain(of_doors)
 }

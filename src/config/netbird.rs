@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::certificate::{self, PairOf};
-use super::doors::{NETBIRD, Routes};
+use super::doors::NETBIRD;
+use super::flag_binds::NETBIRD_BIND;
 use super::small_file::contents;
 use super::table::settings;
-use super::value::PathPrefixes;
 use super::{
-    AcmeName, AllowOrigins, Config, Error, ExposedAddress, IpNet, Layers, Listener, ListenerTable,
-    MOST_RELAY_BYTES, NetbirdTakeover, Secret, TlsPair, WssBind, acme,
+    AcmeName, Config, Error, ExposedAddress, FlagListener, Layers, ListenerTable, MOST_RELAY_BYTES,
+    NetbirdTakeover, Secret, WssBind, acme,
 };
 
 settings! {
@@ -50,7 +50,7 @@ pub struct Netbird {
     /// Where clients find this relay.
     pub exposed: ExposedAddress,
     /// The listener of `netbird_bind`, where there is one.
-    pub listener: Option<NetbirdListener>,
+    pub listener: Option<FlagListener>,
     /// Where orchestrators ask for health, where they may.
     pub health: Option<SocketAddr>,
     /// What becomes of the session of a peer that logs in again.
@@ -61,82 +61,31 @@ pub struct Netbird {
     pub bytes: u64,
 }
 
-/// The listener of `netbird_bind`, beyond what it has in common with that of `wss_bind`.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct NetbirdListener {
-    /// Where it listens.
-    pub bind: WssBind,
-    /// Its certificate, where it has one from files.
-    pub tls: Vec<TlsPair>,
-    /// Names that it gets and renews a certificate for.
-    pub acme: Vec<AcmeName>,
-    /// Proxies whose X-Forwarded-For counts there.
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-/// The name of the listener, in the log and for a socket that systemd hands over.
-pub(super) const NAME: &str = "netbird";
-
-impl NetbirdListener {
-    /// Reads what is said of it; nothing where nobody says where it listens.
-    fn read(flags: &NetbirdFlags, layers: &Layers) -> Result<Option<Self>, Error> {
-        let Some(bind) = flags.netbird_bind.clone() else {
-            let NetbirdFlags { netbird_tls_cert, netbird_tls_key, netbird_acme, .. } = flags;
-            let idle = [
-                ("netbird_tls_cert", netbird_tls_cert.is_some()),
-                ("netbird_tls_key", netbird_tls_key.is_some()),
-                ("netbird_acme", !netbird_acme.is_empty()),
-            ];
-            return match idle.into_iter().find(|(_, is_set)| *is_set) {
-                Some((key, _)) => Err(layers.refuse(key, "needs --netbird-bind as well")),
-                None => Ok(None),
-            };
+/// Reads what is said of the listener of `netbird_bind`; nothing where nobody says where it is.
+fn listener(flags: &NetbirdFlags, layers: &Layers) -> Result<Option<FlagListener>, Error> {
+    let Some(bind) = flags.netbird_bind.clone() else {
+        let NetbirdFlags { netbird_tls_cert, netbird_tls_key, netbird_acme, .. } = flags;
+        let idle = [
+            ("netbird_tls_cert", netbird_tls_cert.is_some()),
+            ("netbird_tls_key", netbird_tls_key.is_some()),
+            ("netbird_acme", !netbird_acme.is_empty()),
+        ];
+        return match idle.into_iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) => Err(layers.refuse(key, "needs --netbird-bind as well")),
+            None => Ok(None),
         };
-        let tls = certificate::of_files(&PairOf::NETBIRD_BIND, layers)?;
-        let acme = flags.netbird_acme.clone();
-        acme::check_of("netbird_acme", &acme, &tls, layers)?;
-        let is_public: bool = layers.read("public_plaintext")?;
-        if !bind.is_local() && !is_public && tls.is_empty() && acme.is_empty() {
-            let danger = "it is open to others than this machine, without TLS";
-            let way_out = "bind to loopback, or add --public-plaintext, --netbird-acme or \
-                           --netbird-tls-cert";
-            return Err(layers.refuse("netbird_bind", format!("{danger}; {way_out}")));
-        }
-        let trusted_proxies = trusted_proxies(&bind, layers)?;
-        Ok(Some(Self { bind, tls, acme, trusted_proxies }))
-    }
-
-    /// The listener, with the settings that it has in common with that of `wss_bind`.
-    pub(super) fn listener(&self, config: &Config) -> Listener {
-        Listener {
-            setting: "netbird-bind".to_owned(),
-            name: Some(NAME.to_owned()),
-            bind: self.bind.clone(),
-            doors: vec![&NETBIRD],
-            routes: Routes::new(&[&NETBIRD], &PathPrefixes::Unset)
-                .expect("one door has no conflict"),
-            tls: self.tls.clone(),
-            acme: self.acme.clone(),
-            public_plaintext: config.public_plaintext,
-            trusted_proxies: self.trusted_proxies.clone(),
-            allow_origins: AllowOrigins::DoorsAnd(config.allow_origins.clone()),
-        }
-    }
-}
-
-/// Those of `trusted_proxy`, if somebody has said any; else loopback for a local address.
-fn trusted_proxies(bind: &WssBind, layers: &Layers) -> Result<Vec<IpNet>, Error> {
-    if !layers.is_default("trusted_proxy") {
-        return layers.read("trusted_proxy");
-    }
-    Ok(if bind.is_local() { IpNet::LOOPBACK.to_vec() } else { Vec::new() })
+    };
+    let tls = certificate::of_files(&PairOf::NETBIRD_BIND, layers)?;
+    let acme = flags.netbird_acme.clone();
+    acme::check_of("netbird_acme", &acme, &tls, layers)?;
+    FlagListener::read(&NETBIRD_BIND, bind, (tls, acme), layers).map(Some)
 }
 
 impl Netbird {
     /// Reads the door's settings, and the file that they name.
     pub(super) fn read(layers: &Layers) -> Result<Option<Self>, Error> {
         let flags = NetbirdFlags::read(layers)?;
-        let listener = NetbirdListener::read(&flags, layers)?;
+        let listener = listener(&flags, layers)?;
         match (flags.netbird_auth_secret_file, flags.netbird_exposed_address) {
             (None, None) if listener.is_none() && flags.netbird_health_bind.is_none() => Ok(None),
             (None, None) if listener.is_none() => {
@@ -201,10 +150,8 @@ impl Config {
     /// others.
     pub(super) fn take_netbird(&mut self, new: &Self) -> bool {
         let (Some(ours), Some(new)) = (&mut self.netbird, &new.netbird) else { return false };
-        if let (Some(listener), Some(new)) = (&mut ours.listener, &new.listener)
-            && listener.bind == new.bind
-        {
-            listener.trusted_proxies.clone_from(&new.trusted_proxies);
+        if let (Some(listener), Some(new)) = (&mut ours.listener, &new.listener) {
+            listener.take_live(new);
         }
         ours.takeover = new.takeover;
         ours.rate = new.rate;

@@ -47,11 +47,17 @@ impl Secret {
 
     /// Reads a file that holds nothing else, and refuses what could be guessed.
     pub(super) fn read_long(path: &Path) -> Result<Self, String> {
+        Self::read_of_least(path, LEAST)
+    }
+
+    /// Reads a file that holds nothing else, and refuses what has fewer bytes than this.
+    pub(super) fn read_of_least(path: &Path, least: usize) -> Result<Self, String> {
         let secret = Self::read(path)?;
-        match secret.0.len() {
-            LEAST.. => Ok(secret),
-            bytes => Err(format!("the secret has {bytes} bytes; write {LEAST} or more")),
+        let bytes = secret.0.len();
+        if bytes < least {
+            return Err(format!("the secret has {bytes} bytes; write {least} or more"));
         }
+        Ok(secret)
     }
 }
 

@@ -9,10 +9,12 @@ use super::layers::{OF_FLAG_LISTENERS, OF_WSS_BIND};
 use super::{AcmeContact, AcmeName, Error, Layers, Place, TlsPair};
 
 /// Settings that name files with secrets.
-const SECRETS: [&str; 7] = [
+const SECRETS: [&str; 9] = [
     "wss_tls_key",
     "netbird_tls_key",
     "netbird_auth_secret_file",
+    "peerbus_tokens_file",
+    "peerbus_hmac_secret_file",
     "admin_token_file",
     "registry_admin_token_file",
     "cluster_secret_file",
@@ -89,7 +91,7 @@ impl Warning {
             warnings.push(Self::PublicAdmin { place: layers.place("admin_bind"), address });
         }
         if !layers.serves_wss_bind() {
-            let shared = OF_FLAG_LISTENERS.iter().filter(|_| !layers.has_netbird_bind());
+            let shared = OF_FLAG_LISTENERS.iter().filter(|_| !layers.has_flag_bind());
             let idle = OF_WSS_BIND.iter().chain(shared).filter(|key| !layers.is_default(key));
             let reason = layers.reason_for_no_wss_bind();
             warnings.extend(idle.map(|key| Self::NoWssBind { place: layers.place(key), reason }));

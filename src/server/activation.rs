@@ -17,6 +17,9 @@ const WSS: &str = "wss";
 /// What the socket of `netbird_bind` is called.
 const NETBIRD: &str = "netbird";
 
+/// What the socket of `peerbus_bind` is called.
+const PEERBUS: &str = "peerbus";
+
 /// The sockets that the relay has inherited; by default none.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -73,6 +76,12 @@ pub enum SocketsError {
          --netbird-tls-cert"
     )]
     PublicNetbird(SocketAddr),
+    /// So is that for adapters of peerbus.
+    #[error(
+        "the inherited socket for adapters of peerbus, {0}, is open to others than this machine, \
+         without TLS; bind it to loopback, or add --public-plaintext"
+    )]
+    PublicPeerbus(SocketAddr),
     /// So is that of a `[[listener]]`.
     #[error(
         "the inherited socket {name:?}, {address}, is open to others than this machine, without \
@@ -111,9 +120,8 @@ impl Sockets {
     /// Nothing says what a socket is for, or others can reach it although nobody allowed that.
     pub(super) fn settle(&mut self, config: &Config) -> Result<Vec<Listener>, SocketsError> {
         let of_tables = config.listeners.iter().filter_map(|table| table.name.as_ref());
-        let has_netbird = config.netbird.as_ref().is_some_and(|netbird| netbird.listener.is_some());
-        let of_netbird = has_netbird.then_some(NETBIRD);
-        let named: Vec<_> = of_tables.map(ListenerName::as_str).chain(of_netbird).collect();
+        let mut named: Vec<&str> = of_tables.map(ListenerName::as_str).collect();
+        named.extend(config.names_of_flag_listeners());
         let mut unnamed: Vec<_> =
             self.others.extract_if(.., |one| !named.contains(&&*one.name)).collect();
         match (unnamed.pop(), &self.wss) {
@@ -138,7 +146,7 @@ impl Sockets {
                     }
                     self.quic.push(one);
                 }
-                None if one.name != NETBIRD => self.udp.push(one.socket),
+                None if one.name != NETBIRD && one.name != PEERBUS => self.udp.push(one.socket),
                 Some(_) | None => {
                     let expected = "a listening socket";
                     return Err(SocketsError::Kind { name: one.name, expected });
@@ -177,6 +185,7 @@ impl Sockets {
                 Err(match name {
                     WSS => SocketsError::Public(address),
                     NETBIRD => SocketsError::PublicNetbird(address),
+                    PEERBUS => SocketsError::PublicPeerbus(address),
                     _ => SocketsError::PublicListener { name: name.to_owned(), address },
                 })
             }

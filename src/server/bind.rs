@@ -220,10 +220,11 @@ fn listener(
         (Some(Inherited { socket, .. }), _) => Listener::adopt_tcp(socket),
         (None, WssBind::Tcp(address)) => Listener::tcp_at(*address, free).or_else(|error| {
             let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
-            // That of a relay with names and nothing else, and what replaces NetBird's listener,
-            // which takes `:443` on every machine.
+            // That of a relay with names and nothing else, and what replaces another server's
+            // listener, which takes `:443` on every machine.
             let is_default = address.port() == HTTPS && !config.acme.is_empty();
-            let may_be_ipv4 = is_default || config.setting == "netbird-bind";
+            let replaces = ["netbird-bind", "peerbus-bind"].contains(&&*config.setting);
+            let may_be_ipv4 = is_default || replaces;
             if *address == everywhere && may_be_ipv4 && has_no_ipv6(&error) {
                 Listener::tcp_at((Ipv4Addr::UNSPECIFIED, address.port()).into(), free)
             } else {

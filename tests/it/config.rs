@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 76] = [
+const BAD: [(&str, &str, &str); 86] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -82,6 +82,16 @@ const BAD: [(&str, &str, &str); 76] = [
     ("netbird_tls_cert", "/nonexistent/cert.pem", "needs --netbird-bind as well"),
     ("netbird_tls_key", "/nonexistent/key.pem", "needs --netbird-bind as well"),
     ("netbird_acme", "192.0.2.1", "`192.0.2.1` is an IP address; write the DNS name"),
+    ("peerbus_bind", "localhost:47821", "not IP:PORT"),
+    ("peerbus_tokens_file", "/nonexistent/tokens", "cannot be read"),
+    ("peerbus_hmac_secret_file", "/nonexistent/secret", "needs --peerbus-tokens-file as well"),
+    ("bus_durability", "often", "neither always, interval nor none"),
+    ("bus_quota_messages", "0", "from 1 to 1000000000"),
+    ("bus_quota_bytes", "1048576", "from 2097152 to"),
+    ("bus_retention", "7", "such as 7s"),
+    ("bus_window", "5000", "from 1 to 4096"),
+    ("audit_checkpoint_file", "", "write a path"),
+    ("audit_retention", "0s", "from 1h to 3650d"),
     ("registry_connections", "0", "from 1 to 16"),
     ("cluster_bind", "localhost:9100", "not IP:PORT"),
     ("cluster_join", "a:9100,b", "`b` is not HOST:PORT"),
@@ -126,7 +136,7 @@ fn write(folder: &TempDir, name: &str, text: &str) -> String {
 
 /// 78 where the file that a flag names is to blame, whoever gave the flag.
 fn code_of(key: &str) -> i32 {
-    if matches!(key, "keys" | "admin_token_file") { CONFIG } else { USAGE }
+    if matches!(key, "keys" | "admin_token_file" | "peerbus_tokens_file") { CONFIG } else { USAGE }
 }
 
 #[test]

@@ -24,7 +24,7 @@ const ADDED: u32 = PEERS + 1;
 const SAMPLE: usize = 100;
 
 /// Each setting that a running relay takes over, before and after the reload.
-const SETTINGS: [(&str, &str, &str); 29] = [
+const SETTINGS: [(&str, &str, &str); 31] = [
     ("audit", "\"best-effort\"", "\"required\""),
     ("trusted_proxy", "[\"127.0.0.1\"]", "[\"127.0.0.1\", \"10.0.0.0/8\"]"),
     ("allow_origin", "[]", "[\"https://a.test\"]"),
@@ -54,6 +54,8 @@ const SETTINGS: [(&str, &str, &str); 29] = [
     ("open_gossip", "false", "true"),
     ("canary_interval", "\"5s\"", "\"1s\""),
     ("log_level", "\"info\"", "\"warn,beacon_relay::server=info\""),
+    ("bus_retention", "\"7d\"", "\"8d\""),
+    ("audit_retention", "\"90d\"", "\"91d\""),
 ];
 
 fn file(value: fn(&(&str, &'static str, &'static str)) -> &'static str) -> String {
@@ -75,7 +77,8 @@ fn is_undisturbed(peer: &Peer) -> bool {
 #[test]
 fn ten_thousand_peers_notice_nothing_of_a_reload() {
     // Those of a door are there with it: tests/it/netbird.
-    let live = live_settings().filter(|key| !key.starts_with("netbird_"));
+    let is_of_door = |key: &&str| key.starts_with("netbird_") || key.starts_with("peerbus_");
+    let live = live_settings().filter(|key| !is_of_door(key));
     assert!(live.eq(SETTINGS.iter().map(|(key, ..)| *key)), "a setting is missing here");
     // A connection's other end is in the relay, which inherits the limit.
     let _descriptors = Descriptors::take(u64::from(PEERS));

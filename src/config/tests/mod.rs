@@ -5,6 +5,7 @@ mod cluster;
 mod listeners;
 mod loaded;
 mod netbird;
+mod peerbus;
 mod seeds;
 
 use std::collections::HashMap;
@@ -360,7 +361,9 @@ fn flags_have_the_names_that_operators_were_told() {
         punch-allow udp-sender-check public-plaintext canary-interval log-level log-format cluster-bind cluster-join \
         cluster-dns cluster-secret-file cluster-allow cluster-tcp cluster-keepalive cluster-nats \
         cluster-nats-credentials cluster-name netbird-auth-secret-file netbird-exposed-address netbird-bind \
-        netbird-tls-cert netbird-tls-key netbird-acme netbird-health-bind netbird-takeover netbird-rate netbird-bytes";
+        netbird-tls-cert netbird-tls-key netbird-acme netbird-health-bind netbird-takeover netbird-rate netbird-bytes \
+        peerbus-bind peerbus-tokens-file peerbus-hmac-secret-file bus-durability bus-quota-messages \
+        bus-quota-bytes bus-retention bus-window audit-checkpoint-file audit-retention";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
     let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();
     told.sort();

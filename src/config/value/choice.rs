@@ -50,6 +50,30 @@ impl FromStr for NetbirdTakeover {
     }
 }
 
+/// When a message of the bus is safe.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BusDurability {
+    /// On the disk before anybody is told that it is stored.
+    Always,
+    /// On the disk within 200 ms.
+    Interval,
+    /// Whenever the system writes it.
+    None,
+}
+
+impl FromStr for BusDurability {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "always" => Ok(Self::Always),
+            "interval" => Ok(Self::Interval),
+            "none" => Ok(Self::None),
+            _ => Err("neither always, interval nor none".into()),
+        }
+    }
+}
+
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LogFormat {

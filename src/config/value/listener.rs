@@ -12,7 +12,7 @@ const MAX_NAME: usize = 64;
 const MAX_PREFIX: usize = 256;
 
 /// Names of inherited sockets that are for something else.
-const TAKEN: [&str; 4] = ["wss", "netbird", "admin", "udp"];
+const TAKEN: [&str; 5] = ["wss", "netbird", "peerbus", "admin", "udp"];
 
 /// The name of a listener, in the log and for sockets that systemd hands over.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,7 +31,9 @@ impl FromStr for ListenerName {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if TAKEN.contains(&text) {
-            return Err("the name of other sockets: wss, netbird, admin and udp are taken".into());
+            let reason =
+                "the name of other sockets: wss, netbird, peerbus, admin and udp are taken";
+            return Err(reason.into());
         }
         let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(is_allowed) {

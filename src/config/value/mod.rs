@@ -17,7 +17,9 @@ use std::time::Duration;
 
 pub use acme::{AcmeContact, AcmeDirectory, AcmeName};
 pub use address::{HostPort, WssBind};
-pub use choice::{AuditPolicy, LogFilter, LogFormat, NetbirdTakeover, UdpSenderCheck};
+pub use choice::{
+    AuditPolicy, BusDurability, LogFilter, LogFormat, NetbirdTakeover, UdpSenderCheck,
+};
 pub(super) use cluster::SharedName;
 pub use cluster::{ClusterName, NatsServers};
 pub use listener::{AllowOrigins, ListenerName, PathPrefix, PathPrefixes};
@@ -186,7 +188,7 @@ macro_rules! by_from_str {
 by_from_str! {
     AcmeContact AcmeDirectory AcmeName
     HostName HostPort WssBind AuditPolicy LogFilter LogFormat UdpSenderCheck Fingerprint RelayName WebOrigin
-    ExposedAddress NetbirdTakeover
+    ExposedAddress NetbirdTakeover BusDurability
     IpNet ClusterName NatsServers SharedName ListenerName
 }
 

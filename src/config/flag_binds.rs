@@ -1,0 +1,40 @@
+//! The settings that make a listener of one door each, next to `wss_bind`.
+
+use super::DoorKind;
+use super::doors::{NETBIRD, PEERBUS};
+
+/// A setting that makes a listener of one door.
+#[derive(Debug)]
+pub(super) struct FlagBind {
+    /// The key of the setting.
+    pub(super) key: &'static str,
+    /// Its flag.
+    pub(super) flag: &'static str,
+    /// Why there is no listener at `wss_bind`, where it is set.
+    pub(super) reason: &'static str,
+    /// The door, whose name is the listener's as well.
+    pub(super) door: &'static DoorKind,
+    /// What to do about an address that others than this machine reach.
+    pub(super) way_out: &'static str,
+}
+
+/// That of the NetBird door.
+pub(super) static NETBIRD_BIND: FlagBind = FlagBind {
+    key: "netbird_bind",
+    flag: "--netbird-bind",
+    reason: "there is --netbird-bind",
+    door: &NETBIRD,
+    way_out: "bind to loopback, or add --public-plaintext, --netbird-acme or --netbird-tls-cert",
+};
+
+/// That of the peerbus door.
+pub(super) static PEERBUS_BIND: FlagBind = FlagBind {
+    key: "peerbus_bind",
+    flag: "--peerbus-bind",
+    reason: "there is --peerbus-bind",
+    door: &PEERBUS,
+    way_out: "bind to loopback, or add --public-plaintext; for TLS write a [[listener]] with tls",
+};
+
+/// All of them, in the order in which their listeners are served.
+pub(super) static FLAG_BINDS: [&FlagBind; 2] = [&NETBIRD_BIND, &PEERBUS_BIND];
