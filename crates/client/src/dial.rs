@@ -223,7 +223,7 @@ impl Dialer {
         let config = WebSocketConfig::default()
             .read_buffer_size(BUFFER)
             .write_buffer_size(BUFFER)
-            .max_write_buffer_size(4 * MAX_WSS_PACKET)
+            .max_write_buffer_size(4 * MAX_WSS_PACKET.max(*max_message))
             .max_message_size(Some(*max_message))
             .max_frame_size(Some(*max_message));
         let upgraded = client_async_with_config(request, stream, Some(config)).await;

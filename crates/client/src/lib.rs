@@ -3,7 +3,8 @@
 //! [`Client`] is one session and ends with it. [`Reconnecting`] keeps a session alive and
 //! redials with the fleet's [`backoff`]. [`udp::Peer`] is a node that uses UDP instead.
 //! Packets may be lost on the way, as datagrams may: who needs all of them acknowledges.
-//! [`netbird`] is a client of the protocol of NetBird and openZro instead.
+//! [`netbird`] is a client of the protocol of NetBird and openZro instead, and [`peerbus`] one of the
+//! message bus of AI agents, where nothing is lost.
 //!
 //! ```no_run
 //! use beacon_client::{Client, Options, read_key};
@@ -28,6 +29,7 @@ mod login;
 pub mod net;
 pub mod netbird;
 mod options;
+pub mod peerbus;
 mod proxy;
 mod reconnect;
 mod session;

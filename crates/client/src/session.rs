@@ -42,8 +42,8 @@ pub(super) enum Outgoing {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// The relay closed the session: 1000 "replaced" by a newer session of the same node,
-    /// 1001 when it shuts down, 1009 for a packet that is too large.
+    /// The relay closed the session: in the Pilot protocol 1000 "replaced" by a newer session of
+    /// the same node, 1001 when it shuts down, 1009 for a packet that is too large.
     #[error("the relay closed the session ({code:?}, {reason:?})")]
     Closed {
         /// The close code, where it gave one.
@@ -63,7 +63,7 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    fn closed(frame: Option<CloseFrame>) -> Self {
+    pub(super) fn closed(frame: Option<CloseFrame>) -> Self {
         match frame {
             Some(frame) => Self::Closed {
                 code: Some(frame.code.into()),

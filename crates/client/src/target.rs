@@ -10,6 +10,9 @@ const PATH: &str = "/v1/compat";
 /// The one path of NetBird's relay.
 const NETBIRD_PATH: &str = "/relay";
 
+/// Any path is a broker's.
+const PEERBUS_PATH: &str = "/";
+
 /// The URL of a relay, taken apart.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -46,6 +49,16 @@ impl Target {
             _ => return Err(InvalidUrl::NetbirdScheme),
         };
         Self::with_path(&format!("{scheme}://{rest}"), NETBIRD_PATH)
+    }
+
+    /// Reads the URL of a peerbus broker: `wss://host[:port][/path]` or `ws://…`; without a scheme
+    /// `wss`.
+    ///
+    /// # Errors
+    /// What is not of this form.
+    pub fn parse_peerbus(url: &str) -> Result<Self, InvalidUrl> {
+        let url = if url.contains("://") { url.to_owned() } else { format!("wss://{url}") };
+        Self::with_path(&url, PEERBUS_PATH)
     }
 
     fn with_path(url: &str, path: &'static str) -> Result<Self, InvalidUrl> {
@@ -142,6 +155,18 @@ mod tests {
         let refused = Target::parse_netbird("https://relay.test").unwrap_err();
         assert_eq!(refused, InvalidUrl::NetbirdScheme);
         assert_eq!(Target::parse("rels://relay.test").unwrap_err(), InvalidUrl::Scheme);
+    }
+
+    #[test]
+    fn peerbus_has_any_path() {
+        for (url, expected) in [
+            ("ws://127.0.0.1:47821", "ws://127.0.0.1:47821/"),
+            ("bus.test", "wss://bus.test/"),
+            ("wss://bus.test/agents?x=1", "wss://bus.test/agents?x=1"),
+        ] {
+            assert_eq!(Target::parse_peerbus(url).unwrap().uri.to_string(), expected, "{url}");
+        }
+        assert_eq!(Target::parse_peerbus("http://bus.test").unwrap_err(), InvalidUrl::Scheme);
     }
 
     #[test]

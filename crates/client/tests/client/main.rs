@@ -3,6 +3,7 @@
 
 mod netbird;
 mod packages;
+mod peerbus;
 mod relay;
 mod tls;
 
