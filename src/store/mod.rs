@@ -4,6 +4,12 @@
 //! none. It decides nothing: which message waits where is the bus's (the room above), whose one
 //! thread makes all commits; any thread may read.
 
+mod embedded;
+#[cfg(test)]
+mod suite;
+
+pub use embedded::{Embedded, bus_folder};
+
 use crate::proto::bus::{Cause, Change, Digest, Found, MailboxId, Millis, Recovered, Seq, Stored};
 
 /// One entry of the audit log, at its place in the chain.
@@ -82,12 +88,16 @@ pub struct Space {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk is full, or broken: what was asked may succeed later. Nothing of it was done.
+    /// The disk is full, or broken: what was asked may succeed later. A commit that failed so is
+    /// not there, or is there as a whole after a restart.
     #[error("the store cannot be used: {0}")]
     Unavailable(String),
     /// What is stored makes no sense: somebody else wrote it, or the disk has lost some of it.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// Another process uses it.
+    #[error("another relay uses the store")]
+    Locked,
 }
 
 /// Where messages are durable.
@@ -102,7 +112,7 @@ pub trait Store: Send + Sync + 'static {
     /// it as it is; it does nothing twice.
     ///
     /// # Errors
-    /// Nothing was written.
+    /// Nobody can read it, and it has to be repeated: a crash before that may leave all of it.
     fn commit(&self, commit: &Commit) -> Result<(), StoreError>;
 
     /// Has the disk take what was committed so far.
@@ -129,7 +139,8 @@ pub trait Store: Send + Sync + 'static {
     /// They cannot be read.
     fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError>;
 
-    /// Removes the dead letters of all mailboxes that are older than this.
+    /// Removes dead letters, of all mailboxes, that are older than this, and says how many. Where
+    /// there are very many, some stay for the next call.
     ///
     /// # Errors
     /// They are still there.

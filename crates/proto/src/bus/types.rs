@@ -160,7 +160,6 @@ pub struct Named {
 
 /// Why a message is a dead letter.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
 pub enum Cause {
     /// Too many deliveries stayed without an acknowledgement.
     Attempts,

@@ -1,0 +1,483 @@
+//! The rows of the embedded store: keys and values as bytes.
+//!
+//! A value begins with the version of its form. Numbers are varints (LEB128), texts and bodies are
+//! behind their length. Keys are big-endian, so that their order is that of the numbers. What is
+//! read is checked: a row that somebody else wrote, or that a disk has lost some of, is an error
+//! that the caller can name, never a panic.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::proto::bus::{
+    Cause, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner, Seq, Stored,
+};
+use crate::store::{AuditEntry, DeadLetter};
+
+/// The form of all values so far.
+const VERSION: u8 = 1;
+
+/// A value that is none of ours, or not all of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("it ends too early")]
+    Short,
+    #[error("something follows its end")]
+    Long,
+    #[error("version {0} is not known here")]
+    Version(u8),
+    #[error("a number does not fit")]
+    Number,
+    #[error("a name is not UTF-8")]
+    Text,
+    #[error("cause {0} is not known here")]
+    Cause(u8),
+}
+
+/// A key as an error names it.
+pub(super) fn shown(key: &[u8]) -> String {
+    key.iter().fold(String::with_capacity(2 * key.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The key of a name.
+pub(super) fn name_key(realm: u8, name: &str) -> Vec<u8> {
+    [&[realm], name.as_bytes()].concat()
+}
+
+/// The key of what there is once for each mailbox.
+pub(super) const fn mailbox_key(mailbox: MailboxId) -> [u8; 8] {
+    mailbox.0.to_be_bytes()
+}
+
+/// The key of a message, and of how often it was delivered.
+pub(super) fn message_key(mailbox: MailboxId, seq: Seq) -> [u8; 16] {
+    numbers(&[mailbox.0, seq.0])
+}
+
+/// The key of the position behind a delivery key.
+pub(super) fn digest_key(mailbox: MailboxId, key: Digest) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&mailbox.0.to_be_bytes());
+    bytes[8..].copy_from_slice(&key.0);
+    bytes
+}
+
+/// The key of a dead letter: those of a mailbox are in the order of their burial.
+pub(super) fn letter_key(mailbox: MailboxId, at: Millis, seq: Seq) -> [u8; 24] {
+    numbers(&[mailbox.0, at.0, seq.0])
+}
+
+fn numbers<const N: usize>(of: &[u64]) -> [u8; N] {
+    let mut bytes = [0; N];
+    for (bytes, number) in bytes.chunks_exact_mut(8).zip(of) {
+        bytes.copy_from_slice(&number.to_be_bytes());
+    }
+    bytes
+}
+
+/// The numbers of a key that has so many.
+pub(super) fn key_numbers<const N: usize>(key: &[u8]) -> Result<[u64; N], Malformed> {
+    let mut fields = Fields(key);
+    let mut found = [0; N];
+    for number in &mut found {
+        *number = u64::from_be_bytes(fields.array()?);
+    }
+    fields.end(found)
+}
+
+/// A value that is being written.
+struct Value(Vec<u8>);
+
+impl Value {
+    fn of_at_least(bytes: usize) -> Self {
+        let mut value = Vec::with_capacity(bytes + 1);
+        value.push(VERSION);
+        Self(value)
+    }
+
+    fn number(mut self, mut number: u64) -> Self {
+        while number >= 0x80 {
+            self.0.push(number.to_le_bytes()[0] | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number.to_le_bytes()[0]);
+        self
+    }
+
+    fn fixed(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        self.number(bytes.len() as u64).fixed(bytes)
+    }
+
+    fn message(self, message: &Message) -> Self {
+        self.bytes(message.from.as_bytes())
+            .bytes(message.key.as_bytes())
+            .fixed(&message.origin.0)
+            .number(message.accepted.0)
+            .bytes(&message.body)
+    }
+}
+
+/// What is still to be read of a value, or of a key.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// The fields of a value.
+    fn of(value: &'a [u8]) -> Result<Self, Malformed> {
+        let mut fields = Self(value);
+        match fields.byte()? {
+            VERSION => Ok(fields),
+            other => Err(Malformed::Version(other)),
+        }
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (array, rest) = self.0.split_first_chunk().ok_or(Malformed::Short)?;
+        self.0 = rest;
+        Ok(*array)
+    }
+
+    fn byte(&mut self) -> Result<u8, Malformed> {
+        let [byte] = self.array()?;
+        Ok(byte)
+    }
+
+    fn number(&mut self) -> Result<u64, Malformed> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if (bits << shift) >> shift != bits {
+                return Err(Malformed::Number);
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed::Number)
+    }
+
+    fn small<T: TryFrom<u64>>(&mut self) -> Result<T, Malformed> {
+        T::try_from(self.number()?).map_err(|_| Malformed::Number)
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let length: usize = self.small()?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(Malformed::Short)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<Arc<str>, Malformed> {
+        std::str::from_utf8(self.bytes()?).map(Arc::from).map_err(|_| Malformed::Text)
+    }
+
+    fn message(&mut self) -> Result<Message, Malformed> {
+        Ok(Message {
+            from: self.text()?,
+            key: self.text()?,
+            origin: Digest(self.array()?),
+            accepted: Millis(self.number()?),
+            body: Arc::from(self.bytes()?),
+        })
+    }
+
+    /// What was read, if that was all.
+    fn end<T>(self, read: T) -> Result<T, Malformed> {
+        if self.0.is_empty() { Ok(read) } else { Err(Malformed::Long) }
+    }
+}
+
+pub(super) fn write_name(named: &Named) -> Vec<u8> {
+    Value::of_at_least(50).number(named.mailbox.0).fixed(&named.owner.0).number(named.seen.0).0
+}
+
+pub(super) fn read_name(key: &[u8], value: &[u8]) -> Result<Named, Malformed> {
+    let (&realm, name) = key.split_first().ok_or(Malformed::Short)?;
+    let name = std::str::from_utf8(name).map_err(|_| Malformed::Text)?.into();
+    let mut fields = Fields::of(value)?;
+    let named = Named {
+        mailbox: MailboxId(fields.number()?),
+        realm,
+        name,
+        owner: Owner(fields.array()?),
+        seen: Millis(fields.number()?),
+    };
+    fields.end(named)
+}
+
+pub(super) fn write_level(level: &Level) -> Vec<u8> {
+    Value::of_at_least(24)
+        .number(level.head.0)
+        .number(level.next.0)
+        .number(level.messages)
+        .number(level.bytes)
+        .number(level.oldest.0)
+        .0
+}
+
+pub(super) fn read_level(value: &[u8]) -> Result<Level, Malformed> {
+    let mut fields = Fields::of(value)?;
+    let level = Level {
+        head: Seq(fields.number()?),
+        next: Seq(fields.number()?),
+        messages: fields.number()?,
+        bytes: fields.number()?,
+        oldest: Millis(fields.number()?),
+    };
+    fields.end(level)
+}
+
+pub(super) fn write_message(message: &Message) -> Vec<u8> {
+    Value::of_at_least(message.cost()).message(message).0
+}
+
+pub(super) fn read_message(value: &[u8]) -> Result<Message, Malformed> {
+    let mut fields = Fields::of(value)?;
+    let message = fields.message()?;
+    fields.end(message)
+}
+
+pub(super) fn write_found(found: Found) -> Vec<u8> {
+    Value::of_at_least(32).number(found.seq.0).fixed(&found.origin.0).number(found.cost as u64).0
+}
+
+pub(super) fn read_found(value: &[u8]) -> Result<Found, Malformed> {
+    let mut fields = Fields::of(value)?;
+    let found = Found {
+        seq: Seq(fields.number()?),
+        origin: Digest(fields.array()?),
+        cost: fields.small()?,
+    };
+    fields.end(found)
+}
+
+pub(super) fn write_number(number: u64) -> Vec<u8> {
+    Value::of_at_least(10).number(number).0
+}
+
+pub(super) fn read_number<T: TryFrom<u64>>(value: &[u8]) -> Result<T, Malformed> {
+    let mut fields = Fields::of(value)?;
+    let number = fields.small()?;
+    fields.end(number)
+}
+
+pub(super) fn write_accepted(at: Millis, origins: &[Digest]) -> Vec<u8> {
+    let value = Value::of_at_least(20 + 16 * origins.len()).number(at.0);
+    let value = value.number(origins.len() as u64);
+    origins.iter().fold(value, |value, origin| value.fixed(&origin.0)).0
+}
+
+pub(super) fn read_accepted(value: &[u8]) -> Result<(Millis, Vec<Digest>), Malformed> {
+    let mut fields = Fields::of(value)?;
+    let at = Millis(fields.number()?);
+    let count: usize = fields.small()?;
+    if fields.0.len() / 16 < count {
+        return Err(Malformed::Short);
+    }
+    let origins = (0..count).map(|_| fields.array().map(Digest)).collect::<Result<_, _>>()?;
+    fields.end((at, origins))
+}
+
+/// The value of a dead letter, made of that of its message, which is not looked into.
+pub(super) fn write_letter(cause: Cause, attempts: u16, message: &[u8]) -> Vec<u8> {
+    let cause = match cause {
+        Cause::Attempts => 0,
+    };
+    let value = Value::of_at_least(message.len() + 12).fixed(&[cause]);
+    value.number(attempts.into()).fixed(message).0
+}
+
+pub(super) fn read_letter(key: &[u8], value: &[u8]) -> Result<DeadLetter, Malformed> {
+    let [_mailbox, at, seq] = key_numbers(key)?;
+    let mut fields = Fields::of(value)?;
+    let cause = match fields.byte()? {
+        0 => Cause::Attempts,
+        other => return Err(Malformed::Cause(other)),
+    };
+    let attempts = fields.small()?;
+    let message = Arc::new(read_message(fields.0)?);
+    let stored = Stored { seq: Seq(seq), attempts, message };
+    Ok(DeadLetter { stored, cause, at: Millis(at) })
+}
+
+/// The value of entries that follow each other.
+pub(super) fn write_audit(entries: &[AuditEntry]) -> Vec<u8> {
+    let bytes = entries.iter().map(|entry| 48 + entry.event.len()).sum();
+    let value = Value::of_at_least(bytes).number(entries.len() as u64);
+    let add = |value: Value, entry: &AuditEntry| {
+        value.number(entry.at.0).fixed(&entry.hash).bytes(&entry.event)
+    };
+    entries.iter().fold(value, add).0
+}
+
+pub(super) fn read_audit(key: &[u8], value: &[u8]) -> Result<Vec<AuditEntry>, Malformed> {
+    let [first] = key_numbers(key)?;
+    let mut fields = Fields::of(value)?;
+    let count = fields.number()?;
+    let mut entries = Vec::new();
+    for number in 0..count {
+        let seq = first.checked_add(number).ok_or(Malformed::Number)?;
+        let at = Millis(fields.number()?);
+        let hash = fields.array()?;
+        entries.push(AuditEntry { seq, at, hash, event: fields.bytes()?.into() });
+    }
+    fields.end(entries)
+}
+
+pub(super) fn write_head(before: u64, head: &[u8]) -> Vec<u8> {
+    Value::of_at_least(10 + head.len()).number(before).bytes(head).0
+}
+
+pub(super) fn read_head(value: &[u8]) -> Result<(u64, Box<[u8]>), Malformed> {
+    let mut fields = Fields::of(value)?;
+    let head = (fields.number()?, fields.bytes()?.into());
+    fields.end(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message() -> impl Strategy<Value = Message> {
+        (
+            any::<String>(),
+            any::<String>(),
+            any::<[u8; 16]>(),
+            any::<u64>(),
+            vec(any::<u8>(), 0..300),
+        )
+            .prop_map(|(from, key, origin, accepted, body)| Message {
+                from: from.into(),
+                key: key.into(),
+                origin: Digest(origin),
+                accepted: Millis(accepted),
+                body: body.into(),
+            })
+    }
+
+    /// What reads a value without its key.
+    type Reader = fn(&[u8]) -> Option<Malformed>;
+
+    /// Everything that reads a value.
+    const READERS: [Reader; 8] = [
+        |value| read_name(b"\x01name", value).err(),
+        |value| read_level(value).err(),
+        |value| read_message(value).err(),
+        |value| read_found(value).err(),
+        |value| read_number::<u16>(value).err(),
+        |value| read_accepted(value).err(),
+        |value| read_letter(&[0; 24], value).err(),
+        |value| read_audit(&[0; 8], value).err(),
+    ];
+
+    proptest! {
+        #[test]
+        fn rows_are_read_as_they_were_written(
+            message in message(),
+            numbers in any::<[u64; 5]>(),
+            attempts in any::<u16>(),
+            owner in any::<[u8; 32]>(),
+            events in vec(vec(any::<u8>(), 0..60), 0..5),
+        ) {
+            let [a, b, c, d, e] = numbers;
+            let named = Named {
+                mailbox: MailboxId(a),
+                realm: 3,
+                name: message.from.clone(),
+                owner: Owner(owner),
+                seen: Millis(b),
+            };
+            prop_assert_eq!(
+                read_name(&name_key(3, &named.name), &write_name(&named)),
+                Ok(named)
+            );
+            let level =
+                Level { head: Seq(a), next: Seq(b), messages: c, bytes: d, oldest: Millis(e) };
+            prop_assert_eq!(read_level(&write_level(&level)), Ok(level));
+            prop_assert_eq!(read_message(&write_message(&message)), Ok(message.clone()));
+            let found = Found { seq: Seq(a), origin: message.origin, cost: message.cost() };
+            prop_assert_eq!(read_found(&write_found(found)), Ok(found));
+            prop_assert_eq!(read_number::<u64>(&write_number(c)), Ok(c));
+            let origins = vec![message.origin; usize::from(attempts % 9)];
+            prop_assert_eq!(
+                read_accepted(&write_accepted(Millis(a), &origins)),
+                Ok((Millis(a), origins))
+            );
+            let stored = Stored { seq: Seq(c), attempts, message: Arc::new(message.clone()) };
+            let letter = DeadLetter { stored, cause: Cause::Attempts, at: Millis(b) };
+            prop_assert_eq!(
+                read_letter(
+                    &letter_key(MailboxId(a), Millis(b), Seq(c)),
+                    &write_letter(Cause::Attempts, attempts, &write_message(&message))
+                ),
+                Ok(letter)
+            );
+            let entries: Vec<_> = (a >> 1..)
+                .zip(events)
+                .map(|(seq, event)| AuditEntry { seq, at: Millis(b), hash: owner, event: event.into() })
+                .collect();
+            prop_assert_eq!(
+                read_audit(&(a >> 1).to_be_bytes(), &write_audit(&entries)),
+                Ok(entries)
+            );
+            prop_assert_eq!(
+                read_head(&write_head(a, &message.body)),
+                Ok((a, Box::from(&*message.body)))
+            );
+        }
+
+        #[test]
+        fn value_that_is_cut_or_longer_is_told(message in message(), cut in any::<prop::sample::Index>()) {
+            let mut value = write_message(&message);
+            let at = cut.index(value.len());
+            prop_assert!(read_message(&value[..at]).is_err());
+            value.push(0);
+            prop_assert_eq!(read_message(&value), Err(Malformed::Long));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(mut bytes in vec(any::<u8>(), 0..120), ours: bool) {
+            if let (true, Some(first)) = (ours, bytes.first_mut()) {
+                *first = VERSION;
+            }
+            for reader in READERS {
+                reader(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn value_of_another_version_is_told_apart() {
+        for reader in READERS {
+            assert_eq!(reader(&[9, 1, 2, 3]), Some(Malformed::Version(9)));
+        }
+    }
+
+    #[test]
+    fn count_that_no_value_can_hold_allocates_nothing() {
+        let value = Value::of_at_least(0).number(1).number(u64::MAX >> 1).0;
+        assert_eq!(read_accepted(&value), Err(Malformed::Short));
+        assert!(read_audit(&[0; 8], &value).is_err());
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_their_numbers() {
+        let of = |mailbox, seq| message_key(MailboxId(mailbox), Seq(seq));
+        assert!(of(1, 255) < of(1, 256) && of(1, u64::MAX) < of(2, 0));
+        assert_eq!(key_numbers(&of(7, 9)), Ok([7, 9]));
+        assert_eq!(key_numbers::<2>(&[0; 15]), Err(Malformed::Short));
+        assert_eq!(shown(&[0, 0xab]), "00ab");
+    }
+}

@@ -1,0 +1,307 @@
+//! The database of the embedded store: its key spaces, and when its memory goes into files.
+//!
+//! fjall is a log-structured tree: a write goes to a journal and to a table in memory, and a
+//! worker of its own writes full tables to files and merges those. What it leaves to itself would
+//! wait for that worker without an end where the worker is gone (a full disk), and fill the
+//! worker's queue until it waits for itself. So tables never count as full for fjall, and go into
+//! files when this says so, all at once ([`Database::settle`]); that also empties the journal.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use fjall::compaction::Leveled;
+use fjall::{CompressionType, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::codec::{Malformed, read_number, shown, write_number};
+use crate::store::StoreError;
+
+/// The form of a database: which key spaces there are, and what their keys mean.
+const FORMAT: u64 = 1;
+
+/// Row of `meta` with [`FORMAT`].
+const FORMAT_ROW: &str = "format";
+
+/// Blocks of files in memory, in bytes: the filters and the index of some million messages.
+const CACHE: u64 = 32 * 1024 * 1024;
+
+/// Size of a file, in bytes. A merge takes a few files; while it runs, no table leaves memory.
+const FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Files that are kept open. A million messages of 300 bytes are some 30.
+const OPEN_FILES: usize = 128;
+
+/// Bytes of journals at which fjall would settle key spaces by itself. [`Database::settle`] is
+/// always earlier: fjall begins a new journal at 64 MB, and drops the last when it has settled.
+const JOURNAL_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Tables of a key space that wait for the worker, at most one more where two threads settle. At
+/// 4, fjall makes a commit wait for the worker without asking whether it is still there.
+const MOST_WAITING: usize = 2;
+
+/// Files of a key space that may wait to be merged. At 30, fjall makes a commit wait as above;
+/// the tables that wait for the worker become files too.
+const MOST_UNMERGED: usize = 24;
+
+/// Between two looks at whether the worker got on.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What a table in memory costs beyond the bytes of its keys and values.
+const ENTRY_OVERHEAD: u64 = 96;
+
+/// What the store asks of memory and disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sizes {
+    /// Bytes of tables in memory that begin to go to files; waiting for the worker begins at twice
+    /// as much. At most twice as much waits for the worker: 16 MiB are 64 MiB at worst.
+    pub(super) settle_at: u64,
+    /// Free bytes that a database which failed is opened again with: what was in its journal
+    /// becomes files first.
+    pub(super) reopen_at: u64,
+    /// Bytes of files that are not worth a merge however little of them is of use.
+    pub(super) slack: u64,
+}
+
+impl Sizes {
+    pub(super) const USUAL: Self =
+        Self { settle_at: 16 * 1024 * 1024, reopen_at: 64 * 1024 * 1024, slack: 64 * 1024 * 1024 };
+}
+
+/// An open database.
+pub(super) struct Database {
+    pub(super) inner: fjall::Database,
+    /// Realm and name → mailbox, owner.
+    pub(super) names: Keyspace,
+    /// Mailbox → what is known of it.
+    pub(super) levels: Keyspace,
+    /// Mailbox and position → message.
+    pub(super) messages: Keyspace,
+    /// Mailbox and delivery key → position.
+    pub(super) keys: Keyspace,
+    /// Mailbox and position → how often it was not acknowledged in time.
+    pub(super) attempts: Keyspace,
+    /// Number → what was accepted.
+    pub(super) accepted: Keyspace,
+    /// Mailbox, time and position → dead letter.
+    pub(super) letters: Keyspace,
+    /// Number of the first → entries of the audit log.
+    pub(super) audit: Keyspace,
+    /// Name → value: what there is once.
+    pub(super) meta: Keyspace,
+}
+
+impl Database {
+    /// Opens the database of a folder that nobody else uses, or makes one.
+    pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
+        clear_unfinished(folder).map_err(unavailable)?;
+        // fjall panics on some of what it does not expect in its folder.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_spaces(folder)));
+        let database = opened.unwrap_or_else(|_| {
+            Err(StoreError::Damaged(format!("{} holds what no relay wrote", folder.display())))
+        })?;
+        database.check_format()?;
+        Ok(database)
+    }
+
+    fn open_spaces(folder: &Path) -> Result<Self, StoreError> {
+        let inner = fjall::Database::builder(folder)
+            .cache_size(CACHE)
+            .max_cached_files(Some(OPEN_FILES))
+            .max_journaling_size(JOURNAL_BYTES)
+            // Bodies are small, and the processor is what a message costs most of.
+            .journal_compression(CompressionType::None)
+            // Each commit says itself how durable it is.
+            .manual_journal_persist(true)
+            // Of several, the first keeps putting back merges that the others are to do.
+            .worker_threads(1)
+            .open()
+            .map_err(failure)?;
+        let space = |name| {
+            let merges = Leveled::default().with_table_target_size(FILE_BYTES);
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(u64::MAX)
+                    .compaction_strategy(Arc::new(merges))
+            };
+            inner.keyspace(name, options).map_err(failure)
+        };
+        Ok(Self {
+            names: space("names")?,
+            levels: space("levels")?,
+            messages: space("messages")?,
+            keys: space("keys")?,
+            attempts: space("attempts")?,
+            accepted: space("accepted")?,
+            letters: space("letters")?,
+            audit: space("audit")?,
+            meta: space("meta")?,
+            inner,
+        })
+    }
+
+    fn check_format(&self) -> Result<(), StoreError> {
+        let Some(value) = self.meta.get(FORMAT_ROW).map_err(failure)? else {
+            let mut batch = self.inner.batch().durability(Some(PersistMode::SyncAll));
+            batch.insert(&self.meta, FORMAT_ROW, write_number(FORMAT));
+            return batch.commit().map_err(unavailable);
+        };
+        match read_number(&value) {
+            Ok(FORMAT) => Ok(()),
+            Ok(other) => {
+                Err(StoreError::Damaged(format!("its format is {other}, this relay's {FORMAT}")))
+            }
+            Err(error) => Err(damaged(&self.meta, FORMAT_ROW.as_bytes(), error)),
+        }
+    }
+
+    fn spaces(&self) -> [&Keyspace; 9] {
+        [
+            &self.names,
+            &self.levels,
+            &self.messages,
+            &self.keys,
+            &self.attempts,
+            &self.accepted,
+            &self.letters,
+            &self.audit,
+            &self.meta,
+        ]
+    }
+
+    /// Whether the worker can take what is in memory.
+    pub(super) fn has_room_to_settle(&self) -> bool {
+        self.spaces().iter().all(|space| {
+            space.sealed_memtable_count() < MOST_WAITING && space.l0_table_count() < MOST_UNMERGED
+        })
+    }
+
+    /// Waits until the worker can take what is in memory.
+    ///
+    /// # Errors
+    /// The worker has failed: the database has to be opened again.
+    pub(super) fn wait_for_room_to_settle(&self) -> Result<(), fjall::Error> {
+        while !self.has_room_to_settle() {
+            // Writes nothing that is not to be written anyway, and tells of the worker.
+            self.inner.persist(PersistMode::Buffer)?;
+            thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Hands what is in memory to the worker, to write it to files.
+    pub(super) fn settle(&self) -> Result<(), fjall::Error> {
+        self.spaces().into_iter().try_for_each(|space| space.rotate_memtable().map(drop))
+    }
+
+    /// Writes what is in memory to files, then each of these key spaces anew without what was
+    /// removed from it. Takes as long as that takes.
+    pub(super) fn compact(&self, spaces: &[&Keyspace]) -> Result<(), fjall::Error> {
+        self.wait_for_room_to_settle()?;
+        self.settle()?;
+        while self.spaces().iter().any(|space| space.sealed_memtable_count() > 0) {
+            self.inner.persist(PersistMode::Buffer)?;
+            thread::sleep(LOOK);
+        }
+        spaces.iter().try_for_each(|space| space.major_compact())
+    }
+
+    /// What it takes on the disk, in bytes.
+    pub(super) fn used(&self, folder: &Path) -> Result<u64, StoreError> {
+        let files: u64 = self.spaces().iter().map(|space| space.disk_space()).sum();
+        let journals = journals(folder).map_err(unavailable)?;
+        // A journal is as long as it may get from its beginning; what it takes are its blocks.
+        let blocks = journals.iter().filter_map(|(_, path)| fs::metadata(path).ok());
+        Ok(files + blocks.map(|data| data.blocks() * 512).sum::<u64>())
+    }
+}
+
+/// What a row costs in memory until it is in a file.
+pub(super) const fn memory_of(key: usize, value: usize) -> u64 {
+    (key + value) as u64 + ENTRY_OVERHEAD
+}
+
+/// Lets the next opening begin a new journal, and bring into files what the last one has.
+///
+/// After a failed write, nobody knows how much of the end of the journal is on the disk, whatever
+/// the kernel still shows of it; what is written behind such a place is lost with it.
+pub(super) fn begin_new_journal(folder: &Path) -> std::io::Result<()> {
+    let last = journals(folder)?.into_iter().max();
+    match last {
+        Some((number, path)) if !is_blank(&path)? => {
+            File::create_new(journal(folder, number + 1)).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn journal(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{number}.jnl"))
+}
+
+/// The journals of a folder, each with its number.
+fn journals(folder: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let (true, Some(number)) = (is_journal, number) {
+            found.push((number, path));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what a process left that ended while it made the database: fjall takes it neither for
+/// a database nor for an empty folder. Nothing was ever stored in it.
+fn clear_unfinished(folder: &Path) -> std::io::Result<()> {
+    let version = folder.join("version");
+    let is_finished = fs::metadata(&version).is_ok_and(|version| version.len() > 0);
+    let first = journal(folder, 0);
+    if is_finished || !is_blank(&first)? {
+        return Ok(());
+    }
+    for file in [version, first] {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a journal that is there has no entry.
+fn is_blank(journal: &Path) -> std::io::Result<bool> {
+    let mut first = [0];
+    match File::open(journal) {
+        Ok(mut file) => Ok(file.read(&mut first)? == 0 || first == [0]),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What an error means for who asked.
+pub(super) fn failure(error: fjall::Error) -> StoreError {
+    use fjall::{Error, LsmError};
+    match error {
+        Error::Io(error) | Error::Storage(LsmError::Io(error)) => unavailable(error),
+        Error::Locked => StoreError::Locked,
+        Error::Poisoned => StoreError::Unavailable("an earlier write failed".to_owned()),
+        other => StoreError::Damaged(other.to_string()),
+    }
+}
+
+pub(super) fn unavailable(error: impl ToString) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+/// What is said of a row that cannot be read.
+pub(super) fn damaged(space: &Keyspace, key: &[u8], error: Malformed) -> StoreError {
+    let name: &str = space.name();
+    StoreError::Damaged(format!("{name} {}: {error}", shown(key)))
+}

@@ -1,0 +1,444 @@
+//! The embedded store: a log-structured tree (fjall) in the state folder.
+//!
+//! A commit is one batch of rows, which a crash leaves whole or not at all. A write that failed
+//! makes fjall refuse all that follow; the store then opens the database again by itself, as soon
+//! as there is room, so that the caller has only to repeat its commit.
+//!
+//! Memory does not grow with the messages that wait: tables in memory are bounded
+//! (`database::Sizes`), files are read through a cache of 32 MiB, and what is kept for each
+//! mailbox is a number. Disk space comes back when rows are merged with their removal; where more
+//! than half is of no use any more, the store merges all of it.
+
+mod codec;
+mod database;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use fjall::{Guard, Keyspace, Readable as _, Slice};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+
+use self::codec::{
+    digest_key, key_numbers, letter_key, message_key, read_accepted, read_audit, read_found,
+    read_letter, read_level, read_message, read_name,
+};
+use self::database::{Database, Sizes, begin_new_journal, damaged, failure, unavailable};
+use self::write::Known;
+use super::{AuditEntry, Commit, DeadLetter, Durability, Most, Space, Store, StoreError};
+use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Recovered, Seq, Stored};
+
+/// Time between two attempts to open a database that failed.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// Rows that are removed at once, where it may be many.
+const PIECE: usize = 4096;
+
+/// Most pieces of dead letters that one call removes.
+const PIECES: usize = 16;
+
+/// Least time between two merges of everything.
+const COMPACT: Duration = Duration::from_secs(60);
+
+/// Where the store of a relay is.
+#[must_use]
+pub fn bus_folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("bus")
+}
+
+/// The embedded store.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    /// Merges what is of no use, where it does.
+    compaction: Mutex<Option<JoinHandle<()>>>,
+    /// When it last began to.
+    compacted: Mutex<Option<Instant>>,
+    /// Held as long as this is: the database is closed at times.
+    _lock: File,
+}
+
+/// What the threads of the store share.
+struct Shared {
+    folder: PathBuf,
+    durability: Durability,
+    sizes: Sizes,
+    /// None where it could not be opened again.
+    database: RwLock<Option<Database>>,
+    /// Locked inside `database`, where both are.
+    known: Mutex<Known>,
+    /// Whether a write has failed, so that the database takes no more.
+    is_broken: AtomicBool,
+    /// When it was last opened again.
+    reopened: Mutex<Option<Instant>>,
+    is_compacting: AtomicBool,
+}
+
+type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
+
+impl Embedded {
+    /// Opens the store in this folder, or makes it there, for its owner alone.
+    ///
+    /// # Errors
+    /// Another process has it, it cannot be read or written, or it is none.
+    pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
+        Self::open_sized(folder, durability, Sizes::USUAL)
+    }
+
+    fn open_sized(folder: &Path, durability: Durability, sizes: Sizes) -> Result<Self, StoreError> {
+        let _lock = lock(folder)?;
+        let database = Database::open(folder)?;
+        let mut known = Known::read(&database)?;
+        while database.remove_cut(&mut known, PIECE)? > 0 {}
+        let shared = Shared {
+            folder: folder.to_owned(),
+            durability,
+            sizes,
+            database: RwLock::new(Some(database)),
+            known: Mutex::new(known),
+            is_broken: AtomicBool::new(false),
+            reopened: Mutex::new(None),
+            is_compacting: AtomicBool::new(false),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            compaction: Mutex::new(None),
+            compacted: Mutex::new(None),
+            _lock,
+        })
+    }
+
+    /// Lets what is in memory become files, where it is enough.
+    fn settle_if_full(&self, database: &Database) {
+        let mut known = self.shared.known.lock();
+        let most = self.shared.sizes.settle_at;
+        let may_wait = known.unsettled < 2 * most;
+        if known.unsettled < most || (may_wait && !database.has_room_to_settle()) {
+            return;
+        }
+        match database.wait_for_room_to_settle().and_then(|()| database.settle()) {
+            Ok(()) => known.unsettled = 0,
+            // The commit before it is in the journal.
+            Err(_) => self.shared.is_broken.store(true, Ordering::Release),
+        }
+        drop(known);
+        self.compact_if_worth_it(database);
+    }
+
+    /// Merges what is of no use any more, in a thread of its own, where that is most of it.
+    fn compact_if_worth_it(&self, database: &Database) {
+        let mut last = self.compacted.lock();
+        if last.is_some_and(|last| last.elapsed() < COMPACT)
+            || !self.shared.is_worth_compacting(database)
+            || self.shared.is_compacting.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        *last = Some(Instant::now());
+        let shared = self.shared.clone();
+        let thread = thread::Builder::new().name("bus-compact".to_owned());
+        let started = thread.spawn(move || {
+            shared.compact();
+            shared.is_compacting.store(false, Ordering::Release);
+        });
+        match started {
+            Ok(started) => *self.compaction.lock() = Some(started),
+            Err(error) => {
+                self.shared.is_compacting.store(false, Ordering::Release);
+                tracing::warn!(%error, "cannot start a thread that frees space of the store");
+            }
+        }
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        let running = self.compaction.lock().take();
+        // It has nothing to tell.
+        running.map(JoinHandle::join);
+    }
+}
+
+/// Makes the folder where there is none, and keeps other processes out.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    if !fs::exists(folder).map_err(unavailable)? {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unavailable)?;
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(unavailable)?;
+    let file = File::options().create(true).append(true).open(folder.join("in-use"));
+    let file = file.map_err(unavailable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
+        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    }
+}
+
+impl Shared {
+    /// The database, for one that reads.
+    fn to_read(&self) -> Result<Opened<'_>, StoreError> {
+        if let Some(opened) = self.opened() {
+            return Ok(opened);
+        }
+        self.reopen()?;
+        self.opened().ok_or_else(|| unavailable("it is closed"))
+    }
+
+    /// The database, for one that writes.
+    fn to_write(&self) -> Result<Opened<'_>, StoreError> {
+        if self.is_broken.load(Ordering::Acquire) {
+            self.reopen()?;
+        }
+        self.to_read()
+    }
+
+    fn opened(&self) -> Option<Opened<'_>> {
+        RwLockReadGuard::try_map(self.database.read(), Option::as_ref).ok()
+    }
+
+    /// Opens the database again after a write that failed.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut last = self.reopened.lock();
+        if last.is_some_and(|last| last.elapsed() < REOPEN) {
+            return Err(unavailable("an earlier write failed, and so did the next"));
+        }
+        let free = free(&self.folder)?;
+        if free < self.sizes.reopen_at {
+            let needed = self.sizes.reopen_at;
+            return Err(unavailable(format!("{free} bytes are free, {needed} are needed")));
+        }
+        let mut database = self.database.write();
+        *last = Some(Instant::now());
+        // The old one first: fjall locks its folder.
+        drop(database.take());
+        begin_new_journal(&self.folder).map_err(unavailable)?;
+        let opened = Database::open(&self.folder)?;
+        *self.known.lock() = Known::read(&opened)?;
+        *database = Some(opened);
+        self.is_broken.store(false, Ordering::Release);
+        tracing::info!("the store of messages is open again");
+        Ok(())
+    }
+
+    /// What a write came to; after one that failed, the next opens the database again.
+    fn written<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.inspect_err(|_| self.is_broken.store(true, Ordering::Release))
+    }
+
+    fn is_worth_compacting(&self, database: &Database) -> bool {
+        let known = self.known.lock();
+        let most = self.sizes.slack + 2 * known.live;
+        database.messages.disk_space() + database.keys.disk_space() > most
+            // What was cut counts twice there: the row, and that it was removed.
+            || (known.cut > PIECE as u64 && 3 * known.cut > database.audit.approximate_len() as u64)
+    }
+
+    fn compact(&self) {
+        let Some(database) = self.opened() else { return };
+        let mut spaces = vec![&database.messages, &database.keys, &database.letters];
+        let mut known = self.known.lock();
+        if std::mem::take(&mut known.cut) > 0 {
+            spaces.push(&database.audit);
+        }
+        known.unsettled = 0;
+        drop(known);
+        if let Err(error) = database.compact(&spaces) {
+            tracing::warn!(%error, "cannot free space of the store");
+        }
+    }
+}
+
+/// What is free in the file system of a folder, in bytes.
+fn free(folder: &Path) -> Result<u64, StoreError> {
+    let of = rustix::fs::statvfs(folder).map_err(unavailable)?;
+    Ok(of.f_bavail.saturating_mul(of.f_frsize))
+}
+
+/// The key and the value of a row.
+fn key_value(row: Guard) -> Result<(Slice, Slice), StoreError> {
+    row.into_inner().map_err(failure)
+}
+
+/// The numbers of a key.
+fn key_of<const N: usize>(space: &Keyspace, key: &[u8]) -> Result<[u64; N], StoreError> {
+    key_numbers(key).map_err(|error| damaged(space, key, error))
+}
+
+impl Store for Embedded {
+    fn recover(&self) -> Result<Recovered, StoreError> {
+        let database = self.shared.to_read()?;
+        let mut recovered = Recovered {
+            next_mailbox: self.shared.known.lock().next_mailbox,
+            ..Recovered::default()
+        };
+        for row in database.names.iter() {
+            let (key, value) = key_value(row)?;
+            let named =
+                read_name(&key, &value).map_err(|error| damaged(&database.names, &key, error))?;
+            let key = named.mailbox.0.to_be_bytes();
+            let level = match database.levels.get(key).map_err(failure)? {
+                Some(value) => {
+                    read_level(&value).map_err(|error| damaged(&database.levels, &key, error))?
+                }
+                None => Level::EMPTY,
+            };
+            recovered.names.push((named, level));
+        }
+        for row in database.accepted.iter() {
+            let (key, value) = key_value(row)?;
+            let [number] = key_of(&database.accepted, &key)?;
+            let (at, origins) =
+                read_accepted(&value).map_err(|error| damaged(&database.accepted, &key, error))?;
+            recovered.accepted.push((number, at, origins));
+        }
+        Ok(recovered)
+    }
+
+    fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        if commit.is_empty() {
+            return Ok(());
+        }
+        let database = self.shared.to_write()?;
+        let written = database.write(&mut self.shared.known.lock(), commit, self.shared.durability);
+        self.shared.written(written)?;
+        self.settle_if_full(&database);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let database = self.shared.to_write()?;
+        let synced = database.inner.persist(fjall::PersistMode::SyncData).map_err(unavailable);
+        self.shared.written(synced)
+    }
+
+    fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Vec<Stored>, StoreError> {
+        let database = self.shared.to_read()?;
+        let range = message_key(mailbox, from)..=message_key(mailbox, Seq(u64::MAX));
+        let mut read = Vec::new();
+        let mut bytes = 0;
+        for row in database.inner.snapshot().range(&database.messages, range) {
+            let (key, value) = key_value(row)?;
+            let [_, seq] = key_of::<2>(&database.messages, &key)?;
+            let message =
+                read_message(&value).map_err(|error| damaged(&database.messages, &key, error))?;
+            bytes += message.cost();
+            if !read.is_empty() && bytes > most.bytes {
+                break;
+            }
+            read.push(Stored { seq: Seq(seq), attempts: 0, message: Arc::new(message) });
+            if read.len() >= most.messages {
+                break;
+            }
+        }
+        let known = self.shared.known.lock();
+        if known.attempts.contains_key(&mailbox) {
+            for stored in &mut read {
+                stored.attempts = known.attempts_of(mailbox, stored.seq);
+            }
+        }
+        Ok(read)
+    }
+
+    fn find(&self, mailbox: MailboxId, key: Digest) -> Result<Option<Found>, StoreError> {
+        let database = self.shared.to_read()?;
+        let key = digest_key(mailbox, key);
+        let Some(value) = database.keys.get(key).map_err(failure)? else { return Ok(None) };
+        read_found(&value).map(Some).map_err(|error| damaged(&database.keys, &key, error))
+    }
+
+    fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError> {
+        let database = self.shared.to_read()?;
+        let of = |at, seq| letter_key(mailbox, Millis(at), Seq(seq));
+        let rows =
+            database.inner.snapshot().range(&database.letters, of(0, 0)..=of(u64::MAX, u64::MAX));
+        let read = |row| {
+            let (key, value) = key_value(row)?;
+            read_letter(&key, &value).map_err(|error| damaged(&database.letters, &key, error))
+        };
+        rows.take(most).map(read).collect()
+    }
+
+    fn drop_dead_letters(&self, before: Millis) -> Result<u64, StoreError> {
+        let database = self.shared.to_write()?;
+        let mut from = [0; 24];
+        let mut dropped = 0;
+        for _ in 0..PIECES {
+            let mut known = self.shared.known.lock();
+            let removed = database.remove_letters(&mut known, before, PIECE, &mut from);
+            drop(known);
+            let removed = self.shared.written(removed)?;
+            if removed == 0 {
+                break;
+            }
+            dropped += removed;
+            self.settle_if_full(&database);
+        }
+        Ok(dropped)
+    }
+
+    fn audit(&self, from: u64, most: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let database = self.shared.to_read()?;
+        let first = self.shared.known.lock().head.as_ref().map_or(0, |(before, _)| *before);
+        let from = from.max(first);
+        let snapshot = database.inner.snapshot();
+        let row_of_it = snapshot.range(&database.audit, ..=from.to_be_bytes()).next_back();
+        let begin = match row_of_it {
+            Some(row) => row.key().map_err(failure)?,
+            None => from.to_be_bytes().into(),
+        };
+        let mut read = Vec::new();
+        for row in snapshot.range(&database.audit, begin..) {
+            if read.len() >= most {
+                break;
+            }
+            let (key, value) = key_value(row)?;
+            let entries =
+                read_audit(&key, &value).map_err(|error| damaged(&database.audit, &key, error))?;
+            let of_them = entries.into_iter().filter(|entry| entry.seq >= from);
+            read.extend(of_them.take(most - read.len()));
+        }
+        Ok(read)
+    }
+
+    fn last_audit(&self) -> Result<Option<AuditEntry>, StoreError> {
+        let database = self.shared.to_read()?;
+        let Some(row) = database.audit.last_key_value() else { return Ok(None) };
+        let (key, value) = key_value(row)?;
+        let mut entries =
+            read_audit(&key, &value).map_err(|error| damaged(&database.audit, &key, error))?;
+        Ok(entries.pop())
+    }
+
+    fn cut_audit(&self, before: u64, head: &[u8]) -> Result<(), StoreError> {
+        let database = self.shared.to_write()?;
+        let set = database.set_head(&mut self.shared.known.lock(), before, head);
+        self.shared.written(set)?;
+        loop {
+            let removed = database.remove_cut(&mut self.shared.known.lock(), PIECE);
+            let removed = self.shared.written(removed)?;
+            self.settle_if_full(&database);
+            if removed == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn audit_head(&self) -> Result<Option<Box<[u8]>>, StoreError> {
+        // What stands before the log is read with the database.
+        let _database = self.shared.to_read()?;
+        Ok(self.shared.known.lock().head.as_ref().map(|(_, head)| head.clone()))
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        let database = self.shared.to_read()?;
+        self.compact_if_worth_it(&database);
+        let used = database.used(&self.shared.folder)?;
+        Ok(Space { used, free: free(&self.shared.folder)? })
+    }
+}
