@@ -4,6 +4,7 @@
 //! none. It decides nothing: which message waits where is the bus's (the room above), whose one
 //! thread makes all commits; any thread may read.
 
+pub mod audit;
 mod embedded;
 #[cfg(test)]
 mod suite;
