@@ -57,7 +57,7 @@ sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
 beacon-bench: ## Build the load generator and the relay, target/release/beacon-bench
 	$(CARGO) build --release --locked --package beacon-relay --package beacon-bench
 
-bench: setup beacon-bench ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (50 min)
+bench: setup beacon-bench ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (55 min)
 	$(BENCH) --rows $(TARGET_DIR)/bench.jsonl
 	set -o pipefail; $(MAKE) --no-print-directory bench-peers JSON=1 | tee $(TARGET_DIR)/bench-peers.jsonl
 	scripts/performance $(TARGET_DIR)/bench.jsonl $(TARGET_DIR)/bench-peers.jsonl

@@ -7,6 +7,7 @@
 //! What is public besides [`run`] serves `peers`, which measures public relays the same way,
 //! and benches/counts.rs.
 
+mod bus;
 pub mod closed_loop;
 mod connections;
 pub mod counted;

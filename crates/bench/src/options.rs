@@ -145,6 +145,9 @@ pub struct Args {
     /// Logins of each measurement
     #[arg(long, value_parser = count, value_name = "N", default_value_t = 1_000)]
     pub(crate) logins: u32,
+    /// Messages that wait, for `bus-pending`
+    #[arg(long, value_parser = count, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) messages: u32,
     /// Write the JSON rows to this file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) rows: Option<PathBuf>,
@@ -228,6 +231,13 @@ pub(crate) enum Scenario {
     NetbirdIdle,
     /// Packets of NetBird's clients through two relays: CPU time of both for each, compared with one
     NetbirdCluster,
+    /// Durable messages in a closed loop: rate and CPU time for each, compared with a floor,
+    /// JetStream and Redis
+    Bus,
+    /// Memory of peers of the message bus that do nothing
+    BusIdle,
+    /// Messages that wait for peers who are not there: memory, start, and their return
+    BusPending,
 }
 
 /// Where packets come in and go out.

@@ -13,6 +13,7 @@ use beacon_relay::net::udp::{
 use beacon_wire::beacon::encode_relay;
 use beacon_wire::websocket::Opcode;
 
+use crate::bus::peerbus;
 use crate::closed_loop::{self, Figures, Window};
 use crate::netbird;
 use crate::options::{Cell, Way};
@@ -73,7 +74,7 @@ fn between(
         let receiver = End::open(way_out, far, to)?;
         let sender = End::open(way_in, near, from)?;
         ends.extend([receiver.closer()?, sender.closer()?]);
-        let packet = packet(near.protocol, [from, to], load.size);
+        let packet = packet(near.protocol, [from, to], load.size)?;
         for end in [(receiver, None), (sender, Some(packet))] {
             let (window, stop) = (Arc::clone(&window), Arc::clone(&stop));
             let seed = u64::from(from.id.number());
@@ -98,15 +99,16 @@ fn between(
 }
 
 /// What a sender says to have `size` bytes delivered.
-fn packet(protocol: Protocol, [from, to]: [&Node; 2], size: usize) -> Vec<u8> {
-    match protocol {
+fn packet(protocol: Protocol, [from, to]: [&Node; 2], size: usize) -> anyhow::Result<Vec<u8>> {
+    Ok(match protocol {
         Protocol::Pilot => {
             let mut packet = Vec::new();
             encode_relay(from.id, to.id, &vec![0xa5; size], &mut packet);
             packet
         }
         Protocol::Netbird => netbird::packet(to, size),
-    }
+        Protocol::Peerbus => anyhow::bail!("messages of the bus have a loop of their own"),
+    })
 }
 
 /// One side of a pair.
@@ -143,6 +145,10 @@ impl End {
         Ok(match way {
             Way::Wss => match (server.protocol, &server.tls) {
                 (Protocol::Netbird, _) => Self::Wss(netbird::log_in(server.wss, node)?),
+                (Protocol::Peerbus, _) => {
+                    let (stream, _) = peerbus::log_in(server.wss, &node.id.to_string())?;
+                    Self::Wss(stream)
+                }
                 (Protocol::Pilot, None) => Self::Wss(log_in(server.wss, node)?),
                 (Protocol::Pilot, Some(tls)) => {
                     Self::Tls(Box::new(log_in_with_tls(server.wss, tls, node)?))
@@ -153,6 +159,7 @@ impl End {
                     Self::Quic(netbird::QuicPeer::log_in(server.wss, tls, node)?)
                 }
                 (Protocol::Netbird, None) => anyhow::bail!("no QUIC without TLS"),
+                (Protocol::Peerbus, _) => anyhow::bail!("peers of peerbus have no datagrams"),
                 (Protocol::Pilot, _) => Self::Udp(register(server.udp, node.id)?),
             },
         })

@@ -11,6 +11,7 @@ mod lanes;
 mod link;
 mod netbird;
 mod netbird_quic;
+mod peerbus;
 mod streams;
 
 use std::collections::HashMap;
@@ -52,6 +53,9 @@ pub(super) struct Options {
     /// Serve NetBird's clients
     #[arg(long, hide = true)]
     floor_netbird: bool,
+    /// Serve peers of peerbus, with what comes on the disk then
+    #[arg(long, hide = true)]
+    floor_peerbus: Option<peerbus::Sync>,
     /// Be joined with another floor
     #[arg(long, hide = true)]
     floor_link: Option<Transport>,
@@ -112,6 +116,9 @@ impl Places {
 /// # Errors
 /// What the system says.
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    if let Some(sync) = options.floor_peerbus {
+        return peerbus::run(sync);
+    }
     if options.floor_netbird {
         let folder = options.floor_certificate.as_deref().filter(|_| options.floor_tls);
         return match folder {

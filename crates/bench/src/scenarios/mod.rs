@@ -1,5 +1,6 @@
 //! What is measured for each table, and how its rows come about.
 
+mod bus;
 mod cluster;
 mod connections;
 mod netbird;
@@ -72,6 +73,9 @@ impl Scenarios<'_> {
             Scenario::NetbirdLogin => self.netbird_login(),
             Scenario::NetbirdIdle => self.idle(Kind::Netbird),
             Scenario::NetbirdCluster => self.netbird_cluster(),
+            Scenario::Bus => self.bus(),
+            Scenario::BusIdle => self.bus_idle(),
+            Scenario::BusPending => self.bus_pending(),
         }
     }
 
@@ -124,12 +128,21 @@ impl Scenarios<'_> {
         measure: impl Fn(S) -> anyhow::Result<T>,
         key: impl Fn(&T) -> f64,
     ) -> anyhow::Result<Vec<(S, T)>> {
+        let all = self.all_in_turn(subjects, measure)?;
+        Ok(all.into_iter().map(|(subject, runs)| (subject, *median(&runs, &key))).collect())
+    }
+
+    /// Measures all in turn: the runs of each, in their order.
+    fn all_in_turn<S: Copy, T: Copy>(
+        &self,
+        subjects: &[S],
+        measure: impl Fn(S) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Vec<(S, Vec<T>)>> {
         let runs = self.runs(|| {
             subjects.iter().map(|subject| measure(*subject)).collect::<anyhow::Result<Vec<_>>>()
         })?;
         let of_subject = |(index, subject): (usize, &S)| {
-            let runs: Vec<T> = runs.iter().filter_map(|run| run.get(index).copied()).collect();
-            (*subject, *median(&runs, &key))
+            (*subject, runs.iter().filter_map(|run| run.get(index).copied()).collect())
         };
         Ok(subjects.iter().enumerate().map(of_subject).collect())
     }

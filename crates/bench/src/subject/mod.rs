@@ -1,5 +1,6 @@
 //! The servers that are measured: processes of their own, started and ended by the benchmark.
 
+mod broker;
 mod joined;
 mod program;
 
@@ -13,9 +14,11 @@ use anyhow::Context as _;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
+pub(super) use self::broker::{Broker, Brokers};
 pub(super) use self::joined::Joined;
 use self::joined::free_port;
 use self::program::Program;
+use crate::bus::peerbus;
 use crate::netbird;
 use crate::peer::Node;
 use crate::process::Usage;
@@ -45,6 +48,10 @@ pub(super) enum Kind {
     NetbirdQuic,
     /// The floor for the same clients over QUIC.
     NetbirdQuicFloor,
+    /// The relay with the door for peers of peerbus.
+    Peerbus,
+    /// The floor for the same peers.
+    PeerbusFloor,
 }
 
 /// What peers speak with a server.
@@ -52,14 +59,17 @@ pub(super) enum Kind {
 pub(super) enum Protocol {
     Pilot,
     Netbird,
+    Peerbus,
 }
 
 impl Kind {
     /// The word in tables.
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Self::Relay | Self::Netbird | Self::NetbirdQuic => "relay",
-            Self::Floor | Self::NetbirdFloor | Self::NetbirdQuicFloor => "floor",
+            Self::Relay | Self::Netbird | Self::NetbirdQuic | Self::Peerbus => "relay",
+            Self::Floor | Self::NetbirdFloor | Self::NetbirdQuicFloor | Self::PeerbusFloor => {
+                "floor"
+            }
             Self::RelayTls => "relay, TLS",
             Self::FloorTls => "floor, TLS",
             Self::Caddy => "Caddy + relay",
@@ -71,6 +81,7 @@ impl Kind {
             Self::Netbird | Self::NetbirdFloor | Self::NetbirdQuic | Self::NetbirdQuicFloor => {
                 Protocol::Netbird
             }
+            Self::Peerbus | Self::PeerbusFloor => Protocol::Peerbus,
             Self::Relay | Self::Floor | Self::RelayTls | Self::FloorTls | Self::Caddy => {
                 Protocol::Pilot
             }
@@ -125,7 +136,12 @@ impl Servers {
                 | Kind::NetbirdQuicFloor
         );
         let command = match kind {
-            Kind::Relay | Kind::RelayTls | Kind::Caddy | Kind::Netbird | Kind::NetbirdQuic => {
+            Kind::Relay
+            | Kind::RelayTls
+            | Kind::Caddy
+            | Kind::Netbird
+            | Kind::NetbirdQuic
+            | Kind::Peerbus => {
                 let mut command = self.relay(state.path(), nodes, kind.protocol())?;
                 if kind == Kind::RelayTls {
                     command.arg("--wss-tls-cert").arg(&self.certificate.certificate);
@@ -138,7 +154,11 @@ impl Servers {
                 command.args(further);
                 command
             }
-            Kind::Floor | Kind::FloorTls | Kind::NetbirdFloor | Kind::NetbirdQuicFloor => {
+            Kind::Floor
+            | Kind::FloorTls
+            | Kind::NetbirdFloor
+            | Kind::NetbirdQuicFloor
+            | Kind::PeerbusFloor => {
                 let mut command = Command::new(&self.floor);
                 command.arg("--serve-floor").arg("--floor-certificate").arg(self.folder.path());
                 // What is for the relay alone is nothing to it.
@@ -177,6 +197,12 @@ impl Servers {
                 command.args(["--netbird-bind", "127.0.0.1:0"]);
                 command.args(["--netbird-exposed-address", netbird::EXPOSED]);
                 command.arg("--netbird-auth-secret-file").arg(secret)
+            }
+            Protocol::Peerbus => {
+                let tokens = state.join("tokens");
+                std::fs::write(&tokens, format!("bench {}\n", peerbus::TOKEN))?;
+                command.args(["--peerbus-bind", "127.0.0.1:0"]);
+                command.arg("--peerbus-tokens-file").arg(tokens)
             }
         };
         for flag in ["--upgrade-rate", "--relay-rate", "--discover-rate"] {

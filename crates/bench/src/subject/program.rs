@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::Usage;
 
@@ -43,6 +44,14 @@ impl Program {
             }
         });
         Ok((program, line))
+    }
+
+    /// Has it end in its own way.
+    pub(super) fn stop(mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.0), Signal::TERM)?;
+        let status = self.0.wait()?;
+        anyhow::ensure!(status.success(), "the server ends with {status}");
+        Ok(())
     }
 
     /// What it has used so far.
