@@ -1,10 +1,13 @@
 //! `migrate`: the settings of another program's relay as a configuration of ours.
 //!
-//! What that program was told is gathered by `sources` as text, by the names of its flags;
-//! `netbird` says what each of them is here. A secret is never printed.
+//! What NetBird's was told is gathered by `sources` as text, by the names of its flags; `netbird`
+//! says what each of them is here, and `peerbus` what those of peerbus's broker are. A secret is
+//! never printed.
 
 mod compose;
+mod lines;
 mod netbird;
+mod peerbus;
 mod settings;
 mod sources;
 
@@ -32,6 +35,8 @@ pub(super) struct Migrate {
 enum From {
     /// Of NetBird's or openZro's relay: by its flags, its environment or its compose file
     Netbird(Netbird),
+    /// Of peerbus's broker: by its environment and its flags
+    Peerbus(Peerbus),
 }
 
 /// Where the settings of NetBird's relay are.
@@ -51,21 +56,60 @@ struct Netbird {
     flags: Vec<String>,
 }
 
+/// Where the secrets of peerbus's broker go.
+#[derive(clap::Args, Debug)]
+struct Peerbus {
+    /// New file for the tokens, which are never printed; one that holds the same stays
+    #[arg(long, value_name = "FILE")]
+    tokens_file: Option<PathBuf>,
+    /// New file for the secret that peers sign by: the relay then drops what is not signed by it
+    #[arg(long, value_name = "FILE")]
+    hmac_secret_file: Option<PathBuf>,
+    /// Flags that it was started with, behind --
+    #[arg(last = true, value_name = "FLAGS")]
+    flags: Vec<String>,
+}
+
 impl Migrate {
     /// Prints the configuration.
     pub(super) fn run(self) -> Result<(), Exit> {
-        let From::Netbird(netbird) = self.from;
-        let said = netbird.said()?;
-        let migrated = netbird::migrate(&said, netbird.secret_file.as_deref());
+        match self.from {
+            From::Netbird(netbird) => netbird.run(),
+            From::Peerbus(peerbus) => peerbus.run(),
+        }
+    }
+}
+
+impl Peerbus {
+    fn run(&self) -> Result<(), Exit> {
+        let files = peerbus::Files {
+            tokens: self.tokens_file.as_deref(),
+            hmac_secret: self.hmac_secret_file.as_deref(),
+        };
+        let environment = std::env::vars().collect();
+        let migrated = peerbus::migrate(&environment, &self.flags, files);
         let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
-        if let (Some(file), Some(secret)) = (&netbird.secret_file, &migrated.secret) {
-            keep_secret(file, secret)?;
+        if let Some(file) = &self.tokens_file {
+            keep_secret("--tokens-file", file, &migrated.tokens)?;
+        }
+        if let (Some(file), Some(secret)) = (&self.hmac_secret_file, &migrated.hmac_secret) {
+            keep_secret("--hmac-secret-file", file, &format!("{secret}\n"))?;
         }
         output::print(&migrated.toml)
     }
 }
 
 impl Netbird {
+    fn run(&self) -> Result<(), Exit> {
+        let said = self.said()?;
+        let migrated = netbird::migrate(&said, self.secret_file.as_deref());
+        let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
+        if let (Some(file), Some(secret)) = (&self.secret_file, &migrated.secret) {
+            keep_secret("--secret-file", file, &format!("{secret}\n"))?;
+        }
+        output::print(&migrated.toml)
+    }
+
     fn said(&self) -> Result<Said, Exit> {
         let own: Variables = std::env::vars().collect();
         let Some(file) = &self.compose else {
@@ -94,9 +138,8 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Writes the secret to a new file that nobody else can read.
-fn keep_secret(file: &Path, secret: &str) -> Result<(), Exit> {
-    let text = format!("{secret}\n");
+/// Writes a secret to a new file that nobody else can read.
+fn keep_secret(flag: &str, file: &Path, text: &str) -> Result<(), Exit> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     let written = created.and_then(|mut created| created.write_all(text.as_bytes()));
     let error = match written {
@@ -113,5 +156,5 @@ fn keep_secret(file: &Path, secret: &str) -> Result<(), Exit> {
     } else {
         format!("cannot be written: {error}")
     };
-    Err(Exit::Failed(anyhow!("--secret-file = {file:?}: {reason}")))
+    Err(Exit::Failed(anyhow!("{flag} = {file:?}: {reason}")))
 }

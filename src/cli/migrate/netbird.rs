@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::lines::Lines;
 use super::settings::{KNOWN, NONE};
 use super::sources::Said;
 use crate::config::{AcmeName, ExposedAddress, IpNet, WssBind};
@@ -38,17 +39,6 @@ pub(super) fn migrate(said: &Said, secret_file: Option<&Path>) -> Result<Migrate
         toml.push_str(&without);
     }
     Ok(Migrated { toml, secret })
-}
-
-/// Lines of a configuration, each with what it was made of.
-struct Lines(String);
-
-impl Lines {
-    fn add(&mut self, key: &str, value: impl Into<toml::Value>, place: &str) {
-        let value = value.into();
-        // Writing to a string does not fail.
-        let _ = writeln!(self.0, "{key} = {value} # {place}");
-    }
 }
 
 /// Where clients come to.
