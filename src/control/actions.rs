@@ -229,6 +229,16 @@ impl Actions {
                 self.note(None, "log-level");
                 json(&orders.give(Task::Log(filter.clone())).await?)
             }
+            Action::Names { .. }
+            | Action::ReleaseName { .. }
+            | Action::BindName { .. }
+            | Action::Queues { .. }
+            | Action::Queue { .. }
+            | Action::PeekQueue { .. }
+            | Action::PurgeQueue { .. }
+            | Action::DeadLetters { .. } => {
+                Err(Refused::Failed("this relay has no message bus".to_owned()))
+            }
         }
     }
 

@@ -47,6 +47,9 @@ pub const DEFAULT_PEERS: usize = 1_000;
 /// Talkers that are listed where nobody says how many.
 pub const DEFAULT_TALKERS: usize = 10;
 
+/// Messages that are shown where nobody says how many.
+pub const DEFAULT_MESSAGES: usize = 10;
+
 /// What is asked: a line such as `{"action":"kick","node":7}`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
@@ -108,6 +111,56 @@ pub enum Action {
     },
     /// The last events of connections.
     Record {},
+    /// The names of the message bus.
+    Names {
+        /// How many at most, in their order.
+        #[serde(default = "default_peers")]
+        limit: usize,
+    },
+    /// Has a name of the message bus belong to nobody.
+    ReleaseName {
+        /// The name.
+        name: String,
+    },
+    /// Has a name of the message bus belong to the credential of a label.
+    BindName {
+        /// The name.
+        name: String,
+        /// The label.
+        label: String,
+    },
+    /// The mailboxes of the message bus.
+    Queues {
+        /// How many at most, those first in which most messages wait.
+        #[serde(default = "default_peers")]
+        limit: usize,
+    },
+    /// A mailbox of the message bus.
+    Queue {
+        /// The name that it is for.
+        name: String,
+    },
+    /// The first messages that wait in a mailbox.
+    PeekQueue {
+        /// The name that it is for.
+        name: String,
+        /// How many at most.
+        #[serde(default = "default_messages")]
+        limit: usize,
+    },
+    /// Removes all messages that wait in a mailbox.
+    PurgeQueue {
+        /// The name that it is for.
+        name: String,
+    },
+    /// The dead letters of a mailbox, the oldest first.
+    DeadLetters {
+        /// The name that it is for.
+        name: String,
+        /// How many at most.
+        #[serde(default = "default_messages")]
+        limit: usize,
+    },
 }
 
 impl Action {
@@ -119,13 +172,21 @@ impl Action {
             | Self::Switch { .. }
             | Self::Drain {}
             | Self::Reload { .. }
-            | Self::LogLevel { .. } => true,
+            | Self::LogLevel { .. }
+            | Self::ReleaseName { .. }
+            | Self::BindName { .. }
+            | Self::PurgeQueue { .. } => true,
             Self::Status {}
             | Self::Peers { .. }
             | Self::Peer { .. }
             | Self::Top { .. }
             | Self::Explain { .. }
-            | Self::Record {} => false,
+            | Self::Record {}
+            | Self::Names { .. }
+            | Self::Queues { .. }
+            | Self::Queue { .. }
+            | Self::PeekQueue { .. }
+            | Self::DeadLetters { .. } => false,
         }
     }
 }
@@ -174,6 +235,10 @@ const fn default_talkers() -> usize {
     DEFAULT_TALKERS
 }
 
+const fn default_messages() -> usize {
+    DEFAULT_MESSAGES
+}
+
 /// A log filter as an operator writes it.
 mod filter_text {
     use serde::de::{Deserialize as _, Deserializer, Error as _};
@@ -207,6 +272,10 @@ mod tests {
                 Action::Switch { switch: "relay".to_owned(), on: false },
             ),
             (r#"{"action":"reload","force":true}"#, Action::Reload { force: true }),
+            (
+                r#"{"action":"peek-queue","name":"alice"}"#,
+                Action::PeekQueue { name: "alice".to_owned(), limit: DEFAULT_MESSAGES },
+            ),
             (
                 r#"{"action":"log-level","filter":"debug"}"#,
                 Action::LogLevel { filter: "debug".parse().unwrap() },

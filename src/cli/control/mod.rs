@@ -1,15 +1,16 @@
 //! `status`, `peers`, `kick` and others: asks the relay of a state folder, and prints what it
 //! says.
 
+mod layout;
+mod queues;
 mod tables;
 
 use clap::Subcommand;
-use serde_json::Value;
 
 use super::{Exit, output};
 use crate::config::{Flags, Layers, LogFilter, Surroundings};
 use crate::control::client::{AskError, PATIENCE, ask};
-use crate::control::{Action, DEFAULT_PEERS, DEFAULT_TALKERS};
+use crate::control::{Action, DEFAULT_MESSAGES, DEFAULT_PEERS, DEFAULT_TALKERS};
 use crate::doors::pilot::{DISCOVER, PUNCH};
 use crate::relay::RELAY;
 use crate::wire::name::Name;
@@ -104,6 +105,69 @@ pub(super) enum Control {
         #[command(flatten)]
         relay: Relay,
     },
+    /// List the names of the message bus, whose they are and what waits for them; release or bind one
+    Names(Names),
+    /// List the mailboxes of the message bus, those first in which most messages wait
+    Queues {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
+        limit: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Show a mailbox of the message bus, look at its messages, or empty it
+    Queue {
+        /// The name that it is for
+        name: String,
+        /// Print the first messages that wait
+        #[arg(long, conflicts_with_all = ["purge", "dead"])]
+        peek: bool,
+        /// Remove all messages that wait; they are not delivered
+        #[arg(long, conflicts_with = "dead")]
+        purge: bool,
+        /// Print its dead letters, the oldest first
+        #[arg(long)]
+        dead: bool,
+        /// How many messages to print at most
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_MESSAGES)]
+        limit: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
+}
+
+/// What is asked about the names of the message bus.
+#[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Names {
+    #[command(subcommand)]
+    change: Option<NameChange>,
+    /// How many at most, in their order
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
+    limit: usize,
+    #[command(flatten)]
+    relay: Relay,
+}
+
+/// What becomes of a name.
+#[derive(Debug, Subcommand)]
+enum NameChange {
+    /// Have a name belong to nobody: the next peer that may have it takes it, with what waits for it
+    Release {
+        /// The name
+        name: String,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Have a name belong to the credential of a label of the tokens file
+    Bind {
+        /// The name
+        name: String,
+        /// The label
+        label: String,
+        #[command(flatten)]
+        relay: Relay,
+    },
 }
 
 /// Whether something is served.
@@ -166,6 +230,22 @@ impl Control {
             }
             Self::Explain { node, relay } => (Action::Explain { node }, relay),
             Self::Record { relay } => (Action::Record {}, relay),
+            Self::Names(Names { change: None, limit, relay }) => (Action::Names { limit }, relay),
+            Self::Names(Names { change: Some(change), .. }) => match change {
+                NameChange::Release { name, relay } => (Action::ReleaseName { name }, relay),
+                NameChange::Bind { name, label, relay } => {
+                    (Action::BindName { name, label }, relay)
+                }
+            },
+            Self::Queues { limit, relay } => (Action::Queues { limit }, relay),
+            Self::Queue { name, peek: true, limit, relay, .. } => {
+                (Action::PeekQueue { name, limit }, relay)
+            }
+            Self::Queue { name, dead: true, limit, relay, .. } => {
+                (Action::DeadLetters { name, limit }, relay)
+            }
+            Self::Queue { name, purge: true, relay, .. } => (Action::PurgeQueue { name }, relay),
+            Self::Queue { name, relay, .. } => (Action::Queue { name }, relay),
         })
     }
 }
@@ -177,13 +257,4 @@ fn switch(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("`{text}` is none of {}", names.join(", ")))
-}
-
-/// The text of a field, whatever its type; empty where there is none.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
-    }
 }
