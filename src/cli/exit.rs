@@ -39,6 +39,12 @@ pub enum Exit {
     /// A relay runs, and does not answer.
     #[error(transparent)]
     NoAnswer(AskError),
+    /// The audit log of messages is not what it was.
+    #[error("audit chain BROKEN: {0}")]
+    Broken(String),
+    /// The audit log of messages, or its checkpoints, cannot be read.
+    #[error("{}", one_line(.0))]
+    Unreadable(anyhow::Error),
     /// Anything else.
     #[error("{}", one_line(.0))]
     Failed(#[from] anyhow::Error),
@@ -46,7 +52,7 @@ pub enum Exit {
 
 impl Exit {
     /// The exit code: 64 (EX_USAGE), 69 (EX_UNAVAILABLE), 78 (EX_CONFIG), 2 where a peer could
-    /// not use the URL that `doctor` was given, or else 1.
+    /// not use the URL that `doctor` was given, or an audit log cannot be read, or else 1.
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
@@ -59,8 +65,8 @@ impl Exit {
                 }
             }
             Self::Bind { .. } | Self::NoRelay(_) | Self::NoAnswer(_) => 69,
-            Self::Findings { failed: 1.., .. } => 2,
-            Self::Findings { .. } | Self::Failed(_) => 1,
+            Self::Findings { failed: 1.., .. } | Self::Unreadable(_) => 2,
+            Self::Findings { .. } | Self::Broken(_) | Self::Failed(_) => 1,
         }
     }
 }

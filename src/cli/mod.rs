@@ -1,5 +1,6 @@
 //! The subcommands: what the program is asked, and how it ends.
 
+mod audit;
 mod check;
 mod cluster_id;
 pub mod connect;
@@ -56,6 +57,9 @@ enum Command {
     Enroll(enroll::Enroll),
     /// Print the id that other relays of a cluster know this one by
     ClusterId(cluster_id::ClusterId),
+    /// Check or print the audit log of messages
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Print the completions of a shell
     Completions(manual::Completions),
     /// Write the manual's pages to a folder
@@ -142,6 +146,7 @@ fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
         Some(Command::ClusterId(id)) => id.run(),
+        Some(Command::Audit(audit)) => audit.run(),
         Some(Command::Completions(completions)) => completions.run(),
         Some(Command::Man(man)) => man.run(),
         Some(Command::Control(control)) => control.run(),

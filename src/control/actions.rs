@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::answers::{self, Foreign, Kicked, Peer, Peers, Thrown, Top};
 use super::audit::Audit;
+use super::audit_log::AuditPage;
 use super::explain::Explanation;
 use super::guesses::{Guesses, Untold};
 use super::orders::Task;
@@ -202,6 +203,7 @@ impl Actions {
                 })
                 .await
             }
+            Action::AuditLog { from } => self.answer(move |parts| AuditPage::of(parts, from)).await,
             Action::Explain { node } => json(&Explanation::of(node, &self.parts).await),
             Action::Kick { node } => {
                 let session = table.session(node);

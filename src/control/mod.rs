@@ -8,6 +8,7 @@
 mod actions;
 mod answers;
 mod audit;
+mod audit_log;
 pub mod client;
 mod explain;
 mod guesses;
@@ -29,6 +30,7 @@ use crate::wire::name::Name;
 use crate::words;
 
 pub use actions::Actions;
+pub use audit_log::{AuditPage, Logged, NoHash};
 pub use health::Health;
 pub use http::{Token, routes};
 pub use orders::{Order, Orders, Task};
@@ -161,6 +163,11 @@ pub enum Action {
         #[serde(default = "default_messages")]
         limit: usize,
     },
+    /// A page of the audit log of messages.
+    AuditLog {
+        /// The number of its first entry.
+        from: u64,
+    },
 }
 
 impl Action {
@@ -186,7 +193,8 @@ impl Action {
             | Self::Queues { .. }
             | Self::Queue { .. }
             | Self::PeekQueue { .. }
-            | Self::DeadLetters { .. } => false,
+            | Self::DeadLetters { .. }
+            | Self::AuditLog { .. } => false,
         }
     }
 }

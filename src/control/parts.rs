@@ -14,6 +14,7 @@ use crate::net::local::LocalAddresses;
 use crate::peers::Table;
 use crate::relay::Switches;
 use crate::session::Door;
+use crate::store::Store;
 use crate::wire::name::Name;
 
 /// What actions look at and change.
@@ -26,6 +27,8 @@ pub struct Parts {
     pub doors: Vec<Arc<dyn Door>>,
     /// The cluster, where there is one.
     pub cluster: Option<Arc<Cluster>>,
+    /// Where messages are, where a door has any.
+    pub store: Option<Arc<dyn Store>>,
     /// What can be switched off.
     pub switches: Switches,
     /// The machine's addresses.

@@ -23,6 +23,7 @@ pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
         traffic: Arc::new(Traffic::default()),
         doors: Vec::new(),
         cluster: None,
+        store: None,
         switches: Switches::default(),
         local: Arc::default(),
         status: Box::new(|| Value::Null),

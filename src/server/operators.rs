@@ -200,6 +200,7 @@ impl Operators {
             traffic: Arc::clone(traffic),
             doors: doors.all.clone(),
             cluster: cluster.clone(),
+            store: None,
             switches: core.switches(),
             local: Arc::clone(overlay.local_addresses()),
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),

@@ -3,6 +3,7 @@
 
 mod acme;
 mod activation;
+mod audit;
 mod caddy;
 mod cells;
 mod changes;

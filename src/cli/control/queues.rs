@@ -32,7 +32,8 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         | Action::Reload { .. }
         | Action::LogLevel { .. }
         | Action::Explain { .. }
-        | Action::Record {} => fields(answer),
+        | Action::Record {}
+        | Action::AuditLog { .. } => fields(answer),
     }
 }
 
