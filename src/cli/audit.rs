@@ -258,15 +258,11 @@ impl Checkpoints {
                 Err(LineError::Seal { source: BadSeal::Malformed { .. }, .. }) => {
                     found.no_lines += 1;
                 }
-                Err(error) => {
-                    let error = refuse_line(error);
-                    return Err(match error {
-                        Exit::Broken(reason) => {
-                            Exit::Broken(format!("{}: {reason}", file.display()))
-                        }
-                        other => other,
-                    });
+                Err(LineError::Read(error)) => {
+                    let error = anyhow::Error::from(error).context(named());
+                    return Err(Exit::Unreadable(error));
                 }
+                Err(error) => return Err(Exit::Broken(format!("{}: {error}", file.display()))),
             }
         }
     }
@@ -298,15 +294,15 @@ fn broken(found: Break) -> Exit {
 }
 
 fn refuse_store(error: StoreError) -> Exit {
-    match error {
-        StoreError::Damaged(reason) => Exit::Broken(reason),
-        error => Exit::Unreadable(error.into()),
+    if let StoreError::Damaged(reason) = error {
+        return Exit::Broken(reason);
     }
+    Exit::Unreadable(error.into())
 }
 
 fn refuse_line(error: LineError) -> Exit {
-    match error {
-        LineError::Read(error) => Exit::Unreadable(error.into()),
-        error => Exit::Broken(error.to_string()),
+    if let LineError::Read(error) = error {
+        return Exit::Unreadable(error.into());
     }
+    Exit::Broken(error.to_string())
 }

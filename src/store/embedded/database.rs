@@ -16,7 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use fjall::compaction::Leveled;
-use fjall::{CompressionType, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{CompressionType, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
 use super::codec::{Malformed, read_number, shown, write_number};
 use crate::store::StoreError;
@@ -184,7 +184,7 @@ impl Database {
     ///
     /// # Errors
     /// The worker has failed: the database has to be opened again.
-    pub(super) fn wait_for_room_to_settle(&self) -> Result<(), fjall::Error> {
+    pub(super) fn wait_for_room_to_settle(&self) -> Result<(), Error> {
         while !self.has_room_to_settle() {
             // Writes nothing that is not to be written anyway, and tells of the worker.
             self.inner.persist(PersistMode::Buffer)?;
@@ -194,13 +194,13 @@ impl Database {
     }
 
     /// Hands what is in memory to the worker, to write it to files.
-    pub(super) fn settle(&self) -> Result<(), fjall::Error> {
+    pub(super) fn settle(&self) -> Result<(), Error> {
         self.spaces().into_iter().try_for_each(|space| space.rotate_memtable().map(drop))
     }
 
     /// Writes what is in memory to files, then each of these key spaces anew without what was
     /// removed from it. Takes as long as that takes.
-    pub(super) fn compact(&self, spaces: &[&Keyspace]) -> Result<(), fjall::Error> {
+    pub(super) fn compact(&self, spaces: &[&Keyspace]) -> Result<(), Error> {
         self.wait_for_room_to_settle()?;
         self.settle()?;
         while self.spaces().iter().any(|space| space.sealed_memtable_count() > 0) {
@@ -286,16 +286,20 @@ fn is_blank(journal: &Path) -> std::io::Result<bool> {
 }
 
 /// What an error means for who asked.
-pub(super) fn failure(error: fjall::Error) -> StoreError {
-    use fjall::{Error, LsmError};
-    match error {
-        Error::Io(error) | Error::Storage(LsmError::Io(error)) => unavailable(error),
-        Error::Locked => StoreError::Locked,
-        Error::Poisoned => StoreError::Unavailable("an earlier write failed".to_owned()),
-        other => StoreError::Damaged(other.to_string()),
+pub(super) fn failure(error: Error) -> StoreError {
+    if let Error::Io(error) | Error::Storage(LsmError::Io(error)) = error {
+        return unavailable(error);
     }
+    if matches!(error, Error::Locked) {
+        return StoreError::Locked;
+    }
+    if matches!(error, Error::Poisoned) {
+        return unavailable("an earlier write failed");
+    }
+    StoreError::Damaged(error.to_string())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn unavailable(error: impl ToString) -> StoreError {
     StoreError::Unavailable(error.to_string())
 }

@@ -305,7 +305,7 @@ impl Store for Embedded {
             return Ok(());
         }
         let database = self.shared.to_write()?;
-        let written = database.write(&mut self.shared.known.lock(), commit, self.shared.durability);
+        let written = database.write(&self.shared.known, commit, self.shared.durability);
         self.shared.written(written)?;
         self.settle_if_full(&database);
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use fjall::{Keyspace, PersistMode};
+use parking_lot::Mutex;
 
 use super::codec::{
     digest_key, letter_key, mailbox_key, message_key, name_key, read_head, read_level, read_number,
@@ -265,29 +266,40 @@ impl<'a> Rows<'a> {
 }
 
 impl Database {
-    /// Writes a commit, all of it or nothing. On success what is known follows.
+    /// Writes a commit, all of it or nothing. On success what is known follows. Who reads waits for
+    /// neither: one thread calls this.
     ///
     /// # Errors
     /// The database has to be opened again, but for a commit that makes no sense.
     pub(super) fn write(
         &self,
-        known: &mut Known,
+        known: &Mutex<Known>,
         commit: &Commit,
         durability: Durability,
     ) -> Result<(), StoreError> {
-        let mut rows = Rows::new(self, known, 2 * commit.changes.len() + 2);
-        commit.changes.iter().try_for_each(|change| rows.change(change))?;
-        rows.audit(&commit.audit);
-        let memory = rows.memory;
+        let (batch, memory) = self.rows_of(&known.lock(), commit)?;
         let mode = match durability {
             Durability::Always => Some(PersistMode::SyncData),
             Durability::Interval => Some(PersistMode::Buffer),
             Durability::None => None,
         };
-        rows.batch.durability(mode).commit().map_err(unavailable)?;
+        batch.durability(mode).commit().map_err(unavailable)?;
+        let mut known = known.lock();
         known.unsettled += memory;
         commit.changes.iter().for_each(|change| known.apply(change));
         Ok(())
+    }
+
+    /// The rows of a commit, and what they cost in memory.
+    fn rows_of(
+        &self,
+        known: &Known,
+        commit: &Commit,
+    ) -> Result<(fjall::OwnedWriteBatch, u64), StoreError> {
+        let mut rows = Rows::new(self, known, 2 * commit.changes.len() + 2);
+        commit.changes.iter().try_for_each(|change| rows.change(change))?;
+        rows.audit(&commit.audit);
+        Ok((rows.batch, rows.memory))
     }
 
     /// Removes rows in pieces that each are there or not after a crash.

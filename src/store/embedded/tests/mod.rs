@@ -1,5 +1,6 @@
 //! The embedded store: the suite, what its files are, and how it ends.
 
+mod cost;
 mod crash;
 mod full;
 
