@@ -6,11 +6,10 @@
 //! worker's queue until it waits for itself. So tables never count as full for fjall, and go into
 //! files when this says so, all at once ([`Database::settle`]); that also empties the journal.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use fjall::compaction::Leveled;
 use fjall::{CompressionType, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
 use super::codec::{Malformed, read_number, shown, write_number};
+use super::journal::{cut_torn_end, is_blank, journal, journals};
 use crate::store::StoreError;
 
 /// The form of a database: which key spaces there are, and what their keys mean.
@@ -48,6 +48,9 @@ const MOST_WAITING: usize = 2;
 /// the tables that wait for the worker become files too.
 const MOST_UNMERGED: usize = 24;
 
+/// Free bytes below which a database that failed is not opened again.
+const LEAST_FREE: u64 = 2 * 1024 * 1024;
+
 /// Between two looks at whether the worker got on.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -60,16 +63,18 @@ pub(super) struct Sizes {
     /// Bytes of tables in memory that begin to go to files; waiting for the worker begins at twice
     /// as much. At most twice as much waits for the worker: 16 MiB are 64 MiB at worst.
     pub(super) settle_at: u64,
-    /// Free bytes that a database which failed is opened again with: what was in its journal
-    /// becomes files first.
-    pub(super) reopen_at: u64,
     /// Bytes of files that are not worth a merge however little of them is of use.
     pub(super) slack: u64,
 }
 
 impl Sizes {
-    pub(super) const USUAL: Self =
-        Self { settle_at: 16 * 1024 * 1024, reopen_at: 64 * 1024 * 1024, slack: 64 * 1024 * 1024 };
+    pub(super) const USUAL: Self = Self { settle_at: 16 * 1024 * 1024, slack: 64 * 1024 * 1024 };
+
+    /// Free bytes that a database which failed with so much in memory is opened again with: that
+    /// becomes files first.
+    pub(super) fn needed_to_reopen(self, in_memory: u64) -> u64 {
+        LEAST_FREE + in_memory.min(4 * self.settle_at)
+    }
 }
 
 /// An open database.
@@ -99,16 +104,30 @@ impl Database {
     /// Opens the database of a folder that nobody else uses, or makes one.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         clear_unfinished(folder).map_err(unavailable)?;
-        // fjall panics on some of what it does not expect in its folder.
-        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_spaces(folder)));
-        let database = opened.unwrap_or_else(|_| {
-            Err(StoreError::Damaged(format!("{} holds what no relay wrote", folder.display())))
-        })?;
+        let database = match Self::open_spaces(folder) {
+            Err(Error::JournalRecovery(error)) => {
+                let cut = cut_torn_end(folder).map_err(unavailable)?;
+                let Some((kept, bytes)) = cut else {
+                    return Err(failure(Error::JournalRecovery(error)));
+                };
+                let file = kept.display();
+                tracing::warn!(bytes, %file, "the end of the journal of messages was torn: cut off");
+                Self::open_spaces(folder)
+            }
+            opened => opened,
+        };
+        let database = database.map_err(failure)?;
         database.check_format()?;
         Ok(database)
     }
 
-    fn open_spaces(folder: &Path) -> Result<Self, StoreError> {
+    fn open_spaces(folder: &Path) -> Result<Self, Error> {
+        // fjall panics on some of what it does not expect in its folder.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_trusting(folder)));
+        opened.unwrap_or(Err(Error::Unrecoverable))
+    }
+
+    fn open_trusting(folder: &Path) -> Result<Self, Error> {
         let inner = fjall::Database::builder(folder)
             .cache_size(CACHE)
             .max_cached_files(Some(OPEN_FILES))
@@ -119,8 +138,7 @@ impl Database {
             .manual_journal_persist(true)
             // Of several, the first keeps putting back merges that the others are to do.
             .worker_threads(1)
-            .open()
-            .map_err(failure)?;
+            .open()?;
         let space = |name| {
             let merges = Leveled::default().with_table_target_size(FILE_BYTES);
             let options = || {
@@ -128,7 +146,7 @@ impl Database {
                     .max_memtable_size(u64::MAX)
                     .compaction_strategy(Arc::new(merges))
             };
-            inner.keyspace(name, options).map_err(failure)
+            inner.keyspace(name, options)
         };
         Ok(Self {
             names: space("names")?,
@@ -193,6 +211,11 @@ impl Database {
         Ok(())
     }
 
+    /// What is in memory and not in files, in bytes.
+    pub(super) fn in_memory(&self) -> u64 {
+        self.inner.write_buffer_size()
+    }
+
     /// Hands what is in memory to the worker, to write it to files.
     pub(super) fn settle(&self) -> Result<(), Error> {
         self.spaces().into_iter().try_for_each(|space| space.rotate_memtable().map(drop))
@@ -225,38 +248,6 @@ pub(super) const fn memory_of(key: usize, value: usize) -> u64 {
     (key + value) as u64 + ENTRY_OVERHEAD
 }
 
-/// Lets the next opening begin a new journal, and bring into files what the last one has.
-///
-/// After a failed write, nobody knows how much of the end of the journal is on the disk, whatever
-/// the kernel still shows of it; what is written behind such a place is lost with it.
-pub(super) fn begin_new_journal(folder: &Path) -> std::io::Result<()> {
-    let last = journals(folder)?.into_iter().max();
-    match last {
-        Some((number, path)) if !is_blank(&path)? => {
-            File::create_new(journal(folder, number + 1)).map(drop)
-        }
-        _ => Ok(()),
-    }
-}
-
-fn journal(folder: &Path, number: u64) -> PathBuf {
-    folder.join(format!("{number}.jnl"))
-}
-
-/// The journals of a folder, each with its number.
-fn journals(folder: &Path) -> std::io::Result<Vec<(u64, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
-        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        if let (true, Some(number)) = (is_journal, number) {
-            found.push((number, path));
-        }
-    }
-    Ok(found)
-}
-
 /// Removes what a process left that ended while it made the database: fjall takes it neither for
 /// a database nor for an empty folder. Nothing was ever stored in it.
 fn clear_unfinished(folder: &Path) -> std::io::Result<()> {
@@ -273,16 +264,6 @@ fn clear_unfinished(folder: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a journal that is there has no entry.
-fn is_blank(journal: &Path) -> std::io::Result<bool> {
-    let mut first = [0];
-    match File::open(journal) {
-        Ok(mut file) => Ok(file.read(&mut first)? == 0 || first == [0]),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// What an error means for who asked.

@@ -11,6 +11,7 @@
 
 mod codec;
 mod database;
+mod journal;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -19,7 +20,7 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,8 @@ use self::codec::{
     digest_key, key_numbers, letter_key, message_key, read_accepted, read_audit, read_found,
     read_letter, read_level, read_message, read_name,
 };
-use self::database::{Database, Sizes, begin_new_journal, damaged, failure, unavailable};
+use self::database::{Database, Sizes, damaged, failure, unavailable};
+use self::journal::begin_new_journal;
 use self::write::Known;
 use super::{AuditEntry, Commit, DeadLetter, Durability, Most, Space, Store, StoreError};
 use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Recovered, Seq, Stored};
@@ -75,6 +77,8 @@ struct Shared {
     known: Mutex<Known>,
     /// Whether a write has failed, so that the database takes no more.
     is_broken: AtomicBool,
+    /// Free bytes to open it again with.
+    needed: AtomicU64,
     /// When it was last opened again.
     reopened: Mutex<Option<Instant>>,
     is_compacting: AtomicBool,
@@ -103,6 +107,7 @@ impl Embedded {
             database: RwLock::new(Some(database)),
             known: Mutex::new(known),
             is_broken: AtomicBool::new(false),
+            needed: AtomicU64::new(0),
             reopened: Mutex::new(None),
             is_compacting: AtomicBool::new(false),
         };
@@ -209,11 +214,15 @@ impl Shared {
             return Err(unavailable("an earlier write failed, and so did the next"));
         }
         let free = free(&self.folder)?;
-        if free < self.sizes.reopen_at {
-            let needed = self.sizes.reopen_at;
+        let mut database = self.database.write();
+        if let Some(database) = &*database {
+            let needed = self.sizes.needed_to_reopen(database.in_memory());
+            self.needed.store(needed, Ordering::Relaxed);
+        }
+        let needed = self.needed.load(Ordering::Relaxed);
+        if free < needed {
             return Err(unavailable(format!("{free} bytes are free, {needed} are needed")));
         }
-        let mut database = self.database.write();
         *last = Some(Instant::now());
         // The old one first: fjall locks its folder.
         drop(database.take());

@@ -18,7 +18,7 @@ use crate::store::suite::{
 };
 
 /// Sizes that a test comes to.
-const SMALL: Sizes = Sizes { settle_at: 1 << 20, reopen_at: 4 << 20, slack: 1 << 20 };
+const SMALL: Sizes = Sizes { settle_at: 1 << 20, slack: 1 << 20 };
 
 fn open(folder: &Path) -> Embedded {
     Embedded::open_sized(folder, Durability::Interval, SMALL).unwrap()
