@@ -129,6 +129,12 @@ impl Client {
         self.sender.broadcast(body).await
     }
 
+    /// The sending half, to clone.
+    #[must_use]
+    pub const fn sender(&self) -> &Sender {
+        &self.sender
+    }
+
     /// Asks who is connected: [`Sender::peers`].
     ///
     /// # Errors

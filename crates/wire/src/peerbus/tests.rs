@@ -247,22 +247,25 @@ fn token_is_not_in_the_debug_form() {
 #[test]
 #[ignore = "a measurement: cargo test --release -p beacon-wire reads_and_writes -- --ignored --nocapture"]
 fn reads_and_writes_an_envelope_in_about_a_microsecond() {
-    const ROUNDS: u32 = 1_000_000;
+    const ROUNDS: u32 = 50_000;
     let body = format!("{{\"text\":\"{}\"}}", "lorem ipsum ".repeat(2));
     let hmac = "ab".repeat(32);
     let json = format!(
         r#"{{"protocol_version":"v1","id":"0123456789abcdef0123456789abcdef","from":"bob","to":"alice","ts":"2026-05-18T12:00:00.123456789Z","source":"peer-bus","kind":"msg","body":{body},"hmac":"{hmac}"}}"#
     );
-    let begun = Instant::now();
     let mut length = 0;
-    for _ in 0..ROUNDS {
-        let message = std::hint::black_box(json.as_bytes());
-        let Ok(Received::Envelope(envelope)) = Received::parse(message) else { panic!() };
-        length += std::hint::black_box(envelope.encode()).len();
-    }
-    let each = begun.elapsed() / ROUNDS;
+    let mut round = || {
+        let begun = Instant::now();
+        for _ in 0..ROUNDS {
+            let message = std::hint::black_box(json.as_bytes());
+            let Ok(Received::Envelope(envelope)) = Received::parse(message) else { panic!() };
+            length = std::hint::black_box(envelope.encode()).len();
+        }
+        begun.elapsed() / ROUNDS
+    };
+    let each = (0..20).map(|_| round()).min().unwrap();
     println!("{} bytes in {each:?}", json.len());
-    assert_eq!(length, json.len() * ROUNDS as usize);
+    assert_eq!(length, json.len());
 }
 
 /// JSON, and what is nearly JSON.
