@@ -29,6 +29,8 @@ pub mod login;
 pub mod network;
 mod newcomers;
 pub mod presence;
+#[cfg(test)]
+mod simulated;
 pub mod takeover;
 pub mod translators;
 pub mod watch;

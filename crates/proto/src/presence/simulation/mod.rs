@@ -11,6 +11,7 @@ use beacon_wire::cluster::Standing;
 use beacon_wire::ids::{NodeId, PublicKey, RelayId};
 
 use super::{Denied, Presence};
+use crate::simulated;
 
 mod checks;
 mod network;
@@ -39,46 +40,11 @@ fn usual_standing(id: usize) -> Standing {
     }
 }
 
-/// Names the seed of a run that fails.
-struct Named(u64);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the simulation of seed {} failed", self.0);
-        }
-    }
-}
-
 fn run(seed: u64) {
-    let _named = Named(seed);
     let mut world = World::new(seed, Instant::now());
     world.live();
     world.settle();
     world.check();
-}
-
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-fn run_all(seeds: std::ops::Range<u64>) {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let next = std::sync::atomic::AtomicU64::new(seeds.start);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    run(seed);
-                }
-            });
-        }
-    });
 }
 
 /// That the seeds with few takeovers show what they are for.
@@ -98,13 +64,12 @@ fn takeovers_are_held_back_where_few_are_allowed() {
 
 #[test]
 fn cluster_comes_to_rest_with_every_node_found() {
-    run_all(0..2_000);
+    simulated::run(0..2_000, run);
 }
 
 #[test]
 #[ignore = "long: SEEDS=100000, from FROM=0 on"]
 fn soak_simulation() {
-    let (from, seeds) = (number("FROM", 0), number("SEEDS", 100_000));
-    run_all(from..from + seeds);
-    println!("{seeds} seeds from {from} on: every one came to rest");
+    let seeds = simulated::run_soak(run);
+    println!("{seeds} seeds: every one came to rest");
 }

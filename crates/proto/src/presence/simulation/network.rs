@@ -5,39 +5,13 @@ use std::collections::BTreeMap;
 use beacon_wire::cluster::Frame;
 use beacon_wire::ids::NodeId;
 
+use crate::simulated::Random;
+
 /// After how long a cut link is given up, in microseconds: three keep-alives.
 pub(super) const DEAD_AFTER: u64 = 15_000_000;
 
 /// The longest delay of a relay that is slow, in microseconds.
 const SLOWNESS: u64 = 3_000_000;
-
-/// Numbers that look random, the same for a seed everywhere (SplitMix64).
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `bound`.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ x >> 31) % bound.max(1)
-    }
-
-    pub(super) fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.below(length as u64)).unwrap()
-    }
-
-    /// True in so many of a hundred cases.
-    pub(super) fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-}
 
 /// What one relay sends another.
 #[derive(Clone, Copy, Debug)]

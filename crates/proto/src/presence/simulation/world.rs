@@ -5,11 +5,12 @@ use std::time::Instant;
 use beacon_wire::cluster::Standing;
 use beacon_wire::ids::NodeId;
 
-use super::network::{DEAD_AFTER, Happening, Network, Random};
+use super::network::{DEAD_AFTER, Happening, Network};
 use super::relay::{Delivered, Relay};
 use super::{NODES, node, relay_id, usual_standing};
 use crate::limit::Rate;
 use crate::presence::takeovers::Rates;
+use crate::simulated::Random;
 
 /// How often relays look at their links, in microseconds.
 const MESH: u64 = 250_000;

@@ -1,0 +1,448 @@
+//! One mailbox: what waits in it, and what its recipient has and has not acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::limits::Limits;
+use super::turn::{Effect, Load, Purpose, Turn};
+use super::types::{
+    Cause, Change, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis, Named, Seq,
+    Stored,
+};
+
+/// A mailbox. What waits is in `live.sent`, or in the store at `live.cursor` or behind it; with
+/// nobody connected, in the store.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    pub(super) named: Named,
+    pub(super) level: Level,
+    pub(super) live: Option<Live>,
+    /// How often a message was removed that is in no window: what a reading has that began before
+    /// may be gone.
+    pub(super) removals: u64,
+    /// Messages before this position are to be removed: somebody has purged the mailbox.
+    pub(super) purge_before: Seq,
+    pub(super) is_swept: bool,
+}
+
+/// A connected recipient.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) generation: u64,
+    /// What it has and has not acknowledged.
+    pub(super) sent: BTreeMap<Seq, Sent>,
+    keys: HashMap<Digest, Seq, foldhash::fast::RandomState>,
+    bytes: usize,
+    /// The position of what it gets next.
+    pub(super) cursor: Seq,
+    /// A reading is under way.
+    is_loading: bool,
+    /// It has got nothing so far.
+    is_new: bool,
+}
+
+/// A message that was handed to a recipient.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) key: Arc<str>,
+    pub(super) cost: usize,
+    origin: Digest,
+    at: Millis,
+    attempts: u16,
+}
+
+impl Live {
+    fn new(generation: u64, cursor: Seq) -> Self {
+        Self {
+            generation,
+            sent: BTreeMap::new(),
+            keys: HashMap::default(),
+            bytes: 0,
+            cursor,
+            is_loading: false,
+            is_new: true,
+        }
+    }
+
+    /// Whether the window has room for a message of this cost.
+    fn has_room(&self, cost: usize, limits: &Limits) -> bool {
+        self.sent.is_empty()
+            || self.sent.len() < limits.window && self.bytes + cost <= limits.window_bytes
+    }
+
+    fn take(&mut self, seq: Seq) -> Option<Sent> {
+        let sent = self.sent.remove(&seq)?;
+        self.keys.remove(&Digest::of_key(&sent.key));
+        self.bytes -= sent.cost;
+        Some(sent)
+    }
+}
+
+impl Mailbox {
+    pub(super) const fn new(named: Named, level: Level) -> Self {
+        Self { named, level, live: None, removals: 0, purge_before: Seq(0), is_swept: false }
+    }
+
+    pub(super) const fn id(&self) -> MailboxId {
+        self.named.mailbox
+    }
+
+    /// Messages that wait where no window has them.
+    pub(super) fn backlog(&self) -> u64 {
+        let sent = self.live.as_ref().map_or(0, |live| live.sent.len() as u64);
+        self.level.messages.saturating_sub(sent)
+    }
+
+    /// A message that its recipient has and has not acknowledged.
+    pub(super) fn find_sent(&self, key: Digest) -> Option<Found> {
+        let live = self.live.as_ref()?;
+        let seq = *live.keys.get(&key)?;
+        let Sent { origin, cost, .. } = live.sent.get(&seq)?;
+        Some(Found { seq, origin: *origin, cost: *cost })
+    }
+
+    /// Appends a message, and hands it over if its recipient has all that came before.
+    pub(super) fn append(
+        &mut self,
+        message: &Arc<Message>,
+        limits: &Limits,
+        now: Millis,
+        turn: &mut Turn,
+    ) -> Seq {
+        let seq = self.level.next;
+        let cost = message.cost();
+        let was_caught_up = self.live.as_ref().is_some_and(|live| live.cursor == seq);
+        self.level.next = seq.next();
+        if self.level.messages == 0 {
+            self.level.head = seq;
+            self.level.oldest = message.accepted;
+        }
+        self.level.messages += 1;
+        self.level.bytes += cost as u64;
+        let mailbox = self.id();
+        turn.touched.insert(mailbox);
+        turn.changes.push(Change::Append { mailbox, seq, message: Arc::clone(message) });
+        turn.events.push(Event {
+            kind: EventKind::Send,
+            key: Arc::clone(&message.key),
+            from: Arc::clone(&message.from),
+            to: Arc::clone(&self.named.name),
+        });
+        if was_caught_up
+            && let Some(live) = &self.live
+            && live.has_room(cost, limits)
+        {
+            self.hand_over(seq, message, 0, now, turn);
+        }
+        seq
+    }
+
+    /// Hands a message to the recipient: it is in the window from here on.
+    fn hand_over(
+        &mut self,
+        seq: Seq,
+        message: &Arc<Message>,
+        attempts: u16,
+        now: Millis,
+        turn: &mut Turn,
+    ) {
+        let live = self.live.as_mut().expect("there is a recipient to hand it to");
+        let cost = message.cost();
+        let key = Arc::clone(&message.key);
+        live.keys.insert(Digest::of_key(&key), seq);
+        live.bytes += cost;
+        live.sent.insert(seq, Sent { key, cost, origin: message.origin, at: now, attempts });
+        live.cursor = live.cursor.max(seq.next());
+        live.is_new = false;
+        turn.events.push(Event {
+            kind: EventKind::Deliver,
+            key: Arc::clone(&message.key),
+            from: Arc::clone(&message.from),
+            to: Arc::clone(&self.named.name),
+        });
+        turn.effects.push(Effect::Deliver {
+            mailbox: self.named.mailbox,
+            generation: live.generation,
+            seq,
+            message: Arc::clone(message),
+        });
+    }
+
+    /// Removes a message that waits, which counted as so much.
+    pub(super) fn remove(&mut self, seq: Seq, key: Digest, cost: usize, turn: &mut Turn) {
+        let mailbox = self.id();
+        turn.changes.push(Change::Remove { mailbox, seq, key });
+        self.forget(seq, cost, turn);
+    }
+
+    /// Keeps the books of a message that waits no more.
+    fn forget(&mut self, seq: Seq, cost: usize, turn: &mut Turn) {
+        self.level.messages = self.level.messages.saturating_sub(1);
+        self.level.bytes = self.level.bytes.saturating_sub(cost as u64);
+        turn.touched.insert(self.id());
+        turn.removed.insert((self.id(), seq));
+        let was_sent = self.live.as_mut().and_then(|live| live.take(seq)).is_some();
+        if !was_sent {
+            self.removals += 1;
+        }
+        if self.level.messages == 0 {
+            self.level.head = self.level.next;
+            self.level.bytes = 0;
+        } else if self.level.head == seq {
+            self.level.head = match &self.live {
+                // What the recipient does not have yet is behind what it has.
+                Some(live) => live.sent.keys().next().copied().unwrap_or(live.cursor),
+                None => seq.next(),
+            };
+        }
+    }
+
+    /// Removes what the recipient has acknowledged; false where it does not have it.
+    pub(super) fn acknowledge_sent(
+        &mut self,
+        key: Digest,
+        limits: &Limits,
+        turn: &mut Turn,
+    ) -> bool {
+        let Some(Found { seq, cost, .. }) = self.find_sent(key) else { return false };
+        let sent = self.live.as_ref().and_then(|live| live.sent.get(&seq));
+        let text = Arc::clone(&sent.expect("it was found in the window").key);
+        self.remove(seq, key, cost, turn);
+        self.note_ack(text, turn);
+        self.load_more(limits, turn);
+        true
+    }
+
+    /// Writes into the audit log that the owner has acknowledged a message.
+    pub(super) fn note_ack(&self, key: Arc<str>, turn: &mut Turn) {
+        let from = Arc::clone(&self.named.name);
+        turn.events.push(Event { kind: EventKind::Ack, key, from, to: "".into() });
+    }
+
+    /// Asks for what the recipient gets next, if it has room and something waits for it.
+    pub(super) fn load_more(&mut self, limits: &Limits, turn: &mut Turn) {
+        let backlog = self.backlog();
+        let Some(live) = &mut self.live else { return };
+        if backlog == 0 {
+            live.cursor = self.level.next;
+            return;
+        }
+        // Half a window at a time: one message at a time would be a reading for each.
+        let is_roomy = live.sent.is_empty()
+            || live.sent.len() <= limits.window / 2 && live.bytes <= limits.window_bytes / 2;
+        if live.is_loading || !is_roomy {
+            return;
+        }
+        live.is_loading = true;
+        turn.effects.push(Effect::Load(Load {
+            mailbox: self.named.mailbox,
+            from: live.cursor,
+            messages: limits.window.saturating_sub(live.sent.len()).max(1),
+            bytes: limits.window_bytes.saturating_sub(live.bytes),
+            purpose: Purpose::Deliver { generation: live.generation },
+            removals: self.removals,
+        }));
+    }
+
+    /// A recipient is here: it gets what waits, from the first on.
+    pub(super) fn open(&mut self, generation: u64, limits: &Limits, now: Millis, turn: &mut Turn) {
+        self.close_live(limits, now, turn);
+        self.live = Some(Live::new(generation, self.level.head));
+        self.load_more(limits, turn);
+    }
+
+    /// Its recipient is gone: what it has not acknowledged waits again.
+    pub(super) fn close_live(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) {
+        let Some(live) = self.live.take() else { return };
+        for (seq, sent) in live.sent {
+            if now.since(sent.at) >= limits.redelivery {
+                self.note_attempt(seq, &sent, limits, now, turn);
+            }
+        }
+    }
+
+    /// A delivery stayed without an acknowledgement.
+    fn note_attempt(
+        &mut self,
+        seq: Seq,
+        sent: &Sent,
+        limits: &Limits,
+        now: Millis,
+        turn: &mut Turn,
+    ) {
+        let mailbox = self.id();
+        let attempts = sent.attempts + 1;
+        if attempts < limits.attempts {
+            turn.changes.push(Change::Attempt { mailbox, seq, attempts });
+            return;
+        }
+        let key = Digest::of_key(&sent.key);
+        let cause = Cause::Attempts;
+        turn.changes.push(Change::Bury { mailbox, seq, key, cause, at: now });
+        turn.events.push(Event {
+            kind: EventKind::Expire,
+            key: Arc::clone(&sent.key),
+            from: Arc::clone(&self.named.name),
+            to: "".into(),
+        });
+        turn.buried += 1;
+        self.forget(seq, sent.cost, turn);
+    }
+
+    /// Delivers again what stayed without an acknowledgement for too long, and all that was
+    /// delivered behind it, so that the order is the same; returns how many.
+    pub(super) fn redeliver(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) -> usize {
+        let Some(live) = &self.live else { return 0 };
+        let is_late = |sent: &Sent| now.since(sent.at) >= limits.patience(sent.attempts);
+        if live.is_loading || !live.sent.values().any(is_late) {
+            return 0;
+        }
+        let generation = live.generation;
+        let late = live.sent.values().filter(|sent| is_late(sent)).count();
+        let live = self.live.take().expect("it was there");
+        for (seq, sent) in live.sent {
+            if is_late(&sent) {
+                self.note_attempt(seq, &sent, limits, now, turn);
+            }
+        }
+        self.live = Some(Live::new(generation, self.level.head));
+        self.load_more(limits, turn);
+        late
+    }
+
+    /// Takes messages that were read for its recipient. Returns how many were to wait that the store
+    /// does not have.
+    pub(super) fn deliver_loaded(
+        &mut self,
+        load: &Load,
+        mut stored: Vec<Stored>,
+        limits: &Limits,
+        now: Millis,
+        turn: &mut Turn,
+    ) -> u64 {
+        let Purpose::Deliver { generation } = load.purpose else { return 0 };
+        let is_stale = load.removals != self.removals;
+        let Some(live) = self.live.as_mut().filter(|live| live.generation == generation) else {
+            return 0;
+        };
+        live.is_loading = false;
+        if is_stale || live.cursor != load.from {
+            self.load_more(limits, turn);
+            return 0;
+        }
+        let Some(last) = stored.last().map(|stored| stored.seq) else {
+            // The books say that something waits, and the store has nothing: the store is right.
+            let sent = live.sent.len() as u64;
+            let bytes = live.bytes as u64;
+            let missing = self.level.messages - sent;
+            self.level.messages = sent;
+            self.level.bytes = bytes;
+            live.cursor = self.level.next;
+            turn.touched.insert(self.named.mailbox);
+            return missing;
+        };
+        if live.is_new {
+            // As the first broker of this protocol drained a queue: by sender, each in order.
+            stored.sort_by(|a, b| a.message.from.cmp(&b.message.from));
+        }
+        for Stored { seq, attempts, message } in &stored {
+            self.hand_over(*seq, message, *attempts, now, turn);
+        }
+        let live = self.live.as_mut().expect("it has got messages");
+        live.cursor = last.next();
+        self.load_more(limits, turn);
+        0
+    }
+
+    /// Whether something in it may be too old, or purged.
+    pub(super) fn wants_sweep(&self, limits: &Limits, now: Millis) -> bool {
+        self.level.messages > 0
+            && (now.since(self.level.oldest) >= limits.retention
+                || self.level.head < self.purge_before)
+    }
+
+    /// Asks for its oldest messages, to remove those that are to go.
+    pub(super) fn sweep(&mut self, turn: &mut Turn) {
+        if std::mem::replace(&mut self.is_swept, true) {
+            return;
+        }
+        turn.effects.push(Effect::Load(Load {
+            mailbox: self.named.mailbox,
+            from: self.level.head,
+            messages: SWEPT,
+            bytes: SWEPT_BYTES,
+            purpose: Purpose::Sweep,
+            removals: self.removals,
+        }));
+    }
+
+    /// Removes of its oldest messages those that are to go.
+    pub(super) fn swept(
+        &mut self,
+        load: &Load,
+        stored: &[Stored],
+        limits: &Limits,
+        now: Millis,
+        turn: &mut Turn,
+    ) -> Swept {
+        self.is_swept = false;
+        let mut swept = Swept::default();
+        if load.removals == self.removals {
+            if stored.is_empty() {
+                swept.missing = std::mem::take(&mut self.level.messages);
+                self.level.bytes = 0;
+                turn.touched.insert(self.id());
+            }
+            for Stored { seq, message, .. } in stored {
+                let is_purged = *seq < self.purge_before;
+                let is_aged = now.since(message.accepted) >= limits.retention;
+                if !self.waits(*seq) {
+                    continue;
+                }
+                if !(is_purged || is_aged) {
+                    self.level.head = *seq;
+                    self.level.oldest = message.accepted;
+                    turn.touched.insert(self.id());
+                    break;
+                }
+                let kind = if is_purged { EventKind::Purge } else { EventKind::Expire };
+                let count = if is_purged { &mut swept.purged } else { &mut swept.expired };
+                *count += 1;
+                self.remove(*seq, Digest::of_key(&message.key), message.cost(), turn);
+                turn.events.push(Event {
+                    kind,
+                    key: Arc::clone(&message.key),
+                    from: Arc::clone(&self.named.name),
+                    to: "".into(),
+                });
+            }
+        }
+        if self.wants_sweep(limits, now) {
+            self.sweep(turn);
+        }
+        self.load_more(limits, turn);
+        swept
+    }
+
+    /// Whether a message that was read still waits, as far as no removal was unseen.
+    fn waits(&self, seq: Seq) -> bool {
+        self.live.as_ref().is_none_or(|live| seq >= live.cursor || live.sent.contains_key(&seq))
+    }
+}
+
+/// What a sweep has removed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Swept {
+    pub(super) expired: u64,
+    pub(super) purged: u64,
+    /// Messages that were to wait, and that the store does not have.
+    pub(super) missing: u64,
+}
+
+/// Messages that one sweep looks at.
+const SWEPT: usize = 256;
+
+/// What they count as, in bytes.
+const SWEPT_BYTES: usize = 4 << 20;

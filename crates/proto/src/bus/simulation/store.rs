@@ -1,0 +1,142 @@
+//! A store as a model: what was committed, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::super::Load;
+use super::super::types::{
+    Change, Digest, Found, Level, MailboxId, Message, Millis, Named, Recovered, Seq, Stored,
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    names: BTreeMap<(u8, Arc<str>), Named>,
+    levels: BTreeMap<MailboxId, Level>,
+    messages: BTreeMap<(MailboxId, Seq), Stored>,
+    keys: BTreeMap<(MailboxId, Digest), Seq>,
+    accepted: BTreeMap<u64, (Millis, Vec<Digest>)>,
+    /// Mailbox and origin of all that ever waited.
+    ever: BTreeSet<(MailboxId, Digest)>,
+    pub(super) dead: BTreeSet<(MailboxId, Digest)>,
+    next_mailbox: u64,
+}
+
+impl Store {
+    /// Commits; twice is as good as once.
+    pub(super) fn commit(&mut self, changes: &[Change], again: bool) {
+        for change in changes {
+            match change {
+                Change::Name(named) => {
+                    self.next_mailbox = self.next_mailbox.max(named.mailbox.0 + 1);
+                    self.names.insert((named.realm, Arc::clone(&named.name)), named.clone());
+                }
+                Change::Forget { realm, name, mailbox } => {
+                    self.names.remove(&(*realm, Arc::clone(name)));
+                    self.levels.remove(mailbox);
+                }
+                Change::Append { mailbox, seq, message } => {
+                    let is_new = self.ever.insert((*mailbox, message.origin));
+                    assert!(is_new || again, "the same message waits twice: {message:?}");
+                    let key = (*mailbox, Digest::of_key(&message.key));
+                    let before = self.keys.insert(key, *seq);
+                    assert!(before.is_none() || again, "two messages have one key");
+                    let stored = Stored { seq: *seq, attempts: 0, message: Arc::clone(message) };
+                    self.messages.insert((*mailbox, *seq), stored);
+                }
+                Change::Remove { mailbox, seq, key } => {
+                    let removed = self.messages.remove(&(*mailbox, *seq));
+                    assert!(removed.is_some() || again, "what is removed does not wait");
+                    self.keys.remove(&(*mailbox, *key));
+                }
+                Change::Bury { mailbox, seq, key, .. } => {
+                    let removed = self.messages.remove(&(*mailbox, *seq));
+                    assert!(removed.is_some() || again, "what is buried does not wait");
+                    if let Some(Stored { message, .. }) = removed {
+                        self.dead.insert((*mailbox, message.origin));
+                    }
+                    self.keys.remove(&(*mailbox, *key));
+                }
+                Change::Attempt { mailbox, seq, attempts } => {
+                    let stored = self.messages.get_mut(&(*mailbox, *seq));
+                    assert!(stored.is_some() || again, "what was tried does not wait");
+                    if let Some(stored) = stored {
+                        stored.attempts = *attempts;
+                    }
+                }
+                Change::Level { mailbox, level } => {
+                    self.levels.insert(*mailbox, *level);
+                }
+                Change::Accepted { number, at, origins } => {
+                    self.accepted.insert(*number, (*at, origins.clone()));
+                }
+                Change::ForgetAccepted { before } => {
+                    self.accepted = self.accepted.split_off(before);
+                }
+            }
+        }
+    }
+
+    pub(super) fn recover(&self) -> Recovered {
+        let level = |named: &Named| self.levels.get(&named.mailbox).copied();
+        let names = self.names.values();
+        let names = names.map(|named| (named.clone(), level(named).unwrap_or(Level::EMPTY)));
+        let accepted = self.accepted.iter();
+        let accepted = accepted.map(|(number, (at, origins))| (*number, *at, origins.clone()));
+        Recovered {
+            names: names.collect(),
+            accepted: accepted.collect(),
+            next_mailbox: self.next_mailbox,
+        }
+    }
+
+    pub(super) fn find(&self, mailbox: MailboxId, key: Digest) -> Option<Found> {
+        let seq = *self.keys.get(&(mailbox, key))?;
+        let Stored { message, .. } = self.messages.get(&(mailbox, seq))?;
+        Some(Found { seq, origin: message.origin, cost: message.cost() })
+    }
+
+    pub(super) fn read(&self, load: &Load) -> Vec<Stored> {
+        let Load { mailbox, from, messages, bytes, .. } = *load;
+        let mut read = Vec::new();
+        let mut cost = 0;
+        let waiting = self.messages.range((mailbox, from)..);
+        for (_, stored) in waiting.take_while(|((of, _), _)| *of == mailbox).take(messages) {
+            cost += stored.message.cost();
+            if cost > bytes && !read.is_empty() {
+                break;
+            }
+            read.push(stored.clone());
+        }
+        read
+    }
+
+    pub(super) fn has(&self, mailbox: MailboxId, seq: Seq) -> bool {
+        self.messages.contains_key(&(mailbox, seq))
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// The messages that wait for a mailbox.
+    pub(super) fn of(&self, mailbox: MailboxId) -> impl Iterator<Item = &Arc<Message>> {
+        let waiting = self.messages.range((mailbox, Seq(0))..);
+        let of_it = waiting.take_while(move |((of, _), _)| *of == mailbox);
+        of_it.map(|(_, stored)| &stored.message)
+    }
+
+    /// That the levels are what the messages come to.
+    pub(super) fn check_levels(&self) {
+        for (mailbox, level) in &self.levels {
+            let count = self.of(*mailbox).count() as u64;
+            let bytes: usize = self.of(*mailbox).map(|message| message.cost()).sum();
+            assert_eq!((level.messages, level.bytes), (count, bytes as u64), "{mailbox:?}");
+            let range = (*mailbox, Seq(0))..(*mailbox, Seq(u64::MAX));
+            let mut seqs = self.messages.range(range).map(|((_, seq), _)| *seq);
+            let first = seqs.next();
+            let last = seqs.next_back().or(first);
+            assert!(first.is_none_or(|first| level.head <= first), "{level:?} {first:?}");
+            assert!(last.is_none_or(|last| last < level.next), "{level:?} {last:?}");
+        }
+    }
+}

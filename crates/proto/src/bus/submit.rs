@@ -1,0 +1,211 @@
+//! Whether a message is accepted, and for whom.
+
+use std::sync::Arc;
+
+use super::Bus;
+use super::turn::Turn;
+use super::types::{Digest, Found, MailboxId, Message, Millis};
+
+/// Delivery keys that are tried for a message whose id is taken in its mailbox.
+const KEYS: u64 = 16;
+
+/// To whom a message goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum To {
+    /// The mailbox of this name, in the name space of the sender.
+    Name(Arc<str>),
+    /// A copy to each recipient of that name space that is connected, but for the sender.
+    Everybody,
+}
+
+/// A message that somebody wants to send.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The mailbox of its sender.
+    pub from: MailboxId,
+    /// To whom.
+    pub to: To,
+    /// Its id, as its sender has it.
+    pub id: Arc<str>,
+    /// What recipients get.
+    pub body: Arc<[u8]>,
+}
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Submitted {
+    /// So many copies of it wait.
+    Stored(usize),
+    /// It was accepted before.
+    Duplicate,
+    /// Nothing of it waits.
+    Refused(Refused),
+}
+
+/// Why a submission was not accepted.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Refused {
+    /// Nobody has the recipient's name, nor is it reserved.
+    UnknownRecipient,
+    /// The recipient's mailbox is full.
+    Quota,
+    /// The store has no room for new messages.
+    StoreFull,
+    /// The copies of a broadcast are too much at a time.
+    TooManyCopies,
+    /// Other messages of the mailbox have all keys that it could have.
+    KeyTaken,
+}
+
+impl Refused {
+    /// Whether it may be accepted later, when others are gone.
+    #[must_use]
+    pub const fn is_for_want_of_room(self) -> bool {
+        matches!(self, Self::Quota | Self::StoreFull)
+    }
+}
+
+impl Bus {
+    /// Judges a message. Where somebody else's message may wait under its key, `find` looks for it
+    /// in the store.
+    ///
+    /// # Errors
+    /// That of `find`; then nothing has changed.
+    pub fn submit<E>(
+        &mut self,
+        submission: &Submission,
+        now: Millis,
+        turn: &mut Turn,
+        mut find: impl FnMut(MailboxId, Digest) -> Result<Option<Found>, E>,
+    ) -> Result<Submitted, E> {
+        let Submission { from, to, id, body } = submission;
+        let Some(sender) = self.mailboxes.get(from) else {
+            return Ok(Submitted::Refused(Refused::UnknownRecipient));
+        };
+        let realm = sender.named.realm;
+        let from = Arc::clone(&sender.named.name);
+        let origin = Digest::of_origin(&from, id);
+        if self.remembered.has(origin) {
+            return Ok(Submitted::Duplicate);
+        }
+        if self.is_full {
+            return Ok(Submitted::Refused(Refused::StoreFull));
+        }
+        let message = |key| Message {
+            from: Arc::clone(&from),
+            key,
+            origin,
+            accepted: now,
+            body: Arc::clone(body),
+        };
+        let mut copies = Vec::new();
+        match to {
+            To::Name(name) => {
+                let Some(to) = self.names.get(&(realm, Arc::clone(name))).copied() else {
+                    return Ok(Submitted::Refused(Refused::UnknownRecipient));
+                };
+                let key = match self.free_key(to, Arc::clone(id), origin, turn, &mut find)? {
+                    Ok(key) => key,
+                    Err(taken) => return Ok(taken),
+                };
+                let message = message(key);
+                if !self.has_room(to, &message) {
+                    return Ok(Submitted::Refused(Refused::Quota));
+                }
+                copies.push((to, message));
+            }
+            To::Everybody => {
+                let others = self.others(realm, &from);
+                let most = self.limits.broadcast_bytes / (body.len() + Message::OVERHEAD);
+                if others.len() > most.max(1) {
+                    return Ok(Submitted::Refused(Refused::TooManyCopies));
+                }
+                for (name, to) in others {
+                    let key = format!("{id}|{name}").into();
+                    match self.free_key(to, key, origin, turn, &mut find)? {
+                        Ok(key) => copies.push((to, message(key))),
+                        Err(Submitted::Duplicate) => return Ok(Submitted::Duplicate),
+                        Err(Submitted::Stored(_) | Submitted::Refused(_)) => {}
+                    }
+                }
+                // A mailbox that is full costs its owner the copy, and nobody else theirs.
+                copies.retain(|(to, message)| self.has_room(*to, message));
+            }
+        }
+        self.remembered.add(origin);
+        turn.origins.push(origin);
+        let stored = copies.len();
+        for (to, message) in copies {
+            self.append(to, &Arc::new(message), now, turn);
+        }
+        Ok(Submitted::Stored(stored))
+    }
+
+    /// Those of a name space that are connected, but for one.
+    fn others(&self, realm: u8, but: &str) -> Vec<(Arc<str>, MailboxId)> {
+        let first = (realm, Arc::from(""));
+        let online = self.online.range(first..).take_while(|((of, _), _)| *of == realm);
+        let others = online.filter(|((_, name), _)| **name != *but);
+        others.map(|((_, name), to)| (Arc::clone(name), *to)).collect()
+    }
+
+    fn append(&mut self, to: MailboxId, message: &Arc<Message>, now: Millis, turn: &mut Turn) {
+        let mailbox = self.mailboxes.get_mut(&to).expect("a copy goes to a mailbox that is there");
+        let seq = mailbox.append(message, &self.limits, now, turn);
+        let found = Found { seq, origin: message.origin, cost: message.cost() };
+        turn.appended.insert((to, Digest::of_key(&message.key)), found);
+        self.totals.accepted += 1;
+    }
+
+    /// The key of a message: this one, or where another that waits has it, one that begins with it.
+    fn free_key<E>(
+        &self,
+        to: MailboxId,
+        wanted: Arc<str>,
+        origin: Digest,
+        turn: &Turn,
+        find: &mut impl FnMut(MailboxId, Digest) -> Result<Option<Found>, E>,
+    ) -> Result<Result<Arc<str>, Submitted>, E> {
+        let mut key = Arc::clone(&wanted);
+        for attempt in 0..KEYS {
+            match self.find(to, Digest::of_key(&key), turn, find)? {
+                None => return Ok(Ok(key)),
+                Some(found) if found.origin == origin => return Ok(Err(Submitted::Duplicate)),
+                Some(_) => {
+                    let [a, b, c, d, e, f, g, h, ..] = origin.0;
+                    let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                    key = format!("{wanted}|{:016x}", number.wrapping_add(attempt)).into();
+                }
+            }
+        }
+        Ok(Err(Submitted::Refused(Refused::KeyTaken)))
+    }
+
+    /// The message that waits under a key.
+    pub(super) fn find<E>(
+        &self,
+        id: MailboxId,
+        key: Digest,
+        turn: &Turn,
+        find: &mut impl FnMut(MailboxId, Digest) -> Result<Option<Found>, E>,
+    ) -> Result<Option<Found>, E> {
+        let Some(mailbox) = self.mailboxes.get(&id) else { return Ok(None) };
+        if let Some(found) = mailbox.find_sent(key) {
+            return Ok(Some(found));
+        }
+        if mailbox.backlog() == 0 {
+            return Ok(None);
+        }
+        if let Some(found) = turn.appended.get(&(id, key)) {
+            return Ok((!turn.removed.contains(&(id, found.seq))).then_some(*found));
+        }
+        let found = find(id, key)?;
+        Ok(found.filter(|found| !turn.removed.contains(&(id, found.seq))))
+    }
+
+    fn has_room(&self, to: MailboxId, message: &Message) -> bool {
+        let Some(mailbox) = self.mailboxes.get(&to) else { return false };
+        mailbox.level.messages < self.limits.quota_messages
+            && mailbox.level.bytes + message.cost() as u64 <= self.limits.quota_bytes
+    }
+}
