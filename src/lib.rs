@@ -11,8 +11,8 @@
 //! - floor 6: [`admin`], HTTP for operators, and [`control`], what they tell a relay to do;
 //! - floor 5: [`doors`], the protocols;
 //! - floor 4: [`session`], the way in over WebSocket;
-//! - floor 3: [`relay`], which routes a batch of packets and carries it out, and [`stun`], which
-//!   tells clients their address;
+//! - floor 3: [`relay`], which routes a batch of packets and carries it out, [`bus`], which keeps
+//!   messages for peers until they have them, and [`stun`], which tells clients their address;
 //! - floor 2: [`udp`], the way in for datagrams, [`peers`], [`cluster`],
 //!   [`store`], where messages are durable, and [`log_writer`];
 //! - floor 1: [`net`], [`config`] and [`metrics`];
@@ -21,6 +21,7 @@
 //!   (bytes and values) with its [`ids`].
 
 pub mod admin;
+pub mod bus;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -32,7 +32,7 @@ settings! {
             bus_quota_messages: u64 ["N"] or "100000" in 1..=MOST_QUOTA_MESSAGES;
             /// Most bytes of messages that wait for a peer, 2 MiB or more
             bus_quota_bytes: u64 ["BYTES"] or "268435456" in LEAST_QUOTA_BYTES..=MOST_QUOTA_BYTES;
-            /// Longest time that a message waits for its peer; then it is a dead letter
+            /// Longest time that a message waits for its peer; then it is removed
             bus_retention: Duration ["TIME"; live] or "7d" in HOUR..=TEN_YEARS;
             /// Most messages that a peer has without an acknowledgement
             bus_window: usize ["N"] or "256" in 1..=MOST_WINDOW;

@@ -1,0 +1,293 @@
+//! What the bus counts.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
+
+use super::{Health, Outcome};
+use crate::metrics::{Counter, Histogram, Labelled, Word as _, family};
+use crate::proto::bus::{Bus, Millis, Refused, Totals};
+use crate::store::{Space, StoreError};
+use crate::words;
+
+/// Upper bounds of the time that a commit takes.
+const BOUNDS: &[Duration] = &[
+    Duration::from_micros(10),
+    Duration::from_micros(30),
+    Duration::from_micros(100),
+    Duration::from_micros(300),
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+];
+
+words! {
+    /// What became of a message that a peer has sent.
+    pub(super) enum Result {
+        /// It was stored.
+        Stored => "stored",
+        /// It had been stored before.
+        Duplicate => "duplicate",
+        /// Nobody has the recipient's name.
+        UnknownRecipient => "unknown_recipient",
+        /// The recipient's mailbox is full.
+        Quota => "quota",
+        /// The disk is full.
+        StoreFull => "store_full",
+        /// The copies of a broadcast are too much at a time.
+        TooManyCopies => "too_many_copies",
+        /// Other messages have all keys that it could have.
+        KeyTaken => "key_taken",
+        /// It waited for room for too long, or its sender left meanwhile.
+        GivenUp => "given_up",
+    }
+}
+
+words! {
+    /// How a message left its mailbox.
+    enum Way {
+        /// Its recipient has acknowledged it.
+        Acknowledged => "acknowledged",
+        /// It was too old.
+        Expired => "expired",
+        /// An operator has purged it.
+        Purged => "purged",
+        /// It became a dead letter.
+        Dead => "dead_letter",
+        /// The store has lost it.
+        Missing => "missing",
+    }
+}
+
+impl From<Outcome> for Result {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Stored => Self::Stored,
+            Outcome::Duplicate => Self::Duplicate,
+            Outcome::Refused(Refused::UnknownRecipient) => Self::UnknownRecipient,
+            Outcome::Refused(Refused::Quota) => Self::Quota,
+            Outcome::Refused(Refused::StoreFull) => Self::StoreFull,
+            Outcome::Refused(Refused::TooManyCopies) => Self::TooManyCopies,
+            Outcome::Refused(Refused::KeyTaken) => Self::KeyTaken,
+        }
+    }
+}
+
+impl Outcome {
+    /// The word for it in metrics, and for a refusal in receipts.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        Result::from(self).word()
+    }
+}
+
+/// What the bus counts, and what it saw last.
+#[derive(Debug)]
+pub(super) struct Meters {
+    results: Labelled<Result>,
+    delivered: Counter,
+    undelivered: Counter,
+    unknown_acks: Counter,
+    damaged: Counter,
+    failures: Counter,
+    commits: Histogram,
+    seen: Mutex<Seen>,
+}
+
+/// What the bus's thread saw when it last looked.
+#[derive(Debug, Default)]
+struct Seen {
+    totals: Totals,
+    names: usize,
+    connected: usize,
+    unacknowledged: usize,
+    /// The age of the oldest message that waits, in milliseconds, at most.
+    oldest: u64,
+    space: Space,
+    is_full: bool,
+    unavailable: Option<String>,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        Self {
+            results: Labelled::default(),
+            delivered: Counter::default(),
+            undelivered: Counter::default(),
+            unknown_acks: Counter::default(),
+            damaged: Counter::default(),
+            failures: Counter::default(),
+            commits: Histogram::new(BOUNDS),
+            seen: Mutex::default(),
+        }
+    }
+
+    pub(super) fn submitted(&self, outcome: Outcome) {
+        self.results.of(outcome.into()).increment();
+    }
+
+    pub(super) fn given_up(&self, messages: u64) {
+        self.results.of(Result::GivenUp).add(messages);
+    }
+
+    pub(super) fn delivered(&self, taken: usize, of: usize) {
+        self.delivered.add(taken as u64);
+        self.undelivered.add(of.saturating_sub(taken) as u64);
+    }
+
+    pub(super) fn unknown_ack(&self) {
+        self.unknown_acks.increment();
+    }
+
+    pub(super) fn damaged(&self) {
+        self.damaged.increment();
+    }
+
+    /// The store did not do something.
+    pub(super) fn unavailable(&self, error: &StoreError) {
+        self.failures.increment();
+        self.seen.lock().unavailable = Some(error.to_string());
+    }
+
+    pub(super) fn committed(&self, took: Duration) {
+        self.commits.observe(took);
+        let mut seen = self.seen.lock();
+        if seen.unavailable.is_some() {
+            seen.unavailable = None;
+        }
+    }
+
+    /// Notes what the bus has at this moment.
+    pub(super) fn note(&self, bus: &Bus, now: Millis) {
+        let totals = bus.totals();
+        let mut names = 0;
+        let mut connected = 0;
+        let mut unacknowledged = 0;
+        let mut oldest = 0;
+        for (_, level, presence) in bus.names() {
+            names += 1;
+            connected += usize::from(presence.unacknowledged.is_some());
+            unacknowledged += presence.unacknowledged.unwrap_or(0);
+            if level.messages > 0 {
+                oldest = oldest.max(now.since(level.oldest));
+            }
+        }
+        let mut seen = self.seen.lock();
+        let Seen { space, is_full, .. } = *seen;
+        let unavailable = seen.unavailable.take();
+        *seen =
+            Seen { totals, names, connected, unacknowledged, oldest, space, is_full, unavailable };
+    }
+
+    pub(super) fn note_space(&self, space: Space, is_full: bool) {
+        let mut seen = self.seen.lock();
+        seen.space = space;
+        seen.is_full = is_full;
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let seen = self.seen.lock();
+        match &seen.unavailable {
+            Some(reason) => Health::Unavailable(reason.clone()),
+            None if seen.is_full => Health::Full,
+            None => Health::Serving,
+        }
+    }
+
+    pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
+        let seen = self.seen.lock();
+        families.push(family::labelled(
+            "beacon_relay_bus_submitted_total",
+            "Messages that peers have sent, by what became of them.",
+            "result",
+            &self.results,
+        ));
+        let counters = [
+            ("delivered_total", "Messages handed to connected peers.", &self.delivered),
+            (
+                "undelivered_total",
+                "Messages that a peer's full outbox did not take; they are delivered again.",
+                &self.undelivered,
+            ),
+            (
+                "unknown_acks_total",
+                "Acknowledgements of what does not wait, or is another's.",
+                &self.unknown_acks,
+            ),
+            ("damaged_total", "Reads of the store that made no sense.", &self.damaged),
+            ("store_failures_total", "Calls that the store did not carry out.", &self.failures),
+        ];
+        for (name, help, counter) in counters {
+            families.push(family::counter(&format!("beacon_relay_bus_{name}"), help, counter));
+        }
+        let Totals { acknowledged, expired, purged, dead, missing, .. } = seen.totals;
+        let ways = [
+            ([Way::Acknowledged.word()], acknowledged),
+            ([Way::Expired.word()], expired),
+            ([Way::Purged.word()], purged),
+            ([Way::Dead.word()], dead),
+            ([Way::Missing.word()], missing),
+        ];
+        families.push(family::counts(
+            "beacon_relay_bus_removed_total",
+            "Messages that wait no more, by the reason.",
+            &["reason"],
+            ways.iter().map(|(way, count)| (way.as_slice(), *count)),
+        ));
+        let values = [
+            (
+                "accepted_total",
+                "Messages accepted, each copy of a broadcast.",
+                seen.totals.accepted,
+            ),
+            (
+                "redelivered_total",
+                "Messages delivered again since they stayed without an acknowledgement.",
+                seen.totals.redelivered,
+            ),
+        ];
+        for (name, help, value) in values {
+            #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+            let value = value as f64;
+            families.push(family::counter_value(&format!("beacon_relay_bus_{name}"), help, value));
+        }
+        let gauges = [
+            ("messages", "Messages that wait.", seen.totals.waiting),
+            ("bytes", "What the messages that wait count as.", seen.totals.bytes),
+            ("names", "Names that belong to somebody, or are reserved.", seen.names as u64),
+            ("connected", "Names whose peer is connected.", seen.connected as u64),
+            (
+                "unacknowledged",
+                "Messages that connected peers have and have not acknowledged.",
+                seen.unacknowledged as u64,
+            ),
+            ("store_used_bytes", "Bytes that the store takes on its disk.", seen.space.used),
+            ("store_free_bytes", "Bytes that are free on the disk of the store.", seen.space.free),
+            ("store_full", "1 where new messages wait or are refused.", u64::from(seen.is_full)),
+            (
+                "store_unavailable",
+                "1 where the store takes nothing.",
+                u64::from(seen.unavailable.is_some()),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            #[allow(clippy::cast_precision_loss)] // the exposition format is f64
+            let value = value as f64;
+            families.push(family::gauge_value(&format!("beacon_relay_bus_{name}"), help, value));
+        }
+        let oldest = Duration::from_millis(seen.oldest).as_secs_f64();
+        families.push(family::gauge_value(
+            "beacon_relay_bus_oldest_seconds",
+            "Age of the oldest message that waits, at most.",
+            oldest,
+        ));
+        families.push(
+            self.commits.family("beacon_relay_bus_commit_seconds", "Time that commits take."),
+        );
+    }
+}

@@ -1,0 +1,359 @@
+//! The bus of messages: mailboxes that outlive connections and restarts, for every door that has
+//! messages.
+//!
+//! One thread decides ([`crate::proto::bus`]), commits ([`crate::store`]) and only then tells
+//! anybody; a second one reads what waits for a peer that has come back, a third keeps the store in
+//! order. Doors hand over what their
+//! sessions said and never wait: whose messages come faster than they are committed is held
+//! ([`Party::hold`]), so that it is slowed by its own socket.
+
+mod health;
+mod inbox;
+mod keeper;
+mod meters;
+mod parked;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use ed25519_dalek::SigningKey;
+use parking_lot::Mutex;
+use prometheus::proto::MetricFamily;
+use tokio::sync::{oneshot, watch};
+
+use crate::config::{self, BusDurability};
+use crate::proto::bus::{self, Limits, MailboxId, Millis, NotClaimed, Owner, Refused, Turn};
+use crate::store::{Durability, Store, StoreError};
+use crate::wire::name::Realm;
+
+use inbox::{Inbox, Item};
+use meters::Meters;
+use worker::Worker;
+
+pub use crate::proto::bus::{Submission, To};
+pub use health::Health;
+
+/// A connected peer, as the bus sees it. Nothing here may wait: it is the bus's thread that calls.
+pub trait Party: Send + Sync + 'static {
+    /// Tells this connection from all others of the process; that of a later one is higher.
+    fn generation(&self) -> u64;
+
+    /// Queues messages in this order and sends what the kernel takes; returns how many were queued.
+    fn deliver(&self, messages: &[Outgoing], now: Instant) -> usize;
+
+    /// Tells what became of messages that the peer has sent.
+    fn receipts(&self, receipts: &[Receipt], now: Instant);
+
+    /// Has nothing more be read from the peer, or goes on.
+    fn hold(&self, held: bool);
+}
+
+/// A message on its way to a peer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outgoing {
+    /// What the peer acknowledges it by.
+    pub key: Arc<str>,
+    /// What its door made of it.
+    pub body: Arc<[u8]>,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Receipt {
+    /// Its sender's id.
+    pub id: Arc<str>,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a message, in the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It waits for its recipient, as safely as the durability says.
+    Stored,
+    /// It was stored before.
+    Duplicate,
+    /// It is not stored.
+    Refused(Refused),
+}
+
+/// What a bus is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Settings {
+    /// The bounds of names and mailboxes.
+    pub limits: Limits,
+    /// How long what was committed may be without the disk; nothing where a commit is on it, or
+    /// nobody asks for it.
+    pub sync: Option<Duration>,
+    /// How long entries of the audit log are kept.
+    pub audit_retention: Duration,
+    /// How long a message waits for room that its sender cannot be told about.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            sync: Some(Duration::from_millis(200)),
+            audit_retention: Duration::from_secs(90 * 24 * 60 * 60),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+impl From<&config::Bus> for Settings {
+    fn from(config: &config::Bus) -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let limits = Limits {
+            window: config.bus_window,
+            quota_messages: config.bus_quota_messages,
+            quota_bytes: config.bus_quota_bytes,
+            retention: millis(config.bus_retention),
+            ..Limits::default()
+        };
+        let defaults = Self::default();
+        Self {
+            limits,
+            sync: defaults.sync.filter(|_| config.bus_durability == BusDurability::Interval),
+            audit_retention: config.audit_retention,
+            ..defaults
+        }
+    }
+}
+
+impl From<BusDurability> for Durability {
+    fn from(durability: BusDurability) -> Self {
+        match durability {
+            BusDurability::Always => Self::Always,
+            BusDurability::Interval => Self::Interval,
+            BusDurability::None => Self::None,
+        }
+    }
+}
+
+/// What a bus is made of.
+pub struct Parts {
+    /// Where messages are durable.
+    pub store: Arc<dyn Store>,
+    /// What it is told.
+    pub settings: Settings,
+    /// What checkpoints are signed with.
+    pub key: SigningKey,
+    /// Where checkpoints are written to, as well as to the log.
+    pub checkpoint_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What the bus's thread works with, for who has it do something ([`Bus::ask`]).
+pub struct Desk<'a> {
+    /// Names and mailboxes.
+    pub bus: &'a mut bus::Bus,
+    /// What this turn comes to.
+    pub turn: &'a mut Turn,
+    /// Where messages are.
+    pub store: &'a dyn Store,
+    /// The time.
+    pub now: Millis,
+}
+
+impl std::fmt::Debug for Desk<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// Why a peer does not get its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ClaimError {
+    /// The bus says so.
+    #[error(transparent)]
+    NotClaimed(#[from] NotClaimed),
+    /// The bus has stopped.
+    #[error("the message bus has stopped")]
+    Stopped,
+}
+
+/// Why a bus does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What is stored cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no room for a thread.
+    #[error("no thread for the message bus: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// The bus of a relay.
+pub struct Bus {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ended: watch::Receiver<bool>,
+}
+
+/// What the threads and the doors share.
+pub(super) struct Shared {
+    inbox: Inbox,
+    meters: Meters,
+    store: Arc<dyn Store>,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// Starts with what the store has.
+    ///
+    /// # Errors
+    /// That cannot be read, or there is no room for a thread.
+    pub fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
+        let Parts { store, settings, key, checkpoint_file } = parts;
+        let shared = Arc::new(Shared { inbox: Inbox::default(), meters: Meters::new(), store });
+        let (readings, reader) = reader::start(Arc::clone(&shared))?;
+        let (kept, keeper) =
+            keeper::start(Arc::clone(&shared), settings.clone(), key, checkpoint_file)?;
+        let worker = Worker::new(Arc::clone(&shared), settings, readings, kept)?;
+        // Dropped with the thread, whatever ends it.
+        let (ending, ended) = watch::channel(false);
+        let thread = std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
+            let _ending = ending;
+            worker.run();
+        })?;
+        Ok(Arc::new(Self { shared, threads: Mutex::new(vec![thread, reader, keeper]), ended }))
+    }
+
+    /// Has the bus's thread do something; the answer comes when what it changes is committed.
+    /// Nothing comes where the bus has stopped.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Desk<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, answer) = oneshot::channel();
+        self.shared.inbox.put(Item::Ask(Box::new(move |desk| {
+            let answer = work(desk);
+            Box::new(move || {
+                // Who asked may have gone away.
+                let _ = sender.send(answer);
+            })
+        })));
+        answer.await.ok()
+    }
+
+    /// The mailbox of a name, which belongs to who was first to claim it, also while that is
+    /// offline and after a restart.
+    ///
+    /// # Errors
+    /// It is another's, there are too many, or the bus has stopped.
+    pub async fn claim(
+        &self,
+        realm: Realm,
+        name: &str,
+        owner: Owner,
+    ) -> Result<MailboxId, ClaimError> {
+        let name = name.to_owned();
+        let claimed = self
+            .ask(move |desk| desk.bus.claim(realm.0, &name, owner, desk.now, desk.turn))
+            .await
+            .ok_or(ClaimError::Stopped)?;
+        Ok(claimed?)
+    }
+
+    /// Has names be known whose owners have not come yet. Those that are too many are left out.
+    pub fn reserve(&self, realm: Realm, names: Vec<String>) {
+        self.shared.inbox.put(Item::Ask(Box::new(move |desk| {
+            for name in names {
+                let reserved = desk.bus.reserve(realm.0, &name, desk.now, desk.turn);
+                if reserved.is_err() {
+                    tracing::warn!(
+                        name,
+                        "a name of the tokens file is not reserved: there are too many names"
+                    );
+                }
+            }
+            Box::new(|| {})
+        })));
+    }
+
+    /// A peer can be reached: what waits for it is delivered from here on.
+    pub fn open(&self, mailbox: MailboxId, party: Arc<dyn Party>) {
+        self.shared.inbox.put(Item::Open { mailbox, party });
+    }
+
+    /// A peer is gone.
+    pub fn close(&self, mailbox: MailboxId, generation: u64) {
+        self.shared.inbox.put(Item::Close { mailbox, generation });
+    }
+
+    /// Takes a message of a peer. It is answered, where it wants that, when it is committed or
+    /// refused.
+    pub fn submit(&self, from: &Arc<dyn Party>, submission: Submission, wants_receipt: bool) {
+        self.shared.inbox.submit(from, submission, wants_receipt);
+    }
+
+    /// A peer has a message, it says.
+    pub fn acknowledge(&self, mailbox: MailboxId, generation: u64, key: &str) {
+        self.shared.inbox.put(Item::Acknowledge { mailbox, generation, key: key.into() });
+    }
+
+    /// Goes on by these settings.
+    pub fn update(&self, settings: Settings) {
+        self.shared.inbox.put(Item::Settings(Box::new(settings)));
+    }
+
+    /// Whether messages are taken.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.meters.health()
+    }
+
+    /// Appends the families of a scrape.
+    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        self.shared.meters.families(families);
+    }
+
+    /// Waits until the bus's thread has ended.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // The other side is dropped when the thread ends; nothing is ever sent.
+        while ended.changed().await.is_ok() {}
+    }
+
+    /// Commits what has come so far, writes a checkpoint, and ends. What comes later is dropped.
+    pub async fn stop(&self) {
+        self.shared.inbox.close();
+        self.ended().await;
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let joined = tokio::task::spawn_blocking(|| {
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+        });
+        drop(joined.await);
+    }
+}
+
+/// The time by the system's clock.
+fn millis() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.shared.inbox.close();
+    }
+}

@@ -1,0 +1,76 @@
+//! Messages for which there is no room, of peers that cannot be told so: they wait, and their
+//! sender with them, for a while.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Party;
+use super::inbox::Submitted;
+use crate::proto::bus::Submission;
+
+/// The peers whose messages wait for room, by their generation.
+#[derive(Default)]
+pub(super) struct Parked {
+    peers: BTreeMap<u64, Peer>,
+}
+
+struct Peer {
+    party: Arc<dyn Party>,
+    waiting: VecDeque<Submission>,
+    /// When the first of them is given up.
+    until: Instant,
+}
+
+impl Parked {
+    pub(super) fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Whether messages of this peer wait: what it sends now has to wait behind them.
+    pub(super) fn has(&self, generation: u64) -> bool {
+        self.peers.contains_key(&generation)
+    }
+
+    /// Has a message wait.
+    pub(super) fn park(&mut self, submitted: Submitted, now: Instant, patience: Duration) {
+        let Submitted { party, submission, .. } = submitted;
+        let peer = self.peers.entry(party.generation()).or_insert_with(|| {
+            party.hold(true);
+            Peer { party, waiting: VecDeque::new(), until: now + patience }
+        });
+        peer.waiting.push_back(submission);
+    }
+
+    /// Judges the messages that wait; `judge` says whether one waits no more. Returns how many were
+    /// given up.
+    pub(super) fn retry(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        mut judge: impl FnMut(&Submission) -> bool,
+    ) -> u64 {
+        let mut given_up = 0;
+        self.peers.retain(|_, peer| {
+            while let Some(first) = peer.waiting.front() {
+                let is_over = now >= peer.until;
+                if !judge(first) {
+                    if !is_over {
+                        return true;
+                    }
+                    given_up += 1;
+                }
+                peer.waiting.pop_front();
+                peer.until = now + patience;
+            }
+            peer.party.hold(false);
+            false
+        });
+        given_up
+    }
+
+    /// A peer is gone; returns how many of its messages are lost with it.
+    pub(super) fn close(&mut self, generation: u64) -> u64 {
+        self.peers.remove(&generation).map_or(0, |peer| peer.waiting.len() as u64)
+    }
+}

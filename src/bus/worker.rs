@@ -1,0 +1,375 @@
+//! The thread of the bus: judges a batch, commits what it comes to, and then tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::inbox::{Batch, Item, Submitted as Incoming};
+use super::keeper::Kept;
+use super::parked::Parked;
+use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared, millis};
+use crate::proto::bus::{Bus, Digest, Effect, Found, Load, MailboxId, Submission, Submitted, Turn};
+use crate::store::audit::Chain;
+use crate::store::{Commit, Store, StoreError};
+
+/// How often redeliveries, ages and the space are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often messages that wait for room are judged again.
+const PARKED: Duration = Duration::from_millis(50);
+
+/// The first and the longest wait before a commit that failed is repeated.
+const RETRY: Duration = Duration::from_millis(50);
+const MOST_RETRY: Duration = Duration::from_secs(2);
+
+/// How long a bus that stops tries to commit what it has.
+const LAST_TRIES: Duration = Duration::from_secs(3);
+
+/// What the thread has.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+    readings: Sender<Load>,
+    bus: Bus,
+    chain: Chain,
+    settings: Settings,
+    kept: Kept,
+    parties: BTreeMap<MailboxId, Arc<dyn Party>>,
+    parked: Parked,
+    /// Since when something is committed that the disk may not have.
+    unsynced: Option<Instant>,
+    next_tick: Instant,
+    next_retry: Instant,
+}
+
+/// What is told when a turn is committed.
+#[derive(Default)]
+struct Replies {
+    asked: Vec<Box<dyn FnOnce() + Send>>,
+    receipts: Vec<(Arc<dyn Party>, Receipt)>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        settings: Settings,
+        readings: Sender<Load>,
+        kept: Kept,
+    ) -> Result<Self, StoreError> {
+        let store = Arc::clone(&shared.store);
+        let recovered = store.recover()?;
+        let last = store.last_audit()?;
+        let bus = Bus::new(settings.limits, recovered);
+        let totals = bus.totals();
+        info!(
+            names = bus.names().count(),
+            messages = totals.waiting,
+            bytes = totals.bytes,
+            "the message bus is open"
+        );
+        let now = Instant::now();
+        Ok(Self {
+            shared,
+            store,
+            readings,
+            bus,
+            chain: Chain::after(last.as_ref()),
+            settings,
+            kept,
+            parties: BTreeMap::new(),
+            parked: Parked::default(),
+            unsynced: None,
+            next_tick: now,
+            next_retry: now,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let batch = self.shared.inbox.take(self.next_deadline());
+            let is_last = batch.is_last;
+            self.turn(batch);
+            self.sync_if_due(Instant::now());
+            if is_last {
+                break;
+            }
+        }
+        self.sync();
+        info!("the message bus is closed");
+    }
+
+    /// When there is something to do although nothing comes.
+    fn next_deadline(&self) -> Instant {
+        let mut next = self.next_tick;
+        if let (Some(since), Some(interval)) = (self.unsynced, self.settings.sync) {
+            next = next.min(since + interval);
+        }
+        if !self.parked.is_empty() {
+            next = next.min(self.next_retry);
+        }
+        next
+    }
+
+    fn turn(&mut self, batch: Batch) {
+        let now = Instant::now();
+        let mut turn = Turn::default();
+        let mut replies = Replies::default();
+        let Batch { items, held, .. } = batch;
+        self.bus.set_full(self.kept.is_full.load(Ordering::Relaxed));
+        for item in items {
+            self.take(item, now, &mut turn, &mut replies);
+        }
+        self.retry_parked(now, &mut turn);
+        self.tick_if_due(now, &mut turn);
+        self.bus.finish(millis(), &mut turn);
+        if !self.commit(&mut turn) {
+            // The bus stops, and what nobody was told about is as if it had never come.
+            return;
+        }
+        for party in held {
+            if !self.parked.has(party.generation()) {
+                party.hold(false);
+            }
+        }
+        self.reply(replies);
+        self.carry_out(turn.effects);
+    }
+
+    fn take(&mut self, item: Item, now: Instant, turn: &mut Turn, replies: &mut Replies) {
+        match item {
+            Item::Ask(work) => {
+                let store = &*self.store;
+                let mut desk = Desk { bus: &mut self.bus, turn, store, now: millis() };
+                replies.asked.push(work(&mut desk));
+            }
+            Item::Open { mailbox, party } => {
+                self.bus.open(mailbox, party.generation(), millis(), turn);
+                let is_newer = |known: &Arc<dyn Party>| known.generation() < party.generation();
+                if self.parties.get(&mailbox).is_none_or(is_newer) {
+                    self.parties.insert(mailbox, party);
+                }
+            }
+            Item::Close { mailbox, generation } => {
+                self.bus.close(mailbox, generation, millis(), turn);
+                let is_it = |party: &Arc<dyn Party>| party.generation() == generation;
+                if self.parties.get(&mailbox).is_some_and(is_it) {
+                    self.parties.remove(&mailbox);
+                }
+                let lost = self.parked.close(generation);
+                self.shared.meters.given_up(lost);
+            }
+            Item::Submit(incoming) => self.submit(incoming, now, turn, replies),
+            Item::Acknowledge { mailbox, generation, key } => {
+                let store = Arc::clone(&self.store);
+                let shared = Arc::clone(&self.shared);
+                let find = |mailbox, key| find(&*store, &shared, mailbox, key);
+                let known = self.bus.acknowledge(mailbox, generation, &key, turn, find);
+                if let Ok(false) = known {
+                    self.shared.meters.unknown_ack();
+                }
+            }
+            Item::Loaded { load, stored } => self.bus.loaded(&load, stored, millis(), turn),
+            Item::Settings(settings) => {
+                self.bus.set_limits(settings.limits);
+                // It ends after this thread.
+                let _ = self.kept.settings.send((*settings).clone());
+                self.settings = *settings;
+            }
+        }
+    }
+
+    fn submit(&mut self, incoming: Incoming, now: Instant, turn: &mut Turn, replies: &mut Replies) {
+        let Incoming { party, submission, wants_receipt } = &incoming;
+        if self.parked.has(party.generation()) {
+            self.parked.park(incoming, now, self.settings.patience);
+            return;
+        }
+        let Some(submitted) = self.judge(submission, turn) else { return };
+        let outcome = match submitted {
+            Submitted::Stored(_) => Outcome::Stored,
+            Submitted::Duplicate => Outcome::Duplicate,
+            Submitted::Refused(reason) if reason.is_for_want_of_room() && !wants_receipt => {
+                self.parked.park(incoming, now, self.settings.patience);
+                return;
+            }
+            Submitted::Refused(reason) => Outcome::Refused(reason),
+        };
+        self.shared.meters.submitted(outcome);
+        if *wants_receipt {
+            let receipt = Receipt { id: Arc::clone(&submission.id), outcome };
+            replies.receipts.push((Arc::clone(party), receipt));
+        }
+    }
+
+    /// What becomes of a message; nothing where the bus stops before the store can tell.
+    fn judge(&mut self, submission: &Submission, turn: &mut Turn) -> Option<Submitted> {
+        let store = Arc::clone(&self.store);
+        let shared = Arc::clone(&self.shared);
+        let find = |mailbox, key| find(&*store, &shared, mailbox, key);
+        self.bus.submit(submission, millis(), turn, find).ok()
+    }
+
+    fn retry_parked(&mut self, now: Instant, turn: &mut Turn) {
+        if self.parked.is_empty() || now < self.next_retry {
+            return;
+        }
+        self.next_retry = now + PARKED;
+        let mut parked = std::mem::take(&mut self.parked);
+        let patience = self.settings.patience;
+        let given_up = parked.retry(now, patience, |submission| {
+            let outcome = match self.judge(submission, turn) {
+                Some(Submitted::Stored(_)) => Outcome::Stored,
+                Some(Submitted::Duplicate) => Outcome::Duplicate,
+                Some(Submitted::Refused(reason)) if reason.is_for_want_of_room() => return false,
+                Some(Submitted::Refused(reason)) => Outcome::Refused(reason),
+                None => return false,
+            };
+            self.shared.meters.submitted(outcome);
+            true
+        });
+        self.shared.meters.given_up(given_up);
+        self.parked = parked;
+    }
+
+    fn tick_if_due(&mut self, now: Instant, turn: &mut Turn) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + TICK;
+        self.bus.tick(millis(), turn);
+        self.shared.meters.note(&self.bus, millis());
+    }
+
+    /// Commits a turn, as often as it takes. False where the bus stops and the store takes nothing.
+    fn commit(&mut self, turn: &mut Turn) -> bool {
+        if turn.is_unchanged() {
+            return true;
+        }
+        let at = millis();
+        let audit: Vec<_> = turn.events.iter().map(|event| self.chain.append(event, at)).collect();
+        let commit = Commit { changes: std::mem::take(&mut turn.changes), audit };
+        let began = Instant::now();
+        let mut wait = RETRY;
+        let mut gives_up: Option<Instant> = None;
+        while let Err(error) = self.store.commit(&commit) {
+            self.shared.meters.unavailable(&error);
+            if wait == RETRY {
+                error!(%error, "messages cannot be committed: all wait until they can");
+            }
+            if self.shared.inbox.is_closed() {
+                let until = *gives_up.get_or_insert_with(|| Instant::now() + LAST_TRIES);
+                if Instant::now() >= until {
+                    error!(
+                        "the message bus stops without its last messages, which nobody was told"
+                    );
+                    return false;
+                }
+            }
+            std::thread::sleep(wait);
+            wait = (wait * 2).min(MOST_RETRY);
+        }
+        if wait != RETRY {
+            info!("messages are committed again");
+        }
+        self.shared.meters.committed(began.elapsed());
+        if self.settings.sync.is_some() && self.unsynced.is_none() {
+            self.unsynced = Some(began);
+        }
+        true
+    }
+
+    fn sync_if_due(&mut self, now: Instant) {
+        let (Some(since), Some(interval)) = (self.unsynced, self.settings.sync) else { return };
+        if now >= since + interval {
+            self.sync();
+        }
+    }
+
+    fn sync(&mut self) {
+        match self.store.sync() {
+            Ok(()) => self.unsynced = None,
+            Err(error) => {
+                // It is tried again after the same time.
+                self.unsynced = Some(Instant::now());
+                self.shared.meters.unavailable(&error);
+                warn!(%error, "the disk does not take what was committed");
+            }
+        }
+    }
+
+    fn reply(&self, replies: Replies) {
+        let Replies { asked, receipts } = replies;
+        asked.into_iter().for_each(|answer| answer());
+        let now = Instant::now();
+        let mut of_one: Vec<Receipt> = Vec::new();
+        let mut receipts = receipts.into_iter().peekable();
+        while let Some((party, receipt)) = receipts.next() {
+            of_one.push(receipt);
+            let is_same = |(next, _): &(Arc<dyn Party>, _)| next.generation() == party.generation();
+            if !receipts.peek().is_some_and(is_same) {
+                party.receipts(&of_one, now);
+                of_one.clear();
+            }
+        }
+    }
+
+    fn carry_out(&self, effects: Vec<Effect>) {
+        let now = Instant::now();
+        let mut deliveries: BTreeMap<MailboxId, (u64, Vec<Outgoing>)> = BTreeMap::new();
+        for effect in effects {
+            match effect {
+                Effect::Load(load) => {
+                    // The reader ends with this thread.
+                    let _ = self.readings.send(load);
+                }
+                Effect::Deliver { mailbox, generation, message, .. } => {
+                    let (of, messages) =
+                        deliveries.entry(mailbox).or_insert_with(|| (generation, Vec::new()));
+                    if *of < generation {
+                        *of = generation;
+                        messages.clear();
+                    }
+                    let key = Arc::clone(&message.key);
+                    let body = Arc::clone(&message.body);
+                    messages.push(Outgoing { key, body });
+                }
+            }
+        }
+        for (mailbox, (generation, messages)) in deliveries {
+            let party = self.parties.get(&mailbox);
+            let Some(party) = party.filter(|party| party.generation() == generation) else {
+                continue;
+            };
+            let taken = party.deliver(&messages, now);
+            self.shared.meters.delivered(taken, messages.len());
+        }
+    }
+}
+
+/// The message that waits under a key. The store is asked until it can tell, or the bus stops.
+fn find(
+    store: &dyn Store,
+    shared: &Shared,
+    mailbox: MailboxId,
+    key: Digest,
+) -> Result<Option<Found>, StoreError> {
+    loop {
+        match store.find(mailbox, key) {
+            Err(error @ StoreError::Damaged(_)) => {
+                shared.meters.damaged();
+                error!(%error, "a message that waits cannot be looked up");
+                return Ok(None);
+            }
+            Err(error) if shared.inbox.is_closed() => return Err(error),
+            Err(error) => {
+                shared.meters.unavailable(&error);
+                std::thread::sleep(RETRY);
+            }
+            found => return found,
+        }
+    }
+}
