@@ -21,6 +21,7 @@ use crate::doors::Plan;
 use crate::doors::pilot::directory::OpenError;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Reloader, Server, Sockets, StartError};
+use crate::store::bus_folder;
 
 /// Runs the relay until it is told to stop, with these doors beyond its own.
 ///
@@ -114,6 +115,10 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
         StartError::StateDir(error) => error.into(),
         StartError::Identity(error) => {
             let (place, path) = (Place::flag("state_dir"), identity_file(&state_dir));
+            Error::File { place, path, reason: error.to_string() }.into()
+        }
+        StartError::Bus(error) => {
+            let (place, path) = (Place::flag("state_dir"), bus_folder(&state_dir));
             Error::File { place, path, reason: error.to_string() }.into()
         }
         StartError::Nats(error) => {

@@ -5,22 +5,32 @@
 //! [`Host`](crate::server::Host).
 
 pub mod netbird;
+pub mod peerbus;
 pub mod pilot;
 
 use std::sync::Arc;
 
+use crate::bus::Bus;
 use crate::config::{Config, DoorKind, DoorTaken};
 use crate::relay::Router;
 use crate::session::Door;
 use crate::wire::name::{self, Realm, Spelling};
 
 /// What a door is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Parts<'a> {
     /// What carries its packets.
     pub router: &'a Arc<Router>,
     /// The settings in force.
     pub config: &'a Config,
+    /// What keeps messages, where a listener has a door with some.
+    pub bus: Option<&'a Arc<Bus>>,
+}
+
+impl std::fmt::Debug for Parts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// What makes a door.
@@ -87,5 +97,5 @@ impl Plan {
 /// The doors of the relay itself, but for Pilot's. A door is added here.
 #[must_use]
 pub fn plans() -> Vec<Plan> {
-    vec![netbird::plan()]
+    vec![netbird::plan(), peerbus::plan()]
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::settings;
+use crate::bus::Bus;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::doors::pilot::directory::Directory;
@@ -21,6 +22,8 @@ pub(super) struct Core {
     pub(super) directory: Directory,
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) router: Arc<Router>,
+    /// What keeps messages, where a listener has a door with some.
+    pub(super) bus: Option<Arc<Bus>>,
     /// What the Pilot door's nodes and beacons send.
     pub(super) overlay: Arc<Overlay>,
 }
@@ -33,6 +36,7 @@ impl Core {
         traffic: Arc<Traffic>,
         cluster: Option<Arc<Cluster>>,
         sockets: &[Arc<dyn Datagrams>],
+        bus: Option<Arc<Bus>>,
     ) -> (Arc<Self>, GrantQueue) {
         let udp_address = sockets.first().expect("at least one was opened").address();
         let table = Table::new(config.max_peers, config.max_nodes);
@@ -53,7 +57,7 @@ impl Core {
             settings::rules(config, udp_address),
             beacons,
         );
-        (Arc::new(Self { table, traffic, directory, cluster, router, overlay }), grants)
+        (Arc::new(Self { table, traffic, directory, cluster, router, bus, overlay }), grants)
     }
 
     /// What operators can switch off.

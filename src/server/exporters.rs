@@ -41,12 +41,15 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     let core = Arc::clone(parts.core);
     let foreign = parts.doors.all.iter().find_map(|door| door.foreign_server());
     registry.add(move |families| {
-        let Core { table, traffic, directory, cluster, overlay, .. } = &*core;
+        let Core { table, traffic, directory, cluster, overlay, bus, .. } = &*core;
         traffic.families(foreign.unwrap_or_else(|| Transport::Foreign.word()), families);
         directory.metrics(families);
         core.switches().families(families);
         if let Some(cluster) = cluster {
             cluster.families(families);
+        }
+        if let Some(bus) = bus {
+            bus.families(families);
         }
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
         let gauge =

@@ -4,6 +4,7 @@ mod acme;
 mod activation;
 mod background;
 mod bind;
+mod bus;
 mod certificates;
 mod cluster;
 mod core;
@@ -77,6 +78,9 @@ pub enum StartError {
     /// This relay's identity in its cluster cannot be read or made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The message bus cannot begin with what is stored.
+    #[error("the message bus: {0}")]
+    Bus(crate::bus::StartError),
     /// What the cluster's engine is to be reached with cannot be used.
     #[error("cluster-nats: {0}")]
     Nats(#[from] nats::SettingsError),
@@ -157,6 +161,7 @@ impl Server {
 
         // Files and sockets first: what is wrong with them shows before anything runs.
         let directory = open_files(&config).await?;
+        let bus = bus::open(&config).await?;
         let inherited = std::mem::take(&mut host.sockets);
         let bound = Bound::all(&config, inherited, host.manager.as_ref(), &traffic).await?;
         let Bound { public, operators: sockets, joining } = bound;
@@ -164,7 +169,7 @@ impl Server {
 
         // The core knows everybody, the doors let them in, and operators watch.
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
-        let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp);
+        let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp, bus);
         let doors = Doors::open(&config, &core, public, plans).map_err(StartError::Thread)?;
         let operators = Operators::new(config, &core, &doors, &mut host, phase.subscribe(), since);
         let operators = operators.map_err(StartError::Thread)?;
@@ -219,10 +224,20 @@ impl Server {
     /// The address of the listener of `netbird_bind`; `None` where there is none, or a Unix socket.
     #[must_use]
     pub fn netbird_addr(&self) -> Option<SocketAddr> {
+        self.address_of("netbird-bind")
+    }
+
+    /// The address of the listener of `peerbus_bind`; `None` where there is none, or a Unix socket.
+    #[must_use]
+    pub fn peerbus_addr(&self) -> Option<SocketAddr> {
+        self.address_of("peerbus-bind")
+    }
+
+    /// The address of the listener of a setting.
+    fn address_of(&self, setting: &str) -> Option<SocketAddr> {
         let Doors { sessions, listeners, .. } = &*self.doors;
         let mut addresses = listeners.iter().zip(sessions.addrs());
-        let of_flag = addresses.find(|(listener, _)| listener.setting == "netbird-bind");
-        of_flag.and_then(|(_, address)| address)
+        addresses.find(|(listener, _)| listener.setting == setting).and_then(|(_, address)| address)
     }
 
     /// The address of the first WebSocket listener; `None` where that is a Unix socket.
@@ -266,10 +281,17 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        let bus = async {
+            match &self.core.bus {
+                Some(bus) => bus.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.tasks.failed() => {}
             () = self.doors.failed() => {}
             () = cluster => {}
+            () = bus => {}
         }
     }
 
@@ -307,6 +329,9 @@ impl Server {
         };
         let stopped = spawn_blocking(stop).await;
         debug_assert!(stopped.is_ok(), "joining threads does not panic");
+        if let Some(bus) = &self.core.bus {
+            bus::stop(bus).await;
+        }
         if let Some(part) = self.cluster.take() {
             part.leave(&self.core.table).await;
         }

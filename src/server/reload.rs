@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{Level, debug, enabled, info, warn};
 
+use super::bus;
 use super::core::Core;
 use super::doors::Doors;
 use super::service::Service;
@@ -252,6 +253,9 @@ impl Reloader {
         let Parts { core, doors, .. } = &self.parts;
         if !difference.applied.is_empty() {
             doors.update(config);
+            if let Some(bus) = &core.bus {
+                bus.update(bus::settings(config));
+            }
             core.router.update(settings::rates(config, 1));
             core.overlay.update(settings::rules(config, doors.udp_address()));
             core.directory.set_patience(config.auth_timeout);

@@ -211,7 +211,8 @@ impl Relay {
             command.args(["--log-level", "debug"]);
         }
         // With a listener for others, that for nodes is there only where somebody asks for it.
-        let has_own = command.get_args().any(|argument| argument == "--netbird-bind");
+        let of_doors = ["--netbird-bind", "--peerbus-bind"];
+        let has_own = command.get_args().any(|argument| of_doors.iter().any(|of| argument == *of));
         for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
             let is_wanted = !(has_own && bind == "--wss-bind");
             if is_wanted && command.get_args().all(|argument| argument != bind) {
@@ -266,6 +267,11 @@ impl Relay {
         let child = &mut self.program.child;
         let status = look_until(Instant::now() + PATIENCE, || child.try_wait().unwrap());
         status.expect("the relay ends").code().expect("the relay is not killed")
+    }
+
+    /// Waits until the relay is no more, whatever ended it.
+    pub(crate) fn wait_until_gone(&mut self) {
+        self.program.wait_for_end();
     }
 
     /// The relay's process id, to look it up in /proc.

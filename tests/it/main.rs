@@ -40,6 +40,7 @@ mod options;
 mod over;
 mod page;
 mod peer;
+mod peerbus;
 mod prometheus;
 mod proxy;
 mod punch;

@@ -86,7 +86,8 @@ impl Doors {
         for plan in plans {
             // A door that no listener names costs nothing.
             if listeners.iter().any(|listener| listener.doors.contains(&plan.kind)) {
-                doors.push((plan.make)(doors::Parts { router: &core.router, config }));
+                let bus = core.bus.as_ref();
+                doors.push((plan.make)(doors::Parts { router: &core.router, config, bus }));
             }
         }
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);

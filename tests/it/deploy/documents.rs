@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use beacon_relay::doors::netbird::NetbirdDrop;
+use beacon_relay::doors::peerbus::PeerbusDrop;
 use beacon_relay::doors::pilot::PilotDrop;
 use beacon_relay::metrics::{Drop, Reasons};
 
@@ -171,7 +172,8 @@ fn table(reasons: &Reasons) -> String {
 fn reasons_of_drops_are_explained_as_their_tables_have_them() {
     let text = fs::read_to_string(root("docs/OPERATIONS.md")).unwrap();
     let (_, section) = text.split_once("\n### Why did this packet not arrive?\n").unwrap();
-    for reasons in [Drop::REASONS, PilotDrop::REASONS, NetbirdDrop::REASONS].map(table) {
+    let of_doors = [PilotDrop::REASONS, NetbirdDrop::REASONS, PeerbusDrop::REASONS];
+    for reasons in of_doors.into_iter().chain([Drop::REASONS]).map(table) {
         assert!(section.contains(&reasons), "docs/OPERATIONS.md is to have:\n{reasons}");
     }
 }

@@ -144,7 +144,10 @@ mod tests {
                         self.messages.push(text);
                     }
                     Message::Fragment => {}
-                    other => panic!("{other:?}"),
+                    other @ (Message::Binary(_)
+                    | Message::FragmentedBinary(_)
+                    | Message::Pong(_)
+                    | Message::Close(_)) => panic!("{other:?}"),
                 }
             }
             self.carry = buffer.split_off(at);
