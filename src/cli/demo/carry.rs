@@ -78,11 +78,11 @@ impl Nodes {
     }
 }
 
-/// What came of one cell.
+/// What came of one cell, or of one use of the message bus.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// Which cell.
-    pub cell: Cell,
+    /// Which it is.
+    pub cell: String,
     /// Packets of the file that were sent, repetitions included.
     pub packets: u64,
     /// Bytes of the file.
@@ -120,7 +120,7 @@ impl fmt::Display for Row {
             None => "-".to_owned(),
         };
         let Self { cell, packets, bytes, verdict, .. } = self;
-        let (cell, loss) = (cell.to_string(), self.loss());
+        let loss = self.loss();
         let (p50, p99) = (latency(50), latency(99));
         let verdict = verdict.as_ref().err().map_or("ok", String::as_str);
         write!(f, "{cell:<9}{packets:>8}{bytes:>12}{loss:>9.2}{p50:>10}{p99:>10}  {verdict}")
@@ -207,6 +207,7 @@ impl<'a> Run<'a> {
             Ok(())
         });
         let verdict = verdict.map_err(|error| format!("{error:#}"));
+        let cell = cell.to_string();
         Row { cell, packets, bytes: file.len(), lost, latencies, verdict }
     }
 }

@@ -1,9 +1,10 @@
-//! `beacon-relay demo`: carries a real file through a relay in all four cells of each protocol,
-//! verifies each copy, and prints a table.
+//! `beacon-relay demo`: carries a real file through a relay in all four cells of each protocol and
+//! over its message bus, verifies each copy, and prints a table.
 //!
 //! The relay runs in this process; who starts it enrols [`Nodes`] in its directory, shows
 //! it with [`show`], and keeps it up unless [`Args::once`].
 
+mod bus;
 mod carry;
 mod netbird;
 mod peer;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::builder::FalseyValueParser;
 
+pub use bus::Bus;
 pub use carry::{Cell, Nodes, Row, carry};
 pub use netbird::Site;
 pub use peer::{Node, Transport};
@@ -57,6 +59,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// Its listener for NetBird's clients, where it has the demo's.
     pub netbird: Option<Site>,
+    /// Its message bus, where it has the demo's.
+    pub bus: Option<Bus>,
 }
 
 /// Carries the file and prints the table to `out`; true if every copy is whole.
@@ -72,13 +76,16 @@ pub async fn show(
     let file = read(args)?;
     writeln!(out, "{}", Row::HEADER)?;
     let (mut whole, mut written) = (true, Ok(()));
-    carry(relay, nodes, &file, DEADLINE, |row| {
+    let mut report = |row: Row| {
         whole &= row.verdict.is_ok();
         if written.is_ok() {
             written = writeln!(out, "{row}").and_then(|()| out.flush());
         }
-    })
-    .await;
+    };
+    carry(relay, nodes, &file, DEADLINE, &mut report).await;
+    if let Some(bus) = &relay.bus {
+        bus::exchange(bus, &file, DEADLINE, &mut report).await;
+    }
     written?;
     let admin = relay.admin;
     writeln!(out, "page:    http://{admin}/")?;

@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, anyhow};
 
-use super::netbird::Files;
-use super::{Addresses, Args, Nodes, TemporaryState, show};
+use super::{Addresses, Args, Nodes, TemporaryState, bus, netbird, show};
 use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
 use crate::config::{Config, Flags, Layers, Surroundings};
@@ -39,7 +38,7 @@ impl Demo {
             flags.add("state_dir", state.path().display().to_string());
             temporary = Some(state);
         }
-        let (config, netbird) = with_netbird(flags)?;
+        let (config, guests) = with_doors(flags)?;
         if config.keys.is_some() || config.registry.is_some() {
             let reason = "the demo enrols its own nodes: leave --keys and --registry out";
             return Err(Exit::Usage(reason.to_owned()));
@@ -51,43 +50,62 @@ impl Demo {
             directory::enroll(&config.state_dir, node.id, node.public_key())
                 .context("cannot enrol the demo's nodes")?;
         }
-        let whole = serve::run_to_end(present(&demo, config, &nodes, netbird.as_ref()))?;
+        let whole = serve::run_to_end(present(&demo, config, &nodes, &guests))?;
         drop(temporary);
         if whole? { Ok(()) } else { Err(anyhow!("not every copy of the file is whole").into()) }
     }
 }
 
-/// The settings, with a listener for NetBird's clients where they have none and there is no cluster
-/// that would have to have it as well.
-fn with_netbird(mut flags: Flags) -> Result<(Config, Option<Files>), Exit> {
+/// The files of the doors that the demo adds.
+#[derive(Default)]
+struct Guests {
+    netbird: Option<netbird::Files>,
+    bus: Option<bus::Files>,
+}
+
+/// The settings, with a listener for NetBird's clients and one for peers of a message bus where they
+/// have none and there is no cluster: that would have to have the first as well, and cannot have
+/// the other.
+fn with_doors(mut flags: Flags) -> Result<(Config, Guests), Exit> {
     let read = |flags| {
         let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
         Ok::<_, Exit>(Config::new(&layers)?)
     };
     let config = read(flags.clone())?;
-    if config.netbird.is_some() || config.cluster.is_some() {
-        return Ok((config, None));
+    let mut guests = Guests::default();
+    let mut settings = Vec::new();
+    if config.netbird.is_none() && config.cluster.is_none() {
+        let files = netbird::Files::create()?;
+        settings.extend(files.settings());
+        guests.netbird = Some(files);
     }
-    let files = Files::create()?;
-    for (key, text) in files.settings() {
+    if config.peerbus.is_none() && config.cluster.is_none() {
+        let files = bus::Files::create()?;
+        settings.extend(files.settings());
+        guests.bus = Some(files);
+    }
+    if settings.is_empty() {
+        return Ok((config, guests));
+    }
+    for (key, text) in settings {
         flags.add(key, text);
     }
     // Without it, there would be none for nodes.
     if config.serves_wss_bind && !flags.has("wss_bind") {
         flags.add("wss_bind", config.wss_bind.to_string());
     }
-    Ok((read(flags)?, Some(files)))
+    Ok((read(flags)?, guests))
 }
 
 async fn present(
     demo: &Args,
     config: Config,
     nodes: &Nodes,
-    netbird: Option<&Files>,
+    guests: &Guests,
 ) -> Result<bool, Exit> {
     let mut signals = Signals::new()?;
     let server = serve::start(Host::default(), config).await?;
-    let addresses = addresses(&server, netbird)?;
+    let addresses = addresses(&server, guests)?;
     let mut out = io::stdout();
     let whole = tokio::select! {
         shown = show(demo, &addresses, nodes, &mut out) => shown?,
@@ -101,15 +119,18 @@ async fn present(
     Ok(whole)
 }
 
-fn addresses(server: &Server, netbird: Option<&Files>) -> Result<Addresses, Exit> {
+fn addresses(server: &Server, guests: &Guests) -> Result<Addresses, Exit> {
     let wss = server.wss_addr().ok_or_else(|| {
         Exit::Usage("the demo needs a TCP address: leave --wss-bind unix:… out".to_owned())
     })?;
+    let netbird = guests.netbird.as_ref().zip(server.netbird_addr());
+    let bus = guests.bus.as_ref().zip(server.peerbus_addr());
     Ok(Addresses {
         wss_url: format!("ws://{}", reachable(wss)),
         udp: reachable(server.udp_addr()),
         admin: reachable(server.admin_addr()),
-        netbird: netbird.zip(server.netbird_addr()).map(|(files, address)| files.site(address)),
+        netbird: netbird.map(|(files, address)| files.site(address)),
+        bus: bus.map(|(files, address)| files.bus(address)),
     })
 }
 

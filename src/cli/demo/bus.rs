@@ -1,0 +1,189 @@
+//! The message bus of the demo's relay: messages to a peer that is offline, and to all who are
+//! connected.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::{Instant, timeout};
+
+use super::TemporaryState;
+use super::carry::Row;
+use crate::client::peerbus::{Client, Options, Sent};
+use crate::wire::peerbus::EVERYBODY;
+
+/// How much of the file is in one message, in bytes.
+const PIECE: usize = 1_024;
+
+/// Messages to who is offline, at most.
+const QUEUED: usize = 256;
+
+/// Broadcasts, at most, and how many hear them.
+const BROADCASTS: usize = 64;
+const LISTENERS: usize = 3;
+
+/// What was not acknowledged would have come again within this time.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// The files of the door.
+pub(super) struct Files {
+    folder: TemporaryState,
+    token: String,
+}
+
+impl Files {
+    /// Makes a token.
+    pub(super) fn create() -> anyhow::Result<Self> {
+        let folder = TemporaryState::create().context("cannot make a temporary folder")?;
+        let token = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
+        let path = folder.path().join("tokens");
+        fs::write(&path, format!("{token}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { folder, token })
+    }
+
+    /// The settings of the door.
+    pub(super) fn settings(&self) -> [(&'static str, String); 2] {
+        let tokens = self.folder.path().join("tokens");
+        [
+            ("peerbus_bind", "127.0.0.1:0".to_owned()),
+            ("peerbus_tokens_file", tokens.display().to_string()),
+        ]
+    }
+
+    /// How peers find it at its address.
+    pub(super) fn bus(&self, address: SocketAddr) -> Bus {
+        Bus { url: format!("ws://{address}"), token: self.token.clone() }
+    }
+}
+
+/// A message bus, as its peers know it.
+#[derive(Clone)]
+pub struct Bus {
+    url: String,
+    token: String,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    async fn connect(&self, name: &str) -> anyhow::Result<Client> {
+        let mut client = Client::start(Options::new(&self.url, name, &self.token))?;
+        client.registered().await.with_context(|| format!("registering {name}"))?;
+        Ok(client)
+    }
+}
+
+/// Sends the beginning of `file` to a peer that is offline, which then comes and takes it, and to
+/// all who are connected; reports each row when it is done. One that takes longer than `deadline`
+/// has failed.
+pub(super) async fn exchange(
+    bus: &Bus,
+    file: &[u8],
+    deadline: Duration,
+    mut report: impl FnMut(Row),
+) {
+    let late = |_| Err(anyhow::anyhow!("it took longer than {deadline:?}"));
+    // Names are their first owner's, also in a state folder that has seen another demo.
+    let run = getrandom::u32().unwrap_or_default();
+
+    let mut queued = Exchange::new(file, QUEUED, 1);
+    let ended = timeout(deadline, queued.offline(bus, run)).await.unwrap_or_else(late);
+    report(queued.into_row("offline", ended));
+    let mut broadcast = Exchange::new(file, BROADCASTS, LISTENERS);
+    let ended = timeout(deadline, broadcast.broadcast(bus, run)).await.unwrap_or_else(late);
+    report(broadcast.into_row("broadcast", ended));
+}
+
+/// Messages that each carry a piece of the file.
+struct Exchange<'a> {
+    pieces: Vec<&'a [u8]>,
+    /// How many peers get each.
+    copies: usize,
+    latencies: Vec<Duration>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(file: &'a [u8], most: usize, copies: usize) -> Self {
+        Self { pieces: file.chunks(PIECE).take(most).collect(), copies, latencies: Vec::new() }
+    }
+
+    /// The latencies are those from the return of the recipient.
+    async fn offline(&mut self, bus: &Bus, run: u32) -> anyhow::Result<()> {
+        let [sender, recipient] = ["sender", "recipient"].map(|name| format!("{name}-{run:08x}"));
+        // Who was never there cannot be written to.
+        bus.connect(&recipient).await?.close().await?;
+        let client = bus.connect(&sender).await?;
+        let mut all = Vec::new();
+        for piece in &self.pieces {
+            all.push(client.sender().post(&recipient, &STANDARD.encode(piece)).await?);
+        }
+        for pending in all {
+            ensure!(pending.sent().await? == Sent::Stored, "a message was taken for another");
+        }
+
+        let clock = Instant::now();
+        let mut client = bus.connect(&recipient).await?;
+        for piece in &self.pieces {
+            receive(&mut client, piece).await?;
+            self.latencies.push(clock.elapsed());
+        }
+        client.close().await?;
+        let mut client = bus.connect(&recipient).await?;
+        let again = timeout(QUIET, client.recv()).await;
+        ensure!(again.is_err(), "what was acknowledged came again");
+        client.close().await?;
+        Ok(())
+    }
+
+    async fn broadcast(&mut self, bus: &Bus, run: u32) -> anyhow::Result<()> {
+        let speaker = bus.connect(&format!("speaker-{run:08x}")).await?;
+        let mut listeners = Vec::new();
+        for number in 0..self.copies {
+            listeners.push(bus.connect(&format!("listener-{number}-{run:08x}")).await?);
+        }
+        for piece in &self.pieces {
+            let clock = Instant::now();
+            let pending = speaker.sender().post(EVERYBODY, &STANDARD.encode(piece)).await?;
+            for listener in &mut listeners {
+                receive(listener, piece).await?;
+                self.latencies.push(clock.elapsed());
+            }
+            pending.sent().await?;
+        }
+        for client in listeners.into_iter().chain([speaker]) {
+            client.close().await?;
+        }
+        Ok(())
+    }
+
+    fn into_row(self, cell: &str, ended: anyhow::Result<()>) -> Row {
+        let Self { pieces, copies, mut latencies } = self;
+        latencies.sort_unstable();
+        let messages = pieces.len() * copies;
+        Row {
+            cell: cell.to_owned(),
+            packets: messages as u64,
+            bytes: pieces.iter().map(|piece| piece.len()).sum::<usize>() * copies,
+            lost: (messages - latencies.len()) as u64,
+            latencies,
+            verdict: ended.map_err(|error| format!("{error:#}")),
+        }
+    }
+}
+
+/// Takes the next message, which shall carry this piece, and acknowledges it.
+async fn receive(client: &mut Client, piece: &[u8]) -> anyhow::Result<()> {
+    let delivery = client.recv().await?.context("the client has ended")?;
+    let text: String = delivery.read()?;
+    ensure!(STANDARD.decode(text)? == piece, "a message is another, or out of order");
+    delivery.ack().await;
+    Ok(())
+}
