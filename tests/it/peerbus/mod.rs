@@ -1,9 +1,11 @@
 //! The peerbus door: recorded conversations of the original broker, and what it did worse.
 
+mod client;
 mod defects;
 mod kills;
 mod listeners;
 mod recordings;
+mod stranger;
 
 use std::collections::VecDeque;
 use std::fs;
