@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use peer::{Downward, Peer, Upward, name};
 use store::Store;
 
-use super::types::{Change, EventKind, MailboxId, Millis, Owner, Seq, Stored};
+use super::types::{EventKind, Millis, Owner, Stored};
 use super::{Bus, Effect, Limits, Load, Refused, Submitted, To, Turn};
 use crate::simulated::{self, Random};
 
@@ -42,8 +42,7 @@ struct World {
     promised: BTreeSet<(usize, u64, usize)>,
     /// What was refused once, so that it may be accepted out of order later.
     refused: BTreeSet<(usize, u64)>,
-    /// What was purged, or has expired: recipient and position.
-    removed: BTreeSet<(MailboxId, Seq)>,
+    /// What was removed without an acknowledgement: sender, number, recipient.
     excused: BTreeSet<(usize, u64, usize)>,
 }
 
@@ -71,7 +70,6 @@ impl World {
             read: Vec::new(),
             promised: BTreeSet::new(),
             refused: BTreeSet::new(),
-            removed: BTreeSet::new(),
             excused: BTreeSet::new(),
         };
         let mut turn = Turn::default();
@@ -235,7 +233,7 @@ impl World {
                 self.promise(index, number, &to, submitted);
             }
             if self.peers[index].generation.is_some() {
-                self.peers[index].downward.push_back(Downward::Receipt { number, submitted });
+                self.peers[index].downward.push_back(Downward::Receipt { number });
             }
         }
         for effect in turn.effects {
@@ -280,11 +278,6 @@ impl World {
                         self.excused.insert((peer.index, number, to));
                     }
                 }
-            }
-        }
-        for change in &turn.changes {
-            if let Change::Bury { mailbox, seq, .. } = change {
-                self.removed.insert((*mailbox, *seq));
             }
         }
     }

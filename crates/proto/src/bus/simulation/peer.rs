@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::super::{MailboxId, Message, Submission, Submitted, To};
+use super::super::{MailboxId, Message, Submission, To};
 use crate::simulated::Random;
 
 /// What a peer tells the relay.
@@ -18,7 +18,7 @@ pub(super) enum Upward {
 /// What the relay tells a peer.
 #[derive(Clone, Debug)]
 pub(super) enum Downward {
-    Receipt { number: u64, submitted: Submitted },
+    Receipt { number: u64 },
     Deliver(Arc<Message>),
 }
 
@@ -101,7 +101,7 @@ impl Peer {
     /// order.
     pub(super) fn take(&mut self, random: &mut Random) -> Option<(usize, u64)> {
         match self.downward.pop_front()? {
-            Downward::Receipt { number, .. } => {
+            Downward::Receipt { number } => {
                 self.unsettled.retain(|(unsettled, _)| *unsettled != number);
                 None
             }
