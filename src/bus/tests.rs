@@ -28,7 +28,7 @@ enum Heard {
 type Ears = tokio::sync::mpsc::UnboundedReceiver<Heard>;
 
 impl Peer {
-    fn new(generation: u64) -> (Arc<dyn Party>, Ears) {
+    fn connect(generation: u64) -> (Arc<dyn Party>, Ears) {
         let (heard, ears) = tokio::sync::mpsc::unbounded_channel();
         (Arc::new(Self { generation, heard }), ears)
     }
@@ -77,8 +77,8 @@ async fn message_is_delivered_with_a_receipt_and_gone_once_it_is_acknowledged() 
     let bus = start(&folder, Settings::default());
     let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
-    let (to_alice, mut at_alice) = Peer::new(1);
-    let (to_bob, mut at_bob) = Peer::new(2);
+    let (to_alice, mut at_alice) = Peer::connect(1);
+    let (to_bob, mut at_bob) = Peer::connect(2);
     bus.open(alice, to_alice);
     bus.open(bob, Arc::clone(&to_bob));
 
@@ -101,7 +101,7 @@ async fn what_is_not_acknowledged_comes_in_order_after_a_restart_and_names_keep_
     let bus = start(&folder, Settings::default());
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
     bus.claim(REALM, "alice", ALICE).await.unwrap();
-    let (to_bob, mut at_bob) = Peer::new(1);
+    let (to_bob, mut at_bob) = Peer::connect(1);
     for number in 0..300 {
         bus.submit(&to_bob, submission(bob, "alice", &format!("m{number}")), true);
     }
@@ -116,7 +116,7 @@ async fn what_is_not_acknowledged_comes_in_order_after_a_restart_and_names_keep_
     let thief = bus.claim(REALM, "alice", BOB).await;
     assert_eq!(thief, Err(ClaimError::NotClaimed(NotClaimed::Taken)));
     let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
-    let (to_alice, mut at_alice) = Peer::new(1);
+    let (to_alice, mut at_alice) = Peer::connect(1);
     bus.open(alice, to_alice);
     for number in 0..300 {
         let key = format!("m{number}");
@@ -134,8 +134,8 @@ async fn peer_that_wants_no_receipts_waits_for_room_and_goes_on_when_there_is_so
     let bus = start(&folder, Settings { limits, ..Settings::default() });
     let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
-    let (to_alice, mut at_alice) = Peer::new(1);
-    let (to_bob, mut at_bob) = Peer::new(2);
+    let (to_alice, mut at_alice) = Peer::connect(1);
+    let (to_bob, mut at_bob) = Peer::connect(2);
     bus.open(alice, to_alice);
 
     bus.submit(&to_bob, submission(bob, "alice", "m1"), false);
@@ -157,7 +157,7 @@ async fn peer_whose_messages_find_no_room_for_long_goes_on_without_them() {
     let bus = start(&folder, Settings { limits, patience, ..Settings::default() });
     bus.claim(REALM, "alice", ALICE).await.unwrap();
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
-    let (to_bob, mut at_bob) = Peer::new(2);
+    let (to_bob, mut at_bob) = Peer::connect(2);
 
     bus.submit(&to_bob, submission(bob, "alice", "m1"), false);
     bus.submit(&to_bob, submission(bob, "alice", "m2"), false);
@@ -173,7 +173,7 @@ async fn peer_that_sends_faster_than_is_committed_is_held_until_its_messages_are
     let folder = tempfile::tempdir().unwrap();
     let bus = start(&folder, Settings::default());
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
-    let (to_bob, mut at_bob) = Peer::new(1);
+    let (to_bob, mut at_bob) = Peer::connect(1);
     // The bus's thread waits until all has been sent.
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let asked = bus.ask(move |_| wait.recv().unwrap());

@@ -104,7 +104,7 @@ impl Bus {
                 let Some(to) = self.names.get(&(realm, Arc::clone(name))).copied() else {
                     return Ok(Submitted::Refused(Refused::UnknownRecipient));
                 };
-                let key = match self.free_key(to, Arc::clone(id), origin, turn, &mut find)? {
+                let key = match self.free_key(to, id, origin, turn, &mut find)? {
                     Ok(key) => key,
                     Err(taken) => return Ok(taken),
                 };
@@ -122,7 +122,7 @@ impl Bus {
                 }
                 for (name, to) in others {
                     let key = format!("{id}|{name}").into();
-                    match self.free_key(to, key, origin, turn, &mut find)? {
+                    match self.free_key(to, &key, origin, turn, &mut find)? {
                         Ok(key) => copies.push((to, message(key))),
                         Err(Submitted::Duplicate) => return Ok(Submitted::Duplicate),
                         Err(Submitted::Stored(_) | Submitted::Refused(_)) => {}
@@ -161,12 +161,12 @@ impl Bus {
     fn free_key<E>(
         &self,
         to: MailboxId,
-        wanted: Arc<str>,
+        wanted: &Arc<str>,
         origin: Digest,
         turn: &Turn,
         find: &mut impl FnMut(MailboxId, Digest) -> Result<Option<Found>, E>,
     ) -> Result<Result<Arc<str>, Submitted>, E> {
-        let mut key = Arc::clone(&wanted);
+        let mut key = Arc::clone(wanted);
         for attempt in 0..KEYS {
             match self.find(to, Digest::of_key(&key), turn, find)? {
                 None => return Ok(Ok(key)),

@@ -52,10 +52,10 @@ impl World {
         let limits = Limits {
             window: 1 + random.index(6),
             window_bytes: 100 + random.index(2_000),
-            quota_messages: if seed % 3 == 0 { 5 } else { 100_000 },
-            retention: if seed % 5 == 0 { 20_000 } else { u64::MAX },
+            quota_messages: if seed.is_multiple_of(3) { 5 } else { 100_000 },
+            retention: if seed.is_multiple_of(5) { 20_000 } else { u64::MAX },
             redelivery: 2_000,
-            attempts: if seed % 4 == 0 { 2 } else { 10_000 },
+            attempts: if seed.is_multiple_of(4) { 2 } else { 10_000 },
             ..Limits::default()
         };
         let mut world = Self {
