@@ -5,6 +5,7 @@
 //! never printed.
 
 mod compose;
+mod import;
 mod lines;
 mod netbird;
 mod peerbus;
@@ -12,7 +13,7 @@ mod settings;
 mod sources;
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use anyhow::{Context as _, anyhow};
 
 use self::sources::{Said, Variables};
 use super::{Exit, output};
+use crate::config::{Flags, Layers, Surroundings};
 
 /// Longest compose file, in bytes.
 const MAX_FILE: u64 = 1_048_576;
@@ -65,6 +67,13 @@ struct Peerbus {
     /// New file for the secret that peers sign by: the relay then drops what is not signed by it
     #[arg(long, value_name = "FILE")]
     hmac_secret_file: Option<PathBuf>,
+    /// Take over names and messages instead, from its database as the line in docs/PEERBUS.md prints
+    /// it; - is stdin. The relay must not run
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens_file", "hmac_secret_file", "flags"])]
+    messages: Option<PathBuf>,
+    /// Folder of what the relay keeps, for --messages [default: that of `serve`]
+    #[arg(long, value_name = "DIR", requires = "messages")]
+    state_dir: Option<String>,
     /// Flags that it was started with, behind --
     #[arg(last = true, value_name = "FLAGS")]
     flags: Vec<String>,
@@ -81,7 +90,20 @@ impl Migrate {
 }
 
 impl Peerbus {
-    fn run(&self) -> Result<(), Exit> {
+    fn run(self) -> Result<(), Exit> {
+        if let Some(file) = &self.messages {
+            let surroundings = Surroundings::of_this_process();
+            let layers = Layers::collect(Flags::state_dir(self.state_dir), &surroundings)?;
+            let state_dir = layers.state_dir()?;
+            let imported = if file == Path::new("-") {
+                import::import(io::stdin().lock(), &state_dir)
+            } else {
+                let opened = fs::File::open(file);
+                let opened = opened.with_context(|| format!("--messages = {file:?}"))?;
+                import::import(BufReader::new(opened), &state_dir)
+            };
+            return output::print(&imported?.to_string());
+        }
         let files = peerbus::Files {
             tokens: self.tokens_file.as_deref(),
             hmac_secret: self.hmac_secret_file.as_deref(),

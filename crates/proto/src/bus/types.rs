@@ -26,8 +26,12 @@ pub struct Digest(pub [u8; 16]);
 pub struct Owner(pub [u8; 32]);
 
 impl Owner {
-    /// The owner of names that are reserved until somebody binds them.
+    /// The owner of names that belong to who claims them first.
     pub const NOBODY: Self = Self([0; 32]);
+
+    /// The owner of names that nobody gets until an operator binds them: they were taken over from
+    /// another program, which does not say whose they are.
+    pub const RESERVED: Self = Self([0xff; 32]);
 }
 
 impl Seq {
