@@ -316,6 +316,12 @@ impl Bus {
         self.shared.inbox.put(Item::Settings(Box::new(settings)));
     }
 
+    /// Where messages are.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.shared.store)
+    }
+
     /// Whether messages are taken.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -19,6 +19,7 @@ use super::audit_log::AuditPage;
 use super::explain::Explanation;
 use super::guesses::{Guesses, Untold};
 use super::orders::Task;
+use super::queues::Queues;
 use super::recorder::Recorded;
 use super::{Action, BadRequest, Health, Parts, Refused};
 use crate::cluster::Elsewhere;
@@ -231,17 +232,37 @@ impl Actions {
                 self.note(None, "log-level");
                 json(&orders.give(Task::Log(filter.clone())).await?)
             }
-            Action::Names { .. }
-            | Action::ReleaseName { .. }
-            | Action::BindName { .. }
-            | Action::Queues { .. }
-            | Action::Queue { .. }
-            | Action::PeekQueue { .. }
-            | Action::PurgeQueue { .. }
-            | Action::DeadLetters { .. } => {
-                Err(Refused::Failed("this relay has no message bus".to_owned()))
+            Action::Names { limit } => json(&self.queues()?.names(limit.min(MOST_ROWS)).await?),
+            Action::ReleaseName { ref name } => {
+                let released = self.queues()?.release(name.clone()).await?;
+                self.note(None, "release-name");
+                json(&released)
+            }
+            Action::BindName { ref name, ref label } => {
+                let bound = self.queues()?.bind(name.clone(), label.clone()).await?;
+                self.note(None, "bind-name");
+                json(&bound)
+            }
+            Action::Queues { limit } => json(&self.queues()?.queues(limit.min(MOST_ROWS)).await?),
+            Action::Queue { ref name } => json(&self.queues()?.queue(name.clone()).await?),
+            Action::PeekQueue { ref name, limit } => {
+                json(&self.queues()?.peek(name.clone(), limit).await?)
+            }
+            Action::PurgeQueue { ref name } => {
+                let purged = self.queues()?.purge(name.clone()).await?;
+                self.note(None, "purge-queue");
+                json(&purged)
+            }
+            Action::DeadLetters { ref name, limit } => {
+                json(&self.queues()?.dead_letters(name.clone(), limit).await?)
             }
         }
+    }
+
+    /// The message bus, where a door has one.
+    fn queues(&self) -> Result<&Queues, Refused> {
+        let none = || Refused::Failed("this relay has no message bus".to_owned());
+        self.parts.queues.as_ref().ok_or_else(none)
     }
 
     fn throw(&self, name: &str, on: bool) -> Result<String, Refused> {

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::Health;
 use super::orders::Orders;
+use super::queues::Queues;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::metrics::Traffic;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub cluster: Option<Arc<Cluster>>,
     /// Where messages are, where a door has any.
     pub store: Option<Arc<dyn Store>>,
+    /// The message bus, where a door has messages.
+    pub queues: Option<Queues>,
     /// What can be switched off.
     pub switches: Switches,
     /// The machine's addresses.

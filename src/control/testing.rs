@@ -24,6 +24,7 @@ pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
         doors: Vec::new(),
         cluster: None,
         store: None,
+        queues: None,
         switches: Switches::default(),
         local: Arc::default(),
         status: Box::new(|| Value::Null),

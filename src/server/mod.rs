@@ -2,6 +2,7 @@
 
 mod acme;
 mod activation;
+mod audited;
 mod background;
 mod bind;
 mod bus;

@@ -22,7 +22,8 @@ use super::{Host, Reloader, settings};
 use crate::admin::{self, HealthReport, Phase, Report};
 use crate::config::{self, Config};
 use crate::control::{
-    Actions, Health, Order, Orders, Parts, Recorder, Socket, Token, keep_socket, rfc3339, routes,
+    Actions, Health, Order, Orders, Parts, Queues, Recorder, Socket, Token, keep_socket, rfc3339,
+    routes,
 };
 use crate::log_writer::LogWriter;
 
@@ -195,12 +196,18 @@ impl Operators {
     ) -> Parts {
         let Core { table, traffic, cluster, overlay, .. } = core;
         let numbers = Arc::clone(pages);
+        let config = self.reloader.config();
+        let queues = core.bus.as_ref().map(|bus| Queues {
+            bus: Arc::clone(bus),
+            labels: Box::new(move || settings::labels(&config.borrow())),
+        });
         Parts {
             table: Arc::clone(table),
             traffic: Arc::clone(traffic),
             doors: doors.all.clone(),
             cluster: cluster.clone(),
-            store: None,
+            store: core.bus.as_ref().map(|bus| bus.store()),
+            queues,
             switches: core.switches(),
             local: Arc::clone(overlay.local_addresses()),
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),

@@ -16,6 +16,7 @@ use crate::doors::pilot::directory::{self, RegistrySettings};
 use crate::doors::pilot::{PunchRules, Rules};
 use crate::net::tls::Trust;
 use crate::peers::Limits;
+use crate::proto::bus::Owner;
 use crate::proto::limit::{Rate, SourceRates};
 use crate::session::{self, Door};
 use crate::wire::auth::MaxMessage;
@@ -143,6 +144,17 @@ pub(super) fn rules(config: &Config, bound: SocketAddr) -> Rules {
 /// The configured beacons that need no look-up of a name.
 pub(super) fn beacons(config: &Config) -> impl Iterator<Item = SocketAddr> + '_ {
     config.peers.iter().filter_map(literal)
+}
+
+/// The labels of the tokens file, each with the owner of the names that it has.
+pub(super) fn labels(config: &Config) -> Vec<(String, Owner)> {
+    let tokens = config.peerbus.iter().flat_map(|peerbus| peerbus.tokens.iter());
+    let mut labels: Vec<_> = tokens
+        .filter_map(|token| Some((token.label.as_deref()?.to_owned(), Owner(token.owner))))
+        .collect();
+    labels.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    labels.dedup_by(|(one, _), (other, _)| one == other);
+    labels
 }
 
 /// The address, unless it has a name.

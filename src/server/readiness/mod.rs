@@ -23,9 +23,11 @@ use self::udp_threads::UdpThreads;
 pub(super) use self::visits::Visits;
 use self::visits::VisitsError;
 use super::acme::Acme;
+use super::audited::Audited;
 use super::core::Core;
 use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
+use crate::bus;
 use crate::cluster::Status;
 use crate::config::Config;
 use crate::control::Health;
@@ -60,6 +62,8 @@ pub(super) struct Vitals {
     core: Arc<Core>,
     health: Arc<Health>,
     acme: Arc<Acme>,
+    /// The check of the audit log of messages, where a door has messages.
+    audited: Option<Arc<Audited>>,
     /// When the drain is to be over.
     due: OnceLock<Instant>,
 }
@@ -88,6 +92,7 @@ impl Vitals {
             udp_threads: UdpThreads::new(turns),
             lag: Lag::new(),
             machine: ArcSwap::default(),
+            audited: core.bus.as_ref().map(|bus| Audited::new(bus.store())),
             core,
             health,
             acme,
@@ -137,6 +142,9 @@ impl Vitals {
                 }
             });
         }
+        if let Some(audited) = &self.audited {
+            tasks.spawn("audit of messages", Arc::clone(audited).keep_checking());
+        }
         let vitals = Arc::clone(self);
         tasks.spawn("canary over UDP", async move {
             vitals.udp_canary.keep_flying(&udp, config).await;
@@ -174,6 +182,10 @@ impl Vitals {
         let mut parts = BTreeMap::from(parts);
         if let Some(canary) = &self.door_canary {
             parts.insert("netbird", canary.part(now));
+        }
+        if let Some(bus) = &self.core.bus {
+            let broken = self.audited.as_ref().and_then(|audited| audited.broken());
+            parts.insert("bus", kept(&bus.health(), broken));
         }
         Readiness::new(phase, parts)
     }
@@ -263,6 +275,9 @@ impl Vitals {
         if let Some(canary) = &self.door_canary {
             canary.families(families);
         }
+        if let Some(audited) = &self.audited {
+            audited.families(families);
+        }
         self.lag.families(families);
         families.push(family::gauge_value(
             "pilot_beacon_ready",
@@ -291,6 +306,26 @@ fn clocks(cluster: &Status) -> Option<Part> {
     Some(Part::new(Condition::Degraded, reason))
 }
 
+/// Whether messages can be kept.
+fn kept(bus: &bus::Health, broken: Option<String>) -> Part {
+    match bus {
+        bus::Health::Serving => broken.map_or_else(
+            || Part::new(Condition::Ok, "takes messages"),
+            |reason| {
+                let reason = format!("its audit log is not what this relay wrote: {reason}");
+                Part::new(Condition::Degraded, reason)
+            },
+        ),
+        bus::Health::Full => {
+            let reason = "the disk is full: new messages wait or are refused, the rest goes on";
+            Part::new(Condition::Degraded, reason)
+        }
+        bus::Health::Unavailable(reason) => {
+            Part::new(Condition::Failed, format!("messages cannot be stored: {reason}"))
+        }
+    }
+}
+
 /// How the audit log is, by what is wrong with it.
 fn written(trouble: Option<String>) -> Part {
     trouble.map_or_else(
@@ -305,4 +340,24 @@ fn reachable(trouble: Option<String>) -> Part {
         || Part::new(Condition::Ok, "the socket is there"),
         |reason| Part::new(Condition::Degraded, format!("no socket: {reason}")),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relay_whose_messages_cannot_be_stored_is_not_ready_and_says_why() {
+        let unavailable = bus::Health::Unavailable("no space left".to_owned());
+        let of = |health: &bus::Health, broken: Option<&str>| {
+            let Part { condition, reason } = kept(health, broken.map(str::to_owned));
+            (condition, reason)
+        };
+        let reason = "messages cannot be stored: no space left".to_owned();
+        assert_eq!(of(&unavailable, None), (Condition::Failed, reason));
+        assert_eq!(of(&bus::Health::Serving, None).0, Condition::Ok);
+        assert_eq!(of(&bus::Health::Full, None).0, Condition::Degraded);
+        let (condition, reason) = of(&bus::Health::Serving, Some("entry 7"));
+        assert_eq!((condition, reason.ends_with("entry 7")), (Condition::Degraded, true));
+    }
 }

@@ -4,6 +4,7 @@ mod client;
 mod defects;
 mod kills;
 mod listeners;
+mod operators;
 mod recordings;
 mod stranger;
 
@@ -14,6 +15,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,8 +28,8 @@ use crate::peer::{Frame, Peer};
 const TOKENS: &str = "tok\ntok-B\n";
 
 /// A relay with the door.
-struct Site {
-    relay: Relay,
+pub(crate) struct Site {
+    pub(crate) relay: Relay,
     address: SocketAddr,
     /// What outlives the relay.
     state: Arc<TempDir>,
@@ -36,8 +38,21 @@ struct Site {
 }
 
 impl Site {
-    fn start(more: &[&str]) -> Self {
+    pub(crate) fn start(more: &[&str]) -> Self {
         Self::with_tokens(TOKENS, more)
+    }
+
+    /// Has a peer send itself messages, and acknowledge them, until it is told to stop.
+    pub(crate) fn carry(&self, stop: &AtomicBool, pace: Duration) {
+        let (mut peer, _) = self.register("itself");
+        let mut number = 0;
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            peer.say(&envelope(&number.to_string(), "itself", "itself", "hello"));
+            let (key, _) = peer.delivery();
+            peer.acknowledge(&key);
+            std::thread::sleep(pace);
+        }
     }
 
     fn with_tokens(tokens: &str, more: &[&str]) -> Self {
