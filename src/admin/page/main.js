@@ -46,6 +46,17 @@ const charts = [
     series: gauges([['the process', 'process_resident_memory_bytes']]) },
 ].map((spec) => new Chart(spec, byId('charts')));
 
+/** A family that relays with a message bus have. */
+const BUS = 'beacon_relay_bus_messages';
+
+/** The charts of a message bus. */
+const BUS_CHARTS = [
+  { title: 'Messages', unit: 'of peers, a second, by result', by: 'result', totals: true, stacked: true, least: 1, format: short, empty: 'No peer has sent a message.',
+    series: perSecond('beacon_relay_bus_submitted_total', undefined, ['stored']) },
+  { title: 'Messages waiting', unit: 'and names that are connected', by: 'of', least: 10, format: count,
+    series: gauges([['messages', BUS], ['unacknowledged', 'beacon_relay_bus_unacknowledged'], ['names connected', 'beacon_relay_bus_connected']]) },
+];
+
 /** The time before the latest snapshot that all charts show the numbers of. */
 let ago = null;
 let isDue = false;
@@ -60,12 +71,27 @@ function drawSoon() {
   });
 }
 
-for (const chart of charts) {
+function follow(chart) {
   chart.onresize = drawSoon;
   chart.onhover((at) => {
     ago = at;
     drawSoon();
   });
+}
+
+charts.forEach(follow);
+
+/** Adds what is shown of a message bus, once a relay turns out to have one. */
+function addBus() {
+  const template = byId('bus_tiles');
+  if (!template || !(BUS in history.latest.metrics)) return;
+  byId('tiles').append(template.content);
+  template.remove();
+  for (const spec of BUS_CHARTS) {
+    const chart = new Chart(spec, byId('charts'));
+    charts.push(chart);
+    follow(chart);
+  }
 }
 
 /** Fills a table: a row for each, which `cells` makes texts of, and a class for some columns. */
@@ -96,6 +122,9 @@ function showNumbers() {
     element.dataset.value = value;
     element.textContent = (FORMATS[element.dataset.unit] ?? count)(value);
   }
+  for (const element of document.querySelectorAll('#tiles [data-age]')) {
+    element.textContent = age(history.value(latest, element.dataset.age));
+  }
   for (const element of document.querySelectorAll('#tiles [data-rate]')) {
     const rate = history.rate(latest, element.dataset.rate);
     const text = (FORMATS[element.dataset.unit] ?? short)(rate);
@@ -118,6 +147,7 @@ function show(snapshot) {
   const { cluster } = snapshot;
   byId('cluster-fact').hidden = !cluster;
   byId('cluster-name').textContent = cluster ? `${cluster.name}, ${cluster.members.length + 1} relays` : '';
+  addBus();
   showNumbers();
   fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.does, short(row.packets_per_second), bytes(row.bytes_per_second)]);
   fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);

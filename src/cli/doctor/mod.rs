@@ -10,6 +10,7 @@ mod http;
 mod http_proxy;
 mod listeners;
 mod machine;
+mod messages;
 mod netbird;
 mod probe;
 mod proxy;
@@ -99,6 +100,7 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
         if let Some(config) = &config {
             settings::check(config, report);
             machine::check_relay(config, report).await;
+            messages::check(config, report);
             listeners::check(config, report).await;
             acme::check(config, report).await;
         }

@@ -14,6 +14,7 @@ use crate::cluster::{Cluster, Fabric};
 use crate::harness::{Node, PATIENCE, look_until};
 use crate::over::Over;
 use crate::peer::{Peer, UdpNode};
+use crate::peerbus::Site;
 use crate::prometheus::Prometheus;
 
 /// Between two rounds of the load.
@@ -75,12 +76,14 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     std::fs::write(&secrets, "a secret of NetBird's").unwrap();
     let doors = doors(secrets.path().to_str().unwrap());
     let tls = Over::Tls.relay(&[], &[&["--wss-bind", "127.0.0.1:0"], &doors[..]].concat());
-    let relays: Vec<_> = cluster.relays.iter().chain([&tls]).collect();
+    let messages = Site::start(&[]);
+    let relays: Vec<_> = cluster.relays.iter().chain([&tls, &messages.relay]).collect();
     let prometheus = Prometheus::start(&relays);
 
     let stop = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
         let loading = scope.spawn(|| load(&cluster, &stop));
+        let carrying = scope.spawn(|| messages.carry(&stop, PACE));
         let mut missing = queries();
         assert!(missing.len() > 50, "{missing:?}");
         look_until(Instant::now() + PATIENCE, || {
@@ -89,6 +92,7 @@ fn every_query_of_the_dashboard_has_data_under_load() {
         });
         stop.store(true, Ordering::Relaxed);
         loading.join().unwrap();
+        carrying.join().unwrap();
         assert!(missing.is_empty(), "no data: {missing:#?}");
     });
 }

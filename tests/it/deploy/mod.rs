@@ -10,6 +10,7 @@ mod metrics;
 mod netbird;
 pub(crate) mod nginx;
 mod package;
+mod peerbus;
 mod reload;
 mod systemd;
 
