@@ -110,7 +110,7 @@ pub struct Args {
         value_name = "NAME",
         default_value = "throughput,tls,latency,cluster,cluster-throughput,login,tls-login,idle,\
             tls-idle,stuck,growth,pairs,crowd,fan-in,netbird,netbird-login,netbird-idle,\
-            netbird-cluster"
+            netbird-cluster,bus,bus-idle,bus-pending"
     )]
     pub(crate) scenario: Vec<Scenario>,
     /// Cells of throughput and latency

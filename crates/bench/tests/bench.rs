@@ -128,6 +128,38 @@ fn door_for_netbirds_clients_is_compared_with_its_floors_and_limited() {
 }
 
 #[test]
+fn durable_messages_are_compared_with_a_floor_and_with_brokers_and_limited() {
+    let rows = measure("bus", "");
+
+    let (measured, limits) = rows.split_at(8);
+    let each = ["relay", "floor", "JetStream", "Redis streams"];
+    for (row, server) in measured.iter().zip([each, each].concat()) {
+        assert_eq!((&row["server"], &row["bytes"]), (&server.into(), &256.into()));
+        for figure in ["messages/s", "µs/message", "p50 µs"] {
+            assert!(row[figure].as_f64().unwrap() > 0.0, "{row}");
+        }
+    }
+    let disk: Vec<_> = measured.iter().map(|row| row["on disk"].as_str().unwrap()).collect();
+    let interval = ["each 200 ms", "each 200 ms", "each 200 ms", "each second"];
+    assert_eq!(disk, [interval, ["always"; 4]].concat());
+    let at_most: Vec<_> = limits.iter().map(|limit| limit["at most"].as_f64().unwrap()).collect();
+    assert_eq!(at_most, [1.0, 0.75, 1.0]);
+}
+
+#[test]
+fn messages_that_wait_arrive_in_order_after_a_restart_and_idle_peers_are_measured() {
+    let rows = measure("bus-idle,bus-pending", "--messages 2000 --peers 20");
+
+    let [idle, waiting, limits @ ..] = &*rows else { panic!("{rows:?}") };
+    assert!(idle["bytes each"].as_f64().unwrap() > 0.0, "{idle}");
+    assert!(waiting["messages"].as_u64().unwrap() >= 2_000, "{waiting}");
+    for figure in ["memory MB", "start s", "first ms", "drained/s"] {
+        assert!(waiting[figure].as_f64().unwrap() > 0.0, "{waiting}");
+    }
+    assert_eq!(limits.len(), 4, "{limits:?}");
+}
+
+#[test]
 fn relay_that_is_not_there_is_named() {
     let output = bench("--scenario login --beacon-relay /nonexistent/relay");
     assert!(!output.status.success());
