@@ -277,7 +277,7 @@ fn peer_that_asks_for_receipts_hears_of_each_message_once_it_is_safe() {
     let mut asks = register("tok", "bob");
     asks["receipts"] = true.into();
     bob.say(&asks);
-    assert_eq!(bob.names(), ["bob"]);
+    assert!(bob.names().contains(&"bob".to_owned()));
     let mut hear = |message: &Value| {
         bob.say(message);
         let receipt = bob.message();
