@@ -1,5 +1,6 @@
 //! The peerbus door: recorded conversations of the original broker, and what it did worse.
 
+mod audit;
 mod client;
 mod defects;
 mod kills;
