@@ -48,7 +48,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Damaged(reason) => Self::Broken(reason),
-            _ => Self::Unread,
+            StoreError::Unavailable(_) | StoreError::Locked => Self::Unread,
         }
     }
 }

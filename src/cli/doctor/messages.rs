@@ -43,11 +43,10 @@ fn check_disk(folder: &Path, report: &mut Report) {
         return;
     };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    let number = i64::from(kind.f_type);
-    if IN_MEMORY.contains(&number) {
+    if IN_MEMORY.contains(&kind.f_type) {
         let found = format!("{name} is in memory: what waits is gone when the machine restarts");
         report.warn("messages", found, "a --state-dir on a disk");
-    } else if REMOTE.contains(&number) {
+    } else if REMOTE.contains(&kind.f_type) {
         let found = format!("{name} is of another machine, or in user space");
         report.warn("messages", found, "a --state-dir on a disk of this machine");
     } else if free < ROOM {
@@ -90,8 +89,7 @@ mod tests {
         assert!(report.to_string().contains("others can read"), "{report}");
 
         let memory = Path::new("/dev/shm");
-        if rustix::fs::statfs(memory).is_ok_and(|kind| IN_MEMORY.contains(&i64::from(kind.f_type)))
-        {
+        if rustix::fs::statfs(memory).is_ok_and(|kind| IN_MEMORY.contains(&kind.f_type)) {
             check_disk(memory, &mut report);
             assert!(report.to_string().contains("is in memory"), "{report}");
         }

@@ -66,10 +66,9 @@ impl Subject {
     fn measure(self, servers: &Servers, load: &Load) -> anyhow::Result<Figures> {
         match self {
             Self::Ours(kind, durability) => {
-                let flags = match kind {
-                    Kind::PeerbusFloor => ["--floor-peerbus", durability],
-                    _ => ["--bus-durability", durability],
-                };
+                let is_floor = kind == Kind::PeerbusFloor;
+                let flag = if is_floor { "--floor-peerbus" } else { "--bus-durability" };
+                let flags = [flag, durability];
                 let server = servers.start(kind, &[], &flags)?;
                 let mut pairs = open(load, |number| {
                     Ok(Box::new(PeerbusPair::open(server.wss, number, load.size)?))
