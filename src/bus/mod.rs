@@ -89,8 +89,7 @@ pub enum Outcome {
 pub struct Settings {
     /// The bounds of names and mailboxes.
     pub limits: Limits,
-    /// How long what was committed may be without the disk; nothing where a commit is on it, or
-    /// nobody asks for it.
+    /// How long what was committed may be without the disk; nothing where nobody asks for it.
     pub sync: Option<Duration>,
     /// How long entries of the audit log are kept.
     pub audit_retention: Duration,
@@ -122,7 +121,7 @@ impl From<&config::Bus> for Settings {
         let defaults = Self::default();
         Self {
             limits,
-            sync: defaults.sync.filter(|_| config.bus_durability == BusDurability::Interval),
+            sync: defaults.sync.filter(|_| config.bus_durability != BusDurability::None),
             audit_retention: config.audit_retention,
             ..defaults
         }

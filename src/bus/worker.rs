@@ -36,6 +36,9 @@ pub(super) struct Worker {
     readings: Sender<Load>,
     bus: Bus,
     chain: Chain,
+    /// The turn and its commit, for the memory that they have.
+    turn: Turn,
+    commit: Commit,
     settings: Settings,
     kept: Kept,
     parties: BTreeMap<MailboxId, Arc<dyn Party>>,
@@ -78,6 +81,8 @@ impl Worker {
             readings,
             bus,
             chain: Chain::after(last.as_ref()),
+            turn: Turn::default(),
+            commit: Commit::default(),
             settings,
             kept,
             parties: BTreeMap::new(),
@@ -116,7 +121,7 @@ impl Worker {
 
     fn turn(&mut self, batch: Batch) {
         let now = Instant::now();
-        let mut turn = Turn::default();
+        let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
         self.bus.set_full(self.kept.is_full.load(Ordering::Relaxed));
@@ -136,7 +141,9 @@ impl Worker {
             }
         }
         self.reply(replies);
-        self.carry_out(turn.effects);
+        self.carry_out(&mut turn.effects);
+        turn.clear();
+        self.turn = turn;
     }
 
     fn take(&mut self, item: Item, now: Instant, turn: &mut Turn, replies: &mut Replies) {
@@ -250,8 +257,10 @@ impl Worker {
             return true;
         }
         let at = millis();
-        let audit: Vec<_> = turn.events.iter().map(|event| self.chain.append(event, at)).collect();
-        let commit = Commit { changes: std::mem::take(&mut turn.changes), audit };
+        let mut commit = std::mem::take(&mut self.commit);
+        std::mem::swap(&mut commit.changes, &mut turn.changes);
+        let audit = turn.events.iter().map(|event| self.chain.append(event, at));
+        commit.audit.extend(audit);
         let began = Instant::now();
         let mut wait = RETRY;
         let mut gives_up: Option<Instant> = None;
@@ -276,6 +285,9 @@ impl Worker {
             info!("messages are committed again");
         }
         self.shared.meters.committed(began.elapsed());
+        commit.changes.clear();
+        commit.audit.clear();
+        self.commit = commit;
         if self.settings.sync.is_some() && self.unsynced.is_none() {
             self.unsynced = Some(began);
         }
@@ -317,10 +329,10 @@ impl Worker {
         }
     }
 
-    fn carry_out(&self, effects: Vec<Effect>) {
+    fn carry_out(&self, effects: &mut Vec<Effect>) {
         let now = Instant::now();
         let mut deliveries: BTreeMap<MailboxId, (u64, Vec<Outgoing>)> = BTreeMap::new();
-        for effect in effects {
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Load(load) => {
                     // The reader ends with this thread.

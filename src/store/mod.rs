@@ -41,6 +41,15 @@ impl Commit {
     pub const fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.audit.is_empty()
     }
+
+    /// Whether somebody is told that something of it is safe.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let is_promised = |change: &Change| {
+            matches!(change, Change::Name(_) | Change::Forget { .. } | Change::Append { .. })
+        };
+        self.changes.iter().any(is_promised)
+    }
 }
 
 /// When a commit is safe from what.
@@ -48,7 +57,9 @@ impl Commit {
 /// A process that is killed loses a commit only with `None`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Durability {
-    /// On the disk (fdatasync) before [`Store::commit`] returns.
+    /// On the disk (fdatasync) before [`Store::commit`] returns, if it has a name or a message:
+    /// somebody is told that those are safe. Others, of acknowledgements most often, wait for the
+    /// next of those, or for [`Store::sync`].
     Always,
     /// With the kernel before [`Store::commit`] returns, on the disk at the next [`Store::sync`].
     Interval,

@@ -279,8 +279,8 @@ impl Database {
     ) -> Result<(), StoreError> {
         let (batch, memory) = self.rows_of(&known.lock(), commit)?;
         let mode = match durability {
-            Durability::Always => Some(PersistMode::SyncData),
-            Durability::Interval => Some(PersistMode::Buffer),
+            Durability::Always if commit.is_awaited() => Some(PersistMode::SyncData),
+            Durability::Always | Durability::Interval => Some(PersistMode::Buffer),
             Durability::None => None,
         };
         batch.durability(mode).commit().map_err(unavailable)?;

@@ -47,6 +47,7 @@ pub(super) struct Live {
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) key: Arc<str>,
+    digest: Digest,
     pub(super) cost: usize,
     origin: Digest,
     at: Millis,
@@ -74,7 +75,7 @@ impl Live {
 
     fn take(&mut self, seq: Seq) -> Option<Sent> {
         let sent = self.sent.remove(&seq)?;
-        self.keys.remove(&Digest::of_key(&sent.key));
+        self.keys.remove(&sent.digest);
         self.bytes -= sent.cost;
         Some(sent)
     }
@@ -151,9 +152,11 @@ impl Mailbox {
         let live = self.live.as_mut().expect("there is a recipient to hand it to");
         let cost = message.cost();
         let key = Arc::clone(&message.key);
-        live.keys.insert(Digest::of_key(&key), seq);
+        let digest = Digest::of_key(&key);
+        live.keys.insert(digest, seq);
         live.bytes += cost;
-        live.sent.insert(seq, Sent { key, cost, origin: message.origin, at: now, attempts });
+        let origin = message.origin;
+        live.sent.insert(seq, Sent { key, digest, cost, origin, at: now, attempts });
         live.cursor = live.cursor.max(seq.next());
         live.is_new = false;
         turn.events.push(Event {
@@ -278,7 +281,7 @@ impl Mailbox {
             turn.changes.push(Change::Attempt { mailbox, seq, attempts });
             return;
         }
-        let key = Digest::of_key(&sent.key);
+        let key = sent.digest;
         let cause = Cause::Attempts;
         turn.changes.push(Change::Bury { mailbox, seq, key, cause, at: now });
         turn.events.push(Event {

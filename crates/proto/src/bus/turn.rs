@@ -28,6 +28,19 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Makes it that of the next batch, with the memory that it has.
+    pub fn clear(&mut self) {
+        let Self { changes, events, effects, touched, origins, appended, buried, removed } = self;
+        changes.clear();
+        events.clear();
+        effects.clear();
+        touched.clear();
+        origins.clear();
+        appended.clear();
+        removed.clear();
+        *buried = 0;
+    }
+
     /// Whether there is nothing to commit.
     #[must_use]
     pub const fn is_unchanged(&self) -> bool {
