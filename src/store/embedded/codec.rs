@@ -58,11 +58,28 @@ pub(super) fn message_key(mailbox: MailboxId, seq: Seq) -> [u8; 16] {
 }
 
 /// The key of the position behind a delivery key.
-pub(super) fn digest_key(mailbox: MailboxId, key: Digest) -> [u8; 24] {
-    let mut bytes = [0; 24];
-    bytes[..8].copy_from_slice(&mailbox.0.to_be_bytes());
-    bytes[8..].copy_from_slice(&key.0);
-    bytes
+///
+/// These are looked up one by one, in no order. So the digest is first, which tells two keys apart
+/// by their first bytes, and the mailbox takes four, up to 2^32: fjall keeps 20 bytes in place.
+pub(super) struct DigestKey {
+    bytes: [u8; 24],
+    length: usize,
+}
+
+impl DigestKey {
+    pub(super) fn new(mailbox: MailboxId, key: Digest) -> Self {
+        let mut bytes = [0; 24];
+        bytes[..16].copy_from_slice(&key.0);
+        bytes[16..].copy_from_slice(&mailbox.0.to_le_bytes());
+        let length = if u32::try_from(mailbox.0).is_ok() { 20 } else { 24 };
+        Self { bytes, length }
+    }
+}
+
+impl AsRef<[u8]> for DigestKey {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
 }
 
 /// The key of a dead letter: those of a mailbox are in the order of their burial.
@@ -479,5 +496,14 @@ mod tests {
         assert_eq!(key_numbers(&of(7, 9)), Ok([7, 9]));
         assert_eq!(key_numbers::<2>(&[0; 15]), Err(Malformed::Short));
         assert_eq!(shown(&[0, 0xab]), "00ab");
+    }
+
+    #[test]
+    fn key_of_a_digest_is_that_of_its_mailbox_alone() {
+        let of = |mailbox| DigestKey::new(MailboxId(mailbox), Digest([7; 16])).as_ref().to_vec();
+        let mailboxes = [0, 1, 1 << 31, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, u64::MAX];
+        let keys: std::collections::BTreeSet<_> = mailboxes.into_iter().map(of).collect();
+        assert_eq!(keys.len(), mailboxes.len());
+        assert_eq!((of(u64::from(u32::MAX)).len(), of(1 << 32).len()), (20, 24));
     }
 }

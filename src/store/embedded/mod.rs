@@ -28,7 +28,7 @@ use fjall::{Guard, Keyspace, Readable as _, Slice};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use self::codec::{
-    digest_key, key_numbers, letter_key, message_key, read_accepted, read_audit, read_found,
+    DigestKey, key_numbers, letter_key, message_key, read_accepted, read_audit, read_found,
     read_letter, read_level, read_message, read_name,
 };
 use self::database::{Database, Sizes, damaged, failure, unavailable};
@@ -356,9 +356,9 @@ impl Store for Embedded {
 
     fn find(&self, mailbox: MailboxId, key: Digest) -> Result<Option<Found>, StoreError> {
         let database = self.shared.to_read()?;
-        let key = digest_key(mailbox, key);
-        let Some(value) = database.keys.get(key).map_err(failure)? else { return Ok(None) };
-        read_found(&value).map(Some).map_err(|error| damaged(&database.keys, &key, error))
+        let key = DigestKey::new(mailbox, key);
+        let Some(value) = database.keys.get(&key).map_err(failure)? else { return Ok(None) };
+        read_found(&value).map(Some).map_err(|error| damaged(&database.keys, key.as_ref(), error))
     }
 
     fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError> {

@@ -6,7 +6,7 @@ use fjall::{Keyspace, PersistMode};
 use parking_lot::Mutex;
 
 use super::codec::{
-    digest_key, letter_key, mailbox_key, message_key, name_key, read_head, read_level, read_number,
+    DigestKey, letter_key, mailbox_key, message_key, name_key, read_head, read_level, read_number,
     write_accepted, write_audit, write_found, write_head, write_letter, write_level, write_message,
     write_name, write_number,
 };
@@ -215,13 +215,13 @@ impl<'a> Rows<'a> {
         let found = Found { seq, origin: message.origin, cost: message.cost() };
         let database = self.database;
         self.insert(&database.messages, &message_key(mailbox, seq), write_message(message));
-        self.insert(&database.keys, &digest_key(mailbox, key), write_found(found));
+        self.insert(&database.keys, DigestKey::new(mailbox, key).as_ref(), write_found(found));
     }
 
     fn no_more(&mut self, mailbox: MailboxId, seq: Seq, key: Digest) {
         let database = self.database;
         self.remove(&database.messages, &message_key(mailbox, seq));
-        self.remove(&database.keys, &digest_key(mailbox, key));
+        self.remove(&database.keys, DigestKey::new(mailbox, key).as_ref());
         if self.known.attempts_of(mailbox, seq) > 0 {
             self.remove(&database.attempts, &message_key(mailbox, seq));
         }
