@@ -97,6 +97,8 @@ impl<'a> Conversation<'a> {
         match self.wire {
             Wire::WebSocket(mut wire) => {
                 wire.decoder.limit_messages(longest);
+                // It had room for the longest greeting, and a session may never say more.
+                wire.read.shrink_to_fit();
                 Some((wire.read, wire.decoder))
             }
             Wire::Quic(_) => None,
