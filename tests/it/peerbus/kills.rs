@@ -17,9 +17,6 @@ use crate::harness::PATIENCE;
 use crate::peer::frame;
 use crate::random::Random;
 
-/// Times that it is killed.
-const KILLS: usize = 10;
-
 /// Pairs of a sender and its recipient.
 const PAIRS: usize = 4;
 
@@ -190,6 +187,18 @@ fn receive(stage: &Stage, pair: usize, expected: &RwLock<Option<u64>>) -> Vec<u6
 
 #[test]
 fn what_has_a_receipt_survives_ten_kills_in_order_and_once() {
+    survive(10);
+}
+
+#[test]
+#[ignore = "long: KILLS=200"]
+fn soak_what_has_a_receipt_survives_two_hundred_kills() {
+    survive(std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap()));
+}
+
+/// Kills relays under load, so often, and looks whether all that had a receipt came, in order and
+/// once.
+fn survive(kills: usize) {
     let elsewhere = tempfile::tempdir().unwrap();
     let checkpoints = elsewhere.path().join("checkpoints");
     let flags = ["--audit-checkpoint-file", checkpoints.to_str().unwrap()];
@@ -219,7 +228,7 @@ fn what_has_a_receipt_survives_ten_kills_in_order_and_once() {
                 (sending, scope.spawn(move || receive(stage, pair, expected)))
             })
             .collect();
-        for _ in 0..KILLS {
+        for _ in 0..kills {
             let before = stage.receipted.load(Ordering::Relaxed);
             let some = 20 + random.below(400);
             let end = Instant::now() + PATIENCE;
@@ -237,7 +246,7 @@ fn what_has_a_receipt_survives_ten_kills_in_order_and_once() {
             assert!(sent > 0 && received.iter().copied().eq(0..sent), "{sent}: {received:?}");
         }
     });
-    eprintln!("{} receipts, {KILLS} kills", stage.receipted.into_inner());
+    eprintln!("{} receipts, {kills} kills", stage.receipted.into_inner());
 
     // The last relay ends in order, with a checkpoint: nothing is missing in the audit log.
     site.relay.signal("TERM");
