@@ -1,6 +1,6 @@
 //! One mailbox: what waits in it, and what its recipient has and has not acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -24,7 +24,8 @@ pub(super) struct Mailbox {
     pub(super) removals: u64,
     /// Messages before this position are to be removed: somebody has purged the mailbox.
     pub(super) purge_before: Seq,
-    pub(super) is_swept: bool,
+    /// While old messages are being read: which were removed meanwhile.
+    sweeping: Option<BTreeSet<Seq>>,
 }
 
 /// A connected recipient.
@@ -83,7 +84,7 @@ impl Live {
 
 impl Mailbox {
     pub(super) const fn new(named: Named, level: Level) -> Self {
-        Self { named, level, live: None, removals: 0, purge_before: Seq(0), is_swept: false }
+        Self { named, level, live: None, removals: 0, purge_before: Seq(0), sweeping: None }
     }
 
     pub(super) const fn id(&self) -> MailboxId {
@@ -124,6 +125,7 @@ impl Mailbox {
         self.level.bytes += cost as u64;
         let mailbox = self.id();
         turn.touched.insert(mailbox);
+        turn.appended_bytes += cost;
         turn.changes.push(Change::Append { mailbox, seq, message: Arc::clone(message) });
         turn.events.push(Event {
             kind: EventKind::Send,
@@ -190,6 +192,9 @@ impl Mailbox {
         if !was_sent {
             self.removals += 1;
         }
+        if let Some(removed) = &mut self.sweeping {
+            removed.insert(seq);
+        }
         if self.level.messages == 0 {
             self.level.head = self.level.next;
             self.level.bytes = 0;
@@ -245,6 +250,7 @@ impl Mailbox {
             messages: limits.window.saturating_sub(live.sent.len()).max(1),
             bytes: limits.window_bytes.saturating_sub(live.bytes),
             purpose: Purpose::Deliver { generation: live.generation },
+            next: self.level.next,
             removals: self.removals,
         }));
     }
@@ -260,7 +266,7 @@ impl Mailbox {
     pub(super) fn close_live(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) {
         let Some(live) = self.live.take() else { return };
         for (seq, sent) in live.sent {
-            if now.since(sent.at) >= limits.redelivery {
+            if now.since(sent.at) >= limits.patience(sent.attempts) {
                 self.note_attempt(seq, &sent, limits, now, turn);
             }
         }
@@ -336,6 +342,10 @@ impl Mailbox {
             return 0;
         }
         let Some(last) = stored.last().map(|stored| stored.seq) else {
+            if load.next != self.level.next {
+                self.load_more(limits, turn);
+                return 0;
+            }
             // The books say that something waits, and the store has nothing: the store is right.
             let sent = live.sent.len() as u64;
             let bytes = live.bytes as u64;
@@ -368,15 +378,17 @@ impl Mailbox {
 
     /// Asks for its oldest messages, to remove those that are to go.
     pub(super) fn sweep(&mut self, turn: &mut Turn) {
-        if std::mem::replace(&mut self.is_swept, true) {
+        if self.sweeping.is_some() {
             return;
         }
+        self.sweeping = Some(BTreeSet::new());
         turn.effects.push(Effect::Load(Load {
             mailbox: self.named.mailbox,
             from: self.level.head,
             messages: SWEPT,
             bytes: SWEPT_BYTES,
             purpose: Purpose::Sweep,
+            next: self.level.next,
             removals: self.removals,
         }));
     }
@@ -390,48 +402,42 @@ impl Mailbox {
         now: Millis,
         turn: &mut Turn,
     ) -> Swept {
-        self.is_swept = false;
+        let removed = self.sweeping.take().unwrap_or_default();
         let mut swept = Swept::default();
-        if load.removals == self.removals {
-            if stored.is_empty() {
-                swept.missing = std::mem::take(&mut self.level.messages);
-                self.level.bytes = 0;
+        if stored.is_empty() && removed.is_empty() && load.next == self.level.next {
+            // The books say that something waits, and the store has nothing: the store is right.
+            swept.missing = std::mem::take(&mut self.level.messages);
+            self.level.bytes = 0;
+            turn.touched.insert(self.id());
+        }
+        for Stored { seq, message, .. } in stored {
+            if removed.contains(seq) {
+                continue;
+            }
+            let is_purged = *seq < self.purge_before;
+            let is_aged = now.since(message.accepted) >= limits.retention;
+            if !(is_purged || is_aged) {
+                self.level.head = *seq;
+                self.level.oldest = message.accepted;
                 turn.touched.insert(self.id());
+                break;
             }
-            for Stored { seq, message, .. } in stored {
-                let is_purged = *seq < self.purge_before;
-                let is_aged = now.since(message.accepted) >= limits.retention;
-                if !self.waits(*seq) {
-                    continue;
-                }
-                if !(is_purged || is_aged) {
-                    self.level.head = *seq;
-                    self.level.oldest = message.accepted;
-                    turn.touched.insert(self.id());
-                    break;
-                }
-                let kind = if is_purged { EventKind::Purge } else { EventKind::Expire };
-                let count = if is_purged { &mut swept.purged } else { &mut swept.expired };
-                *count += 1;
-                self.remove(*seq, Digest::of_key(&message.key), message.cost(), turn);
-                turn.events.push(Event {
-                    kind,
-                    key: Arc::clone(&message.key),
-                    from: Arc::clone(&self.named.name),
-                    to: "".into(),
-                });
-            }
+            let kind = if is_purged { EventKind::Purge } else { EventKind::Expire };
+            let count = if is_purged { &mut swept.purged } else { &mut swept.expired };
+            *count += 1;
+            self.remove(*seq, Digest::of_key(&message.key), message.cost(), turn);
+            turn.events.push(Event {
+                kind,
+                key: Arc::clone(&message.key),
+                from: Arc::clone(&self.named.name),
+                to: "".into(),
+            });
         }
         if self.wants_sweep(limits, now) {
             self.sweep(turn);
         }
         self.load_more(limits, turn);
         swept
-    }
-
-    /// Whether a message that was read still waits, as far as no removal was unseen.
-    fn waits(&self, seq: Seq) -> bool {
-        self.live.as_ref().is_none_or(|live| seq >= live.cursor || live.sent.contains_key(&seq))
     }
 }
 

@@ -436,6 +436,50 @@ fn purge_removes_what_waits_and_nothing_that_comes_later() {
     assert_eq!(fixture.bus.purge(REALM, "nobody", &mut fixture.turn), None);
 }
 
+/// A purge, and what it reads; meanwhile the recipient acknowledges the only message that waits.
+fn purged_and_acknowledged(fixture: &mut Fixture) -> (MailboxId, Load) {
+    let alice = fixture.claim("alice", ALICE);
+    fixture.open(alice, 1);
+    fixture.send(alice, to("alice"), "m1");
+    fixture.finish();
+    fixture.bus.purge(REALM, "alice", &mut fixture.turn);
+    let load = fixture.load();
+    assert!(fixture.acknowledge(alice, 1, "m1"));
+    (alice, load)
+}
+
+#[test]
+fn message_that_comes_while_a_purge_reads_nothing_is_not_forgotten() {
+    let mut fixture = Fixture::new(Limits::default());
+    let (alice, load) = purged_and_acknowledged(&mut fixture);
+    fixture.send(alice, to("alice"), "m2");
+    fixture.finish();
+
+    fixture.bus.loaded(&load, Vec::new(), T0, &mut fixture.turn);
+    fixture.bus.close(alice, 1, T0, &mut fixture.turn);
+    fixture.finish();
+    fixture.open(alice, 2);
+
+    assert_eq!(fixture.load().from, Seq(2));
+    assert_eq!(fixture.bus.totals().missing, 0);
+}
+
+#[test]
+fn message_that_was_acknowledged_while_a_purge_read_it_is_removed_once() {
+    let mut fixture = Fixture::new(Limits::default());
+    let (alice, load) = purged_and_acknowledged(&mut fixture);
+    fixture.send(alice, to("alice"), "m2");
+    fixture.bus.close(alice, 1, T0, &mut fixture.turn);
+    fixture.finish();
+
+    let read = vec![stored(1, "alice", "m1", T0)];
+    fixture.bus.loaded(&load, read, T0, &mut fixture.turn);
+    fixture.finish();
+
+    let totals = fixture.bus.totals();
+    assert_eq!((totals.purged, totals.acknowledged, totals.waiting), (0, 1, 1));
+}
+
 #[test]
 fn books_follow_a_store_that_has_lost_messages() {
     let mut fixture = Fixture::new(Limits::default());

@@ -17,6 +17,8 @@ pub struct Turn {
     pub events: Vec<Event>,
     /// What to do when it is committed, in this order.
     pub effects: Vec<Effect>,
+    /// What the messages that are appended count as, in bytes.
+    pub appended_bytes: usize,
     pub(super) touched: BTreeSet<MailboxId>,
     pub(super) origins: Vec<Digest>,
     /// What is appended here, which the store does not find yet.
@@ -30,7 +32,17 @@ pub struct Turn {
 impl Turn {
     /// Makes it that of the next batch, with the memory that it has.
     pub fn clear(&mut self) {
-        let Self { changes, events, effects, touched, origins, appended, buried, removed } = self;
+        let Self {
+            changes,
+            events,
+            effects,
+            appended_bytes,
+            touched,
+            origins,
+            appended,
+            buried,
+            removed,
+        } = self;
         changes.clear();
         events.clear();
         effects.clear();
@@ -39,6 +51,7 @@ impl Turn {
         appended.clear();
         removed.clear();
         *buried = 0;
+        *appended_bytes = 0;
     }
 
     /// Whether there is nothing to commit.
@@ -78,6 +91,8 @@ pub struct Load {
     /// What they count as, in bytes, at most; one message whatever it counts as.
     pub bytes: usize,
     pub(super) purpose: Purpose,
+    /// The position of the next message when it was asked for: what came behind is not read.
+    pub(super) next: Seq,
     /// How often messages were removed unseen when it was asked for: what was read before the next
     /// such removal may be gone.
     pub(super) removals: u64,
