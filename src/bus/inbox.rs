@@ -16,9 +16,12 @@ const OF_ONE: usize = 256 * 1_024;
 /// Bytes of all peers: from there on each is read no more with its next message.
 const OF_ALL: usize = 64 << 20;
 
-/// What one turn takes, in items and in bytes of messages.
-const TURN: usize = 1_024;
-const TURN_BYTES: usize = 8 << 20;
+/// Bytes that were read for peers and wait for their turn: then nothing more is read.
+const LOADED: usize = 16 << 20;
+
+/// What one batch takes, in items and in bytes.
+const BATCH: usize = 1_024;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// Something to be done, and what to do when it is committed.
 pub(super) type Work = Box<dyn FnOnce(&mut Desk<'_>) -> Box<dyn FnOnce() + Send> + Send>;
@@ -41,9 +44,31 @@ pub(super) struct Submitted {
     pub(super) wants_receipt: bool,
 }
 
-impl Submitted {
+impl Item {
+    /// What it counts as, in bytes.
     fn cost(&self) -> usize {
-        self.submission.body.len() + Message::OVERHEAD
+        let more = match self {
+            Self::Submit(Submitted { submission, .. }) => {
+                submission.id.len() + submission.body.len()
+            }
+            Self::Acknowledge { key, .. } => key.len(),
+            Self::Loaded { stored, .. } => stored.iter().map(|one| one.message.cost()).sum(),
+            Self::Ask(_) | Self::Open { .. } | Self::Close { .. } | Self::Settings(_) => 0,
+        };
+        Message::OVERHEAD + more
+    }
+
+    /// The session that said it, where that is held for saying too much.
+    fn speaker(&self) -> Option<u64> {
+        match self {
+            Self::Submit(Submitted { party, .. }) => Some(party.generation()),
+            Self::Acknowledge { generation, .. } => Some(*generation),
+            Self::Ask(_)
+            | Self::Open { .. }
+            | Self::Close { .. }
+            | Self::Loaded { .. }
+            | Self::Settings(_) => None,
+        }
     }
 }
 
@@ -52,19 +77,24 @@ pub(super) struct Inbox {
     state: Mutex<State>,
     /// Something has come.
     came: Condvar,
+    /// There is room for what was read.
+    room: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
+    /// Of what peers have said.
     bytes: usize,
-    /// Of each peer with messages here, by its generation.
-    senders: HashMap<u64, Sender>,
+    /// Of what was read for them.
+    loaded: usize,
+    /// Of each peer that has said something which is here, by its generation.
+    speakers: HashMap<u64, Speaker>,
     is_closed: bool,
 }
 
 #[derive(Default)]
-struct Sender {
+struct Speaker {
     bytes: usize,
     held: Option<Arc<dyn Party>>,
 }
@@ -72,8 +102,8 @@ struct Sender {
 /// What a turn begins with.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) items: Vec<Item>,
-    /// Peers all of whose messages are in it, and that were held.
+    pub(super) items: VecDeque<Item>,
+    /// Peers of whom nothing more is here, and that were held.
     pub(super) held: Vec<Arc<dyn Party>>,
     /// Nothing more will come.
     pub(super) is_last: bool,
@@ -89,31 +119,49 @@ impl Inbox {
         }
     }
 
-    /// Puts a message there; its sender is held if it has put too many.
-    pub(super) fn submit(
-        &self,
-        party: &Arc<dyn Party>,
-        submission: Submission,
-        wants_receipt: bool,
-    ) {
-        let submitted = Submitted { party: Arc::clone(party), submission, wants_receipt };
-        let cost = submitted.cost();
+    /// Puts there what was read, once there is room for it.
+    pub(super) fn put_loaded(&self, load: Load, stored: Vec<Stored>) {
+        let item = Item::Loaded { load, stored };
+        let mut state = self.state.lock();
+        while state.loaded > LOADED && !state.is_closed {
+            self.room.wait(&mut state);
+        }
+        if !state.is_closed {
+            state.loaded += item.cost();
+            state.items.push_back(item);
+            drop(state);
+            self.came.notify_one();
+        }
+    }
+
+    /// Puts there what a peer says, which is held if that was too much.
+    pub(super) fn say(&self, party: &Arc<dyn Party>, item: Item) {
+        let cost = item.cost();
         let mut state = self.state.lock();
         if state.is_closed {
             return;
         }
         state.bytes += cost;
         let is_much = state.bytes > OF_ALL;
-        let sender = state.senders.entry(party.generation()).or_default();
-        sender.bytes += cost;
-        if sender.held.is_none() && (is_much || sender.bytes > OF_ONE) {
-            sender.held = Some(Arc::clone(party));
-            // Under the lock, or the thread might release it before.
+        let speaker = state.speakers.entry(party.generation()).or_default();
+        speaker.bytes += cost;
+        if is_much || speaker.bytes > OF_ONE {
+            speaker.held = Some(Arc::clone(party));
+            // Under the lock, or the bus's thread might release it before.
             party.hold(true);
         }
-        state.items.push_back(Item::Submit(submitted));
+        state.items.push_back(item);
         drop(state);
         self.came.notify_one();
+    }
+
+    /// Releases a peer that was held, unless it has said too much again.
+    pub(super) fn release(&self, party: &Arc<dyn Party>) {
+        let state = self.state.lock();
+        let speaker = state.speakers.get(&party.generation());
+        if speaker.is_none_or(|speaker| speaker.held.is_none()) {
+            party.hold(false);
+        }
     }
 
     /// Takes what is there; waits for something until then.
@@ -126,23 +174,27 @@ impl Inbox {
         }
         let mut batch = Batch::default();
         let mut bytes = 0;
-        while batch.items.len() < TURN && bytes < TURN_BYTES {
+        while batch.items.len() < BATCH && bytes < BATCH_BYTES {
             let Some(item) = state.items.pop_front() else { break };
-            if let Item::Submit(submitted) = &item {
-                let cost = submitted.cost();
-                bytes += cost;
+            let cost = item.cost();
+            bytes += cost;
+            if let Item::Loaded { .. } = &item {
+                state.loaded -= cost;
+            }
+            if let Some(generation) = item.speaker() {
                 state.bytes -= cost;
-                let generation = submitted.party.generation();
-                let sender = state.senders.get_mut(&generation).expect("it has messages here");
-                sender.bytes -= cost;
-                if sender.bytes == 0 {
-                    let sender = state.senders.remove(&generation);
-                    batch.held.extend(sender.and_then(|sender| sender.held));
+                let speaker = state.speakers.get_mut(&generation).expect("it said what is here");
+                speaker.bytes -= cost;
+                if speaker.bytes == 0 {
+                    let speaker = state.speakers.remove(&generation);
+                    batch.held.extend(speaker.and_then(|speaker| speaker.held));
                 }
             }
-            batch.items.push(item);
+            batch.items.push_back(item);
         }
         batch.is_last = state.is_closed && state.items.is_empty();
+        drop(state);
+        self.room.notify_all();
         batch
     }
 
@@ -150,6 +202,7 @@ impl Inbox {
     pub(super) fn close(&self) {
         self.state.lock().is_closed = true;
         self.came.notify_all();
+        self.room.notify_all();
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Settings, Shared, millis};
@@ -47,19 +48,22 @@ pub(super) struct Kept {
 /// Starts the thread.
 pub(super) fn start(
     shared: Arc<Shared>,
-    settings: Settings,
+    settings: &Settings,
     key: SigningKey,
     checkpoint_file: Option<PathBuf>,
+    ending: CancellationToken,
 ) -> io::Result<(Kept, JoinHandle<()>)> {
     let is_full = Arc::new(AtomicBool::new(false));
     let checkpoints = Checkpoints::new(key.clone(), checkpoint_file);
+    let settings = settings.clone();
     let mut keeper = Keeper { shared, settings, key, checkpoints, is_full: Arc::clone(&is_full) };
     // A bus that starts on a full disk begins full.
     keeper.look();
     let (settings, news) = channel();
-    let thread = std::thread::Builder::new()
-        .name("bus-keeper".to_owned())
-        .spawn(move || keeper.run(&news))?;
+    let thread = std::thread::Builder::new().name("bus-keeper".to_owned()).spawn(move || {
+        let _ending = ending.drop_guard();
+        keeper.run(&news);
+    })?;
     Ok((Kept { is_full, settings }, thread))
 }
 

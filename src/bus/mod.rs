@@ -26,14 +26,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ed25519_dalek::SigningKey;
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, BusDurability};
 use crate::proto::bus::{self, Limits, MailboxId, Millis, NotClaimed, Owner, Refused, Turn};
 use crate::store::{Durability, Store, StoreError};
 use crate::wire::name::Realm;
 
-use inbox::{Inbox, Item};
+use inbox::{Inbox, Item, Submitted};
 use meters::Meters;
 use worker::Worker;
 
@@ -200,7 +201,7 @@ pub enum StartError {
 pub struct Bus {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    ended: watch::Receiver<bool>,
+    ended: CancellationToken,
 }
 
 /// What the threads and the doors share.
@@ -224,14 +225,15 @@ impl Bus {
     pub fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
         let Parts { store, settings, key, checkpoint_file } = parts;
         let shared = Arc::new(Shared { inbox: Inbox::default(), meters: Meters::new(), store });
-        let (readings, reader) = reader::start(Arc::clone(&shared))?;
+        // Cancelled by the first thread that ends, whatever ends it: the bus is none without it.
+        let ended = CancellationToken::new();
+        let (readings, reader) = reader::start(Arc::clone(&shared), ended.clone())?;
         let (kept, keeper) =
-            keeper::start(Arc::clone(&shared), settings.clone(), key, checkpoint_file)?;
+            keeper::start(Arc::clone(&shared), &settings, key, checkpoint_file, ended.clone())?;
         let worker = Worker::new(Arc::clone(&shared), settings, readings, kept)?;
-        // Dropped with the thread, whatever ends it.
-        let (ending, ended) = watch::channel(false);
+        let ending = ended.clone();
         let thread = std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
-            let _ending = ending;
+            let _ending = ending.drop_guard();
             worker.run();
         })?;
         Ok(Arc::new(Self { shared, threads: Mutex::new(vec![thread, reader, keeper]), ended }))
@@ -302,12 +304,15 @@ impl Bus {
     /// Takes a message of a peer. It is answered, where it wants that, when it is committed or
     /// refused.
     pub fn submit(&self, from: &Arc<dyn Party>, submission: Submission, wants_receipt: bool) {
-        self.shared.inbox.submit(from, submission, wants_receipt);
+        let submitted = Submitted { party: Arc::clone(from), submission, wants_receipt };
+        self.shared.inbox.say(from, Item::Submit(submitted));
     }
 
     /// A peer has a message, it says.
-    pub fn acknowledge(&self, mailbox: MailboxId, generation: u64, key: &str) {
-        self.shared.inbox.put(Item::Acknowledge { mailbox, generation, key: key.into() });
+    pub fn acknowledge(&self, from: &Arc<dyn Party>, mailbox: MailboxId, key: &str) {
+        let generation = from.generation();
+        let item = Item::Acknowledge { mailbox, generation, key: key.into() };
+        self.shared.inbox.say(from, item);
     }
 
     /// Goes on by these settings.
@@ -332,17 +337,14 @@ impl Bus {
         self.shared.meters.families(families);
     }
 
-    /// Waits until the bus's thread has ended.
+    /// Waits until a thread of the bus has ended.
     pub async fn ended(&self) {
-        let mut ended = self.ended.clone();
-        // The other side is dropped when the thread ends; nothing is ever sent.
-        while ended.changed().await.is_ok() {}
+        self.ended.cancelled().await;
     }
 
     /// Commits what has come so far, writes a checkpoint, and ends. What comes later is dropped.
     pub async fn stop(&self) {
         self.shared.inbox.close();
-        self.ended().await;
         let threads = std::mem::take(&mut *self.threads.lock());
         let joined = tokio::task::spawn_blocking(|| {
             threads.into_iter().for_each(|thread| drop(thread.join()));

@@ -43,30 +43,31 @@ impl Parked {
     }
 
     /// Judges the messages that wait; `judge` says whether one waits no more. Returns how many were
-    /// given up.
+    /// given up, and the peers of whom none waits any more.
     pub(super) fn retry(
         &mut self,
         now: Instant,
         patience: Duration,
         mut judge: impl FnMut(&Submission) -> bool,
-    ) -> u64 {
+    ) -> (u64, Vec<Arc<dyn Party>>) {
         let mut given_up = 0;
+        let mut released = Vec::new();
         self.peers.retain(|_, peer| {
             while let Some(first) = peer.waiting.front() {
-                let is_over = now >= peer.until;
-                if !judge(first) {
-                    if !is_over {
-                        return true;
-                    }
+                if judge(first) {
+                    peer.until = now + patience;
+                } else if now < peer.until {
+                    return true;
+                } else {
+                    // With all behind it for which there is no room: its sender has waited enough.
                     given_up += 1;
                 }
                 peer.waiting.pop_front();
-                peer.until = now + patience;
             }
-            peer.party.hold(false);
+            released.push(Arc::clone(&peer.party));
             false
         });
-        given_up
+        (given_up, released)
     }
 
     /// A peer is gone; returns how many of its messages are lost with it.

@@ -5,12 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Shared;
-use super::inbox::Item;
 use crate::proto::bus::Load;
 use crate::store::{Most, StoreError};
 
@@ -22,34 +22,39 @@ const RETRY_DAMAGED: Duration = Duration::from_secs(10);
 
 /// Starts the thread; it ends when the sender is dropped. No more readings wait than there are
 /// mailboxes, two for each.
-pub(super) fn start(shared: Arc<Shared>) -> io::Result<(Sender<Load>, JoinHandle<()>)> {
+pub(super) fn start(
+    shared: Arc<Shared>,
+    ending: CancellationToken,
+) -> io::Result<(Sender<Load>, JoinHandle<()>)> {
     let (sender, loads) = channel();
-    let thread = std::thread::Builder::new()
-        .name("bus-reader".to_owned())
-        .spawn(move || run(&shared, &loads))?;
+    let thread = std::thread::Builder::new().name("bus-reader".to_owned()).spawn(move || {
+        let _ending = ending.drop_guard();
+        run(&shared, &loads);
+    })?;
     Ok((sender, thread))
 }
 
 fn run(shared: &Shared, loads: &Receiver<Load>) {
-    // Those that failed, each with the time that is left until it is tried again.
-    let mut failed: Vec<(Load, Duration)> = Vec::new();
+    // Those that failed, each with the time at which it is tried again.
+    let mut failed: Vec<(Load, Instant)> = Vec::new();
     loop {
-        let load = if failed.is_empty() {
-            loads.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            loads.recv_timeout(RETRY)
+        let next = failed.iter().map(|(_, due)| *due).min();
+        let load = match next {
+            None => loads.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => loads.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
+        let now = Instant::now();
+        let due = failed.extract_if(.., |(_, due)| *due <= now);
+        let mut loads: Vec<_> = due.map(|(load, _)| load).collect();
         match load {
-            Ok(load) => failed.extend(read(shared, load)),
-            Err(RecvTimeoutError::Timeout) => {
-                for (_, left) in &mut failed {
-                    *left = left.saturating_sub(RETRY);
-                }
-                let due = failed.extract_if(.., |(_, left)| left.is_zero());
-                let due: Vec<_> = due.map(|(load, _)| load).collect();
-                failed.extend(due.into_iter().filter_map(|load| read(shared, load)));
-            }
+            Ok(load) => loads.push(load),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for load in loads {
+            if let Some((load, wait)) = read(shared, load) {
+                failed.push((load, Instant::now() + wait));
+            }
         }
     }
 }
@@ -59,7 +64,7 @@ fn read(shared: &Shared, load: Load) -> Option<(Load, Duration)> {
     let most = Most { messages: load.messages, bytes: load.bytes };
     match shared.store.read(load.mailbox, load.from, most) {
         Ok(stored) => {
-            shared.inbox.put(Item::Loaded { load, stored });
+            shared.inbox.put_loaded(load, stored);
             None
         }
         Err(error @ StoreError::Damaged(_)) => {

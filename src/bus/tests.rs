@@ -79,7 +79,7 @@ async fn message_is_delivered_with_a_receipt_and_gone_once_it_is_acknowledged() 
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
     let (to_alice, mut at_alice) = Peer::connect(1);
     let (to_bob, mut at_bob) = Peer::connect(2);
-    bus.open(alice, to_alice);
+    bus.open(alice, Arc::clone(&to_alice));
     bus.open(bob, Arc::clone(&to_bob));
 
     bus.submit(&to_bob, submission(bob, "alice", "m1"), true);
@@ -89,7 +89,7 @@ async fn message_is_delivered_with_a_receipt_and_gone_once_it_is_acknowledged() 
     assert_eq!(next(&mut at_bob).await, Heard::Receipt("m1".to_owned(), Outcome::Stored));
     let refused = Outcome::Refused(Refused::UnknownRecipient);
     assert_eq!(next(&mut at_bob).await, Heard::Receipt("m2".to_owned(), refused));
-    bus.acknowledge(alice, 1, "m1");
+    bus.acknowledge(&to_alice, alice, "m1");
     let waiting = bus.ask(|desk| desk.bus.totals().waiting).await;
     assert_eq!(waiting, Some(0));
     bus.stop().await;
@@ -117,11 +117,11 @@ async fn what_is_not_acknowledged_comes_in_order_after_a_restart_and_names_keep_
     assert_eq!(thief, Err(ClaimError::NotClaimed(NotClaimed::Taken)));
     let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
     let (to_alice, mut at_alice) = Peer::connect(1);
-    bus.open(alice, to_alice);
+    bus.open(alice, Arc::clone(&to_alice));
     for number in 0..300 {
         let key = format!("m{number}");
         assert_eq!(next(&mut at_alice).await, Heard::Message(key.clone()));
-        bus.acknowledge(alice, 1, &key);
+        bus.acknowledge(&to_alice, alice, &key);
     }
     assert_eq!(bus.ask(|desk| desk.bus.totals().waiting).await, Some(0));
     bus.stop().await;
@@ -136,14 +136,14 @@ async fn peer_that_wants_no_receipts_waits_for_room_and_goes_on_when_there_is_so
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
     let (to_alice, mut at_alice) = Peer::connect(1);
     let (to_bob, mut at_bob) = Peer::connect(2);
-    bus.open(alice, to_alice);
+    bus.open(alice, Arc::clone(&to_alice));
 
     bus.submit(&to_bob, submission(bob, "alice", "m1"), false);
     bus.submit(&to_bob, submission(bob, "alice", "m2"), false);
 
     assert_eq!(next(&mut at_alice).await, Heard::Message("m1".to_owned()));
     assert_eq!(next(&mut at_bob).await, Heard::Held(true));
-    bus.acknowledge(alice, 1, "m1");
+    bus.acknowledge(&to_alice, alice, "m1");
     assert_eq!(next(&mut at_alice).await, Heard::Message("m2".to_owned()));
     assert_eq!(next(&mut at_bob).await, Heard::Held(false));
     bus.stop().await;
@@ -185,6 +185,8 @@ async fn peer_that_sends_faster_than_is_committed_is_held_until_its_messages_are
             let submission = Submission { from: bob, to, id, body: Arc::clone(&body) };
             bus.submit(&to_bob, submission, true);
         }
+        // With the second, which is too much, and with the third.
+        assert_eq!(next(&mut at_bob).await, Heard::Held(true));
         assert_eq!(next(&mut at_bob).await, Heard::Held(true));
         go.send(()).unwrap();
     };

@@ -1,6 +1,6 @@
 //! The thread of the bus: judges a batch, commits what it comes to, and then tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -21,6 +21,10 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often messages that wait for room are judged again.
 const PARKED: Duration = Duration::from_millis(50);
+
+/// What a turn takes, in changes and in bytes of messages, a broadcast beyond that.
+const TURN: usize = 16_384;
+const TURN_BYTES: usize = 8 << 20;
 
 /// The first and the longest wait before a commit that failed is repeated.
 const RETRY: Duration = Duration::from_millis(50);
@@ -43,6 +47,8 @@ pub(super) struct Worker {
     kept: Kept,
     parties: BTreeMap<MailboxId, Arc<dyn Party>>,
     parked: Parked,
+    /// What a batch had beyond what a turn takes.
+    rest: VecDeque<Item>,
     /// Since when something is committed that the disk may not have.
     unsynced: Option<Instant>,
     next_tick: Instant,
@@ -87,6 +93,7 @@ impl Worker {
             kept,
             parties: BTreeMap::new(),
             parked: Parked::default(),
+            rest: VecDeque::new(),
             unsynced: None,
             next_tick: now,
             next_retry: now,
@@ -95,11 +102,18 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         loop {
-            let batch = self.shared.inbox.take(self.next_deadline());
+            let batch = if self.rest.is_empty() {
+                self.shared.inbox.take(self.next_deadline())
+            } else {
+                Batch::default()
+            };
             let is_last = batch.is_last;
-            self.turn(batch);
+            if !self.turn(batch) {
+                // Nothing may follow what the store has not taken.
+                break;
+            }
             self.sync_if_due(Instant::now());
-            if is_last {
+            if is_last && self.rest.is_empty() {
                 break;
             }
         }
@@ -119,31 +133,36 @@ impl Worker {
         next
     }
 
-    fn turn(&mut self, batch: Batch) {
+    /// False where the bus stops and the store takes nothing.
+    fn turn(&mut self, batch: Batch) -> bool {
         let now = Instant::now();
         let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
         self.bus.set_full(self.kept.is_full.load(Ordering::Relaxed));
-        for item in items {
+        self.rest.extend(items);
+        while turn.changes.len() < TURN && turn.appended_bytes < TURN_BYTES {
+            let Some(item) = self.rest.pop_front() else { break };
             self.take(item, now, &mut turn, &mut replies);
         }
-        self.retry_parked(now, &mut turn);
+        let mut released = held;
+        released.extend(self.retry_parked(now, &mut turn));
         self.tick_if_due(now, &mut turn);
         self.bus.finish(millis(), &mut turn);
         if !self.commit(&mut turn) {
             // The bus stops, and what nobody was told about is as if it had never come.
-            return;
+            return false;
         }
-        for party in held {
+        for party in released {
             if !self.parked.has(party.generation()) {
-                party.hold(false);
+                self.shared.inbox.release(&party);
             }
         }
         self.reply(replies);
         self.carry_out(&mut turn.effects);
         turn.clear();
         self.turn = turn;
+        true
     }
 
     fn take(&mut self, item: Item, now: Instant, turn: &mut Turn, replies: &mut Replies) {
@@ -220,14 +239,15 @@ impl Worker {
         self.bus.submit(submission, millis(), turn, find).ok()
     }
 
-    fn retry_parked(&mut self, now: Instant, turn: &mut Turn) {
+    /// Judges what waits for room; returns the peers that wait for it no more.
+    fn retry_parked(&mut self, now: Instant, turn: &mut Turn) -> Vec<Arc<dyn Party>> {
         if self.parked.is_empty() || now < self.next_retry {
-            return;
+            return Vec::new();
         }
         self.next_retry = now + PARKED;
         let mut parked = std::mem::take(&mut self.parked);
         let patience = self.settings.patience;
-        let given_up = parked.retry(now, patience, |submission| {
+        let (given_up, released) = parked.retry(now, patience, |submission| {
             let outcome = match self.judge(submission, turn) {
                 Some(Submitted::Stored(_)) => Outcome::Stored,
                 Some(Submitted::Duplicate) => Outcome::Duplicate,
@@ -240,6 +260,7 @@ impl Worker {
         });
         self.shared.meters.given_up(given_up);
         self.parked = parked;
+        released
     }
 
     fn tick_if_due(&mut self, now: Instant, turn: &mut Turn) {

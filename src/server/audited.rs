@@ -26,15 +26,11 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// The check, and what it has found.
 pub(super) struct Audited {
     store: Arc<dyn Store>,
-    state: Mutex<State>,
+    /// Locked while the store is read.
+    verifier: Mutex<Option<Verifier>>,
+    /// Where the log is not what it was; nothing is checked behind. Whoever asks waits for no disk.
+    broken: Mutex<Option<String>>,
     checked: Counter,
-}
-
-#[derive(Default)]
-struct State {
-    verifier: Option<Verifier>,
-    /// Where the log is not what it was; nothing is checked behind.
-    broken: Option<String>,
 }
 
 /// Why a piece was not checked.
@@ -56,7 +52,8 @@ impl From<StoreError> for Failure {
 impl Audited {
     /// A check of the log of this store.
     pub(super) fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, state: Mutex::default(), checked: Counter::default() })
+        let verifier = Mutex::default();
+        Arc::new(Self { store, verifier, broken: Mutex::default(), checked: Counter::default() })
     }
 
     /// Checks for ever.
@@ -70,7 +67,7 @@ impl Audited {
 
     /// Where the log is not what it was.
     pub(super) fn broken(&self) -> Option<String> {
-        self.state.lock().broken.clone()
+        self.broken.lock().clone()
     }
 
     /// Appends the families to a scrape.
@@ -91,11 +88,11 @@ impl Audited {
 
     /// Checks some entries; true where there may be more.
     fn check_piece(&self) -> bool {
-        let mut state = self.state.lock();
-        if state.broken.is_some() {
+        let mut verifier = self.verifier.lock();
+        if self.broken.lock().is_some() {
             return false;
         }
-        match self.piece(&mut state.verifier) {
+        match self.piece(&mut verifier) {
             Ok(entries) => {
                 self.checked.add(entries as u64);
                 entries == PIECE
@@ -103,7 +100,7 @@ impl Audited {
             Err(Failure::Unread) => false,
             Err(Failure::Broken(reason)) => {
                 error!(reason, "the audit log of messages is not what this relay has written");
-                state.broken = Some(reason);
+                *self.broken.lock() = Some(reason);
                 false
             }
         }

@@ -178,7 +178,8 @@ impl Peerbus {
         let what = match received {
             Received::Ignored => Handled::Ignored,
             Received::Ack { key } => {
-                self.bus.acknowledge(registered.mailbox, session.generation(), &key);
+                let party = registered.party.get().expect("messages come once the session is open");
+                self.bus.acknowledge(party, registered.mailbox, &key);
                 Handled::Ack
             }
             Received::Peers => {

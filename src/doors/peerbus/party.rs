@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::meters::Meters;
 use crate::bus::{Outcome, Outgoing, Party, Receipt};
-use crate::peers::{Arrival, Record};
+use crate::peers::{Arrival, End, Record};
 use crate::session::Session;
 use crate::wire::peerbus::{self, MAX_MESSAGE, ReceiptResult};
 
@@ -46,6 +46,8 @@ impl Party for Peer {
             } else {
                 let record = Record { head: &[], body: &frame };
                 if session.push(std::iter::once(record), &Arrival::ours(now)).queued == 0 {
+                    // What came later would be before it: it begins again, in order.
+                    session.end(End::Overflow);
                     break;
                 }
             }
