@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::peer::{Peer, frame, relay as relay_packet};
+use crate::peerbus::Site;
 use browser::Browser;
 use traffic::Traffic;
 
@@ -250,4 +251,20 @@ fn reader_that_reads_nothing_is_among_the_slow_ones_and_a_quick_one_is_not() {
     drop(slow);
     let empty = || (readers() == Value::Array(Vec::new())).then_some(());
     look_until(end, empty).expect("who is gone is not slow");
+}
+
+#[test]
+fn page_shows_the_message_bus_of_a_relay_that_has_one() {
+    let site = Site::start(&[]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", site.relay.admin));
+    browser.wait_for(LIVE);
+
+    site.leave_one();
+
+    let number = |family: &str| format!("document.querySelector('[data-metric={family}]')");
+    browser.wait_for(&format!("{}?.textContent === '1'", number("beacon_relay_bus_messages")));
+    browser.wait_for(&format!("{}.textContent === '2'", number("beacon_relay_bus_names")));
+    browser.wait_for("document.querySelectorAll('.chart').length === 10");
+    browser.wait_for("!document.getElementById('bus_tiles')");
 }

@@ -43,6 +43,14 @@ impl Site {
         Self::with_tokens(TOKENS, more)
     }
 
+    /// Has a message wait for a peer that is not there.
+    pub(crate) fn leave_one(&self) {
+        drop(self.register("away"));
+        let (mut sender, _) = self.register("sender");
+        sender.say(&envelope("m1", "sender", "away", "hello"));
+        sender.settle();
+    }
+
     /// Has a peer send itself messages, and acknowledge them, until it is told to stop.
     pub(crate) fn carry(&self, stop: &AtomicBool, pace: Duration) {
         let (mut peer, _) = self.register("itself");
