@@ -159,6 +159,7 @@ impl<T: Copy + Default> Places<T> {
 
     /// The state of a key, fresh where it has none.
     #[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // taken modulo the length
+    #[inline]
     pub fn of(&mut self, key: &impl Hash, now: Instant) -> &mut T {
         let hash = self.hasher.hash_one(key);
         let index = hash as usize & (self.sets.len() - 1);

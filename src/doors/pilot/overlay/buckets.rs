@@ -53,6 +53,7 @@ impl Buckets {
     }
 
     /// Takes a relayed packet of this length from the limit of the address that it came from.
+    #[inline]
     pub(super) fn take(
         &mut self,
         from: SocketAddr,
