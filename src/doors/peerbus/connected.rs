@@ -36,11 +36,14 @@ impl Names {
 }
 
 impl Connected {
-    /// A session of this name can be found.
+    /// A session of this name can be found; one that is newer stays.
     pub(super) fn opened(&self, name: &Arc<str>, generation: u64) {
         // What a name takes within a string: that of a key less what stands around it.
         let length = peerbus::deliver_length(name, 0) - peerbus::deliver_length("", 0);
         let mut names = self.0.lock();
+        if names.of.get(name).is_some_and(|(of, _)| *of > generation) {
+            return;
+        }
         names.remove(name);
         names.of.insert(Arc::clone(name), (generation, length));
         *names.lengths.entry(length).or_default() += 1;

@@ -22,6 +22,10 @@ reasons! {
     NO_ID = "no_id",
         "it is a message without an id",
         "as `malformed`";
+    LONG_ID = "long_id",
+        "its id, or the key that it acknowledges, is longer than 1,024 bytes: each is kept in the \
+         audit log three times",
+        "as `malformed`";
     NO_RECIPIENT = "no_recipient",
         "it is a message to nobody",
         "as `malformed`";

@@ -38,7 +38,12 @@ impl Login {
     pub(super) fn admits(&self, token: &str, name: &str) -> Result<Bearer, peerbus::Refusal> {
         let tokens = self.tokens.as_ref().ok_or(peerbus::Refusal::Token)?;
         let token = tokens.find(token.as_bytes()).ok_or(peerbus::Refusal::Token)?;
-        if token.names.as_ref().is_some_and(|names| !names.holds(name)) {
+        let is_meant = match &token.names {
+            Some(names) => names.holds(name),
+            // Or whoever comes first would have the messages that wait for it.
+            None => !tokens.literal_names().any(|literal| literal == name),
+        };
+        if !is_meant {
             // Clients know this text, and give up: no other token of theirs would help.
             return Err(peerbus::Refusal::Claimed);
         }
@@ -144,6 +149,14 @@ mod tests {
         assert_eq!(login.admits("bound", "alice").err(), Some(peerbus::Refusal::Claimed));
         assert_eq!(login.admits("", "alice").err(), Some(peerbus::Refusal::Token));
         assert!(login.knows("alice"));
+    }
+
+    #[test]
+    fn name_of_a_line_is_for_no_other_token() {
+        let login = login("open\nreview=alice bound", None);
+        assert_eq!(login.admits("open", "alice").err(), Some(peerbus::Refusal::Claimed));
+        assert!(login.admits("bound", "alice").is_ok());
+        assert!(login.admits("open", "bob").is_ok());
     }
 
     #[test]

@@ -56,6 +56,12 @@ const OUTBOX: usize = 2 * MAX_MESSAGE + 65_536;
 /// Bytes that a delivery key has beyond the id, where another message has that key.
 const KEY_SUFFIX: usize = 17;
 
+/// Longest id of a message, in bytes: clients make 32.
+const MAX_ID: usize = 1_024;
+
+/// Longest delivery key, in bytes: of a broadcast, where another message has the key.
+const MAX_KEY: usize = MAX_ID + 1 + peerbus::MAX_NAME + KEY_SUFFIX;
+
 /// Names a second in what a peer is told of those that are connected.
 const NAMES: Rate = Rate::per_second(100_000).with_burst(1_000_000);
 
@@ -177,6 +183,7 @@ impl Peerbus {
         };
         let what = match received {
             Received::Ignored => Handled::Ignored,
+            Received::Ack { key } if key.len() > MAX_KEY => return dropped(PeerbusDrop::LONG_ID),
             Received::Ack { key } => {
                 let party = registered.party.get().expect("messages come once the session is open");
                 self.bus.acknowledge(party, registered.mailbox, &key);
@@ -204,6 +211,9 @@ impl Peerbus {
 
     /// Gives a message to the bus.
     fn submit(&self, registered: &Registered, envelope: &Envelope<'_>) -> Result<(), Drop> {
+        if envelope.id.len() > MAX_ID {
+            return Err(PeerbusDrop::LONG_ID);
+        }
         if envelope.from != *registered.name {
             return Err(PeerbusDrop::NOT_THE_SENDER);
         }

@@ -223,6 +223,21 @@ fn message_that_no_client_takes_is_dropped_and_the_longest_that_one_takes_arrive
     assert_eq!(alice.delivery().0, "m5");
 }
 
+/// Each id is kept in the audit log three times, for months.
+#[test]
+fn message_with_an_id_that_no_client_makes_is_dropped_and_so_is_its_acknowledgement() {
+    let site = Site::start(&[]);
+    let (mut alice, _) = site.register("alice");
+    let (mut bob, _) = site.register("bob");
+    bob.say(&envelope(&"i".repeat(1_025), "bob", "alice", 1));
+    bob.acknowledge(&"k".repeat(1 << 16));
+    site.wait_for_dropped("long_id", 2);
+
+    let longest = "i".repeat(1_024);
+    bob.say(&envelope(&longest, "bob", "alice", 2));
+    assert_eq!(alice.delivery().0, longest);
+}
+
 /// The original does not look; each recipient drops it, and gets it again for ever.
 #[test]
 fn forgeries_are_dropped_where_the_relay_knows_the_secret() {
