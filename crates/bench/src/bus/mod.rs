@@ -190,17 +190,31 @@ impl Lines {
         Self { stream, buffer, filled: read.len() }
     }
 
-    /// Reads once, and has `parse` take what is whole from the front: how many bytes that is.
+    /// Reads once, unless something whole is there, and has `parse` take what is whole from the
+    /// front: how many bytes that is.
     pub(crate) fn read(
         &mut self,
         mut parse: impl FnMut(&[u8]) -> anyhow::Result<usize>,
     ) -> anyhow::Result<()> {
+        // What came with the answer to a login may be all that comes.
+        if self.take(&mut parse)? > 0 {
+            return Ok(());
+        }
         let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
         let read = self.stream.read(room)?;
         if read == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         self.filled += read;
+        self.take(&mut parse)?;
+        Ok(())
+    }
+
+    /// Has `parse` take what is whole: how many bytes that were.
+    fn take(
+        &mut self,
+        parse: &mut impl FnMut(&[u8]) -> anyhow::Result<usize>,
+    ) -> anyhow::Result<usize> {
         let mut at = 0;
         loop {
             let taken = parse(self.buffer.get(at..self.filled).unwrap_or_default())?;
@@ -211,7 +225,7 @@ impl Lines {
         }
         self.buffer.copy_within(at..self.filled, 0);
         self.filled -= at;
-        Ok(())
+        Ok(at)
     }
 }
 
