@@ -25,7 +25,8 @@ pub struct Limits {
     /// A message with so many deliveries that stayed without an acknowledgement for `redelivery`
     /// becomes a dead letter.
     pub attempts: u16,
-    /// Accepted messages that are remembered, to tell duplicates.
+    /// Accepted messages that are remembered, to tell duplicates: two entries each, one for who sent
+    /// it and one for each key.
     pub remembered: usize,
     /// For how long they are.
     pub remembered_for: u64,
@@ -54,7 +55,7 @@ impl Default for Limits {
             broadcast_bytes: 64 << 20,
             redelivery: MINUTE,
             attempts: 16,
-            remembered: 131_072,
+            remembered: 262_144,
             remembered_for: 60 * MINUTE,
         }
     }

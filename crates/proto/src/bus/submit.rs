@@ -152,12 +152,17 @@ impl Bus {
     fn append(&mut self, to: MailboxId, message: &Arc<Message>, now: Millis, turn: &mut Turn) {
         let mailbox = self.mailboxes.get_mut(&to).expect("a copy goes to a mailbox that is there");
         let seq = mailbox.append(message, &self.limits, now, turn);
+        let key = Digest::of_key_in(to, &message.key);
+        self.remembered.add(key);
+        turn.origins.push(key);
         let found = Found { seq, origin: message.origin, cost: message.cost() };
         turn.appended.insert((to, Digest::of_key(&message.key)), found);
         self.totals.accepted += 1;
     }
 
-    /// The key of a message: this one, or where another that waits has it, one that begins with it.
+    /// The key of a message: this one, or where another that waits has it, or had it lately, one that
+    /// begins with it. Clients acknowledge what comes to them again: the second acknowledgement of a
+    /// message must not be one of another, which nobody has got.
     fn free_key<E>(
         &self,
         to: MailboxId,
@@ -169,9 +174,9 @@ impl Bus {
         let mut key = Arc::clone(wanted);
         for attempt in 0..KEYS {
             match self.find(to, Digest::of_key(&key), turn, find)? {
-                None => return Ok(Ok(key)),
+                None if !self.remembered.has(Digest::of_key_in(to, &key)) => return Ok(Ok(key)),
                 Some(found) if found.origin == origin => return Ok(Err(Submitted::Duplicate)),
-                Some(_) => {
+                None | Some(_) => {
                     let [a, b, c, d, e, f, g, h, ..] = origin.0;
                     let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
                     key = format!("{wanted}|{:016x}", number.wrapping_add(attempt)).into();

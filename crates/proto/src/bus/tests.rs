@@ -192,6 +192,23 @@ fn same_id_of_one_sender_is_a_duplicate_and_of_another_gets_a_key_of_its_own() {
 }
 
 #[test]
+fn second_acknowledgement_of_a_message_is_none_of_anothers_with_the_same_id() {
+    let mut fixture = Fixture::new(Limits::default());
+    let alice = fixture.claim("alice", ALICE);
+    let bob = fixture.claim("bob", BOB);
+    fixture.open(alice, 1);
+    fixture.send(bob, to("alice"), "m1");
+    assert!(fixture.acknowledge(alice, 1, "m1"));
+    fixture.finish();
+
+    fixture.send(alice, to("alice"), "m1");
+
+    assert!(!fixture.acknowledge(alice, 1, "m1"), "it was said before, of another message");
+    let keys = fixture.delivered(alice);
+    assert!(keys[0].starts_with("m1|"), "{keys:?}");
+}
+
+#[test]
 fn message_is_a_duplicate_after_its_acknowledgement_too() {
     let mut fixture = Fixture::new(Limits::default());
     let alice = fixture.claim("alice", ALICE);
@@ -498,7 +515,8 @@ fn books_follow_a_store_that_has_lost_messages() {
 
 #[test]
 fn only_so_many_messages_are_remembered() {
-    let mut fixture = Fixture::new(Limits { remembered: 2, ..Limits::default() });
+    // Of each message its sender with its id, and its key.
+    let mut fixture = Fixture::new(Limits { remembered: 4, ..Limits::default() });
     let alice = fixture.claim("alice", ALICE);
     fixture.open(alice, 1);
     for number in 1..=3 {

@@ -63,6 +63,12 @@ impl Digest {
         Self::of(&[from, id])
     }
 
+    /// The digest of a delivery key in one mailbox.
+    #[must_use]
+    pub fn of_key_in(mailbox: MailboxId, key: &str) -> Self {
+        Self::of(&[&mailbox.0.to_string(), key])
+    }
+
     /// The digest of texts, each behind its length, so that none runs into the next.
     fn of(texts: &[&str]) -> Self {
         let mut hash = Sha256::new();
