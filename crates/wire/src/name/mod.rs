@@ -167,8 +167,9 @@ impl From<NodeId> for Name {
 
 impl PartialEq for Name {
     /// By words: for 40 bytes the compiler calls `memcmp`, which takes longer than a look-up's
-    /// other steps.
-    #[inline]
+    /// other steps. Always in place, or whether it is a call would change with the rest of the
+    /// program, and with it what each record in an outbox costs.
+    #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
         let [first, rest @ ..] = self.words();
         let [other_first, other_rest @ ..] = other.words();
