@@ -1,5 +1,5 @@
 //! The thread that keeps the store in order: its space, checkpoints of the audit log, and the end
-//! of what is old. A disk that hangs there delays no message.
+//! of what is old: reads and writes of its own, which the thread of messages does not wait for.
 
 use std::io;
 use std::path::PathBuf;

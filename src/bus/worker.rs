@@ -16,7 +16,7 @@ use crate::proto::bus::{Bus, Digest, Effect, Found, Load, MailboxId, Submission,
 use crate::store::audit::Chain;
 use crate::store::{Commit, Store, StoreError};
 
-/// How often redeliveries, ages and the space are looked at.
+/// How often redeliveries and ages are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often messages that wait for room are judged again.

@@ -40,7 +40,7 @@ impl Login {
         let token = tokens.find(token.as_bytes()).ok_or(peerbus::Refusal::Token)?;
         let is_meant = match &token.names {
             Some(names) => names.holds(name),
-            // Or whoever comes first would have the messages that wait for it.
+            // Or any token that comes first would have the messages that wait for it.
             None => !tokens.literal_names().any(|literal| literal == name),
         };
         if !is_meant {
