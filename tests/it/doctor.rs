@@ -20,6 +20,7 @@ use crate::caddy::Caddy;
 use crate::deploy::nginx::Nginx;
 use crate::deploy::{deploy, tool};
 use crate::harness::{Node, Relay};
+use crate::ports::free_address;
 use crate::registry::{Answer, Registry};
 
 /// What a run of the doctor came to.
@@ -208,7 +209,7 @@ fn certificate_that_a_peer_would_refuse_fails_and_nobody_logs_in() {
 #[test]
 fn way_that_leads_nowhere_fails_at_its_step() {
     let relay = Relay::start([] as [&str; 0]);
-    let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let dead = free_address();
     for (url, check, part) in [
         (format!("http://{}", relay.wss), "url", "the scheme must be wss or ws"),
         (format!("ws://{dead}"), "tcp", "nobody answers"),
@@ -225,7 +226,7 @@ fn way_that_leads_nowhere_fails_at_its_step() {
 
 #[test]
 fn proxy_without_its_relay_is_told_from_a_dead_one() {
-    let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let dead = free_address();
     let nginx = Nginx::with(dead, &["localhost".to_owned()], 90, ("", ""));
     let diagnosis = doctor([nginx.url(), "--ca".to_owned(), text(&nginx.ca())]);
     diagnosis.assert("upgrade", "failed", "502 Bad Gateway by nginx");

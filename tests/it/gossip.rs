@@ -1,24 +1,15 @@
 //! What beacons tell each other, and whom the relay believes (SPEC §7).
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use crate::cells::assert_balance;
 use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::peer::{Peer, UdpNode, relay as packet, sync};
+use crate::ports::free_address;
 
 const LEARNT: &str = "pilot_beacon_learnt_nodes";
-
-/// An address on loopback with a port that was free just now. Each is on an IP address of its
-/// own, where no other socket of the tests gets its port.
-fn free_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [high, low] = u16::try_from(std::process::id() % 65_536).unwrap().to_be_bytes();
-    let ip = Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed));
-    UdpSocket::bind((ip, 0)).unwrap().local_addr().unwrap()
-}
 
 /// A beacon of the test, to be listed by `--peers` before the relay is there.
 fn beacon() -> (UdpSocket, String) {

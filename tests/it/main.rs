@@ -41,6 +41,7 @@ mod over;
 mod page;
 mod peer;
 mod peerbus;
+mod ports;
 mod prometheus;
 mod proxy;
 mod punch;

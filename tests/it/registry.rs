@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::control::{fail, say};
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::peer::{Peer, UdpNode, nonce, sync};
+use crate::ports::free_address;
 
 /// What the registry says when it is asked for a node.
 pub(crate) enum Answer {
@@ -255,8 +256,7 @@ fn spec_8_4_registry_that_is_down_costs_only_the_nodes_that_it_was_never_asked_f
 
 #[test]
 fn spec_8_4_relay_starts_without_its_registry_and_uses_it_when_it_comes() {
-    // An IP address on which no other test gets the port meanwhile.
-    let address = TcpListener::bind("127.0.6.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let relay = Relay::start(["--registry", &address.to_string()]);
     assert_refused(&relay, &Node::new(11));
     relay.wait_for_line("the registry failed");

@@ -10,6 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::harness::Relay;
+use crate::ports::free_address;
 
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
@@ -163,8 +164,9 @@ fn public_listener_without_tls_exits_64_unless_it_is_asked_for() {
 fn udp_port_of_quic_that_another_program_has_exits_69_and_is_named() {
     let folder = crate::tls::certificates();
     let secrets = write(&folder, "secrets", "a secret\n");
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    // Nobody has this port over TCP, which is bound first.
+    let address = free_address().to_string();
+    let _taken = UdpSocket::bind(&address).unwrap();
     let at = |file: &str| text_of(&folder.path().join(file));
     let arguments = [
         ["--netbird-bind", &address],

@@ -18,8 +18,9 @@ use beacon_relay::net::resolve::Resolver;
 use beacon_relay::net::tls::Trust;
 use tempfile::TempDir;
 
-use self::pebble::{Authority, free_port};
+use self::pebble::Authority;
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, write_directory};
+use crate::ports::free_port;
 
 const NAME: &str = "relay.test";
 

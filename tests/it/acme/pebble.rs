@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -21,6 +20,7 @@ use tempfile::TempDir;
 
 use crate::deploy::nginx::write_certificates;
 use crate::harness::{PATIENCE, Program, look_until, read_response};
+use crate::ports::free_port;
 
 /// An authority that can be down: its addresses, and the certificate of its own TLS.
 pub(super) struct Authority {
@@ -36,23 +36,6 @@ pub(super) struct Authority {
 pub(super) struct Pebble<'a> {
     authority: &'a Authority,
     _program: Program,
-}
-
-/// Below the ports that the kernel gives to whoever asks for any, so that nobody gets one between
-/// two starts of its owner.
-const PORTS: u16 = 20_000;
-
-/// A port that nobody has.
-pub(super) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Others may run the same tests on this machine.
-    let own = u16::try_from(std::process::id() % 100).unwrap() * 100;
-    loop {
-        let port = PORTS + own + NEXT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 impl Authority {

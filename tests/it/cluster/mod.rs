@@ -14,7 +14,6 @@ pub(crate) mod network;
 mod soon;
 
 use std::fs;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -23,6 +22,7 @@ use tempfile::TempDir;
 
 use crate::control::ask;
 use crate::harness::{Node, PATIENCE, Relay, look_until, write_directory};
+use crate::ports::free_port;
 use nats::NatsServer;
 
 /// Runs a test once for each fabric.
@@ -163,7 +163,7 @@ pub(crate) fn mesh_arguments(folder: &Path, bind: &str, all: &[String]) -> Vec<S
 
 /// An address on which nobody listens at the moment.
 pub(crate) fn free_udp_address(host: &str) -> String {
-    UdpSocket::bind((host, 0)).unwrap().local_addr().unwrap().to_string()
+    format!("{host}:{}", free_port())
 }
 
 /// Waits until something holds.

@@ -1,10 +1,11 @@
 //! The real nats-server, on a free port of 127.0.0.1.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use super::wait_until;
 use crate::harness::Program;
+use crate::ports::free_address;
 
 /// A running nats-server.
 pub(crate) struct NatsServer {
@@ -15,7 +16,7 @@ pub(crate) struct NatsServer {
 
 impl NatsServer {
     pub(crate) fn start() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         Self::start_at(address, || Command::new("nats-server"))
     }
 

@@ -1,7 +1,7 @@
 //! `beacon-relay doctor rels://…` against the door, and against what can be wrong on the way.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::Site;
 use crate::deploy::nginx::Nginx;
 use crate::doctor::{Diagnosis, doctor};
+use crate::ports::free_address;
 
 impl Site {
     /// Examines a URL with this secret, or without.
@@ -70,7 +71,7 @@ fn doctor_without_the_secret_finds_a_relay_and_with_a_wrong_one_says_so() {
 #[test]
 fn way_that_leads_to_no_relay_fails_at_its_step() {
     let site = Site::with_tls(&[]);
-    let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let dead = free_address();
     let (plain, tls) = (site.address, site.quic.unwrap());
     for (url, check, part) in [
         (format!("rel://{dead}"), "tcp", "nobody answers"),
