@@ -127,18 +127,21 @@ impl Keeper {
         let before = |age: u64| Millis(now.0.saturating_sub(age));
         let Settings { limits, audit_retention, .. } = &self.settings;
         if let Err(error) = self.shared.store.drop_dead_letters(before(limits.retention)) {
-            warn!(%error, "old dead letters are kept");
+            self.report(&error, "old dead letters are kept");
         }
         let age = u64::try_from(audit_retention.as_millis()).unwrap_or(u64::MAX);
         match cut_before(&*self.shared.store, before(age), now, &self.key) {
             Ok(0) => {}
             Ok(entries) => info!(entries, "old entries of the audit log are removed"),
-            Err(error) => {
-                if matches!(error, StoreError::Damaged(_)) {
-                    self.shared.meters.damaged();
-                }
-                warn!(%error, "old entries of the audit log are kept");
-            }
+            Err(error) => self.report(&error, "old entries of the audit log are kept"),
+        }
+    }
+
+    /// Says what the store did not do; that it is damaged, once.
+    fn report(&self, error: &StoreError, what: &str) {
+        let is_damaged = matches!(error, StoreError::Damaged(_));
+        if !is_damaged || self.shared.meters.damaged(error) {
+            warn!(%error, "{what}");
         }
     }
 }

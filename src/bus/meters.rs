@@ -1,10 +1,11 @@
 //! What the bus counts.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 
+use super::health::{Call, Failing, Trouble, Watch};
 use super::{Health, Outcome};
 use crate::metrics::{Counter, Histogram, Labelled, Word as _, family};
 use crate::proto::bus::{Bus, Millis, Refused, Totals};
@@ -25,6 +26,9 @@ const BOUNDS: &[Duration] = &[
     Duration::from_secs(1),
     Duration::from_secs(10),
 ];
+
+/// Places that cannot be read and are told of, each once.
+const MOST_DAMAGES: usize = 64;
 
 words! {
     /// What became of a message that a peer has sent.
@@ -97,6 +101,10 @@ pub(super) struct Meters {
     failures: Counter,
     commits: Histogram,
     seen: Mutex<Seen>,
+    /// The bus's thread.
+    pub(super) turns: Watch,
+    /// The thread that reads backlogs.
+    pub(super) readings: Watch,
 }
 
 /// What the bus's thread saw when it last looked.
@@ -110,7 +118,21 @@ struct Seen {
     oldest: u64,
     space: Space,
     is_full: bool,
-    unavailable: Option<String>,
+    failing: Failing,
+    /// What cannot be read, once each.
+    damages: Vec<String>,
+}
+
+impl Seen {
+    /// Notes what cannot be read; whether that is new.
+    fn damage(&mut self, error: &StoreError) -> bool {
+        let text = error.to_string();
+        let is_new = self.damages.len() < MOST_DAMAGES && !self.damages.contains(&text);
+        if is_new {
+            self.damages.push(text);
+        }
+        is_new
+    }
 }
 
 impl Meters {
@@ -124,6 +146,8 @@ impl Meters {
             failures: Counter::default(),
             commits: Histogram::new(BOUNDS),
             seen: Mutex::default(),
+            turns: Watch::new(),
+            readings: Watch::new(),
         }
     }
 
@@ -144,22 +168,26 @@ impl Meters {
         self.unknown_acks.increment();
     }
 
-    pub(super) fn damaged(&self) {
+    /// Something cannot be read; whether that is new, so that it should be told.
+    pub(super) fn damaged(&self, error: &StoreError) -> bool {
         self.damaged.increment();
+        self.seen.lock().damage(error)
     }
 
     /// The store did not do something.
-    pub(super) fn unavailable(&self, error: &StoreError) {
+    pub(super) fn failed(&self, call: Call, error: &StoreError) {
         self.failures.increment();
-        self.seen.lock().unavailable = Some(error.to_string());
+        self.seen.lock().failing.failed(call, error, Instant::now());
+    }
+
+    /// The store has done something of this kind.
+    pub(super) fn succeeded(&self, call: Call) {
+        self.seen.lock().failing.succeeded(call);
     }
 
     pub(super) fn committed(&self, took: Duration) {
         self.commits.observe(took);
-        let mut seen = self.seen.lock();
-        if seen.unavailable.is_some() {
-            seen.unavailable = None;
-        }
+        self.succeeded(Call::Commit);
     }
 
     /// Notes what the bus has at this moment.
@@ -178,10 +206,11 @@ impl Meters {
             }
         }
         let mut seen = self.seen.lock();
-        let Seen { space, is_full, .. } = *seen;
-        let unavailable = seen.unavailable.take();
-        *seen =
-            Seen { totals, names, connected, unacknowledged, oldest, space, is_full, unavailable };
+        seen.totals = totals;
+        seen.names = names;
+        seen.connected = connected;
+        seen.unacknowledged = unacknowledged;
+        seen.oldest = oldest;
     }
 
     pub(super) fn note_space(&self, space: Space, is_full: bool) {
@@ -192,11 +221,26 @@ impl Meters {
 
     pub(super) fn health(&self) -> Health {
         let seen = self.seen.lock();
-        match &seen.unavailable {
-            Some(reason) => Health::Unavailable(reason.clone()),
-            None if seen.is_full => Health::Full,
-            None => Health::Serving,
+        if let Some(trouble) = self.trouble(&seen) {
+            return Health::Unavailable(trouble);
         }
+        if seen.is_full {
+            return Health::Full;
+        }
+        match &seen.damages[..] {
+            [] => Health::Serving,
+            [one] => Health::Damaged(one.clone()),
+            [first, more @ ..] => Health::Damaged(format!("{first}, and {} more", more.len())),
+        }
+    }
+
+    /// Why the store cannot be used: what has lasted for longest.
+    fn trouble(&self, seen: &Seen) -> Option<Trouble> {
+        let now = Instant::now();
+        let hung = [self.turns.hung(now), self.readings.hung(now)];
+        // What a call said tells more than that its repetitions take long.
+        let failed = seen.failing.longest().cloned();
+        failed.or_else(|| hung.into_iter().flatten().min_by_key(|trouble| trouble.since))
     }
 
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
@@ -272,7 +316,7 @@ impl Meters {
             (
                 "store_unavailable",
                 "1 where the store takes nothing.",
-                u64::from(seen.unavailable.is_some()),
+                u64::from(self.trouble(&seen).is_some()),
             ),
         ];
         for (name, help, value) in gauges {

@@ -20,6 +20,7 @@ mod worker;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,6 +28,7 @@ use ed25519_dalek::SigningKey;
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, BusDurability};
@@ -39,7 +41,16 @@ use meters::Meters;
 use worker::Worker;
 
 pub use crate::proto::bus::{Submission, To};
-pub use health::Health;
+pub use health::{Health, Trouble};
+
+/// How often who waits for an answer looks whether the store can be used,
+const LOOK: Duration = Duration::from_millis(500);
+
+/// and for how long it waits where it can.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most questions that wait for a store which cannot be used; others are answered at once.
+const MOST_ASKED: usize = 1_024;
 
 /// A connected peer, as the bus sees it. Nothing here may wait: it is the bus's thread that calls.
 pub trait Party: Send + Sync + 'static {
@@ -175,15 +186,26 @@ impl std::fmt::Debug for Desk<'_> {
     }
 }
 
+/// Why the bus has not done what it was asked.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unanswered {
+    /// It has stopped.
+    #[error("the message bus has stopped")]
+    Stopped,
+    /// The store cannot be used. What had begun is done once it can.
+    #[error("messages cannot be stored: {0}")]
+    Unavailable(Trouble),
+}
+
 /// Why a peer does not get its name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ClaimError {
     /// The bus says so.
     #[error(transparent)]
     NotClaimed(#[from] NotClaimed),
-    /// The bus has stopped.
-    #[error("the message bus has stopped")]
-    Stopped,
+    /// The bus does not say.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
 }
 
 /// Why a bus does not start.
@@ -209,6 +231,24 @@ pub(super) struct Shared {
     inbox: Inbox,
     meters: Meters,
     store: Arc<dyn Store>,
+    /// Questions that wait for the bus's thread.
+    asked: AtomicUsize,
+}
+
+/// A question, as long as it waits for the bus's thread.
+struct Asking(Arc<Shared>);
+
+impl Asking {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.asked.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Bus {
@@ -224,7 +264,12 @@ impl Bus {
     /// That cannot be read, or there is no room for a thread.
     pub fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
         let Parts { store, settings, key, checkpoint_file } = parts;
-        let shared = Arc::new(Shared { inbox: Inbox::default(), meters: Meters::new(), store });
+        let shared = Arc::new(Shared {
+            inbox: Inbox::default(),
+            meters: Meters::new(),
+            store,
+            asked: AtomicUsize::new(0),
+        });
         // Cancelled by the first thread that ends, whatever ends it: the bus is none without it.
         let ended = CancellationToken::new();
         let (readings, reader) = reader::start(Arc::clone(&shared), ended.clone())?;
@@ -240,27 +285,52 @@ impl Bus {
     }
 
     /// Has the bus's thread do something; the answer comes when what it changes is committed.
-    /// Nothing comes where the bus has stopped.
+    ///
+    /// # Errors
+    /// The bus has stopped, or its store cannot be used: that is said within 3 s. What has not
+    /// begun by then never does.
     pub async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Desk<'_>) -> T + Send + 'static,
-    ) -> Option<T> {
-        let (sender, answer) = oneshot::channel();
+    ) -> Result<T, Unanswered> {
+        if let Health::Unavailable(trouble) = self.health()
+            && self.shared.asked.load(Ordering::Relaxed) >= MOST_ASKED
+        {
+            return Err(Unanswered::Unavailable(trouble));
+        }
+        let (sender, mut answer) = oneshot::channel();
+        let asking = Asking::new(&self.shared);
         self.shared.inbox.put(Item::Ask(Box::new(move |desk| {
+            drop(asking);
+            if sender.is_closed() {
+                return Box::new(|| {});
+            }
             let answer = work(desk);
             Box::new(move || {
                 // Who asked may have gone away.
                 let _ = sender.send(answer);
             })
         })));
-        answer.await.ok()
+        let asked = Instant::now();
+        loop {
+            if let Ok(answered) = timeout(LOOK, &mut answer).await {
+                return answered.map_err(|_| Unanswered::Stopped);
+            }
+            if let Health::Unavailable(trouble) = self.health() {
+                return Err(Unanswered::Unavailable(trouble));
+            }
+            if asked.elapsed() >= PATIENCE {
+                let reason = "the disk is too slow".to_owned();
+                return Err(Unanswered::Unavailable(Trouble { reason, since: asked }));
+            }
+        }
     }
 
     /// The mailbox of a name, which belongs to who was first to claim it, also while that is
     /// offline and after a restart.
     ///
     /// # Errors
-    /// It is another's, there are too many, or the bus has stopped.
+    /// It is another's, there are too many, or the bus does not say ([`Self::ask`]).
     pub async fn claim(
         &self,
         realm: Realm,
@@ -270,8 +340,7 @@ impl Bus {
         let name = name.to_owned();
         let claimed = self
             .ask(move |desk| desk.bus.claim(realm.0, &name, owner, desk.now, desk.turn))
-            .await
-            .ok_or(ClaimError::Stopped)?;
+            .await?;
         Ok(claimed?)
     }
 

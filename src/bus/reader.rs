@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::Shared;
+use super::health::Call;
 use crate::proto::bus::Load;
 use crate::store::{Most, StoreError};
 
@@ -62,18 +63,24 @@ fn run(shared: &Shared, loads: &Receiver<Load>) {
 /// Reads, and hands over what was read; what failed is to be tried again after a time.
 fn read(shared: &Shared, load: Load) -> Option<(Load, Duration)> {
     let most = Most { messages: load.messages, bytes: load.bytes };
-    match shared.store.read(load.mailbox, load.from, most) {
+    shared.meters.readings.begin(Instant::now());
+    let read = shared.store.read(load.mailbox, load.from, most);
+    shared.meters.readings.end();
+    match read {
         Ok(stored) => {
+            shared.meters.succeeded(Call::Read);
             shared.inbox.put_loaded(load, stored);
             None
         }
         Err(error @ StoreError::Damaged(_)) => {
-            shared.meters.damaged();
-            error!(mailbox = load.mailbox.0, %error, "messages that wait cannot be read");
+            shared.meters.succeeded(Call::Read);
+            if shared.meters.damaged(&error) {
+                error!(mailbox = load.mailbox.0, %error, "messages that wait cannot be read");
+            }
             Some((load, RETRY_DAMAGED))
         }
         Err(error) => {
-            shared.meters.unavailable(&error);
+            shared.meters.failed(Call::Read, &error);
             Some((load, RETRY))
         }
     }

@@ -58,7 +58,7 @@ impl Party for Peer {
 }
 
 async fn next(ears: &mut Ears) -> Heard {
-    tokio::time::timeout(PATIENCE, ears.recv()).await.expect("it is told in time").unwrap()
+    timeout(PATIENCE, ears.recv()).await.expect("it is told in time").unwrap()
 }
 
 fn start(folder: &TempDir, settings: Settings) -> Arc<Bus> {
@@ -91,7 +91,7 @@ async fn message_is_delivered_with_a_receipt_and_gone_once_it_is_acknowledged() 
     assert_eq!(next(&mut at_bob).await, Heard::Receipt("m2".to_owned(), refused));
     bus.acknowledge(&to_alice, alice, "m1");
     let waiting = bus.ask(|desk| desk.bus.totals().waiting).await;
-    assert_eq!(waiting, Some(0));
+    assert_eq!(waiting, Ok(0));
     bus.stop().await;
 }
 
@@ -123,7 +123,7 @@ async fn what_is_not_acknowledged_comes_in_order_after_a_restart_and_names_keep_
         assert_eq!(next(&mut at_alice).await, Heard::Message(key.clone()));
         bus.acknowledge(&to_alice, alice, &key);
     }
-    assert_eq!(bus.ask(|desk| desk.bus.totals().waiting).await, Some(0));
+    assert_eq!(bus.ask(|desk| desk.bus.totals().waiting).await, Ok(0));
     bus.stop().await;
 }
 
@@ -164,7 +164,7 @@ async fn peer_whose_messages_find_no_room_for_long_goes_on_without_them() {
 
     assert_eq!(next(&mut at_bob).await, Heard::Held(true));
     assert_eq!(next(&mut at_bob).await, Heard::Held(false));
-    assert_eq!(bus.ask(|desk| desk.bus.totals().accepted).await, Some(1));
+    assert_eq!(bus.ask(|desk| desk.bus.totals().accepted).await, Ok(1));
     bus.stop().await;
 }
 
@@ -190,7 +190,8 @@ async fn peer_that_sends_faster_than_is_committed_is_held_until_its_messages_are
         assert_eq!(next(&mut at_bob).await, Heard::Held(true));
         go.send(()).unwrap();
     };
-    tokio::join!(asked, sent);
+    let (asked, ()) = tokio::join!(asked, sent);
+    asked.unwrap();
 
     assert_eq!(next(&mut at_bob).await, Heard::Held(false));
     for number in 0..3 {
@@ -206,6 +207,6 @@ async fn bus_that_has_stopped_says_so() {
     let bus = start(&folder, Settings::default());
     bus.stop().await;
 
-    assert_eq!(bus.claim(REALM, "alice", ALICE).await, Err(ClaimError::Stopped));
-    tokio::time::timeout(PATIENCE, bus.ended()).await.unwrap();
+    assert_eq!(bus.claim(REALM, "alice", ALICE).await, Err(Unanswered::Stopped.into()));
+    timeout(PATIENCE, bus.ended()).await.unwrap();
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::health::Call;
 use super::inbox::{Batch, Item, Submitted as Incoming};
 use super::keeper::Kept;
 use super::parked::Parked;
@@ -113,6 +114,7 @@ impl Worker {
                 break;
             }
             self.sync_if_due(Instant::now());
+            self.shared.meters.turns.end();
             if is_last && self.rest.is_empty() {
                 break;
             }
@@ -136,6 +138,7 @@ impl Worker {
     /// False where the bus stops and the store takes nothing.
     fn turn(&mut self, batch: Batch) -> bool {
         let now = Instant::now();
+        self.shared.meters.turns.begin(now);
         let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
@@ -286,7 +289,7 @@ impl Worker {
         let mut wait = RETRY;
         let mut gives_up: Option<Instant> = None;
         while let Err(error) = self.store.commit(&commit) {
-            self.shared.meters.unavailable(&error);
+            self.shared.meters.failed(Call::Commit, &error);
             if wait == RETRY {
                 error!(%error, "messages cannot be committed: all wait until they can");
             }
@@ -324,11 +327,14 @@ impl Worker {
 
     fn sync(&mut self) {
         match self.store.sync() {
-            Ok(()) => self.unsynced = None,
+            Ok(()) => {
+                self.unsynced = None;
+                self.shared.meters.succeeded(Call::Sync);
+            }
             Err(error) => {
                 // It is tried again after the same time.
                 self.unsynced = Some(Instant::now());
-                self.shared.meters.unavailable(&error);
+                self.shared.meters.failed(Call::Sync, &error);
                 warn!(%error, "the disk does not take what was committed");
             }
         }
@@ -390,19 +396,29 @@ fn find(
     mailbox: MailboxId,
     key: Digest,
 ) -> Result<Option<Found>, StoreError> {
+    let mut has_failed = false;
     loop {
         match store.find(mailbox, key) {
             Err(error @ StoreError::Damaged(_)) => {
-                shared.meters.damaged();
-                error!(%error, "a message that waits cannot be looked up");
+                if shared.meters.damaged(&error) {
+                    error!(%error, "a message that waits cannot be looked up");
+                }
                 return Ok(None);
             }
-            Err(error) if shared.inbox.is_closed() => return Err(error),
             Err(error) => {
-                shared.meters.unavailable(&error);
+                shared.meters.failed(Call::Find, &error);
+                if shared.inbox.is_closed() {
+                    return Err(error);
+                }
+                has_failed = true;
                 std::thread::sleep(RETRY);
             }
-            found => return found,
+            found => {
+                if has_failed {
+                    shared.meters.succeeded(Call::Find);
+                }
+                return found;
+            }
         }
     }
 }

@@ -232,7 +232,7 @@ impl Queues {
         work: impl FnOnce(&mut Desk<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
         let answer = self.bus.ask(work).await;
-        answer.unwrap_or_else(|| Err(Refused::Unavailable("the message bus has stopped".into())))
+        answer.map_err(|error| Refused::Unavailable(error.to_string()))?
     }
 }
 

@@ -144,7 +144,9 @@ impl Peerbus {
         let claimed = self.bus.claim(REALM, &register.name, Owner(owner)).await;
         let mailbox = claimed.map_err(|why| match why {
             ClaimError::NotClaimed(NotClaimed::Taken) => refuse(peerbus::Refusal::Claimed),
-            ClaimError::NotClaimed(_) | ClaimError::Stopped => refuse(peerbus::Refusal::NotStored),
+            ClaimError::NotClaimed(_) | ClaimError::Unanswered(_) => {
+                refuse(peerbus::Refusal::NotStored)
+            }
         })?;
         let registered = Registered {
             mailbox,

@@ -316,12 +316,16 @@ fn kept(bus: &bus::Health, broken: Option<String>) -> Part {
                 Part::new(Condition::Degraded, reason)
             },
         ),
+        bus::Health::Damaged(reason) => {
+            let reason = format!("some of what is stored cannot be read: {reason}");
+            Part::new(Condition::Degraded, reason)
+        }
         bus::Health::Full => {
             let reason = "the disk is full: new messages wait or are refused, the rest goes on";
             Part::new(Condition::Degraded, reason)
         }
-        bus::Health::Unavailable(reason) => {
-            Part::new(Condition::Failed, format!("messages cannot be stored: {reason}"))
+        bus::Health::Unavailable(trouble) => {
+            Part::new(Condition::Failed, format!("messages cannot be stored: {trouble}"))
         }
     }
 }
@@ -348,12 +352,14 @@ mod tests {
 
     #[test]
     fn relay_whose_messages_cannot_be_stored_is_not_ready_and_says_why() {
-        let unavailable = bus::Health::Unavailable("no space left".to_owned());
+        let reason = "no space left".to_owned();
+        let trouble = bus::Trouble { reason, since: Instant::now() };
+        let unavailable = bus::Health::Unavailable(trouble);
         let of = |health: &bus::Health, broken: Option<&str>| {
             let Part { condition, reason } = kept(health, broken.map(str::to_owned));
             (condition, reason)
         };
-        let reason = "messages cannot be stored: no space left".to_owned();
+        let reason = "messages cannot be stored: no space left, for 0 s".to_owned();
         assert_eq!(of(&unavailable, None), (Condition::Failed, reason));
         assert_eq!(of(&bus::Health::Serving, None).0, Condition::Ok);
         assert_eq!(of(&bus::Health::Full, None).0, Condition::Degraded);
