@@ -13,7 +13,8 @@ use ed25519_dalek::SigningKey;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Settings, Shared, millis};
+use super::clock::system_now;
+use super::{Settings, Shared};
 use crate::proto::bus::Millis;
 use crate::store::audit::{Checkpoints, cut_before};
 use crate::store::{Space, StoreError};
@@ -117,20 +118,23 @@ impl Keeper {
     }
 
     fn write_checkpoint(&mut self) {
-        if let Err(error) = self.checkpoints.write(&*self.shared.store, millis()) {
+        if let Err(error) = self.checkpoints.write(&*self.shared.store, system_now()) {
             warn!(%error, "no checkpoint of the audit log");
         }
     }
 
     fn sweep(&self) {
-        let now = millis();
+        let now = self.shared.clock.now();
         let before = |age: u64| Millis(now.0.saturating_sub(age));
         let Settings { limits, audit_retention, .. } = &self.settings;
         if let Err(error) = self.shared.store.drop_dead_letters(before(limits.retention)) {
             self.report(&error, "old dead letters are kept");
         }
         let age = u64::try_from(audit_retention.as_millis()).unwrap_or(u64::MAX);
-        match cut_before(&*self.shared.store, before(age), now, &self.key) {
+        // Its entries are of the system's clock: old is what both clocks say is old.
+        let system = system_now();
+        let old = before(age).min(Millis(system.0.saturating_sub(age)));
+        match cut_before(&*self.shared.store, old, system, &self.key) {
             Ok(0) => {}
             Ok(entries) => info!(entries, "old entries of the audit log are removed"),
             Err(error) => self.report(&error, "old entries of the audit log are kept"),

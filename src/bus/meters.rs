@@ -116,6 +116,8 @@ struct Seen {
     unacknowledged: usize,
     /// The age of the oldest message that waits, in milliseconds, at most.
     oldest: u64,
+    /// By how many seconds the system's clock is ahead.
+    clock: f64,
     space: Space,
     is_full: bool,
     failing: Failing,
@@ -211,6 +213,11 @@ impl Meters {
         seen.connected = connected;
         seen.unacknowledged = unacknowledged;
         seen.oldest = oldest;
+    }
+
+    /// Notes by how many seconds the system's clock is ahead.
+    pub(super) fn note_clock(&self, seconds: f64) {
+        self.seen.lock().clock = seconds;
     }
 
     pub(super) fn note_space(&self, space: Space, is_full: bool) {
@@ -329,6 +336,11 @@ impl Meters {
             "beacon_relay_bus_oldest_seconds",
             "Age of the oldest message that waits, at most.",
             oldest,
+        ));
+        families.push(family::gauge_value(
+            "beacon_relay_bus_clock_ahead_seconds",
+            "Time by which the system's clock is ahead of the ages of messages.",
+            seen.clock,
         ));
         families.push(
             self.commits.family("beacon_relay_bus_commit_seconds", "Time that commits take."),

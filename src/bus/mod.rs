@@ -7,6 +7,7 @@
 //! sessions said and never wait: whose messages come faster than they are committed is held
 //! ([`Party::hold`]), so that it is slowed by its own socket.
 
+mod clock;
 mod health;
 mod inbox;
 mod keeper;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use parking_lot::Mutex;
@@ -36,6 +37,7 @@ use crate::proto::bus::{self, Limits, MailboxId, Millis, NotClaimed, Owner, Refu
 use crate::store::{Durability, Store, StoreError};
 use crate::wire::name::Realm;
 
+use clock::Clock;
 use inbox::{Inbox, Item, Submitted};
 use meters::Meters;
 use worker::Worker;
@@ -176,7 +178,7 @@ pub struct Desk<'a> {
     pub turn: &'a mut Turn,
     /// Where messages are.
     pub store: &'a dyn Store,
-    /// The time.
+    /// The time that messages age by.
     pub now: Millis,
 }
 
@@ -230,6 +232,7 @@ pub struct Bus {
 pub(super) struct Shared {
     inbox: Inbox,
     meters: Meters,
+    clock: Clock,
     store: Arc<dyn Store>,
     /// Questions that wait for the bus's thread.
     asked: AtomicUsize,
@@ -264,9 +267,11 @@ impl Bus {
     /// That cannot be read, or there is no room for a thread.
     pub fn start(parts: Parts) -> Result<Arc<Self>, StartError> {
         let Parts { store, settings, key, checkpoint_file } = parts;
+        let recovered = store.recover()?;
         let shared = Arc::new(Shared {
             inbox: Inbox::default(),
             meters: Meters::new(),
+            clock: Clock::start(recovered.newest(), settings.limits.retention),
             store,
             asked: AtomicUsize::new(0),
         });
@@ -275,7 +280,7 @@ impl Bus {
         let (readings, reader) = reader::start(Arc::clone(&shared), ended.clone())?;
         let (kept, keeper) =
             keeper::start(Arc::clone(&shared), &settings, key, checkpoint_file, ended.clone())?;
-        let worker = Worker::new(Arc::clone(&shared), settings, readings, kept)?;
+        let worker = Worker::new(Arc::clone(&shared), recovered, settings, readings, kept)?;
         let ending = ended.clone();
         let thread = std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
             let _ending = ending.drop_guard();
@@ -420,12 +425,6 @@ impl Bus {
         });
         drop(joined.await);
     }
-}
-
-/// The time by the system's clock.
-fn millis() -> Millis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Drop for Bus {

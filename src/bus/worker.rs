@@ -8,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
+use super::clock::system_now;
 use super::health::Call;
 use super::inbox::{Batch, Item, Submitted as Incoming};
 use super::keeper::Kept;
 use super::parked::Parked;
-use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared, millis};
-use crate::proto::bus::{Bus, Digest, Effect, Found, Load, MailboxId, Submission, Submitted, Turn};
+use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared};
+use crate::proto::bus::{
+    Bus, Digest, Effect, Found, Load, MailboxId, Millis, Recovered, Submission, Submitted, Turn,
+};
 use crate::store::audit::Chain;
 use crate::store::{Commit, Store, StoreError};
 
@@ -40,6 +43,8 @@ pub(super) struct Worker {
     store: Arc<dyn Store>,
     readings: Sender<Load>,
     bus: Bus,
+    /// The time of the turn.
+    now: Millis,
     chain: Chain,
     /// The turn and its commit, for the memory that they have.
     turn: Turn,
@@ -66,12 +71,12 @@ struct Replies {
 impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
+        recovered: Recovered,
         settings: Settings,
         readings: Sender<Load>,
         kept: Kept,
     ) -> Result<Self, StoreError> {
         let store = Arc::clone(&shared.store);
-        let recovered = store.recover()?;
         let last = store.last_audit()?;
         let bus = Bus::new(settings.limits, recovered);
         let totals = bus.totals();
@@ -83,6 +88,7 @@ impl Worker {
         );
         let now = Instant::now();
         Ok(Self {
+            now: shared.clock.now(),
             shared,
             store,
             readings,
@@ -139,6 +145,7 @@ impl Worker {
     fn turn(&mut self, batch: Batch) -> bool {
         let now = Instant::now();
         self.shared.meters.turns.begin(now);
+        self.now = self.shared.clock.now();
         let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
@@ -151,7 +158,7 @@ impl Worker {
         let mut released = held;
         released.extend(self.retry_parked(now, &mut turn));
         self.tick_if_due(now, &mut turn);
-        self.bus.finish(millis(), &mut turn);
+        self.bus.finish(self.now, &mut turn);
         if !self.commit(&mut turn) {
             // The bus stops, and what nobody was told about is as if it had never come.
             return false;
@@ -172,18 +179,18 @@ impl Worker {
         match item {
             Item::Ask(work) => {
                 let store = &*self.store;
-                let mut desk = Desk { bus: &mut self.bus, turn, store, now: millis() };
+                let mut desk = Desk { bus: &mut self.bus, turn, store, now: self.now };
                 replies.asked.push(work(&mut desk));
             }
             Item::Open { mailbox, party } => {
-                self.bus.open(mailbox, party.generation(), millis(), turn);
+                self.bus.open(mailbox, party.generation(), self.now, turn);
                 let is_newer = |known: &Arc<dyn Party>| known.generation() < party.generation();
                 if self.parties.get(&mailbox).is_none_or(is_newer) {
                     self.parties.insert(mailbox, party);
                 }
             }
             Item::Close { mailbox, generation } => {
-                self.bus.close(mailbox, generation, millis(), turn);
+                self.bus.close(mailbox, generation, self.now, turn);
                 let is_it = |party: &Arc<dyn Party>| party.generation() == generation;
                 if self.parties.get(&mailbox).is_some_and(is_it) {
                     self.parties.remove(&mailbox);
@@ -201,7 +208,7 @@ impl Worker {
                     self.shared.meters.unknown_ack();
                 }
             }
-            Item::Loaded { load, stored } => self.bus.loaded(&load, stored, millis(), turn),
+            Item::Loaded { load, stored } => self.bus.loaded(&load, stored, self.now, turn),
             Item::Settings(settings) => {
                 self.bus.set_limits(settings.limits);
                 // It ends after this thread.
@@ -239,7 +246,7 @@ impl Worker {
         let store = Arc::clone(&self.store);
         let shared = Arc::clone(&self.shared);
         let find = |mailbox, key| find(&*store, &shared, mailbox, key);
-        self.bus.submit(submission, millis(), turn, find).ok()
+        self.bus.submit(submission, self.now, turn, find).ok()
     }
 
     /// Judges what waits for room; returns the peers that wait for it no more.
@@ -271,8 +278,9 @@ impl Worker {
             return;
         }
         self.next_tick = now + TICK;
-        self.bus.tick(millis(), turn);
-        self.shared.meters.note(&self.bus, millis());
+        self.bus.tick(self.now, turn);
+        self.shared.meters.note(&self.bus, self.now);
+        self.shared.meters.note_clock(self.shared.clock.watch());
     }
 
     /// Commits a turn, as often as it takes. False where the bus stops and the store takes nothing.
@@ -280,7 +288,7 @@ impl Worker {
         if turn.is_unchanged() {
             return true;
         }
-        let at = millis();
+        let at = system_now();
         let mut commit = std::mem::take(&mut self.commit);
         std::mem::swap(&mut commit.changes, &mut turn.changes);
         let audit = turn.events.iter().map(|event| self.chain.append(event, at));

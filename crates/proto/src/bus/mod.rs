@@ -10,6 +10,7 @@
 //! in the order in which they were accepted; nothing is delivered once its acknowledgement is
 //! committed.
 
+mod clock;
 mod limits;
 mod mailbox;
 mod names;
@@ -31,6 +32,7 @@ use mailbox::{Mailbox, Swept};
 use remembered::Remembered;
 use turn::Purpose;
 
+pub use clock::Clock;
 pub use limits::Limits;
 pub use names::{NotBound, NotClaimed, Presence};
 pub use submit::{Refused, Submission, Submitted, To};
@@ -216,6 +218,7 @@ impl Bus {
             }
         }
         self.forget_names(now, turn);
+        self.remembered.beat(now, &mut turn.changes);
     }
 
     /// Ends a turn: adds what has to be committed once for all of its inputs.

@@ -1,5 +1,5 @@
 //! Peers that talk through a bus while its process is killed between any two writes, connections
-//! break, and what is read from the store comes late.
+//! break, clocks are set, and what is read from the store comes late.
 //!
 //! Everything follows from a seed. When the faults end, what had a receipt was delivered, in order,
 //! none of it twice under two keys, none after its acknowledgement was committed, and nothing is
@@ -8,19 +8,23 @@
 mod peer;
 mod store;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::time::Duration;
 
 use peer::{Downward, Peer, Upward, name};
 use store::Store;
 
-use super::types::{EventKind, Millis, Owner, Stored};
-use super::{Bus, Effect, Limits, Load, Refused, Submitted, To, Turn};
+use super::types::{Change, Digest, EventKind, MailboxId, Millis, Owner, Stored};
+use super::{Bus, Clock, Effect, Limits, Load, Refused, Submitted, To, Turn};
 use crate::simulated::{self, Random};
 
 const REALM: u8 = 9;
 const PEERS: usize = 4;
 const STEPS: usize = 400;
+
+/// What the clock says when the world begins.
+const BEGIN: Duration = Duration::from_hours(24 * 20_000);
 
 fn owner(index: usize) -> Owner {
     Owner([u8::try_from(index + 1).unwrap(); 32])
@@ -29,7 +33,13 @@ fn owner(index: usize) -> Owner {
 /// A bus, its store, and those who talk through it.
 struct World {
     random: Random,
+    /// What the system's clock says, and what is made of it.
+    system: Duration,
+    clock: Clock,
     now: Millis,
+    /// How long the world and the process have been there.
+    elapsed: Duration,
+    uptime: Duration,
     store: Store,
     bus: Bus,
     limits: Limits,
@@ -44,6 +54,8 @@ struct World {
     refused: BTreeSet<(usize, u64)>,
     /// What was removed without an acknowledgement: sender, number, recipient.
     excused: BTreeSet<(usize, u64, usize)>,
+    /// When what waits was accepted, in the time of the world.
+    accepted: BTreeMap<(MailboxId, Digest), Duration>,
 }
 
 impl World {
@@ -60,7 +72,11 @@ impl World {
         };
         let mut world = Self {
             random,
-            now: Millis(1_000_000),
+            system: BEGIN,
+            clock: Clock::start(BEGIN, None, limits.retention),
+            now: Millis::from(BEGIN),
+            elapsed: Duration::ZERO,
+            uptime: Duration::ZERO,
             store: Store::default(),
             bus: Bus::new(limits, super::Recovered::default()),
             limits,
@@ -71,6 +87,7 @@ impl World {
             promised: BTreeSet::new(),
             refused: BTreeSet::new(),
             excused: BTreeSet::new(),
+            accepted: BTreeMap::new(),
         };
         let mut turn = Turn::default();
         for index in 0..PEERS {
@@ -82,7 +99,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now.0 += self.random.below(200);
+        let passed = self.random.below(200);
+        self.pass(passed);
         match self.random.below(100) {
             0..25 => {
                 let from = self.random.index(PEERS);
@@ -100,7 +118,10 @@ impl World {
                 let index = self.random.index(PEERS);
                 self.disconnect(index);
             }
-            96 => self.now.0 += self.random.below(4_000),
+            96 => {
+                let passed = self.random.below(4_000);
+                self.pass(passed);
+            }
             97 => {
                 let is_full = self.random.percent(30);
                 self.bus.set_full(is_full);
@@ -109,9 +130,30 @@ impl World {
                 let index = self.random.index(PEERS);
                 self.purge(index);
             }
-            98 => {}
+            98 => self.set_clock(),
             _ => self.crash(),
         }
+    }
+
+    fn pass(&mut self, millis: u64) {
+        let passed = Duration::from_millis(millis);
+        self.elapsed += passed;
+        self.uptime += passed;
+        self.system += passed;
+        let now = self.clock.read(self.system, self.uptime);
+        assert!(now >= self.now, "time goes back");
+        self.now = now;
+    }
+
+    /// Somebody sets the system's clock: to what it is, or days away from that.
+    fn set_clock(&mut self) {
+        let days = Duration::from_hours(24 * (1 + self.random.below(30)));
+        let right = BEGIN + self.elapsed;
+        self.system = match self.random.below(3) {
+            0 => right,
+            1 => right + days,
+            _ => right - days,
+        };
     }
 
     fn someone(&mut self) -> To {
@@ -142,7 +184,11 @@ impl World {
         self.peers.iter_mut().for_each(Peer::disconnect);
         self.loads.clear();
         self.read.clear();
-        self.bus = Bus::new(self.limits, self.store.recover());
+        let recovered = self.store.recover();
+        self.uptime = Duration::ZERO;
+        self.clock = Clock::start(self.system, recovered.newest(), self.limits.retention);
+        self.now = self.clock.read(self.system, self.uptime);
+        self.bus = Bus::new(self.limits, recovered);
         let mut turn = Turn::default();
         for index in 0..PEERS {
             let claimed = self.bus.claim(REALM, &name(index), owner(index), self.now, &mut turn);
@@ -224,6 +270,7 @@ impl World {
             self.store.commit(&turn.changes, true);
         }
         self.store.check_levels();
+        self.check_ages(&turn);
         self.excuse(&turn);
         if may_crash && self.random.percent(2) {
             return self.crash();
@@ -258,6 +305,32 @@ impl World {
         if let (To::Name(to), Submitted::Stored(_) | Submitted::Duplicate) = (to, submitted) {
             let to = (0..PEERS).find(|index| name(*index) == *to).unwrap();
             self.promised.insert((index, number, to));
+        }
+    }
+
+    /// Notes when messages were accepted, and that none is removed for its age before that is near.
+    fn check_ages(&mut self, turn: &Turn) {
+        let mut removed = BTreeSet::new();
+        for change in &turn.changes {
+            match change {
+                Change::Append { mailbox, message, .. } => {
+                    let place = (*mailbox, Digest::of_key(&message.key));
+                    self.accepted.insert(place, self.elapsed);
+                }
+                Change::Remove { mailbox, key, .. } => {
+                    removed.insert((*mailbox, *key));
+                }
+                _ => {}
+            }
+        }
+        for event in turn.events.iter().filter(|event| event.kind == EventKind::Expire) {
+            let peer = self.peers.iter().find(|peer| name(peer.index) == event.from).unwrap();
+            let place = (peer.mailbox, Digest::of_key(&event.key));
+            if removed.contains(&place) {
+                let age = self.elapsed - self.accepted[&place];
+                let least = Duration::from_millis(self.limits.retention / 5 * 3);
+                assert!(age >= least, "{event:?} is removed after {age:?}");
+            }
         }
     }
 
@@ -309,7 +382,7 @@ impl World {
         self.bus.set_full(false);
         (0..PEERS).for_each(|index| self.connect(index));
         for round in 0..4_000 {
-            self.now.0 += 500;
+            self.pass(500);
             (0..4).for_each(|_| self.turn(false));
             self.read();
             (0..8).for_each(|_| self.hear());
