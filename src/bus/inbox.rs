@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Desk, Party};
-use crate::proto::bus::{Load, MailboxId, Message, Stored, Submission};
+use crate::proto::bus::{Load, MailboxId, Message, Owner, Stored, Submission};
 
 /// Bytes of one peer that wait to be judged: then it is read no more.
 const OF_ONE: usize = 256 * 1_024;
@@ -29,7 +29,7 @@ pub(super) type Work = Box<dyn FnOnce(&mut Desk<'_>) -> Box<dyn FnOnce() + Send>
 /// What the bus's thread is told.
 pub(super) enum Item {
     Ask(Work),
-    Open { mailbox: MailboxId, party: Arc<dyn Party> },
+    Open { mailbox: MailboxId, owner: Owner, party: Arc<dyn Party> },
     Close { mailbox: MailboxId, generation: u64 },
     Submit(Submitted),
     Acknowledge { mailbox: MailboxId, generation: u64, key: Box<str> },

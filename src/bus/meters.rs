@@ -35,6 +35,8 @@ words! {
     pub(super) enum Result {
         /// It was stored.
         Stored => "stored",
+        /// A broadcast of which some recipients got no copy.
+        Partly => "partly_stored",
         /// It had been stored before.
         Duplicate => "duplicate",
         /// Nobody has the recipient's name.
@@ -43,6 +45,10 @@ words! {
         Quota => "quota",
         /// The disk is full.
         StoreFull => "store_full",
+        /// A broadcast, and nobody else was connected.
+        NoRecipients => "no_recipients",
+        /// A broadcast, and the mailbox of each recipient was full.
+        RecipientsFull => "recipients_full",
         /// The copies of a broadcast are too much at a time.
         TooManyCopies => "too_many_copies",
         /// Other messages have all keys that it could have.
@@ -72,10 +78,13 @@ impl From<Outcome> for Result {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Stored => Self::Stored,
+            Outcome::Partly { .. } => Self::Partly,
             Outcome::Duplicate => Self::Duplicate,
             Outcome::Refused(Refused::UnknownRecipient) => Self::UnknownRecipient,
             Outcome::Refused(Refused::Quota) => Self::Quota,
             Outcome::Refused(Refused::StoreFull) => Self::StoreFull,
+            Outcome::Refused(Refused::NoRecipients) => Self::NoRecipients,
+            Outcome::Refused(Refused::RecipientsFull) => Self::RecipientsFull,
             Outcome::Refused(Refused::TooManyCopies) => Self::TooManyCopies,
             Outcome::Refused(Refused::KeyTaken) => Self::KeyTaken,
         }

@@ -67,6 +67,9 @@ pub trait Party: Send + Sync + 'static {
 
     /// Has nothing more be read from the peer, or goes on.
     fn hold(&self, held: bool);
+
+    /// Ends the connection: its name belongs to another owner.
+    fn withdraw(&self);
 }
 
 /// A message on its way to a peer.
@@ -92,10 +95,28 @@ pub struct Receipt {
 pub enum Outcome {
     /// It waits for its recipient, as safely as the durability says.
     Stored,
+    /// A broadcast of which some recipients get no copy: their mailbox is full.
+    Partly {
+        /// Copies that wait.
+        stored: usize,
+        /// Recipients.
+        of: usize,
+    },
     /// It was stored before.
     Duplicate,
     /// It is not stored.
     Refused(Refused),
+}
+
+impl From<bus::Submitted> for Outcome {
+    fn from(submitted: bus::Submitted) -> Self {
+        match submitted {
+            bus::Submitted::Stored(_) => Self::Stored,
+            bus::Submitted::Partly { stored, of } => Self::Partly { stored, of },
+            bus::Submitted::Duplicate => Self::Duplicate,
+            bus::Submitted::Refused(reason) => Self::Refused(reason),
+        }
+    }
 }
 
 /// What a bus is told.
@@ -365,9 +386,10 @@ impl Bus {
         })));
     }
 
-    /// A peer can be reached: what waits for it is delivered from here on.
-    pub fn open(&self, mailbox: MailboxId, party: Arc<dyn Party>) {
-        self.shared.inbox.put(Item::Open { mailbox, party });
+    /// A peer of this credential can be reached: what waits for it is delivered from here on. Where
+    /// the name was given to another meanwhile, its connection ends.
+    pub fn open(&self, mailbox: MailboxId, owner: Owner, party: Arc<dyn Party>) {
+        self.shared.inbox.put(Item::Open { mailbox, owner, party });
     }
 
     /// A peer is gone.

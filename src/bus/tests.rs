@@ -23,6 +23,7 @@ enum Heard {
     Message(String),
     Receipt(String, Outcome),
     Held(bool),
+    Withdrawn,
 }
 
 type Ears = tokio::sync::mpsc::UnboundedReceiver<Heard>;
@@ -55,6 +56,10 @@ impl Party for Peer {
     fn hold(&self, held: bool) {
         let _ = self.heard.send(Heard::Held(held));
     }
+
+    fn withdraw(&self) {
+        let _ = self.heard.send(Heard::Withdrawn);
+    }
 }
 
 async fn next(ears: &mut Ears) -> Heard {
@@ -79,8 +84,8 @@ async fn message_is_delivered_with_a_receipt_and_gone_once_it_is_acknowledged() 
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
     let (to_alice, mut at_alice) = Peer::connect(1);
     let (to_bob, mut at_bob) = Peer::connect(2);
-    bus.open(alice, Arc::clone(&to_alice));
-    bus.open(bob, Arc::clone(&to_bob));
+    bus.open(alice, ALICE, Arc::clone(&to_alice));
+    bus.open(bob, BOB, Arc::clone(&to_bob));
 
     bus.submit(&to_bob, submission(bob, "alice", "m1"), true);
     bus.submit(&to_bob, submission(bob, "nobody", "m2"), true);
@@ -117,7 +122,7 @@ async fn what_is_not_acknowledged_comes_in_order_after_a_restart_and_names_keep_
     assert_eq!(thief, Err(ClaimError::NotClaimed(NotClaimed::Taken)));
     let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
     let (to_alice, mut at_alice) = Peer::connect(1);
-    bus.open(alice, Arc::clone(&to_alice));
+    bus.open(alice, ALICE, Arc::clone(&to_alice));
     for number in 0..300 {
         let key = format!("m{number}");
         assert_eq!(next(&mut at_alice).await, Heard::Message(key.clone()));
@@ -136,7 +141,7 @@ async fn peer_that_wants_no_receipts_waits_for_room_and_goes_on_when_there_is_so
     let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
     let (to_alice, mut at_alice) = Peer::connect(1);
     let (to_bob, mut at_bob) = Peer::connect(2);
-    bus.open(alice, Arc::clone(&to_alice));
+    bus.open(alice, ALICE, Arc::clone(&to_alice));
 
     bus.submit(&to_bob, submission(bob, "alice", "m1"), false);
     bus.submit(&to_bob, submission(bob, "alice", "m2"), false);
@@ -209,4 +214,23 @@ async fn bus_that_has_stopped_says_so() {
 
     assert_eq!(bus.claim(REALM, "alice", ALICE).await, Err(Unanswered::Stopped.into()));
     timeout(PATIENCE, bus.ended()).await.unwrap();
+}
+
+#[tokio::test]
+async fn session_whose_name_was_given_to_another_before_it_was_open_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = start(&folder, Settings::default());
+    let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
+    let (to_alice, mut at_alice) = Peer::connect(1);
+    let bind = |owner| {
+        bus.ask(move |desk| desk.bus.bind(REALM.0, "alice", owner, desk.now, desk.turn).unwrap())
+    };
+
+    bind(BOB).await.unwrap();
+    bus.open(alice, ALICE, Arc::clone(&to_alice));
+    assert_eq!(next(&mut at_alice).await, Heard::Withdrawn);
+
+    bus.open(alice, BOB, to_alice);
+    bind(Owner::NOBODY).await.unwrap();
+    assert_eq!(next(&mut at_alice).await, Heard::Withdrawn);
 }

@@ -182,7 +182,10 @@ impl Worker {
                 let mut desk = Desk { bus: &mut self.bus, turn, store, now: self.now };
                 replies.asked.push(work(&mut desk));
             }
-            Item::Open { mailbox, party } => {
+            Item::Open { mailbox, owner, party } if self.bus.owner(mailbox) != Some(owner) => {
+                party.withdraw();
+            }
+            Item::Open { mailbox, party, .. } => {
                 self.bus.open(mailbox, party.generation(), self.now, turn);
                 let is_newer = |known: &Arc<dyn Party>| known.generation() < party.generation();
                 if self.parties.get(&mailbox).is_none_or(is_newer) {
@@ -225,15 +228,11 @@ impl Worker {
             return;
         }
         let Some(submitted) = self.judge(submission, turn) else { return };
-        let outcome = match submitted {
-            Submitted::Stored(_) => Outcome::Stored,
-            Submitted::Duplicate => Outcome::Duplicate,
-            Submitted::Refused(reason) if reason.is_for_want_of_room() && !wants_receipt => {
-                self.parked.park(incoming, now, self.settings.patience);
-                return;
-            }
-            Submitted::Refused(reason) => Outcome::Refused(reason),
-        };
+        if submitted.is_for_want_of_room() && !wants_receipt {
+            self.parked.park(incoming, now, self.settings.patience);
+            return;
+        }
+        let outcome = Outcome::from(submitted);
         self.shared.meters.submitted(outcome);
         if *wants_receipt {
             let receipt = Receipt { id: Arc::clone(&submission.id), outcome };
@@ -258,14 +257,12 @@ impl Worker {
         let mut parked = std::mem::take(&mut self.parked);
         let patience = self.settings.patience;
         let (given_up, released) = parked.retry(now, patience, |submission| {
-            let outcome = match self.judge(submission, turn) {
-                Some(Submitted::Stored(_)) => Outcome::Stored,
-                Some(Submitted::Duplicate) => Outcome::Duplicate,
-                Some(Submitted::Refused(reason)) if reason.is_for_want_of_room() => return false,
-                Some(Submitted::Refused(reason)) => Outcome::Refused(reason),
-                None => return false,
+            let submitted = self.judge(submission, turn);
+            let Some(submitted) = submitted.filter(|submitted| !submitted.is_for_want_of_room())
+            else {
+                return false;
             };
-            self.shared.meters.submitted(outcome);
+            self.shared.meters.submitted(submitted.into());
             true
         });
         self.shared.meters.given_up(given_up);
@@ -372,6 +369,12 @@ impl Worker {
                 Effect::Load(load) => {
                     // The reader ends with this thread.
                     let _ = self.readings.send(load);
+                }
+                Effect::Withdraw { mailbox, generation } => {
+                    let party = self.parties.get(&mailbox);
+                    if let Some(party) = party.filter(|party| party.generation() == generation) {
+                        party.withdraw();
+                    }
                 }
                 Effect::Deliver { mailbox, generation, message, .. } => {
                     let (of, messages) =

@@ -164,7 +164,7 @@ impl<'a> Importing<'a> {
         let Self { bus, turn, now, store, .. } = self;
         let find = |mailbox, key| store.find(mailbox, key);
         match bus.submit::<StoreError>(&submission, *now, turn, find)? {
-            Submitted::Stored(_) => self.imported.messages += 1,
+            Submitted::Stored(_) | Submitted::Partly { .. } => self.imported.messages += 1,
             Submitted::Duplicate => self.imported.duplicates += 1,
             Submitted::Refused(Refused::KeyTaken) => self.imported.left_out += 1,
             Submitted::Refused(refused) => bail!("the message is refused: {refused:?}"),

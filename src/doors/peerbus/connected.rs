@@ -57,6 +57,11 @@ impl Connected {
         }
     }
 
+    /// Whether this one is.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.lock().of.contains_key(name)
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.lock().of.len()

@@ -41,6 +41,10 @@ reasons! {
     FORGED = "forged",
         "it is not signed with the secret of `--peerbus-hmac-secret-file`",
         "another secret at the sender; else a forgery";
+    BROADCAST_RATE = "broadcast_rate",
+        "broadcasts of its sender's credential were more than 10,000 copies a second: one copy for \
+         each recipient, and as many for each 4,096 bytes",
+        "fewer broadcasts, or messages to those whom they are for";
     TOO_LARGE_TO_DELIVER = "too_large_to_deliver",
         "what its recipient would get is longer than 1,048,576 bytes, at which clients end their \
          connection: its envelope, 72 bytes and its key, with `<`, `>` and `&` as six bytes",

@@ -1,9 +1,11 @@
 //! Who may come in, and whose signature a message has.
 
+use std::collections::{HashMap, HashSet};
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::config::{Config, Tokens};
+use crate::config::{Config, NamePattern, Tokens};
 use crate::session::{Close, Outcome, Refusal};
 use crate::wire::name::Name;
 use crate::wire::peerbus::{self, Envelope};
@@ -12,6 +14,12 @@ use crate::wire::websocket::CloseCode;
 /// What logins and messages are judged by.
 pub(super) struct Login {
     tokens: Option<Tokens>,
+    /// Of each credential the names that its lines say; any where a line says nothing.
+    names: HashMap<[u8; 32], Vec<Option<NamePattern>>>,
+    /// The names that stand in the tokens file.
+    literals: HashSet<Box<str>>,
+    /// Sessions of one credential, at most.
+    most_sessions: usize,
     /// What messages are signed with, where that is looked at.
     signature: Option<Hmac<Sha256>>,
 }
@@ -20,6 +28,8 @@ pub(super) struct Login {
 pub(super) struct Bearer {
     /// Tells the credential from others.
     pub(super) owner: [u8; 32],
+    /// Sessions of it, at most.
+    pub(super) most_sessions: usize,
 }
 
 impl Login {
@@ -31,30 +41,44 @@ impl Login {
             Hmac::new_from_slice(secret.expose().as_bytes())
                 .expect("HMAC takes a key of any length")
         });
-        Self { tokens: peerbus.map(|peerbus| peerbus.tokens.clone()), signature: hmac }
+        Self::of(peerbus.map(|peerbus| peerbus.tokens.clone()), config.max_peers, hmac)
+    }
+
+    fn of(tokens: Option<Tokens>, max_peers: usize, signature: Option<Hmac<Sha256>>) -> Self {
+        let mut names: HashMap<_, Vec<_>> = HashMap::new();
+        for token in tokens.iter().flat_map(Tokens::iter) {
+            names.entry(token.owner).or_default().push(token.names.clone());
+        }
+        let literals = tokens.iter().flat_map(Tokens::literal_names).map(Box::from).collect();
+        // One credential of several leaves as much to all others.
+        let most_sessions = if names.len() > 1 { max_peers.div_ceil(2) } else { max_peers };
+        Self { tokens, names, literals, most_sessions, signature }
     }
 
     /// Whom a token lets in under a name.
     pub(super) fn admits(&self, token: &str, name: &str) -> Result<Bearer, peerbus::Refusal> {
         let tokens = self.tokens.as_ref().ok_or(peerbus::Refusal::Token)?;
         let token = tokens.find(token.as_bytes()).ok_or(peerbus::Refusal::Token)?;
-        let is_meant = match &token.names {
-            Some(names) => names.holds(name),
-            // Or any token that comes first would have the messages that wait for it.
-            None => !tokens.literal_names().any(|literal| literal == name),
-        };
-        if !is_meant {
+        if !self.is_meant(token.names.as_ref(), name) {
             // Clients know this text, and give up: no other token of theirs would help.
             return Err(peerbus::Refusal::Claimed);
         }
-        Ok(Bearer { owner: token.owner })
+        Ok(Bearer { owner: token.owner, most_sessions: self.most_sessions })
+    }
+
+    /// Whether a name is one of those of a line.
+    fn is_meant(&self, names: Option<&NamePattern>, name: &str) -> bool {
+        match names {
+            Some(names) => names.holds(name),
+            // Or any token that comes first would have the messages that wait for it.
+            None => !self.literals.contains(name),
+        }
     }
 
     /// Whether a credential still has a token that may have the name.
     pub(super) fn has(&self, owner: &[u8; 32], name: &str) -> bool {
-        self.tokens.iter().flat_map(Tokens::iter).any(|token| {
-            token.owner == *owner && token.names.as_ref().is_none_or(|names| names.holds(name))
-        })
+        let mut lines = self.names.get(owner).into_iter().flatten();
+        lines.any(|names| self.is_meant(names.as_ref(), name))
     }
 
     /// Whether any token may have the name.
@@ -65,8 +89,7 @@ impl Login {
 
     /// The names that stand in the tokens file.
     pub(super) fn literal_names(&self) -> Vec<String> {
-        let tokens = self.tokens.iter().flat_map(Tokens::literal_names);
-        tokens.map(str::to_owned).collect()
+        self.literals.iter().map(|name| name.to_string()).collect()
     }
 
     /// Whether a message is signed with the secret, where there is one.
@@ -94,6 +117,7 @@ pub(super) fn refuse(refusal: peerbus::Refusal, name: Option<Name>) -> Refusal {
             Outcome::Violation
         }
         Why::NoName | Why::LongName | Why::Token | Why::Claimed => Outcome::AuthFail,
+        Why::TooMany => Outcome::AtCapacity,
         Why::NotStored | Why::NotBound => Outcome::Unavailable,
     };
     let code = match refusal.code() {
@@ -101,6 +125,7 @@ pub(super) fn refuse(refusal: peerbus::Refusal, name: Option<Name>) -> Refusal {
         1007 => CloseCode::InvalidText,
         1009 => CloseCode::TooLarge,
         1011 => CloseCode::Internal,
+        1013 => CloseCode::TryAgain,
         _ => CloseCode::Policy,
     };
     Refusal {
@@ -120,7 +145,7 @@ mod tests {
 
     fn login(tokens: &str, secret: Option<&str>) -> Login {
         let hmac = secret.map(|secret| Hmac::new_from_slice(secret.as_bytes()).unwrap());
-        Login { tokens: Some(Tokens::parse(tokens).unwrap()), signature: hmac }
+        Login::of(Some(Tokens::parse(tokens).unwrap()), 8, hmac)
     }
 
     fn is_signed(login: &Login, text: &str) -> bool {
@@ -157,6 +182,15 @@ mod tests {
         assert_eq!(login.admits("open", "alice").err(), Some(peerbus::Refusal::Claimed));
         assert!(login.admits("bound", "alice").is_ok());
         assert!(login.admits("open", "bob").is_ok());
+        let owner = login.admits("open", "bob").map(|bearer| bearer.owner);
+        assert!(owner.is_ok_and(|owner| login.has(&owner, "bob") && !login.has(&owner, "alice")));
+    }
+
+    #[test]
+    fn one_credential_of_several_has_half_of_the_sessions() {
+        assert_eq!(login("one", None).most_sessions, 8);
+        assert_eq!(login("team one\nteam another", None).most_sessions, 8);
+        assert_eq!(login("one\nanother", None).most_sessions, 4);
     }
 
     #[test]

@@ -30,6 +30,7 @@ words! {
         NoName => "no_name",
         LongName => "long_name",
         Token => "token",
+        TooMany => "too_many",
         NotStored => "not_stored",
         Claimed => "claimed",
         NotBound => "not_bound",

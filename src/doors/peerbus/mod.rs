@@ -5,6 +5,7 @@
 //! who is who (`login`), each message is read and checked, and a peer is what the bus delivers to
 //! (`party`). Nobody is ever told that a message was dropped, unless it asked for receipts.
 
+mod budget;
 mod connected;
 mod drops;
 mod login;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 
+use self::budget::{Budgets, Place};
 use self::connected::Connected;
 pub use self::drops::PeerbusDrop;
 use self::login::{Bearer, Login, refuse};
@@ -89,6 +91,7 @@ pub struct Peerbus {
     bus: Arc<Bus>,
     login: ArcSwap<Login>,
     connected: Connected,
+    budgets: Budgets,
     meters: Arc<Meters>,
 }
 
@@ -98,6 +101,8 @@ struct Registered {
     name: Arc<str>,
     owner: [u8; 32],
     wants_receipts: bool,
+    /// Its place among the sessions of its credential.
+    place: Place,
     /// The peer as the bus sees it, once the session can be found.
     party: OnceLock<Arc<dyn Party>>,
 }
@@ -123,6 +128,7 @@ impl Peerbus {
             bus,
             login: ArcSwap::from_pointee(login),
             connected: Connected::default(),
+            budgets: Budgets::default(),
             meters: Arc::default(),
         }
     }
@@ -140,7 +146,11 @@ impl Peerbus {
         let name = Name::new(REALM, register.name.as_bytes());
         let refuse = |refusal| self.refuse(refusal, Some(name));
         let admitted = self.login.load().admits(&register.token, &register.name);
-        let Bearer { owner } = admitted.map_err(refuse)?;
+        let Bearer { owner, most_sessions } = admitted.map_err(refuse)?;
+        // A session that takes over from another is one more until that has ended.
+        let most = if self.connected.has(&register.name) { usize::MAX } else { most_sessions };
+        let place = self.budgets.of(owner).place(most);
+        let place = place.ok_or_else(|| refuse(peerbus::Refusal::TooMany))?;
         let claimed = self.bus.claim(REALM, &register.name, Owner(owner)).await;
         let mailbox = claimed.map_err(|why| match why {
             ClaimError::NotClaimed(NotClaimed::Taken) => refuse(peerbus::Refusal::Claimed),
@@ -153,6 +163,7 @@ impl Peerbus {
             name: register.name.into(),
             owner,
             wants_receipts: register.receipts,
+            place,
             party: OnceLock::new(),
         };
         Ok(Welcome {
@@ -199,7 +210,7 @@ impl Peerbus {
                 session.flush(turn.now);
                 Handled::Peers
             }
-            Received::Envelope(envelope) => match self.submit(registered, &envelope) {
+            Received::Envelope(envelope) => match self.submit(registered, &envelope, turn.now) {
                 Ok(()) => Handled::Envelope,
                 Err(reason) => {
                     self.tell_of(session, registered, &envelope.id, reason);
@@ -212,7 +223,12 @@ impl Peerbus {
     }
 
     /// Gives a message to the bus.
-    fn submit(&self, registered: &Registered, envelope: &Envelope<'_>) -> Result<(), Drop> {
+    fn submit(
+        &self,
+        registered: &Registered,
+        envelope: &Envelope<'_>,
+        now: Instant,
+    ) -> Result<(), Drop> {
         if envelope.id.len() > MAX_ID {
             return Err(PeerbusDrop::LONG_ID);
         }
@@ -228,6 +244,12 @@ impl Peerbus {
         if peerbus::deliver_length(&envelope.id, body.len()) + more + KEY_SUFFIX > MAX_MESSAGE {
             return Err(PeerbusDrop::TOO_LARGE_TO_DELIVER);
         }
+        if is_for_everybody {
+            let others = self.connected.len().saturating_sub(1);
+            if !registered.place.admits_broadcast(others, body.len(), now) {
+                return Err(PeerbusDrop::BROADCAST_RATE);
+            }
+        }
         let party = registered.party.get().expect("messages come once the session is open");
         let submission = Submission {
             from: registered.mailbox,
@@ -237,6 +259,15 @@ impl Peerbus {
         };
         self.bus.submit(party, submission, registered.wants_receipts);
         Ok(())
+    }
+
+    /// Ends a session whose credential may not have its name any more.
+    fn end_if_withdrawn(&self, session: &Session) {
+        let Registered { owner, name, .. } = registered(&session.data);
+        if session.is_open() && !self.login.load().has(owner, name) {
+            tracing::info!(peer = %session.id(), "ended a session: its token was removed");
+            session.end(End::KeyWithdrawn);
+        }
     }
 
     /// Tells a sender that asked for receipts why its message was dropped.
@@ -302,12 +333,14 @@ impl Door for Peerbus {
     }
 
     fn opened(&self, session: &Arc<Session>) {
-        let Registered { mailbox, name, party, .. } = registered(&session.data);
+        let Registered { mailbox, name, owner, party, .. } = registered(&session.data);
         let peer = Peer::new(session, Arc::clone(&self.meters));
         let peer: Arc<dyn Party> = Arc::new(peer);
         let party = party.get_or_init(|| peer);
         self.connected.opened(name, session.generation());
-        self.bus.open(*mailbox, Arc::clone(party));
+        self.bus.open(*mailbox, Owner(*owner), Arc::clone(party));
+        // Settings that came meanwhile did not find the session.
+        self.end_if_withdrawn(session);
     }
 
     fn closed(&self, session: &Arc<Session>) {
@@ -334,6 +367,10 @@ impl Door for Peerbus {
         let login = Login::new(config);
         self.bus.reserve(REALM, login.literal_names());
         self.login.store(Arc::new(login));
+        let sessions = self.router.table().all_sessions();
+        let ours = sessions.iter().filter(|session| session.id().realm() == REALM);
+        ours.for_each(|session| self.end_if_withdrawn(session));
+        self.budgets.prune(Instant::now());
     }
 
     fn families(&self, families: &mut Vec<MetricFamily>) {
@@ -368,6 +405,9 @@ impl Door for Peerbus {
             (End::Violation, Some(Violation::TooLarge)) => {
                 let too_large = peerbus::Refusal::TooLarge;
                 Some(Close::new(CloseCode::TooLarge, too_large.reason()))
+            }
+            (End::KeyWithdrawn, _) => {
+                Some(Close::new(CloseCode::Policy, peerbus::Refusal::Token.reason()))
             }
             _ => farewell(end, violation),
         }

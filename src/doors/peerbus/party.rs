@@ -1,5 +1,6 @@
 //! A peer, as the bus sees it: somebody to deliver to, behind its session.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -30,7 +31,9 @@ impl Party for Peer {
     }
 
     fn deliver(&self, messages: &[Outgoing], now: Instant) -> usize {
-        let Some(session) = self.session.upgrade() else { return 0 };
+        let Some(session) = self.session.upgrade().filter(|session| session.is_open()) else {
+            return 0;
+        };
         let mut taken = 0;
         for Outgoing { key, body } in messages {
             let frame = peerbus::deliver(key, body);
@@ -61,11 +64,14 @@ impl Party for Peer {
         let Some(session) = self.session.upgrade() else { return };
         for Receipt { id, outcome } in receipts {
             let (result, reason) = match outcome {
-                Outcome::Stored => (ReceiptResult::Stored, ""),
-                Outcome::Duplicate => (ReceiptResult::Duplicate, ""),
-                Outcome::Refused(_) => (ReceiptResult::Refused, outcome.word()),
+                Outcome::Stored => (ReceiptResult::Stored, Cow::Borrowed("")),
+                Outcome::Partly { stored, of } => {
+                    (ReceiptResult::Stored, format!("{stored} of {of}").into())
+                }
+                Outcome::Duplicate => (ReceiptResult::Duplicate, "".into()),
+                Outcome::Refused(_) => (ReceiptResult::Refused, outcome.word().into()),
             };
-            session.push_notice(&peerbus::receipt(id, result, reason));
+            session.push_notice(&peerbus::receipt(id, result, &reason));
         }
         session.flush(now);
     }
@@ -73,6 +79,13 @@ impl Party for Peer {
     fn hold(&self, held: bool) {
         if let Some(session) = self.session.upgrade() {
             session.hold(held);
+        }
+    }
+
+    fn withdraw(&self) {
+        if let Some(session) = self.session.upgrade() {
+            tracing::info!(peer = %session.id(), "ended a session: its name was given to another");
+            session.end(End::KeyWithdrawn);
         }
     }
 }

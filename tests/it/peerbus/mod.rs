@@ -1,6 +1,7 @@
 //! The peerbus door: recorded conversations of the original broker, and what it did worse.
 
 mod audit;
+mod budget;
 mod client;
 mod defects;
 mod kills;
@@ -8,6 +9,7 @@ mod listeners;
 mod operators;
 mod recordings;
 mod stranger;
+mod withdrawn;
 
 use std::collections::VecDeque;
 use std::fs;

@@ -74,7 +74,7 @@ pub(super) const fn is_final(refusal: Refusal) -> bool {
         | Refusal::TooLarge
         | Refusal::Token
         | Refusal::Claimed => true,
-        // A full disk passes.
-        Refusal::NotStored | Refusal::NotBound => false,
+        // A full disk passes, and sessions end.
+        Refusal::TooMany | Refusal::NotStored | Refusal::NotBound => false,
     }
 }

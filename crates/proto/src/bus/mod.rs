@@ -237,7 +237,7 @@ impl Bus {
             let Turn { effects, removed, .. } = turn;
             effects.retain(|effect| match effect {
                 Effect::Deliver { mailbox, seq, .. } => !removed.contains(&(*mailbox, *seq)),
-                Effect::Load(_) => true,
+                Effect::Load(_) | Effect::Withdraw { .. } => true,
             });
         }
     }

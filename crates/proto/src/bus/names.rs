@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Bus;
 use super::mailbox::Mailbox;
-use super::turn::Turn;
+use super::turn::{Effect, Turn};
 use super::types::{Change, Level, MailboxId, Millis, Named, Owner};
 
 /// How exactly it is known when an owner was last here, in milliseconds: each login that writes it
@@ -106,8 +106,8 @@ impl Bus {
         Ok(mailbox)
     }
 
-    /// Gives a name to an owner, or with [`Owner::NOBODY`] to who comes first. A session that has
-    /// the name goes on.
+    /// Gives a name to an owner, or with [`Owner::NOBODY`] to who comes first. The session of
+    /// another owner that has the name gets nothing more, acknowledges nothing, and ends.
     ///
     /// # Errors
     /// There is no such name.
@@ -129,6 +129,14 @@ impl Bus {
         let before = std::mem::replace(&mut mailbox.named.owner, owner);
         mailbox.named.seen = now;
         turn.changes.push(Change::Name(mailbox.named.clone()));
+        if before != owner
+            && let Some(live) = &mailbox.live
+        {
+            turn.effects.push(Effect::Withdraw { mailbox: id, generation: live.generation });
+            mailbox.close_live(&self.limits, now, turn);
+            let Named { realm, name, .. } = &mailbox.named;
+            self.online.remove(&(*realm, Arc::clone(name)));
+        }
         self.leave(before);
         *self.of_owner.entry(owner).or_insert(0) += 1;
     }
@@ -176,6 +184,12 @@ impl Bus {
             let unacknowledged = live.as_ref().map(|live| live.sent.len());
             (named, level, Presence { unacknowledged })
         })
+    }
+
+    /// Whose a mailbox is.
+    #[must_use]
+    pub fn owner(&self, mailbox: MailboxId) -> Option<Owner> {
+        Some(self.mailboxes.get(&mailbox)?.named.owner)
     }
 
     /// A name.

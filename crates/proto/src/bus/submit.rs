@@ -34,8 +34,15 @@ pub struct Submission {
 /// What became of a submission.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Submitted {
-    /// So many copies of it wait.
+    /// So many copies of it wait: all that there are to be.
     Stored(usize),
+    /// A broadcast of which some recipients get no copy.
+    Partly {
+        /// Copies that wait.
+        stored: usize,
+        /// Recipients.
+        of: usize,
+    },
     /// It was accepted before.
     Duplicate,
     /// Nothing of it waits.
@@ -51,17 +58,22 @@ pub enum Refused {
     Quota,
     /// The store has no room for new messages.
     StoreFull,
+    /// A broadcast, and nobody else is connected.
+    NoRecipients,
+    /// A broadcast, and the mailbox of each recipient is full.
+    RecipientsFull,
     /// The copies of a broadcast are too much at a time.
     TooManyCopies,
     /// Other messages of the mailbox have all keys that it could have.
     KeyTaken,
 }
 
-impl Refused {
-    /// Whether it may be accepted later, when others are gone.
+impl Submitted {
+    /// Whether it is refused and may be accepted later, when others are gone. Nobody waits for the
+    /// recipients of a broadcast, whom its sender has not chosen.
     #[must_use]
     pub const fn is_for_want_of_room(self) -> bool {
-        matches!(self, Self::Quota | Self::StoreFull)
+        matches!(self, Self::Refused(Refused::Quota | Refused::StoreFull))
     }
 }
 
@@ -99,6 +111,7 @@ impl Bus {
             body: Arc::clone(body),
         };
         let mut copies = Vec::new();
+        let recipients;
         match to {
             To::Name(name) => {
                 let Some(to) = self.names.get(&(realm, Arc::clone(name))).copied() else {
@@ -113,9 +126,14 @@ impl Bus {
                     return Ok(Submitted::Refused(Refused::Quota));
                 }
                 copies.push((to, message));
+                recipients = 1;
             }
             To::Everybody => {
                 let others = self.others(realm, &from);
+                recipients = others.len();
+                if recipients == 0 {
+                    return Ok(Submitted::Refused(Refused::NoRecipients));
+                }
                 let most = self.limits.broadcast_bytes / (body.len() + Message::OVERHEAD);
                 if others.len() > most.max(1) {
                     return Ok(Submitted::Refused(Refused::TooManyCopies));
@@ -125,11 +143,17 @@ impl Bus {
                     match self.free_key(to, &key, origin, turn, &mut find)? {
                         Ok(key) => copies.push((to, message(key))),
                         Err(Submitted::Duplicate) => return Ok(Submitted::Duplicate),
-                        Err(Submitted::Stored(_) | Submitted::Refused(_)) => {}
+                        Err(_) => {}
                     }
+                }
+                if copies.is_empty() {
+                    return Ok(Submitted::Refused(Refused::KeyTaken));
                 }
                 // A mailbox that is full costs its owner the copy, and nobody else theirs.
                 copies.retain(|(to, message)| self.has_room(*to, message));
+                if copies.is_empty() {
+                    return Ok(Submitted::Refused(Refused::RecipientsFull));
+                }
             }
         }
         self.remembered.add(origin);
@@ -137,6 +161,9 @@ impl Bus {
         let stored = copies.len();
         for (to, message) in copies {
             self.append(to, &Arc::new(message), now, turn);
+        }
+        if stored < recipients {
+            return Ok(Submitted::Partly { stored, of: recipients });
         }
         Ok(Submitted::Stored(stored))
     }

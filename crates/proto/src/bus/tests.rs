@@ -55,7 +55,7 @@ impl Fixture {
             Effect::Deliver { mailbox, message, .. } if mailbox == to => {
                 Some(message.key.to_string())
             }
-            Effect::Deliver { .. } | Effect::Load(_) => None,
+            Effect::Deliver { .. } | Effect::Load(_) | Effect::Withdraw { .. } => None,
         });
         delivered.collect()
     }
@@ -64,7 +64,7 @@ impl Fixture {
     fn load(&mut self) -> Load {
         let loads = self.finish().effects.into_iter().filter_map(|effect| match effect {
             Effect::Load(load) => Some(load),
-            Effect::Deliver { .. } => None,
+            Effect::Deliver { .. } | Effect::Withdraw { .. } => None,
         });
         let loads: Vec<_> = loads.collect();
         let [load] = loads[..] else { panic!("one reading, not {loads:?}") };
@@ -114,6 +114,30 @@ fn released_name_belongs_to_who_comes_next() {
     assert_eq!(fixture.claim("alice", BOB), alice);
     let former = fixture.bus.claim(REALM, "alice", ALICE, T0, &mut fixture.turn);
     assert_eq!(former, Err(NotClaimed::Taken));
+}
+
+#[test]
+fn name_that_is_given_to_another_owner_is_taken_from_the_session_that_had_it() {
+    let mut fixture = Fixture::new(Limits::default());
+    let alice = fixture.claim("alice", ALICE);
+    let bob = fixture.claim("bob", BOB);
+    fixture.open(alice, 7);
+    fixture.send(bob, to("alice"), "m1");
+    fixture.finish();
+
+    fixture.bus.bind(REALM, "alice", ALICE, T0, &mut fixture.turn).unwrap();
+    assert_eq!(fixture.finish().effects, [], "it is its own");
+    fixture.bus.bind(REALM, "alice", BOB, T0, &mut fixture.turn).unwrap();
+
+    let withdraw = Effect::Withdraw { mailbox: alice, generation: 7 };
+    assert_eq!(fixture.finish().effects, [withdraw]);
+    assert_eq!(fixture.bus.owner(alice), Some(BOB));
+    assert!(!fixture.acknowledge(alice, 7, "m1"), "it is no more its message");
+    fixture.send(bob, to("alice"), "m2");
+    let broadcast = fixture.send(bob, To::Everybody, "b1");
+    assert_eq!(broadcast, Submitted::Refused(Refused::NoRecipients));
+    assert_eq!(fixture.finish().effects, []);
+    assert_eq!(fixture.bus.totals().waiting, 2);
 }
 
 #[test]
@@ -267,6 +291,26 @@ fn id_that_looks_like_the_key_of_a_copy_takes_no_copy_from_anybody() {
     let keys = fixture.delivered(alice);
     assert_eq!(keys.len(), 2);
     assert!(keys[1].starts_with("b1|alice|"), "{keys:?}");
+}
+
+#[test]
+fn broadcast_without_a_copy_is_refused_and_one_with_some_says_how_many() {
+    let cost = "bob".len() + "b1|alice".len() + "body".len() + Message::OVERHEAD;
+    let mut fixture = Fixture::new(Limits { quota_bytes: cost as u64, ..Limits::default() });
+    let alice = fixture.claim("alice", ALICE);
+    let bob = fixture.claim("bob", BOB);
+    let carol = fixture.claim("carol", BOB);
+
+    let to_nobody = fixture.send(bob, To::Everybody, "b1");
+    assert_eq!(to_nobody, Submitted::Refused(Refused::NoRecipients));
+    fixture.open(alice, 1);
+    assert_eq!(fixture.send(bob, To::Everybody, "b1"), Submitted::Stored(1), "it was not sent yet");
+    let to_a_full_one = fixture.send(bob, To::Everybody, "b2");
+    assert_eq!(to_a_full_one, Submitted::Refused(Refused::RecipientsFull));
+    fixture.open(carol, 2);
+    let to_both = fixture.send(bob, To::Everybody, "b2");
+    assert_eq!(to_both, Submitted::Partly { stored: 1, of: 2 });
+    assert_eq!(fixture.send(bob, To::Everybody, "b2"), Submitted::Duplicate);
 }
 
 #[test]

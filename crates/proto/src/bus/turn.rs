@@ -77,6 +77,13 @@ pub enum Effect {
     },
     /// Read messages and bring them by [`super::Bus::loaded`].
     Load(Load),
+    /// End a session: the name that it has logged in under belongs to another owner.
+    Withdraw {
+        /// Of which mailbox.
+        mailbox: MailboxId,
+        /// Which of its sessions.
+        generation: u64,
+    },
 }
 
 /// A reading of messages from the store.

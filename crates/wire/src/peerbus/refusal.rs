@@ -22,6 +22,8 @@ pub enum Refusal {
     LongName,
     /// Its token lets nobody in.
     Token,
+    /// There are as many sessions of its credential as there may be.
+    TooMany,
     /// The name could not be made durable.
     NotStored,
     /// The name is another credential's. Clients of the original know this text, and give up.
@@ -32,7 +34,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TooLarge,
         Self::NotText,
         Self::Malformed,
@@ -41,6 +43,7 @@ impl Refusal {
         Self::NoName,
         Self::LongName,
         Self::Token,
+        Self::TooMany,
         Self::NotStored,
         Self::Claimed,
         Self::NotBound,
@@ -57,6 +60,7 @@ impl Refusal {
             Self::NoName => (1008, "empty peer name", "no_name"),
             Self::LongName => (1008, "peer name too long", "long_name"),
             Self::Token => (1008, "invalid bearer token", "token"),
+            Self::TooMany => (1013, "too many sessions of this token", "too_many"),
             Self::NotStored => (1011, "peer persistence failed", "not_stored"),
             Self::Claimed => (1008, "name claimed under a different token", "claimed"),
             Self::NotBound => (1011, "registry bind failed", "not_bound"),

@@ -246,7 +246,16 @@ impl World {
                 let submission = self.peers[index].submission(number, to.clone());
                 let Ok(submitted) = self.bus.submit(&submission, self.now, turn, find);
                 if let Submitted::Refused(reason) = submitted {
-                    assert!(reason.is_for_want_of_room(), "{reason:?}");
+                    let is_broadcast = to == To::Everybody;
+                    let is_expected = match reason {
+                        Refused::StoreFull => true,
+                        Refused::Quota => !is_broadcast,
+                        Refused::NoRecipients | Refused::RecipientsFull => is_broadcast,
+                        Refused::UnknownRecipient | Refused::TooManyCopies | Refused::KeyTaken => {
+                            false
+                        }
+                    };
+                    assert!(is_expected, "{reason:?} for {to:?}");
                     self.refused.insert((index, number));
                 }
                 receipts.push((index, number, to, submitted));
@@ -289,6 +298,7 @@ impl World {
             }
             match effect {
                 Effect::Load(load) => self.loads.push(load),
+                Effect::Withdraw { .. } => unreachable!("no name is given to another owner"),
                 Effect::Deliver { mailbox, generation, seq, message } => {
                     assert!(self.store.has(mailbox, seq), "delivered after its acknowledgement");
                     let peer = self.peers.iter_mut().find(|peer| peer.mailbox == mailbox).unwrap();
