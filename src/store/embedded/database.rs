@@ -31,7 +31,7 @@ const FORMAT_ROW: &str = "format";
 const CACHE: u64 = 32 * 1024 * 1024;
 
 /// Size of a file, in bytes. A merge takes a few files; while it runs, no table leaves memory.
-const FILE_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Files that are kept open. A million messages of 300 bytes are some 30.
 const OPEN_FILES: usize = 128;
@@ -49,7 +49,7 @@ const MOST_WAITING: usize = 2;
 const MOST_UNMERGED: usize = 24;
 
 /// Free bytes below which a database that failed is not opened again.
-const LEAST_FREE: u64 = 2 * 1024 * 1024;
+pub(super) const LEAST_FREE: u64 = 2 * 1024 * 1024;
 
 /// Between two looks at whether the worker got on.
 const LOOK: Duration = Duration::from_millis(2);
@@ -221,16 +221,16 @@ impl Database {
         self.spaces().into_iter().try_for_each(|space| space.rotate_memtable().map(drop))
     }
 
-    /// Writes what is in memory to files, then each of these key spaces anew without what was
-    /// removed from it. Takes as long as that takes.
-    pub(super) fn compact(&self, spaces: &[&Keyspace]) -> Result<(), Error> {
-        self.wait_for_room_to_settle()?;
-        self.settle()?;
+    /// Waits until what was handed to the worker is in files.
+    ///
+    /// # Errors
+    /// The worker has failed: the database has to be opened again.
+    pub(super) fn wait_until_settled(&self) -> Result<(), Error> {
         while self.spaces().iter().any(|space| space.sealed_memtable_count() > 0) {
             self.inner.persist(PersistMode::Buffer)?;
             thread::sleep(LOOK);
         }
-        spaces.iter().try_for_each(|space| space.major_compact())
+        Ok(())
     }
 
     /// What it takes on the disk, in bytes.

@@ -10,8 +10,10 @@
 //! than half is of no use any more, the store merges all of it.
 
 mod codec;
+mod compaction;
 mod database;
 mod journal;
+mod removal;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -21,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fjall::{Guard, Keyspace, Readable as _, Slice};
@@ -46,9 +48,6 @@ const PIECE: usize = 4096;
 /// Most pieces of dead letters that one call removes.
 const PIECES: usize = 16;
 
-/// Least time between two merges of everything.
-const COMPACT: Duration = Duration::from_secs(60);
-
 /// Where the store of a relay is.
 #[must_use]
 pub fn bus_folder(state_dir: &Path) -> PathBuf {
@@ -60,8 +59,6 @@ pub struct Embedded {
     shared: Arc<Shared>,
     /// Merges what is of no use, where it does.
     compaction: Mutex<Option<JoinHandle<()>>>,
-    /// When it last began to.
-    compacted: Mutex<Option<Instant>>,
     /// Held as long as this is: the database is closed at times.
     _lock: File,
 }
@@ -82,6 +79,10 @@ struct Shared {
     /// When it was last opened again.
     reopened: Mutex<Option<Instant>>,
     is_compacting: AtomicBool,
+    /// When the next merge of everything may begin.
+    next_compaction: Mutex<Instant>,
+    /// Held by who hands what is in memory to the worker.
+    settling: Mutex<()>,
 }
 
 type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
@@ -98,75 +99,58 @@ impl Embedded {
     fn open_sized(folder: &Path, durability: Durability, sizes: Sizes) -> Result<Self, StoreError> {
         let _lock = lock(folder)?;
         let database = Database::open(folder)?;
-        let mut known = Known::read(&database)?;
-        while database.remove_cut(&mut known, PIECE)? > 0 {}
+        let known = Mutex::new(Known::read(&database)?);
         let shared = Shared {
             folder: folder.to_owned(),
             durability,
             sizes,
             database: RwLock::new(Some(database)),
-            known: Mutex::new(known),
+            known,
             is_broken: AtomicBool::new(false),
             needed: AtomicU64::new(0),
             reopened: Mutex::new(None),
             is_compacting: AtomicBool::new(false),
+            next_compaction: Mutex::new(Instant::now()),
+            settling: Mutex::new(()),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-            compaction: Mutex::new(None),
-            compacted: Mutex::new(None),
-            _lock,
-        })
+        let store = Self { shared: Arc::new(shared), compaction: Mutex::new(None), _lock };
+        match store.remove_cut(&*store.shared.to_read()?) {
+            // It is of no use any more, whatever it was.
+            Err(StoreError::Damaged(error)) => {
+                tracing::warn!(error, "the rest of an old audit log is kept");
+            }
+            removed => removed?,
+        }
+        Ok(store)
     }
 
     /// Lets what is in memory become files, where it is enough.
     fn settle_if_full(&self, database: &Database) {
-        let mut known = self.shared.known.lock();
-        let most = self.shared.sizes.settle_at;
-        let may_wait = known.unsettled < 2 * most;
-        if known.unsettled < most || (may_wait && !database.has_room_to_settle()) {
+        if !self.shared.is_to_settle(database) {
             return;
         }
-        match database.wait_for_room_to_settle().and_then(|()| database.settle()) {
-            Ok(()) => known.unsettled = 0,
+        // Nobody else waits for it: what is known is not locked meanwhile.
+        let settling = self.shared.settling.lock();
+        if !self.shared.is_to_settle(database) {
+            return;
+        }
+        match database.wait_for_room_to_settle().and_then(|()| self.shared.settle(database)) {
+            Ok(()) => {}
             // The commit before it is in the journal.
             Err(_) => self.shared.is_broken.store(true, Ordering::Release),
         }
-        drop(known);
+        drop(settling);
         self.compact_if_worth_it(database);
     }
 
-    /// Merges what is of no use any more, in a thread of its own, where that is most of it.
-    fn compact_if_worth_it(&self, database: &Database) {
-        let mut last = self.compacted.lock();
-        if last.is_some_and(|last| last.elapsed() < COMPACT)
-            || !self.shared.is_worth_compacting(database)
-            || self.shared.is_compacting.swap(true, Ordering::AcqRel)
-        {
-            return;
+    /// Removes what the audit log has before its head.
+    fn remove_cut(&self, database: &Database) -> Result<(), StoreError> {
+        while let Some(cut) = database.cut(&self.shared.known, PIECE)? {
+            let removed = database.remove_cut(&self.shared.known, cut);
+            self.shared.written(removed)?;
+            self.settle_if_full(database);
         }
-        *last = Some(Instant::now());
-        let shared = self.shared.clone();
-        let thread = thread::Builder::new().name("bus-compact".to_owned());
-        let started = thread.spawn(move || {
-            shared.compact();
-            shared.is_compacting.store(false, Ordering::Release);
-        });
-        match started {
-            Ok(started) => *self.compaction.lock() = Some(started),
-            Err(error) => {
-                self.shared.is_compacting.store(false, Ordering::Release);
-                tracing::warn!(%error, "cannot start a thread that frees space of the store");
-            }
-        }
-    }
-}
-
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        let running = self.compaction.lock().take();
-        // It has nothing to tell.
-        running.map(JoinHandle::join);
+        Ok(())
     }
 }
 
@@ -213,6 +197,10 @@ impl Shared {
         if last.is_some_and(|last| last.elapsed() < REOPEN) {
             return Err(unavailable("an earlier write failed, and so did the next"));
         }
+        // It has the database, and those that read go on with it meanwhile.
+        if self.is_compacting.load(Ordering::Acquire) {
+            return Err(unavailable("an earlier write failed, and space is being freed"));
+        }
         let free = free(&self.folder)?;
         let mut database = self.database.write();
         if let Some(database) = &*database {
@@ -235,31 +223,31 @@ impl Shared {
         Ok(())
     }
 
-    /// What a write came to; after one that failed, the next opens the database again.
+    /// What a write came to; after one that failed, the next opens the database again. That does
+    /// not repair what cannot be read.
     fn written<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        result.inspect_err(|_| self.is_broken.store(true, Ordering::Release))
+        result.inspect_err(|error| {
+            if !matches!(error, StoreError::Damaged(_)) {
+                self.is_broken.store(true, Ordering::Release);
+            }
+        })
     }
 
-    fn is_worth_compacting(&self, database: &Database) -> bool {
-        let known = self.known.lock();
-        let most = self.sizes.slack + 2 * known.live;
-        database.messages.disk_space() + database.keys.disk_space() > most
-            // What was cut counts twice there: the row, and that it was removed.
-            || (known.cut > PIECE as u64 && 3 * known.cut > database.audit.approximate_len() as u64)
+    /// Whether so much is in memory that it should become files.
+    fn is_to_settle(&self, database: &Database) -> bool {
+        let unsettled = self.known.lock().unsettled;
+        let most = self.sizes.settle_at;
+        unsettled >= 2 * most || (unsettled >= most && database.has_room_to_settle())
     }
 
-    fn compact(&self) {
-        let Some(database) = self.opened() else { return };
-        let mut spaces = vec![&database.messages, &database.keys, &database.letters];
+    /// Hands what is in memory to the worker.
+    fn settle(&self, database: &Database) -> Result<(), fjall::Error> {
+        let unsettled = self.known.lock().unsettled;
+        database.settle()?;
+        // What was committed meanwhile may be in memory yet.
         let mut known = self.known.lock();
-        if std::mem::take(&mut known.cut) > 0 {
-            spaces.push(&database.audit);
-        }
-        known.unsettled = 0;
-        drop(known);
-        if let Err(error) = database.compact(&spaces) {
-            tracing::warn!(%error, "cannot free space of the store");
-        }
+        known.unsettled = known.unsettled.saturating_sub(unsettled);
+        Ok(())
     }
 }
 
@@ -378,14 +366,13 @@ impl Store for Embedded {
         let mut from = [0; 24];
         let mut dropped = 0;
         for _ in 0..PIECES {
-            let mut known = self.shared.known.lock();
-            let removed = database.remove_letters(&mut known, before, PIECE, &mut from);
-            drop(known);
-            let removed = self.shared.written(removed)?;
-            if removed == 0 {
+            let old = database.old_letters(before, PIECE, &mut from)?;
+            if old.is_empty() {
                 break;
             }
-            dropped += removed;
+            dropped += old.len() as u64;
+            let removed = database.remove_all(&self.shared.known, &database.letters, old);
+            self.shared.written(removed)?;
             self.settle_if_full(&database);
         }
         Ok(dropped)
@@ -426,16 +413,9 @@ impl Store for Embedded {
 
     fn cut_audit(&self, before: u64, head: &[u8]) -> Result<(), StoreError> {
         let database = self.shared.to_write()?;
-        let set = database.set_head(&mut self.shared.known.lock(), before, head);
+        let set = database.set_head(&self.shared.known, before, head);
         self.shared.written(set)?;
-        loop {
-            let removed = database.remove_cut(&mut self.shared.known.lock(), PIECE);
-            let removed = self.shared.written(removed)?;
-            self.settle_if_full(&database);
-            if removed == 0 {
-                return Ok(());
-            }
-        }
+        self.remove_cut(&database)
     }
 
     fn audit_head(&self) -> Result<Option<Box<[u8]>>, StoreError> {
@@ -448,6 +428,8 @@ impl Store for Embedded {
         let database = self.shared.to_read()?;
         self.compact_if_worth_it(&database);
         let used = database.used(&self.shared.folder)?;
-        Ok(Space { used, free: free(&self.shared.folder)? })
+        // What is in memory takes as much again once it is in files.
+        let free = free(&self.shared.folder)?.saturating_sub(database.in_memory());
+        Ok(Space { used, free })
     }
 }

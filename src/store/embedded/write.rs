@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use super::codec::{
     DigestKey, letter_key, mailbox_key, message_key, name_key, read_head, read_level, read_number,
-    write_accepted, write_audit, write_found, write_head, write_letter, write_level, write_message,
-    write_name, write_number,
+    write_accepted, write_audit, write_found, write_letter, write_level, write_message, write_name,
+    write_number,
 };
 use super::database::{Database, damaged, failure, memory_of, unavailable};
 use super::{key_of, key_value};
@@ -21,7 +21,7 @@ use crate::store::{AuditEntry, Commit, Durability, StoreError};
 const NEXT_MAILBOX_ROW: &str = "next mailbox";
 
 /// Row of `meta`: the first entry of the audit log that counts, and what stands before it.
-const HEAD_ROW: &str = "audit head";
+pub(super) const HEAD_ROW: &str = "audit head";
 
 /// Entries of the audit log in one row: what a reader takes at once.
 const ROW_ENTRIES: usize = 256;
@@ -51,7 +51,7 @@ pub(super) struct Known {
     /// The first entry of the audit log that counts, and what stands before it.
     pub(super) head: Option<(u64, Box<[u8]>)>,
     /// No row of the audit log is before this one.
-    cut_from: u64,
+    pub(super) cut_from: u64,
     /// Rows of the audit log that were removed and may still take room.
     pub(super) cut: u64,
 }
@@ -300,83 +300,5 @@ impl Database {
         commit.changes.iter().try_for_each(|change| rows.change(change))?;
         rows.audit(&commit.audit);
         Ok((rows.batch, rows.memory))
-    }
-
-    /// Removes rows in pieces that each are there or not after a crash.
-    fn remove_all(
-        &self,
-        known: &mut Known,
-        space: &Keyspace,
-        keys: Vec<Vec<u8>>,
-    ) -> Result<u64, StoreError> {
-        let mut batch = self.inner.batch().durability(Some(PersistMode::Buffer));
-        let count = keys.len() as u64;
-        for key in keys {
-            known.unsettled += memory_of(key.len(), 0);
-            batch.remove(space, key);
-        }
-        batch.commit().map_err(unavailable)?;
-        Ok(count)
-    }
-
-    /// Removes some of the dead letters of before a time, from this key on, which it moves behind
-    /// them: how many, 0 where there are no more.
-    pub(super) fn remove_letters(
-        &self,
-        known: &mut Known,
-        before: Millis,
-        most: usize,
-        from: &mut [u8; 24],
-    ) -> Result<u64, StoreError> {
-        let mut found = Vec::new();
-        while found.len() < most {
-            let Some(first) = self.letters.range(&from[..]..).next() else { break };
-            let (key, _) = key_value(first)?;
-            let [mailbox, ..] = key_of::<3>(&self.letters, &key)?;
-            // They are in the order of their times: none behind the first that is young.
-            let young = letter_key(MailboxId(mailbox), before, Seq(0));
-            if key[..] < young[..] {
-                let old = self.letters.range(&key[..]..&young[..]);
-                for row in old.take(most - found.len()) {
-                    found.push(row.key().map_err(failure)?.to_vec());
-                }
-            }
-            if found.len() < most {
-                *from = letter_key(MailboxId(mailbox.saturating_add(1)), Millis(0), Seq(0));
-            }
-        }
-        if found.is_empty() { Ok(0) } else { self.remove_all(known, &self.letters, found) }
-    }
-
-    /// Has the audit log begin at an entry, and says what stands before it. What is before does
-    /// not count from here on, and [`Self::remove_cut`] removes it.
-    pub(super) fn set_head(
-        &self,
-        known: &mut Known,
-        before: u64,
-        head: &[u8],
-    ) -> Result<(), StoreError> {
-        let mut batch = self.inner.batch().durability(Some(PersistMode::SyncData));
-        batch.insert(&self.meta, HEAD_ROW, write_head(before, head));
-        batch.commit().map_err(unavailable)?;
-        known.head = Some((before, head.into()));
-        Ok(())
-    }
-
-    /// Removes some rows of the audit log that do not count: how many, 0 where there are no more.
-    /// The last of them may reach over the first entry that counts, and stays.
-    pub(super) fn remove_cut(&self, known: &mut Known, most: usize) -> Result<u64, StoreError> {
-        let Some((before, _)) = &known.head else { return Ok(0) };
-        let mut keys = Vec::new();
-        let old = known.cut_from.to_be_bytes()..=before.to_be_bytes();
-        for row in self.audit.range(old).take(most + 1) {
-            keys.push(row.key().map_err(failure)?.to_vec());
-        }
-        let Some(first_kept) = keys.pop() else { return Ok(0) };
-        let [first_kept] = key_of(&self.audit, &first_kept)?;
-        let removed = if keys.is_empty() { 0 } else { self.remove_all(known, &self.audit, keys)? };
-        known.cut_from = first_kept;
-        known.cut += removed;
-        Ok(removed)
     }
 }

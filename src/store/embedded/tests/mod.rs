@@ -6,6 +6,7 @@ mod full;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::thread;
 use std::time::Instant;
 
 use fjall::PersistMode;
@@ -199,7 +200,7 @@ fn drained_store_gives_its_space_back() {
     };
     while used() > 2 << 20 {
         assert!(Instant::now() < end, "{} of {full} bytes are still used", used());
-        *store.compacted.lock() = None;
+        *store.shared.next_compaction.lock() = Instant::now();
         store.compact_if_worth_it(&store.shared.to_read().unwrap());
         thread::sleep(Duration::from_millis(20));
     }
@@ -222,4 +223,40 @@ fn long_load_neither_stalls_nor_keeps_its_journals() {
     }
     assert!(store.space().unwrap().used < 160 << 20, "{:?}", store.space());
     assert!(store.read(MailboxId(1), Seq(1), ALL).unwrap().is_empty());
+}
+
+#[test]
+fn dead_letter_that_cannot_be_read_has_nothing_be_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let database = store.shared.to_read().unwrap();
+    database.letters.insert("no key of a letter", "").unwrap();
+    drop(database);
+
+    let dropped = store.drop_dead_letters(Millis(1));
+
+    assert!(matches!(dropped, Err(StoreError::Damaged(_))), "{dropped:?}");
+    assert!(!store.shared.is_broken.load(Ordering::Acquire));
+    store.commit(&Commit { changes: Vec::new(), audit: vec![entry(1)] }).unwrap();
+}
+
+#[test]
+fn store_that_merges_everything_is_opened_again_behind_that_and_read_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let commit = |seq| Commit { changes: Vec::new(), audit: vec![entry(seq)] };
+    store.commit(&commit(1)).unwrap();
+    let merging = store.shared.to_read().unwrap();
+    store.shared.is_compacting.store(true, Ordering::Release);
+    store.shared.is_broken.store(true, Ordering::Release);
+
+    let refused = store.commit(&commit(2));
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    assert_eq!(store.audit(0, 10).unwrap().len(), 1);
+
+    store.shared.compact();
+    drop(merging);
+    store.shared.is_compacting.store(false, Ordering::Release);
+    store.commit(&commit(2)).unwrap();
+    assert_eq!(store.audit(0, 10).unwrap().len(), 2);
 }

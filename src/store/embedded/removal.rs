@@ -1,0 +1,126 @@
+//! Removal of what is old: dead letters, and entries of the audit log.
+//!
+//! What is known is locked for moments only: a commit needs it, and waits neither for rows that
+//! are looked for nor for a disk that syncs.
+
+use fjall::{Keyspace, PersistMode};
+use parking_lot::Mutex;
+
+use super::codec::{letter_key, write_head};
+use super::database::{Database, failure, memory_of, unavailable};
+use super::write::{HEAD_ROW, Known};
+use super::{key_of, key_value};
+use crate::proto::bus::{MailboxId, Millis, Seq};
+use crate::store::StoreError;
+
+/// Rows of the audit log that do not count.
+pub(super) struct Cut {
+    keys: Vec<Vec<u8>>,
+    /// No row that stays is before this one.
+    from: u64,
+}
+
+impl Database {
+    /// The keys of some of the dead letters of before a time, from this key on, which it moves
+    /// behind them; none where there are no more.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn old_letters(
+        &self,
+        before: Millis,
+        most: usize,
+        from: &mut [u8; 24],
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut found = Vec::new();
+        while found.len() < most {
+            let Some(first) = self.letters.range(&from[..]..).next() else { break };
+            let (key, _) = key_value(first)?;
+            let [mailbox, ..] = key_of::<3>(&self.letters, &key)?;
+            // They are in the order of their times: none behind the first that is young.
+            let young = letter_key(MailboxId(mailbox), before, Seq(0));
+            if key[..] < young[..] {
+                let old = self.letters.range(&key[..]..&young[..]);
+                for row in old.take(most - found.len()) {
+                    found.push(row.key().map_err(failure)?.to_vec());
+                }
+            }
+            if found.len() < most {
+                *from = letter_key(MailboxId(mailbox.saturating_add(1)), Millis(0), Seq(0));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes rows, all of them or none.
+    ///
+    /// # Errors
+    /// The database has to be opened again.
+    pub(super) fn remove_all(
+        &self,
+        known: &Mutex<Known>,
+        space: &Keyspace,
+        keys: Vec<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let mut batch = self.inner.batch().durability(Some(PersistMode::Buffer));
+        let mut memory = 0;
+        for key in keys {
+            memory += memory_of(key.len(), 0);
+            batch.remove(space, key);
+        }
+        batch.commit().map_err(unavailable)?;
+        known.lock().unsettled += memory;
+        Ok(())
+    }
+
+    /// Has the audit log begin at an entry, and says what stands before it. What is before does
+    /// not count from here on, and [`Self::remove_cut`] removes it.
+    ///
+    /// # Errors
+    /// The database has to be opened again.
+    pub(super) fn set_head(
+        &self,
+        known: &Mutex<Known>,
+        before: u64,
+        head: &[u8],
+    ) -> Result<(), StoreError> {
+        let mut batch = self.inner.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&self.meta, HEAD_ROW, write_head(before, head));
+        batch.commit().map_err(unavailable)?;
+        known.lock().head = Some((before, head.into()));
+        Ok(())
+    }
+
+    /// Some rows of the audit log that do not count, nothing where there are no more. The last of
+    /// them may reach over the first entry that counts, and stays.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn cut(&self, known: &Mutex<Known>, most: usize) -> Result<Option<Cut>, StoreError> {
+        let old = {
+            let known = known.lock();
+            let Some((before, _)) = &known.head else { return Ok(None) };
+            known.cut_from.to_be_bytes()..=before.to_be_bytes()
+        };
+        let mut keys = Vec::new();
+        for row in self.audit.range(old).take(most + 1) {
+            keys.push(row.key().map_err(failure)?.to_vec());
+        }
+        let Some(first_kept) = keys.pop() else { return Ok(None) };
+        let [from] = key_of(&self.audit, &first_kept)?;
+        Ok(Some(Cut { keys, from }).filter(|cut| !cut.keys.is_empty()))
+    }
+
+    /// Removes these rows.
+    ///
+    /// # Errors
+    /// The database has to be opened again.
+    pub(super) fn remove_cut(&self, known: &Mutex<Known>, cut: Cut) -> Result<(), StoreError> {
+        let removed = cut.keys.len() as u64;
+        self.remove_all(known, &self.audit, cut.keys)?;
+        let mut known = known.lock();
+        known.cut_from = cut.from;
+        known.cut += removed;
+        Ok(())
+    }
+}
