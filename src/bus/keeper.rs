@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -36,13 +36,53 @@ struct Keeper {
     settings: Settings,
     key: SigningKey,
     checkpoints: Checkpoints,
-    is_full: Arc<AtomicBool>,
+    /// What the log said last.
+    is_told_full: bool,
+    room: Arc<Room>,
+}
+
+/// The room for new messages: what was free beyond the reserve when it was last looked at, less
+/// what was appended since. A fast sender does not come to the reserve between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    is_full: AtomicBool,
+    left: AtomicU64,
+}
+
+impl Room {
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
+    }
+
+    /// So much was appended. It is in a journal, and will be in files as well.
+    pub(super) fn take(&self, bytes: usize) {
+        let bytes = 2 * bytes as u64;
+        // One thread takes; who looks puts a new number there.
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(bytes);
+        self.left.store(left, Ordering::Relaxed);
+        if left == 0 && bytes > 0 {
+            self.is_full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes what is free; whether that is too little.
+    fn look(&self, space: Space) -> bool {
+        let Space { used, free } = space;
+        let reserve = used.saturating_add(free) / 20;
+        let reserve = reserve.clamp(LEAST_RESERVE, MOST_RESERVE);
+        let was_full = self.is_full();
+        // A little more to begin again, or it would flap.
+        let needed = if was_full { reserve + reserve / 4 } else { reserve };
+        self.left.store(free.saturating_sub(reserve), Ordering::Relaxed);
+        self.is_full.store(free < needed, Ordering::Relaxed);
+        free < needed
+    }
 }
 
 /// What the bus's thread has of it: whether the disk is full, and how to tell it new settings. It
 /// ends when that is dropped.
 pub(super) struct Kept {
-    pub(super) is_full: Arc<AtomicBool>,
+    pub(super) room: Arc<Room>,
     pub(super) settings: Sender<Settings>,
 }
 
@@ -54,10 +94,11 @@ pub(super) fn start(
     checkpoint_file: Option<PathBuf>,
     ending: CancellationToken,
 ) -> io::Result<(Kept, JoinHandle<()>)> {
-    let is_full = Arc::new(AtomicBool::new(false));
+    let room = Arc::<Room>::default();
     let checkpoints = Checkpoints::new(key.clone(), checkpoint_file);
     let settings = settings.clone();
-    let mut keeper = Keeper { shared, settings, key, checkpoints, is_full: Arc::clone(&is_full) };
+    let mut keeper =
+        Keeper { shared, settings, key, checkpoints, is_told_full: false, room: Arc::clone(&room) };
     // A bus that starts on a full disk begins full.
     keeper.look();
     let (settings, news) = channel();
@@ -65,7 +106,7 @@ pub(super) fn start(
         let _ending = ending.drop_guard();
         keeper.run(&news);
     })?;
-    Ok((Kept { is_full, settings }, thread))
+    Ok((Kept { room, settings }, thread))
 }
 
 impl Keeper {
@@ -94,27 +135,22 @@ impl Keeper {
 
     /// Looks whether there is room for new messages.
     fn look(&mut self) {
-        let Space { used, free } = match self.shared.store.space() {
+        let space = match self.shared.store.space() {
             Ok(space) => space,
             Err(error) => {
                 warn!(%error, "the space of the store is not known");
                 return;
             }
         };
-        let reserve = ((used + free) / 20).clamp(LEAST_RESERVE, MOST_RESERVE);
-        let was_full = self.is_full.load(Ordering::Relaxed);
-        // A little more to begin again, or it would flap.
-        let needed = if was_full { reserve + reserve / 4 } else { reserve };
-        let is_full = free < needed;
-        self.is_full.store(is_full, Ordering::Relaxed);
-        match (was_full, is_full) {
-            (false, true) => {
-                warn!(bytes = free, "the disk is full: new messages wait or are refused")
-            }
-            (true, false) => info!(bytes = free, "there is room for messages again"),
+        let bytes = space.free;
+        let is_full = self.room.look(space);
+        match (self.is_told_full, is_full) {
+            (false, true) => warn!(bytes, "the disk is full: new messages wait or are refused"),
+            (true, false) => info!(bytes, "there is room for messages again"),
             (false, false) | (true, true) => {}
         }
-        self.shared.meters.note_space(Space { used, free }, is_full);
+        self.is_told_full = is_full;
+        self.shared.meters.note_space(space, is_full);
     }
 
     fn write_checkpoint(&mut self) {
@@ -147,5 +183,37 @@ impl Keeper {
         if !is_damaged || self.shared.meters.damaged(error) {
             warn!(%error, "{what}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn space(free: u64) -> Space {
+        Space { used: 100 * MIB - free, free }
+    }
+
+    #[test]
+    fn disk_is_full_from_the_reserve_on_until_there_is_a_quarter_more() {
+        let room = Room::default();
+        assert!(!room.look(space(5 * MIB)));
+        assert!(room.look(space(5 * MIB - 1)) && room.is_full());
+        assert!(room.look(space(6 * MIB)), "it does not flap");
+        assert!(!room.look(space(6 * MIB + MIB / 4)) && !room.is_full());
+    }
+
+    #[test]
+    fn what_is_appended_between_two_looks_does_not_come_to_the_reserve() {
+        let room = Room::default();
+        room.look(space(11 * MIB));
+        room.take(2 << 20);
+        assert!(!room.is_full());
+        room.take(1 << 20);
+        assert!(room.is_full(), "6 MiB are journal and files of what was appended");
+        room.take(0);
+        assert!(!room.look(space(8 * MIB)), "it was less");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -149,7 +148,7 @@ impl Worker {
         let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
-        self.bus.set_full(self.kept.is_full.load(Ordering::Relaxed));
+        self.bus.set_full(self.kept.room.is_full());
         self.rest.extend(items);
         while turn.changes.len() < TURN && turn.appended_bytes < TURN_BYTES {
             let Some(item) = self.rest.pop_front() else { break };
@@ -163,6 +162,7 @@ impl Worker {
             // The bus stops, and what nobody was told about is as if it had never come.
             return false;
         }
+        self.kept.room.take(turn.appended_bytes);
         for party in released {
             if !self.parked.has(party.generation()) {
                 self.shared.inbox.release(&party);

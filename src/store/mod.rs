@@ -92,7 +92,7 @@ pub struct DeadLetter {
 pub struct Space {
     /// What it takes, in bytes.
     pub used: u64,
-    /// What is free for it, in bytes.
+    /// What is free for it, in bytes, less what it is yet to write of what it has.
     pub free: u64,
 }
 
