@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Desk, Party};
-use crate::proto::bus::{Load, MailboxId, Message, Owner, Stored, Submission};
+use crate::proto::bus::{Load, MailboxId, Message, Owner, Reading, Submission};
 
 /// Bytes of one peer that wait to be judged: then it is read no more.
 const OF_ONE: usize = 256 * 1_024;
@@ -33,7 +33,7 @@ pub(super) enum Item {
     Close { mailbox: MailboxId, generation: u64 },
     Submit(Submitted),
     Acknowledge { mailbox: MailboxId, generation: u64, key: Box<str> },
-    Loaded { load: Load, stored: Vec<Stored> },
+    Loaded { load: Load, reading: Reading },
     Settings(Box<super::Settings>),
 }
 
@@ -52,7 +52,9 @@ impl Item {
                 submission.id.len() + submission.body.len()
             }
             Self::Acknowledge { key, .. } => key.len(),
-            Self::Loaded { stored, .. } => stored.iter().map(|one| one.message.cost()).sum(),
+            Self::Loaded { reading, .. } => {
+                reading.stored.iter().map(|one| one.message.cost()).sum()
+            }
             Self::Ask(_) | Self::Open { .. } | Self::Close { .. } | Self::Settings(_) => 0,
         };
         Message::OVERHEAD + more
@@ -120,8 +122,8 @@ impl Inbox {
     }
 
     /// Puts there what was read, once there is room for it.
-    pub(super) fn put_loaded(&self, load: Load, stored: Vec<Stored>) {
-        let item = Item::Loaded { load, stored };
+    pub(super) fn put_loaded(&self, load: Load, reading: Reading) {
+        let item = Item::Loaded { load, reading };
         let mut state = self.state.lock();
         while state.loaded > LOADED && !state.is_closed {
             self.room.wait(&mut state);

@@ -71,6 +71,8 @@ words! {
         Dead => "dead_letter",
         /// The store has lost it.
         Missing => "missing",
+        /// It cannot be read any more.
+        Damaged => "damaged",
     }
 }
 
@@ -285,13 +287,14 @@ impl Meters {
         for (name, help, counter) in counters {
             families.push(family::counter(&format!("beacon_relay_bus_{name}"), help, counter));
         }
-        let Totals { acknowledged, expired, purged, dead, missing, .. } = seen.totals;
+        let Totals { acknowledged, expired, purged, dead, missing, damaged, .. } = seen.totals;
         let ways = [
             ([Way::Acknowledged.word()], acknowledged),
             ([Way::Expired.word()], expired),
             ([Way::Purged.word()], purged),
             ([Way::Dead.word()], dead),
             ([Way::Missing.word()], missing),
+            ([Way::Damaged.word()], damaged),
         ];
         families.push(family::counts(
             "beacon_relay_bus_removed_total",

@@ -18,7 +18,7 @@ use crate::store::{Most, StoreError};
 /// The wait before a reading that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The wait before messages that make no sense are looked at again: somebody may repair them.
+/// The wait before messages that make no sense are looked at again.
 const RETRY_DAMAGED: Duration = Duration::from_secs(10);
 
 /// Starts the thread; it ends when the sender is dropped. No more readings wait than there are
@@ -36,40 +36,61 @@ pub(super) fn start(
 }
 
 fn run(shared: &Shared, loads: &Receiver<Load>) {
-    // Those that failed, each with the time at which it is tried again.
-    let mut failed: Vec<(Load, Instant)> = Vec::new();
+    let mut failed: Vec<Again> = Vec::new();
     loop {
-        let next = failed.iter().map(|(_, due)| *due).min();
+        let next = failed.iter().map(|again| again.due).min();
         let load = match next {
             None => loads.recv().map_err(|_| RecvTimeoutError::Disconnected),
             Some(due) => loads.recv_timeout(due.saturating_duration_since(Instant::now())),
         };
         let now = Instant::now();
-        let due = failed.extract_if(.., |(_, due)| *due <= now);
-        let mut loads: Vec<_> = due.map(|(load, _)| load).collect();
+        let due = failed.extract_if(.., |again| again.due <= now);
+        let mut loads: Vec<_> = due.map(|again| (again.load, again.was_damaged)).collect();
         match load {
-            Ok(load) => loads.push(load),
+            Ok(load) => loads.push((load, false)),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        for load in loads {
-            if let Some((load, wait)) = read(shared, load) {
-                failed.push((load, Instant::now() + wait));
-            }
+        for (load, was_damaged) in loads {
+            failed.extend(read(shared, load, was_damaged));
         }
     }
 }
 
-/// Reads, and hands over what was read; what failed is to be tried again after a time.
-fn read(shared: &Shared, load: Load) -> Option<(Load, Duration)> {
+/// A reading that is made again.
+#[derive(Clone, Copy)]
+struct Again {
+    load: Load,
+    due: Instant,
+    /// Messages made no sense the first time.
+    was_damaged: bool,
+}
+
+/// Reads, and hands over what was read; what failed is to be tried again after a time. So is what
+/// makes no sense, once: memory and cables have their moments too, and the bus removes it.
+fn read(shared: &Shared, load: Load, was_damaged: bool) -> Option<Again> {
+    let again = |wait, was_damaged| {
+        let due = Instant::now() + wait;
+        Some(Again { load, due, was_damaged })
+    };
     let most = Most { messages: load.messages, bytes: load.bytes };
     shared.meters.readings.begin(Instant::now());
     let read = shared.store.read(load.mailbox, load.from, most);
     shared.meters.readings.end();
     match read {
-        Ok(stored) => {
+        Ok(reading) => {
             shared.meters.succeeded(Call::Read);
-            shared.inbox.put_loaded(load, stored);
+            for damaged in &reading.damaged {
+                let what = format!("message {} of mailbox {}", damaged.seq.0, load.mailbox.0);
+                let error = StoreError::Damaged(what);
+                if shared.meters.damaged(&error) {
+                    error!(%error, "a message that waits cannot be read, and is lost");
+                }
+            }
+            if !reading.damaged.is_empty() && !was_damaged {
+                return again(RETRY_DAMAGED, true);
+            }
+            shared.inbox.put_loaded(load, reading);
             None
         }
         Err(error @ StoreError::Damaged(_)) => {
@@ -77,11 +98,11 @@ fn read(shared: &Shared, load: Load) -> Option<(Load, Duration)> {
             if shared.meters.damaged(&error) {
                 error!(mailbox = load.mailbox.0, %error, "messages that wait cannot be read");
             }
-            Some((load, RETRY_DAMAGED))
+            again(RETRY_DAMAGED, true)
         }
         Err(error) => {
             shared.meters.failed(Call::Read, &error);
-            Some((load, RETRY))
+            again(RETRY, was_damaged)
         }
     }
 }

@@ -211,7 +211,7 @@ impl Worker {
                     self.shared.meters.unknown_ack();
                 }
             }
-            Item::Loaded { load, stored } => self.bus.loaded(&load, stored, self.now, turn),
+            Item::Loaded { load, reading } => self.bus.loaded(&load, reading, self.now, turn),
             Item::Settings(settings) => {
                 self.bus.set_limits(settings.limits);
                 // It ends after this thread.

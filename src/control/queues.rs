@@ -187,7 +187,7 @@ impl Queues {
         self.ask(move |desk| {
             let Place { name, mailbox, level, .. } = find(desk, &name)?;
             let most = Most { messages: limit.min(MOST_MESSAGES), bytes: MOST_BYTES };
-            let stored = desk.store.read(mailbox, level.head, most).map_err(unavailable)?;
+            let stored = desk.store.read(mailbox, level.head, most).map_err(unavailable)?.stored;
             let messages = stored.iter().map(|stored| MessageView::of(stored, desk.now));
             Ok(Messages { name: name.to_string(), messages: messages.collect() })
         })

@@ -11,7 +11,9 @@ mod suite;
 
 pub use embedded::{Embedded, bus_folder};
 
-use crate::proto::bus::{Cause, Change, Digest, Found, MailboxId, Millis, Recovered, Seq, Stored};
+use crate::proto::bus::{
+    Cause, Change, Digest, Found, MailboxId, Millis, Reading, Recovered, Seq, Stored,
+};
 
 /// One entry of the audit log, at its place in the chain.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -133,11 +135,12 @@ pub trait Store: Send + Sync + 'static {
     /// It did not.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// Messages that wait from this position on, in the order of their positions.
+    /// Messages that wait from this position on, in the order of their positions. Those that make
+    /// no sense are told as such, and the ones behind them are read.
     ///
     /// # Errors
     /// They cannot be read.
-    fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Vec<Stored>, StoreError>;
+    fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Reading, StoreError>;
 
     /// The message that waits under this delivery key.
     ///

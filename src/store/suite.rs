@@ -117,7 +117,7 @@ fn restart<S: Store>(open: &dyn Fn() -> S) {
     assert_eq!((name, level.next, level.messages), (&named(4, "bob"), Seq(2), 1));
     assert_eq!(recovered.accepted, [(9, Millis(77), vec![sent.origin])]);
     assert_eq!(recovered.next_mailbox, 5);
-    let read = store.read(MailboxId(4), Seq(1), ALL).unwrap();
+    let read = store.read(MailboxId(4), Seq(1), ALL).unwrap().stored;
     assert_eq!(read, [Stored { seq: Seq(1), attempts: 0, message: sent }]);
     assert_eq!(store.last_audit().unwrap(), Some(entry(1)));
 }
@@ -147,7 +147,7 @@ fn order<S: Store>(open: &dyn Fn() -> S) {
         let changes = vec![append(1, seq, &message("alice", seq, 100)), append(2, seq, &other)];
         commit(&store, changes);
     }
-    let read = |from, most| positions(&store.read(MailboxId(1), Seq(from), most).unwrap());
+    let read = |from, most| positions(&store.read(MailboxId(1), Seq(from), most).unwrap().stored);
     assert_eq!(read(1, ALL), (250..260).collect::<Vec<_>>());
     assert_eq!(read(257, ALL), [257, 258, 259]);
     assert!(read(260, ALL).is_empty());
@@ -180,7 +180,7 @@ fn attempts<S: Store>(open: &dyn Fn() -> S) {
     commit(&store, vec![attempt(1)]);
     commit(&store, vec![attempt(300)]);
     let of = |store: &S| {
-        let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+        let read = store.read(MailboxId(1), Seq(1), ALL).unwrap().stored;
         read.iter().map(|stored| stored.attempts).collect::<Vec<_>>()
     };
     assert_eq!(of(&store), [300, 0]);
@@ -212,7 +212,7 @@ fn bury<S: Store>(open: &dyn Fn() -> S) {
     drop(store);
 
     let store = open();
-    assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap()), [3]);
+    assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), [3]);
     let key = Digest::of_key("2");
     assert_eq!(store.find(MailboxId(1), key).unwrap(), None);
     let letters = |mailbox, most| store.dead_letters(MailboxId(mailbox), most).unwrap();
@@ -314,7 +314,7 @@ fn repeat<S: Store>(open: &dyn Fn() -> S) {
     for _ in 0..3 {
         store.commit(&repeated).unwrap();
     }
-    assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap()), [1]);
+    assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), [1]);
     assert_eq!(numbers(&store.audit(0, 9).unwrap()), [0, 1]);
     assert_eq!(store.dead_letters(MailboxId(1), 9).unwrap().len(), 1);
     let recovered = store.recover().unwrap();
@@ -342,7 +342,8 @@ fn many<S: Store>(open: &dyn Fn() -> S) {
     let store = open();
     let mut next = 1;
     loop {
-        let read = store.read(MailboxId(1), Seq(next), Most { messages: 256, ..ALL }).unwrap();
+        let read =
+            store.read(MailboxId(1), Seq(next), Most { messages: 256, ..ALL }).unwrap().stored;
         let Some(last) = read.last() else { break };
         let expected: Vec<_> = (next..=last.seq.0).collect();
         assert_eq!(positions(&read), expected);

@@ -237,7 +237,7 @@ mod tests {
         let alice = recovered.names.iter().find(|(named, _)| &*named.name == "alice").unwrap();
         assert_eq!((alice.0.owner, alice.1.messages), (Owner::RESERVED, 3));
         let most = Most { messages: 10, bytes: 1 << 20 };
-        let waiting = store.read(alice.0.mailbox, Seq(0), most).unwrap();
+        let waiting = store.read(alice.0.mailbox, Seq(0), most).unwrap().stored;
         let keys: Vec<_> = waiting.iter().map(|stored| &*stored.message.key).collect();
         assert_eq!(keys, ["m2", "m1", "b1|alice"]);
         assert_eq!(&*waiting[1].message.body, m1.as_bytes());

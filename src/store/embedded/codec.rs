@@ -74,6 +74,14 @@ impl DigestKey {
         let length = if u32::try_from(mailbox.0).is_ok() { 20 } else { 24 };
         Self { bytes, length }
     }
+
+    /// Whose a key is, and which.
+    pub(super) fn read(key: &[u8]) -> Option<(MailboxId, Digest)> {
+        let (digest, rest) = key.split_first_chunk()?;
+        let mut mailbox = [0; 8];
+        mailbox.get_mut(..rest.len())?.copy_from_slice(rest);
+        Some((MailboxId(u64::from_le_bytes(mailbox)), Digest(*digest)))
+    }
 }
 
 impl AsRef<[u8]> for DigestKey {

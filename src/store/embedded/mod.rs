@@ -13,6 +13,7 @@ mod codec;
 mod compaction;
 mod database;
 mod journal;
+mod reading;
 mod removal;
 #[cfg(test)]
 mod tests;
@@ -30,14 +31,15 @@ use fjall::{Guard, Keyspace, Readable as _, Slice};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use self::codec::{
-    DigestKey, key_numbers, letter_key, message_key, read_accepted, read_audit, read_found,
-    read_letter, read_level, read_message, read_name,
+    DigestKey, key_numbers, letter_key, read_accepted, read_audit, read_found, read_letter,
+    read_level, read_name,
 };
 use self::database::{Database, Sizes, damaged, failure, unavailable};
 use self::journal::begin_new_journal;
+use self::reading::read_from;
 use self::write::Known;
 use super::{AuditEntry, Commit, DeadLetter, Durability, Most, Space, Store, StoreError};
-use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Recovered, Seq, Stored};
+use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq};
 
 /// Time between two attempts to open a database that failed.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -314,32 +316,16 @@ impl Store for Embedded {
         self.shared.written(synced)
     }
 
-    fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Vec<Stored>, StoreError> {
+    fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Reading, StoreError> {
         let database = self.shared.to_read()?;
-        let range = message_key(mailbox, from)..=message_key(mailbox, Seq(u64::MAX));
-        let mut read = Vec::new();
-        let mut bytes = 0;
-        for row in database.inner.snapshot().range(&database.messages, range) {
-            let (key, value) = key_value(row)?;
-            let [_, seq] = key_of::<2>(&database.messages, &key)?;
-            let message =
-                read_message(&value).map_err(|error| damaged(&database.messages, &key, error))?;
-            bytes += message.cost();
-            if !read.is_empty() && bytes > most.bytes {
-                break;
-            }
-            read.push(Stored { seq: Seq(seq), attempts: 0, message: Arc::new(message) });
-            if read.len() >= most.messages {
-                break;
-            }
-        }
+        let mut reading = read_from(&database, mailbox, from, most)?;
         let known = self.shared.known.lock();
         if known.attempts.contains_key(&mailbox) {
-            for stored in &mut read {
+            for stored in &mut reading.stored {
                 stored.attempts = known.attempts_of(mailbox, stored.seq);
             }
         }
-        Ok(read)
+        Ok(reading)
     }
 
     fn find(&self, mailbox: MailboxId, key: Digest) -> Result<Option<Found>, StoreError> {

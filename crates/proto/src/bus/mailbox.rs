@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 use super::limits::Limits;
 use super::turn::{Effect, Load, Purpose, Turn};
 use super::types::{
-    Cause, Change, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis, Named, Seq,
-    Stored,
+    Cause, Change, Damaged, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis,
+    Named, Reading, Seq, Stored,
 };
 
 /// A mailbox. What waits is in `live.sent`, or in the store at `live.cursor` or behind it; with
@@ -321,30 +321,29 @@ impl Mailbox {
         late
     }
 
-    /// Takes messages that were read for its recipient. Returns how many were to wait that the store
-    /// does not have.
+    /// Takes messages that were read for its recipient. Returns what the store has lost of them.
     pub(super) fn deliver_loaded(
         &mut self,
         load: &Load,
-        mut stored: Vec<Stored>,
+        reading: Reading,
         limits: &Limits,
         now: Millis,
         turn: &mut Turn,
-    ) -> u64 {
-        let Purpose::Deliver { generation } = load.purpose else { return 0 };
+    ) -> Lost {
+        let Purpose::Deliver { generation } = load.purpose else { return Lost::default() };
         let is_stale = load.removals != self.removals;
         let Some(live) = self.live.as_mut().filter(|live| live.generation == generation) else {
-            return 0;
+            return Lost::default();
         };
         live.is_loading = false;
         if is_stale || live.cursor != load.from {
             self.load_more(limits, turn);
-            return 0;
+            return Lost::default();
         }
-        let Some(last) = stored.last().map(|stored| stored.seq) else {
+        let Some(last) = reading.last() else {
             if load.next != self.level.next {
                 self.load_more(limits, turn);
-                return 0;
+                return Lost::default();
             }
             // The books say that something waits, and the store has nothing: the store is right.
             let sent = live.sent.len() as u64;
@@ -354,19 +353,37 @@ impl Mailbox {
             self.level.bytes = bytes;
             live.cursor = self.level.next;
             turn.touched.insert(self.named.mailbox);
-            return missing;
+            return Lost { missing, damaged: 0 };
         };
+        let Reading { mut stored, damaged } = reading;
         if live.is_new {
             // As the first broker of this protocol drained a queue: by sender, each in order.
             stored.sort_by(|a, b| a.message.from.cmp(&b.message.from));
         }
+        self.remove_damaged(&damaged, turn);
         for Stored { seq, attempts, message } in &stored {
             self.hand_over(*seq, message, *attempts, now, turn);
         }
-        let live = self.live.as_mut().expect("it has got messages");
-        live.cursor = last.next();
+        if let Some(live) = &mut self.live {
+            live.cursor = last.next();
+        }
         self.load_more(limits, turn);
-        0
+        Lost { missing: 0, damaged: damaged.len() as u64 }
+    }
+
+    /// Removes messages that nobody can read any more: each costs itself alone.
+    fn remove_damaged(&mut self, damaged: &[Damaged], turn: &mut Turn) {
+        for Damaged { seq, key } in damaged {
+            // Nothing is under a key that is none.
+            let (digest, cost) = key.unwrap_or((Digest([0; 16]), 0));
+            self.remove(*seq, digest, cost, turn);
+            turn.events.push(Event {
+                kind: EventKind::Expire,
+                key: format!("damaged message {}", seq.0).into(),
+                from: Arc::clone(&self.named.name),
+                to: "".into(),
+            });
+        }
     }
 
     /// Whether something in it may be too old, or purged.
@@ -397,20 +414,24 @@ impl Mailbox {
     pub(super) fn swept(
         &mut self,
         load: &Load,
-        stored: &[Stored],
+        reading: &Reading,
         limits: &Limits,
         now: Millis,
         turn: &mut Turn,
     ) -> Swept {
         let removed = self.sweeping.take().unwrap_or_default();
         let mut swept = Swept::default();
-        if stored.is_empty() && removed.is_empty() && load.next == self.level.next {
+        if reading.is_empty() && removed.is_empty() && load.next == self.level.next {
             // The books say that something waits, and the store has nothing: the store is right.
-            swept.missing = std::mem::take(&mut self.level.messages);
+            swept.lost.missing = std::mem::take(&mut self.level.messages);
             self.level.bytes = 0;
             turn.touched.insert(self.id());
         }
-        for Stored { seq, message, .. } in stored {
+        let is_there = |damaged: &&Damaged| !removed.contains(&damaged.seq);
+        let damaged: Vec<_> = reading.damaged.iter().filter(is_there).copied().collect();
+        self.remove_damaged(&damaged, turn);
+        swept.lost.damaged = damaged.len() as u64;
+        for Stored { seq, message, .. } in &reading.stored {
             if removed.contains(seq) {
                 continue;
             }
@@ -446,8 +467,16 @@ impl Mailbox {
 pub(super) struct Swept {
     pub(super) expired: u64,
     pub(super) purged: u64,
-    /// Messages that were to wait, and that the store does not have.
+    pub(super) lost: Lost,
+}
+
+/// What a store has lost.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Lost {
+    /// Messages that were to wait, and that it does not have.
     pub(super) missing: u64,
+    /// Messages that it cannot read.
+    pub(super) damaged: u64,
 }
 
 /// Messages that one sweep looks at.

@@ -38,12 +38,12 @@ pub use names::{NotBound, NotClaimed, Presence};
 pub use submit::{Refused, Submission, Submitted, To};
 pub use turn::{Effect, Load, Turn};
 pub use types::{
-    Cause, Change, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis, Named,
-    Owner, Recovered, Seq, Stored,
+    Cause, Change, Damaged, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis,
+    Named, Owner, Reading, Recovered, Seq, Stored,
 };
 
 /// Messages that were counted, each once: those recovered and accepted are those acknowledged,
-/// expired, purged, dead, missing and waiting.
+/// expired, purged, dead, missing, damaged and waiting.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
     /// Waited when the bus began.
@@ -60,6 +60,8 @@ pub struct Totals {
     pub dead: u64,
     /// Were to wait, and the store does not have them.
     pub missing: u64,
+    /// Waited, and cannot be read any more.
+    pub damaged: u64,
     /// Delivered again since they stayed without an acknowledgement.
     pub redelivered: u64,
     /// Wait.
@@ -179,19 +181,21 @@ impl Bus {
     }
 
     /// Takes what an [`Effect::Load`] has read.
-    pub fn loaded(&mut self, load: &Load, stored: Vec<Stored>, now: Millis, turn: &mut Turn) {
+    pub fn loaded(&mut self, load: &Load, reading: Reading, now: Millis, turn: &mut Turn) {
         let Some(mailbox) = self.mailboxes.get_mut(&load.mailbox) else { return };
         match load.purpose {
             Purpose::Deliver { .. } => {
-                let missing = mailbox.deliver_loaded(load, stored, &self.limits, now, turn);
-                self.totals.missing += missing;
+                let lost = mailbox.deliver_loaded(load, reading, &self.limits, now, turn);
+                self.totals.missing += lost.missing;
+                self.totals.damaged += lost.damaged;
             }
             Purpose::Sweep => {
-                let swept = mailbox.swept(load, &stored, &self.limits, now, turn);
-                let Swept { expired, purged, missing } = swept;
+                let swept = mailbox.swept(load, &reading, &self.limits, now, turn);
+                let Swept { expired, purged, lost } = swept;
                 self.totals.expired += expired;
                 self.totals.purged += purged;
-                self.totals.missing += missing;
+                self.totals.missing += lost.missing;
+                self.totals.damaged += lost.damaged;
             }
         }
     }

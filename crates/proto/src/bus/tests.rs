@@ -341,7 +341,7 @@ fn window_bounds_what_a_recipient_has_and_the_rest_follows_its_acknowledgements(
 
     let load = fixture.load();
     assert_eq!((load.from, load.messages), (Seq(3), 1));
-    fixture.bus.loaded(&load, vec![stored(3, "alice", "m3", T0)], T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, vec![stored(3, "alice", "m3", T0)].into(), T0, &mut fixture.turn);
     assert_eq!(fixture.delivered(alice), ["m3"]);
 }
 
@@ -355,7 +355,7 @@ fn what_waits_goes_before_what_is_new_also_while_it_is_being_read() {
 
     fixture.send(alice, to("alice"), "new");
     assert_eq!(fixture.delivered(alice), [""; 0]);
-    fixture.bus.loaded(&load, vec![stored(1, "bob", "old", T0)], T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, vec![stored(1, "bob", "old", T0)].into(), T0, &mut fixture.turn);
 
     let turn = fixture.finish();
     assert!(
@@ -377,7 +377,7 @@ fn first_reading_of_a_session_comes_by_sender_each_in_order() {
 
     let read = [(1, "carol", "c1"), (2, "bob", "b1"), (3, "carol", "c2"), (4, "bob", "b2")];
     let read = read.map(|(seq, from, key)| stored(seq, from, key, T0));
-    fixture.bus.loaded(&load, read.to_vec(), T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, read.to_vec().into(), T0, &mut fixture.turn);
 
     assert_eq!(fixture.delivered(alice), ["b1", "b2", "c1", "c2"]);
 }
@@ -396,10 +396,15 @@ fn reading_that_began_before_an_acknowledgement_is_made_again() {
     assert!(known);
     fixture.finish();
 
-    fixture.bus.loaded(&load, vec![first, stored(2, "bob", "m2", T0)], T0, &mut fixture.turn);
+    fixture.bus.loaded(
+        &load,
+        vec![first, stored(2, "bob", "m2", T0)].into(),
+        T0,
+        &mut fixture.turn,
+    );
 
     let again = fixture.load();
-    fixture.bus.loaded(&again, vec![stored(2, "bob", "m2", T0)], T0, &mut fixture.turn);
+    fixture.bus.loaded(&again, vec![stored(2, "bob", "m2", T0)].into(), T0, &mut fixture.turn);
     assert_eq!(fixture.delivered(alice), ["m2"]);
 }
 
@@ -443,7 +448,7 @@ fn message_that_stays_unacknowledged_comes_again_and_is_a_dead_letter_in_the_end
     fixture.bus.tick(fixture.now, &mut fixture.turn);
     let load = fixture.load();
     let again = Stored { attempts: 1, ..stored(1, "alice", "m1", T0) };
-    fixture.bus.loaded(&load, vec![again], fixture.now, &mut fixture.turn);
+    fixture.bus.loaded(&load, vec![again].into(), fixture.now, &mut fixture.turn);
     assert_eq!(fixture.delivered(alice), ["m1"]);
 
     // Twice as long as the first time.
@@ -470,7 +475,7 @@ fn message_that_is_too_old_is_removed_from_a_mailbox_that_nobody_reads() {
     let load = fixture.load();
     let young = Millis(T0.0 + 500);
     let read = vec![stored(1, "bob", "m1", T0), stored(2, "bob", "m2", young)];
-    fixture.bus.loaded(&load, read, fixture.now, &mut fixture.turn);
+    fixture.bus.loaded(&load, read.into(), fixture.now, &mut fixture.turn);
 
     let turn = fixture.finish();
     let kinds: Vec<_> = turn.events.iter().map(|event| (event.kind, &*event.key)).collect();
@@ -489,7 +494,7 @@ fn purge_removes_what_waits_and_nothing_that_comes_later() {
     let load = fixture.load();
     fixture.send(alice, to("alice"), "m2");
     let read = vec![stored(1, "bob", "m1", T0), stored(2, "alice", "m2", T0)];
-    fixture.bus.loaded(&load, read, T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, read.into(), T0, &mut fixture.turn);
     fixture.finish();
 
     let totals = fixture.bus.totals();
@@ -516,7 +521,7 @@ fn message_that_comes_while_a_purge_reads_nothing_is_not_forgotten() {
     fixture.send(alice, to("alice"), "m2");
     fixture.finish();
 
-    fixture.bus.loaded(&load, Vec::new(), T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, Vec::new().into(), T0, &mut fixture.turn);
     fixture.bus.close(alice, 1, T0, &mut fixture.turn);
     fixture.finish();
     fixture.open(alice, 2);
@@ -534,7 +539,7 @@ fn message_that_was_acknowledged_while_a_purge_read_it_is_removed_once() {
     fixture.finish();
 
     let read = vec![stored(1, "alice", "m1", T0)];
-    fixture.bus.loaded(&load, read, T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, read.into(), T0, &mut fixture.turn);
     fixture.finish();
 
     let totals = fixture.bus.totals();
@@ -549,7 +554,7 @@ fn books_follow_a_store_that_has_lost_messages() {
     fixture.open(alice, 1);
     let load = fixture.load();
 
-    fixture.bus.loaded(&load, Vec::new(), T0, &mut fixture.turn);
+    fixture.bus.loaded(&load, Vec::new().into(), T0, &mut fixture.turn);
     fixture.send(alice, to("alice"), "m4");
 
     assert_eq!(fixture.delivered(alice), ["m4"]);
@@ -571,4 +576,41 @@ fn only_so_many_messages_are_remembered() {
 
     assert_eq!(fixture.send(alice, to("alice"), "m3"), Submitted::Duplicate);
     assert_eq!(fixture.send(alice, to("alice"), "m1"), Submitted::Stored(1));
+}
+
+#[test]
+fn message_that_cannot_be_read_costs_itself_alone() {
+    let mut fixture = Fixture::new(Limits::default());
+    fixture.bus = Bus::new(Limits::default(), waiting(3));
+    let alice = fixture.claim("alice", ALICE);
+    fixture.open(alice, 1);
+    let load = fixture.load();
+    let key = Digest([7; 16]);
+
+    let damaged = vec![Damaged { seq: Seq(2), key: Some((key, 80)) }];
+    let stored = vec![stored(1, "bob", "m1", T0), stored(3, "bob", "m3", T0)];
+    fixture.bus.loaded(&load, Reading { stored, damaged }, T0, &mut fixture.turn);
+
+    let removed = Change::Remove { mailbox: alice, seq: Seq(2), key };
+    assert!(fixture.turn.changes.contains(&removed));
+    assert_eq!(fixture.turn.events[0].kind, EventKind::Expire);
+    assert_eq!(fixture.delivered(alice), ["m1", "m3"]);
+    let totals = fixture.bus.totals();
+    assert_eq!((totals.damaged, totals.missing, totals.waiting), (1, 0, 2));
+}
+
+#[test]
+fn mailbox_whose_last_messages_cannot_be_read_goes_on_with_what_comes() {
+    let mut fixture = Fixture::new(Limits::default());
+    fixture.bus = Bus::new(Limits::default(), waiting(1));
+    let alice = fixture.claim("alice", ALICE);
+    fixture.open(alice, 1);
+    let load = fixture.load();
+
+    let damaged = vec![Damaged { seq: Seq(1), key: None }];
+    let reading = Reading { stored: Vec::new(), damaged };
+    fixture.bus.loaded(&load, reading, T0, &mut fixture.turn);
+    fixture.send(alice, to("alice"), "m2");
+
+    assert_eq!(fixture.delivered(alice), ["m2"]);
 }

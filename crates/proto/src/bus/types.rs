@@ -120,6 +120,45 @@ pub struct Stored {
     pub message: Arc<Message>,
 }
 
+/// A message of a store that nobody can read any more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Damaged {
+    /// Where it is in its mailbox.
+    pub seq: Seq,
+    /// Its delivery key and what it counts as, as far as that is known.
+    pub key: Option<(Digest, usize)>,
+}
+
+/// Messages of a store, from a position on.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reading {
+    /// Those that can be read, in the order of their positions.
+    pub stored: Vec<Stored>,
+    /// Those between and behind them that cannot.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Reading {
+    /// Whether there was nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.damaged.is_empty()
+    }
+
+    /// The last position that was read.
+    #[must_use]
+    pub fn last(&self) -> Option<Seq> {
+        let stored = self.stored.last().map(|stored| stored.seq);
+        stored.max(self.damaged.last().map(|damaged| damaged.seq))
+    }
+}
+
+impl From<Vec<Stored>> for Reading {
+    fn from(stored: Vec<Stored>) -> Self {
+        Self { stored, damaged: Vec::new() }
+    }
+}
+
 /// Where the message of a delivery key is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Found {

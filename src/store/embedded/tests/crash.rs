@@ -19,7 +19,7 @@ fn one(seq: u64) -> Commit {
 
 /// How many commits of [`one`] there are: each as a whole, and none behind one that is missing.
 fn whole_commits(store: &Embedded) -> u64 {
-    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap().stored;
     let count = read.len() as u64;
     assert_eq!(positions(&read), (1..=count).collect::<Vec<_>>());
     assert_eq!(store.recover().unwrap().accepted.len() as u64, count);

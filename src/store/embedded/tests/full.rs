@@ -59,7 +59,7 @@ fn repeat(store: &Embedded, seq: u64) {
 }
 
 fn assert_all(store: &Embedded, before: u64) {
-    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap().stored;
     assert_eq!(positions(&read), (1..before).collect::<Vec<_>>());
     assert_eq!(store.audit(0, usize::MAX).unwrap().len() as u64, before - 1);
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use peer::{Downward, Peer, Upward, name};
 use store::Store;
 
-use super::types::{Change, Digest, EventKind, MailboxId, Millis, Owner, Stored};
+use super::types::{Change, Digest, EventKind, MailboxId, Millis, Owner, Reading};
 use super::{Bus, Clock, Effect, Limits, Load, Refused, Submitted, To, Turn};
 use crate::simulated::{self, Random};
 
@@ -47,7 +47,7 @@ struct World {
     generation: u64,
     /// What is to be read, and what was read and has not come yet.
     loads: Vec<Load>,
-    read: Vec<(Load, Vec<Stored>)>,
+    read: Vec<(Load, Reading)>,
     /// What had a receipt: sender, number, recipient.
     promised: BTreeSet<(usize, u64, usize)>,
     /// What was refused once, so that it may be accepted out of order later.
@@ -130,6 +130,7 @@ impl World {
                 let index = self.random.index(PEERS);
                 self.purge(index);
             }
+            98 if self.random.percent(20) => self.damage(),
             98 => self.set_clock(),
             _ => self.crash(),
         }
@@ -154,6 +155,14 @@ impl World {
             1 => right + days,
             _ => right - days,
         };
+    }
+
+    /// The disk loses a message.
+    fn damage(&mut self) {
+        let Some((mailbox, message)) = self.store.damage(&mut self.random) else { return };
+        let (sender, number) = peer::sent(&message);
+        let to = self.peers.iter().position(|peer| peer.mailbox == mailbox).unwrap();
+        self.excused.insert((sender, number, to));
     }
 
     fn someone(&mut self) -> To {
@@ -212,8 +221,8 @@ impl World {
         for _ in 0..=self.random.index(8) {
             if self.random.percent(20) && !self.read.is_empty() {
                 let at = self.random.index(self.read.len());
-                let (load, stored) = self.read.remove(at);
-                self.bus.loaded(&load, stored, self.now, &mut turn);
+                let (load, reading) = self.read.remove(at);
+                self.bus.loaded(&load, reading, self.now, &mut turn);
                 continue;
             }
             let index = self.random.index(PEERS);
@@ -334,6 +343,9 @@ impl World {
             }
         }
         for event in turn.events.iter().filter(|event| event.kind == EventKind::Expire) {
+            if event.key.starts_with("damaged") {
+                continue;
+            }
             let peer = self.peers.iter().find(|peer| name(peer.index) == event.from).unwrap();
             let place = (peer.mailbox, Digest::of_key(&event.key));
             if removed.contains(&place) {
@@ -351,6 +363,9 @@ impl World {
             .iter()
             .filter(|event| matches!(event.kind, EventKind::Expire | EventKind::Purge));
         for event in unwanted {
+            if event.key.starts_with("damaged") {
+                continue;
+            }
             let to = (0..PEERS).find(|index| name(*index) == event.from).unwrap();
             // The key is an id of one or several senders: all of them are excused.
             let id = event.key.split('|').next().unwrap();
@@ -418,7 +433,8 @@ impl World {
             assert!(got || is_excused, "message {number} of {sender} never came to {to}");
         }
         let totals = self.bus.totals();
-        let out = totals.acknowledged + totals.expired + totals.purged + totals.dead;
+        let removed = totals.expired + totals.purged + totals.dead + totals.damaged;
+        let out = totals.acknowledged + removed;
         assert_eq!(totals.recovered + totals.accepted, out + totals.waiting, "{totals:?}");
         assert_eq!(totals.missing, 0, "{totals:?}");
     }

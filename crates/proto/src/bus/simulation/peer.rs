@@ -44,6 +44,13 @@ pub(super) fn name(index: usize) -> Arc<str> {
     format!("p{index}").into()
 }
 
+/// Who has sent a message, and its number.
+pub(super) fn sent(message: &Message) -> (usize, u64) {
+    let text = std::str::from_utf8(&message.body).unwrap();
+    let (sender, number) = text.split_once(' ').unwrap();
+    (sender.parse().unwrap(), number.parse().unwrap())
+}
+
 impl Peer {
     pub(super) fn new(index: usize, mailbox: MailboxId) -> Self {
         Self {
@@ -106,9 +113,7 @@ impl Peer {
                 None
             }
             Downward::Deliver(message) => {
-                let text = std::str::from_utf8(&message.body).unwrap();
-                let (sender, number) = text.split_once(' ').unwrap();
-                let (sender, number) = (sender.parse().unwrap(), number.parse().unwrap());
+                let (sender, number) = sent(&message);
                 if !self.unacknowledged.contains(&message.key) {
                     self.unacknowledged.push(Arc::clone(&message.key));
                 }

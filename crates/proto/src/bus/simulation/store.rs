@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::super::Load;
 use super::super::types::{
-    Change, Digest, Found, Level, MailboxId, Message, Millis, Named, Recovered, Seq, Stored,
+    Change, Damaged, Digest, Found, Level, MailboxId, Message, Millis, Named, Reading, Recovered,
+    Seq, Stored,
 };
+use crate::simulated::Random;
 
 #[derive(Debug, Default)]
 pub(super) struct Store {
@@ -18,6 +20,8 @@ pub(super) struct Store {
     /// Mailbox and origin of all that ever waited.
     ever: BTreeSet<(MailboxId, Digest)>,
     pub(super) dead: BTreeSet<(MailboxId, Digest)>,
+    /// Those that cannot be read any more.
+    damaged: BTreeSet<(MailboxId, Seq)>,
     next_mailbox: u64,
 }
 
@@ -95,19 +99,36 @@ impl Store {
         Some(Found { seq, origin: message.origin, cost: message.cost() })
     }
 
-    pub(super) fn read(&self, load: &Load) -> Vec<Stored> {
+    /// Loses one of the messages that wait; returns it.
+    pub(super) fn damage(&mut self, random: &mut Random) -> Option<(MailboxId, Arc<Message>)> {
+        if self.messages.is_empty() {
+            return None;
+        }
+        let at = random.index(self.messages.len());
+        let ((mailbox, seq), stored) = self.messages.iter().nth(at)?;
+        self.damaged.insert((*mailbox, *seq));
+        Some((*mailbox, Arc::clone(&stored.message)))
+    }
+
+    pub(super) fn read(&self, load: &Load) -> Reading {
         let Load { mailbox, from, messages, bytes, .. } = *load;
         let mut read = Vec::new();
+        let mut damaged = Vec::new();
         let mut cost = 0;
         let waiting = self.messages.range((mailbox, from)..);
-        for (_, stored) in waiting.take_while(|((of, _), _)| *of == mailbox).take(messages) {
+        for (place, stored) in waiting.take_while(|((of, _), _)| *of == mailbox).take(messages) {
+            if self.damaged.contains(place) {
+                let key = (Digest::of_key(&stored.message.key), stored.message.cost());
+                damaged.push(Damaged { seq: stored.seq, key: Some(key) });
+                continue;
+            }
             cost += stored.message.cost();
             if cost > bytes && !read.is_empty() {
                 break;
             }
             read.push(stored.clone());
         }
-        read
+        Reading { stored: read, damaged }
     }
 
     pub(super) fn has(&self, mailbox: MailboxId, seq: Seq) -> bool {
