@@ -49,11 +49,12 @@ fn check_disk(folder: &Path, report: &mut Report) {
     } else if REMOTE.contains(&kind.f_type) {
         let found = format!("{name} is of another machine, or in user space");
         report.warn("messages", found, "a --state-dir on a disk of this machine");
-    } else if free < ROOM {
+    } else if free >= ROOM {
+        report.ok("messages", format!("kept at {name}, where {} MB are free", free / 1_000_000));
+    }
+    if free < ROOM {
         let found = format!("{} MB are free at {name}", free / 1_000_000);
         report.warn("messages", found, "make room: with a full disk, new messages are not taken");
-    } else {
-        report.ok("messages", format!("kept at {name}, where {} MB are free", free / 1_000_000));
     }
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod budget;
 mod client;
 mod defects;
+mod disk;
 mod kills;
 mod listeners;
 mod operators;
@@ -123,6 +124,11 @@ fn write_secret(path: &Path, text: &str) {
 }
 
 fn start(state: &Arc<TempDir>, folder: &Path, more: &[&str]) -> Relay {
+    start_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), state, folder, more)
+}
+
+/// Starts a relay by this command, which becomes the relay with the arguments added.
+fn start_by(command: Command, state: &Arc<TempDir>, folder: &Path, more: &[&str]) -> Relay {
     let tokens = folder.join("tokens");
     let flags = [
         "--peerbus-bind",
@@ -132,7 +138,6 @@ fn start(state: &Arc<TempDir>, folder: &Path, more: &[&str]) -> Relay {
         "--upgrade-rate=0",
         "--drain-time=0s",
     ];
-    let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
     Relay::start_in(Arc::clone(state), command, [&flags[..], more].concat())
 }
 
