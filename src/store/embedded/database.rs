@@ -17,8 +17,11 @@ use std::time::Duration;
 use fjall::compaction::Leveled;
 use fjall::{CompressionType, Error, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
-use super::codec::{Malformed, read_number, shown, write_number};
+use super::codec::{
+    Malformed, mailbox_key, message_key, read_level, read_message, read_number, shown, write_number,
+};
 use super::journal::{cut_torn_end, is_blank, journal, journals};
+use crate::proto::bus::{Level, MailboxId, Message, Seq};
 use crate::store::StoreError;
 
 /// The form of a database: which key spaces there are, and what their keys mean.
@@ -98,6 +101,8 @@ pub(super) struct Database {
     pub(super) audit: Keyspace,
     /// Name → value: what there is once.
     pub(super) meta: Keyspace,
+    /// Position → commit: those that the other rows do not have yet, and older ones.
+    pub(super) log: Keyspace,
 }
 
 impl Database {
@@ -158,6 +163,7 @@ impl Database {
             letters: space("letters")?,
             audit: space("audit")?,
             meta: space("meta")?,
+            log: space("log")?,
             inner,
         })
     }
@@ -177,7 +183,7 @@ impl Database {
         }
     }
 
-    fn spaces(&self) -> [&Keyspace; 9] {
+    fn spaces(&self) -> [&Keyspace; 10] {
         [
             &self.names,
             &self.levels,
@@ -188,7 +194,26 @@ impl Database {
             &self.letters,
             &self.audit,
             &self.meta,
+            &self.log,
         ]
+    }
+
+    /// What a row says of a mailbox.
+    pub(super) fn level(&self, mailbox: MailboxId) -> Result<Option<Level>, StoreError> {
+        let key = mailbox_key(mailbox);
+        let Some(value) = self.levels.get(key).map_err(failure)? else { return Ok(None) };
+        read_level(&value).map(Some).map_err(|error| damaged(&self.levels, &key, error))
+    }
+
+    /// The message that a row has.
+    pub(super) fn message(
+        &self,
+        mailbox: MailboxId,
+        seq: Seq,
+    ) -> Result<Option<Message>, StoreError> {
+        let key = message_key(mailbox, seq);
+        let Some(value) = self.messages.get(key).map_err(failure)? else { return Ok(None) };
+        read_message(&value).map(Some).map_err(|error| damaged(&self.messages, &key, error))
     }
 
     /// Whether the worker can take what is in memory.
@@ -216,8 +241,11 @@ impl Database {
         self.inner.write_buffer_size()
     }
 
-    /// Hands what is in memory to the worker, to write it to files.
+    /// Hands what is in memory to the worker, to write it to files. The journal is on the disk
+    /// before: the worker writes one key space after the other, and whatever it has written when
+    /// the power fails, the journal has the rest.
     pub(super) fn settle(&self) -> Result<(), Error> {
+        self.inner.persist(PersistMode::SyncData)?;
         self.spaces().into_iter().try_for_each(|space| space.rotate_memtable().map(drop))
     }
 

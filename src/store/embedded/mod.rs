@@ -13,12 +13,15 @@ mod codec;
 mod compaction;
 mod database;
 mod journal;
+mod known;
+mod pending;
 mod reading;
 mod removal;
 #[cfg(test)]
 mod tests;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -32,14 +35,14 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use self::codec::{
     DigestKey, key_numbers, letter_key, read_accepted, read_audit, read_found, read_letter,
-    read_level, read_name,
+    read_name,
 };
 use self::database::{Database, Sizes, damaged, failure, unavailable};
 use self::journal::begin_new_journal;
-use self::reading::read_from;
-use self::write::Known;
+use self::known::Known;
+use self::reading::Pile;
 use super::{AuditEntry, Commit, DeadLetter, Durability, Most, Space, Store, StoreError};
-use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq};
+use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq, Stored};
 
 /// Time between two attempts to open a database that failed.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -85,6 +88,9 @@ struct Shared {
     next_compaction: Mutex<Instant>,
     /// Held by who hands what is in memory to the worker.
     settling: Mutex<()>,
+    /// Held while a commit is written, and while tables leave memory behind a journal that is on
+    /// the disk: no commit is between the two.
+    writing: Mutex<()>,
 }
 
 type Opened<'a> = MappedRwLockReadGuard<'a, Database>;
@@ -114,6 +120,7 @@ impl Embedded {
             is_compacting: AtomicBool::new(false),
             next_compaction: Mutex::new(Instant::now()),
             settling: Mutex::new(()),
+            writing: Mutex::new(()),
         };
         let store = Self { shared: Arc::new(shared), compaction: Mutex::new(None), _lock };
         match store.remove_cut(&*store.shared.to_read()?) {
@@ -244,6 +251,7 @@ impl Shared {
 
     /// Hands what is in memory to the worker.
     fn settle(&self, database: &Database) -> Result<(), fjall::Error> {
+        let _writing = self.writing.lock();
         let unsettled = self.known.lock().unsettled;
         database.settle()?;
         // What was committed meanwhile may be in memory yet.
@@ -272,30 +280,32 @@ fn key_of<const N: usize>(space: &Keyspace, key: &[u8]) -> Result<[u64; N], Stor
 impl Store for Embedded {
     fn recover(&self) -> Result<Recovered, StoreError> {
         let database = self.shared.to_read()?;
-        let mut recovered = Recovered {
-            next_mailbox: self.shared.known.lock().next_mailbox,
-            ..Recovered::default()
-        };
+        let known = self.shared.known.lock();
+        let pending = &known.pending;
+        let mut names = BTreeMap::new();
         for row in database.names.iter() {
             let (key, value) = key_value(row)?;
             let named =
                 read_name(&key, &value).map_err(|error| damaged(&database.names, &key, error))?;
-            let key = named.mailbox.0.to_be_bytes();
-            let level = match database.levels.get(key).map_err(failure)? {
-                Some(value) => {
-                    read_level(&value).map_err(|error| damaged(&database.levels, &key, error))?
-                }
-                None => Level::EMPTY,
+            names.insert((named.realm, Arc::clone(&named.name)), Some(named));
+        }
+        names.extend(pending.names.iter().map(|(place, named)| (place.clone(), named.clone())));
+        let mut recovered = Recovered { next_mailbox: known.next_mailbox, ..Recovered::default() };
+        for named in names.into_values().flatten() {
+            let level = match pending.levels.get(&named.mailbox) {
+                Some(level) => *level,
+                None => database.level(named.mailbox)?,
             };
-            recovered.names.push((named, level));
+            recovered.names.push((named, level.unwrap_or(Level::EMPTY)));
         }
         for row in database.accepted.iter() {
             let (key, value) = key_value(row)?;
-            let [number] = key_of(&database.accepted, &key)?;
-            let (at, origins) =
+            let entries =
                 read_accepted(&value).map_err(|error| damaged(&database.accepted, &key, error))?;
-            recovered.accepted.push((number, at, origins));
+            recovered.accepted.extend(entries);
         }
+        recovered.accepted.extend(pending.accepted.iter().cloned());
+        recovered.accepted.retain(|(number, ..)| *number >= known.accepted_from);
         Ok(recovered)
     }
 
@@ -304,7 +314,9 @@ impl Store for Embedded {
             return Ok(());
         }
         let database = self.shared.to_write()?;
+        let writing = self.shared.writing.lock();
         let written = database.write(&self.shared.known, commit, self.shared.durability);
+        drop(writing);
         self.shared.written(written)?;
         self.settle_if_full(&database);
         Ok(())
@@ -318,11 +330,15 @@ impl Store for Embedded {
 
     fn read(&self, mailbox: MailboxId, from: Seq, most: Most) -> Result<Reading, StoreError> {
         let database = self.shared.to_read()?;
-        let mut reading = read_from(&database, mailbox, from, most)?;
         let known = self.shared.known.lock();
-        if known.attempts.contains_key(&mailbox) {
+        // Of one moment: what becomes rows later is not looked for there.
+        let pile = Pile::new(&database, known.pending.messages_from(mailbox, from), most);
+        drop(known);
+        let mut reading = pile.read(mailbox, from)?;
+        let known = self.shared.known.lock();
+        if known.attempts.has(mailbox) {
             for stored in &mut reading.stored {
-                stored.attempts = known.attempts_of(mailbox, stored.seq);
+                stored.attempts = known.attempts.of(mailbox, stored.seq);
             }
         }
         Ok(reading)
@@ -330,6 +346,9 @@ impl Store for Embedded {
 
     fn find(&self, mailbox: MailboxId, key: Digest) -> Result<Option<Found>, StoreError> {
         let database = self.shared.to_read()?;
+        if let Some(row) = self.shared.known.lock().pending.keys.get(&(mailbox, key)) {
+            return Ok(row.value);
+        }
         let key = DigestKey::new(mailbox, key);
         let Some(value) = database.keys.get(&key).map_err(failure)? else { return Ok(None) };
         read_found(&value).map(Some).map_err(|error| damaged(&database.keys, key.as_ref(), error))
@@ -338,19 +357,35 @@ impl Store for Embedded {
     fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError> {
         let database = self.shared.to_read()?;
         let of = |at, seq| letter_key(mailbox, Millis(at), Seq(seq));
-        let rows =
-            database.inner.snapshot().range(&database.letters, of(0, 0)..=of(u64::MAX, u64::MAX));
+        let known = self.shared.known.lock();
+        let snapshot = database.inner.snapshot();
+        let mut pending = Vec::new();
+        for (at, seq, letter) in known.pending.letters_of(mailbox).take(most) {
+            let message = match &letter.message {
+                Some(message) => Some(Arc::clone(message)),
+                None => database.message(mailbox, seq)?.map(Arc::new),
+            };
+            let Some(message) = message else { continue };
+            let stored = Stored { seq, attempts: letter.attempts, message };
+            pending.push(DeadLetter { stored, cause: letter.cause, at });
+        }
+        drop(known);
         let read = |row| {
             let (key, value) = key_value(row)?;
             read_letter(&key, &value).map_err(|error| damaged(&database.letters, &key, error))
         };
-        rows.take(most).map(read).collect()
+        let rows = snapshot.range(&database.letters, of(0, 0)..=of(u64::MAX, u64::MAX));
+        let mut letters: Vec<_> = rows.take(most).map(read).collect::<Result<_, _>>()?;
+        letters.extend(pending);
+        letters.sort_by_key(|letter| (letter.at, letter.stored.seq));
+        letters.truncate(most);
+        Ok(letters)
     }
 
     fn drop_dead_letters(&self, before: Millis) -> Result<u64, StoreError> {
         let database = self.shared.to_write()?;
         let mut from = [0; 24];
-        let mut dropped = 0;
+        let mut dropped = self.shared.known.lock().pending.drop_letters(before);
         for _ in 0..PIECES {
             let old = database.old_letters(before, PIECE, &mut from)?;
             if old.is_empty() {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::codec::{letter_key, write_head};
 use super::database::{Database, failure, memory_of, unavailable};
-use super::write::{HEAD_ROW, Known};
+use super::known::{HEAD_ROW, Known};
 use super::{key_of, key_value};
 use crate::proto::bus::{MailboxId, Millis, Seq};
 use crate::store::StoreError;

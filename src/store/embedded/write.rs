@@ -1,158 +1,46 @@
 //! From a commit to rows.
 
-use std::collections::{BTreeMap, HashMap};
-
-use fjall::{Keyspace, PersistMode};
+use fjall::{Keyspace, PersistMode, Slice};
 use parking_lot::Mutex;
 
 use super::codec::{
-    DigestKey, letter_key, mailbox_key, message_key, name_key, read_head, read_level, read_number,
-    write_accepted, write_audit, write_found, write_letter, write_level, write_message, write_name,
-    write_number,
+    DigestKey, letter_key, mailbox_key, message_key, name_key, write_accepted, write_audit,
+    write_changes, write_found, write_letter, write_level, write_message, write_name, write_number,
 };
-use super::database::{Database, damaged, failure, memory_of, unavailable};
-use super::{key_of, key_value};
-use crate::proto::bus::{
-    Cause, Change, Digest, Found, Level, MailboxId, Message, Millis, Named, Seq,
-};
+use super::database::{Database, failure, memory_of, unavailable};
+use super::key_of;
+use super::known::{ACCEPTED_ROW, FOLDED_ROW, Known, NEXT_MAILBOX_ROW};
+use super::pending::{Letter, Pending};
+use crate::proto::bus::{Change, MailboxId, Millis, Named, Seq};
 use crate::store::{AuditEntry, Commit, Durability, StoreError};
-
-/// Row of `meta`: the number of the next mailbox.
-const NEXT_MAILBOX_ROW: &str = "next mailbox";
-
-/// Row of `meta`: the first entry of the audit log that counts, and what stands before it.
-pub(super) const HEAD_ROW: &str = "audit head";
 
 /// Entries of the audit log in one row: what a reader takes at once.
 const ROW_ENTRIES: usize = 256;
 
-/// Entries that are forgotten in one commit; the others go with the next.
-const MOST_FORGOTTEN: u64 = 4096;
+/// Rows of what was accepted that are removed at once; the others go with the next.
+const MOST_FORGOTTEN: usize = 4096;
 
 /// Longest key that fjall takes, in bytes.
 const MOST_KEY: usize = 65_535;
 
-/// What the writer keeps in memory of what is in the rows.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Above all mailboxes that ever were.
-    pub(super) next_mailbox: u64,
-    /// The first of the accepted that may still be there.
-    first_accepted: u64,
-    /// Messages that were not acknowledged in time, by mailbox and position: at most a window for
-    /// each mailbox.
-    pub(super) attempts: HashMap<MailboxId, BTreeMap<Seq, u16>>,
-    /// What the messages of each mailbox count as, in bytes.
-    bytes: HashMap<MailboxId, u64>,
-    /// The sum of it.
-    pub(super) live: u64,
-    /// Bytes in memory that are not in files yet.
-    pub(super) unsettled: u64,
-    /// The first entry of the audit log that counts, and what stands before it.
-    pub(super) head: Option<(u64, Box<[u8]>)>,
-    /// No row of the audit log is before this one.
-    pub(super) cut_from: u64,
-    /// Rows of the audit log that were removed and may still take room.
-    pub(super) cut: u64,
-}
+/// Bytes of a commit from which on it becomes rows without the log: it would be written twice, and
+/// a row of the log takes its room for long.
+const MOST_LOGGED: usize = 64 * 1024;
 
-impl Known {
-    /// Reads it from the rows; none of the messages.
-    pub(super) fn read(database: &Database) -> Result<Self, StoreError> {
-        let mut known = Self::default();
-        let meta = |row: &str| database.meta.get(row).map_err(failure);
-        if let Some(value) = meta(NEXT_MAILBOX_ROW)? {
-            known.next_mailbox = read_number(&value)
-                .map_err(|error| damaged(&database.meta, NEXT_MAILBOX_ROW.as_bytes(), error))?;
-        }
-        if let Some(value) = meta(HEAD_ROW)? {
-            let head = read_head(&value)
-                .map_err(|error| damaged(&database.meta, HEAD_ROW.as_bytes(), error))?;
-            known.head = Some(head);
-        }
-        if let Some(first) = database.accepted.first_key_value() {
-            let (key, _) = key_value(first)?;
-            let [number] = key_of(&database.accepted, &key)?;
-            known.first_accepted = number;
-        }
-        for row in database.levels.iter() {
-            let (key, value) = key_value(row)?;
-            let [mailbox] = key_of(&database.levels, &key)?;
-            let level =
-                read_level(&value).map_err(|error| damaged(&database.levels, &key, error))?;
-            known.set_bytes(MailboxId(mailbox), level.bytes);
-        }
-        for row in database.attempts.iter() {
-            let (key, value) = key_value(row)?;
-            let [mailbox, seq] = key_of(&database.attempts, &key)?;
-            let attempts =
-                read_number(&value).map_err(|error| damaged(&database.attempts, &key, error))?;
-            known.attempts.entry(MailboxId(mailbox)).or_default().insert(Seq(seq), attempts);
-        }
-        Ok(known)
-    }
-
-    fn set_bytes(&mut self, mailbox: MailboxId, bytes: u64) {
-        let before = if bytes == 0 {
-            self.bytes.remove(&mailbox)
-        } else {
-            self.bytes.insert(mailbox, bytes)
-        };
-        self.live = (self.live + bytes).saturating_sub(before.unwrap_or(0));
-    }
-
-    pub(super) fn attempts_of(&self, mailbox: MailboxId, seq: Seq) -> u16 {
-        self.attempts.get(&mailbox).and_then(|of| of.get(&seq)).copied().unwrap_or(0)
-    }
-
-    /// Takes over what a commit that succeeded has changed.
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Name(named) => {
-                self.next_mailbox = self.next_mailbox.max(named.mailbox.0 + 1);
-            }
-            Change::Forget { mailbox, .. } => {
-                self.set_bytes(*mailbox, 0);
-                self.attempts.remove(mailbox);
-            }
-            Change::Remove { mailbox, seq, .. } | Change::Bury { mailbox, seq, .. } => {
-                if let Some(of) = self.attempts.get_mut(mailbox) {
-                    of.remove(seq);
-                    if of.is_empty() {
-                        self.attempts.remove(mailbox);
-                    }
-                }
-            }
-            Change::Attempt { mailbox, seq, attempts } => {
-                self.attempts.entry(*mailbox).or_default().insert(*seq, *attempts);
-            }
-            Change::Level { mailbox, level } => self.set_bytes(*mailbox, level.bytes),
-            Change::ForgetAccepted { before } => {
-                self.first_accepted = self.forgotten(*before).end;
-            }
-            Change::Append { .. } | Change::Accepted { .. } => {}
-        }
-    }
-
-    /// The accepted that a commit forgets.
-    fn forgotten(&self, before: u64) -> std::ops::Range<u64> {
-        let most = self.first_accepted.saturating_add(MOST_FORGOTTEN);
-        self.first_accepted..before.clamp(self.first_accepted, most)
-    }
-}
+/// What a change takes in the log beyond the message that it has, in bytes, at most.
+const CHANGE: usize = 96;
 
 /// The rows of one commit, before they are written.
 struct Rows<'a> {
     database: &'a Database,
-    known: &'a Known,
     batch: fjall::OwnedWriteBatch,
     memory: u64,
 }
 
 impl<'a> Rows<'a> {
-    fn new(database: &'a Database, known: &'a Known, most: usize) -> Self {
+    fn new(database: &'a Database, most: usize) -> Self {
         let batch = fjall::OwnedWriteBatch::with_capacity(database.inner.clone(), most);
-        Self { database, known, batch, memory: 0 }
+        Self { database, batch, memory: 0 }
     }
 
     fn insert(&mut self, space: &Keyspace, key: &[u8], value: Vec<u8>) {
@@ -165,94 +53,103 @@ impl<'a> Rows<'a> {
         self.batch.remove(space, key);
     }
 
-    fn change(&mut self, change: &Change) -> Result<(), StoreError> {
+    /// Inserts a row, or removes it where it has no value.
+    fn put(&mut self, space: &Keyspace, key: &[u8], value: Option<Vec<u8>>) {
+        match value {
+            Some(value) => self.insert(space, key, value),
+            None => self.remove(space, key),
+        }
+    }
+
+    /// Has the rows be as they are to be.
+    fn pending(&mut self, pending: &Pending, known: &Known) -> Result<(), StoreError> {
         let database = self.database;
-        match change {
-            Change::Name(named) => self.name(named)?,
-            Change::Forget { realm, name, mailbox } => {
-                self.remove(&database.names, &name_key(*realm, name));
-                self.remove(&database.levels, &mailbox_key(*mailbox));
-            }
-            Change::Append { mailbox, seq, message } => self.append(*mailbox, *seq, message),
-            Change::Remove { mailbox, seq, key } => self.no_more(*mailbox, *seq, *key),
-            Change::Bury { mailbox, seq, key, cause, at } => {
-                self.bury(*mailbox, *seq, *cause, *at)?;
-                self.no_more(*mailbox, *seq, *key);
-            }
-            Change::Attempt { mailbox, seq, attempts } => {
-                let value = write_number((*attempts).into());
-                self.insert(&database.attempts, &message_key(*mailbox, *seq), value);
-            }
-            Change::Level { mailbox, level } => self.level(*mailbox, level),
-            Change::Accepted { number, at, origins } => {
-                let value = write_accepted(*at, origins);
-                self.insert(&database.accepted, &number.to_be_bytes(), value);
-            }
-            Change::ForgetAccepted { before } => {
-                for number in self.known.forgotten(*before) {
-                    self.remove(&database.accepted, &number.to_be_bytes());
-                }
-            }
+        // Before the messages that they are made of are removed.
+        for ((mailbox, at, seq), letter) in &pending.letters {
+            self.letter(*mailbox, *at, *seq, letter)?;
+        }
+        for ((mailbox, seq), row) in &pending.messages {
+            let value = row.value.as_ref().map(|message| write_message(message));
+            self.put(&database.messages, &message_key(*mailbox, *seq), value);
+        }
+        for ((mailbox, key), row) in &pending.keys {
+            let key = DigestKey::new(*mailbox, *key);
+            self.put(&database.keys, key.as_ref(), row.value.map(write_found));
+        }
+        for ((mailbox, seq), attempts) in &pending.attempts {
+            let value = (*attempts > 0).then(|| write_number((*attempts).into()));
+            self.put(&database.attempts, &message_key(*mailbox, *seq), value);
+        }
+        for (mailbox, level) in &pending.levels {
+            self.put(&database.levels, &mailbox_key(*mailbox), level.as_ref().map(write_level));
+        }
+        for ((realm, name), named) in &pending.names {
+            self.put(&database.names, &name_key(*realm, name), named.as_ref().map(write_name));
+        }
+        if pending.next_mailbox > 0 {
+            self.meta(NEXT_MAILBOX_ROW, pending.next_mailbox.max(known.next_mailbox));
+        }
+        if let [(first, ..), ..] = &pending.accepted[..] {
+            let value = write_accepted(&pending.accepted);
+            self.insert(&database.accepted, &first.to_be_bytes(), value);
+        }
+        if pending.accepted_from > 0 {
+            self.meta(ACCEPTED_ROW, pending.accepted_from.max(known.accepted_from));
         }
         Ok(())
     }
 
-    fn name(&mut self, named: &Named) -> Result<(), StoreError> {
-        let key = name_key(named.realm, &named.name);
-        if key.len() > MOST_KEY {
-            return Err(StoreError::Damaged(format!("a name of {} bytes", named.name.len())));
-        }
-        self.insert(&self.database.names, &key, write_name(named));
-        if named.mailbox.0 >= self.known.next_mailbox {
-            let value = write_number(named.mailbox.0 + 1);
-            self.insert(&self.database.meta, NEXT_MAILBOX_ROW.as_bytes(), value);
-        }
-        Ok(())
+    fn meta(&mut self, row: &str, number: u64) {
+        self.insert(&self.database.meta, row.as_bytes(), write_number(number));
     }
 
-    fn append(&mut self, mailbox: MailboxId, seq: Seq, message: &Message) {
-        let key = Digest::of_key(&message.key);
-        let found = Found { seq, origin: message.origin, cost: message.cost() };
-        let database = self.database;
-        self.insert(&database.messages, &message_key(mailbox, seq), write_message(message));
-        self.insert(&database.keys, DigestKey::new(mailbox, key).as_ref(), write_found(found));
-    }
-
-    fn no_more(&mut self, mailbox: MailboxId, seq: Seq, key: Digest) {
-        let database = self.database;
-        self.remove(&database.messages, &message_key(mailbox, seq));
-        self.remove(&database.keys, DigestKey::new(mailbox, key).as_ref());
-        if self.known.attempts_of(mailbox, seq) > 0 {
-            self.remove(&database.attempts, &message_key(mailbox, seq));
-        }
-    }
-
-    /// Keeps a message of an earlier commit as a dead letter.
-    fn bury(
+    /// Keeps a message as a dead letter.
+    fn letter(
         &mut self,
         mailbox: MailboxId,
-        seq: Seq,
-        cause: Cause,
         at: Millis,
+        seq: Seq,
+        letter: &Letter,
     ) -> Result<(), StoreError> {
-        let message = match self.database.messages.get(message_key(mailbox, seq)).map_err(failure) {
-            Ok(Some(message)) => message,
-            // Where a commit is repeated.
-            Ok(None) => return Ok(()),
-            // The bus goes on without a message that nobody can read any more.
-            Err(StoreError::Damaged(error)) => {
-                tracing::warn!(mailbox = mailbox.0, seq = seq.0, %error, "lost a dead letter");
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let Letter { cause, attempts, message } = letter;
+        let message = match message {
+            Some(message) => Some(write_message(message).into()),
+            None => self.stored_message(mailbox, seq)?,
         };
-        let letter = write_letter(cause, self.known.attempts_of(mailbox, seq), &message);
-        self.insert(&self.database.letters, &letter_key(mailbox, at, seq), letter);
+        if let Some(message) = message {
+            let value = write_letter(*cause, *attempts, &message);
+            self.insert(&self.database.letters, &letter_key(mailbox, at, seq), value);
+        }
         Ok(())
     }
 
-    fn level(&mut self, mailbox: MailboxId, level: &Level) {
-        self.insert(&self.database.levels, &mailbox_key(mailbox), write_level(level));
+    /// The value of a message that a row has; none where a commit is repeated.
+    fn stored_message(&self, mailbox: MailboxId, seq: Seq) -> Result<Option<Slice>, StoreError> {
+        let message = self.database.messages.get(message_key(mailbox, seq)).map_err(failure);
+        if let Err(StoreError::Damaged(error)) = message {
+            // The bus goes on without a message that nobody can read any more.
+            tracing::warn!(mailbox = mailbox.0, seq = seq.0, %error, "lost a dead letter");
+            return Ok(None);
+        }
+        message
+    }
+
+    /// Removes rows of what was accepted that count no more, some of them, and says which is the
+    /// first from then on. What cannot be read stays, and has no commit fail.
+    fn forget_accepted(&mut self, known: &Known) -> u64 {
+        let database = self.database;
+        let old = known.first_accepted.to_be_bytes()..known.accepted_from.to_be_bytes();
+        let keys =
+            database.accepted.range(old).take(MOST_FORGOTTEN).map_while(|row| row.key().ok());
+        let mut first = None;
+        for key in keys {
+            // The last of them may reach over the first that counts, and stays.
+            if let Some(before) = first.replace(key) {
+                self.remove(&database.accepted, &before);
+            }
+        }
+        let first = first.and_then(|key| key_of(&database.accepted, &key).ok());
+        first.map_or(known.first_accepted, |[first]| first)
     }
 
     fn audit(&mut self, entries: &[AuditEntry]) {
@@ -263,11 +160,40 @@ impl<'a> Rows<'a> {
             }
         }
     }
+
+    /// Writes them; what they cost in memory.
+    fn commit(self, mode: Option<PersistMode>) -> Result<u64, StoreError> {
+        self.batch.durability(mode).commit().map_err(unavailable)?;
+        Ok(self.memory)
+    }
+}
+
+/// What a commit takes in the log, in bytes, at most.
+fn logged(changes: &[Change]) -> usize {
+    let of = |change: &Change| match change {
+        Change::Append { message, .. } => message.cost(),
+        Change::Accepted { origins, .. } => 16 * origins.len(),
+        Change::Name(Named { name, .. }) | Change::Forget { name, .. } => name.len(),
+        _ => 0,
+    };
+    changes.iter().map(|change| CHANGE + of(change)).sum()
+}
+
+/// Whether fjall takes the keys of a commit.
+fn check(changes: &[Change]) -> Result<(), StoreError> {
+    let is_long =
+        |change: &&Change| matches!(change, Change::Name(named) if named.name.len() >= MOST_KEY);
+    match changes.iter().find(is_long) {
+        Some(Change::Name(named)) => {
+            Err(StoreError::Damaged(format!("a name of {} bytes", named.name.len())))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Database {
-    /// Writes a commit, all of it or nothing. On success what is known follows. Who reads waits for
-    /// neither: one thread calls this.
+    /// Writes a commit, all of it or nothing. On success what is known follows. Who reads does not
+    /// wait for the disk: one thread calls this.
     ///
     /// # Errors
     /// The database has to be opened again, but for a commit that makes no sense.
@@ -277,28 +203,76 @@ impl Database {
         commit: &Commit,
         durability: Durability,
     ) -> Result<(), StoreError> {
-        let (batch, memory) = self.rows_of(&known.lock(), commit)?;
+        let Commit { changes, audit } = commit;
+        check(changes)?;
         let mode = match durability {
             Durability::Always if commit.is_awaited() => Some(PersistMode::SyncData),
             Durability::Always | Durability::Interval => Some(PersistMode::Buffer),
             Durability::None => None,
         };
-        batch.durability(mode).commit().map_err(unavailable)?;
+        let bytes = logged(changes);
+        if bytes > MOST_LOGGED {
+            return self.write_rows(known, commit, mode);
+        }
+        let mut rows = Rows::new(self, 2);
+        rows.audit(audit);
+        if changes.is_empty() {
+            known.lock().unsettled += rows.commit(mode)?;
+            return Ok(());
+        }
+        let mut before = known.lock();
+        if !before.pending.has_room(bytes) {
+            self.fold(&mut before)?;
+        }
+        let number = before.pending.number + 1;
+        let row = before.pending.rows.to_be_bytes();
+        drop(before);
+        let value = write_changes(number, changes, bytes);
+        let bytes = value.len();
+        rows.insert(&self.log, &row, value);
+        let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.unsettled += memory;
-        commit.changes.iter().for_each(|change| known.apply(change));
+        known.log(number, changes, bytes);
         Ok(())
     }
 
-    /// The rows of a commit, and what they cost in memory.
-    fn rows_of(
+    /// Writes a commit that is not worth a row of the log.
+    fn write_rows(
         &self,
-        known: &Known,
+        known: &Mutex<Known>,
         commit: &Commit,
-    ) -> Result<(fjall::OwnedWriteBatch, u64), StoreError> {
-        let mut rows = Rows::new(self, known, 2 * commit.changes.len() + 2);
-        commit.changes.iter().try_for_each(|change| rows.change(change))?;
-        rows.audit(&commit.audit);
-        Ok((rows.batch, rows.memory))
+        mode: Option<PersistMode>,
+    ) -> Result<(), StoreError> {
+        let Commit { changes, audit } = commit;
+        let mut before = known.lock();
+        self.fold(&mut before)?;
+        let mut pending = Pending::default();
+        changes.iter().for_each(|change| pending.apply(change, &before.attempts));
+        let mut rows = Rows::new(self, 2 * changes.len());
+        rows.pending(&pending, &before)?;
+        drop(before);
+        rows.audit(audit);
+        let memory = rows.commit(mode)?;
+        let mut known = known.lock();
+        known.unsettled += memory;
+        changes.iter().for_each(|change| known.apply(change));
+        Ok(())
+    }
+
+    /// Has the rows be as the log says, which has room again. It does not wait for the disk: in the
+    /// journal the rows are before what takes the place of the log's.
+    pub(super) fn fold(&self, known: &mut Known) -> Result<(), StoreError> {
+        let pending = &known.pending;
+        let mut rows = Rows::new(self, 2 * pending.messages.len() + 64);
+        if pending.rows > 0 {
+            rows.pending(pending, known)?;
+            rows.meta(FOLDED_ROW, pending.number);
+        }
+        let first_accepted = rows.forget_accepted(known);
+        known.unsettled += rows.commit(None)?;
+        known.first_accepted = first_accepted;
+        known.pending.clear();
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 mod cost;
 mod crash;
 mod full;
+mod log;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,6 +25,12 @@ const SMALL: Sizes = Sizes { settle_at: 1 << 20, slack: 1 << 20 };
 
 fn open(folder: &Path) -> Embedded {
     Embedded::open_sized(folder, Durability::Interval, SMALL).unwrap()
+}
+
+/// Has all be rows that is in the log.
+fn fold(store: &Embedded) {
+    let database = store.shared.to_write().unwrap();
+    database.fold(&mut store.shared.known.lock()).unwrap();
 }
 
 /// A store with these rows beside what it wrote itself.
@@ -127,6 +134,7 @@ fn damaged_message_is_told_and_those_around_it_are_read() {
     let sent: Vec<_> = (1..=4).map(|seq| message("alice", seq, 10)).collect();
     let append = |seq: u64| append(1, seq, &sent[usize::try_from(seq).unwrap() - 1]);
     commit(&store, (1..=4).map(append).collect());
+    fold(&store);
     let put = |seq| {
         let database = store.shared.to_read().unwrap();
         database.messages.insert(message_key(MailboxId(1), Seq(seq)), b"\x01\x05alice").unwrap();

@@ -5,8 +5,14 @@
 //! read is checked: a row that somebody else wrote, or that a disk has lost some of, is an error
 //! that the caller can name, never a panic.
 
+mod changes;
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
+
+pub(super) use self::changes::{read_changes, write_changes};
 
 use crate::proto::bus::{
     Cause, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner, Seq, Stored,
@@ -31,6 +37,8 @@ pub(super) enum Malformed {
     Text,
     #[error("cause {0} is not known here")]
     Cause(u8),
+    #[error("change {0} is not known here")]
+    Change(u8),
 }
 
 /// A key as an error names it.
@@ -113,6 +121,15 @@ pub(super) fn key_numbers<const N: usize>(key: &[u8]) -> Result<[u64; N], Malfor
     fields.end(found)
 }
 
+/// What one commit accepted: its number, the time, and of each message its sender and id.
+pub(super) type Accepted = (u64, Millis, Vec<Digest>);
+
+const fn number_of(cause: Cause) -> u8 {
+    match cause {
+        Cause::Attempts => 0,
+    }
+}
+
 /// A value that is being written.
 struct Value(Vec<u8>);
 
@@ -139,6 +156,19 @@ impl Value {
 
     fn bytes(self, bytes: &[u8]) -> Self {
         self.number(bytes.len() as u64).fixed(bytes)
+    }
+
+    fn level(self, level: &Level) -> Self {
+        self.number(level.head.0)
+            .number(level.next.0)
+            .number(level.messages)
+            .number(level.bytes)
+            .number(level.oldest.0)
+    }
+
+    fn accepted(self, number: u64, at: Millis, origins: &[Digest]) -> Self {
+        let value = self.number(number).number(at.0).number(origins.len() as u64);
+        origins.iter().fold(value, |value, origin| value.fixed(&origin.0))
     }
 
     fn message(self, message: &Message) -> Self {
@@ -205,11 +235,43 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(self.bytes()?).map(Arc::from).map_err(|_| Malformed::Text)
     }
 
+    fn digest(&mut self) -> Result<Digest, Malformed> {
+        self.array().map(Digest)
+    }
+
+    fn level(&mut self) -> Result<Level, Malformed> {
+        Ok(Level {
+            head: Seq(self.number()?),
+            next: Seq(self.number()?),
+            messages: self.number()?,
+            bytes: self.number()?,
+            oldest: Millis(self.number()?),
+        })
+    }
+
+    fn accepted(&mut self) -> Result<Accepted, Malformed> {
+        let number = self.number()?;
+        let at = Millis(self.number()?);
+        let count: usize = self.small()?;
+        if self.0.len() / 16 < count {
+            return Err(Malformed::Short);
+        }
+        let origins = (0..count).map(|_| self.digest()).collect::<Result<_, _>>()?;
+        Ok((number, at, origins))
+    }
+
+    fn cause(&mut self) -> Result<Cause, Malformed> {
+        match self.byte()? {
+            0 => Ok(Cause::Attempts),
+            other => Err(Malformed::Cause(other)),
+        }
+    }
+
     fn message(&mut self) -> Result<Message, Malformed> {
         Ok(Message {
             from: self.text()?,
             key: self.text()?,
-            origin: Digest(self.array()?),
+            origin: self.digest()?,
             accepted: Millis(self.number()?),
             body: Arc::from(self.bytes()?),
         })
@@ -240,24 +302,12 @@ pub(super) fn read_name(key: &[u8], value: &[u8]) -> Result<Named, Malformed> {
 }
 
 pub(super) fn write_level(level: &Level) -> Vec<u8> {
-    Value::of_at_least(24)
-        .number(level.head.0)
-        .number(level.next.0)
-        .number(level.messages)
-        .number(level.bytes)
-        .number(level.oldest.0)
-        .0
+    Value::of_at_least(24).level(level).0
 }
 
 pub(super) fn read_level(value: &[u8]) -> Result<Level, Malformed> {
     let mut fields = Fields::of(value)?;
-    let level = Level {
-        head: Seq(fields.number()?),
-        next: Seq(fields.number()?),
-        messages: fields.number()?,
-        bytes: fields.number()?,
-        oldest: Millis(fields.number()?),
-    };
+    let level = fields.level()?;
     fields.end(level)
 }
 
@@ -277,11 +327,8 @@ pub(super) fn write_found(found: Found) -> Vec<u8> {
 
 pub(super) fn read_found(value: &[u8]) -> Result<Found, Malformed> {
     let mut fields = Fields::of(value)?;
-    let found = Found {
-        seq: Seq(fields.number()?),
-        origin: Digest(fields.array()?),
-        cost: fields.small()?,
-    };
+    let found =
+        Found { seq: Seq(fields.number()?), origin: fields.digest()?, cost: fields.small()? };
     fields.end(found)
 }
 
@@ -295,39 +342,35 @@ pub(super) fn read_number<T: TryFrom<u64>>(value: &[u8]) -> Result<T, Malformed>
     fields.end(number)
 }
 
-pub(super) fn write_accepted(at: Millis, origins: &[Digest]) -> Vec<u8> {
-    let value = Value::of_at_least(20 + 16 * origins.len()).number(at.0);
-    let value = value.number(origins.len() as u64);
-    origins.iter().fold(value, |value, origin| value.fixed(&origin.0)).0
+/// The value of entries that follow each other.
+pub(super) fn write_accepted(entries: &[Accepted]) -> Vec<u8> {
+    let bytes = entries.iter().map(|(.., origins)| 20 + 16 * origins.len()).sum();
+    let value = Value::of_at_least(bytes).number(entries.len() as u64);
+    let add =
+        |value: Value, (number, at, origins): &Accepted| value.accepted(*number, *at, origins);
+    entries.iter().fold(value, add).0
 }
 
-pub(super) fn read_accepted(value: &[u8]) -> Result<(Millis, Vec<Digest>), Malformed> {
+pub(super) fn read_accepted(value: &[u8]) -> Result<Vec<Accepted>, Malformed> {
     let mut fields = Fields::of(value)?;
-    let at = Millis(fields.number()?);
-    let count: usize = fields.small()?;
-    if fields.0.len() / 16 < count {
-        return Err(Malformed::Short);
+    let count = fields.number()?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(fields.accepted()?);
     }
-    let origins = (0..count).map(|_| fields.array().map(Digest)).collect::<Result<_, _>>()?;
-    fields.end((at, origins))
+    fields.end(entries)
 }
 
 /// The value of a dead letter, made of that of its message, which is not looked into.
 pub(super) fn write_letter(cause: Cause, attempts: u16, message: &[u8]) -> Vec<u8> {
-    let cause = match cause {
-        Cause::Attempts => 0,
-    };
-    let value = Value::of_at_least(message.len() + 12).fixed(&[cause]);
+    let value = Value::of_at_least(message.len() + 12).fixed(&[number_of(cause)]);
     value.number(attempts.into()).fixed(message).0
 }
 
 pub(super) fn read_letter(key: &[u8], value: &[u8]) -> Result<DeadLetter, Malformed> {
     let [_mailbox, at, seq] = key_numbers(key)?;
     let mut fields = Fields::of(value)?;
-    let cause = match fields.byte()? {
-        0 => Cause::Attempts,
-        other => return Err(Malformed::Cause(other)),
-    };
+    let cause = fields.cause()?;
     let attempts = fields.small()?;
     let message = Arc::new(read_message(fields.0)?);
     let stored = Stored { seq: Seq(seq), attempts, message };
@@ -366,152 +409,4 @@ pub(super) fn read_head(value: &[u8]) -> Result<(u64, Box<[u8]>), Malformed> {
     let mut fields = Fields::of(value)?;
     let head = (fields.number()?, fields.bytes()?.into());
     fields.end(head)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn message() -> impl Strategy<Value = Message> {
-        (
-            any::<String>(),
-            any::<String>(),
-            any::<[u8; 16]>(),
-            any::<u64>(),
-            vec(any::<u8>(), 0..300),
-        )
-            .prop_map(|(from, key, origin, accepted, body)| Message {
-                from: from.into(),
-                key: key.into(),
-                origin: Digest(origin),
-                accepted: Millis(accepted),
-                body: body.into(),
-            })
-    }
-
-    /// What reads a value without its key.
-    type Reader = fn(&[u8]) -> Option<Malformed>;
-
-    /// Everything that reads a value.
-    const READERS: [Reader; 8] = [
-        |value| read_name(b"\x01name", value).err(),
-        |value| read_level(value).err(),
-        |value| read_message(value).err(),
-        |value| read_found(value).err(),
-        |value| read_number::<u16>(value).err(),
-        |value| read_accepted(value).err(),
-        |value| read_letter(&[0; 24], value).err(),
-        |value| read_audit(&[0; 8], value).err(),
-    ];
-
-    proptest! {
-        #[test]
-        fn rows_are_read_as_they_were_written(
-            message in message(),
-            numbers in any::<[u64; 5]>(),
-            attempts in any::<u16>(),
-            owner in any::<[u8; 32]>(),
-            events in vec(vec(any::<u8>(), 0..60), 0..5),
-        ) {
-            let [a, b, c, d, e] = numbers;
-            let named = Named {
-                mailbox: MailboxId(a),
-                realm: 3,
-                name: message.from.clone(),
-                owner: Owner(owner),
-                seen: Millis(b),
-            };
-            prop_assert_eq!(
-                read_name(&name_key(3, &named.name), &write_name(&named)),
-                Ok(named)
-            );
-            let level =
-                Level { head: Seq(a), next: Seq(b), messages: c, bytes: d, oldest: Millis(e) };
-            prop_assert_eq!(read_level(&write_level(&level)), Ok(level));
-            prop_assert_eq!(read_message(&write_message(&message)), Ok(message.clone()));
-            let found = Found { seq: Seq(a), origin: message.origin, cost: message.cost() };
-            prop_assert_eq!(read_found(&write_found(found)), Ok(found));
-            prop_assert_eq!(read_number::<u64>(&write_number(c)), Ok(c));
-            let origins = vec![message.origin; usize::from(attempts % 9)];
-            prop_assert_eq!(
-                read_accepted(&write_accepted(Millis(a), &origins)),
-                Ok((Millis(a), origins))
-            );
-            let stored = Stored { seq: Seq(c), attempts, message: Arc::new(message.clone()) };
-            let letter = DeadLetter { stored, cause: Cause::Attempts, at: Millis(b) };
-            prop_assert_eq!(
-                read_letter(
-                    &letter_key(MailboxId(a), Millis(b), Seq(c)),
-                    &write_letter(Cause::Attempts, attempts, &write_message(&message))
-                ),
-                Ok(letter)
-            );
-            let entries: Vec<_> = (a >> 1..)
-                .zip(events)
-                .map(|(seq, event)| AuditEntry { seq, at: Millis(b), hash: owner, event: event.into() })
-                .collect();
-            prop_assert_eq!(
-                read_audit(&(a >> 1).to_be_bytes(), &write_audit(&entries)),
-                Ok(entries)
-            );
-            prop_assert_eq!(
-                read_head(&write_head(a, &message.body)),
-                Ok((a, Box::from(&*message.body)))
-            );
-        }
-
-        #[test]
-        fn value_that_is_cut_or_longer_is_told(message in message(), cut in any::<prop::sample::Index>()) {
-            let mut value = write_message(&message);
-            let at = cut.index(value.len());
-            prop_assert!(read_message(&value[..at]).is_err());
-            value.push(0);
-            prop_assert_eq!(read_message(&value), Err(Malformed::Long));
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_a_panic(mut bytes in vec(any::<u8>(), 0..120), ours: bool) {
-            if let (true, Some(first)) = (ours, bytes.first_mut()) {
-                *first = VERSION;
-            }
-            for reader in READERS {
-                reader(&bytes);
-            }
-        }
-    }
-
-    #[test]
-    fn value_of_another_version_is_told_apart() {
-        for reader in READERS {
-            assert_eq!(reader(&[9, 1, 2, 3]), Some(Malformed::Version(9)));
-        }
-    }
-
-    #[test]
-    fn count_that_no_value_can_hold_allocates_nothing() {
-        let value = Value::of_at_least(0).number(1).number(u64::MAX >> 1).0;
-        assert_eq!(read_accepted(&value), Err(Malformed::Short));
-        assert!(read_audit(&[0; 8], &value).is_err());
-    }
-
-    #[test]
-    fn keys_are_in_the_order_of_their_numbers() {
-        let of = |mailbox, seq| message_key(MailboxId(mailbox), Seq(seq));
-        assert!(of(1, 255) < of(1, 256) && of(1, u64::MAX) < of(2, 0));
-        assert_eq!(key_numbers(&of(7, 9)), Ok([7, 9]));
-        assert_eq!(key_numbers::<2>(&[0; 15]), Err(Malformed::Short));
-        assert_eq!(shown(&[0, 0xab]), "00ab");
-    }
-
-    #[test]
-    fn key_of_a_digest_is_that_of_its_mailbox_alone() {
-        let of = |mailbox| DigestKey::new(MailboxId(mailbox), Digest([7; 16])).as_ref().to_vec();
-        let mailboxes = [0, 1, 1 << 31, u64::from(u32::MAX), 1 << 32, (1 << 32) + 1, u64::MAX];
-        let keys: std::collections::BTreeSet<_> = mailboxes.into_iter().map(of).collect();
-        assert_eq!(keys.len(), mailboxes.len());
-        assert_eq!((of(u64::from(u32::MAX)).len(), of(1 << 32).len()), (20, 24));
-    }
 }

@@ -1,0 +1,130 @@
+//! The rows of the log: what a commit changes, as a whole.
+
+use super::{Fields, Malformed, Value, number_of};
+use crate::proto::bus::{Change, MailboxId, Millis, Named, Owner, Seq};
+
+const NAME: u8 = 1;
+const FORGET: u8 = 2;
+const APPEND: u8 = 3;
+const REMOVE: u8 = 4;
+const BURY: u8 = 5;
+const ATTEMPT: u8 = 6;
+const LEVEL: u8 = 7;
+const ACCEPTED: u8 = 8;
+const FORGET_ACCEPTED: u8 = 9;
+
+/// The value of the commit of this number, which takes about so many bytes.
+pub(in crate::store::embedded) fn write_changes(
+    number: u64,
+    changes: &[Change],
+    bytes: usize,
+) -> Vec<u8> {
+    let value = Value::of_at_least(bytes).number(number).number(changes.len() as u64);
+    changes.iter().fold(value, Value::change).0
+}
+
+/// The number of a commit and what it changes.
+pub(in crate::store::embedded) fn read_changes(
+    value: &[u8],
+) -> Result<(u64, Vec<Change>), Malformed> {
+    let mut fields = Fields::of(value)?;
+    let number = fields.number()?;
+    let count = fields.number()?;
+    let mut changes = Vec::new();
+    for _ in 0..count {
+        changes.push(fields.change()?);
+    }
+    fields.end((number, changes))
+}
+
+impl Value {
+    fn kind(self, kind: u8, mailbox: MailboxId) -> Self {
+        self.fixed(&[kind]).number(mailbox.0)
+    }
+
+    fn change(self, change: &Change) -> Self {
+        match change {
+            Change::Name(named) => self
+                .kind(NAME, named.mailbox)
+                .fixed(&[named.realm])
+                .bytes(named.name.as_bytes())
+                .fixed(&named.owner.0)
+                .number(named.seen.0),
+            Change::Forget { realm, name, mailbox } => {
+                self.kind(FORGET, *mailbox).fixed(&[*realm]).bytes(name.as_bytes())
+            }
+            Change::Append { mailbox, seq, message } => {
+                self.kind(APPEND, *mailbox).number(seq.0).message(message)
+            }
+            Change::Remove { mailbox, seq, key } => {
+                self.kind(REMOVE, *mailbox).number(seq.0).fixed(&key.0)
+            }
+            Change::Bury { mailbox, seq, key, cause, at } => self
+                .kind(BURY, *mailbox)
+                .number(seq.0)
+                .fixed(&key.0)
+                .fixed(&[number_of(*cause)])
+                .number(at.0),
+            Change::Attempt { mailbox, seq, attempts } => {
+                self.kind(ATTEMPT, *mailbox).number(seq.0).number((*attempts).into())
+            }
+            Change::Level { mailbox, level } => self.kind(LEVEL, *mailbox).level(level),
+            Change::Accepted { number, at, origins } => {
+                self.fixed(&[ACCEPTED]).accepted(*number, *at, origins)
+            }
+            Change::ForgetAccepted { before } => self.fixed(&[FORGET_ACCEPTED]).number(*before),
+        }
+    }
+}
+
+impl Fields<'_> {
+    fn change(&mut self) -> Result<Change, Malformed> {
+        let kind = self.byte()?;
+        Ok(match kind {
+            NAME => Change::Name(Named {
+                mailbox: self.mailbox()?,
+                realm: self.byte()?,
+                name: self.text()?,
+                owner: Owner(self.array()?),
+                seen: Millis(self.number()?),
+            }),
+            FORGET => {
+                let mailbox = self.mailbox()?;
+                Change::Forget { realm: self.byte()?, name: self.text()?, mailbox }
+            }
+            APPEND => Change::Append {
+                mailbox: self.mailbox()?,
+                seq: Seq(self.number()?),
+                message: self.message()?.into(),
+            },
+            REMOVE => Change::Remove {
+                mailbox: self.mailbox()?,
+                seq: Seq(self.number()?),
+                key: self.digest()?,
+            },
+            BURY => Change::Bury {
+                mailbox: self.mailbox()?,
+                seq: Seq(self.number()?),
+                key: self.digest()?,
+                cause: self.cause()?,
+                at: Millis(self.number()?),
+            },
+            ATTEMPT => Change::Attempt {
+                mailbox: self.mailbox()?,
+                seq: Seq(self.number()?),
+                attempts: self.small()?,
+            },
+            LEVEL => Change::Level { mailbox: self.mailbox()?, level: self.level()? },
+            ACCEPTED => {
+                let (number, at, origins) = self.accepted()?;
+                Change::Accepted { number, at, origins }
+            }
+            FORGET_ACCEPTED => Change::ForgetAccepted { before: self.number()? },
+            other => return Err(Malformed::Change(other)),
+        })
+    }
+
+    fn mailbox(&mut self) -> Result<MailboxId, Malformed> {
+        self.number().map(MailboxId)
+    }
+}

@@ -1,0 +1,175 @@
+//! What the writer keeps in memory of what the database has.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::codec::{read_changes, read_head, read_level, read_number};
+use super::database::{Database, damaged, failure};
+use super::pending::Pending;
+use super::{key_of, key_value};
+use crate::proto::bus::{Change, MailboxId, Seq};
+use crate::store::StoreError;
+
+/// Row of `meta`: the number of the next mailbox.
+pub(super) const NEXT_MAILBOX_ROW: &str = "next mailbox";
+
+/// Row of `meta`: the first entry of the audit log that counts, and what stands before it.
+pub(super) const HEAD_ROW: &str = "audit head";
+
+/// Row of `meta`: the last commit of the log that the other rows have.
+pub(super) const FOLDED_ROW: &str = "folded";
+
+/// Row of `meta`: the number of the first of the accepted that counts.
+pub(super) const ACCEPTED_ROW: &str = "accepted from";
+
+/// How often messages were not acknowledged in time, by mailbox and position: at most a window for
+/// each mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(HashMap<MailboxId, BTreeMap<Seq, u16>>);
+
+impl Attempts {
+    pub(super) fn of(&self, mailbox: MailboxId, seq: Seq) -> u16 {
+        self.0.get(&mailbox).and_then(|of| of.get(&seq)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn has(&self, mailbox: MailboxId) -> bool {
+        self.0.contains_key(&mailbox)
+    }
+
+    fn set(&mut self, mailbox: MailboxId, seq: Seq, attempts: u16) {
+        self.0.entry(mailbox).or_default().insert(seq, attempts);
+    }
+
+    fn forget(&mut self, mailbox: MailboxId, seq: Seq) {
+        if let Some(of) = self.0.get_mut(&mailbox) {
+            of.remove(&seq);
+            if of.is_empty() {
+                self.0.remove(&mailbox);
+            }
+        }
+    }
+}
+
+/// What the writer keeps in memory of what the database has.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// What the log has and the other rows have not.
+    pub(super) pending: Pending,
+    /// Above all mailboxes that ever were.
+    pub(super) next_mailbox: u64,
+    /// The number of the first of the accepted that counts.
+    pub(super) accepted_from: u64,
+    /// No row of the accepted is before this one.
+    pub(super) first_accepted: u64,
+    pub(super) attempts: Attempts,
+    /// What the messages of each mailbox count as, in bytes.
+    bytes: HashMap<MailboxId, u64>,
+    /// The sum of it.
+    pub(super) live: u64,
+    /// Bytes in memory that are not in files yet.
+    pub(super) unsettled: u64,
+    /// The first entry of the audit log that counts, and what stands before it.
+    pub(super) head: Option<(u64, Box<[u8]>)>,
+    /// No row of the audit log is before this one.
+    pub(super) cut_from: u64,
+    /// Rows of the audit log that were removed and may still take room.
+    pub(super) cut: u64,
+}
+
+impl Known {
+    /// Reads it from the rows; none of the messages but those of the log.
+    pub(super) fn read(database: &Database) -> Result<Self, StoreError> {
+        let mut known = Self::default();
+        let number = |row: &str| {
+            let value = database.meta.get(row).map_err(failure)?;
+            let number = value.map_or(Ok(0), |value| read_number(&value));
+            number.map_err(|error| damaged(&database.meta, row.as_bytes(), error))
+        };
+        known.next_mailbox = number(NEXT_MAILBOX_ROW)?;
+        known.accepted_from = number(ACCEPTED_ROW)?;
+        if let Some(first) = database.accepted.first_key_value() {
+            let (key, _) = key_value(first)?;
+            [known.first_accepted] = key_of(&database.accepted, &key)?;
+        }
+        if let Some(value) = database.meta.get(HEAD_ROW).map_err(failure)? {
+            let head = read_head(&value)
+                .map_err(|error| damaged(&database.meta, HEAD_ROW.as_bytes(), error))?;
+            known.head = Some(head);
+        }
+        for row in database.levels.iter() {
+            let (key, value) = key_value(row)?;
+            let [mailbox] = key_of(&database.levels, &key)?;
+            let level =
+                read_level(&value).map_err(|error| damaged(&database.levels, &key, error))?;
+            known.set_bytes(MailboxId(mailbox), level.bytes);
+        }
+        for row in database.attempts.iter() {
+            let (key, value) = key_value(row)?;
+            let [mailbox, seq] = key_of(&database.attempts, &key)?;
+            let attempts =
+                read_number(&value).map_err(|error| damaged(&database.attempts, &key, error))?;
+            known.attempts.set(MailboxId(mailbox), Seq(seq), attempts);
+        }
+        known.read_log(database, number(FOLDED_ROW)?)?;
+        Ok(known)
+    }
+
+    /// Takes over the commits of the log behind the last that the other rows have.
+    fn read_log(&mut self, database: &Database, folded: u64) -> Result<(), StoreError> {
+        let mut commits = BTreeMap::new();
+        for row in database.log.iter() {
+            let (key, value) = key_value(row)?;
+            let (number, changes) =
+                read_changes(&value).map_err(|error| damaged(&database.log, &key, error))?;
+            if number > folded {
+                commits.insert(number, (changes, value.len()));
+            }
+        }
+        self.pending.number = folded;
+        for (number, (changes, bytes)) in commits {
+            self.log(number, &changes, bytes);
+        }
+        Ok(())
+    }
+
+    /// Takes over a commit that the log has, in a row of so many bytes.
+    pub(super) fn log(&mut self, number: u64, changes: &[Change], bytes: usize) {
+        self.pending.log(number, bytes);
+        for change in changes {
+            self.pending.apply(change, &self.attempts);
+            self.apply(change);
+        }
+    }
+
+    /// Takes over a change of a commit that succeeded.
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Name(named) => {
+                self.next_mailbox = self.next_mailbox.max(named.mailbox.0 + 1);
+            }
+            Change::Forget { mailbox, .. } => {
+                self.set_bytes(*mailbox, 0);
+                self.attempts.0.remove(mailbox);
+            }
+            Change::Remove { mailbox, seq, .. } | Change::Bury { mailbox, seq, .. } => {
+                self.attempts.forget(*mailbox, *seq);
+            }
+            Change::Attempt { mailbox, seq, attempts } => {
+                self.attempts.set(*mailbox, *seq, *attempts);
+            }
+            Change::Level { mailbox, level } => self.set_bytes(*mailbox, level.bytes),
+            Change::ForgetAccepted { before } => {
+                self.accepted_from = self.accepted_from.max(*before);
+            }
+            Change::Append { .. } | Change::Accepted { .. } => {}
+        }
+    }
+
+    fn set_bytes(&mut self, mailbox: MailboxId, bytes: u64) {
+        let before = if bytes == 0 {
+            self.bytes.remove(&mailbox)
+        } else {
+            self.bytes.insert(mailbox, bytes)
+        };
+        self.live = (self.live + bytes).saturating_sub(before.unwrap_or(0));
+    }
+}

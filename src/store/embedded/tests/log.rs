@@ -1,0 +1,156 @@
+//! What the log has counts as what the other rows have, whenever it becomes rows.
+
+use super::*;
+use crate::proto::bus::{Cause, Message};
+use crate::store::suite::remove;
+
+/// A message that counts as more than a commit that goes into the log.
+fn large(number: u64) -> Arc<Message> {
+    message("alice", number, 70_000)
+}
+
+/// How many rows the log has that are of use.
+fn logged(store: &Embedded) -> u32 {
+    store.shared.known.lock().pending.rows
+}
+
+fn rows(store: &Embedded) -> usize {
+    store.shared.to_read().unwrap().messages.len().unwrap()
+}
+
+#[test]
+fn message_that_is_acknowledged_soon_is_never_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for seq in 1..=100 {
+        let sent = message("alice", seq, 100);
+        commit(&store, vec![append(1, seq, &sent), level(1, seq, seq + 1)]);
+        commit(&store, vec![remove(1, seq, &sent), level(1, seq + 1, seq + 1)]);
+    }
+    assert_eq!((logged(&store), rows(&store)), (200, 0));
+    fold(&store);
+    let database = store.shared.to_read().unwrap();
+    assert_eq!(database.messages.approximate_len() + database.keys.approximate_len(), 0);
+    assert_eq!(logged(&store), 0);
+}
+
+#[test]
+fn log_that_is_full_becomes_rows_and_goes_on_from_its_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for seq in 1..=5_000 {
+        commit(&store, vec![append(1, seq, &message("alice", seq, 10)), level(1, 1, seq + 1)]);
+    }
+    assert!(rows(&store) >= 4_000, "{}", rows(&store));
+    let of_log = || store.shared.to_read().unwrap().log.len().unwrap();
+    assert_eq!(of_log(), 1_024, "they are written again and again");
+    let all = (1..=5_000).collect::<Vec<_>>();
+    assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), all);
+    drop(store);
+    let store = open(folder.path());
+    assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), all);
+    assert_eq!(rows(&store) + logged(&store) as usize, 5_000);
+}
+
+#[test]
+fn large_commit_is_not_in_the_log_and_what_was_is_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let small = message("alice", 1, 10);
+    commit(&store, vec![append(1, 1, &small)]);
+    commit(&store, vec![append(1, 2, &large(2)), remove(1, 1, &small)]);
+    assert_eq!((logged(&store), rows(&store)), (0, 1));
+    commit(&store, vec![append(1, 3, &message("alice", 3, 10))]);
+    let check = |store: &Embedded| {
+        let read = store.read(MailboxId(1), Seq(1), ALL).unwrap().stored;
+        assert_eq!(positions(&read), [2, 3]);
+        assert_eq!(read[0].message, large(2));
+        assert_eq!(store.find(MailboxId(1), Digest::of_key("1")).unwrap(), None);
+        assert_eq!(store.find(MailboxId(1), Digest::of_key("2")).unwrap().unwrap().seq, Seq(2));
+    };
+    check(&store);
+    drop(store);
+    check(&open(folder.path()));
+}
+
+#[test]
+fn what_is_removed_is_gone_whether_a_row_has_it_or_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let messages: Vec<_> = (0..10).map(|number| message("alice", number, 10)).collect();
+    for seq in 1..=6 {
+        commit(&store, vec![append(1, seq, &messages[seq as usize])]);
+        if seq == 3 {
+            fold(&store);
+        }
+    }
+    commit(&store, vec![remove(1, 2, &messages[2]), remove(1, 5, &messages[5])]);
+    let attempt = Change::Attempt { mailbox: MailboxId(1), seq: Seq(3), attempts: 4 };
+    commit(&store, vec![attempt]);
+    let letters = [(1, 3_u64), (1, 4)].map(|(mailbox, seq)| Change::Bury {
+        mailbox: MailboxId(mailbox),
+        seq: Seq(seq),
+        key: Digest::of_key(&seq.to_string()),
+        cause: Cause::Attempts,
+        at: Millis(9),
+    });
+    commit(&store, letters.to_vec());
+    let check = |store: &Embedded| {
+        assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), [1, 6]);
+        for (number, found) in [(1, Some(1)), (2, None), (3, None), (4, None), (5, None)] {
+            let key = Digest::of_key(&number.to_string());
+            let seq = store.find(MailboxId(1), key).unwrap().map(|found| found.seq.0);
+            assert_eq!(seq, found, "{number}");
+        }
+        let letters = store.dead_letters(MailboxId(1), 9).unwrap();
+        let told = letters.iter().map(|of| (of.stored.seq.0, of.stored.attempts));
+        assert_eq!(told.collect::<Vec<_>>(), [(3, 4), (4, 0)]);
+    };
+    check(&store);
+    drop(store);
+    let store = open(folder.path());
+    check(&store);
+    fold(&store);
+    check(&store);
+    drop(store);
+    check(&open(folder.path()));
+}
+
+#[test]
+fn what_is_forgotten_stays_so_when_the_log_becomes_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mut number = 0;
+    for round in 0..5 {
+        for _ in 0..100 {
+            let origins = vec![Digest([3; 16]); 2];
+            let accepted = Change::Accepted { number, at: Millis(number), origins };
+            commit(&store, vec![accepted, Change::ForgetAccepted { before: number / 2 }]);
+            number += 1;
+        }
+        let numbers = |store: &Embedded| {
+            let accepted = store.recover().unwrap().accepted;
+            accepted.iter().map(|(number, ..)| *number).collect::<Vec<_>>()
+        };
+        let expected: Vec<_> = ((number - 1) / 2..number).collect();
+        assert_eq!(numbers(&store), expected, "round {round}");
+        fold(&store);
+        assert_eq!(numbers(&store), expected, "round {round}");
+    }
+    assert!(store.shared.to_read().unwrap().accepted.len().unwrap() <= 4, "rows go as well");
+}
+
+#[test]
+fn name_that_was_forgotten_leaves_its_number_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let forget = Change::Forget { realm: 3, name: "bob".into(), mailbox: MailboxId(41) };
+    commit(&store, vec![Change::Name(named(41, "bob")), level(41, 1, 1)]);
+    commit(&store, vec![forget]);
+    fold(&store);
+    drop(store);
+    let store = open(folder.path());
+    let recovered = store.recover().unwrap();
+    assert_eq!((recovered.names.len(), recovered.next_mailbox), (0, 42));
+    assert!(store.shared.to_read().unwrap().levels.is_empty().unwrap());
+}
