@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const RETRY_DAMAGED: Duration = Duration::from_secs(10);
 
 /// Starts the thread; it ends when the sender is dropped. No more readings wait than there are
-/// mailboxes, two for each.
+/// mailboxes, three for each.
 pub(super) fn start(
     shared: Arc<Shared>,
     ending: CancellationToken,

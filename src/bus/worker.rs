@@ -206,7 +206,7 @@ impl Worker {
                 let store = Arc::clone(&self.store);
                 let shared = Arc::clone(&self.shared);
                 let find = |mailbox, key| find(&*store, &shared, mailbox, key);
-                let known = self.bus.acknowledge(mailbox, generation, &key, turn, find);
+                let known = self.bus.acknowledge(mailbox, generation, &key, self.now, turn, find);
                 if let Ok(false) = known {
                     self.shared.meters.unknown_ack();
                 }

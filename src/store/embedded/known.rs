@@ -21,7 +21,7 @@ pub(super) const FOLDED_ROW: &str = "folded";
 /// Row of `meta`: the number of the first of the accepted that counts.
 pub(super) const ACCEPTED_ROW: &str = "accepted from";
 
-/// How often messages were not acknowledged in time, by mailbox and position: at most a window for
+/// How often messages were not acknowledged in time, by mailbox and position: at most two windows for
 /// each mailbox.
 #[derive(Debug, Default)]
 pub(super) struct Attempts(HashMap<MailboxId, BTreeMap<Seq, u16>>);

@@ -1,11 +1,10 @@
 //! One mailbox: what waits in it, and what its recipient has and has not acknowledged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
 use super::limits::Limits;
+use super::live::{Live, Sent};
 use super::turn::{Effect, Load, Purpose, Turn};
 use super::types::{
     Cause, Change, Damaged, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis,
@@ -28,60 +27,6 @@ pub(super) struct Mailbox {
     sweeping: Option<BTreeSet<Seq>>,
 }
 
-/// A connected recipient.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) generation: u64,
-    /// What it has and has not acknowledged.
-    pub(super) sent: BTreeMap<Seq, Sent>,
-    keys: HashMap<Digest, Seq, foldhash::fast::RandomState>,
-    bytes: usize,
-    /// The position of what it gets next.
-    pub(super) cursor: Seq,
-    /// A reading is under way.
-    is_loading: bool,
-    /// It has got nothing so far.
-    is_new: bool,
-}
-
-/// A message that was handed to a recipient.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) key: Arc<str>,
-    digest: Digest,
-    pub(super) cost: usize,
-    origin: Digest,
-    at: Millis,
-    attempts: u16,
-}
-
-impl Live {
-    fn new(generation: u64, cursor: Seq) -> Self {
-        Self {
-            generation,
-            sent: BTreeMap::new(),
-            keys: HashMap::default(),
-            bytes: 0,
-            cursor,
-            is_loading: false,
-            is_new: true,
-        }
-    }
-
-    /// Whether the window has room for a message of this cost.
-    fn has_room(&self, cost: usize, limits: &Limits) -> bool {
-        self.sent.is_empty()
-            || self.sent.len() < limits.window && self.bytes + cost <= limits.window_bytes
-    }
-
-    fn take(&mut self, seq: Seq) -> Option<Sent> {
-        let sent = self.sent.remove(&seq)?;
-        self.keys.remove(&sent.digest);
-        self.bytes -= sent.cost;
-        Some(sent)
-    }
-}
-
 impl Mailbox {
     pub(super) const fn new(named: Named, level: Level) -> Self {
         Self { named, level, live: None, removals: 0, purge_before: Seq(0), sweeping: None }
@@ -99,10 +44,7 @@ impl Mailbox {
 
     /// A message that its recipient has and has not acknowledged.
     pub(super) fn find_sent(&self, key: Digest) -> Option<Found> {
-        let live = self.live.as_ref()?;
-        let seq = *live.keys.get(&key)?;
-        let Sent { origin, cost, .. } = live.sent.get(&seq)?;
-        Some(Found { seq, origin: *origin, cost: *cost })
+        self.live.as_ref()?.find(key)
     }
 
     /// Appends a message, and hands it over if its recipient has all that came before.
@@ -152,15 +94,13 @@ impl Mailbox {
         turn: &mut Turn,
     ) {
         let live = self.live.as_mut().expect("there is a recipient to hand it to");
-        let cost = message.cost();
-        let key = Arc::clone(&message.key);
-        let digest = Digest::of_key(&key);
-        live.keys.insert(digest, seq);
-        live.bytes += cost;
-        let origin = message.origin;
-        live.sent.insert(seq, Sent { key, digest, cost, origin, at: now, attempts });
-        live.cursor = live.cursor.max(seq.next());
-        live.is_new = false;
+        live.put(seq, message, attempts, now);
+        self.deliver(seq, message, turn);
+    }
+
+    /// Has a message of the window be delivered.
+    fn deliver(&self, seq: Seq, message: &Arc<Message>, turn: &mut Turn) {
+        let Some(live) = &self.live else { return };
         turn.events.push(Event {
             kind: EventKind::Deliver,
             key: Arc::clone(&message.key),
@@ -212,11 +152,13 @@ impl Mailbox {
         &mut self,
         key: Digest,
         limits: &Limits,
+        now: Millis,
         turn: &mut Turn,
     ) -> bool {
         let Some(Found { seq, cost, .. }) = self.find_sent(key) else { return false };
-        let sent = self.live.as_ref().and_then(|live| live.sent.get(&seq));
-        let text = Arc::clone(&sent.expect("it was found in the window").key);
+        let live = self.live.as_mut().expect("it was found in the window");
+        live.note_ack(seq, now);
+        let text = Arc::clone(&live.sent.get(&seq).expect("it was found in the window").key);
         self.remove(seq, key, cost, turn);
         self.note_ack(text, turn);
         self.load_more(limits, turn);
@@ -237,18 +179,16 @@ impl Mailbox {
             live.cursor = self.level.next;
             return;
         }
-        // Half a window at a time: one message at a time would be a reading for each.
-        let is_roomy = live.sent.is_empty()
-            || live.sent.len() <= limits.window / 2 && live.bytes <= limits.window_bytes / 2;
-        if live.is_loading || !is_roomy {
+        if live.is_loading || !live.is_roomy(limits) {
             return;
         }
         live.is_loading = true;
+        let counted = live.counted(limits);
         turn.effects.push(Effect::Load(Load {
             mailbox: self.named.mailbox,
             from: live.cursor,
-            messages: limits.window.saturating_sub(live.sent.len()).max(1),
-            bytes: limits.window_bytes.saturating_sub(live.bytes),
+            messages: limits.window.saturating_sub(counted.messages).max(1),
+            bytes: limits.window_bytes.saturating_sub(counted.bytes),
             purpose: Purpose::Deliver { generation: live.generation },
             next: self.level.next,
             removals: self.removals,
@@ -265,9 +205,9 @@ impl Mailbox {
     /// Its recipient is gone: what it has not acknowledged waits again.
     pub(super) fn close_live(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) {
         let Some(live) = self.live.take() else { return };
-        for (seq, sent) in live.sent {
-            if now.since(sent.at) >= limits.patience(sent.attempts) {
-                self.note_attempt(seq, &sent, limits, now, turn);
+        for (seq, sent) in &live.sent {
+            if live.is_late(sent, limits, now) {
+                self.note_attempt(*seq, sent, limits, now, turn);
             }
         }
     }
@@ -282,11 +222,19 @@ impl Mailbox {
         turn: &mut Turn,
     ) {
         let mailbox = self.id();
-        let attempts = sent.attempts + 1;
-        if attempts < limits.attempts {
-            turn.changes.push(Change::Attempt { mailbox, seq, attempts });
-            return;
+        let attempts = sent.attempts.saturating_add(1);
+        if attempts >= limits.attempts {
+            return self.bury(seq, sent, now, turn);
         }
+        turn.changes.push(Change::Attempt { mailbox, seq, attempts });
+        if let Some(live) = &mut self.live {
+            live.set_late(seq, attempts);
+        }
+    }
+
+    /// Has a message become a dead letter.
+    fn bury(&mut self, seq: Seq, sent: &Sent, now: Millis, turn: &mut Turn) {
+        let mailbox = self.id();
         let key = sent.digest;
         let cause = Cause::Attempts;
         turn.changes.push(Change::Bury { mailbox, seq, key, cause, at: now });
@@ -300,25 +248,75 @@ impl Mailbox {
         self.forget(seq, sent.cost, turn);
     }
 
-    /// Delivers again what stayed without an acknowledgement for too long, and all that was
-    /// delivered behind it, so that the order is the same; returns how many.
+    /// Has what stayed without an acknowledgement for too long be delivered again, and what is
+    /// behind it for the first time; returns how many are late.
     pub(super) fn redeliver(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) -> usize {
         let Some(live) = &self.live else { return 0 };
-        let is_late = |sent: &Sent| now.since(sent.at) >= limits.patience(sent.attempts);
-        if live.is_loading || !live.sent.values().any(is_late) {
-            return 0;
+        let late = live.sent.iter().filter(|(_, sent)| live.is_late(sent, limits, now));
+        let late: Vec<_> = late.map(|(seq, sent)| (*seq, sent.clone())).collect();
+        for (seq, sent) in &late {
+            self.note_attempt(*seq, sent, limits, now, turn);
         }
-        let generation = live.generation;
-        let late = live.sent.values().filter(|sent| is_late(sent)).count();
-        let live = self.live.take().expect("it was there");
-        for (seq, sent) in live.sent {
-            if is_late(&sent) {
-                self.note_attempt(seq, &sent, limits, now, turn);
+        if !late.is_empty() && self.backlog() > 0 {
+            self.make_room(limits, now, turn);
+        }
+        self.repeat(limits, turn);
+        if !late.is_empty() {
+            self.load_more(limits, turn);
+        }
+        late.len()
+    }
+
+    /// Has late messages become dead letters early, where nothing gets past them otherwise.
+    fn make_room(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) {
+        let Some(live) = &self.live else { return };
+        let crowding = live.crowding(limits).into_iter();
+        let crowding: Vec<_> =
+            crowding.filter_map(|seq| Some((seq, live.sent.get(&seq)?.clone()))).collect();
+        for (seq, sent) in crowding {
+            self.bury(seq, &sent, now, turn);
+        }
+    }
+
+    /// Asks for the messages that are to be delivered again: a window of them at a time.
+    fn repeat(&mut self, limits: &Limits, turn: &mut Turn) {
+        let Some(live) = &mut self.live else { return };
+        let Some(from) = live.first_due().filter(|_| !live.is_repeating) else { return };
+        live.is_repeating = true;
+        turn.effects.push(Effect::Load(Load {
+            mailbox: self.named.mailbox,
+            from,
+            messages: limits.window,
+            bytes: limits.window_bytes,
+            purpose: Purpose::Repeat { generation: live.generation },
+            next: self.level.next,
+            removals: self.removals,
+        }));
+    }
+
+    /// Takes messages that were read to be delivered again: those that still are to be.
+    pub(super) fn repeat_loaded(
+        &mut self,
+        generation: u64,
+        reading: &Reading,
+        now: Millis,
+        turn: &mut Turn,
+    ) -> Lost {
+        let live = self.live.as_mut().filter(|live| live.generation == generation);
+        let Some(live) = live else { return Lost::default() };
+        live.is_repeating = false;
+        let has = |damaged: &&Damaged| live.sent.contains_key(&damaged.seq);
+        let damaged: Vec<_> = reading.damaged.iter().filter(has).copied().collect();
+        self.remove_damaged(&damaged, turn);
+        for Stored { seq, message, .. } in &reading.stored {
+            if self.live.as_mut().is_some_and(|live| live.repeat(*seq, now)) {
+                self.deliver(*seq, message, turn);
             }
         }
-        self.live = Some(Live::new(generation, self.level.head));
-        self.load_more(limits, turn);
-        late
+        if let Some(live) = &mut self.live {
+            live.forgo(reading.last(), now);
+        }
+        Lost { missing: 0, damaged: damaged.len() as u64 }
     }
 
     /// Takes messages that were read for its recipient. Returns what the store has lost of them.
@@ -347,7 +345,7 @@ impl Mailbox {
             }
             // The books say that something waits, and the store has nothing: the store is right.
             let sent = live.sent.len() as u64;
-            let bytes = live.bytes as u64;
+            let bytes = live.all.bytes as u64;
             let missing = self.level.messages - sent;
             self.level.messages = sent;
             self.level.bytes = bytes;

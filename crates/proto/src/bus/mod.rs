@@ -12,6 +12,7 @@
 
 mod clock;
 mod limits;
+mod live;
 mod mailbox;
 mod names;
 mod remembered;
@@ -152,6 +153,7 @@ impl Bus {
         id: MailboxId,
         generation: u64,
         text: &str,
+        now: Millis,
         turn: &mut Turn,
         mut find: impl FnMut(MailboxId, Digest) -> Result<Option<Found>, E>,
     ) -> Result<bool, E> {
@@ -162,7 +164,7 @@ impl Bus {
             return Ok(false);
         }
         let cursor = live.cursor;
-        if mailbox.acknowledge_sent(key, &self.limits, turn) {
+        if mailbox.acknowledge_sent(key, &self.limits, now, turn) {
             self.totals.acknowledged += 1;
             return Ok(true);
         }
@@ -187,6 +189,10 @@ impl Bus {
             Purpose::Deliver { .. } => {
                 let lost = mailbox.deliver_loaded(load, reading, &self.limits, now, turn);
                 self.totals.missing += lost.missing;
+                self.totals.damaged += lost.damaged;
+            }
+            Purpose::Repeat { generation } => {
+                let lost = mailbox.repeat_loaded(generation, &reading, now, turn);
                 self.totals.damaged += lost.damaged;
             }
             Purpose::Sweep => {

@@ -39,7 +39,8 @@ impl Fixture {
 
     fn acknowledge(&mut self, mailbox: MailboxId, generation: u64, key: &str) -> bool {
         let find = |_, _| Ok::<_, Infallible>(None);
-        let Ok(known) = self.bus.acknowledge(mailbox, generation, key, &mut self.turn, find);
+        let Ok(known) =
+            self.bus.acknowledge(mailbox, generation, key, self.now, &mut self.turn, find);
         known
     }
 
@@ -392,7 +393,7 @@ fn reading_that_began_before_an_acknowledgement_is_made_again() {
     let first = stored(1, "bob", "m1", T0);
     let found = Found { seq: Seq(1), origin: first.message.origin, cost: first.message.cost() };
     let find = |_, _| Ok::<_, Infallible>(Some(found));
-    let Ok(known) = fixture.bus.acknowledge(alice, 1, "m1", &mut fixture.turn, find);
+    let Ok(known) = fixture.bus.acknowledge(alice, 1, "m1", T0, &mut fixture.turn, find);
     assert!(known);
     fixture.finish();
 

@@ -110,6 +110,8 @@ pub struct Load {
 pub(super) enum Purpose {
     /// To hand messages to the session of this generation.
     Deliver { generation: u64 },
+    /// To hand late messages to it again.
+    Repeat { generation: u64 },
     /// To remove what is too old, or purged.
     Sweep,
 }

@@ -1,11 +1,13 @@
 //! Peers that talk through a bus while its process is killed between any two writes, connections
-//! break, clocks are set, and what is read from the store comes late.
+//! break, clocks are set, disks lose messages, some are never acknowledged, and what is read from
+//! the store comes late.
 //!
 //! Everything follows from a seed. When the faults end, what had a receipt was delivered, in order,
 //! none of it twice under two keys, none after its acknowledgement was committed, and nothing is
 //! left.
 
 mod peer;
+mod poison;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,13 +63,14 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
+        let has_poison = seed % 7 == 3;
         let limits = Limits {
             window: 1 + random.index(6),
             window_bytes: 100 + random.index(2_000),
             quota_messages: if seed.is_multiple_of(3) { 5 } else { 100_000 },
             retention: if seed.is_multiple_of(5) { 20_000 } else { u64::MAX },
             redelivery: 2_000,
-            attempts: if seed.is_multiple_of(4) { 2 } else { 10_000 },
+            attempts: if seed.is_multiple_of(4) || has_poison { 3 } else { 10_000 },
             ..Limits::default()
         };
         let mut world = Self {
@@ -92,7 +95,7 @@ impl World {
         let mut turn = Turn::default();
         for index in 0..PEERS {
             let claimed = world.bus.claim(REALM, &name(index), owner(index), world.now, &mut turn);
-            world.peers.push(Peer::new(index, claimed.unwrap()));
+            world.peers.push(Peer::new(index, claimed.unwrap(), has_poison));
         }
         world.commit(turn, Vec::new(), false);
         world
@@ -249,7 +252,7 @@ impl World {
         match said {
             Upward::Open => self.bus.open(mailbox, generation, self.now, turn),
             Upward::Ack { key } => {
-                let Ok(_) = self.bus.acknowledge(mailbox, generation, &key, turn, find);
+                let Ok(_) = self.bus.acknowledge(mailbox, generation, &key, self.now, turn, find);
             }
             Upward::Send { number, to } => {
                 let submission = self.peers[index].submission(number, to.clone());
@@ -288,6 +291,10 @@ impl World {
             self.store.commit(&turn.changes, true);
         }
         self.store.check_levels();
+        for (named, _, presence) in self.bus.names() {
+            let unacknowledged = presence.unacknowledged.unwrap_or(0);
+            assert!(unacknowledged <= 2 * self.limits.window + 1, "{named:?} {presence:?}");
+        }
         self.check_ages(&turn);
         self.excuse(&turn);
         if may_crash && self.random.percent(2) {

@@ -38,6 +38,8 @@ pub(super) struct Peer {
     last: BTreeMap<usize, u64>,
     /// What it got and has not acknowledged yet.
     unacknowledged: Vec<Arc<str>>,
+    /// It never acknowledges some messages.
+    has_poison: bool,
 }
 
 pub(super) fn name(index: usize) -> Arc<str> {
@@ -52,7 +54,7 @@ pub(super) fn sent(message: &Message) -> (usize, u64) {
 }
 
 impl Peer {
-    pub(super) fn new(index: usize, mailbox: MailboxId) -> Self {
+    pub(super) fn new(index: usize, mailbox: MailboxId, has_poison: bool) -> Self {
         Self {
             index,
             mailbox,
@@ -64,6 +66,7 @@ impl Peer {
             got: BTreeSet::new(),
             last: BTreeMap::new(),
             unacknowledged: Vec::new(),
+            has_poison,
         }
     }
 
@@ -114,7 +117,8 @@ impl Peer {
             }
             Downward::Deliver(message) => {
                 let (sender, number) = sent(&message);
-                if !self.unacknowledged.contains(&message.key) {
+                let is_poison = self.has_poison && number % 3 == 1;
+                if !is_poison && !self.unacknowledged.contains(&message.key) {
                     self.unacknowledged.push(Arc::clone(&message.key));
                 }
                 if random.percent(80) {
