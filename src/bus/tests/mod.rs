@@ -1,5 +1,7 @@
 //! The bus on the embedded store: what peers get, and what is there after a restart.
 
+mod faults;
+
 use std::time::Duration;
 
 use tempfile::TempDir;
