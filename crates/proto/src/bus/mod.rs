@@ -228,7 +228,7 @@ impl Bus {
             }
         }
         self.forget_names(now, turn);
-        self.remembered.beat(now, &mut turn.changes);
+        self.remembered.beat(now);
     }
 
     /// Ends a turn: adds what has to be committed once for all of its inputs.

@@ -156,11 +156,11 @@ impl Bus {
                 }
             }
         }
-        self.remembered.add(origin);
+        self.remembered.add(origin, submission.from);
         turn.origins.push(origin);
         let stored = copies.len();
         for (to, message) in copies {
-            self.append(to, &Arc::new(message), now, turn);
+            self.append(submission.from, to, &Arc::new(message), now, turn);
         }
         if stored < recipients {
             return Ok(Submitted::Partly { stored, of: recipients });
@@ -176,11 +176,18 @@ impl Bus {
         others.map(|((_, name), to)| (Arc::clone(name), *to)).collect()
     }
 
-    fn append(&mut self, to: MailboxId, message: &Arc<Message>, now: Millis, turn: &mut Turn) {
+    fn append(
+        &mut self,
+        from: MailboxId,
+        to: MailboxId,
+        message: &Arc<Message>,
+        now: Millis,
+        turn: &mut Turn,
+    ) {
         let mailbox = self.mailboxes.get_mut(&to).expect("a copy goes to a mailbox that is there");
         let seq = mailbox.append(message, &self.limits, now, turn);
         let key = Digest::of_key_in(to, &message.key);
-        self.remembered.add(key);
+        self.remembered.add(key, from);
         turn.origins.push(key);
         let found = Found { seq, origin: message.origin, cost: message.cost() };
         turn.appended.insert((to, Digest::of_key(&message.key)), found);

@@ -615,3 +615,38 @@ fn mailbox_whose_last_messages_cannot_be_read_goes_on_with_what_comes() {
 
     assert_eq!(fixture.delivered(alice), ["m2"]);
 }
+
+#[test]
+fn sender_of_very_many_messages_has_nobody_elses_forgotten() {
+    let mut fixture = Fixture::new(Limits { remembered: 200, ..Limits::default() });
+    let alice = fixture.claim("alice", ALICE);
+    let bob = fixture.claim("bob", BOB);
+    fixture.send(bob, to("alice"), "once");
+    fixture.finish();
+    let mut rows = BTreeMap::new();
+    for number in 0..2_000 {
+        fixture.send(alice, to("bob"), &format!("flood{number}"));
+        for change in fixture.finish().changes {
+            match change {
+                Change::Accepted { number, at, origins } => {
+                    rows.insert(number, (at, origins));
+                }
+                Change::ForgetAccepted { before } => rows = rows.split_off(&before),
+                _ => {}
+            }
+        }
+        let written: usize = rows.values().map(|(_, origins)| origins.len()).sum();
+        assert!(written <= 404, "{written} are in the store");
+    }
+
+    assert_eq!(fixture.send(bob, to("alice"), "once"), Submitted::Duplicate);
+    assert_eq!(fixture.send(alice, to("bob"), "flood1999"), Submitted::Duplicate);
+    assert_eq!(fixture.send(alice, to("bob"), "flood0"), Submitted::Stored(1));
+
+    // Also after a restart.
+    let accepted = rows.into_iter().map(|(number, (at, origins))| (number, at, origins));
+    let recovered = Recovered { accepted: accepted.collect(), ..waiting(0) };
+    fixture.bus = Bus::new(fixture.bus.limits, recovered);
+    let bob = fixture.claim("bob", BOB);
+    assert_eq!(fixture.send(bob, to("alice"), "once"), Submitted::Duplicate);
+}
