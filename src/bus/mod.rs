@@ -370,9 +370,11 @@ impl Bus {
         Ok(claimed?)
     }
 
-    /// Has names be known whose owners have not come yet. Those that are too many are left out.
+    /// Has these names of a realm, and no others, be known although their owners have not come yet,
+    /// or are away for very long. Those that are too many are left out.
     pub fn reserve(&self, realm: Realm, names: Vec<String>) {
         self.shared.inbox.put(Item::Ask(Box::new(move |desk| {
+            desk.bus.unreserve(realm.0);
             for name in names {
                 let reserved = desk.bus.reserve(realm.0, &name, desk.now, desk.turn);
                 if reserved.is_err() {

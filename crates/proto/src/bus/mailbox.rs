@@ -18,6 +18,8 @@ pub(super) struct Mailbox {
     pub(super) named: Named,
     pub(super) level: Level,
     pub(super) live: Option<Live>,
+    /// Its name stays known however long its owner is away. Nothing of it is stored.
+    pub(super) is_reserved: bool,
     /// How often a message was removed that is in no window: what a reading has that began before
     /// may be gone.
     pub(super) removals: u64,
@@ -29,7 +31,15 @@ pub(super) struct Mailbox {
 
 impl Mailbox {
     pub(super) const fn new(named: Named, level: Level) -> Self {
-        Self { named, level, live: None, removals: 0, purge_before: Seq(0), sweeping: None }
+        Self {
+            named,
+            level,
+            live: None,
+            is_reserved: false,
+            removals: 0,
+            purge_before: Seq(0),
+            sweeping: None,
+        }
     }
 
     pub(super) const fn id(&self) -> MailboxId {

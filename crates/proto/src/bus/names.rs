@@ -68,7 +68,14 @@ impl Bus {
         Ok(id)
     }
 
-    /// Has a name be known whose owner has not come yet; messages to it wait.
+    /// Has names of this name space be forgotten as others are, until they are reserved again.
+    pub fn unreserve(&mut self, realm: u8) {
+        let of_it = self.mailboxes.values_mut().filter(|mailbox| mailbox.named.realm == realm);
+        of_it.for_each(|mailbox| mailbox.is_reserved = false);
+    }
+
+    /// Has a name be known, also one whose owner has not come yet, or stays away for very long;
+    /// messages to it wait.
     ///
     /// # Errors
     /// There are too many names.
@@ -80,10 +87,14 @@ impl Bus {
         turn: &mut Turn,
     ) -> Result<MailboxId, NotClaimed> {
         let place = (realm, Arc::from(name));
-        match self.names.get(&place) {
-            Some(id) => Ok(*id),
-            None => self.create(place, Owner::NOBODY, now, turn),
+        let id = match self.names.get(&place) {
+            Some(id) => *id,
+            None => self.create(place, Owner::NOBODY, now, turn)?,
+        };
+        if let Some(mailbox) = self.mailboxes.get_mut(&id) {
+            mailbox.is_reserved = true;
         }
+        Ok(id)
     }
 
     fn create(
@@ -164,6 +175,7 @@ impl Bus {
         let expiry = self.limits.name_expiry;
         let is_over = |mailbox: &&Mailbox| {
             mailbox.live.is_none()
+                && !mailbox.is_reserved
                 && mailbox.level.messages == 0
                 && now.since(mailbox.named.seen) >= expiry
         };

@@ -172,6 +172,23 @@ fn name_that_never_returns_is_forgotten_once_nothing_waits_for_it() {
 }
 
 #[test]
+fn reserved_name_is_not_forgotten_until_it_is_reserved_no_more() {
+    let mut fixture = Fixture::new(Limits { name_expiry: 1_000, ..Limits::default() });
+    let alice = fixture.claim("alice", ALICE);
+    let reserved = fixture.bus.reserve(REALM, "alice", T0, &mut fixture.turn);
+    assert_eq!(reserved, Ok(alice));
+    fixture.finish();
+
+    fixture.bus.tick(Millis(T0.0 + 1_000), &mut fixture.turn);
+    assert_eq!(fixture.finish().changes, []);
+    fixture.bus.unreserve(REALM);
+    fixture.bus.tick(Millis(T0.0 + 1_000), &mut fixture.turn);
+
+    let forget = Change::Forget { realm: REALM, name: "alice".into(), mailbox: alice };
+    assert_eq!(fixture.finish().changes, [forget]);
+}
+
+#[test]
 fn message_is_delivered_in_the_turn_that_commits_it() {
     let mut fixture = Fixture::new(Limits::default());
     let alice = fixture.claim("alice", ALICE);
