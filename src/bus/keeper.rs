@@ -17,13 +17,16 @@ use super::clock::system_now;
 use super::{Settings, Shared};
 use crate::proto::bus::Millis;
 use crate::store::audit::{Checkpoints, cut_before};
-use crate::store::{Space, StoreError};
+use crate::store::{Most, Space, StoreError};
 
 /// How often the space is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How often old dead letters and old entries of the audit log are looked for.
 const SWEEP: Duration = Duration::from_secs(60);
+
+/// Dead letters of a mailbox, at most: this part of what may wait in it.
+const LETTERS: u64 = 10;
 
 /// The space that new messages leave to acknowledgements and logins: a twentieth, within these
 /// bounds, in bytes.
@@ -165,6 +168,17 @@ impl Keeper {
         let Settings { limits, audit_retention, .. } = &self.settings;
         if let Err(error) = self.shared.store.drop_dead_letters(before(limits.retention)) {
             self.report(&error, "old dead letters are kept");
+        }
+        let letters = |quota: u64| usize::try_from(quota.div_ceil(LETTERS)).unwrap_or(usize::MAX);
+        let most =
+            Most { messages: letters(limits.quota_messages), bytes: letters(limits.quota_bytes) };
+        match self.shared.store.trim_dead_letters(most) {
+            Ok(0) => {}
+            Ok(letters) => {
+                self.shared.meters.letters_dropped(letters);
+                warn!(letters, "mailboxes have too many dead letters: the oldest are removed");
+            }
+            Err(error) => self.report(&error, "dead letters are kept that are too many"),
         }
         let age = u64::try_from(audit_retention.as_millis()).unwrap_or(u64::MAX);
         // Its entries are of the system's clock: old is what both clocks say is old.

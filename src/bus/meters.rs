@@ -108,6 +108,7 @@ pub(super) struct Meters {
     delivered: Counter,
     undelivered: Counter,
     unknown_acks: Counter,
+    letters_dropped: Counter,
     damaged: Counter,
     failures: Counter,
     commits: Histogram,
@@ -155,6 +156,7 @@ impl Meters {
             delivered: Counter::default(),
             undelivered: Counter::default(),
             unknown_acks: Counter::default(),
+            letters_dropped: Counter::default(),
             damaged: Counter::default(),
             failures: Counter::default(),
             commits: Histogram::new(BOUNDS),
@@ -175,6 +177,10 @@ impl Meters {
     pub(super) fn delivered(&self, taken: usize, of: usize) {
         self.delivered.add(taken as u64);
         self.undelivered.add(of.saturating_sub(taken) as u64);
+    }
+
+    pub(super) fn letters_dropped(&self, letters: u64) {
+        self.letters_dropped.add(letters);
     }
 
     pub(super) fn unknown_ack(&self) {
@@ -280,6 +286,11 @@ impl Meters {
                 "unknown_acks_total",
                 "Acknowledgements of what does not wait, or is another's.",
                 &self.unknown_acks,
+            ),
+            (
+                "dead_letters_dropped_total",
+                "Dead letters removed since their mailbox had too many.",
+                &self.letters_dropped,
             ),
             ("damaged_total", "Reads of the store that made no sense.", &self.damaged),
             ("store_failures_total", "Calls that the store did not carry out.", &self.failures),

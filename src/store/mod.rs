@@ -161,6 +161,13 @@ pub trait Store: Send + Sync + 'static {
     /// They are still there.
     fn drop_dead_letters(&self, before: Millis) -> Result<u64, StoreError>;
 
+    /// Removes the oldest dead letters of each mailbox that has more than this, and says how many.
+    /// Those that have just come may stay for the next call.
+    ///
+    /// # Errors
+    /// Some are still there.
+    fn trim_dead_letters(&self, most: Most) -> Result<u64, StoreError>;
+
     /// Entries of the audit log from this number on, at most so many.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::proto::bus::{
 pub(super) type Case<S> = (&'static str, fn(&dyn Fn() -> S));
 
 /// All that a store has to show.
-pub(super) const fn cases<S: Store>() -> [Case<S>; 12] {
+pub(super) const fn cases<S: Store>() -> [Case<S>; 13] {
     [
         ("what was committed is there after a restart", restart::<S>),
         ("names are replaced, forgotten, and their mailboxes never given again", names::<S>),
@@ -22,6 +22,7 @@ pub(super) const fn cases<S: Store>() -> [Case<S>; 12] {
         ("a message is found by its delivery key until it is gone", find::<S>),
         ("attempts are told with their message", attempts::<S>),
         ("dead letters leave their mailbox, and are dropped by age", bury::<S>),
+        ("dead letters beyond a bound go, the oldest first", crowd::<S>),
         ("what was accepted is forgotten up to a number", accepted::<S>),
         ("the audit log is read from any entry", audit::<S>),
         ("the audit log is cut behind a head", cut::<S>),
@@ -226,6 +227,39 @@ fn bury<S: Store>(open: &dyn Fn() -> S) {
     assert_eq!(store.drop_dead_letters(Millis(600)).unwrap(), 2);
     assert_eq!((letters(1, 9).len(), letters(5, 9).len()), (1, 0));
     assert_eq!(store.drop_dead_letters(Millis(u64::MAX)).unwrap(), 1);
+}
+
+fn crowd<S: Store>(open: &dyn Fn() -> S) {
+    let store = open();
+    for seq in 1..=9 {
+        let mailbox = 1 + seq / 8;
+        commit(&store, vec![append(mailbox, seq, &message("alice", seq, 70_000))]);
+        let bury = Change::Bury {
+            mailbox: MailboxId(mailbox),
+            seq: Seq(seq),
+            key: Digest::of_key(&seq.to_string()),
+            cause: Cause::Attempts,
+            at: Millis(500 + seq),
+        };
+        commit(&store, vec![bury]);
+    }
+    let positions = |store: &S, mailbox| {
+        let letters = store.dead_letters(MailboxId(mailbox), 99).unwrap();
+        letters.iter().map(|letter| letter.stored.seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(store.trim_dead_letters(ALL).unwrap(), 0);
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.trim_dead_letters(Most { messages: 5, ..ALL }).unwrap(), 2);
+    assert_eq!(positions(&store, 1), [3, 4, 5, 6, 7]);
+    assert_eq!(positions(&store, 2), [8, 9]);
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.trim_dead_letters(Most { bytes: 150_000, ..ALL }).unwrap(), 3);
+    assert_eq!(positions(&store, 1), [6, 7]);
+    assert_eq!(positions(&store, 2), [8, 9]);
 }
 
 fn accepted<S: Store>(open: &dyn Fn() -> S) {

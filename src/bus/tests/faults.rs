@@ -103,6 +103,10 @@ impl Store for Faulty {
         self.inner.drop_dead_letters(before)
     }
 
+    fn trim_dead_letters(&self, most: Most) -> Result<u64, StoreError> {
+        self.inner.trim_dead_letters(most)
+    }
+
     fn audit(&self, from: u64, most: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.inner.audit(from, most)
     }

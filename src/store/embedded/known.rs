@@ -1,6 +1,6 @@
 //! What the writer keeps in memory of what the database has.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::codec::{read_changes, read_head, read_level, read_number};
 use super::database::{Database, damaged, failure};
@@ -61,6 +61,8 @@ pub(super) struct Known {
     /// No row of the accepted is before this one.
     pub(super) first_accepted: u64,
     pub(super) attempts: Attempts,
+    /// Mailboxes that got dead letters since those were last counted.
+    pub(super) buried: BTreeSet<MailboxId>,
     /// What the messages of each mailbox count as, in bytes.
     bytes: HashMap<MailboxId, u64>,
     /// The sum of it.
@@ -109,6 +111,8 @@ impl Known {
                 read_number(&value).map_err(|error| damaged(&database.attempts, &key, error))?;
             known.attempts.set(MailboxId(mailbox), Seq(seq), attempts);
         }
+        // A store whose dead letters cannot be read is one all the same.
+        known.buried = database.mailboxes_of_letters().unwrap_or_default();
         known.read_log(database, number(FOLDED_ROW)?)?;
         Ok(known)
     }
@@ -152,6 +156,9 @@ impl Known {
             }
             Change::Remove { mailbox, seq, .. } | Change::Bury { mailbox, seq, .. } => {
                 self.attempts.forget(*mailbox, *seq);
+                if let Change::Bury { .. } = change {
+                    self.buried.insert(*mailbox);
+                }
             }
             Change::Attempt { mailbox, seq, attempts } => {
                 self.attempts.set(*mailbox, *seq, *attempts);

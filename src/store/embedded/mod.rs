@@ -399,6 +399,35 @@ impl Store for Embedded {
         Ok(dropped)
     }
 
+    fn trim_dead_letters(&self, most: Most) -> Result<u64, StoreError> {
+        let database = self.shared.to_write()?;
+        let buried = self.shared.known.lock().buried.clone();
+        let mut dropped = 0;
+        let mut failed = None;
+        for mailbox in buried {
+            let surplus = match database.surplus_letters(mailbox, most) {
+                Ok(surplus) => surplus,
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
+            };
+            dropped += surplus.len() as u64;
+            for piece in surplus.chunks(PIECE) {
+                let piece = piece.to_vec();
+                let removed = database.remove_all(&self.shared.known, &database.letters, piece);
+                self.shared.written(removed)?;
+                self.settle_if_full(&database);
+            }
+            let mut known = self.shared.known.lock();
+            // Those that are no rows yet are counted when they are.
+            if known.pending.letters_of(mailbox).next().is_none() {
+                known.buried.remove(&mailbox);
+            }
+        }
+        failed.map_or(Ok(dropped), Err)
+    }
+
     fn audit(&self, from: u64, most: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let database = self.shared.to_read()?;
         let first = self.shared.known.lock().head.as_ref().map_or(0, |(before, _)| *before);

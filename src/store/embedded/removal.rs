@@ -3,6 +3,8 @@
 //! What is known is locked for moments only: a commit needs it, and waits neither for rows that
 //! are looked for nor for a disk that syncs.
 
+use std::collections::BTreeSet;
+
 use fjall::{Keyspace, PersistMode};
 use parking_lot::Mutex;
 
@@ -11,7 +13,7 @@ use super::database::{Database, failure, memory_of, unavailable};
 use super::known::{HEAD_ROW, Known};
 use super::{key_of, key_value};
 use crate::proto::bus::{MailboxId, Millis, Seq};
-use crate::store::StoreError;
+use crate::store::{Most, StoreError};
 
 /// Rows of the audit log that do not count.
 pub(super) struct Cut {
@@ -50,6 +52,47 @@ impl Database {
             }
         }
         Ok(found)
+    }
+
+    /// The mailboxes that have dead letters.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn mailboxes_of_letters(&self) -> Result<BTreeSet<MailboxId>, StoreError> {
+        let mut mailboxes = BTreeSet::new();
+        let mut from = Some(0);
+        while let Some(mailbox) = from {
+            let first = letter_key(MailboxId(mailbox), Millis(0), Seq(0));
+            let Some(row) = self.letters.range(&first[..]..).next() else { break };
+            let [mailbox, ..] = key_of::<3>(&self.letters, &row.key().map_err(failure)?)?;
+            mailboxes.insert(MailboxId(mailbox));
+            from = mailbox.checked_add(1);
+        }
+        Ok(mailboxes)
+    }
+
+    /// The keys of the oldest dead letters of a mailbox, where it has more than this.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn surplus_letters(
+        &self,
+        mailbox: MailboxId,
+        most: Most,
+    ) -> Result<Vec<Vec<u8>>, StoreError> {
+        let of = |number| letter_key(mailbox, Millis(number), Seq(number));
+        let mut surplus = Vec::new();
+        let mut messages = 0;
+        let mut bytes = 0;
+        for row in self.letters.range(&of(0)[..]..=&of(u64::MAX)[..]).rev() {
+            let (key, value) = key_value(row)?;
+            messages += 1;
+            bytes += value.len();
+            if messages > most.messages || bytes > most.bytes {
+                surplus.push(key.to_vec());
+            }
+        }
+        Ok(surplus)
     }
 
     /// Removes rows, all of them or none.
