@@ -145,16 +145,6 @@ impl Site {
         self.address = self.relay.wss;
     }
 
-    /// A peer that gets receipts.
-    fn register_for_receipts(&self, name: &str) -> Adapter {
-        let mut adapter = Adapter::connect(self.address);
-        let mut first = register("tok", name);
-        first["receipts"] = true.into();
-        adapter.say(&first);
-        adapter.names();
-        adapter
-    }
-
     /// What `/readyz` says of the bus, once it says this.
     fn wait_for_bus(&self, expected: &str) -> String {
         let mut last = String::new();

@@ -1,6 +1,7 @@
 //! The peerbus door: recorded conversations of the original broker, and what it did worse.
 
 mod audit;
+mod backup;
 mod budget;
 mod client;
 mod defects;
@@ -98,6 +99,16 @@ impl Site {
         adapter.say(&register(token, name));
         let names = adapter.names();
         (adapter, names)
+    }
+
+    /// A peer that gets receipts.
+    fn register_for_receipts(&self, name: &str) -> Adapter {
+        let mut adapter = Adapter::connect(self.address);
+        let mut first = register("tok", name);
+        first["receipts"] = true.into();
+        adapter.say(&first);
+        adapter.names();
+        adapter
     }
 
     /// The close that a registration ends with.
