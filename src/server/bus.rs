@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
 use crate::bus::{Bus, Parts, Settings};
@@ -64,10 +64,17 @@ pub(super) fn settings(config: &Config) -> Settings {
 
 /// Ends the bus once no peer is left: what has come is committed, and on the disk.
 pub(super) async fn stop(bus: &Bus) {
-    if timeout(STOP_TIME, bus.stop()).await.is_err() {
+    let end = Instant::now() + STOP_TIME;
+    if timeout_at(end, bus.stop()).await.is_err() {
         tracing::error!(
             seconds = STOP_TIME.as_secs(),
             "the message bus does not end: its disk takes nothing; what had no receipt is lost"
         );
+        return;
+    }
+    let store = bus.store();
+    if timeout_at(end, spawn_blocking(move || store.close())).await.is_err() {
+        // All is committed, and merges are made again.
+        tracing::info!("the store of messages is left open: it merges what it has");
     }
 }

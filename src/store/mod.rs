@@ -197,4 +197,8 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Nobody knows.
     fn space(&self) -> Result<Space, StoreError>;
+
+    /// Closes it, for a process that ends: everything fails from here on. Waits for what runs in
+    /// the background, which may be long; a process that ends before loses nothing.
+    fn close(&self) {}
 }

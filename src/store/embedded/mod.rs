@@ -79,6 +79,8 @@ struct Shared {
     known: Mutex<Known>,
     /// Whether a write has failed, so that the database takes no more.
     is_broken: AtomicBool,
+    /// Whether it is not to be opened again.
+    is_closed: AtomicBool,
     /// Free bytes to open it again with.
     needed: AtomicU64,
     /// When it was last opened again.
@@ -115,6 +117,7 @@ impl Embedded {
             database: RwLock::new(Some(database)),
             known,
             is_broken: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
             needed: AtomicU64::new(0),
             reopened: Mutex::new(None),
             is_compacting: AtomicBool::new(false),
@@ -203,6 +206,9 @@ impl Shared {
     /// Opens the database again after a write that failed.
     fn reopen(&self) -> Result<(), StoreError> {
         let mut last = self.reopened.lock();
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(unavailable("it is closed"));
+        }
         if last.is_some_and(|last| last.elapsed() < REOPEN) {
             return Err(unavailable("an earlier write failed, and so did the next"));
         }
@@ -481,5 +487,15 @@ impl Store for Embedded {
         // What is in memory takes as much again once it is in files.
         let free = free(&self.shared.folder)?.saturating_sub(database.in_memory());
         Ok(Space { used, free })
+    }
+
+    fn close(&self) {
+        self.shared.is_closed.store(true, Ordering::Release);
+        // Ends a merge of everything behind the key space that it is at.
+        self.shared.is_broken.store(true, Ordering::Release);
+        let merging = self.compaction.lock().take();
+        // It has nothing to tell.
+        merging.map(JoinHandle::join);
+        drop(self.shared.database.write().take());
     }
 }

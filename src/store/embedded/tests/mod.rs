@@ -288,3 +288,18 @@ fn store_that_merges_everything_is_opened_again_behind_that_and_read_meanwhile()
     store.commit(&commit(2)).unwrap();
     assert_eq!(store.audit(0, 10).unwrap().len(), 2);
 }
+
+#[test]
+fn store_that_is_closed_says_so_and_has_all_when_it_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let commit = Commit { changes: Vec::new(), audit: vec![entry(1)] };
+    store.commit(&commit).unwrap();
+
+    store.close();
+
+    assert!(matches!(store.audit(0, 1), Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.commit(&commit), Err(StoreError::Unavailable(_))));
+    drop(store);
+    assert_eq!(open(folder.path()).audit(0, 10).unwrap().len(), 1);
+}
