@@ -324,6 +324,11 @@ impl Meters {
                 "Messages delivered again since they stayed without an acknowledgement.",
                 seen.totals.redelivered,
             ),
+            (
+                "requeued_total",
+                "Dead letters that operators have put back into their mailbox.",
+                seen.totals.requeued,
+            ),
         ];
         for (name, help, value) in values {
             #[allow(clippy::cast_precision_loss)] // the exposition format is f64

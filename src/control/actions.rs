@@ -256,6 +256,11 @@ impl Actions {
             Action::DeadLetters { ref name, limit } => {
                 json(&self.queues()?.dead_letters(name.clone(), limit).await?)
             }
+            Action::RequeueDeadLetters { ref name } => {
+                let requeued = self.queues()?.requeue(name).await?;
+                self.note(None, "requeue-dead-letters");
+                json(&requeued)
+            }
         }
     }
 

@@ -165,6 +165,11 @@ pub enum Action {
         #[serde(default = "default_messages")]
         limit: usize,
     },
+    /// Puts the dead letters of a mailbox back, behind what waits there.
+    RequeueDeadLetters {
+        /// The name that it is for.
+        name: String,
+    },
     /// A page of the audit log of messages.
     AuditLog {
         /// The number of its first entry.
@@ -184,7 +189,8 @@ impl Action {
             | Self::LogLevel { .. }
             | Self::ReleaseName { .. }
             | Self::BindName { .. }
-            | Self::PurgeQueue { .. } => true,
+            | Self::PurgeQueue { .. }
+            | Self::RequeueDeadLetters { .. } => true,
             Self::Status {}
             | Self::Peers { .. }
             | Self::Peer { .. }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Refused;
-use crate::bus::{Bus, Desk};
-use crate::proto::bus::{Cause, Level, MailboxId, Millis, Named, Owner, Presence, Stored};
-use crate::store::{Most, StoreError};
+use crate::bus::{Bus, Desk, Outcome};
+use crate::proto::bus::{
+    self, Cause, Letter, Level, MailboxId, Millis, Named, Owner, Presence, Stored,
+};
+use crate::store::{DeadLetter, Most, StoreError};
 use crate::wire::name::Realm;
 
 /// Most messages that one answer shows,
@@ -17,6 +19,9 @@ const MOST_MESSAGES: usize = 1_000;
 
 /// and most bytes of them.
 const MOST_BYTES: usize = 4 << 20;
+
+/// Dead letters that are put back in one commit.
+const PIECE: Most = Most { messages: 256, bytes: MOST_BYTES };
 
 /// Characters of an owner without a label that are shown: enough to tell two apart.
 const SHOWN: usize = 4;
@@ -105,6 +110,19 @@ pub(super) struct Messages {
 pub(super) struct Purged {
     name: String,
     purged: u64,
+}
+
+/// What became of dead letters that were put back.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Requeued {
+    name: String,
+    /// They wait again.
+    requeued: u64,
+    /// Their sender had sent them again, and that waits.
+    waited: u64,
+    /// Why the others are dead letters as before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'static str>,
 }
 
 /// Where a name is.
@@ -202,7 +220,7 @@ impl Queues {
     ) -> Result<Messages, Refused> {
         self.ask(move |desk| {
             let Place { name, mailbox, .. } = find(desk, &name)?;
-            let most = limit.min(MOST_MESSAGES);
+            let most = Most { messages: limit.min(MOST_MESSAGES), bytes: MOST_BYTES };
             let letters = desk.store.dead_letters(mailbox, most).map_err(unavailable)?;
             let messages = letters.iter().map(|letter| MessageView {
                 cause: Some(match letter.cause {
@@ -214,6 +232,21 @@ impl Queues {
             Ok(Messages { name: name.to_string(), messages: messages.collect() })
         })
         .await
+    }
+
+    /// Puts the dead letters of a mailbox back, a piece at a time, until there is none or no room.
+    pub(super) async fn requeue(&self, name: &str) -> Result<Requeued, Refused> {
+        let mut all = Requeued { name: name.to_owned(), ..Requeued::default() };
+        loop {
+            let name = name.to_owned();
+            let piece = self.ask(move |desk| requeue_piece(desk, &name)).await?;
+            all.requeued += piece.requeued;
+            all.waited += piece.waited;
+            all.refused = piece.refused;
+            if all.refused.is_some() || piece.requeued + piece.waited == 0 {
+                return Ok(all);
+            }
+        }
     }
 
     /// Removes all that waits in a mailbox.
@@ -334,6 +367,27 @@ fn find(desk: &Desk<'_>, text: &str) -> Result<Place, Refused> {
             Err(Refused::Failed(format!("which of them: {}?", names.join(", "))))
         }
     }
+}
+
+/// Puts back as many dead letters of a mailbox as one commit takes.
+fn requeue_piece(desk: &mut Desk<'_>, name: &str) -> Result<Requeued, Refused> {
+    let Place { mailbox, .. } = find(desk, name)?;
+    let Desk { bus, turn, store, now } = desk;
+    let letters = store.dead_letters(mailbox, PIECE).map_err(unavailable)?;
+    let mut piece = Requeued::default();
+    for DeadLetter { stored, at, .. } in letters {
+        let letter = Letter { seq: stored.seq, at, message: stored.message };
+        let find = |mailbox, key| store.find(mailbox, key);
+        match bus.requeue(mailbox, &letter, *now, turn, find).map_err(unavailable)? {
+            bus::Requeued::Waits => piece.requeued += 1,
+            bus::Requeued::Waited => piece.waited += 1,
+            bus::Requeued::Refused(refused) => {
+                piece.refused = Some(Outcome::Refused(refused).word());
+                break;
+            }
+        }
+    }
+    Ok(piece)
 }
 
 fn unknown(name: &str) -> Refused {

@@ -48,7 +48,13 @@ impl Commit {
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         let is_promised = |change: &Change| {
-            matches!(change, Change::Name(_) | Change::Forget { .. } | Change::Append { .. })
+            matches!(
+                change,
+                Change::Name(_)
+                    | Change::Forget { .. }
+                    | Change::Append { .. }
+                    | Change::Requeue { .. }
+            )
         };
         self.changes.iter().any(is_promised)
     }
@@ -69,7 +75,7 @@ pub enum Durability {
     None,
 }
 
-/// How much [`Store::read`] returns at most; one message whatever it costs.
+/// How much [`Store::read`] and [`Store::dead_letters`] return at most; one message whatever it costs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Most {
     /// In messages.
@@ -148,11 +154,11 @@ pub trait Store: Send + Sync + 'static {
     /// It cannot be read.
     fn find(&self, mailbox: MailboxId, key: Digest) -> Result<Option<Found>, StoreError>;
 
-    /// The dead letters of a mailbox, the oldest first.
+    /// The dead letters of a mailbox, the oldest first; the last of them may be beyond the bytes.
     ///
     /// # Errors
     /// They cannot be read.
-    fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError>;
+    fn dead_letters(&self, mailbox: MailboxId, most: Most) -> Result<Vec<DeadLetter>, StoreError>;
 
     /// Removes dead letters, of all mailboxes, that are older than this, and says how many. Where
     /// there are very many, some stay for the next call.

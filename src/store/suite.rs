@@ -14,7 +14,7 @@ use crate::proto::bus::{
 pub(super) type Case<S> = (&'static str, fn(&dyn Fn() -> S));
 
 /// All that a store has to show.
-pub(super) const fn cases<S: Store>() -> [Case<S>; 13] {
+pub(super) const fn cases<S: Store>() -> [Case<S>; 14] {
     [
         ("what was committed is there after a restart", restart::<S>),
         ("names are replaced, forgotten, and their mailboxes never given again", names::<S>),
@@ -23,6 +23,7 @@ pub(super) const fn cases<S: Store>() -> [Case<S>; 13] {
         ("attempts are told with their message", attempts::<S>),
         ("dead letters leave their mailbox, and are dropped by age", bury::<S>),
         ("dead letters beyond a bound go, the oldest first", crowd::<S>),
+        ("a dead letter that waits again is none any more", requeue::<S>),
         ("what was accepted is forgotten up to a number", accepted::<S>),
         ("the audit log is read from any entry", audit::<S>),
         ("the audit log is cut behind a head", cut::<S>),
@@ -216,12 +217,16 @@ fn bury<S: Store>(open: &dyn Fn() -> S) {
     assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), [3]);
     let key = Digest::of_key("2");
     assert_eq!(store.find(MailboxId(1), key).unwrap(), None);
-    let letters = |mailbox, most| store.dead_letters(MailboxId(mailbox), most).unwrap();
+    let letters = |mailbox, messages| {
+        store.dead_letters(MailboxId(mailbox), Most { messages, ..ALL }).unwrap()
+    };
     let [oldest, next] = &letters(1, 9)[..] else { panic!("{:?}", letters(1, 9)) };
     assert_eq!((oldest.at, oldest.stored.seq, oldest.stored.attempts), (Millis(500), Seq(2), 16));
     assert_eq!(oldest.stored.message, message("alice", 2, 10));
     assert_eq!((next.at, next.stored.seq, next.stored.attempts), (Millis(600), Seq(1), 0));
     assert_eq!(letters(1, 1).len(), 1);
+    let few = store.dead_letters(MailboxId(1), Most { bytes: 1, ..ALL }).unwrap();
+    assert_eq!(few.len(), 1, "one whatever it costs");
 
     assert_eq!(store.drop_dead_letters(Millis(500)).unwrap(), 0);
     assert_eq!(store.drop_dead_letters(Millis(600)).unwrap(), 2);
@@ -244,7 +249,7 @@ fn crowd<S: Store>(open: &dyn Fn() -> S) {
         commit(&store, vec![bury]);
     }
     let positions = |store: &S, mailbox| {
-        let letters = store.dead_letters(MailboxId(mailbox), 99).unwrap();
+        let letters = store.dead_letters(MailboxId(mailbox), ALL).unwrap();
         letters.iter().map(|letter| letter.stored.seq.0).collect::<Vec<_>>()
     };
     assert_eq!(store.trim_dead_letters(ALL).unwrap(), 0);
@@ -260,6 +265,25 @@ fn crowd<S: Store>(open: &dyn Fn() -> S) {
     assert_eq!(store.trim_dead_letters(Most { bytes: 150_000, ..ALL }).unwrap(), 3);
     assert_eq!(positions(&store, 1), [6, 7]);
     assert_eq!(positions(&store, 2), [8, 9]);
+}
+
+fn requeue<S: Store>(open: &dyn Fn() -> S) {
+    let store = open();
+    let letter = message("alice", 1, 10);
+    let key = Digest::of_key("1");
+    let (mailbox, seq, at) = (MailboxId(1), Seq(1), Millis(500));
+    commit(&store, vec![append(1, 1, &letter), append(1, 2, &message("alice", 2, 10))]);
+    commit(&store, vec![Change::Bury { mailbox, seq, key, cause: Cause::Attempts, at }]);
+    let requeue = vec![Change::Requeue { mailbox, seq, at }, append(1, 3, &letter)];
+    commit(&store, requeue.clone());
+    // As where a commit is repeated.
+    commit(&store, requeue);
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.dead_letters(mailbox, ALL).unwrap(), []);
+    assert_eq!(positions(&store.read(mailbox, Seq(1), ALL).unwrap().stored), [2, 3]);
+    assert_eq!(store.find(mailbox, key).unwrap().map(|found| found.seq), Some(Seq(3)));
 }
 
 fn accepted<S: Store>(open: &dyn Fn() -> S) {
@@ -350,7 +374,7 @@ fn repeat<S: Store>(open: &dyn Fn() -> S) {
     }
     assert_eq!(positions(&store.read(MailboxId(1), Seq(1), ALL).unwrap().stored), [1]);
     assert_eq!(numbers(&store.audit(0, 9).unwrap()), [0, 1]);
-    assert_eq!(store.dead_letters(MailboxId(1), 9).unwrap().len(), 1);
+    assert_eq!(store.dead_letters(MailboxId(1), ALL).unwrap().len(), 1);
     let recovered = store.recover().unwrap();
     assert_eq!((recovered.names.len(), recovered.accepted.len()), (1, 1));
 }

@@ -95,7 +95,7 @@ impl Store for Faulty {
         self.inner.find(mailbox, key)
     }
 
-    fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError> {
+    fn dead_letters(&self, mailbox: MailboxId, most: Most) -> Result<Vec<DeadLetter>, StoreError> {
         self.inner.dead_letters(mailbox, most)
     }
 

@@ -120,14 +120,17 @@ pub(super) enum Control {
         /// The name that it is for
         name: String,
         /// Print the first messages that wait
-        #[arg(long, conflicts_with_all = ["purge", "dead"])]
+        #[arg(long, conflicts_with_all = ["purge", "dead", "requeue"])]
         peek: bool,
         /// Remove all messages that wait; they are not delivered
-        #[arg(long, conflicts_with = "dead")]
+        #[arg(long, conflicts_with_all = ["dead", "requeue"])]
         purge: bool,
         /// Print its dead letters, the oldest first
-        #[arg(long)]
+        #[arg(long, conflicts_with = "requeue")]
         dead: bool,
+        /// Put its dead letters back, behind what waits; they are delivered as new messages are
+        #[arg(long)]
+        requeue: bool,
         /// How many messages to print at most
         #[arg(long, value_name = "N", default_value_t = DEFAULT_MESSAGES)]
         limit: usize,
@@ -245,6 +248,9 @@ impl Control {
                 (Action::DeadLetters { name, limit }, relay)
             }
             Self::Queue { name, purge: true, relay, .. } => (Action::PurgeQueue { name }, relay),
+            Self::Queue { name, requeue: true, relay, .. } => {
+                (Action::RequeueDeadLetters { name }, relay)
+            }
             Self::Queue { name, relay, .. } => (Action::Queue { name }, relay),
         })
     }

@@ -19,6 +19,7 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
             let plural = if purged == 1 { "" } else { "s" };
             format!("{purged} message{plural} for {name} removed\n")
         }
+        Action::RequeueDeadLetters { name } => requeued(name, answer),
         Action::PeekQueue { .. } | Action::DeadLetters { .. } => messages(answer),
         Action::Queue { .. }
         | Action::Status {}
@@ -71,6 +72,25 @@ fn queues(answer: &Value) -> String {
         .collect();
     let out = table(&["NAME", "WAITING", "BYTES", "OLDEST", "IN FLIGHT", "SEEN"], &rows);
     out + &rest(answer, rows.len())
+}
+
+/// What became of dead letters, and why some are left.
+fn requeued(name: &str, answer: &Value) -> String {
+    let count = |key: &str| answer.get(key).and_then(Value::as_u64).unwrap_or_default();
+    let letters = |count| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} dead letter{plural}")
+    };
+    let mut out = format!("{} of {name} put back\n", letters(count("requeued")));
+    let waited = count("waited");
+    if waited > 0 {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{} had been sent again already", letters(waited));
+    }
+    if let Some(refused) = answer.get("refused").and_then(Value::as_str) {
+        let _ = writeln!(out, "the others stay: {refused}");
+    }
+    out
 }
 
 /// How much a list leaves out.
@@ -145,6 +165,12 @@ mod tests {
         let bind = Action::BindName { name: name.clone(), label };
         assert_eq!(of(&bind), "alice belongs to team\n");
         assert_eq!(of(&Action::ReleaseName { name: name.clone() }), "alice belongs to nobody\n");
-        assert_eq!(of(&Action::PurgeQueue { name }), "1 message for alice removed\n");
+        let purge = Action::PurgeQueue { name: name.clone() };
+        assert_eq!(of(&purge), "1 message for alice removed\n");
+        let requeue = Action::RequeueDeadLetters { name };
+        let answer = json!({ "requeued": 2, "waited": 1, "refused": "quota" });
+        let text = "2 dead letters of alice put back\n1 dead letter had been sent again already\n\
+                    the others stay: quota\n";
+        assert_eq!(show(&requeue, &answer), text);
     }
 }

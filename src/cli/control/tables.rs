@@ -47,7 +47,8 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         | Action::Queue { .. }
         | Action::PeekQueue { .. }
         | Action::PurgeQueue { .. }
-        | Action::DeadLetters { .. } => queues::show(action, answer),
+        | Action::DeadLetters { .. }
+        | Action::RequeueDeadLetters { .. } => queues::show(action, answer),
         // `audit` asks for it, and shows it another way.
         Action::AuditLog { .. } => format!("{answer}\n"),
     }

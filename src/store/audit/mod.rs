@@ -64,6 +64,7 @@ impl Chain {
             EventKind::Ack => "ack",
             EventKind::Expire => "expire",
             EventKind::Purge => "purge",
+            EventKind::Requeue => "requeue",
         };
         self.append_bytes(audit_event(kind, &event.key, &event.from, &event.to).into(), at)
     }

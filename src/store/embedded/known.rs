@@ -167,7 +167,7 @@ impl Known {
             Change::ForgetAccepted { before } => {
                 self.accepted_from = self.accepted_from.max(*before);
             }
-            Change::Append { .. } | Change::Accepted { .. } => {}
+            Change::Append { .. } | Change::Requeue { .. } | Change::Accepted { .. } => {}
         }
     }
 

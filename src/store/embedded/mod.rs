@@ -14,6 +14,7 @@ mod compaction;
 mod database;
 mod journal;
 mod known;
+mod letters;
 mod pending;
 mod reading;
 mod removal;
@@ -33,16 +34,13 @@ use std::time::{Duration, Instant};
 use fjall::{Guard, Keyspace, Readable as _, Slice};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
-use self::codec::{
-    DigestKey, key_numbers, letter_key, read_accepted, read_audit, read_found, read_letter,
-    read_name,
-};
+use self::codec::{DigestKey, key_numbers, read_accepted, read_audit, read_found, read_name};
 use self::database::{Database, Sizes, damaged, failure, unavailable};
 use self::journal::begin_new_journal;
 use self::known::Known;
 use self::reading::Pile;
 use super::{AuditEntry, Commit, DeadLetter, Durability, Most, Space, Store, StoreError};
-use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq, Stored};
+use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq};
 
 /// Time between two attempts to open a database that failed.
 const REOPEN: Duration = Duration::from_secs(1);
@@ -360,32 +358,8 @@ impl Store for Embedded {
         read_found(&value).map(Some).map_err(|error| damaged(&database.keys, key.as_ref(), error))
     }
 
-    fn dead_letters(&self, mailbox: MailboxId, most: usize) -> Result<Vec<DeadLetter>, StoreError> {
-        let database = self.shared.to_read()?;
-        let of = |at, seq| letter_key(mailbox, Millis(at), Seq(seq));
-        let known = self.shared.known.lock();
-        let snapshot = database.inner.snapshot();
-        let mut pending = Vec::new();
-        for (at, seq, letter) in known.pending.letters_of(mailbox).take(most) {
-            let message = match &letter.message {
-                Some(message) => Some(Arc::clone(message)),
-                None => database.message(mailbox, seq)?.map(Arc::new),
-            };
-            let Some(message) = message else { continue };
-            let stored = Stored { seq, attempts: letter.attempts, message };
-            pending.push(DeadLetter { stored, cause: letter.cause, at });
-        }
-        drop(known);
-        let read = |row| {
-            let (key, value) = key_value(row)?;
-            read_letter(&key, &value).map_err(|error| damaged(&database.letters, &key, error))
-        };
-        let rows = snapshot.range(&database.letters, of(0, 0)..=of(u64::MAX, u64::MAX));
-        let mut letters: Vec<_> = rows.take(most).map(read).collect::<Result<_, _>>()?;
-        letters.extend(pending);
-        letters.sort_by_key(|letter| (letter.at, letter.stored.seq));
-        letters.truncate(most);
-        Ok(letters)
+    fn dead_letters(&self, mailbox: MailboxId, most: Most) -> Result<Vec<DeadLetter>, StoreError> {
+        self.shared.to_read()?.dead_letters(&self.shared.known, mailbox, most)
     }
 
     fn drop_dead_letters(&self, before: Millis) -> Result<u64, StoreError> {

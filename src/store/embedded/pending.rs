@@ -30,7 +30,8 @@ pub(super) struct Pending {
     pub(super) levels: BTreeMap<MailboxId, Option<Level>>,
     /// None for a name that is no more.
     pub(super) names: BTreeMap<(u8, Arc<str>), Option<Named>>,
-    pub(super) letters: BTreeMap<(MailboxId, Millis, Seq), Letter>,
+    /// None for one whose row is to go, if there is one.
+    pub(super) letters: BTreeMap<(MailboxId, Millis, Seq), Option<Letter>>,
     pub(super) accepted: Vec<Accepted>,
     /// The number of the first of the accepted that counts; 0 where that is as it was.
     pub(super) accepted_from: u64,
@@ -124,7 +125,10 @@ impl Pending {
                 let message = self.remove(*mailbox, *seq, *key, stored);
                 // A commit that is repeated has nothing more to bury.
                 let letter = Letter { cause: *cause, attempts, message };
-                self.letters.entry((*mailbox, *at, *seq)).or_insert(letter);
+                self.letters.entry((*mailbox, *at, *seq)).or_insert(Some(letter));
+            }
+            Change::Requeue { mailbox, seq, at } => {
+                self.letters.insert((*mailbox, *at, *seq), None);
             }
             Change::Attempt { mailbox, seq, attempts } => {
                 self.attempts.insert((*mailbox, *seq), *attempts);
@@ -176,19 +180,24 @@ impl Pending {
         self.messages.range(range).map(|((_, seq), row)| (*seq, row.value.as_ref()))
     }
 
-    /// The dead letters of a mailbox, the oldest first.
+    /// What is known of the dead letters of a mailbox, the oldest first; none for those that no row
+    /// counts for.
     pub(super) fn letters_of(
         &self,
         mailbox: MailboxId,
-    ) -> impl Iterator<Item = (Millis, Seq, &Letter)> {
+    ) -> impl Iterator<Item = (Millis, Seq, Option<&Letter>)> {
         let range = (mailbox, Millis(0), Seq(0))..=(mailbox, Millis(u64::MAX), Seq(u64::MAX));
-        self.letters.range(range).map(|((_, at, seq), letter)| (*at, *seq, letter))
+        self.letters.range(range).map(|((_, at, seq), letter)| (*at, *seq, letter.as_ref()))
     }
 
     /// Drops the dead letters of before a time; how many.
     pub(super) fn drop_letters(&mut self, before: Millis) -> u64 {
-        let count = self.letters.len();
-        self.letters.retain(|(_, at, _), _| *at >= before);
-        (count - self.letters.len()) as u64
+        let mut dropped = 0;
+        self.letters.retain(|(_, at, _), letter| {
+            let is_kept = *at >= before;
+            dropped += u64::from(!is_kept && letter.is_some());
+            is_kept
+        });
+        dropped
     }
 }

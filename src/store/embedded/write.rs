@@ -66,7 +66,10 @@ impl<'a> Rows<'a> {
         let database = self.database;
         // Before the messages that they are made of are removed.
         for ((mailbox, at, seq), letter) in &pending.letters {
-            self.letter(*mailbox, *at, *seq, letter)?;
+            match letter {
+                Some(letter) => self.letter(*mailbox, *at, *seq, letter)?,
+                None => self.remove(&database.letters, &letter_key(*mailbox, *at, *seq)),
+            }
         }
         for ((mailbox, seq), row) in &pending.messages {
             let value = row.value.as_ref().map(|message| write_message(message));

@@ -13,7 +13,7 @@ fn audit(site: &Site, order: &str, more: &[&str]) -> Output {
 }
 
 /// What the command says, once it says this.
-fn wait_for(site: &Site, order: &str, expected: &str) -> String {
+pub(super) fn wait_for(site: &Site, order: &str, expected: &str) -> String {
     let end = Instant::now() + PATIENCE;
     loop {
         let output = audit(site, order, &[]);

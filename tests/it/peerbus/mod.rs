@@ -7,6 +7,7 @@ mod client;
 mod defects;
 mod disk;
 mod kills;
+mod letters;
 mod listeners;
 mod operators;
 mod recordings;

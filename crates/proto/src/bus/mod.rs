@@ -16,6 +16,7 @@ mod live;
 mod mailbox;
 mod names;
 mod remembered;
+mod requeue;
 #[cfg(test)]
 mod simulation;
 mod submit;
@@ -36,6 +37,7 @@ use turn::Purpose;
 pub use clock::Clock;
 pub use limits::Limits;
 pub use names::{NotBound, NotClaimed, Presence};
+pub use requeue::{Letter, Requeued};
 pub use submit::{Refused, Submission, Submitted, To};
 pub use turn::{Effect, Load, Turn};
 pub use types::{
@@ -63,6 +65,8 @@ pub struct Totals {
     pub missing: u64,
     /// Waited, and cannot be read any more.
     pub damaged: u64,
+    /// Dead letters that wait again, each accepted once more.
+    pub requeued: u64,
     /// Delivered again since they stayed without an acknowledgement.
     pub redelivered: u64,
     /// Wait.

@@ -176,7 +176,7 @@ impl Bus {
         others.map(|((_, name), to)| (Arc::clone(name), *to)).collect()
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         from: MailboxId,
         to: MailboxId,
@@ -197,7 +197,7 @@ impl Bus {
     /// The key of a message: this one, or where another that waits has it, or had it lately, one that
     /// begins with it. Clients acknowledge what comes to them again: the second acknowledgement of a
     /// message must not be one of another, which nobody has got.
-    fn free_key<E>(
+    pub(super) fn free_key<E>(
         &self,
         to: MailboxId,
         wanted: &Arc<str>,
@@ -242,7 +242,7 @@ impl Bus {
         Ok(found.filter(|found| !turn.removed.contains(&(id, found.seq))))
     }
 
-    fn has_room(&self, to: MailboxId, message: &Message) -> bool {
+    pub(super) fn has_room(&self, to: MailboxId, message: &Message) -> bool {
         let Some(mailbox) = self.mailboxes.get(&to) else { return false };
         mailbox.level.messages < self.limits.quota_messages
             && mailbox.level.bytes + message.cost() as u64 <= self.limits.quota_bytes

@@ -259,6 +259,15 @@ pub enum Change {
         /// When.
         at: Millis,
     },
+    /// A dead letter is none any more: it waits again, by an [`Change::Append`] of its own.
+    Requeue {
+        /// The mailbox that it is of.
+        mailbox: MailboxId,
+        /// The position that it had there.
+        seq: Seq,
+        /// Since when it was one.
+        at: Millis,
+    },
     /// A message was not acknowledged in time.
     Attempt {
         /// Where it waits.
@@ -316,6 +325,9 @@ pub enum EventKind {
     Expire,
     /// An operator removed it from the mailbox `from`.
     Purge,
+    /// An operator put it, a dead letter of the mailbox `from`, back among what waits there: it is
+    /// sent once more.
+    Requeue,
 }
 
 /// One entry of the audit log, before it has its place in the chain.

@@ -12,6 +12,7 @@ const ATTEMPT: u8 = 6;
 const LEVEL: u8 = 7;
 const ACCEPTED: u8 = 8;
 const FORGET_ACCEPTED: u8 = 9;
+const REQUEUE: u8 = 10;
 
 /// The value of the commit of this number, which takes about so many bytes.
 pub(in crate::store::embedded) fn write_changes(
@@ -65,6 +66,9 @@ impl Value {
                 .fixed(&key.0)
                 .fixed(&[number_of(*cause)])
                 .number(at.0),
+            Change::Requeue { mailbox, seq, at } => {
+                self.kind(REQUEUE, *mailbox).number(seq.0).number(at.0)
+            }
             Change::Attempt { mailbox, seq, attempts } => {
                 self.kind(ATTEMPT, *mailbox).number(seq.0).number((*attempts).into())
             }
@@ -107,6 +111,11 @@ impl Fields<'_> {
                 seq: Seq(self.number()?),
                 key: self.digest()?,
                 cause: self.cause()?,
+                at: Millis(self.number()?),
+            },
+            REQUEUE => Change::Requeue {
+                mailbox: self.mailbox()?,
+                seq: Seq(self.number()?),
                 at: Millis(self.number()?),
             },
             ATTEMPT => Change::Attempt {

@@ -71,6 +71,7 @@ proptest! {
             Change::Append { mailbox, seq, message: Arc::new(message.clone()) },
             Change::Remove { mailbox, seq, key },
             Change::Bury { mailbox, seq, key, cause: Cause::Attempts, at: Millis(c) },
+            Change::Requeue { mailbox, seq, at: Millis(c) },
             Change::Attempt { mailbox, seq, attempts },
             Change::Level { mailbox, level },
             Change::Accepted { number: c, at: Millis(d), origins },

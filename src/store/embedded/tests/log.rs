@@ -102,7 +102,7 @@ fn what_is_removed_is_gone_whether_a_row_has_it_or_the_log() {
             let seq = store.find(MailboxId(1), key).unwrap().map(|found| found.seq.0);
             assert_eq!(seq, found, "{number}");
         }
-        let letters = store.dead_letters(MailboxId(1), 9).unwrap();
+        let letters = store.dead_letters(MailboxId(1), ALL).unwrap();
         let told = letters.iter().map(|of| (of.stored.seq.0, of.stored.attempts));
         assert_eq!(told.collect::<Vec<_>>(), [(3, 4), (4, 0)]);
     };
@@ -114,6 +114,44 @@ fn what_is_removed_is_gone_whether_a_row_has_it_or_the_log() {
     check(&store);
     drop(store);
     check(&open(folder.path()));
+}
+
+#[test]
+fn dead_letter_that_waits_again_is_none_whether_a_row_has_it_or_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let mailbox = MailboxId(1);
+    let letter = |seq: u64| {
+        let key = Digest::of_key(&seq.to_string());
+        let bury = Change::Bury {
+            mailbox,
+            seq: Seq(seq),
+            key,
+            cause: Cause::Attempts,
+            at: Millis(10 + seq),
+        };
+        commit(&store, vec![append(1, seq, &message("alice", seq, 10)), bury]);
+    };
+    letter(1);
+    letter(2);
+    fold(&store);
+    letter(3);
+    letter(4);
+    let requeue = |seq| Change::Requeue { mailbox, seq: Seq(seq), at: Millis(10 + seq) };
+    commit(&store, vec![requeue(1), requeue(3)]);
+    let check = |store: &Embedded| {
+        let letters = store.dead_letters(mailbox, ALL).unwrap();
+        let told: Vec<_> = letters.iter().map(|of| of.stored.seq.0).collect();
+        assert_eq!(told, [2, 4]);
+        let first = store.dead_letters(mailbox, Most { messages: 1, ..ALL }).unwrap();
+        assert_eq!(first, letters[..1]);
+    };
+    check(&store);
+    drop(store);
+    let store = open(folder.path());
+    check(&store);
+    fold(&store);
+    check(&store);
 }
 
 #[test]

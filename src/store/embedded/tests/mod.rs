@@ -13,7 +13,7 @@ use std::time::Instant;
 use fjall::PersistMode;
 use tempfile::TempDir;
 
-use super::codec::message_key;
+use super::codec::{letter_key, message_key};
 use super::*;
 use crate::proto::bus::{Change, Damaged};
 use crate::store::suite::{
@@ -164,7 +164,7 @@ fn damaged_row_is_named_by_its_key_space_and_key() {
     };
     let error = store.find(MailboxId(1), Digest([2; 16])).unwrap_err();
     told(error, "keys 0202020202");
-    told(store.dead_letters(MailboxId(1), 1).unwrap_err(), "letters 0000000000000001");
+    told(store.dead_letters(MailboxId(1), ALL).unwrap_err(), "letters 0000000000000001");
     told(store.audit(0, 1).unwrap_err(), "audit 0000000000000000: it ends too early");
     told(store.last_audit().unwrap_err(), "audit 0000000000000000");
 }

@@ -60,6 +60,7 @@ impl Store {
                     }
                     self.keys.remove(&(*mailbox, *key));
                 }
+                Change::Requeue { .. } => unreachable!("no operator puts dead letters back"),
                 Change::Attempt { mailbox, seq, attempts } => {
                     let stored = self.messages.get_mut(&(*mailbox, *seq));
                     assert!(stored.is_some() || again, "what was tried does not wait");
