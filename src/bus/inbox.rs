@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
@@ -22,6 +22,13 @@ const LOADED: usize = 16 << 20;
 /// What one batch takes, in items and in bytes.
 const BATCH: usize = 1_024;
 const BATCH_BYTES: usize = 8 << 20;
+
+/// How long acknowledgements wait for company: nobody waits for them, and a turn for each would
+/// cost as much as one for a message.
+const NAP: Duration = Duration::from_millis(1);
+
+/// Items that wait no longer for others.
+const ENOUGH: usize = 64;
 
 /// Something to be done, and what to do when it is committed.
 pub(super) type Work = Box<dyn FnOnce(&mut Desk<'_>) -> Box<dyn FnOnce() + Send> + Send>;
@@ -92,7 +99,23 @@ struct State {
     loaded: usize,
     /// Of each peer that has said something which is here, by its generation.
     speakers: HashMap<u64, Speaker>,
+    /// Something is here that does not wait for others.
+    is_urgent: bool,
+    /// The bus's thread waits for anything, so that nothing has to wait.
+    is_idle: bool,
     is_closed: bool,
+}
+
+impl State {
+    /// Puts an item there; whether the bus's thread has to be told.
+    fn push(&mut self, item: Item) -> bool {
+        let may_wait = matches!(item, Item::Acknowledge { .. });
+        self.items.push_back(item);
+        if !may_wait || self.is_idle || self.items.len() >= ENOUGH {
+            self.is_urgent = true;
+        }
+        self.is_urgent
+    }
 }
 
 #[derive(Default)]
@@ -115,7 +138,7 @@ impl Inbox {
     pub(super) fn put(&self, item: Item) {
         let mut state = self.state.lock();
         if !state.is_closed {
-            state.items.push_back(item);
+            state.push(item);
             drop(state);
             self.came.notify_one();
         }
@@ -130,7 +153,7 @@ impl Inbox {
         }
         if !state.is_closed {
             state.loaded += item.cost();
-            state.items.push_back(item);
+            state.push(item);
             drop(state);
             self.came.notify_one();
         }
@@ -152,9 +175,11 @@ impl Inbox {
             // Under the lock, or the bus's thread might release it before.
             party.hold(true);
         }
-        state.items.push_back(item);
+        let is_urgent = state.push(item);
         drop(state);
-        self.came.notify_one();
+        if is_urgent {
+            self.came.notify_one();
+        }
     }
 
     /// Releases a peer that was held, unless it has said too much again.
@@ -169,11 +194,21 @@ impl Inbox {
     /// Takes what is there; waits for something until then.
     pub(super) fn take(&self, until: Instant) -> Batch {
         let mut state = self.state.lock();
+        if !state.is_urgent {
+            let nap = until.min(Instant::now() + NAP);
+            while !state.is_urgent && !state.is_closed {
+                if self.came.wait_until(&mut state, nap).timed_out() {
+                    break;
+                }
+            }
+        }
+        state.is_idle = true;
         while state.items.is_empty() && !state.is_closed {
             if self.came.wait_until(&mut state, until).timed_out() {
                 break;
             }
         }
+        state.is_idle = false;
         let mut batch = Batch::default();
         let mut bytes = 0;
         while batch.items.len() < BATCH && bytes < BATCH_BYTES {
@@ -194,6 +229,7 @@ impl Inbox {
             }
             batch.items.push_back(item);
         }
+        state.is_urgent = !state.items.is_empty();
         batch.is_last = state.is_closed && state.items.is_empty();
         drop(state);
         self.room.notify_all();
