@@ -29,7 +29,7 @@ pub struct AuditEntry {
 }
 
 /// What is written together.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Commit {
     /// What changes, in this order.
     pub changes: Vec<Change>,

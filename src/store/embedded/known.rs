@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::codec::{read_changes, read_head, read_level, read_number};
+use super::codec::{read_commit, read_head, read_level, read_number};
 use super::database::{Database, damaged, failure};
 use super::pending::Pending;
 use super::{key_of, key_value};
 use crate::proto::bus::{Change, MailboxId, Seq};
-use crate::store::StoreError;
+use crate::store::{Commit, StoreError};
 
 /// Row of `meta`: the number of the next mailbox.
 pub(super) const NEXT_MAILBOX_ROW: &str = "next mailbox";
@@ -122,23 +122,24 @@ impl Known {
         let mut commits = BTreeMap::new();
         for row in database.log.iter() {
             let (key, value) = key_value(row)?;
-            let (number, changes) =
-                read_changes(&value).map_err(|error| damaged(&database.log, &key, error))?;
+            let (number, commit) =
+                read_commit(&value).map_err(|error| damaged(&database.log, &key, error))?;
             if number > folded {
-                commits.insert(number, (changes, value.len()));
+                commits.insert(number, (commit, value.len()));
             }
         }
         self.pending.number = folded;
-        for (number, (changes, bytes)) in commits {
-            self.log(number, &changes, bytes);
+        for (number, (commit, bytes)) in commits {
+            self.log(number, &commit, bytes);
         }
         Ok(())
     }
 
     /// Takes over a commit that the log has, in a row of so many bytes.
-    pub(super) fn log(&mut self, number: u64, changes: &[Change], bytes: usize) {
+    pub(super) fn log(&mut self, number: u64, commit: &Commit, bytes: usize) {
         self.pending.log(number, bytes);
-        for change in changes {
+        self.pending.note(&commit.audit);
+        for change in &commit.changes {
             self.pending.apply(change, &self.attempts);
             self.apply(change);
         }

@@ -410,9 +410,12 @@ impl Store for Embedded {
 
     fn audit(&self, from: u64, most: usize) -> Result<Vec<AuditEntry>, StoreError> {
         let database = self.shared.to_read()?;
-        let first = self.shared.known.lock().head.as_ref().map_or(0, |(before, _)| *before);
-        let from = from.max(first);
+        let known = self.shared.known.lock();
+        let from = from.max(known.head.as_ref().map_or(0, |(before, _)| *before));
+        let pending = known.pending.audit.iter().filter(|entry| entry.seq >= from);
+        let pending: Vec<_> = pending.take(most).cloned().collect();
         let snapshot = database.inner.snapshot();
+        drop(known);
         let row_of_it = snapshot.range(&database.audit, ..=from.to_be_bytes()).next_back();
         let begin = match row_of_it {
             Some(row) => row.key().map_err(failure)?,
@@ -421,7 +424,7 @@ impl Store for Embedded {
         let mut read = Vec::new();
         for row in snapshot.range(&database.audit, begin..) {
             if read.len() >= most {
-                break;
+                return Ok(read);
             }
             let (key, value) = key_value(row)?;
             let entries =
@@ -429,11 +432,17 @@ impl Store for Embedded {
             let of_them = entries.into_iter().filter(|entry| entry.seq >= from);
             read.extend(of_them.take(most - read.len()));
         }
+        let rest = most - read.len();
+        read.extend(pending.into_iter().take(rest));
         Ok(read)
     }
 
     fn last_audit(&self) -> Result<Option<AuditEntry>, StoreError> {
         let database = self.shared.to_read()?;
+        let known = self.shared.known.lock();
+        if let Some(last) = known.pending.audit.last() {
+            return Ok(Some(last.clone()));
+        }
         let Some(row) = database.audit.last_key_value() else { return Ok(None) };
         let (key, value) = key_value(row)?;
         let mut entries =

@@ -12,6 +12,7 @@ use super::known::Attempts;
 use crate::proto::bus::{
     Cause, Change, Digest, Found, Level, MailboxId, Message, Millis, Named, Seq,
 };
+use crate::store::AuditEntry;
 
 /// Rows of the log. They are written again and again, from the first on.
 const LOG_ROWS: u32 = 1_024;
@@ -33,6 +34,8 @@ pub(super) struct Pending {
     /// None for one whose row is to go, if there is one.
     pub(super) letters: BTreeMap<(MailboxId, Millis, Seq), Option<Letter>>,
     pub(super) accepted: Vec<Accepted>,
+    /// Entries of the audit log, in order.
+    pub(super) audit: Vec<AuditEntry>,
     /// The number of the first of the accepted that counts; 0 where that is as it was.
     pub(super) accepted_from: u64,
     /// Above all mailboxes that it names; 0 where there are none.
@@ -147,6 +150,13 @@ impl Pending {
                 self.accepted_from = self.accepted_from.max(*before);
             }
         }
+    }
+
+    /// Takes entries of the audit log; those of a commit that is repeated are there.
+    pub(super) fn note(&mut self, entries: &[AuditEntry]) {
+        let last = self.audit.last().map(|last| last.seq);
+        let is_new = |entry: &&AuditEntry| last.is_none_or(|last| last < entry.seq);
+        self.audit.extend(entries.iter().filter(is_new).cloned());
     }
 
     fn attempts_of(&self, mailbox: MailboxId, seq: Seq, stored: &Attempts) -> u16 {

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 
 use super::codec::{
     DigestKey, letter_key, mailbox_key, message_key, name_key, write_accepted, write_audit,
-    write_changes, write_found, write_letter, write_level, write_message, write_name, write_number,
+    write_commit, write_found, write_letter, write_level, write_message, write_name, write_number,
 };
 use super::database::{Database, failure, memory_of, unavailable};
 use super::key_of;
@@ -27,7 +27,8 @@ const MOST_KEY: usize = 65_535;
 /// a row of the log takes its room for long.
 const MOST_LOGGED: usize = 64 * 1024;
 
-/// What a change takes in the log beyond the message that it has, in bytes, at most.
+/// What a change, or an entry of the audit log, takes in the log beyond what is as long as a peer
+/// has made it, in bytes, at most.
 const CHANGE: usize = 96;
 
 /// The rows of one commit, before they are written.
@@ -99,6 +100,7 @@ impl<'a> Rows<'a> {
         if pending.accepted_from > 0 {
             self.meta(ACCEPTED_ROW, pending.accepted_from.max(known.accepted_from));
         }
+        self.audit(&pending.audit);
         Ok(())
     }
 
@@ -172,14 +174,16 @@ impl<'a> Rows<'a> {
 }
 
 /// What a commit takes in the log, in bytes, at most.
-fn logged(changes: &[Change]) -> usize {
-    let of = |change: &Change| match change {
+fn logged(commit: &Commit) -> usize {
+    let of_change = |change: &Change| match change {
         Change::Append { message, .. } => message.cost(),
         Change::Accepted { origins, .. } => 16 * origins.len(),
         Change::Name(Named { name, .. }) | Change::Forget { name, .. } => name.len(),
         _ => 0,
     };
-    changes.iter().map(|change| CHANGE + of(change)).sum()
+    let changes = commit.changes.iter().map(|change| CHANGE + of_change(change));
+    let audit = commit.audit.iter().map(|entry| CHANGE + entry.event.len());
+    changes.chain(audit).sum()
 }
 
 /// Whether fjall takes the keys of a commit.
@@ -206,22 +210,15 @@ impl Database {
         commit: &Commit,
         durability: Durability,
     ) -> Result<(), StoreError> {
-        let Commit { changes, audit } = commit;
-        check(changes)?;
+        check(&commit.changes)?;
         let mode = match durability {
             Durability::Always if commit.is_awaited() => Some(PersistMode::SyncData),
             Durability::Always | Durability::Interval => Some(PersistMode::Buffer),
             Durability::None => None,
         };
-        let bytes = logged(changes);
+        let bytes = logged(commit);
         if bytes > MOST_LOGGED {
             return self.write_rows(known, commit, mode);
-        }
-        let mut rows = Rows::new(self, 2);
-        rows.audit(audit);
-        if changes.is_empty() {
-            known.lock().unsettled += rows.commit(mode)?;
-            return Ok(());
         }
         let mut before = known.lock();
         if !before.pending.has_room(bytes) {
@@ -230,13 +227,14 @@ impl Database {
         let number = before.pending.number + 1;
         let row = before.pending.rows.to_be_bytes();
         drop(before);
-        let value = write_changes(number, changes, bytes);
+        let value = write_commit(number, commit, bytes);
         let bytes = value.len();
+        let mut rows = Rows::new(self, 1);
         rows.insert(&self.log, &row, value);
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.unsettled += memory;
-        known.log(number, changes, bytes);
+        known.log(number, commit, bytes);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
-//! The rows of the log: what a commit changes, as a whole.
+//! The rows of the log: a commit as a whole. Its entries of the audit log follow each other.
 
 use super::{Fields, Malformed, Value, number_of};
 use crate::proto::bus::{Change, MailboxId, Millis, Named, Owner, Seq};
+use crate::store::Commit;
 
 const NAME: u8 = 1;
 const FORGET: u8 = 2;
@@ -15,19 +16,20 @@ const FORGET_ACCEPTED: u8 = 9;
 const REQUEUE: u8 = 10;
 
 /// The value of the commit of this number, which takes about so many bytes.
-pub(in crate::store::embedded) fn write_changes(
+pub(in crate::store::embedded) fn write_commit(
     number: u64,
-    changes: &[Change],
+    commit: &Commit,
     bytes: usize,
 ) -> Vec<u8> {
+    let Commit { changes, audit } = commit;
     let value = Value::of_at_least(bytes).number(number).number(changes.len() as u64);
-    changes.iter().fold(value, Value::change).0
+    let value = changes.iter().fold(value, Value::change);
+    let first = audit.first().map_or(0, |entry| entry.seq);
+    value.number(first).entries(audit).0
 }
 
-/// The number of a commit and what it changes.
-pub(in crate::store::embedded) fn read_changes(
-    value: &[u8],
-) -> Result<(u64, Vec<Change>), Malformed> {
+/// The number of a commit and what it has.
+pub(in crate::store::embedded) fn read_commit(value: &[u8]) -> Result<(u64, Commit), Malformed> {
     let mut fields = Fields::of(value)?;
     let number = fields.number()?;
     let count = fields.number()?;
@@ -35,7 +37,9 @@ pub(in crate::store::embedded) fn read_changes(
     for _ in 0..count {
         changes.push(fields.change()?);
     }
-    fields.end((number, changes))
+    let first = fields.number()?;
+    let audit = fields.entries(first)?;
+    fields.end((number, Commit { changes, audit }))
 }
 
 impl Value {

@@ -12,7 +12,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-pub(super) use self::changes::{read_changes, write_changes};
+pub(super) use self::changes::{read_commit, write_commit};
 
 use crate::proto::bus::{
     Cause, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner, Seq, Stored,
@@ -171,6 +171,13 @@ impl Value {
         origins.iter().fold(value, |value, origin| value.fixed(&origin.0))
     }
 
+    fn entries(self, entries: &[AuditEntry]) -> Self {
+        let add = |value: Self, entry: &AuditEntry| {
+            value.number(entry.at.0).fixed(&entry.hash).bytes(&entry.event)
+        };
+        entries.iter().fold(self.number(entries.len() as u64), add)
+    }
+
     fn message(self, message: &Message) -> Self {
         self.bytes(message.from.as_bytes())
             .bytes(message.key.as_bytes())
@@ -258,6 +265,19 @@ impl<'a> Fields<'a> {
         }
         let origins = (0..count).map(|_| self.digest()).collect::<Result<_, _>>()?;
         Ok((number, at, origins))
+    }
+
+    /// Entries of the audit log, from this number on.
+    fn entries(&mut self, first: u64) -> Result<Vec<AuditEntry>, Malformed> {
+        let count = self.number()?;
+        let mut entries = Vec::new();
+        for number in 0..count {
+            let seq = first.checked_add(number).ok_or(Malformed::Number)?;
+            let at = Millis(self.number()?);
+            let hash = self.array()?;
+            entries.push(AuditEntry { seq, at, hash, event: self.bytes()?.into() });
+        }
+        Ok(entries)
     }
 
     fn cause(&mut self) -> Result<Cause, Malformed> {
@@ -380,24 +400,13 @@ pub(super) fn read_letter(key: &[u8], value: &[u8]) -> Result<DeadLetter, Malfor
 /// The value of entries that follow each other.
 pub(super) fn write_audit(entries: &[AuditEntry]) -> Vec<u8> {
     let bytes = entries.iter().map(|entry| 48 + entry.event.len()).sum();
-    let value = Value::of_at_least(bytes).number(entries.len() as u64);
-    let add = |value: Value, entry: &AuditEntry| {
-        value.number(entry.at.0).fixed(&entry.hash).bytes(&entry.event)
-    };
-    entries.iter().fold(value, add).0
+    Value::of_at_least(bytes).entries(entries).0
 }
 
 pub(super) fn read_audit(key: &[u8], value: &[u8]) -> Result<Vec<AuditEntry>, Malformed> {
     let [first] = key_numbers(key)?;
     let mut fields = Fields::of(value)?;
-    let count = fields.number()?;
-    let mut entries = Vec::new();
-    for number in 0..count {
-        let seq = first.checked_add(number).ok_or(Malformed::Number)?;
-        let at = Millis(fields.number()?);
-        let hash = fields.array()?;
-        entries.push(AuditEntry { seq, at, hash, event: fields.bytes()?.into() });
-    }
+    let entries = fields.entries(first)?;
     fields.end(entries)
 }
 

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::proto::bus::Change;
+use crate::store::Commit;
 
 fn message() -> impl Strategy<Value = Message> {
     (any::<String>(), any::<String>(), any::<[u8; 16]>(), any::<u64>(), vec(any::<u8>(), 0..300))
@@ -30,7 +31,7 @@ const READERS: [Reader; 9] = [
     |value| read_accepted(value).err(),
     |value| read_letter(&[0; 24], value).err(),
     |value| read_audit(&[0; 8], value).err(),
-    |value| read_changes(value).err(),
+    |value| read_commit(value).err(),
 ];
 
 proptest! {
@@ -77,7 +78,6 @@ proptest! {
             Change::Accepted { number: c, at: Millis(d), origins },
             Change::ForgetAccepted { before: e },
         ];
-        prop_assert_eq!(read_changes(&write_changes(d, &changes, 0)), Ok((d, changes)));
         let stored = Stored { seq: Seq(c), attempts, message: Arc::new(message.clone()) };
         let letter = DeadLetter { stored, cause: Cause::Attempts, at: Millis(b) };
         prop_assert_eq!(
@@ -93,8 +93,10 @@ proptest! {
             .collect();
         prop_assert_eq!(
             read_audit(&(a >> 1).to_be_bytes(), &write_audit(&entries)),
-            Ok(entries)
+            Ok(entries.clone())
         );
+        let commit = Commit { changes, audit: entries };
+        prop_assert_eq!(read_commit(&write_commit(d, &commit, 0)), Ok((d, commit)));
         prop_assert_eq!(
             read_head(&write_head(a, &message.body)),
             Ok((a, Box::from(&*message.body)))
@@ -131,7 +133,7 @@ fn value_of_another_version_is_told_apart() {
 #[test]
 fn count_that_no_value_can_hold_allocates_nothing() {
     let value = Value::of_at_least(0).number(1).number(u64::MAX >> 1).0;
-    assert_eq!(read_changes(&value), Err(Malformed::Short));
+    assert_eq!(read_commit(&value), Err(Malformed::Short));
     let entry = Value::of_at_least(0).number(1).number(1).number(1).number(u64::MAX >> 1).0;
     assert_eq!(read_accepted(&entry), Err(Malformed::Short));
     assert!(read_audit(&[0; 8], &value).is_err());
