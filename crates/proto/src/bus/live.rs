@@ -12,8 +12,8 @@ use super::types::{Digest, Found, Message, Millis, Seq};
 /// its recipient has acknowledged what came behind it.
 const PASSED_OVER: u16 = 2;
 
-/// The same where its recipient acknowledges nothing: an hour.
-const STUCK: u16 = 6;
+/// The same where its recipient acknowledges nothing, or ends whenever it gets the message: an hour.
+pub(super) const STUCK: u16 = 6;
 
 /// A connected recipient.
 ///
@@ -58,7 +58,7 @@ pub(super) struct Sent {
     pub(super) digest: Digest,
     pub(super) cost: usize,
     origin: Digest,
-    at: Millis,
+    pub(super) at: Millis,
     pub(super) attempts: u16,
     /// Which delivery it was.
     delivery: u64,
@@ -209,6 +209,12 @@ impl Live {
             sent.is_due = false;
             sent.at = now;
         }
+    }
+
+    /// Of what it has not acknowledged, what it got first.
+    pub(super) fn first_unanswered(&self) -> Option<(Seq, &Sent)> {
+        let first = self.sent.iter().min_by_key(|(_, sent)| sent.delivery);
+        first.map(|(seq, sent)| (*seq, sent))
     }
 
     /// The first message that is to be delivered again.

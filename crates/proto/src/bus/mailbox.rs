@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::limits::Limits;
-use super::live::{Live, Sent};
+use super::live::{Live, STUCK, Sent};
 use super::turn::{Effect, Load, Purpose, Turn};
 use super::types::{
     Cause, Change, Damaged, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis,
@@ -20,13 +20,15 @@ pub(super) struct Mailbox {
     pub(super) live: Option<Live>,
     /// Its name stays known however long its owner is away. Nothing of it is stored.
     pub(super) is_reserved: bool,
+    /// Of what the last session did not acknowledge, what it got first, and since when it is that.
+    unanswered: Option<(Seq, Millis)>,
     /// How often a message was removed that is in no window: what a reading has that began before
     /// may be gone.
     pub(super) removals: u64,
     /// Messages before this position are to be removed: somebody has purged the mailbox.
     pub(super) purge_before: Seq,
     /// While old messages are being read: which were removed meanwhile.
-    sweeping: Option<BTreeSet<Seq>>,
+    pub(super) sweeping: Option<BTreeSet<Seq>>,
 }
 
 impl Mailbox {
@@ -36,6 +38,7 @@ impl Mailbox {
             level,
             live: None,
             is_reserved: false,
+            unanswered: None,
             removals: 0,
             purge_before: Seq(0),
             sweeping: None,
@@ -215,10 +218,29 @@ impl Mailbox {
     /// Its recipient is gone: what it has not acknowledged waits again.
     pub(super) fn close_live(&mut self, limits: &Limits, now: Millis, turn: &mut Turn) {
         let Some(live) = self.live.take() else { return };
+        self.note_unanswered(&live, limits, now, turn);
         for (seq, sent) in &live.sent {
             if live.is_late(sent, limits, now) {
                 self.note_attempt(*seq, sent, limits, now, turn);
             }
+        }
+    }
+
+    /// Notes with which message a session has ended. Where one after the other ends with the same,
+    /// it may be what ends them: that counts as if one session had not acknowledged it for as long.
+    fn note_unanswered(&mut self, live: &Live, limits: &Limits, now: Millis, turn: &mut Turn) {
+        let before = self.unanswered.take();
+        let Some((seq, sent)) = live.first_unanswered() else { return };
+        let same = before.filter(|(of, _)| *of == seq);
+        let since = same.map_or(sent.at, |(_, since)| since);
+        let is_over = now.since(since) >= limits.patience(sent.attempts);
+        if !is_over || live.is_late(sent, limits, now) {
+            self.unanswered = Some((seq, since));
+        } else if sent.attempts + 1 >= STUCK {
+            self.bury(seq, sent, now, turn);
+        } else {
+            self.unanswered = Some((seq, now));
+            self.note_attempt(seq, sent, limits, now, turn);
         }
     }
 
@@ -380,7 +402,7 @@ impl Mailbox {
     }
 
     /// Removes messages that nobody can read any more: each costs itself alone.
-    fn remove_damaged(&mut self, damaged: &[Damaged], turn: &mut Turn) {
+    pub(super) fn remove_damaged(&mut self, damaged: &[Damaged], turn: &mut Turn) {
         for Damaged { seq, key } in damaged {
             // Nothing is under a key that is none.
             let (digest, cost) = key.unwrap_or((Digest([0; 16]), 0));
@@ -393,89 +415,6 @@ impl Mailbox {
             });
         }
     }
-
-    /// Whether something in it may be too old, or purged.
-    pub(super) fn wants_sweep(&self, limits: &Limits, now: Millis) -> bool {
-        self.level.messages > 0
-            && (now.since(self.level.oldest) >= limits.retention
-                || self.level.head < self.purge_before)
-    }
-
-    /// Asks for its oldest messages, to remove those that are to go.
-    pub(super) fn sweep(&mut self, turn: &mut Turn) {
-        if self.sweeping.is_some() {
-            return;
-        }
-        self.sweeping = Some(BTreeSet::new());
-        turn.effects.push(Effect::Load(Load {
-            mailbox: self.named.mailbox,
-            from: self.level.head,
-            messages: SWEPT,
-            bytes: SWEPT_BYTES,
-            purpose: Purpose::Sweep,
-            next: self.level.next,
-            removals: self.removals,
-        }));
-    }
-
-    /// Removes of its oldest messages those that are to go.
-    pub(super) fn swept(
-        &mut self,
-        load: &Load,
-        reading: &Reading,
-        limits: &Limits,
-        now: Millis,
-        turn: &mut Turn,
-    ) -> Swept {
-        let removed = self.sweeping.take().unwrap_or_default();
-        let mut swept = Swept::default();
-        if reading.is_empty() && removed.is_empty() && load.next == self.level.next {
-            // The books say that something waits, and the store has nothing: the store is right.
-            swept.lost.missing = std::mem::take(&mut self.level.messages);
-            self.level.bytes = 0;
-            turn.touched.insert(self.id());
-        }
-        let is_there = |damaged: &&Damaged| !removed.contains(&damaged.seq);
-        let damaged: Vec<_> = reading.damaged.iter().filter(is_there).copied().collect();
-        self.remove_damaged(&damaged, turn);
-        swept.lost.damaged = damaged.len() as u64;
-        for Stored { seq, message, .. } in &reading.stored {
-            if removed.contains(seq) {
-                continue;
-            }
-            let is_purged = *seq < self.purge_before;
-            let is_aged = now.since(message.accepted) >= limits.retention;
-            if !(is_purged || is_aged) {
-                self.level.head = *seq;
-                self.level.oldest = message.accepted;
-                turn.touched.insert(self.id());
-                break;
-            }
-            let kind = if is_purged { EventKind::Purge } else { EventKind::Expire };
-            let count = if is_purged { &mut swept.purged } else { &mut swept.expired };
-            *count += 1;
-            self.remove(*seq, Digest::of_key(&message.key), message.cost(), turn);
-            turn.events.push(Event {
-                kind,
-                key: Arc::clone(&message.key),
-                from: Arc::clone(&self.named.name),
-                to: "".into(),
-            });
-        }
-        if self.wants_sweep(limits, now) {
-            self.sweep(turn);
-        }
-        self.load_more(limits, turn);
-        swept
-    }
-}
-
-/// What a sweep has removed.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Swept {
-    pub(super) expired: u64,
-    pub(super) purged: u64,
-    pub(super) lost: Lost,
 }
 
 /// What a store has lost.
@@ -486,9 +425,3 @@ pub(super) struct Lost {
     /// Messages that it cannot read.
     pub(super) damaged: u64,
 }
-
-/// Messages that one sweep looks at.
-const SWEPT: usize = 256;
-
-/// What they count as, in bytes.
-const SWEPT_BYTES: usize = 4 << 20;

@@ -20,6 +20,7 @@ mod requeue;
 #[cfg(test)]
 mod simulation;
 mod submit;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -30,8 +31,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use mailbox::{Mailbox, Swept};
+use mailbox::Mailbox;
 use remembered::Remembered;
+use sweep::Swept;
 use turn::Purpose;
 
 pub use clock::Clock;

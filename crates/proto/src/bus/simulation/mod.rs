@@ -346,7 +346,14 @@ impl World {
                 Change::Remove { mailbox, key, .. } => {
                     removed.insert((*mailbox, *key));
                 }
-                _ => {}
+                Change::Name(_)
+                | Change::Forget { .. }
+                | Change::Bury { .. }
+                | Change::Requeue { .. }
+                | Change::Attempt { .. }
+                | Change::Level { .. }
+                | Change::Accepted { .. }
+                | Change::ForgetAccepted { .. } => {}
             }
         }
         for event in turn.events.iter().filter(|event| event.kind == EventKind::Expire) {

@@ -49,9 +49,13 @@ impl Scene {
     }
 
     fn acknowledge(&mut self, key: &str) {
+        self.acknowledge_of(1, key);
+    }
+
+    fn acknowledge_of(&mut self, generation: u64, key: &str) {
         let mut turn = Turn::default();
         let find = |mailbox, key| Ok::<_, Infallible>(self.store.find(mailbox, key));
-        let Ok(_) = self.bus.acknowledge(self.alice, 1, key, self.now, &mut turn, find);
+        let Ok(_) = self.bus.acknowledge(self.alice, generation, key, self.now, &mut turn, find);
         self.commit(turn);
     }
 
@@ -207,4 +211,37 @@ fn message_that_was_late_once_holds_up_no_later_session() {
     scene.commit(turn);
 
     assert_eq!(scene.got.len(), 2 * WINDOW);
+}
+
+#[test]
+fn message_that_ends_each_session_is_a_dead_letter_after_an_hour() {
+    let mut scene = Scene::new(limits());
+    scene.send("good", 10);
+    scene.send("poison", 10);
+    scene.send("good", 10);
+    let mut good = 0;
+    let mut minutes = 0;
+    for generation in 2.. {
+        // Its client acknowledges what it gets before the message, and ends with that.
+        while let Some(key) = scene.got.pop_front().filter(|key| key.starts_with("good")) {
+            good += 1;
+            scene.acknowledge_of(generation - 1, &key);
+        }
+        if good == 2 {
+            break;
+        }
+        scene.pass(5 * SECOND);
+        minutes = scene.now.since(Millis(1_000_000)) / MINUTE;
+        assert!(minutes < 90, "it gets nothing else");
+        let mut turn = Turn::default();
+        scene.bus.close(scene.alice, generation - 1, scene.now, &mut turn);
+        scene.commit(turn);
+        scene.got.clear();
+        let mut turn = Turn::default();
+        scene.bus.open(scene.alice, generation, scene.now, &mut turn);
+        scene.commit(turn);
+    }
+
+    assert!(minutes > 50, "{minutes} minutes");
+    assert_eq!(scene.bus.totals().dead, 1);
 }

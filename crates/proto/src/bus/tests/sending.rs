@@ -188,7 +188,14 @@ fn sender_of_very_many_messages_has_nobody_elses_forgotten() {
                     rows.insert(number, (at, origins));
                 }
                 Change::ForgetAccepted { before } => rows = rows.split_off(&before),
-                _ => {}
+                Change::Name(_)
+                | Change::Forget { .. }
+                | Change::Append { .. }
+                | Change::Remove { .. }
+                | Change::Bury { .. }
+                | Change::Requeue { .. }
+                | Change::Attempt { .. }
+                | Change::Level { .. } => {}
             }
         }
         let written: usize = rows.values().map(|(_, origins)| origins.len()).sum();
