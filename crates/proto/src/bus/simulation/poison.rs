@@ -245,3 +245,35 @@ fn message_that_ends_each_session_is_a_dead_letter_after_an_hour() {
     assert!(minutes > 50, "{minutes} minutes");
     assert_eq!(scene.bus.totals().dead, 1);
 }
+
+#[test]
+fn what_others_have_passed_by_once_stays_first_to_go() {
+    let mut scene = Scene::new(limits());
+    for _ in 0..WINDOW {
+        scene.send("poison", 10);
+        scene.send("good", 10);
+    }
+    // A window that nobody passes by until the first has gone.
+    (0..WINDOW).for_each(|_| scene.send("poison", 10));
+    (0..20).for_each(|_| scene.send("good", 10));
+
+    let mut good = scene.acknowledge_good();
+    for _ in 0..5 {
+        scene.pass(MINUTE);
+        good += scene.acknowledge_good();
+    }
+
+    assert_eq!(good, WINDOW + 20);
+}
+
+#[test]
+fn late_messages_behind_which_nothing_waits_have_all_their_deliveries() {
+    let mut scene = Scene::new(limits());
+    (0..WINDOW).for_each(|_| scene.send("poison", 10));
+    scene.pass(MINUTE);
+    (0..WINDOW).for_each(|_| scene.send("poison", 10));
+
+    scene.pass(90 * MINUTE);
+
+    assert_eq!((scene.in_flight(), scene.bus.totals().dead), (2 * WINDOW, 0));
+}

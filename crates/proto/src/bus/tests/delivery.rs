@@ -142,3 +142,26 @@ fn message_that_stays_unacknowledged_comes_again_and_is_a_dead_letter_in_the_end
     let totals = fixture.bus.totals();
     assert_eq!((totals.redelivered, totals.dead, totals.waiting), (2, 1, 0));
 }
+
+#[test]
+fn late_message_that_the_store_does_not_have_is_looked_for_no_more_than_others() {
+    let mut fixture = Fixture::new(Limits { redelivery: 10_000, ..Limits::default() });
+    let alice = fixture.claim("alice", ALICE);
+    fixture.open(alice, 1);
+    fixture.send(alice, to("alice"), "m1");
+    fixture.finish();
+    fixture.now.0 += 10_000;
+    fixture.bus.tick(fixture.now, &mut fixture.turn);
+    let load = fixture.load();
+    fixture.bus.tick(fixture.now, &mut fixture.turn);
+    assert_eq!(fixture.finish().effects, [], "one reading at a time");
+
+    fixture.bus.loaded(&load, Reading::default(), fixture.now, &mut fixture.turn);
+
+    fixture.now.0 += 19_000;
+    fixture.bus.tick(fixture.now, &mut fixture.turn);
+    assert_eq!(fixture.finish().effects, []);
+    fixture.now.0 += 1_000;
+    fixture.bus.tick(fixture.now, &mut fixture.turn);
+    assert_eq!(fixture.load().from, Seq(1));
+}

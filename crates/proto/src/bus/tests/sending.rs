@@ -213,3 +213,22 @@ fn sender_of_very_many_messages_has_nobody_elses_forgotten() {
     let bob = fixture.claim("bob", BOB);
     assert_eq!(fixture.send(bob, to("alice"), "once"), Submitted::Duplicate);
 }
+
+#[test]
+fn what_time_it_is_is_written_down_every_ten_minutes() {
+    let mut fixture = Fixture::new(Limits::default());
+    let mut rows = Vec::new();
+    for second in 0..=1_800 {
+        fixture.now = Millis(T0.0 + second * 1_000);
+        fixture.bus.tick(fixture.now, &mut fixture.turn);
+        for change in fixture.finish().changes {
+            let Change::Accepted { number, at, origins } = change else { panic!("{change:?}") };
+            assert_eq!(origins, []);
+            rows.push((number, at, origins));
+        }
+    }
+
+    assert_eq!(rows.len(), 3);
+    let recovered = Recovered { accepted: rows, ..Recovered::default() };
+    assert_eq!(recovered.newest(), Some(fixture.now));
+}
