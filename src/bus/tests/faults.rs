@@ -144,9 +144,9 @@ async fn wait_for(bus: &Bus, is_expected: impl Fn(&Health) -> bool) -> Health {
 /// What a peer was told but for being held.
 async fn told(ears: &mut Ears) -> Heard {
     loop {
-        match next(ears).await {
-            Heard::Held(_) => {}
-            other => return other,
+        let heard = next(ears).await;
+        if !matches!(heard, Heard::Held(_)) {
+            return heard;
         }
     }
 }
