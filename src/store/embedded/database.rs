@@ -172,7 +172,7 @@ impl Database {
         let Some(value) = self.meta.get(FORMAT_ROW).map_err(failure)? else {
             let mut batch = self.inner.batch().durability(Some(PersistMode::SyncAll));
             batch.insert(&self.meta, FORMAT_ROW, write_number(FORMAT));
-            return batch.commit().map_err(unavailable);
+            return batch.commit().map_err(unwritten);
         };
         match read_number(&value) {
             Ok(FORMAT) => Ok(()),
@@ -306,6 +306,16 @@ pub(super) fn failure(error: Error) -> StoreError {
         return unavailable("an earlier write failed");
     }
     StoreError::Damaged(error.to_string())
+}
+
+/// Why a write has failed, which has to be repeated.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(super) fn unwritten(error: Error) -> StoreError {
+    if matches!(error, Error::Poisoned) {
+        // Those are its worker's, which does not say why it has ended.
+        return unavailable("an earlier write failed, or files cannot be merged");
+    }
+    unavailable(error)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

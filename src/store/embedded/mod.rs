@@ -35,7 +35,7 @@ use fjall::{Guard, Keyspace, Readable as _, Slice};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use self::codec::{DigestKey, key_numbers, read_accepted, read_audit, read_found, read_name};
-use self::database::{Database, Sizes, damaged, failure, unavailable};
+use self::database::{Database, Sizes, damaged, failure, unavailable, unwritten};
 use self::journal::begin_new_journal;
 use self::known::Known;
 use self::reading::Pile;
@@ -328,7 +328,7 @@ impl Store for Embedded {
 
     fn sync(&self) -> Result<(), StoreError> {
         let database = self.shared.to_write()?;
-        let synced = database.inner.persist(fjall::PersistMode::SyncData).map_err(unavailable);
+        let synced = database.inner.persist(fjall::PersistMode::SyncData).map_err(unwritten);
         self.shared.written(synced)
     }
 

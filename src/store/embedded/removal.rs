@@ -9,7 +9,7 @@ use fjall::{Keyspace, PersistMode};
 use parking_lot::Mutex;
 
 use super::codec::{letter_key, write_head};
-use super::database::{Database, failure, memory_of, unavailable};
+use super::database::{Database, failure, memory_of, unwritten};
 use super::known::{HEAD_ROW, Known};
 use super::{key_of, key_value};
 use crate::proto::bus::{MailboxId, Millis, Seq};
@@ -111,7 +111,7 @@ impl Database {
             memory += memory_of(key.len(), 0);
             batch.remove(space, key);
         }
-        batch.commit().map_err(unavailable)?;
+        batch.commit().map_err(unwritten)?;
         known.lock().unsettled += memory;
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Database {
     ) -> Result<(), StoreError> {
         let mut batch = self.inner.batch().durability(Some(PersistMode::SyncData));
         batch.insert(&self.meta, HEAD_ROW, write_head(before, head));
-        batch.commit().map_err(unavailable)?;
+        batch.commit().map_err(unwritten)?;
         known.lock().head = Some((before, head.into()));
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::codec::{
     DigestKey, letter_key, mailbox_key, message_key, name_key, write_accepted, write_audit,
     write_commit, write_found, write_letter, write_level, write_message, write_name, write_number,
 };
-use super::database::{Database, failure, memory_of, unavailable};
+use super::database::{Database, failure, memory_of, unwritten};
 use super::key_of;
 use super::known::{ACCEPTED_ROW, FOLDED_ROW, Known, NEXT_MAILBOX_ROW};
 use super::pending::{Letter, Pending};
@@ -168,7 +168,7 @@ impl<'a> Rows<'a> {
 
     /// Writes them; what they cost in memory.
     fn commit(self, mode: Option<PersistMode>) -> Result<u64, StoreError> {
-        self.batch.durability(mode).commit().map_err(unavailable)?;
+        self.batch.durability(mode).commit().map_err(unwritten)?;
         Ok(self.memory)
     }
 }

@@ -2,6 +2,7 @@
 
 mod cost;
 mod crash;
+mod damage;
 mod full;
 mod log;
 

@@ -1,0 +1,47 @@
+//! A file of the store that the disk has changed.
+
+use std::os::unix::fs::FileExt as _;
+
+use super::*;
+
+fn one(seq: u64) -> Commit {
+    let sent = message("alice", seq, 900);
+    Commit { changes: vec![append(1, seq, &sent), level(1, 1, seq + 1)], audit: vec![entry(seq)] }
+}
+
+/// The tables of a key space, with their lengths.
+fn tables(store: &Path, space: &Keyspace) -> Vec<(u64, PathBuf)> {
+    let folder = store.join("keyspaces").join(space.id().to_string()).join("tables");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    files.map(|file| (file.metadata().unwrap().len(), file.path())).collect()
+}
+
+#[test]
+fn table_that_cannot_be_merged_costs_a_moment_at_each_attempt_and_no_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for seq in 1..8_000 {
+        store.commit(&one(seq)).unwrap();
+    }
+    // Delivery keys are in no order: each merge takes all that there are.
+    let (length, largest) = {
+        let database = store.shared.to_read().unwrap();
+        tables(folder.path(), &database.keys).into_iter().max().unwrap()
+    };
+    drop(store);
+    let file = File::options().write(true).open(largest).unwrap();
+    file.write_all_at(&[0x55; 64], length / 2).unwrap();
+
+    let store = open(folder.path());
+    let mut failures = 0;
+    for seq in 8_000..18_000 {
+        while let Err(error) = store.commit(&one(seq)) {
+            assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+            failures += 1;
+            assert!(failures < 1_000, "{seq}: {error}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+    assert_eq!(positions(&read.stored), (1..18_000).collect::<Vec<_>>());
+}
