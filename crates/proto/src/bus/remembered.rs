@@ -92,7 +92,13 @@ impl Remembered {
         sender.held -= 1;
         if sender.held == 0 {
             self.senders.remove(&id);
-        } else if sender.queue.front() == Some(&origin) {
+            return;
+        }
+        // What goes out of turn stays in the queue until it is at its front.
+        while let Some(front) = sender.queue.front() {
+            if self.origins.get(front).is_some_and(|held| held.sender == id) {
+                break;
+            }
             sender.queue.pop_front();
         }
     }
@@ -124,7 +130,7 @@ impl Remembered {
         let began = *self.began.get_or_insert(now);
         let mut before = None;
         let mut kept = Vec::new();
-        let mut kept_at = now;
+        let mut kept_at = Millis(0);
         while let Some(oldest) = self.entries.front() {
             let is_old = now.since(oldest.at.max(began)) >= age;
             // The youngest entry stays: a sender that repeats what one commit had is told so.
@@ -144,7 +150,7 @@ impl Remembered {
                 } else {
                     // What is remembered of an entry that is mostly forgotten gets another.
                     kept.push(origin);
-                    kept_at = at;
+                    kept_at = kept_at.max(at);
                 }
             }
         }
@@ -187,20 +193,55 @@ impl Remembered {
     fn forget_of(&mut self, id: MailboxId, count: usize) -> bool {
         let youngest = self.next - 1;
         for forgotten in 0..count {
-            let Some(sender) = self.senders.get_mut(&id) else { return forgotten > 0 };
-            let oldest = loop {
-                let Some(origin) = sender.queue.front() else { return forgotten > 0 };
-                match self.origins.get(origin) {
-                    Some(held) if held.sender == id => break (*origin, held.number),
-                    Some(_) | None => sender.queue.pop_front(),
-                };
-            };
-            let (origin, number) = oldest;
+            let oldest = self.senders.get(&id).and_then(|sender| sender.queue.front().copied());
+            let number = oldest.and_then(|oldest| Some(self.origins.get(&oldest)?.number));
+            let (Some(oldest), Some(number)) = (oldest, number) else { return forgotten > 0 };
             if number >= youngest {
                 return forgotten > 0;
             }
-            self.remove(origin);
+            self.remove(oldest);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: u64) -> Digest {
+        Digest::of_key(&number.to_string())
+    }
+
+    #[test]
+    fn nothing_grows_while_one_sends_all_the_time_and_another_floods() {
+        const MOST: usize = 100;
+        const STEADY: MailboxId = MailboxId(1);
+        const FLOOD: MailboxId = MailboxId(2);
+        let mut remembered = Remembered::default();
+        let mut changes = Vec::new();
+        for second in 0..3_000 {
+            let mut origins = vec![digest(second)];
+            remembered.add(digest(second), STEADY);
+            // A flood now and then.
+            for flooded in 0..if second % 500 < 100 { 20 } else { 0 } {
+                let origin = digest(1_000_000 + 100 * second + flooded);
+                remembered.add(origin, FLOOD);
+                origins.push(origin);
+            }
+            changes.clear();
+            remembered.write(origins, MOST, 40_000, Millis(second * 1_000), &mut changes);
+
+            let queued: usize = remembered.senders.values().map(|of| of.queue.len()).sum();
+            let held: usize = remembered.senders.values().map(|of| of.held).sum();
+            assert_eq!(held, remembered.origins.len());
+            assert!(held <= MOST + 21, "{held} are remembered");
+            assert!(queued <= 4 * MOST, "{queued} are queued");
+            assert!(remembered.written <= 2 * MOST + 50, "{} are written", remembered.written);
+            let lately = second.saturating_sub(30)..=second;
+            for lately in lately {
+                assert!(remembered.has(digest(lately)), "{lately} in {second}");
+            }
+        }
     }
 }
