@@ -309,7 +309,6 @@ pub(super) fn failure(error: Error) -> StoreError {
 }
 
 /// Why a write has failed, which has to be repeated.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn unwritten(error: Error) -> StoreError {
     if matches!(error, Error::Poisoned) {
         // Those are its worker's, which does not say why it has ended.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::attempts::Attempts;
 use super::codec::{read_commit, read_head, read_level, read_number};
 use super::database::{Database, damaged, failure};
 use super::pending::Pending;
@@ -20,34 +21,6 @@ pub(super) const FOLDED_ROW: &str = "folded";
 
 /// Row of `meta`: the number of the first of the accepted that counts.
 pub(super) const ACCEPTED_ROW: &str = "accepted from";
-
-/// How often messages were not acknowledged in time, by mailbox and position: at most two windows for
-/// each mailbox.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(HashMap<MailboxId, BTreeMap<Seq, u16>>);
-
-impl Attempts {
-    pub(super) fn of(&self, mailbox: MailboxId, seq: Seq) -> u16 {
-        self.0.get(&mailbox).and_then(|of| of.get(&seq)).copied().unwrap_or(0)
-    }
-
-    pub(super) fn has(&self, mailbox: MailboxId) -> bool {
-        self.0.contains_key(&mailbox)
-    }
-
-    fn set(&mut self, mailbox: MailboxId, seq: Seq, attempts: u16) {
-        self.0.entry(mailbox).or_default().insert(seq, attempts);
-    }
-
-    fn forget(&mut self, mailbox: MailboxId, seq: Seq) {
-        if let Some(of) = self.0.get_mut(&mailbox) {
-            of.remove(&seq);
-            if of.is_empty() {
-                self.0.remove(&mailbox);
-            }
-        }
-    }
-}
 
 /// What the writer keeps in memory of what the database has.
 #[derive(Debug, Default)]
@@ -153,7 +126,7 @@ impl Known {
             }
             Change::Forget { mailbox, .. } => {
                 self.set_bytes(*mailbox, 0);
-                self.attempts.0.remove(mailbox);
+                self.attempts.forget_all(*mailbox);
             }
             Change::Remove { mailbox, seq, .. } | Change::Bury { mailbox, seq, .. } => {
                 self.attempts.forget(*mailbox, *seq);

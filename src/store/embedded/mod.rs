@@ -9,6 +9,7 @@
 //! mailbox is a number. Disk space comes back when rows are merged with their removal; where more
 //! than half is of no use any more, the store merges all of it.
 
+mod attempts;
 mod codec;
 mod compaction;
 mod database;

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::attempts::Attempts;
 use super::codec::Accepted;
-use super::known::Attempts;
 use crate::proto::bus::{
     Cause, Change, Digest, Found, Level, MailboxId, Message, Millis, Named, Seq,
 };
