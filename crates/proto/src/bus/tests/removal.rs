@@ -135,3 +135,17 @@ fn mailbox_whose_last_messages_cannot_be_read_goes_on_with_what_comes() {
 
     assert_eq!(fixture.delivered(alice), ["m2"]);
 }
+
+#[test]
+fn message_that_was_acknowledged_is_not_lost_to_damage_as_well() {
+    let mut fixture = Fixture::new(Limits::default());
+    let (_, load) = purged_and_acknowledged(&mut fixture);
+
+    let damaged = vec![Damaged { seq: Seq(1), key: None }];
+    let reading = Reading { stored: Vec::new(), damaged };
+    fixture.bus.loaded(&load, reading, T0, &mut fixture.turn);
+    fixture.finish();
+
+    let totals = fixture.bus.totals();
+    assert_eq!((totals.damaged, totals.acknowledged, totals.waiting), (0, 1, 0));
+}

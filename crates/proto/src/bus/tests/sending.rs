@@ -232,3 +232,31 @@ fn what_time_it_is_is_written_down_every_ten_minutes() {
     let recovered = Recovered { accepted: rows, ..Recovered::default() };
     assert_eq!(recovered.newest(), Some(fixture.now));
 }
+
+#[test]
+fn what_one_commit_accepted_is_remembered_however_much_it_is() {
+    let mut fixture = Fixture::new(Limits { remembered: 2, ..Limits::default() });
+    let alice = fixture.claim("alice", ALICE);
+    for number in 1..=3 {
+        fixture.send(alice, to("alice"), &format!("m{number}"));
+    }
+    fixture.finish();
+
+    assert_eq!(fixture.send(alice, to("alice"), "m1"), Submitted::Duplicate);
+}
+
+#[test]
+fn what_was_accepted_before_a_long_time_without_a_bus_is_remembered() {
+    let origin = Digest::of_origin("alice", "m1");
+    let accepted = vec![(7, T0, vec![origin])];
+    let mut fixture = Fixture::new(Limits::default());
+    fixture.bus = Bus::new(Limits::default(), Recovered { accepted, ..waiting(0) });
+    fixture.now.0 += 24 * 60 * 60 * 1_000;
+    let alice = fixture.claim("alice", ALICE);
+    fixture.finish();
+
+    assert_eq!(fixture.send(alice, to("alice"), "m1"), Submitted::Duplicate);
+    fixture.now.0 += 60 * 60 * 1_000;
+    fixture.finish();
+    assert_eq!(fixture.send(alice, to("alice"), "m1"), Submitted::Stored(1));
+}
