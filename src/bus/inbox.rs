@@ -36,12 +36,28 @@ pub(super) type Work = Box<dyn FnOnce(&mut Desk<'_>) -> Box<dyn FnOnce() + Send>
 /// What the bus's thread is told.
 pub(super) enum Item {
     Ask(Work),
-    Open { mailbox: MailboxId, owner: Owner, party: Arc<dyn Party> },
-    Close { mailbox: MailboxId, generation: u64 },
+    Open {
+        mailbox: MailboxId,
+        owner: Owner,
+        party: Arc<dyn Party>,
+    },
+    Close {
+        mailbox: MailboxId,
+        generation: u64,
+    },
     Submit(Submitted),
-    Acknowledge { mailbox: MailboxId, generation: u64, key: Box<str> },
-    Loaded { load: Load, reading: Reading },
+    Acknowledge {
+        mailbox: MailboxId,
+        generation: u64,
+        key: Box<str>,
+    },
+    Loaded {
+        load: Load,
+        reading: Reading,
+    },
     Settings(Box<super::Settings>),
+    /// A sync has ended.
+    Synced,
 }
 
 /// A message of a peer.
@@ -62,7 +78,11 @@ impl Item {
             Self::Loaded { reading, .. } => {
                 reading.stored.iter().map(|one| one.message.cost()).sum()
             }
-            Self::Ask(_) | Self::Open { .. } | Self::Close { .. } | Self::Settings(_) => 0,
+            Self::Ask(_)
+            | Self::Open { .. }
+            | Self::Close { .. }
+            | Self::Settings(_)
+            | Self::Synced => 0,
         };
         Message::OVERHEAD + more
     }
@@ -76,7 +96,8 @@ impl Item {
             | Self::Open { .. }
             | Self::Close { .. }
             | Self::Loaded { .. }
-            | Self::Settings(_) => None,
+            | Self::Settings(_)
+            | Self::Synced => None,
         }
     }
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 
 use super::health::{Call, Failing, Trouble, Watch};
+use super::syncing;
 use super::{Health, Outcome};
 use crate::metrics::{Counter, Histogram, Labelled, Word as _, family};
 use crate::proto::bus::{Bus, Millis, Refused, Totals};
@@ -117,6 +118,8 @@ pub(super) struct Meters {
     pub(super) turns: Watch,
     /// The thread that reads backlogs.
     pub(super) readings: Watch,
+    /// Those that sync.
+    pub(super) syncs: [Watch; syncing::MOST],
 }
 
 /// What the bus's thread saw when it last looked.
@@ -163,6 +166,7 @@ impl Meters {
             seen: Mutex::default(),
             turns: Watch::new(),
             readings: Watch::new(),
+            syncs: std::array::from_fn(|_| Watch::new()),
         }
     }
 
@@ -261,10 +265,11 @@ impl Meters {
     /// Why the store cannot be used: what has lasted for longest.
     fn trouble(&self, seen: &Seen) -> Option<Trouble> {
         let now = Instant::now();
-        let hung = [self.turns.hung(now), self.readings.hung(now)];
+        let threads = [&self.turns, &self.readings].into_iter().chain(&self.syncs);
+        let hung = threads.filter_map(|thread| thread.hung(now));
         // What a call said tells more than that its repetitions take long.
         let failed = seen.failing.longest().cloned();
-        failed.or_else(|| hung.into_iter().flatten().min_by_key(|trouble| trouble.since))
+        failed.or_else(|| hung.min_by_key(|trouble| trouble.since))
     }
 
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {

@@ -14,6 +14,7 @@ mod keeper;
 mod meters;
 mod parked;
 mod reader;
+mod syncing;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -32,14 +33,14 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, BusDurability};
 use crate::proto::bus::{self, Limits, MailboxId, Millis, NotClaimed, Owner, Refused, Turn};
-use crate::store::{Durability, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::wire::name::Realm;
 
 use clock::Clock;
 use inbox::{Inbox, Item, Submitted};
 use meters::Meters;
+use syncing::Syncing;
 use worker::Worker;
 
 pub use crate::proto::bus::{Submission, To};
@@ -124,51 +125,33 @@ impl From<bus::Submitted> for Outcome {
 pub struct Settings {
     /// The bounds of names and mailboxes.
     pub limits: Limits,
-    /// How long what was committed may be without the disk; nothing where nobody asks for it.
-    pub sync: Option<Duration>,
+    /// When the disk has what was committed. Only a start changes it.
+    pub durable: Durable,
     /// How long entries of the audit log are kept.
     pub audit_retention: Duration,
     /// How long a message waits for room that its sender cannot be told about.
     pub patience: Duration,
 }
 
+/// When the disk has what was committed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Durable {
+    /// Before anybody is told of it. Acknowledgements, of which nobody is told, wait for the next
+    /// message or name, or for 200 ms.
+    Each,
+    /// So long after it was committed, at most.
+    Every(Duration),
+    /// When the kernel or the store likes.
+    Never,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
-            sync: Some(Duration::from_millis(200)),
+            durable: Durable::Every(Duration::from_millis(200)),
             audit_retention: Duration::from_secs(90 * 24 * 60 * 60),
             patience: Duration::from_secs(10),
-        }
-    }
-}
-
-impl From<&config::Bus> for Settings {
-    fn from(config: &config::Bus) -> Self {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let limits = Limits {
-            window: config.bus_window,
-            quota_messages: config.bus_quota_messages,
-            quota_bytes: config.bus_quota_bytes,
-            retention: millis(config.bus_retention),
-            ..Limits::default()
-        };
-        let defaults = Self::default();
-        Self {
-            limits,
-            sync: defaults.sync.filter(|_| config.bus_durability != BusDurability::None),
-            audit_retention: config.audit_retention,
-            ..defaults
-        }
-    }
-}
-
-impl From<BusDurability> for Durability {
-    fn from(durability: BusDurability) -> Self {
-        match durability {
-            BusDurability::Always => Self::Always,
-            BusDurability::Interval => Self::Interval,
-            BusDurability::None => Self::None,
         }
     }
 }
@@ -252,6 +235,7 @@ pub struct Bus {
 /// What the threads and the doors share.
 pub(super) struct Shared {
     inbox: Inbox,
+    syncing: Syncing,
     meters: Meters,
     clock: Clock,
     store: Arc<dyn Store>,
@@ -291,6 +275,7 @@ impl Bus {
         let recovered = store.recover()?;
         let shared = Arc::new(Shared {
             inbox: Inbox::default(),
+            syncing: Syncing::default(),
             meters: Meters::new(),
             clock: Clock::start(recovered.newest(), settings.limits.retention),
             store,
@@ -301,13 +286,15 @@ impl Bus {
         let (readings, reader) = reader::start(Arc::clone(&shared), ended.clone())?;
         let (kept, keeper) =
             keeper::start(Arc::clone(&shared), &settings, key, checkpoint_file, ended.clone())?;
+        let mut threads = syncing::start(&shared, settings.durable, &ended)?;
         let worker = Worker::new(Arc::clone(&shared), recovered, settings, readings, kept)?;
         let ending = ended.clone();
         let thread = std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
             let _ending = ending.drop_guard();
             worker.run();
         })?;
-        Ok(Arc::new(Self { shared, threads: Mutex::new(vec![thread, reader, keeper]), ended }))
+        threads.extend([thread, reader, keeper]);
+        Ok(Arc::new(Self { shared, threads: Mutex::new(threads), ended }))
     }
 
     /// Has the bus's thread do something; the answer comes when what it changes is committed.

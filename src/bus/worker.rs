@@ -12,7 +12,8 @@ use super::health::Call;
 use super::inbox::{Batch, Item, Submitted as Incoming};
 use super::keeper::Kept;
 use super::parked::Parked;
-use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared};
+use super::syncing::Progress;
+use super::{Desk, Durable, Outcome, Outgoing, Party, Receipt, Settings, Shared};
 use crate::proto::bus::{
     Bus, Digest, Effect, Found, Load, MailboxId, Millis, Recovered, Submission, Submitted, Turn,
 };
@@ -32,6 +33,15 @@ const TURN_BYTES: usize = 8 << 20;
 /// The first and the longest wait before a commit that failed is repeated.
 const RETRY: Duration = Duration::from_millis(50);
 const MOST_RETRY: Duration = Duration::from_secs(2);
+
+/// Turns that wait for the disk, and the bytes of their messages: then no more is taken.
+const UNTOLD: usize = 256;
+const UNTOLD_BYTES: usize = 16 << 20;
+
+/// How long acknowledgements are without the disk, where each message waits for it.
+const ACKNOWLEDGEMENTS: Duration = Duration::from_millis(200);
+
+const GIVEN_UP: &str = "the message bus stops without its last messages, which nobody was told";
 
 /// How long a bus that stops tries to commit what it has.
 const LAST_TRIES: Duration = Duration::from_secs(3);
@@ -54,8 +64,15 @@ pub(super) struct Worker {
     parked: Parked,
     /// What a batch had beyond what a turn takes.
     rest: VecDeque<Item>,
-    /// Since when something is committed that the disk may not have.
+    /// The number of the last commit.
+    committed: u64,
+    /// Since when something is committed that nobody has had the disk take.
     unsynced: Option<Instant>,
+    /// What waits until the disk has its commit, in order.
+    untold: VecDeque<Untold>,
+    untold_bytes: usize,
+    /// Failures of the disk that were answered.
+    failures: u64,
     next_tick: Instant,
     next_retry: Instant,
 }
@@ -65,6 +82,18 @@ pub(super) struct Worker {
 struct Replies {
     asked: Vec<Box<dyn FnOnce() + Send>>,
     receipts: Vec<(Arc<dyn Party>, Receipt)>,
+}
+
+/// A turn that the disk may not have.
+struct Untold {
+    /// The commit that the disk is to have before.
+    number: u64,
+    /// To be repeated where the disk fails.
+    commit: Commit,
+    /// What the messages that it appends count as.
+    bytes: usize,
+    replies: Replies,
+    effects: Vec<Effect>,
 }
 
 impl Worker {
@@ -100,7 +129,11 @@ impl Worker {
             parties: BTreeMap::new(),
             parked: Parked::default(),
             rest: VecDeque::new(),
+            committed: 0,
             unsynced: None,
+            untold: VecDeque::new(),
+            untold_bytes: 0,
+            failures: 0,
             next_tick: now,
             next_retry: now,
         })
@@ -114,26 +147,24 @@ impl Worker {
                 Batch::default()
             };
             let is_last = batch.is_last;
-            if !self.turn(batch) {
+            if !(self.tell_durable() && self.wait_for_disk() && self.turn(batch)) {
                 // Nothing may follow what the store has not taken.
                 break;
             }
-            self.sync_if_due(Instant::now());
+            self.want_sync_if_due(Instant::now());
             self.shared.meters.turns.end();
             if is_last && self.rest.is_empty() {
                 break;
             }
         }
-        self.sync();
+        self.finish();
         info!("the message bus is closed");
     }
 
     /// When there is something to do although nothing comes.
     fn next_deadline(&self) -> Instant {
         let mut next = self.next_tick;
-        if let (Some(since), Some(interval)) = (self.unsynced, self.settings.sync) {
-            next = next.min(since + interval);
-        }
+        next = self.next_sync().map_or(next, |at| next.min(at));
         if !self.parked.is_empty() {
             next = next.min(self.next_retry);
         }
@@ -158,18 +189,17 @@ impl Worker {
         released.extend(self.retry_parked(now, &mut turn));
         self.tick_if_due(now, &mut turn);
         self.bus.finish(self.now, &mut turn);
-        if !self.commit(&mut turn) {
+        let Some(commit) = self.commit(&mut turn) else {
             // The bus stops, and what nobody was told about is as if it had never come.
             return false;
-        }
+        };
         self.kept.room.take(turn.appended_bytes);
         for party in released {
             if !self.parked.has(party.generation()) {
                 self.shared.inbox.release(&party);
             }
         }
-        self.reply(replies);
-        self.carry_out(&mut turn.effects);
+        self.tell_when_durable(commit, replies, &mut turn);
         turn.clear();
         self.turn = turn;
         true
@@ -212,11 +242,15 @@ impl Worker {
                 }
             }
             Item::Loaded { load, reading } => self.bus.loaded(&load, reading, self.now, turn),
+            // A turn begins with it.
+            Item::Synced => {}
             Item::Settings(settings) => {
                 self.bus.set_limits(settings.limits);
                 // It ends after this thread.
                 let _ = self.kept.settings.send((*settings).clone());
-                self.settings = *settings;
+                // The threads that sync are as many as at the start.
+                let durable = self.settings.durable;
+                self.settings = Settings { durable, ..*settings };
             }
         }
     }
@@ -280,20 +314,32 @@ impl Worker {
         self.shared.meters.note_clock(self.shared.clock.watch());
     }
 
-    /// Commits a turn, as often as it takes. False where the bus stops and the store takes nothing.
-    fn commit(&mut self, turn: &mut Turn) -> bool {
+    /// Commits a turn; nothing where the bus stops and the store takes nothing.
+    fn commit(&mut self, turn: &mut Turn) -> Option<Commit> {
+        let mut commit = std::mem::take(&mut self.commit);
         if turn.is_unchanged() {
-            return true;
+            return Some(commit);
         }
         let at = system_now();
-        let mut commit = std::mem::take(&mut self.commit);
         std::mem::swap(&mut commit.changes, &mut turn.changes);
         let audit = turn.events.iter().map(|event| self.chain.append(event, at));
         commit.audit.extend(audit);
         let began = Instant::now();
+        if !self.write(&commit) {
+            return None;
+        }
+        self.shared.meters.committed(began.elapsed());
+        self.committed += 1;
+        self.unsynced = self.unsynced.or(Some(began));
+        Some(commit)
+    }
+
+    /// Writes a commit, as often as it takes. False where the bus stops and the store takes
+    /// nothing.
+    fn write(&self, commit: &Commit) -> bool {
         let mut wait = RETRY;
         let mut gives_up: Option<Instant> = None;
-        while let Err(error) = self.store.commit(&commit) {
+        while let Err(error) = self.store.commit(commit) {
             self.shared.meters.failed(Call::Commit, &error);
             if wait == RETRY {
                 error!(%error, "messages cannot be committed: all wait until they can");
@@ -301,9 +347,7 @@ impl Worker {
             if self.shared.inbox.is_closed() {
                 let until = *gives_up.get_or_insert_with(|| Instant::now() + LAST_TRIES);
                 if Instant::now() >= until {
-                    error!(
-                        "the message bus stops without its last messages, which nobody was told"
-                    );
+                    error!("{GIVEN_UP}");
                     return false;
                 }
             }
@@ -313,34 +357,110 @@ impl Worker {
         if wait != RETRY {
             info!("messages are committed again");
         }
-        self.shared.meters.committed(began.elapsed());
+        true
+    }
+
+    /// Tells what a turn comes to: at once, or when the disk has its commit and all before it.
+    fn tell_when_durable(&mut self, mut commit: Commit, replies: Replies, turn: &mut Turn) {
+        let is_awaited = self.settings.durable == Durable::Each && commit.is_awaited();
+        if is_awaited {
+            self.shared.syncing.want(self.committed);
+            self.unsynced = None;
+        }
+        if is_awaited || !self.untold.is_empty() {
+            let effects = std::mem::take(&mut turn.effects);
+            let number = match self.untold.back() {
+                Some(last) if !is_awaited => last.number,
+                _ => self.committed,
+            };
+            self.untold_bytes += turn.appended_bytes;
+            let bytes = turn.appended_bytes;
+            self.untold.push_back(Untold { number, commit, bytes, replies, effects });
+            return;
+        }
+        self.reply(replies);
+        self.carry_out(&mut turn.effects);
         commit.changes.clear();
         commit.audit.clear();
         self.commit = commit;
-        if self.settings.sync.is_some() && self.unsynced.is_none() {
-            self.unsynced = Some(began);
+    }
+
+    /// Tells what the disk has by now; after it has failed, commits the rest again. False where the
+    /// bus stops and the store takes nothing.
+    fn tell_durable(&mut self) -> bool {
+        let Progress { done, failures } = self.shared.syncing.progress();
+        if failures != self.failures {
+            if !self.untold.iter().all(|untold| self.write(&untold.commit)) {
+                return false;
+            }
+            self.failures = failures;
+            self.shared.syncing.resume(failures);
+        }
+        while self.untold.front().is_some_and(|untold| untold.number <= done) {
+            self.tell_first();
         }
         true
     }
 
-    fn sync_if_due(&mut self, now: Instant) {
-        let (Some(since), Some(interval)) = (self.unsynced, self.settings.sync) else { return };
-        if now >= since + interval {
-            self.sync();
+    fn tell_first(&mut self) {
+        let Some(untold) = self.untold.pop_front() else { return };
+        let Untold { bytes, replies, mut effects, .. } = untold;
+        self.untold_bytes -= bytes;
+        self.reply(replies);
+        self.carry_out(&mut effects);
+    }
+
+    /// Waits while very much waits for the disk. False where the bus stops and the disk does not
+    /// take it.
+    fn wait_for_disk(&mut self) -> bool {
+        let mut gives_up: Option<Instant> = None;
+        while self.untold.len() >= UNTOLD || self.untold_bytes >= UNTOLD_BYTES {
+            if self.shared.inbox.is_closed() {
+                let until = *gives_up.get_or_insert_with(|| Instant::now() + LAST_TRIES);
+                if Instant::now() >= until {
+                    return false;
+                }
+            }
+            self.shared.syncing.wait(Instant::now() + RETRY);
+            if !self.tell_durable() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// When the disk is to be asked although nobody waits for it.
+    fn next_sync(&self) -> Option<Instant> {
+        let interval = match self.settings.durable {
+            Durable::Each => ACKNOWLEDGEMENTS,
+            Durable::Every(interval) => interval,
+            Durable::Never => return None,
+        };
+        self.unsynced.map(|since| since + interval)
+    }
+
+    fn want_sync_if_due(&mut self, now: Instant) {
+        if self.next_sync().is_some_and(|at| at <= now) {
+            self.shared.syncing.want(self.committed);
+            self.unsynced = None;
         }
     }
 
-    fn sync(&mut self) {
+    /// Has the disk take the rest, and tells it.
+    fn finish(&mut self) {
+        self.shared.syncing.close();
         match self.store.sync() {
             Ok(()) => {
-                self.unsynced = None;
-                self.shared.meters.succeeded(Call::Sync);
+                while !self.untold.is_empty() {
+                    self.tell_first();
+                }
             }
             Err(error) => {
-                // It is tried again after the same time.
-                self.unsynced = Some(Instant::now());
                 self.shared.meters.failed(Call::Sync, &error);
-                warn!(%error, "the disk does not take what was committed");
+                warn!(%error, "the disk does not take what was committed last");
+                if !self.untold.is_empty() {
+                    error!("{GIVEN_UP}");
+                }
             }
         }
     }

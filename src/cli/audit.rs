@@ -22,7 +22,7 @@ use crate::store::audit::{
     BadSeal, Break, Checked, GENESIS, Kind, Line, LineError, Lines, Seal, Tail, Verifier,
     entry_line,
 };
-use crate::store::{AuditEntry, Durability, Embedded, Store as _, StoreError, bus_folder};
+use crate::store::{AuditEntry, Embedded, Handover, Store as _, StoreError, bus_folder};
 
 /// Entries that are read at once.
 const PAGE: usize = 1_000;
@@ -132,7 +132,7 @@ impl Log {
             let error = anyhow!("{folder} is another user's: run this as the relay's user");
             return Err(Exit::Unreadable(error));
         }
-        match Embedded::open(&folder, Durability::Interval) {
+        match Embedded::open(&folder, Handover::Kernel) {
             Ok(store) => Ok(Self::Store(Box::new(store))),
             Err(StoreError::Locked) => Ok(Self::Relay(state_dir.to_owned())),
             Err(error) => Err(refuse_store(error)),

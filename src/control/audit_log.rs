@@ -92,7 +92,7 @@ impl AuditPage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Commit, Durability, Embedded};
+    use crate::store::{Commit, Embedded, Handover};
 
     fn entry(seq: u64, event: &str) -> AuditEntry {
         AuditEntry { seq, at: Millis(seq), hash: [3; 32], event: event.as_bytes().into() }
@@ -100,7 +100,7 @@ mod tests {
 
     fn store(entries: impl IntoIterator<Item = AuditEntry>) -> (tempfile::TempDir, Embedded) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(folder.path(), Durability::Interval).unwrap();
+        let store = Embedded::open(folder.path(), Handover::Kernel).unwrap();
         let audit = entries.into_iter().collect();
         store.commit(&Commit { changes: Vec::new(), audit }).unwrap();
         (folder, store)

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::proto::bus::{Event, EventKind, Millis};
     use crate::store::audit::Chain;
-    use crate::store::{AuditEntry, Commit, Durability, Embedded};
+    use crate::store::{AuditEntry, Commit, Embedded, Handover};
 
     fn entries(count: usize) -> Vec<AuditEntry> {
         let mut chain = Chain::after(None);
@@ -156,7 +156,7 @@ mod tests {
 
     fn audited(audit: Vec<AuditEntry>) -> (tempfile::TempDir, Arc<Audited>) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(folder.path(), Durability::None).unwrap();
+        let store = Embedded::open(folder.path(), Handover::Process).unwrap();
         store.commit(&Commit { changes: Vec::new(), audit }).unwrap();
         (folder, Audited::new(Arc::new(store)))
     }

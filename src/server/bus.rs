@@ -7,11 +7,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
-use crate::bus::{Bus, Parts, Settings};
+use crate::bus::{Bus, Durable, Parts, Settings};
 use crate::cluster::load_or_create;
 use crate::config::{BusDurability, Config};
 use crate::proto::bus::Limits;
-use crate::store::{Durability, Embedded, bus_folder};
+use crate::store::{Embedded, Handover, bus_folder};
 
 /// Time within which what is committed is on the disk, where a commit does not wait for that.
 const SYNC: Duration = Duration::from_millis(200);
@@ -26,12 +26,11 @@ pub(super) async fn open(config: &Config) -> Result<Option<Arc<Bus>>, StartError
     }
     let config = config.clone();
     let open = move || {
-        let durability = match config.bus.bus_durability {
-            BusDurability::Always => Durability::Always,
-            BusDurability::Interval => Durability::Interval,
-            BusDurability::None => Durability::None,
+        let handover = match config.bus.bus_durability {
+            BusDurability::Always | BusDurability::Interval => Handover::Kernel,
+            BusDurability::None => Handover::Process,
         };
-        let store = Embedded::open(&bus_folder(&config.state_dir), durability);
+        let store = Embedded::open(&bus_folder(&config.state_dir), handover);
         let parts = Parts {
             store: Arc::new(store.map_err(|error| StartError::Bus(error.into()))?),
             settings: settings(&config),
@@ -56,7 +55,11 @@ pub(super) fn settings(config: &Config) -> Settings {
             retention: retention.expect("ten years of milliseconds at most"),
             ..Limits::default()
         },
-        sync: (said.bus_durability == BusDurability::Interval).then_some(SYNC),
+        durable: match said.bus_durability {
+            BusDurability::Always => Durable::Each,
+            BusDurability::Interval => Durable::Every(SYNC),
+            BusDurability::None => Durable::Never,
+        },
         audit_retention: said.audit_retention,
         ..Settings::default()
     }

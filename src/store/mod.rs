@@ -60,19 +60,13 @@ impl Commit {
     }
 }
 
-/// When a commit is safe from what.
-///
-/// A process that is killed loses a commit only with `None`.
+/// Who has a commit when [`Store::commit`] returns.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Durability {
-    /// On the disk (fdatasync) before [`Store::commit`] returns, if it has a name or a message:
-    /// somebody is told that those are safe. Others, of acknowledgements most often, wait for the
-    /// next of those, or for [`Store::sync`].
-    Always,
-    /// With the kernel before [`Store::commit`] returns, on the disk at the next [`Store::sync`].
-    Interval,
-    /// In the memory of the process, which hands it on as its buffers fill.
-    None,
+pub enum Handover {
+    /// The kernel: a process that is killed loses nothing. The disk has it after [`Store::sync`].
+    Kernel,
+    /// The process, which hands it on as its buffers fill.
+    Process,
 }
 
 /// How much [`Store::read`] and [`Store::dead_letters`] return at most; one message whatever it costs.
@@ -135,7 +129,8 @@ pub trait Store: Send + Sync + 'static {
     /// Nobody can read it, and it has to be repeated: a crash before that may leave all of it.
     fn commit(&self, commit: &Commit) -> Result<(), StoreError>;
 
-    /// Has the disk take what was committed so far.
+    /// Has the disk take what was committed before. Several threads may call it at a time, while
+    /// another one commits.
     ///
     /// # Errors
     /// It did not.

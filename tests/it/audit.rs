@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use beacon_relay::cluster::load_or_create;
 use beacon_relay::proto::bus::{Event, EventKind, Millis};
 use beacon_relay::store::audit::{Chain, Checkpoints, cut_before};
-use beacon_relay::store::{Commit, Durability, Embedded, Store as _, bus_folder};
+use beacon_relay::store::{Commit, Embedded, Handover, Store as _, bus_folder};
 use tempfile::TempDir;
 
 /// A state folder whose log has so many entries, one a second.
@@ -30,7 +30,7 @@ impl State {
     }
 
     fn store(&self) -> Embedded {
-        Embedded::open(&bus_folder(self.path()), Durability::Interval).unwrap()
+        Embedded::open(&bus_folder(self.path()), Handover::Kernel).unwrap()
     }
 
     fn append(&self, entries: u64) {

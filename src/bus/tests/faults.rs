@@ -46,17 +46,20 @@ struct Faulty {
     finds: Failures,
     /// Whether commits hang.
     is_hung: AtomicBool,
+    /// Whether syncs do.
+    syncs_hang: AtomicBool,
 }
 
 impl Faulty {
     fn open(folder: &TempDir) -> Arc<Self> {
         Arc::new(Self {
-            inner: Embedded::open(&folder.path().join("bus"), Durability::Interval).unwrap(),
+            inner: Embedded::open(&folder.path().join("bus"), Handover::Kernel).unwrap(),
             commits: Failures::default(),
             syncs: Failures::default(),
             reads: Failures::default(),
             finds: Failures::default(),
             is_hung: AtomicBool::new(false),
+            syncs_hang: AtomicBool::new(false),
         })
     }
 
@@ -81,6 +84,9 @@ impl Store for Faulty {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        while self.syncs_hang.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         self.syncs.fail()?;
         self.inner.sync()
     }
@@ -252,8 +258,8 @@ async fn each_commit_that_fails_some_times_is_taken_once_and_in_order() {
 async fn sync_that_fails_is_trouble_until_one_succeeds_whatever_is_committed() {
     let folder = tempfile::tempdir().unwrap();
     let store = Faulty::open(&folder);
-    let sync = Some(Duration::from_millis(10));
-    let mut pair = Pair::connect(store.start(Settings { sync, ..Settings::default() })).await;
+    let durable = Durable::Every(Duration::from_millis(10));
+    let mut pair = Pair::connect(store.start(Settings { durable, ..Settings::default() })).await;
     store.syncs.begin(ALWAYS);
     pair.send(0, 10);
     let Health::Unavailable(first) = wait_for(&pair.bus, is_unavailable).await else { panic!() };
@@ -267,6 +273,74 @@ async fn sync_that_fails_is_trouble_until_one_succeeds_whatever_is_committed() {
     store.syncs.begin(0);
     wait_for(&pair.bus, |health| *health == Health::Serving).await;
     pair.bus.stop().await;
+}
+
+/// All entries of the audit log, each once.
+fn assert_audit(store: &Faulty) {
+    let entries = store.audit(0, usize::MAX).unwrap();
+    let numbers: Vec<_> = entries.iter().map(|entry| entry.seq).collect();
+    assert_eq!(numbers, (0..entries.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_what_the_disk_has_not_taken_where_each_commit_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(&folder);
+    let settings = Settings { durable: Durable::Each, ..Settings::default() };
+    let mut pair = Pair::connect(store.start(settings)).await;
+    let begun = store.last_audit().unwrap().map_or(0, |last| last.seq + 1);
+    store.syncs_hang.store(true, Ordering::SeqCst);
+    for number in 0..30 {
+        pair.send(number, 10);
+    }
+    // A send and a delivery of each are committed, while the disk hangs.
+    let end = Instant::now() + PATIENCE;
+    while store.last_audit().unwrap().map_or(0, |last| last.seq + 1) < begun + 60 {
+        assert!(Instant::now() < end, "commits wait for the disk");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(pair.at_alice.is_empty() && pair.at_bob.is_empty());
+    wait_for(&pair.bus, is_unavailable).await;
+
+    store.syncs_hang.store(false, Ordering::SeqCst);
+    for number in 0..30 {
+        pair.stored(number).await;
+        pair.delivered(number).await;
+    }
+    wait_for(&pair.bus, |health| *health == Health::Serving).await;
+    pair.bus.stop().await;
+    assert_audit(&store);
+}
+
+#[tokio::test]
+async fn what_a_failed_disk_may_have_lost_is_committed_again_before_anybody_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Faulty::open(&folder);
+    let settings = Settings { durable: Durable::Each, ..Settings::default() };
+    let mut pair = Pair::connect(store.start(settings)).await;
+    for number in 0..40 {
+        store.syncs.begin(number % 3);
+        pair.send(number, 10);
+        pair.stored(number).await;
+        pair.delivered(number).await;
+    }
+    store.syncs.begin(ALWAYS);
+    for number in 40..60 {
+        pair.send(number, 10);
+    }
+    wait_for(&pair.bus, is_unavailable).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(pair.at_alice.is_empty() && pair.at_bob.is_empty());
+
+    store.syncs.begin(0);
+    for number in 40..60 {
+        pair.stored(number).await;
+        pair.delivered(number).await;
+    }
+    let totals = pair.bus.ask(|desk| desk.bus.totals()).await.unwrap();
+    assert_eq!((totals.accepted, totals.waiting), (60, 0));
+    pair.bus.stop().await;
+    assert_audit(&store);
 }
 
 #[tokio::test]

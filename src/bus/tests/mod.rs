@@ -7,7 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::{Durability, Embedded};
+use crate::store::{Embedded, Handover};
 
 const REALM: Realm = Realm(201);
 const ALICE: Owner = Owner([1; 32]);
@@ -69,7 +69,7 @@ async fn next(ears: &mut Ears) -> Heard {
 }
 
 fn start(folder: &TempDir, settings: Settings) -> Arc<Bus> {
-    let store = Embedded::open(&folder.path().join("bus"), Durability::Interval).unwrap();
+    let store = Embedded::open(&folder.path().join("bus"), Handover::Kernel).unwrap();
     let key = SigningKey::from_bytes(&[7; 32]);
     Bus::start(Parts { store: Arc::new(store), settings, key, checkpoint_file: None }).unwrap()
 }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::doors::peerbus::REALM;
 use crate::proto::bus::{Bus, Limits, Millis, Owner, Refused, Submission, Submitted, To, Turn};
 use crate::store::audit::Chain;
-use crate::store::{Commit, Durability, Embedded, Store as _, StoreError, bus_folder};
+use crate::store::{Commit, Embedded, Handover, Store as _, StoreError, bus_folder};
 use crate::wire::peerbus::{Envelope, MAX_MESSAGE, MAX_NAME, deliver_length};
 
 /// Rows of a commit.
@@ -60,7 +60,7 @@ impl fmt::Display for Imported {
 /// A line that is no row, or a store that cannot be used.
 pub(super) fn import(rows: impl BufRead, state_dir: &Path) -> anyhow::Result<Imported> {
     let folder = bus_folder(state_dir);
-    let opened = Embedded::open(&folder, Durability::Interval);
+    let opened = Embedded::open(&folder, Handover::Kernel);
     let store = opened.with_context(|| format!("{}: does a relay run there?", folder.display()))?;
     let mut importing = Importing::new(&store)?;
     for (line, number) in rows.lines().zip(1..) {
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(imported, expected);
         assert_eq!(imported.to_string().lines().count(), 1);
         assert_eq!(again, Imported { names: 0, messages: 0, duplicates: 3, left_out: 1 });
-        let store = Embedded::open(&bus_folder(folder.path()), Durability::Interval).unwrap();
+        let store = Embedded::open(&bus_folder(folder.path()), Handover::Kernel).unwrap();
         let recovered = store.recover().unwrap();
         let alice = recovered.names.iter().find(|(named, _)| &*named.name == "alice").unwrap();
         assert_eq!((alice.0.owner, alice.1.messages), (Owner::RESERVED, 3));

@@ -55,7 +55,7 @@ mod tests {
     use super::super::testing::{key, log};
     use super::super::{Tail, Verifier};
     use super::*;
-    use crate::store::{Commit, Durability, Embedded};
+    use crate::store::{Commit, Embedded, Handover};
 
     fn cut(store: &Embedded, old: u64) -> u64 {
         cut_before(store, Millis(old), Millis(5), &key()).unwrap()
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn whole_segments_go_and_the_rest_verifies_behind_its_head() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(folder.path(), Durability::Interval).unwrap();
+        let store = Embedded::open(folder.path(), Handover::Kernel).unwrap();
         assert_eq!(cut(&store, u64::MAX), 0, "there is nothing");
         // One a second.
         let log = log(3 * SEGMENT + 100);

@@ -102,11 +102,11 @@ mod tests {
     use super::super::testing::{key, log};
     use super::super::{Lines, Verifier};
     use super::*;
-    use crate::store::{Commit, Durability, Embedded};
+    use crate::store::{Commit, Embedded, Handover};
 
     fn store(entries: u64) -> (tempfile::TempDir, Embedded) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(&folder.path().join("bus"), Durability::Interval).unwrap();
+        let store = Embedded::open(&folder.path().join("bus"), Handover::Kernel).unwrap();
         store.commit(&Commit { changes: Vec::new(), audit: log(entries) }).unwrap();
         (folder, store)
     }

@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -33,6 +34,26 @@ pub(super) fn journals(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
         }
     }
     Ok(found)
+}
+
+/// The newest journal of a folder, to be synced. fjall has synced all others when it began the
+/// next.
+#[derive(Debug, Default)]
+pub(super) struct Journal(Option<(u64, Arc<File>)>);
+
+impl Journal {
+    pub(super) fn newest(&mut self, folder: &Path) -> io::Result<Arc<File>> {
+        if let Some((number, file)) = &self.0
+            && !fs::exists(journal(folder, number + 1))?
+        {
+            return Ok(Arc::clone(file));
+        }
+        let newest = journals(folder)?.into_iter().max();
+        let (number, path) = newest.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
+        let file = Arc::new(File::open(path)?);
+        self.0 = Some((number, Arc::clone(&file)));
+        Ok(file)
+    }
 }
 
 /// Whether a journal that is there has no entry.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attempts::Attempts;
-use super::codec::{read_commit, read_head, read_level, read_number};
+use super::codec::{read_audit, read_commit, read_head, read_level, read_number};
 use super::database::{Database, damaged, failure};
 use super::pending::Pending;
 use super::{key_of, key_value};
@@ -69,6 +69,11 @@ impl Known {
             let head = read_head(&value)
                 .map_err(|error| damaged(&database.meta, HEAD_ROW.as_bytes(), error))?;
             known.head = Some(head);
+        }
+        if let Some(Ok((key, value))) = database.audit.last_key_value().map(key_value) {
+            // Who reads the audit log is told of one that makes no sense.
+            let last = read_audit(&key, &value).ok().and_then(|mut entries| entries.pop());
+            known.pending.last_audit = last.map(|entry| entry.seq);
         }
         for row in database.levels.iter() {
             let (key, value) = key_value(row)?;

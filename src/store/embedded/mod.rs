@@ -32,15 +32,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use fjall::{Guard, Keyspace, Readable as _, Slice};
+use fjall::{Guard, Keyspace, PersistMode, Readable as _, Slice};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use self::codec::{DigestKey, key_numbers, read_accepted, read_audit, read_found, read_name};
 use self::database::{Database, Sizes, damaged, failure, unavailable, unwritten};
-use self::journal::begin_new_journal;
+use self::journal::{Journal, begin_new_journal};
 use self::known::Known;
 use self::reading::Pile;
-use super::{AuditEntry, Commit, DeadLetter, Durability, Most, Space, Store, StoreError};
+use super::{AuditEntry, Commit, DeadLetter, Handover, Most, Space, Store, StoreError};
 use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq};
 
 /// Time between two attempts to open a database that failed.
@@ -70,7 +70,7 @@ pub struct Embedded {
 /// What the threads of the store share.
 struct Shared {
     folder: PathBuf,
-    durability: Durability,
+    handover: Handover,
     sizes: Sizes,
     /// None where it could not be opened again.
     database: RwLock<Option<Database>>,
@@ -89,6 +89,8 @@ struct Shared {
     next_compaction: Mutex<Instant>,
     /// Held by who hands what is in memory to the worker.
     settling: Mutex<()>,
+    /// The newest journal.
+    journal: Mutex<Journal>,
     /// Held while a commit is written, and while tables leave memory behind a journal that is on
     /// the disk: no commit is between the two.
     writing: Mutex<()>,
@@ -101,17 +103,17 @@ impl Embedded {
     ///
     /// # Errors
     /// Another process has it, it cannot be read or written, or it is none.
-    pub fn open(folder: &Path, durability: Durability) -> Result<Self, StoreError> {
-        Self::open_sized(folder, durability, Sizes::USUAL)
+    pub fn open(folder: &Path, handover: Handover) -> Result<Self, StoreError> {
+        Self::open_sized(folder, handover, Sizes::USUAL)
     }
 
-    fn open_sized(folder: &Path, durability: Durability, sizes: Sizes) -> Result<Self, StoreError> {
+    fn open_sized(folder: &Path, handover: Handover, sizes: Sizes) -> Result<Self, StoreError> {
         let _lock = lock(folder)?;
         let database = Database::open(folder)?;
         let known = Mutex::new(Known::read(&database)?);
         let shared = Shared {
             folder: folder.to_owned(),
-            durability,
+            handover,
             sizes,
             database: RwLock::new(Some(database)),
             known,
@@ -123,6 +125,7 @@ impl Embedded {
             next_compaction: Mutex::new(Instant::now()),
             settling: Mutex::new(()),
             writing: Mutex::new(()),
+            journal: Mutex::default(),
         };
         let store = Self { shared: Arc::new(shared), compaction: Mutex::new(None), _lock };
         match store.remove_cut(&*store.shared.to_read()?) {
@@ -254,6 +257,13 @@ impl Shared {
         unsettled >= 2 * most || (unsettled >= most && database.has_room_to_settle())
     }
 
+    /// Has the disk take the journal, without what keeps commits from it meanwhile.
+    fn sync(&self, database: &Database) -> Result<(), fjall::Error> {
+        database.inner.persist(PersistMode::Buffer)?;
+        let journal = self.journal.lock().newest(&self.folder)?;
+        Ok(journal.sync_data()?)
+    }
+
     /// Hands what is in memory to the worker.
     fn settle(&self, database: &Database) -> Result<(), fjall::Error> {
         let _writing = self.writing.lock();
@@ -320,7 +330,7 @@ impl Store for Embedded {
         }
         let database = self.shared.to_write()?;
         let writing = self.shared.writing.lock();
-        let written = database.write(&self.shared.known, commit, self.shared.durability);
+        let written = database.write(&self.shared.known, commit, self.shared.handover);
         drop(writing);
         self.shared.written(written)?;
         self.settle_if_full(&database);
@@ -329,7 +339,7 @@ impl Store for Embedded {
 
     fn sync(&self) -> Result<(), StoreError> {
         let database = self.shared.to_write()?;
-        let synced = database.inner.persist(fjall::PersistMode::SyncData).map_err(unwritten);
+        let synced = self.shared.sync(&database).map_err(unwritten);
         self.shared.written(synced)
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Pending {
     pub(super) next_mailbox: u64,
     /// The number of the last commit that the log has, or had.
     pub(super) number: u64,
+    /// The last entry of the audit log, here or in a row.
+    pub(super) last_audit: Option<u64>,
     /// Rows of the log that are of use.
     pub(super) rows: u32,
     /// What those take, in bytes.
@@ -92,7 +94,8 @@ impl Pending {
 
     /// Forgets all, since the rows have it.
     pub(super) fn clear(&mut self) {
-        *self = Self { number: self.number, ..Self::default() };
+        let Self { number, last_audit, .. } = *self;
+        *self = Self { number, last_audit, ..Self::default() };
     }
 
     /// Takes over what the next row of the log has.
@@ -154,9 +157,10 @@ impl Pending {
 
     /// Takes entries of the audit log; those of a commit that is repeated are there.
     pub(super) fn note(&mut self, entries: &[AuditEntry]) {
-        let last = self.audit.last().map(|last| last.seq);
+        let last = self.last_audit;
         let is_new = |entry: &&AuditEntry| last.is_none_or(|last| last < entry.seq);
         self.audit.extend(entries.iter().filter(is_new).cloned());
+        self.last_audit = self.audit.last().map(|last| last.seq).or(last);
     }
 
     fn attempts_of(&self, mailbox: MailboxId, seq: Seq, stored: &Attempts) -> u16 {

@@ -12,7 +12,7 @@ use super::key_of;
 use super::known::{ACCEPTED_ROW, FOLDED_ROW, Known, NEXT_MAILBOX_ROW};
 use super::pending::{Letter, Pending};
 use crate::proto::bus::{Change, MailboxId, Millis, Named, Seq};
-use crate::store::{AuditEntry, Commit, Durability, StoreError};
+use crate::store::{AuditEntry, Commit, Handover, StoreError};
 
 /// Entries of the audit log in one row: what a reader takes at once.
 const ROW_ENTRIES: usize = 256;
@@ -208,13 +208,12 @@ impl Database {
         &self,
         known: &Mutex<Known>,
         commit: &Commit,
-        durability: Durability,
+        handover: Handover,
     ) -> Result<(), StoreError> {
         check(&commit.changes)?;
-        let mode = match durability {
-            Durability::Always if commit.is_awaited() => Some(PersistMode::SyncData),
-            Durability::Always | Durability::Interval => Some(PersistMode::Buffer),
-            Durability::None => None,
+        let mode = match handover {
+            Handover::Kernel => Some(PersistMode::Buffer),
+            Handover::Process => None,
         };
         let bytes = logged(commit);
         if bytes > MOST_LOGGED {
@@ -257,6 +256,9 @@ impl Database {
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.unsettled += memory;
+        if let Some(last) = audit.last() {
+            known.pending.last_audit = Some(last.seq);
+        }
         changes.iter().for_each(|change| known.apply(change));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Dead letters that an operator puts back.
 
 use beacon_relay::proto::bus::{Cause, Change, Digest, Level, MailboxId, Millis, Seq, Stored};
-use beacon_relay::store::{Commit, Durability, Embedded, Most, Store as _, bus_folder};
+use beacon_relay::store::{Commit, Embedded, Handover, Most, Store as _, bus_folder};
 
 use super::{Site, audit, envelope};
 use crate::control::{ask, fail, say};
@@ -13,7 +13,7 @@ const ALL: Most = Most { messages: 100, bytes: usize::MAX };
 fn bury(site: &mut Site, letters: usize, more: &[&str]) {
     site.relay.signal("TERM");
     site.relay.wait_until_gone();
-    let store = Embedded::open(&bus_folder(site.state.path()), Durability::Interval).unwrap();
+    let store = Embedded::open(&bus_folder(site.state.path()), Handover::Kernel).unwrap();
     let names = store.recover().unwrap().names;
     let (named, level) = names.iter().find(|(named, _)| &*named.name == "alice").unwrap();
     let mailbox: MailboxId = named.mailbox;

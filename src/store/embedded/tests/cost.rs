@@ -43,10 +43,14 @@ fn life(first: u64, batch: u64) -> [Commit; 2] {
 #[test]
 #[ignore = "takes long, and prints figures"]
 fn commits_of_messages() {
-    for durability in [Durability::Always, Durability::Interval, Durability::None] {
+    for (name, handover, syncs) in [
+        ("on the disk", Handover::Kernel, true),
+        ("with the kernel", Handover::Kernel, false),
+        ("in the process", Handover::Process, false),
+    ] {
         for batch in [1, 16] {
             let folder = tempfile::tempdir_in(".").unwrap();
-            let store = Embedded::open(folder.path(), durability).unwrap();
+            let store = Embedded::open(folder.path(), handover).unwrap();
             let began = Instant::now();
             let began_cpu = cpu();
             let mut commits = 0;
@@ -54,6 +58,9 @@ fn commits_of_messages() {
             while began.elapsed() < Duration::from_secs(4) {
                 for commit in life(first, batch) {
                     store.commit(&commit).unwrap();
+                    if syncs && commit.is_awaited() {
+                        store.sync().unwrap();
+                    }
                     commits += 1;
                 }
                 first += batch;
@@ -61,9 +68,7 @@ fn commits_of_messages() {
             let seconds = began.elapsed().as_secs_f64();
             let rate = f64::from(commits) / seconds;
             let each = (cpu() - began_cpu) / f64::from(commits) * 1e6;
-            say(&format!(
-                "{durability:?} batch {batch}: {rate:.0} commits/s, {each:.1} us CPU each"
-            ));
+            say(&format!("{name}, batch {batch}: {rate:.0} commits/s, {each:.1} us CPU each"));
         }
     }
 }
@@ -73,7 +78,7 @@ fn commits_of_messages() {
 fn million_messages_that_wait() {
     const MAILBOXES: u64 = 1_000;
     let folder = tempfile::tempdir_in(".").unwrap();
-    let store = Embedded::open(folder.path(), Durability::Interval).unwrap();
+    let store = Embedded::open(folder.path(), Handover::Kernel).unwrap();
     say(&format!("open: {} kB", memory_kb()));
     let mut most = 0;
     let began = Instant::now();
@@ -100,7 +105,7 @@ fn million_messages_that_wait() {
     let before = cpu();
     drop(store);
     let began = Instant::now();
-    let store = Embedded::open(folder.path(), Durability::Interval).unwrap();
+    let store = Embedded::open(folder.path(), Handover::Kernel).unwrap();
     let recovered = store.recover().unwrap();
     assert_eq!(recovered.names.len() as u64, MAILBOXES);
     say(&format!("opened in {:?}, {} kB, cpu {:.2}", began.elapsed(), memory_kb(), cpu() - before));

@@ -25,7 +25,7 @@ use crate::store::suite::{
 const SMALL: Sizes = Sizes { settle_at: 1 << 20, slack: 1 << 20 };
 
 fn open(folder: &Path) -> Embedded {
-    Embedded::open_sized(folder, Durability::Interval, SMALL).unwrap()
+    Embedded::open_sized(folder, Handover::Kernel, SMALL).unwrap()
 }
 
 /// Has all be rows that is in the log.
@@ -60,16 +60,14 @@ fn suite_of_stores_is_passed() {
 }
 
 #[test]
-fn suite_of_stores_is_passed_however_durable() {
+fn suite_of_stores_is_passed_where_the_process_has_it() {
     let all = cases();
     // The last, which takes longest, shows nothing more of it.
     let (_many, few) = all.split_last().unwrap();
-    for durability in [Durability::Always, Durability::None] {
-        for (name, case) in few {
-            let folder = tempfile::tempdir().unwrap();
-            println!("{durability:?}: {name}");
-            case(&|| Embedded::open_sized(folder.path(), durability, SMALL).unwrap());
-        }
+    for (name, case) in few {
+        let folder = tempfile::tempdir().unwrap();
+        println!("{name}");
+        case(&|| Embedded::open_sized(folder.path(), Handover::Process, SMALL).unwrap());
     }
 }
 
@@ -85,7 +83,7 @@ fn folder_is_its_owners_alone() {
 fn second_process_is_told_that_another_relay_uses_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let second = Embedded::open(folder.path(), Durability::Always);
+    let second = Embedded::open(folder.path(), Handover::Kernel);
     let error = second.err().unwrap();
     assert!(matches!(error, StoreError::Locked), "{error}");
     assert_eq!(error.to_string(), "another relay uses the store");
@@ -112,7 +110,7 @@ fn journal_without_its_database_is_never_removed() {
     commit(&open(folder.path()), vec![Change::Name(named(1, "bob"))]);
     fs::remove_file(folder.path().join("version")).unwrap();
     let before = fs::metadata(folder.path().join("0.jnl")).unwrap().len();
-    assert!(Embedded::open(folder.path(), Durability::Interval).is_err());
+    assert!(Embedded::open(folder.path(), Handover::Kernel).is_err());
     assert_eq!(fs::metadata(folder.path().join("0.jnl")).unwrap().len(), before);
 }
 
@@ -124,7 +122,7 @@ fn store_of_another_format_is_refused() {
     database.meta.insert("format", [1, 9]).unwrap();
     database.inner.persist(PersistMode::Buffer).unwrap();
     drop(database);
-    let error = Embedded::open(folder.path(), Durability::Interval).err().unwrap();
+    let error = Embedded::open(folder.path(), Handover::Kernel).err().unwrap();
     assert_eq!(error.to_string(), "the store is damaged: its format is 9, this relay's 1");
 }
 
@@ -184,7 +182,7 @@ fn damaged_level_keeps_a_store_from_being_opened() {
     let database = Database::open(folder.path()).unwrap();
     database.levels.insert([0; 8], b"\x01").unwrap();
     drop(database);
-    let error = Embedded::open(folder.path(), Durability::Interval).err().unwrap();
+    let error = Embedded::open(folder.path(), Handover::Kernel).err().unwrap();
     assert!(matches!(error, StoreError::Damaged(_)), "{error}");
 }
 
