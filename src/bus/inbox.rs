@@ -65,6 +65,8 @@ pub(super) struct Submitted {
     pub(super) party: Arc<dyn Party>,
     pub(super) submission: Submission,
     pub(super) wants_receipt: bool,
+    /// How many messages it comes to.
+    pub(super) copies: usize,
 }
 
 impl Item {
@@ -85,6 +87,13 @@ impl Item {
             | Self::Synced => 0,
         };
         Message::OVERHEAD + more
+    }
+
+    /// What it counts as of all that its peer may have here: a broadcast is work for each of its
+    /// copies, which others' messages wait behind.
+    fn weight(&self) -> usize {
+        let copies = if let Self::Submit(Submitted { copies, .. }) = self { *copies } else { 1 };
+        self.cost().saturating_mul(copies)
     }
 
     /// The session that said it, where that is held for saying too much.
@@ -183,6 +192,7 @@ impl Inbox {
     /// Puts there what a peer says, which is held if that was too much.
     pub(super) fn say(&self, party: &Arc<dyn Party>, item: Item) {
         let cost = item.cost();
+        let weight = item.weight();
         let mut state = self.state.lock();
         if state.is_closed {
             return;
@@ -190,7 +200,7 @@ impl Inbox {
         state.bytes += cost;
         let is_much = state.bytes > OF_ALL;
         let speaker = state.speakers.entry(party.generation()).or_default();
-        speaker.bytes += cost;
+        speaker.bytes += weight;
         if is_much || speaker.bytes > OF_ONE {
             speaker.held = Some(Arc::clone(party));
             // Under the lock, or the bus's thread might release it before.
@@ -242,7 +252,7 @@ impl Inbox {
             if let Some(generation) = item.speaker() {
                 state.bytes -= cost;
                 let speaker = state.speakers.get_mut(&generation).expect("it said what is here");
-                speaker.bytes -= cost;
+                speaker.bytes -= item.weight();
                 if speaker.bytes == 0 {
                     let speaker = state.speakers.remove(&generation);
                     batch.held.extend(speaker.and_then(|speaker| speaker.held));

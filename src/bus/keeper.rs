@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::clock::system_now;
 use super::{Settings, Shared};
 use crate::proto::bus::Millis;
-use crate::store::audit::{Checkpoints, cut_before};
+use crate::store::audit::{Checkpoints, cut_before, cut_beyond};
 use crate::store::{Most, Space, StoreError};
 
 /// How often the space is looked at.
@@ -123,6 +123,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.look();
+            self.bound_audit();
             let now = Instant::now();
             if now >= next_checkpoint {
                 next_checkpoint = now + Checkpoints::INTERVAL;
@@ -154,6 +155,19 @@ impl Keeper {
         }
         self.is_told_full = is_full;
         self.shared.meters.note_space(space, is_full);
+    }
+
+    /// Looks whether the audit log takes too much: a flood of messages fills a disk within minutes.
+    fn bound_audit(&self) {
+        let store = &*self.shared.store;
+        match cut_beyond(store, self.settings.audit_max_bytes, system_now(), &self.key) {
+            Ok(0) => {}
+            Ok(entries) => info!(entries, "entries of the audit log are removed: it is too long"),
+            Err(error) => self.report(&error, "an audit log that is too long is kept"),
+        }
+        if let Ok(bytes) = store.audit_bytes() {
+            self.shared.meters.note_audit(bytes);
+        }
     }
 
     fn write_checkpoint(&mut self) {

@@ -1,5 +1,6 @@
 //! What the bus counts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -113,6 +114,7 @@ pub(super) struct Meters {
     damaged: Counter,
     failures: Counter,
     commits: Histogram,
+    audit_bytes: AtomicU64,
     seen: Mutex<Seen>,
     /// The bus's thread.
     pub(super) turns: Watch,
@@ -163,6 +165,7 @@ impl Meters {
             damaged: Counter::default(),
             failures: Counter::default(),
             commits: Histogram::new(BOUNDS),
+            audit_bytes: AtomicU64::new(0),
             seen: Mutex::default(),
             turns: Watch::new(),
             readings: Watch::new(),
@@ -245,6 +248,10 @@ impl Meters {
         let mut seen = self.seen.lock();
         seen.space = space;
         seen.is_full = is_full;
+    }
+
+    pub(super) fn note_audit(&self, bytes: u64) {
+        self.audit_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn health(&self) -> Health {
@@ -352,6 +359,11 @@ impl Meters {
             ),
             ("store_used_bytes", "Bytes that the store takes on its disk.", seen.space.used),
             ("store_free_bytes", "Bytes that are free on the disk of the store.", seen.space.free),
+            (
+                "audit_bytes",
+                "Bytes that the audit log takes.",
+                self.audit_bytes.load(Ordering::Relaxed),
+            ),
             ("store_full", "1 where new messages wait or are refused.", u64::from(seen.is_full)),
             (
                 "store_unavailable",

@@ -129,6 +129,8 @@ pub struct Settings {
     pub durable: Durable,
     /// How long entries of the audit log are kept.
     pub audit_retention: Duration,
+    /// What they may take, in bytes.
+    pub audit_max_bytes: u64,
     /// How long a message waits for room that its sender cannot be told about.
     pub patience: Duration,
 }
@@ -151,6 +153,7 @@ impl Default for Settings {
             limits: Limits::default(),
             durable: Durable::Every(Duration::from_millis(200)),
             audit_retention: Duration::from_secs(90 * 24 * 60 * 60),
+            audit_max_bytes: 1 << 30,
             patience: Duration::from_secs(10),
         }
     }
@@ -241,6 +244,8 @@ pub(super) struct Shared {
     store: Arc<dyn Store>,
     /// Questions that wait for the bus's thread.
     asked: AtomicUsize,
+    /// Peers that can be reached: each gets a copy of a broadcast.
+    open: AtomicUsize,
 }
 
 /// A question, as long as it waits for the bus's thread.
@@ -279,6 +284,7 @@ impl Bus {
             meters: Meters::new(),
             clock: Clock::start(recovered.newest(), settings.limits.retention),
             store,
+            open: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
         });
         // Cancelled by the first thread that ends, whatever ends it: the bus is none without it.
@@ -378,18 +384,25 @@ impl Bus {
     /// A peer of this credential can be reached: what waits for it is delivered from here on. Where
     /// the name was given to another meanwhile, its connection ends.
     pub fn open(&self, mailbox: MailboxId, owner: Owner, party: Arc<dyn Party>) {
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
         self.shared.inbox.put(Item::Open { mailbox, owner, party });
     }
 
-    /// A peer is gone.
+    /// A peer that was open is gone.
     pub fn close(&self, mailbox: MailboxId, generation: u64) {
+        let one_less = |open: usize| open.checked_sub(1);
+        let _ = self.shared.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
         self.shared.inbox.put(Item::Close { mailbox, generation });
     }
 
     /// Takes a message of a peer. It is answered, where it wants that, when it is committed or
     /// refused.
     pub fn submit(&self, from: &Arc<dyn Party>, submission: Submission, wants_receipt: bool) {
-        let submitted = Submitted { party: Arc::clone(from), submission, wants_receipt };
+        let copies = match &submission.to {
+            To::Name(_) => 1,
+            To::Everybody => self.shared.open.load(Ordering::Relaxed).max(1),
+        };
+        let submitted = Submitted { party: Arc::clone(from), submission, wants_receipt, copies };
         self.shared.inbox.say(from, Item::Submit(submitted));
     }
 

@@ -256,7 +256,7 @@ impl Worker {
     }
 
     fn submit(&mut self, incoming: Incoming, now: Instant, turn: &mut Turn, replies: &mut Replies) {
-        let Incoming { party, submission, wants_receipt } = &incoming;
+        let Incoming { party, submission, wants_receipt, .. } = &incoming;
         if self.parked.has(party.generation()) {
             self.parked.park(incoming, now, self.settings.patience);
             return;

@@ -17,6 +17,11 @@ const MOST_QUOTA_BYTES: u64 = 1_000_000_000_000;
 /// clients remember, so that each of them knows a message that comes again.
 const MOST_WINDOW: usize = 4_096;
 
+/// Fewest and most bytes of the audit log: 128 MiB, more than a segment of the longest entries, and
+/// 1 TB.
+const LEAST_AUDIT_BYTES: u64 = 134_217_728;
+const MOST_AUDIT_BYTES: u64 = 1_000_000_000_000;
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 const TEN_YEARS: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
@@ -40,6 +45,8 @@ settings! {
             audit_checkpoint_file: Option<PathBuf> ["FILE"];
             /// Longest time that entries of the audit chain are kept
             audit_retention: Duration ["TIME"; live] or "90d" in HOUR..=TEN_YEARS;
+            /// Most bytes of the audit chain, 128 MiB or more; then its oldest entries are removed
+            audit_max_bytes: u64 ["BYTES"; live] or "1073741824" in LEAST_AUDIT_BYTES..=MOST_AUDIT_BYTES;
         }
     }
 }

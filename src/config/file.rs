@@ -27,7 +27,10 @@ struct Section {
 static SECTIONS: [Section; 3] = [
     Section { name: "netbird", others: &[] },
     Section { name: "peerbus", others: &[] },
-    Section { name: "bus", others: &["audit_checkpoint_file", "audit_retention"] },
+    Section {
+        name: "bus",
+        others: &["audit_checkpoint_file", "audit_max_bytes", "audit_retention"],
+    },
 ];
 
 impl Section {

@@ -61,6 +61,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             BusDurability::None => Durable::Never,
         },
         audit_retention: said.audit_retention,
+        audit_max_bytes: said.audit_max_bytes,
         ..Settings::default()
     }
 }

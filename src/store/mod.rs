@@ -181,6 +181,12 @@ pub trait Store: Send + Sync + 'static {
     /// It cannot be read.
     fn last_audit(&self) -> Result<Option<AuditEntry>, StoreError>;
 
+    /// What the audit log takes, in bytes.
+    ///
+    /// # Errors
+    /// Nobody knows.
+    fn audit_bytes(&self) -> Result<u64, StoreError>;
+
     /// Removes the entries before this number, and keeps `head` as what stands in their place.
     ///
     /// # Errors

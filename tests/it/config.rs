@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 86] = [
+const BAD: [(&str, &str, &str); 87] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -91,6 +91,7 @@ const BAD: [(&str, &str, &str); 86] = [
     ("bus_retention", "7", "such as 7s"),
     ("bus_window", "5000", "from 1 to 4096"),
     ("audit_checkpoint_file", "", "write a path"),
+    ("audit_max_bytes", "1000", "from 134217728 to 1000000000000"),
     ("audit_retention", "0s", "from 1h to 3650d"),
     ("registry_connections", "0", "from 1 to 16"),
     ("cluster_bind", "localhost:9100", "not IP:PORT"),

@@ -24,7 +24,7 @@ const ADDED: u32 = PEERS + 1;
 const SAMPLE: usize = 100;
 
 /// Each setting that a running relay takes over, before and after the reload.
-const SETTINGS: [(&str, &str, &str); 31] = [
+const SETTINGS: [(&str, &str, &str); 32] = [
     ("audit", "\"best-effort\"", "\"required\""),
     ("trusted_proxy", "[\"127.0.0.1\"]", "[\"127.0.0.1\", \"10.0.0.0/8\"]"),
     ("allow_origin", "[]", "[\"https://a.test\"]"),
@@ -56,6 +56,7 @@ const SETTINGS: [(&str, &str, &str); 31] = [
     ("log_level", "\"info\"", "\"warn,beacon_relay::server=info\""),
     ("bus_retention", "\"7d\"", "\"8d\""),
     ("audit_retention", "\"90d\"", "\"91d\""),
+    ("audit_max_bytes", "1073741824", "2147483648"),
 ];
 
 fn file(value: fn(&(&str, &'static str, &'static str)) -> &'static str) -> String {

@@ -121,6 +121,10 @@ impl Store for Faulty {
         self.inner.last_audit()
     }
 
+    fn audit_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.audit_bytes()
+    }
+
     fn cut_audit(&self, before: u64, head: &[u8]) -> Result<(), StoreError> {
         self.inner.cut_audit(before, head)
     }

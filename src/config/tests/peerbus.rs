@@ -105,13 +105,25 @@ fn reload_takes_over_tokens_secret_and_how_long_messages_are_kept() {
     let secret = NamedTempFile::new().unwrap();
     fs::write(secret.path(), "x".repeat(32)).unwrap();
     let of_secret = format!("--peerbus-hmac-secret-file={}", secret.path().display());
-    let new = loaded(&[&of_secret, "--bus-retention=1d", "--audit-retention=2d", "--bus-window=7"]);
+    let new = loaded(&[
+        &of_secret,
+        "--bus-retention=1d",
+        "--audit-retention=2d",
+        "--audit-max-bytes=200000000",
+        "--bus-window=7",
+    ]);
     let (in_force, difference) = old.updated(&new);
     let mut applied: Vec<_> = difference.applied.iter().map(|change| &*change.key).collect();
     applied.sort_unstable();
     assert_eq!(
         applied,
-        ["audit_retention", "bus_retention", "peerbus_hmac_secret_file", "peerbus_tokens_file"]
+        [
+            "audit_max_bytes",
+            "audit_retention",
+            "bus_retention",
+            "peerbus_hmac_secret_file",
+            "peerbus_tokens_file"
+        ]
     );
     let waits: Vec<_> = difference.needs_restart.iter().map(|change| &*change.key).collect();
     assert_eq!(waits, ["bus_window"]);

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use crate::proto::limit::{Bucket, Rate};
 
-/// Copies of broadcasts a second: a fifth of what the bus carries at least, so that the messages of
-/// others find room between them. At once as many as a relay has peers, twice.
+/// Copies of broadcasts a second, which leave the bus room for the messages of others, and at once
+/// as many as a relay has peers, twice.
 const COPIES: Rate = Rate::per_second(10_000).with_burst(100_000);
 
 /// A copy counts once more for each so many bytes: they are written to the disk for each recipient.

@@ -19,7 +19,7 @@ use crate::proto::bus::{Event, EventKind, Millis};
 use crate::wire::peerbus::audit_event;
 
 pub use lines::{Line, LineError, Lines, entry_line};
-pub use retention::{SEGMENT, cut_before};
+pub use retention::{SEGMENT, cut_before, cut_beyond};
 pub use seal::{BadSeal, Kind, Seal};
 pub use verify::{Break, Checked, Tail, Verifier};
 pub use writer::{CheckpointError, Checkpoints};

@@ -22,6 +22,17 @@ pub(super) const FOLDED_ROW: &str = "folded";
 /// Row of `meta`: the number of the first of the accepted that counts.
 pub(super) const ACCEPTED_ROW: &str = "accepted from";
 
+/// Row of `meta`: what the rows of the audit log take.
+pub(super) const AUDIT_BYTES_ROW: &str = "audit bytes";
+
+/// What an entry of the audit log takes in a row beyond its event, in bytes: its time and its hash.
+const ENTRY: u64 = 42;
+
+/// What a row of the audit log counts as.
+pub(super) const fn row_bytes(key: &[u8], value: &[u8]) -> u64 {
+    (key.len() + value.len()) as u64
+}
+
 /// What the writer keeps in memory of what the database has.
 #[derive(Debug, Default)]
 pub(super) struct Known {
@@ -44,6 +55,8 @@ pub(super) struct Known {
     pub(super) unsettled: u64,
     /// The first entry of the audit log that counts, and what stands before it.
     pub(super) head: Option<(u64, Box<[u8]>)>,
+    /// What the rows of the audit log take, in bytes.
+    pub(super) audit_bytes: u64,
     /// No row of the audit log is before this one.
     pub(super) cut_from: u64,
     /// Rows of the audit log that were removed and may still take room.
@@ -75,6 +88,7 @@ impl Known {
             let last = read_audit(&key, &value).ok().and_then(|mut entries| entries.pop());
             known.pending.last_audit = last.map(|entry| entry.seq);
         }
+        known.audit_bytes = number(AUDIT_BYTES_ROW)?;
         for row in database.levels.iter() {
             let (key, value) = key_value(row)?;
             let [mailbox] = key_of(&database.levels, &key)?;
@@ -111,6 +125,12 @@ impl Known {
             self.log(number, &commit, bytes);
         }
         Ok(())
+    }
+
+    /// What the audit log takes, in bytes: in rows, and until it is in rows.
+    pub(super) fn audit_size(&self) -> u64 {
+        let pending = self.pending.audit.iter().map(|entry| entry.event.len() as u64 + ENTRY);
+        self.audit_bytes + pending.sum::<u64>()
     }
 
     /// Takes over a commit that the log has, in a row of so many bytes.

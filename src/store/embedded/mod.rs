@@ -461,6 +461,11 @@ impl Store for Embedded {
         Ok(entries.pop())
     }
 
+    fn audit_bytes(&self) -> Result<u64, StoreError> {
+        let _database = self.shared.to_read()?;
+        Ok(self.shared.known.lock().audit_size())
+    }
+
     fn cut_audit(&self, before: u64, head: &[u8]) -> Result<(), StoreError> {
         let database = self.shared.to_write()?;
         let set = database.set_head(&self.shared.known, before, head);

@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use fjall::{Keyspace, PersistMode};
 use parking_lot::Mutex;
 
-use super::codec::{letter_key, write_head};
+use super::codec::{letter_key, write_head, write_number};
 use super::database::{Database, failure, memory_of, unwritten};
-use super::known::{HEAD_ROW, Known};
+use super::known::{AUDIT_BYTES_ROW, HEAD_ROW, Known, row_bytes};
 use super::{key_of, key_value};
 use crate::proto::bus::{MailboxId, Millis, Seq};
 use crate::store::{Most, StoreError};
@@ -18,6 +18,8 @@ use crate::store::{Most, StoreError};
 /// Rows of the audit log that do not count.
 pub(super) struct Cut {
     keys: Vec<Vec<u8>>,
+    /// What they take.
+    bytes: u64,
     /// No row that stays is before this one.
     from: u64,
 }
@@ -146,12 +148,18 @@ impl Database {
             known.cut_from.to_be_bytes()..=before.to_be_bytes()
         };
         let mut keys = Vec::new();
+        let mut bytes = 0;
+        let mut of_last = 0;
         for row in self.audit.range(old).take(most + 1) {
-            keys.push(row.key().map_err(failure)?.to_vec());
+            let (key, value) = key_value(row)?;
+            of_last = row_bytes(&key, &value);
+            bytes += of_last;
+            keys.push(key.to_vec());
         }
+        bytes -= of_last;
         let Some(first_kept) = keys.pop() else { return Ok(None) };
         let [from] = key_of(&self.audit, &first_kept)?;
-        Ok(Some(Cut { keys, from }).filter(|cut| !cut.keys.is_empty()))
+        Ok(Some(Cut { keys, bytes, from }).filter(|cut| !cut.keys.is_empty()))
     }
 
     /// Removes these rows.
@@ -160,8 +168,18 @@ impl Database {
     /// The database has to be opened again.
     pub(super) fn remove_cut(&self, known: &Mutex<Known>, cut: Cut) -> Result<(), StoreError> {
         let removed = cut.keys.len() as u64;
-        self.remove_all(known, &self.audit, cut.keys)?;
+        let left = known.lock().audit_bytes.saturating_sub(cut.bytes);
+        let mut batch = self.inner.batch().durability(Some(PersistMode::Buffer));
+        let mut memory = 0;
+        for key in cut.keys {
+            memory += memory_of(key.len(), 0);
+            batch.remove(&self.audit, key);
+        }
+        batch.insert(&self.meta, AUDIT_BYTES_ROW, write_number(left));
+        batch.commit().map_err(unwritten)?;
         let mut known = known.lock();
+        known.unsettled += memory;
+        known.audit_bytes = known.audit_bytes.saturating_sub(cut.bytes);
         known.cut_from = cut.from;
         known.cut += removed;
         Ok(())

@@ -9,7 +9,7 @@ use super::codec::{
 };
 use super::database::{Database, failure, memory_of, unwritten};
 use super::key_of;
-use super::known::{ACCEPTED_ROW, FOLDED_ROW, Known, NEXT_MAILBOX_ROW};
+use super::known::{ACCEPTED_ROW, AUDIT_BYTES_ROW, FOLDED_ROW, Known, NEXT_MAILBOX_ROW, row_bytes};
 use super::pending::{Letter, Pending};
 use crate::proto::bus::{Change, MailboxId, Millis, Named, Seq};
 use crate::store::{AuditEntry, Commit, Handover, StoreError};
@@ -36,12 +36,14 @@ struct Rows<'a> {
     database: &'a Database,
     batch: fjall::OwnedWriteBatch,
     memory: u64,
+    /// What its rows of the audit log take, in bytes.
+    audited: u64,
 }
 
 impl<'a> Rows<'a> {
     fn new(database: &'a Database, most: usize) -> Self {
         let batch = fjall::OwnedWriteBatch::with_capacity(database.inner.clone(), most);
-        Self { database, batch, memory: 0 }
+        Self { database, batch, memory: 0, audited: 0 }
     }
 
     fn insert(&mut self, space: &Keyspace, key: &[u8], value: Vec<u8>) {
@@ -161,9 +163,20 @@ impl<'a> Rows<'a> {
         let follow = entries.chunk_by(|one, next| one.seq.checked_add(1) == Some(next.seq));
         for row in follow.flat_map(|entries| entries.chunks(ROW_ENTRIES)) {
             if let [first, ..] = row {
-                self.insert(&self.database.audit, &first.seq.to_be_bytes(), write_audit(row));
+                let key = first.seq.to_be_bytes();
+                let value = write_audit(row);
+                self.audited += row_bytes(&key, &value);
+                self.insert(&self.database.audit, &key, value);
             }
         }
+    }
+
+    /// Writes down what the audit log takes with its rows that are here; what those take.
+    fn sum_audit(&mut self, known: &Known) -> u64 {
+        if self.audited > 0 {
+            self.meta(AUDIT_BYTES_ROW, known.audit_bytes + self.audited);
+        }
+        self.audited
     }
 
     /// Writes them; what they cost in memory.
@@ -251,14 +264,16 @@ impl Database {
         changes.iter().for_each(|change| pending.apply(change, &before.attempts));
         let mut rows = Rows::new(self, 2 * changes.len());
         rows.pending(&pending, &before)?;
-        drop(before);
         rows.audit(audit);
+        let audited = rows.sum_audit(&before);
+        drop(before);
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.unsettled += memory;
         if let Some(last) = audit.last() {
             known.pending.last_audit = Some(last.seq);
         }
+        known.audit_bytes += audited;
         changes.iter().for_each(|change| known.apply(change));
         Ok(())
     }
@@ -272,8 +287,10 @@ impl Database {
             rows.pending(pending, known)?;
             rows.meta(FOLDED_ROW, pending.number);
         }
+        let audited = rows.sum_audit(known);
         let first_accepted = rows.forget_accepted(known);
         known.unsettled += rows.commit(None)?;
+        known.audit_bytes += audited;
         known.first_accepted = first_accepted;
         known.pending.clear();
         Ok(())

@@ -6,6 +6,7 @@ mod budget;
 mod client;
 mod defects;
 mod disk;
+mod hostile;
 mod kills;
 mod letters;
 mod listeners;
