@@ -29,7 +29,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use fjall::{Guard, Keyspace, PersistMode, Readable as _, Slice};
@@ -45,6 +45,9 @@ use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recove
 
 /// Time between two attempts to open a database that failed.
 const REOPEN: Duration = Duration::from_secs(1);
+
+/// How long a process that is being started has what its parent had.
+const FORK: Duration = Duration::from_millis(500);
 
 /// Rows that are removed at once, where it may be many.
 const PIECE: usize = 4096;
@@ -176,10 +179,15 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(unavailable)?;
     let file = File::options().create(true).append(true).open(folder.join("in-use"));
     let file = file.map_err(unavailable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked),
-        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    // A process that another thread is starting has all files for a moment, and their locks.
+    let end = Instant::now() + FORK;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(FORK / 50),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
+            Err(TryLockError::Error(error)) => return Err(unavailable(error)),
+        }
     }
 }
 
