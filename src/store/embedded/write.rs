@@ -192,7 +192,12 @@ fn logged(commit: &Commit) -> usize {
         Change::Append { message, .. } => message.cost(),
         Change::Accepted { origins, .. } => 16 * origins.len(),
         Change::Name(Named { name, .. }) | Change::Forget { name, .. } => name.len(),
-        _ => 0,
+        Change::Remove { .. }
+        | Change::Bury { .. }
+        | Change::Requeue { .. }
+        | Change::Attempt { .. }
+        | Change::Level { .. }
+        | Change::ForgetAccepted { .. } => 0,
     };
     let changes = commit.changes.iter().map(|change| CHANGE + of_change(change));
     let audit = commit.audit.iter().map(|entry| CHANGE + entry.event.len());

@@ -68,7 +68,7 @@ proptest! {
         let (mailbox, seq, key) = (MailboxId(a), Seq(b), message.origin);
         let changes = vec![
             Change::Name(named.clone()),
-            Change::Forget { realm: 7, name: named.name.clone(), mailbox },
+            Change::Forget { realm: 7, name: named.name, mailbox },
             Change::Append { mailbox, seq, message: Arc::new(message.clone()) },
             Change::Remove { mailbox, seq, key },
             Change::Bury { mailbox, seq, key, cause: Cause::Attempts, at: Millis(c) },

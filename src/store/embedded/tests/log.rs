@@ -77,14 +77,14 @@ fn large_commit_is_not_in_the_log_and_what_was_is_before_it() {
 fn what_is_removed_is_gone_whether_a_row_has_it_or_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let messages: Vec<_> = (0..10).map(|number| message("alice", number, 10)).collect();
+    let of = |seq| message("alice", seq, 10);
     for seq in 1..=6 {
-        commit(&store, vec![append(1, seq, &messages[seq as usize])]);
+        commit(&store, vec![append(1, seq, &of(seq))]);
         if seq == 3 {
             fold(&store);
         }
     }
-    commit(&store, vec![remove(1, 2, &messages[2]), remove(1, 5, &messages[5])]);
+    commit(&store, vec![remove(1, 2, &of(2)), remove(1, 5, &of(5))]);
     let attempt = Change::Attempt { mailbox: MailboxId(1), seq: Seq(3), attempts: 4 };
     commit(&store, vec![attempt]);
     let letters = [(1, 3_u64), (1, 4)].map(|(mailbox, seq)| Change::Bury {
