@@ -82,7 +82,7 @@ pub(super) fn migrate(
     }
     toml.push_str(&format!(
         "# PEERBUS_DB: messages are kept in the state folder. What waits in {database:?} is taken over, while\n\
-         # neither of the two runs, by the line in docs/PEERBUS.md, \"Migrate\"\n"
+         # neither of the two runs, by the line in docs/PEERBUS.md, \"Replace your broker\"\n"
     ));
     Ok(Migrated { toml, tokens, hmac_secret: hmac_secret.map(str::to_owned) })
 }
