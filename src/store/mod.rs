@@ -11,6 +11,8 @@ mod suite;
 
 pub use embedded::{Embedded, bus_folder};
 
+use std::sync::Arc;
+
 use crate::proto::bus::{
     Cause, Change, Digest, Found, MailboxId, Millis, Reading, Recovered, Seq, Stored,
 };
@@ -25,7 +27,7 @@ pub struct AuditEntry {
     /// BLAKE3 of the hash before it, as hexadecimal text, and of `event`.
     pub hash: [u8; 32],
     /// The event as JSON.
-    pub event: Box<[u8]>,
+    pub event: Arc<[u8]>,
 }
 
 /// What is written together.

@@ -12,6 +12,8 @@ mod seal;
 mod verify;
 mod writer;
 
+use std::sync::Arc;
+
 use blake3::{Hash, Hasher};
 
 use super::AuditEntry;
@@ -69,7 +71,7 @@ impl Chain {
         self.append_bytes(audit_event(kind, &event.key, &event.from, &event.to).into(), at)
     }
 
-    fn append_bytes(&mut self, event: Box<[u8]>, at: Millis) -> AuditEntry {
+    fn append_bytes(&mut self, event: Arc<[u8]>, at: Millis) -> AuditEntry {
         self.hash = hash_after(&self.hash, &event);
         let seq = self.next;
         self.next += 1;

@@ -38,6 +38,8 @@ pub(super) const fn row_bytes(key: &[u8], value: &[u8]) -> u64 {
 pub(super) struct Known {
     /// What the log has and the other rows have not.
     pub(super) pending: Pending,
+    /// The last row of the log, for the memory that it has.
+    pub(super) buffer: Vec<u8>,
     /// Above all mailboxes that ever were.
     pub(super) next_mailbox: u64,
     /// The number of the first of the accepted that counts.

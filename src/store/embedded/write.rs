@@ -46,7 +46,8 @@ impl<'a> Rows<'a> {
         Self { database, batch, memory: 0, audited: 0 }
     }
 
-    fn insert(&mut self, space: &Keyspace, key: &[u8], value: Vec<u8>) {
+    fn insert(&mut self, space: &Keyspace, key: &[u8], value: impl Into<Slice>) {
+        let value = value.into();
         self.memory += memory_of(key.len(), value.len());
         self.batch.insert(space, key, value);
     }
@@ -243,13 +244,15 @@ impl Database {
         }
         let number = before.pending.number + 1;
         let row = before.pending.rows.to_be_bytes();
+        let buffer = std::mem::take(&mut before.buffer);
         drop(before);
-        let value = write_commit(number, commit, bytes);
+        let value = write_commit(number, commit, buffer);
         let bytes = value.len();
         let mut rows = Rows::new(self, 1);
-        rows.insert(&self.log, &row, value);
+        rows.insert(&self.log, &row, &value[..]);
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
+        known.buffer = value;
         known.unsettled += memory;
         known.log(number, commit, bytes);
         Ok(())

@@ -15,14 +15,14 @@ const ACCEPTED: u8 = 8;
 const FORGET_ACCEPTED: u8 = 9;
 const REQUEUE: u8 = 10;
 
-/// The value of the commit of this number, which takes about so many bytes.
+/// The value of the commit of this number, in a buffer that had another.
 pub(in crate::store::embedded) fn write_commit(
     number: u64,
     commit: &Commit,
-    bytes: usize,
+    buffer: Vec<u8>,
 ) -> Vec<u8> {
     let Commit { changes, audit } = commit;
-    let value = Value::of_at_least(bytes).number(number).number(changes.len() as u64);
+    let value = Value::in_buffer(buffer).number(number).number(changes.len() as u64);
     let value = changes.iter().fold(value, Value::change);
     let first = audit.first().map_or(0, |entry| entry.seq);
     value.number(first).entries(audit).0

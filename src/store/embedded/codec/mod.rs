@@ -140,6 +140,12 @@ impl Value {
         Self(value)
     }
 
+    fn in_buffer(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        buffer.push(VERSION);
+        Self(buffer)
+    }
+
     fn number(mut self, mut number: u64) -> Self {
         while number >= 0x80 {
             self.0.push(number.to_le_bytes()[0] | 0x80);
