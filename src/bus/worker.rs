@@ -140,7 +140,7 @@ impl Worker {
     }
 
     pub(super) fn run(mut self) {
-        loop {
+        let is_whole = loop {
             let batch = if self.rest.is_empty() {
                 self.shared.inbox.take(self.next_deadline())
             } else {
@@ -149,15 +149,15 @@ impl Worker {
             let is_last = batch.is_last;
             if !(self.tell_durable() && self.wait_for_disk() && self.turn(batch)) {
                 // Nothing may follow what the store has not taken.
-                break;
+                break false;
             }
             self.want_sync_if_due(Instant::now());
             self.shared.meters.turns.end();
             if is_last && self.rest.is_empty() {
-                break;
+                break true;
             }
-        }
-        self.finish();
+        };
+        self.finish(is_whole);
         info!("the message bus is closed");
     }
 
@@ -446,22 +446,22 @@ impl Worker {
         }
     }
 
-    /// Has the disk take the rest, and tells it.
-    fn finish(&mut self) {
+    /// Has the disk take the rest, and tells it where the store has all of it.
+    fn finish(&mut self, is_whole: bool) {
         self.shared.syncing.close();
-        match self.store.sync() {
-            Ok(()) => {
-                while !self.untold.is_empty() {
-                    self.tell_first();
-                }
+        let synced = self.store.sync();
+        if let Err(error) = &synced {
+            self.shared.meters.failed(Call::Sync, error);
+            warn!(%error, "the disk does not take what was committed last");
+        }
+        // After a failure nobody knows what the disk has, whatever it says since.
+        let has_failed = self.shared.syncing.progress().failures != self.failures;
+        if is_whole && synced.is_ok() && !has_failed {
+            while !self.untold.is_empty() {
+                self.tell_first();
             }
-            Err(error) => {
-                self.shared.meters.failed(Call::Sync, &error);
-                warn!(%error, "the disk does not take what was committed last");
-                if !self.untold.is_empty() {
-                    error!("{GIVEN_UP}");
-                }
-            }
+        } else if !self.untold.is_empty() {
+            error!("{GIVEN_UP}");
         }
     }
 

@@ -10,8 +10,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
 /// What ends a commit.
@@ -38,21 +38,47 @@ pub(super) fn journals(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// The newest journal of a folder, to be synced. fjall has synced all others when it began the
 /// next.
+///
+/// It is open once for each sync that runs at a time: what the kernel could not write is told once
+/// to each, and not to who opens it later.
 #[derive(Debug, Default)]
-pub(super) struct Journal(Option<(u64, Arc<File>)>);
+pub(super) struct Newest(Mutex<Idle>);
 
-impl Journal {
-    pub(super) fn newest(&mut self, folder: &Path) -> io::Result<Arc<File>> {
-        if let Some((number, file)) = &self.0
-            && !fs::exists(journal(folder, number + 1))?
-        {
-            return Ok(Arc::clone(file));
+/// Those that nobody syncs at the moment.
+#[derive(Debug, Default)]
+struct Idle {
+    /// Of which journal they are.
+    number: Option<u64>,
+    files: Vec<File>,
+}
+
+impl Newest {
+    /// Has the disk take it.
+    pub(super) fn sync(&self, folder: &Path) -> io::Result<()> {
+        let (number, file) = self.take(folder)?;
+        let synced = file.sync_data();
+        let mut idle = self.0.lock();
+        if idle.number == Some(number) {
+            idle.files.push(file);
         }
-        let newest = journals(folder)?.into_iter().max();
-        let (number, path) = newest.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
-        let file = Arc::new(File::open(path)?);
-        self.0 = Some((number, Arc::clone(&file)));
-        Ok(file)
+        synced
+    }
+
+    fn take(&self, folder: &Path) -> io::Result<(u64, File)> {
+        let mut idle = self.0.lock();
+        let number = match idle.number {
+            Some(number) if !fs::exists(journal(folder, number + 1))? => number,
+            _ => {
+                let newest = journals(folder)?.into_iter().max();
+                let (number, _) = newest.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
+                *idle = Idle { number: Some(number), files: Vec::new() };
+                number
+            }
+        };
+        match idle.files.pop() {
+            Some(file) => Ok((number, file)),
+            None => Ok((number, File::open(journal(folder, number))?)),
+        }
     }
 }
 

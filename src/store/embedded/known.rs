@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attempts::Attempts;
-use super::codec::{read_audit, read_commit, read_head, read_level, read_number};
+use super::codec::{commit_number, read_audit, read_commit, read_head, read_level, read_number};
 use super::database::{Database, damaged, failure};
 use super::pending::Pending;
 use super::{key_of, key_value};
@@ -116,9 +116,11 @@ impl Known {
         let mut commits = BTreeMap::new();
         for row in database.log.iter() {
             let (key, value) = key_value(row)?;
-            let (number, commit) =
-                read_commit(&value).map_err(|error| damaged(&database.log, &key, error))?;
+            let malformed = |error| damaged(&database.log, &key, error);
+            // Of those that the other rows have, nothing else is looked at.
+            let number = commit_number(&value).map_err(malformed)?;
             if number > folded {
+                let commit = read_commit(&value).map_err(malformed)?;
                 commits.insert(number, (commit, value.len()));
             }
         }

@@ -37,7 +37,7 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use self::codec::{DigestKey, key_numbers, read_accepted, read_audit, read_found, read_name};
 use self::database::{Database, Sizes, damaged, failure, unavailable, unwritten};
-use self::journal::{Journal, begin_new_journal};
+use self::journal::{Newest, begin_new_journal};
 use self::known::Known;
 use self::reading::Pile;
 use super::{AuditEntry, Commit, DeadLetter, Handover, Most, Space, Store, StoreError};
@@ -93,7 +93,7 @@ struct Shared {
     /// Held by who hands what is in memory to the worker.
     settling: Mutex<()>,
     /// The newest journal.
-    journal: Mutex<Journal>,
+    journal: Newest,
     /// Held while a commit is written, and while tables leave memory behind a journal that is on
     /// the disk: no commit is between the two.
     writing: Mutex<()>,
@@ -128,7 +128,7 @@ impl Embedded {
             next_compaction: Mutex::new(Instant::now()),
             settling: Mutex::new(()),
             writing: Mutex::new(()),
-            journal: Mutex::default(),
+            journal: Newest::default(),
         };
         let store = Self { shared: Arc::new(shared), compaction: Mutex::new(None), _lock };
         match store.remove_cut(&*store.shared.to_read()?) {
@@ -268,8 +268,7 @@ impl Shared {
     /// Has the disk take the journal, without what keeps commits from it meanwhile.
     fn sync(&self, database: &Database) -> Result<(), fjall::Error> {
         database.inner.persist(PersistMode::Buffer)?;
-        let journal = self.journal.lock().newest(&self.folder)?;
-        Ok(journal.sync_data()?)
+        Ok(self.journal.sync(&self.folder)?)
     }
 
     /// Hands what is in memory to the worker.

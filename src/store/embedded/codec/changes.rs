@@ -28,10 +28,15 @@ pub(in crate::store::embedded) fn write_commit(
     value.number(first).entries(audit).0
 }
 
-/// The number of a commit and what it has.
-pub(in crate::store::embedded) fn read_commit(value: &[u8]) -> Result<(u64, Commit), Malformed> {
+/// The number of a commit.
+pub(in crate::store::embedded) fn commit_number(value: &[u8]) -> Result<u64, Malformed> {
+    Fields::of(value)?.number()
+}
+
+/// A commit.
+pub(in crate::store::embedded) fn read_commit(value: &[u8]) -> Result<Commit, Malformed> {
     let mut fields = Fields::of(value)?;
-    let number = fields.number()?;
+    let _number = fields.number()?;
     let count = fields.number()?;
     let mut changes = Vec::new();
     for _ in 0..count {
@@ -39,7 +44,7 @@ pub(in crate::store::embedded) fn read_commit(value: &[u8]) -> Result<(u64, Comm
     }
     let first = fields.number()?;
     let audit = fields.entries(first)?;
-    fields.end((number, Commit { changes, audit }))
+    fields.end(Commit { changes, audit })
 }
 
 impl Value {

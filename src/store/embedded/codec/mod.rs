@@ -12,7 +12,7 @@ mod tests;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-pub(super) use self::changes::{read_commit, write_commit};
+pub(super) use self::changes::{commit_number, read_commit, write_commit};
 
 use crate::proto::bus::{
     Cause, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner, Seq, Stored,

@@ -96,7 +96,9 @@ proptest! {
             Ok(entries.clone())
         );
         let commit = Commit { changes, audit: entries };
-        prop_assert_eq!(read_commit(&write_commit(d, &commit, vec![7; 9])), Ok((d, commit)));
+        let value = write_commit(d, &commit, vec![7; 9]);
+        prop_assert_eq!(commit_number(&value), Ok(d));
+        prop_assert_eq!(read_commit(&value), Ok(commit));
         prop_assert_eq!(
             read_head(&write_head(a, &message.body)),
             Ok((a, Box::from(&*message.body)))

@@ -192,3 +192,55 @@ fn name_that_was_forgotten_leaves_its_number_to_nobody() {
     assert_eq!((recovered.names.len(), recovered.next_mailbox), (0, 42));
     assert!(store.shared.to_read().unwrap().levels.is_empty().unwrap());
 }
+
+#[test]
+fn row_of_the_log_that_counts_no_more_is_not_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    commit(&store, vec![append(1, 1, &message("alice", 1, 10))]);
+    fold(&store);
+    // Version 1, commit 1, and what makes no sense.
+    let put = |store: &Embedded, value: &[u8]| {
+        let database = store.shared.to_read().unwrap();
+        database.log.insert(0_u32.to_be_bytes(), value).unwrap();
+        database.inner.persist(PersistMode::Buffer).unwrap();
+    };
+    put(&store, &[1, 1, 9, 9]);
+    drop(store);
+    let store = open(folder.path());
+    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+    assert_eq!(positions(&read.stored), [1]);
+
+    put(&store, &[1, 2, 9, 9]);
+    drop(store);
+    let error = Embedded::open(folder.path(), Handover::Kernel).err().unwrap();
+    let begin = "the store is damaged: log 00000000: ";
+    assert!(error.to_string().starts_with(begin), "{error}");
+}
+
+#[test]
+fn commits_go_on_while_several_threads_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let is_over = AtomicBool::new(false);
+    let syncs = thread::scope(|scope| {
+        let sync = || {
+            let mut syncs = 0;
+            while !is_over.load(Ordering::Acquire) {
+                store.sync().unwrap();
+                syncs += 1;
+            }
+            syncs
+        };
+        let threads = [(); 3].map(|()| scope.spawn(sync));
+        for seq in 1..=3_000 {
+            commit(&store, vec![append(1, seq, &message("alice", seq, 900)), level(1, 1, seq + 1)]);
+        }
+        is_over.store(true, Ordering::Release);
+        threads.map(|thread| thread.join().unwrap())
+    });
+    assert!(syncs.iter().all(|syncs: &u32| *syncs > 0), "{syncs:?}");
+    drop(store);
+    let read = open(folder.path()).read(MailboxId(1), Seq(1), ALL).unwrap();
+    assert_eq!(positions(&read.stored), (1..=3_000).collect::<Vec<_>>());
+}
