@@ -68,9 +68,12 @@ impl Syncing {
         self.state.lock().progress
     }
 
-    /// Waits until a sync ends.
-    pub(super) fn wait(&self, until: Instant) {
-        self.moved.wait_until(&mut self.state.lock(), until);
+    /// Waits until it is further than this.
+    pub(super) fn wait(&self, seen: Progress, until: Instant) {
+        let mut state = self.state.lock();
+        if state.progress == seen {
+            self.moved.wait_until(&mut state, until);
+        }
     }
 
     /// Goes on after so many failures, for all that was wanted.

@@ -36,11 +36,14 @@ pub(super) fn journals(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// Syncs that are expected at a time.
+const SYNCS: usize = 4;
+
 /// The newest journal of a folder, to be synced. fjall has synced all others when it began the
 /// next.
 ///
-/// It is open once for each sync that runs at a time: what the kernel could not write is told once
-/// to each, and not to who opens it later.
+/// It is open once for each sync that runs at a time, and from the start: what the kernel could not
+/// write is told once to each, and not to one that is opened later.
 #[derive(Debug, Default)]
 pub(super) struct Newest(Mutex<Idle>);
 
@@ -71,7 +74,9 @@ impl Newest {
             _ => {
                 let newest = journals(folder)?.into_iter().max();
                 let (number, _) = newest.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
-                *idle = Idle { number: Some(number), files: Vec::new() };
+                let open = |_| File::open(journal(folder, number));
+                let files = (0..SYNCS).map(open).collect::<Result<_, _>>()?;
+                *idle = Idle { number: Some(number), files };
                 number
             }
         };
@@ -108,7 +113,13 @@ pub(super) fn begin_new_journal(folder: &Path) -> io::Result<()> {
 /// Cuts off what follows the last whole commit of the last journal, and keeps it in a file next to
 /// it: that file and its length, or nothing where all commits are whole.
 pub(super) fn cut_torn_end(folder: &Path) -> io::Result<Option<(PathBuf, u64)>> {
-    let Some((_, path)) = journals(folder)?.into_iter().max() else { return Ok(None) };
+    // The last that has something: behind a journal that failed, another is begun.
+    let mut all = journals(folder)?;
+    all.sort_unstable();
+    while all.len() > 1 && all.last().is_some_and(|(_, path)| is_blank(path).unwrap_or(false)) {
+        all.pop();
+    }
+    let Some((_, path)) = all.pop() else { return Ok(None) };
     let mut file = File::options().read(true).write(true).open(&path)?;
     let end = whole(&mut BufReader::new(&file))?;
     file.seek(SeekFrom::Start(end))?;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::attempts::Attempts;
-use super::codec::{commit_number, read_audit, read_commit, read_head, read_level, read_number};
+use super::codec::{
+    commit_number, read_accepted, read_audit, read_commit, read_head, read_level, read_number,
+};
 use super::database::{Database, damaged, failure};
 use super::pending::Pending;
 use super::{key_of, key_value};
@@ -40,6 +42,8 @@ pub(super) struct Known {
     pub(super) pending: Pending,
     /// The last row of the log, for the memory that it has.
     pub(super) buffer: Vec<u8>,
+    /// Whether the next commit may be one that failed: the database was opened again.
+    pub(super) is_doubtful: bool,
     /// Above all mailboxes that ever were.
     pub(super) next_mailbox: u64,
     /// The number of the first of the accepted that counts.
@@ -91,6 +95,10 @@ impl Known {
             known.pending.last_audit = last.map(|entry| entry.seq);
         }
         known.audit_bytes = number(AUDIT_BYTES_ROW)?;
+        if let Some(Ok((_, value))) = database.accepted.last_key_value().map(key_value) {
+            let last = read_accepted(&value).ok().and_then(|mut entries| entries.pop());
+            known.pending.last_accepted = last.map(|(number, ..)| number);
+        }
         for row in database.levels.iter() {
             let (key, value) = key_value(row)?;
             let [mailbox] = key_of(&database.levels, &key)?;

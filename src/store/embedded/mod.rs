@@ -16,6 +16,7 @@ mod database;
 mod journal;
 mod known;
 mod letters;
+mod lock;
 mod pending;
 mod reading;
 mod removal;
@@ -24,12 +25,11 @@ mod tests;
 mod write;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fjall::{Guard, Keyspace, PersistMode, Readable as _, Slice};
@@ -39,15 +39,13 @@ use self::codec::{DigestKey, key_numbers, read_accepted, read_audit, read_found,
 use self::database::{Database, Sizes, damaged, failure, unavailable, unwritten};
 use self::journal::{Newest, begin_new_journal};
 use self::known::Known;
+use self::lock::lock;
 use self::reading::Pile;
 use super::{AuditEntry, Commit, DeadLetter, Handover, Most, Space, Store, StoreError};
 use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq};
 
 /// Time between two attempts to open a database that failed.
 const REOPEN: Duration = Duration::from_secs(1);
-
-/// How long a process that is being started has what its parent had.
-const FORK: Duration = Duration::from_millis(500);
 
 /// Rows that are removed at once, where it may be many.
 const PIECE: usize = 4096;
@@ -92,6 +90,8 @@ struct Shared {
     next_compaction: Mutex<Instant>,
     /// Held by who hands what is in memory to the worker.
     settling: Mutex<()>,
+    /// Whether the database was opened again since the last sync.
+    is_reopened: AtomicBool,
     /// The newest journal.
     journal: Newest,
     /// Held while a commit is written, and while tables leave memory behind a journal that is on
@@ -128,6 +128,7 @@ impl Embedded {
             next_compaction: Mutex::new(Instant::now()),
             settling: Mutex::new(()),
             writing: Mutex::new(()),
+            is_reopened: AtomicBool::new(false),
             journal: Newest::default(),
         };
         let store = Self { shared: Arc::new(shared), compaction: Mutex::new(None), _lock };
@@ -163,31 +164,13 @@ impl Embedded {
     /// Removes what the audit log has before its head.
     fn remove_cut(&self, database: &Database) -> Result<(), StoreError> {
         while let Some(cut) = database.cut(&self.shared.known, PIECE)? {
+            let writing = self.shared.writing.lock();
             let removed = database.remove_cut(&self.shared.known, cut);
+            drop(writing);
             self.shared.written(removed)?;
             self.settle_if_full(database);
         }
         Ok(())
-    }
-}
-
-/// Makes the folder where there is none, and keeps other processes out.
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    if !fs::exists(folder).map_err(unavailable)? {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unavailable)?;
-    }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(unavailable)?;
-    let file = File::options().create(true).append(true).open(folder.join("in-use"));
-    let file = file.map_err(unavailable)?;
-    // A process that another thread is starting has all files for a moment, and their locks.
-    let end = Instant::now() + FORK;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(FORK / 50),
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked),
-            Err(TryLockError::Error(error)) => return Err(unavailable(error)),
-        }
     }
 }
 
@@ -241,8 +224,14 @@ impl Shared {
         drop(database.take());
         begin_new_journal(&self.folder).map_err(unavailable)?;
         let opened = Database::open(&self.folder)?;
-        *self.known.lock() = Known::read(&opened)?;
+        let mut known = Known::read(&opened)?;
+        known.is_doubtful = true;
+        *self.known.lock() = known;
+        self.is_reopened.store(true, Ordering::Release);
+        // Nobody syncs the old journal any more: what it has becomes files, and those are synced.
+        let settled = opened.wait_until_settled().map_err(unwritten);
         *database = Some(opened);
+        settled?;
         self.is_broken.store(false, Ordering::Release);
         tracing::info!("the store of messages is open again");
         Ok(())
@@ -346,6 +335,12 @@ impl Store for Embedded {
 
     fn sync(&self) -> Result<(), StoreError> {
         let database = self.shared.to_write()?;
+        if self.shared.is_reopened.swap(false, Ordering::AcqRel) {
+            // Some of what was committed before may be gone with the journal that failed: it is
+            // committed again, and some of it may be there.
+            self.shared.known.lock().is_doubtful = true;
+            return Err(unavailable("a write failed, and the database was opened again"));
+        }
         let synced = self.shared.sync(&database).map_err(unwritten);
         self.shared.written(synced)
     }

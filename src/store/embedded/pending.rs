@@ -44,6 +44,10 @@ pub(super) struct Pending {
     pub(super) number: u64,
     /// The last entry of the audit log, here or in a row.
     pub(super) last_audit: Option<u64>,
+    /// The last of what was accepted, here or in a row.
+    pub(super) last_accepted: Option<u64>,
+    /// Whether rows may have what it puts there: it is of a commit that may be repeated.
+    may_replace: bool,
     /// Rows of the log that are of use.
     pub(super) rows: u32,
     /// What those take, in bytes.
@@ -68,9 +72,9 @@ pub(super) struct Letter {
     pub(super) message: Option<Arc<Message>>,
 }
 
-/// Puts a value in the place of what is there. No row has the key of a value that was never here.
-fn put<K: Ord, V>(rows: &mut BTreeMap<K, Row<V>>, key: K, value: V) {
-    let is_stored = rows.get(&key).is_some_and(|row| row.is_stored);
+/// Puts a value in the place of what is there; `is_stored` where a row may have it that is not.
+fn put<K: Ord, V>(rows: &mut BTreeMap<K, Row<V>>, key: K, value: V, is_stored: bool) {
+    let is_stored = rows.get(&key).map_or(is_stored, |row| row.is_stored);
     rows.insert(key, Row { value: Some(value), is_stored });
 }
 
@@ -94,8 +98,14 @@ impl Pending {
 
     /// Forgets all, since the rows have it.
     pub(super) fn clear(&mut self) {
-        let Self { number, last_audit, .. } = *self;
-        *self = Self { number, last_audit, ..Self::default() };
+        let Self { number, last_audit, last_accepted, .. } = *self;
+        *self = Self { number, last_audit, last_accepted, ..Self::default() };
+    }
+
+    /// Nothing, behind this: for a commit of which rows may have some, since it may be repeated.
+    pub(super) fn behind(&self) -> Self {
+        let Self { number, last_audit, last_accepted, .. } = *self;
+        Self { number, last_audit, last_accepted, may_replace: true, ..Self::default() }
     }
 
     /// Takes over what the next row of the log has.
@@ -120,8 +130,9 @@ impl Pending {
             Change::Append { mailbox, seq, message } => {
                 let key = Digest::of_key(&message.key);
                 let found = Found { seq: *seq, origin: message.origin, cost: message.cost() };
-                put(&mut self.messages, (*mailbox, *seq), Arc::clone(message));
-                put(&mut self.keys, (*mailbox, key), found);
+                let may_replace = self.may_replace;
+                put(&mut self.messages, (*mailbox, *seq), Arc::clone(message), may_replace);
+                put(&mut self.keys, (*mailbox, key), found, may_replace);
             }
             Change::Remove { mailbox, seq, key } => {
                 self.remove(*mailbox, *seq, *key, stored);
@@ -144,8 +155,9 @@ impl Pending {
             }
             Change::Accepted { number, at, origins } => {
                 // One of a commit that is repeated is there.
-                if self.accepted.last().is_none_or(|(last, ..)| last < number) {
+                if self.last_accepted.is_none_or(|last| last < *number) {
                     self.accepted.push((*number, *at, origins.clone()));
+                    self.last_accepted = Some(*number);
                 }
             }
             Change::ForgetAccepted { before } => {
@@ -208,8 +220,9 @@ impl Pending {
     pub(super) fn drop_letters(&mut self, before: Millis) -> u64 {
         let mut dropped = 0;
         self.letters.retain(|(_, at, _), letter| {
-            let is_kept = *at >= before;
-            dropped += u64::from(!is_kept && letter.is_some());
+            // One that was put back is gone, however old it is.
+            let is_kept = *at >= before || letter.is_none();
+            dropped += u64::from(!is_kept);
             is_kept
         });
         dropped

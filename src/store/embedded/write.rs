@@ -235,7 +235,8 @@ impl Database {
             Handover::Process => None,
         };
         let bytes = logged(commit);
-        if bytes > MOST_LOGGED {
+        // One that may be repeated puts in rows what is in rows, whatever of it is there.
+        if bytes > MOST_LOGGED || known.lock().is_doubtful {
             return self.write_rows(known, commit, mode);
         }
         let mut before = known.lock();
@@ -268,19 +269,19 @@ impl Database {
         let Commit { changes, audit } = commit;
         let mut before = known.lock();
         self.fold(&mut before)?;
-        let mut pending = Pending::default();
+        let mut pending = before.pending.behind();
         changes.iter().for_each(|change| pending.apply(change, &before.attempts));
+        pending.note(audit);
         let mut rows = Rows::new(self, 2 * changes.len());
         rows.pending(&pending, &before)?;
-        rows.audit(audit);
         let audited = rows.sum_audit(&before);
         drop(before);
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.unsettled += memory;
-        if let Some(last) = audit.last() {
-            known.pending.last_audit = Some(last.seq);
-        }
+        known.is_doubtful = false;
+        known.pending.last_audit = pending.last_audit;
+        known.pending.last_accepted = pending.last_accepted;
         known.audit_bytes += audited;
         changes.iter().for_each(|change| known.apply(change));
         Ok(())

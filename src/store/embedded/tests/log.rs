@@ -244,3 +244,71 @@ fn commits_go_on_while_several_threads_sync() {
     let read = open(folder.path()).read(MailboxId(1), Seq(1), ALL).unwrap();
     assert_eq!(positions(&read.stored), (1..=3_000).collect::<Vec<_>>());
 }
+
+/// Has the store take the next commit for one that it may have, as after a failed write.
+fn doubt(store: &Embedded) {
+    store.shared.known.lock().is_doubtful = true;
+}
+
+#[test]
+fn commit_that_is_repeated_behind_its_rows_leaves_none_when_it_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let sent = message("alice", 5, 10);
+    let accepted = |number| Change::Accepted { number, at: Millis(1), origins: Vec::new() };
+    let first = vec![append(1, 5, &sent), level(1, 5, 6), accepted(1)];
+    let first = Commit { changes: first, audit: vec![entry(0), entry(1)] };
+    let next = vec![append(1, 6, &message("alice", 6, 10)), level(1, 5, 7), accepted(2)];
+    let next = Commit { changes: next, audit: vec![entry(2)] };
+    store.commit(&first).unwrap();
+    fold(&store);
+    store.commit(&next).unwrap();
+    // All that nobody was told about, in one piece.
+    doubt(&store);
+    let joined = Commit {
+        changes: [&first.changes[..], &next.changes[..]].concat(),
+        audit: [&first.audit[..], &next.audit[..]].concat(),
+    };
+    store.commit(&joined).unwrap();
+    commit(&store, vec![remove(1, 5, &sent), level(1, 6, 7)]);
+    let check = |store: &Embedded| {
+        let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+        assert_eq!(positions(&read.stored), [6]);
+        assert_eq!(store.find(MailboxId(1), Digest::of_key("5")).unwrap(), None);
+        let entries = store.audit(0, 9).unwrap();
+        assert_eq!(entries, (0..3).map(entry).collect::<Vec<_>>());
+        let accepted = store.recover().unwrap().accepted;
+        assert_eq!(accepted.iter().map(|(number, ..)| *number).collect::<Vec<_>>(), [1, 2]);
+    };
+    check(&store);
+    fold(&store);
+    check(&store);
+    drop(store);
+    check(&open(folder.path()));
+}
+
+#[test]
+fn message_that_came_and_went_in_a_commit_that_is_repeated_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let sent = message("alice", 5, 10);
+    commit(&store, vec![append(1, 5, &sent), level(1, 5, 6)]);
+    fold(&store);
+    doubt(&store);
+    commit(&store, vec![append(1, 5, &sent), remove(1, 5, &sent), level(1, 6, 6)]);
+    assert!(store.read(MailboxId(1), Seq(1), ALL).unwrap().stored.is_empty());
+    assert_eq!((rows(&store), logged(&store)), (0, 0));
+}
+
+#[test]
+fn sync_behind_a_reopening_says_once_that_something_may_be_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    commit(&store, vec![append(1, 1, &message("alice", 1, 10)), level(1, 1, 2)]);
+    store.shared.is_broken.store(true, Ordering::Release);
+    assert!(matches!(store.sync(), Err(StoreError::Unavailable(_))));
+    store.sync().unwrap();
+    let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
+    assert_eq!(positions(&read.stored), [1]);
+    assert!(store.shared.known.lock().is_doubtful);
+}

@@ -1,19 +1,21 @@
 //! The thread of the bus: judges a batch, commits what it comes to, and then tells.
 
+mod untold;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
+use self::untold::Untold;
 use super::clock::system_now;
 use super::health::Call;
 use super::inbox::{Batch, Item, Submitted as Incoming};
 use super::keeper::Kept;
 use super::parked::Parked;
-use super::syncing::Progress;
-use super::{Desk, Durable, Outcome, Outgoing, Party, Receipt, Settings, Shared};
+use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared};
 use crate::proto::bus::{
     Bus, Digest, Effect, Found, Load, MailboxId, Millis, Recovered, Submission, Submitted, Turn,
 };
@@ -33,13 +35,6 @@ const TURN_BYTES: usize = 8 << 20;
 /// The first and the longest wait before a commit that failed is repeated.
 const RETRY: Duration = Duration::from_millis(50);
 const MOST_RETRY: Duration = Duration::from_secs(2);
-
-/// Turns that wait for the disk, and the bytes of their messages: then no more is taken.
-const UNTOLD: usize = 256;
-const UNTOLD_BYTES: usize = 16 << 20;
-
-/// How long acknowledgements are without the disk, where each message waits for it.
-const ACKNOWLEDGEMENTS: Duration = Duration::from_millis(200);
 
 const GIVEN_UP: &str = "the message bus stops without its last messages, which nobody was told";
 
@@ -84,16 +79,10 @@ struct Replies {
     receipts: Vec<(Arc<dyn Party>, Receipt)>,
 }
 
-/// A turn that the disk may not have.
-struct Untold {
-    /// The commit that the disk is to have before.
-    number: u64,
-    /// To be repeated where the disk fails.
-    commit: Commit,
-    /// What the messages that it appends count as.
-    bytes: usize,
-    replies: Replies,
-    effects: Vec<Effect>,
+impl Replies {
+    fn is_some(&self) -> bool {
+        !self.asked.is_empty() || !self.receipts.is_empty()
+    }
 }
 
 impl Worker {
@@ -334,12 +323,17 @@ impl Worker {
         Some(commit)
     }
 
-    /// Writes a commit, as often as it takes. False where the bus stops and the store takes
+    /// Writes a commit, as often as it takes: from the second time on with all that nobody was told
+    /// about, since nobody knows what of it is there. In one piece, or a store that ends between two
+    /// would have later changes without the earlier. False where the bus stops and the store takes
     /// nothing.
     fn write(&self, commit: &Commit) -> bool {
+        let is_repeated = commit.is_empty();
+        let mut joined = is_repeated.then(|| self.joined(commit));
         let mut wait = RETRY;
         let mut gives_up: Option<Instant> = None;
-        while let Err(error) = self.store.commit(commit) {
+        while let Err(error) = self.store.commit(joined.as_ref().unwrap_or(commit)) {
+            joined.get_or_insert_with(|| self.joined(commit));
             self.shared.meters.failed(Call::Commit, &error);
             if wait == RETRY {
                 error!(%error, "messages cannot be committed: all wait until they can");
@@ -360,109 +354,14 @@ impl Worker {
         true
     }
 
-    /// Tells what a turn comes to: at once, or when the disk has its commit and all before it.
-    fn tell_when_durable(&mut self, mut commit: Commit, replies: Replies, turn: &mut Turn) {
-        let is_awaited = self.settings.durable == Durable::Each && commit.is_awaited();
-        if is_awaited {
-            self.shared.syncing.want(self.committed);
-            self.unsynced = None;
+    /// A commit behind all that nobody was told about.
+    fn joined(&self, last: &Commit) -> Commit {
+        let mut joined = Commit::default();
+        for commit in self.untold.iter().map(|untold| &untold.commit).chain([last]) {
+            joined.changes.extend_from_slice(&commit.changes);
+            joined.audit.extend_from_slice(&commit.audit);
         }
-        if is_awaited || !self.untold.is_empty() {
-            let effects = std::mem::take(&mut turn.effects);
-            let number = match self.untold.back() {
-                Some(last) if !is_awaited => last.number,
-                _ => self.committed,
-            };
-            self.untold_bytes += turn.appended_bytes;
-            let bytes = turn.appended_bytes;
-            self.untold.push_back(Untold { number, commit, bytes, replies, effects });
-            return;
-        }
-        self.reply(replies);
-        self.carry_out(&mut turn.effects);
-        commit.changes.clear();
-        commit.audit.clear();
-        self.commit = commit;
-    }
-
-    /// Tells what the disk has by now; after it has failed, commits the rest again. False where the
-    /// bus stops and the store takes nothing.
-    fn tell_durable(&mut self) -> bool {
-        let Progress { done, failures } = self.shared.syncing.progress();
-        if failures != self.failures {
-            if !self.untold.iter().all(|untold| self.write(&untold.commit)) {
-                return false;
-            }
-            self.failures = failures;
-            self.shared.syncing.resume(failures);
-        }
-        while self.untold.front().is_some_and(|untold| untold.number <= done) {
-            self.tell_first();
-        }
-        true
-    }
-
-    fn tell_first(&mut self) {
-        let Some(untold) = self.untold.pop_front() else { return };
-        let Untold { bytes, replies, mut effects, .. } = untold;
-        self.untold_bytes -= bytes;
-        self.reply(replies);
-        self.carry_out(&mut effects);
-    }
-
-    /// Waits while very much waits for the disk. False where the bus stops and the disk does not
-    /// take it.
-    fn wait_for_disk(&mut self) -> bool {
-        let mut gives_up: Option<Instant> = None;
-        while self.untold.len() >= UNTOLD || self.untold_bytes >= UNTOLD_BYTES {
-            if self.shared.inbox.is_closed() {
-                let until = *gives_up.get_or_insert_with(|| Instant::now() + LAST_TRIES);
-                if Instant::now() >= until {
-                    return false;
-                }
-            }
-            self.shared.syncing.wait(Instant::now() + RETRY);
-            if !self.tell_durable() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// When the disk is to be asked although nobody waits for it.
-    fn next_sync(&self) -> Option<Instant> {
-        let interval = match self.settings.durable {
-            Durable::Each => ACKNOWLEDGEMENTS,
-            Durable::Every(interval) => interval,
-            Durable::Never => return None,
-        };
-        self.unsynced.map(|since| since + interval)
-    }
-
-    fn want_sync_if_due(&mut self, now: Instant) {
-        if self.next_sync().is_some_and(|at| at <= now) {
-            self.shared.syncing.want(self.committed);
-            self.unsynced = None;
-        }
-    }
-
-    /// Has the disk take the rest, and tells it where the store has all of it.
-    fn finish(&mut self, is_whole: bool) {
-        self.shared.syncing.close();
-        let synced = self.store.sync();
-        if let Err(error) = &synced {
-            self.shared.meters.failed(Call::Sync, error);
-            warn!(%error, "the disk does not take what was committed last");
-        }
-        // After a failure nobody knows what the disk has, whatever it says since.
-        let has_failed = self.shared.syncing.progress().failures != self.failures;
-        if is_whole && synced.is_ok() && !has_failed {
-            while !self.untold.is_empty() {
-                self.tell_first();
-            }
-        } else if !self.untold.is_empty() {
-            error!("{GIVEN_UP}");
-        }
+        joined
     }
 
     fn reply(&self, replies: Replies) {
