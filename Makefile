@@ -27,8 +27,9 @@ build: ## Build the binary, target/release/beacon-relay
 run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 	$(BINARY) demo
 
-# Most integration tests wait for servers and timers: twice as many as there are cores run at a time.
-test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+# Most integration tests wait for servers and timers: three times as many as there are cores run at a
+# time.
+test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
 	@$(MAKE) --no-print-directory counts
