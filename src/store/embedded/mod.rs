@@ -161,6 +161,18 @@ impl Embedded {
         self.compact_if_worth_it(database);
     }
 
+    /// Removes the dead letters that a mailbox has beyond a bound; how many.
+    fn trim(&self, database: &Database, mailbox: MailboxId, most: Most) -> Result<u64, StoreError> {
+        let surplus = database.surplus_letters(mailbox, most)?;
+        for piece in surplus.chunks(PIECE) {
+            let piece = piece.to_vec();
+            let removed = database.remove_all(&self.shared.known, &database.letters, piece);
+            self.shared.written(removed)?;
+            self.settle_if_full(database);
+        }
+        Ok(surplus.len() as u64)
+    }
+
     /// Removes what the audit log has before its head.
     fn remove_cut(&self, database: &Database) -> Result<(), StoreError> {
         while let Some(cut) = database.cut(&self.shared.known, PIECE)? {
@@ -398,24 +410,20 @@ impl Store for Embedded {
         let mut dropped = 0;
         let mut failed = None;
         for mailbox in buried {
-            let surplus = match database.surplus_letters(mailbox, most) {
-                Ok(surplus) => surplus,
-                Err(error) => {
-                    failed = Some(error);
-                    continue;
-                }
-            };
-            dropped += surplus.len() as u64;
-            for piece in surplus.chunks(PIECE) {
-                let piece = piece.to_vec();
-                let removed = database.remove_all(&self.shared.known, &database.letters, piece);
-                self.shared.written(removed)?;
-                self.settle_if_full(&database);
-            }
+            // A letter that comes meanwhile puts it back.
+            self.shared.known.lock().buried.remove(&mailbox);
+            let trimmed = self.trim(&database, mailbox, most);
             let mut known = self.shared.known.lock();
             // Those that are no rows yet are counted when they are.
-            if known.pending.letters_of(mailbox).next().is_none() {
-                known.buried.remove(&mailbox);
+            if trimmed.is_err() || known.pending.letters_of(mailbox).next().is_some() {
+                known.buried.insert(mailbox);
+            }
+            drop(known);
+            match trimmed {
+                Ok(count) => dropped += count,
+                // The next will not be written either.
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
         failed.map_or(Ok(dropped), Err)
