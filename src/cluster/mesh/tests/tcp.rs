@@ -221,9 +221,13 @@ async fn packets_go_over_quic_while_tcp_is_cut_and_come_back_in_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relay_that_takes_no_lanes_is_served_over_quic_and_left_alone() {
     let [smaller, larger] = keys();
-    let plain = Relay::start(&smaller, &[], by_secret());
-    // Whoever has the TCP port of that number is none of our business.
-    let somebody = TcpListener::bind(plain.address).await.unwrap();
+    // Whoever has the TCP port of that number is none of our business; here it has to be free.
+    let (plain, somebody) = loop {
+        let plain = Relay::start(&smaller, &[], by_secret());
+        if let Ok(somebody) = TcpListener::bind(plain.address).await {
+            break (plain, somebody);
+        }
+    };
     let ours = start(&larger, &[plain.address]);
     let heard = [Heard::at(&plain), Heard::at(&ours)];
     ours.has(&[&smaller]).await;
@@ -243,10 +247,17 @@ async fn relay_that_takes_no_lanes_is_served_over_quic_and_left_alone() {
 #[tokio::test]
 async fn tcp_port_that_is_taken_costs_lanes_and_nothing_else() {
     let [smaller, larger] = keys();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (taken, mesh) = loop {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let bind = taken.local_addr().unwrap();
+        let settings = Settings { tcp: true, ..settings(bind, &smaller, &[], by_secret()) };
+        // Somebody may have the UDP port of that number.
+        if let Ok(mesh) = Mesh::bind(settings) {
+            break (taken, mesh);
+        }
+    };
     let bind = taken.local_addr().unwrap();
-    let settings = Settings { tcp: true, ..settings(bind, &smaller, &[], by_secret()) };
-    let one = Relay::start_as("test", [0; 16], &smaller, Mesh::bind(settings).unwrap());
+    let one = Relay::start_as("test", [0; 16], &smaller, mesh);
     assert_eq!(one.address, bind);
     let other = start(&larger, &[bind]);
     let heard = Heard::at(&one);
