@@ -214,6 +214,12 @@ fn full_disk_refuses_what_is_new_and_all_goes_on_when_there_is_room() {
     let mut sender = site.register_for_receipts("sender");
     let (mut patient, _) = site.register("patient");
     fill_but(&disk, 40 << 20);
+    // The relay looks once a second what others have left of the disk.
+    let seen = look_until(Instant::now() + PATIENCE, || {
+        let free = site.relay.metric("beacon_relay_bus_store_free_bytes");
+        (free < f64::from(41 << 20)).then_some(())
+    });
+    assert!(seen.is_some(), "{}", site.relay.log());
 
     // New messages are refused, with the reason, and all say so.
     let body = "x".repeat(16_000);
