@@ -3,7 +3,7 @@
 //!
 //! One thread decides ([`crate::proto::bus`]), commits ([`crate::store`]) and only then tells
 //! anybody; a second one reads what waits for a peer that has come back, a third keeps the store in
-//! order. Doors hand over what their
+//! order, and others have the disk take what was committed ([`Durable`]). Doors hand over what their
 //! sessions said and never wait: whose messages come faster than they are committed is held
 //! ([`Party::hold`]), so that it is slowed by its own socket.
 

@@ -2,7 +2,7 @@
 //!
 //! The bus's thread goes on meanwhile. Several sync at a time, each for all that was committed
 //! before it began: a disk often takes as long for one as for all of them. After one that failed
-//! nobody knows what the disk has, whatever those say that ran beside it: the bus's thread then
+//! nobody knows what the disk has, whatever those say that ran at the same time: the bus's thread then
 //! commits again what nobody was told about, and lets them go on.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! The bus on a store that fails: nobody is told what is not so, and all goes on by itself.
+//! The bus on a store that fails: nobody is told what is not so, and all goes on without an operator.
 
 use std::sync::atomic::{AtomicBool, AtomicU32};
 

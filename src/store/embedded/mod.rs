@@ -1,7 +1,7 @@
 //! The embedded store: a log-structured tree (fjall) in the state folder.
 //!
-//! A commit is one batch of rows, which a crash leaves whole or not at all. A write that failed
-//! makes fjall refuse all that follow; the store then opens the database again by itself, as soon
+//! A commit is one row of a log, or one batch of rows, which a crash leaves whole or not at all. A
+//! write that failed makes fjall refuse all that follow; the store opens the database again as soon
 //! as there is room, so that the caller has only to repeat its commit.
 //!
 //! Memory does not grow with the messages that wait: tables in memory are bounded
