@@ -79,6 +79,8 @@ pub(super) async fn stop(bus: &Bus) {
     let store = bus.store();
     if timeout_at(end, spawn_blocking(move || store.close())).await.is_err() {
         // All is committed, and merges are made again.
-        tracing::info!("the store of messages is left open: it merges what it has");
+        tracing::info!(
+            "the store of messages is left open: it merges what it has, or its disk does not answer"
+        );
     }
 }

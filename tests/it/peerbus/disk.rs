@@ -353,6 +353,7 @@ fn hung_disk_holds_messages_and_nothing_else_and_they_go_on_when_it_answers() {
     for number in 15..20 {
         say(&mut bob, number);
     }
+    site.relay.wait_for_metric("beacon_relay_bus_store_unavailable", 1.0);
     let began = Instant::now();
     site.relay.signal("TERM");
     site.relay.wait_for_line("its disk takes nothing");
