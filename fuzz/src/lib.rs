@@ -8,6 +8,7 @@
 pub mod beacon;
 pub mod cluster;
 pub mod login;
+pub mod middleman;
 pub mod name;
 pub mod peerbus;
 pub mod presence;
@@ -19,10 +20,11 @@ pub mod websocket;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seeds' folders.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("beacon", beacon::run),
     ("cluster", cluster::run),
     ("login", login::run),
+    ("middleman", middleman::run),
     ("name", name::run),
     ("peerbus", peerbus::run),
     ("presence", presence::run),

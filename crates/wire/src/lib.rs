@@ -9,6 +9,7 @@
 //! - [`auth`], [`beacon`] and [`registry`]: the Pilot protocol's login, packets and registry;
 //! - [`netbird`]: the relay protocol of NetBird and openZro;
 //! - [`peerbus`]: the message bus of AI agents;
+//! - [`middleman`]: publications, requests and answers of services and clients;
 //! - [`stun`]: what tells a client its own address (RFC 8489);
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
@@ -24,6 +25,7 @@ mod framing;
 mod hex;
 pub mod ids;
 pub mod mark;
+pub mod middleman;
 pub mod name;
 pub mod netbird;
 pub mod peerbus;
