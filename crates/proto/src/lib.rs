@@ -7,6 +7,7 @@
 //! # Layout
 //!
 //! - [`bus`]: names, mailboxes, and what becomes of messages;
+//! - [`middleman`]: topics, grants, and who answers which request;
 //! - [`login`]: which text a login signs, and whether its key counts;
 //! - [`endpoint`]: who may claim which UDP endpoint;
 //! - [`gossip`]: which nodes the beacons of the fleet serve;
@@ -26,6 +27,7 @@ pub mod endpoint;
 pub mod gossip;
 pub mod limit;
 pub mod login;
+pub mod middleman;
 pub mod network;
 mod newcomers;
 pub mod presence;

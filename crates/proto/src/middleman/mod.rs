@@ -1,0 +1,180 @@
+//! The broker of middleman: who subscribes to what, who may do what, who answers what.
+//!
+//! Sans-IO: the caller passes parsed messages and the time, and delivers what [`Output`] has, in
+//! that order. Whatever one connection sends is handled in the order of its calls, so that
+//! publications of one sender reach each subscriber in order.
+//!
+//! - A **service** may do everything; a **client** what services have granted. What is refused has
+//!   no effect, and its sender is told by a `PUB ERROR`.
+//! - **Subscriptions and grants** end with the connection that made them. A client gets
+//!   publications only while some service grants subscriptions to the topic.
+//! - A **request** goes to the responder with the fewest requests for each worker. Only that one
+//!   answers it. It fails at once if there is none or if it disconnects, and at its deadline: then
+//!   the requester gets a `PUB ERROR` and, if the request had an id, an answer with that id and an
+//!   `Error` header.
+//! - `MSG:<guid>` is the **own channel** of a connection: nobody else subscribes to it.
+//!
+//! Every table is bounded ([`Limits`]), and empty when all connections are gone.
+
+mod connections;
+mod limits;
+mod messages;
+mod output;
+mod refusal;
+mod requests;
+mod shares;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod types;
+
+use std::time::Instant;
+
+use beacon_wire::middleman::{Command, Encoder, Guid, Message, PRIVATE};
+
+use connections::{Connection, Connections, Share, Slot};
+pub use limits::{Bounds, Limits};
+pub use output::{Class, Output};
+pub use refusal::Refusal;
+use requests::{Head, Ids, Pending, REQUEST_ID, RID, Requests};
+use topics::{Grant, Responder, Subscriber, TopicKey, Topics};
+pub use types::{ConnectionId, Counts, Handled, Role, TopicInfo};
+
+/// The header that says which connection a message is from.
+const CID: &str = "Cid";
+/// The header that says which user that is.
+const UID: &str = "Uid";
+
+/// A broker; `P` is what its caller knows of a connection.
+#[derive(Debug)]
+pub struct Broker<P> {
+    limits: Limits,
+    connections: Connections<P>,
+    topics: Topics,
+    requests: Requests,
+    subscriptions: usize,
+    grants: usize,
+    workers: usize,
+}
+
+impl<P> Broker<P> {
+    /// A broker without connections.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            connections: Connections::default(),
+            topics: Topics::default(),
+            requests: Requests::default(),
+            subscriptions: 0,
+            grants: 0,
+            workers: 0,
+        }
+    }
+
+    /// Takes other limits; what exceeds them stays.
+    pub const fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Adds a connection; `None` if there is one of this GUID.
+    pub fn connect(&mut self, peer: P, role: Role, guid: Guid) -> Option<ConnectionId> {
+        self.connections.add(peer, role, guid)
+    }
+
+    /// What the caller knows of a connection, if it is still there.
+    #[must_use]
+    pub fn peer(&self, id: ConnectionId) -> Option<&P> {
+        let slot = self.connections.slot(id)?;
+        self.connections.get(slot).map(|connection| &connection.peer)
+    }
+
+    /// Removes a connection with all that it has. What it was asked has failed.
+    pub fn disconnect(&mut self, id: ConnectionId, out: &mut Output) -> Option<P> {
+        let slot = self.connections.slot(id)?;
+        let gone = self.connections.remove(slot)?;
+        for rid in gone.asking {
+            self.forget(rid);
+        }
+        for rid in gone.asked {
+            self.fail(rid, Refusal::ResponderGone, out);
+        }
+        for (key, share) in gone.shares {
+            self.give_back(slot, key, share);
+        }
+        Some(gone.peer)
+    }
+
+    /// Does what a message of a connection says.
+    pub fn handle(
+        &mut self,
+        from: ConnectionId,
+        message: &Message<'_>,
+        now: Instant,
+        out: &mut Output,
+    ) -> Handled {
+        let Some(slot) = self.connections.slot(from) else { return Handled::Ignored };
+        let target = message.target;
+        let handled = match message.command {
+            Command::Sub => self.subscribe(slot, target),
+            Command::Pub => self.publish(slot, message, out),
+            Command::Req => self.request(slot, message, now, out),
+            Command::Res => self.answer(slot, message, now, out),
+            Command::Epub => self.grant(slot, target, Grant::Publish),
+            Command::Esub => self.grant(slot, target, Grant::Subscribe),
+            Command::Ereq => self.respond(slot, target),
+            Command::Int => self.set_user(slot, message),
+            Command::Other(_) => Ok(Handled::Ignored),
+        };
+        handled.unwrap_or_else(|refusal| {
+            out.error(from, refusal, message.command, target, self.limits.text_bytes);
+            Handled::Refused(refusal)
+        })
+    }
+
+    /// Fails the requests whose deadline is over.
+    pub fn expire(&mut self, now: Instant, out: &mut Output) {
+        while let Some(rid) = self.requests.expired(now) {
+            self.fail(rid, Refusal::TimedOut, out);
+        }
+    }
+
+    /// When [`Self::expire`] is to be called next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.requests.next_deadline()
+    }
+
+    /// Fails a request that its responder's queue did not take.
+    pub fn undelivered(&mut self, rid: u64, out: &mut Output) {
+        self.fail(rid, Refusal::ResponderBusy, out);
+    }
+
+    /// What there is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            connections: self.connections.len(),
+            topics: self.topics.len(),
+            subscriptions: self.subscriptions,
+            grants: self.grants,
+            workers: self.workers,
+            requests: self.requests.len(),
+        }
+    }
+
+    /// What there is of each topic.
+    pub fn topics(&self) -> impl Iterator<Item = TopicInfo<'_>> {
+        self.topics.iter().map(|topic| TopicInfo {
+            name: &topic.name,
+            subscribers: topic.subscribers.len(),
+            clients_publish: topic.grants(Grant::Publish),
+            clients_subscribe: topic.grants(Grant::Subscribe),
+            responders: topic.responders.len(),
+            workers: topic.workers(),
+            outstanding: topic.outstanding(),
+        })
+    }
+}

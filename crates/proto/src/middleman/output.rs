@@ -1,0 +1,102 @@
+//! What a broker wants delivered.
+
+use std::ops::Range;
+
+use beacon_wire::middleman::Command;
+
+use super::{ConnectionId, Refusal};
+
+/// Messages for connections, in order, and the requests that have failed. It is meant to be used
+/// again: what it has allocated stays.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The messages one behind the other; one that many get is there once.
+    pub(super) bytes: Vec<u8>,
+    deliveries: Vec<Delivery>,
+    failures: Vec<Refusal>,
+}
+
+/// A message for a connection.
+#[derive(Clone, Debug)]
+struct Delivery {
+    to: ConnectionId,
+    class: Class,
+    message: Range<usize>,
+}
+
+/// What may become of a message whose receiver is slow.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Class {
+    /// It may be dropped; the oldest goes first.
+    Publication,
+    /// A request. If it is not queued, [`super::Broker::undelivered`] is to be told.
+    Request {
+        /// What the responder will answer to.
+        rid: u64,
+    },
+    /// An answer, which is never dropped.
+    Answer,
+    /// An error, which is never dropped.
+    Error,
+}
+
+impl Output {
+    /// A buffer that is kept is not longer than this, in bytes.
+    const KEPT: usize = 256 * 1024;
+
+    /// What is to be delivered, in order.
+    pub fn deliveries(&self) -> impl ExactSizeIterator<Item = (ConnectionId, Class, &[u8])> {
+        self.deliveries
+            .iter()
+            .map(|delivery| (delivery.to, delivery.class, &self.bytes[delivery.message.clone()]))
+    }
+
+    /// The requests that have failed after they were accepted: why each has.
+    #[must_use]
+    pub fn failures(&self) -> &[Refusal] {
+        &self.failures
+    }
+
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.deliveries.is_empty()
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.deliveries.clear();
+        self.failures.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT);
+    }
+
+    /// Where the next message begins.
+    pub(super) const fn mark(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Delivers what was written since `mark`.
+    pub(super) fn deliver(&mut self, to: ConnectionId, class: Class, mark: usize) {
+        let message = mark..self.bytes.len();
+        self.deliveries.push(Delivery { to, class, message });
+    }
+
+    /// Tells a sender that its message had no effect.
+    pub(super) fn error(
+        &mut self,
+        to: ConnectionId,
+        refusal: Refusal,
+        command: Command<'_>,
+        target: &str,
+        most: usize,
+    ) {
+        let mark = self.mark();
+        refusal.encode(&mut self.bytes, command, target, most);
+        self.deliver(to, Class::Error, mark);
+    }
+
+    pub(super) fn failed(&mut self, refusal: Refusal) {
+        self.failures.push(refusal);
+    }
+}

@@ -1,0 +1,86 @@
+//! What a broker is told, and what it says.
+
+use std::time::Duration;
+
+use super::Refusal;
+use super::connections::Slot;
+
+/// A connection of a broker. The id of one that is gone means no other.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnectionId {
+    pub(super) slot: Slot,
+    pub(super) generation: u32,
+}
+
+/// What a connection may do; its key says which it is.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Role {
+    /// Everything.
+    Service,
+    /// What services have granted.
+    Client,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Handled {
+    /// The connection subscribes to the topic.
+    Subscribed,
+    /// It was published.
+    Published {
+        /// How many connections get it.
+        copies: usize,
+    },
+    /// Clients may do something, or the connection is one more worker of a topic.
+    Granted,
+    /// A responder is asked.
+    Asked,
+    /// A requester has its answer.
+    Answered {
+        /// How long it has waited.
+        waited: Duration,
+    },
+    /// The user id of a connection was set.
+    UserSet,
+    /// It has no effect, and its sender is not told: an unknown command, an answer without a
+    /// number, an `INT` of a client.
+    Ignored,
+    /// It has no effect, and its sender is told why.
+    Refused(Refusal),
+}
+
+/// What there is in a broker.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Connections.
+    pub connections: usize,
+    /// Topics that have anything.
+    pub topics: usize,
+    /// Subscriptions, without those to connections' own channels.
+    pub subscriptions: usize,
+    /// Grants.
+    pub grants: usize,
+    /// Workers.
+    pub workers: usize,
+    /// Requests that wait for their answers.
+    pub requests: usize,
+}
+
+/// What there is of a topic.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TopicInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Subscribers.
+    pub subscribers: usize,
+    /// Whether clients may publish.
+    pub clients_publish: bool,
+    /// Whether clients may subscribe.
+    pub clients_subscribe: bool,
+    /// Connections that respond.
+    pub responders: usize,
+    /// Their workers.
+    pub workers: usize,
+    /// Requests that they have not answered.
+    pub outstanding: usize,
+}
