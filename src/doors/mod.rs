@@ -46,6 +46,8 @@ pub struct Plan {
     pub spelling: Spelling,
     /// Makes it.
     pub make: Make,
+    /// Whether all that its peers say goes to the bus.
+    pub has_messages: bool,
 }
 
 /// Why a door cannot be one of this process.
@@ -77,7 +79,14 @@ impl Plan {
         spelling: Spelling,
         make: impl FnOnce(Parts<'_>) -> Arc<D> + Send + 'static,
     ) -> Self {
-        Self { kind, realm, spelling, make: Box::new(|parts| make(parts)) }
+        let make: Make = Box::new(|parts| make(parts));
+        Self { kind, realm, spelling, make, has_messages: false }
+    }
+
+    /// A door all of whose peers' messages go to the bus: its sessions share one thread.
+    #[must_use]
+    pub fn with_messages(self) -> Self {
+        Self { has_messages: true, ..self }
     }
 
     /// Has configurations and names of this process know the door: before the first of them is

@@ -6,7 +6,9 @@ use std::net::Shutdown;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::calls::{self, Call};
@@ -115,8 +117,19 @@ macro_rules! stream {
     ($kind:ty) => {
         impl Stream for $kind {
             fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-                calls::count(Call::Read);
-                Self::try_read(self, buffer)
+                let mut short = None;
+                let read = self.try_io(Interest::READABLE, || {
+                    calls::count(Call::Read);
+                    let (read, _) = recv(self, &mut *buffer, RecvFlags::empty())?;
+                    if read > 0 && read < buffer.len() {
+                        // That was all: whoever waits is woken by the next that comes, and
+                        // asks the kernel no second time. What tokio knows of an end stays.
+                        short = Some(read);
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    Ok(read)
+                });
+                short.map_or(read, Ok)
             }
 
             fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -147,3 +160,64 @@ macro_rules! stream {
 
 stream!(TcpStream);
 stream!(UnixStream);
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+    use std::task::Poll;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn readable(stream: &TcpStream) {
+        poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_read_that_takes_all_is_the_only_one_until_more_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 8];
+        for said in [&b"first"[..], b"then"] {
+            peer.write_all(said).unwrap();
+            readable(&stream).await;
+            let before = calls::made_here(Call::Read);
+            assert_eq!(Stream::try_read(&stream, &mut buffer).unwrap(), said.len());
+            let waits = poll_fn(|cx| Poll::Ready(stream.poll_readable(cx).is_pending())).await;
+            assert!(waits, "nothing is there");
+            let nothing = Stream::try_read(&stream, &mut buffer).unwrap_err();
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(calls::made_here(Call::Read), before + 1);
+        }
+
+        // Of more than the buffer takes, the rest is read without waiting.
+        peer.write_all(b"nine bytes").unwrap();
+        readable(&stream).await;
+        assert_eq!(Stream::try_read(&stream, &mut buffer).unwrap(), 8);
+        readable(&stream).await;
+        assert_eq!(Stream::try_read(&stream, &mut buffer).unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn an_end_behind_the_last_bytes_is_read_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        peer.write_all(b"last").unwrap();
+        drop(peer);
+        let mut read = Vec::new();
+        let mut buffer = [0; 8];
+        loop {
+            readable(&stream).await;
+            match Stream::try_read(&stream, &mut buffer) {
+                Ok(0) => break,
+                Ok(more) => read.extend_from_slice(&buffer[..more]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(read, b"last");
+    }
+}

@@ -11,6 +11,7 @@ mod cluster;
 mod core;
 mod doors;
 mod exporters;
+mod messages;
 mod operators;
 mod readiness;
 mod reload;
@@ -45,6 +46,7 @@ pub use bind::BindError;
 use cluster::Part;
 use core::Core;
 use doors::Doors;
+use messages::MessageThread;
 use operators::Operators;
 pub use reload::{Changes, ReloadError, Reloader};
 pub(crate) use settings::directory as directory_settings;
@@ -181,7 +183,8 @@ impl Server {
         let config = operators.reloader.config();
         background::start(&mut tasks, &stopping, config.clone(), &core, &doors, grants);
         let cluster = joining.map(|joining| cluster::start(&mut tasks, &core, joining));
-        operators.vitals.start(&mut tasks, doors.canaries(), config).await;
+        let messages = doors.messages.as_ref();
+        operators.vitals.start(&mut tasks, doors.canaries(), config, messages).await;
         tasks.spawn("service manager", Arc::clone(&operators.service).keep_telling());
         phase.send_replace(Phase::Running);
         let server =
@@ -327,6 +330,7 @@ impl Server {
         let stop = move || {
             doors.threads.stop();
             doors.stun.stop();
+            doors.messages.iter().for_each(MessageThread::stop);
         };
         let stopped = spawn_blocking(stop).await;
         debug_assert!(stopped.is_ok(), "joining threads does not panic");

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +115,8 @@ pub struct Spec {
     pub tls: Option<Acceptor>,
     /// The UDP port for the doors among them that speak QUIC as well.
     pub quic: Option<Port>,
+    /// What serves its streams; nothing where that is the runtime of the caller.
+    pub runtime: Option<Handle>,
 }
 
 /// Running listeners, one at least, with their sessions. Dropping it ends them all at once.
@@ -203,7 +206,7 @@ impl Server {
         let ending = CancellationToken::new();
         let mut sites = Vec::new();
         let mut tasks = Vec::new();
-        for Spec { listener, settings, doors, tls, quic } in specs {
+        for Spec { listener, settings, doors, tls, quic, runtime } in specs {
             debug_assert!(!doors.is_empty(), "a listener without a door serves nobody");
             let site = Arc::new(Site {
                 shared: Arc::clone(&shared),
@@ -217,7 +220,7 @@ impl Server {
             });
             let accept =
                 connection::accept(listener, Arc::clone(&site), accepting.clone(), ending.clone());
-            tasks.push(tokio::spawn(accept));
+            tasks.push(runtime.unwrap_or_else(Handle::current).spawn(accept));
             if let Some(port) = quic {
                 let site = Arc::clone(&site);
                 let accept = datagram::accept(port, site, accepting.clone(), ending.clone());

@@ -58,7 +58,9 @@ fn audit_events_are_written_as_with_go() {
         let event = text(entry, "event");
         let read: Value = serde_json::from_str(event).unwrap();
         let [kind, id, from, to] = ["event", "id", "from", "to"].map(|member| text(&read, member));
-        assert_eq!(peerbus::audit_event(kind, id, from, to), event.as_bytes());
+        let mut written = Vec::new();
+        peerbus::audit_event(&mut written, kind, id, from, to);
+        assert_eq!(written, event.as_bytes());
     }
 }
 

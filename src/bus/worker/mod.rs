@@ -131,7 +131,8 @@ impl Worker {
     pub(super) fn run(mut self) {
         let is_whole = loop {
             let batch = if self.rest.is_empty() {
-                self.shared.inbox.take(self.next_deadline())
+                let spare = std::mem::take(&mut self.rest);
+                self.shared.inbox.take(self.next_deadline(), spare)
             } else {
                 Batch::default()
             };
@@ -169,7 +170,11 @@ impl Worker {
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
         self.bus.set_full(self.kept.room.is_full());
-        self.rest.extend(items);
+        if self.rest.is_empty() {
+            self.rest = items;
+        } else {
+            self.rest.extend(items);
+        }
         while turn.changes.len() < TURN && turn.appended_bytes < TURN_BYTES {
             let Some(item) = self.rest.pop_front() else { break };
             self.take(item, now, &mut turn, &mut replies);
@@ -382,7 +387,7 @@ impl Worker {
 
     fn carry_out(&self, effects: &mut Vec<Effect>) {
         let now = Instant::now();
-        let mut deliveries: BTreeMap<MailboxId, (u64, Vec<Outgoing>)> = BTreeMap::new();
+        let mut deliveries: Vec<(MailboxId, u64, Outgoing)> = Vec::with_capacity(effects.len());
         for effect in effects.drain(..) {
             match effect {
                 Effect::Load(load) => {
@@ -396,25 +401,31 @@ impl Worker {
                     }
                 }
                 Effect::Deliver { mailbox, generation, message, .. } => {
-                    let (of, messages) =
-                        deliveries.entry(mailbox).or_insert_with(|| (generation, Vec::new()));
-                    if *of < generation {
-                        *of = generation;
-                        messages.clear();
-                    }
                     let key = Arc::clone(&message.key);
                     let body = Arc::clone(&message.body);
-                    messages.push(Outgoing { key, body });
+                    deliveries.push((mailbox, generation, Outgoing { key, body }));
                 }
             }
         }
-        for (mailbox, (generation, messages)) in deliveries {
+        // Those of one mailbox in their order, and none to a session before the last.
+        deliveries.sort_by_key(|(mailbox, ..)| *mailbox);
+        let mut messages = Vec::new();
+        let mut deliveries = deliveries.into_iter().peekable();
+        while let Some((mailbox, generation, message)) = deliveries.next() {
             let party = self.parties.get(&mailbox);
-            let Some(party) = party.filter(|party| party.generation() == generation) else {
+            let party = party.filter(|party| party.generation() == generation);
+            if party.is_some() {
+                messages.push(message);
+            }
+            if deliveries.peek().is_some_and(|(next, ..)| *next == mailbox) {
                 continue;
-            };
-            let taken = party.deliver(&messages, now);
-            self.shared.meters.delivered(taken, messages.len());
+            }
+            let last = self.parties.get(&mailbox).filter(|_| !messages.is_empty());
+            if let Some(party) = last {
+                let taken = party.deliver(&messages, now);
+                self.shared.meters.delivered(taken, messages.len());
+            }
+            messages.clear();
         }
     }
 }

@@ -83,6 +83,7 @@ pub(super) fn plan() -> Plan {
         parts.router.traffic().register(PeerbusDrop::REASONS);
         door
     })
+    .with_messages()
 }
 
 /// The door.

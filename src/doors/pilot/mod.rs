@@ -140,7 +140,7 @@ impl Pilot {
         let table = Arc::new(Table::new(settings.max_peers, 0));
         let listener = Listener::tcp(settings.bind)?;
         let doors: Vec<Arc<dyn Door>> = vec![Arc::clone(self) as Arc<dyn Door>];
-        let spec = Spec { listener, settings, doors, tls: None, quic: None };
+        let spec = Spec { listener, settings, doors, tls: None, quic: None, runtime: None };
         Ok(Server::serve(vec![spec], table, Arc::default(), None))
     }
 

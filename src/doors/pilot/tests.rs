@@ -200,6 +200,7 @@ fn start_all<const N: usize>(settings: [Settings; N]) -> (Canary, Arc<Server>, [
         settings,
         doors: vec![Arc::clone(&pilot) as Arc<dyn Door>],
         tls: None,
+        runtime: None,
     });
     let server = Arc::new(Server::serve(specs.into(), table, Arc::default(), None));
     let addresses: Vec<_> = server.addrs().map(Option::unwrap).collect();

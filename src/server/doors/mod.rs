@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::StartError;
 use super::certificates::Keeper;
 use super::core::Core;
+use super::messages::MessageThread;
 use super::readiness::{Canaries, Visits};
 use super::settings;
 use super::sockets::{PublicListener, PublicSockets};
@@ -26,6 +27,8 @@ pub(super) struct Doors {
     pub(super) sessions: Arc<session::Server>,
     pub(super) threads: udp::Threads,
     pub(super) stun: stun::Server,
+    /// What serves the listeners of doors with messages, where there are some.
+    pub(super) messages: Option<MessageThread>,
     /// What the configuration said of each listener when it was opened.
     pub(super) listeners: Vec<config::Listener>,
     pub(super) certificates: Arc<Keeper>,
@@ -83,13 +86,23 @@ impl Doors {
         let sink = Arc::clone(&core.overlay);
         let pilot = Pilot::new(core.directory.clone(), sink, Login::from(config));
         let mut doors: Vec<Arc<dyn Door>> = vec![Arc::clone(&pilot) as _];
+        let mut with_messages = Vec::new();
         for plan in plans {
+            if plan.has_messages {
+                with_messages.push(plan.kind);
+            }
             // A door that no listener names costs nothing.
             if listeners.iter().any(|listener| listener.doors.contains(&plan.kind)) {
                 let bus = core.bus.as_ref();
                 doors.push((plan.make)(doors::Parts { router: &core.router, config, bus }));
             }
         }
+        let messages = core.bus.as_ref().map(MessageThread::start).transpose()?;
+        // The sessions of one listener share a runtime.
+        let runtime = |said: &config::Listener| {
+            let has_messages = said.doors.iter().all(|door| with_messages.contains(door));
+            messages.as_ref().filter(|_| has_messages).map(|thread| thread.runtime().clone())
+        };
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
         let specs = streams.into_iter().zip(of_each);
         let specs = specs.map(|((listener, tls, quic), (settings, said))| Spec {
@@ -98,6 +111,7 @@ impl Doors {
             doors: settings::doors(said, &doors),
             tls,
             quic,
+            runtime: runtime(said),
         });
         let table = Arc::clone(&core.table);
         let traffic = Arc::clone(&core.traffic);
@@ -110,6 +124,7 @@ impl Doors {
             sessions,
             threads,
             stun,
+            messages,
             listeners,
             certificates,
             has_wss_socket,
@@ -164,10 +179,17 @@ impl Doors {
 
     /// Waits until one has ended without being told to: a failure of ours.
     pub(super) async fn failed(&self) {
+        let messages = async {
+            match &self.messages {
+                Some(thread) => thread.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.sessions.failed() => {}
             () = self.threads.failed() => {}
             () = self.stun.failed() => {}
+            () = messages => {}
         }
     }
 }

@@ -38,6 +38,7 @@ const LAGS: Buckets = &[
 /// How late the runtime is.
 #[derive(Debug)]
 pub(super) struct Lag {
+    family: (&'static str, &'static str),
     lags: Histogram,
     state: Mutex<State>,
 }
@@ -52,11 +53,12 @@ struct State {
 }
 
 impl Lag {
-    pub(super) fn new() -> Self {
+    /// That of a runtime, with the name and the help of its metric.
+    pub(super) fn new(name: &'static str, help: &'static str) -> Self {
         let now = Instant::now();
         let (worst, worst_before) = (Duration::ZERO, Duration::ZERO);
         let state = State { due: now + INTERVAL, since: now, worst, worst_before };
-        Self { lags: Histogram::new(LAGS), state: Mutex::new(state) }
+        Self { family: (name, help), lags: Histogram::new(LAGS), state: Mutex::new(state) }
     }
 
     /// Looks again and again, for ever.
@@ -98,10 +100,8 @@ impl Lag {
     }
 
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
-        families.push(self.lags.family(
-            "pilot_beacon_scheduler_lag_seconds",
-            "How late the runtime gets to what is due, ten times a second.",
-        ));
+        let (name, help) = self.family;
+        families.push(self.lags.family(name, help));
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn lag_is_remembered_for_seconds_and_one_that_goes_on_counts() {
-        let lag = Lag::new();
+        let lag = Lag::new("lag", "of a test");
         let due = lag.state.lock().due;
         let condition = |at: Duration| {
             lag.state.lock().due = due + at;

@@ -25,6 +25,7 @@ use self::visits::VisitsError;
 use super::acme::Acme;
 use super::audited::Audited;
 use super::core::Core;
+use super::messages::MessageThread;
 use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
 use crate::bus;
@@ -58,6 +59,8 @@ pub(super) struct Vitals {
     door_canary: Option<Canary<VisitsError>>,
     udp_threads: UdpThreads,
     lag: Lag,
+    /// That of the thread of the sessions with messages, where a door has some.
+    message_lag: Option<Lag>,
     machine: ArcSwap<Machine>,
     core: Arc<Core>,
     health: Arc<Health>,
@@ -90,7 +93,16 @@ impl Vitals {
             udp_canary: Canary::new(Names::UDP, config.canary_interval),
             door_canary: is_visited.then(|| Canary::new(Names::NETBIRD, config.canary_interval)),
             udp_threads: UdpThreads::new(turns),
-            lag: Lag::new(),
+            lag: Lag::new(
+                "pilot_beacon_scheduler_lag_seconds",
+                "How late the runtime gets to what is due, ten times a second.",
+            ),
+            message_lag: core.bus.as_ref().map(|_| {
+                Lag::new(
+                    "beacon_relay_message_scheduler_lag_seconds",
+                    "How late the thread of sessions with messages gets to what is due.",
+                )
+            }),
             machine: ArcSwap::default(),
             audited: core.bus.as_ref().map(|bus| Audited::new(bus.store())),
             core,
@@ -106,9 +118,19 @@ impl Vitals {
         tasks: &mut Tasks,
         Canaries { pilot: canary, udp, visits }: Canaries,
         config: watch::Receiver<Arc<Config>>,
+        messages: Option<&MessageThread>,
     ) {
         let vitals = Arc::clone(self);
         tasks.spawn("lag", async move { vitals.lag.watch().await });
+        if let Some(messages) = messages {
+            let vitals = Arc::clone(self);
+            // Its end is that of its thread, which is watched.
+            messages.runtime().spawn(async move {
+                if let Some(lag) = &vitals.message_lag {
+                    lag.watch().await;
+                }
+            });
+        }
         self.look().await;
         if !config.borrow().canary_interval.is_zero() {
             let visit = async {
@@ -182,6 +204,9 @@ impl Vitals {
         let mut parts = BTreeMap::from(parts);
         if let Some(canary) = &self.door_canary {
             parts.insert("netbird", canary.part(now));
+        }
+        if let Some(lag) = &self.message_lag {
+            parts.insert("messages", lag.part(now));
         }
         if let Some(bus) = &self.core.bus {
             let broken = self.audited.as_ref().and_then(|audited| audited.broken());
@@ -279,6 +304,9 @@ impl Vitals {
             audited.families(families);
         }
         self.lag.families(families);
+        if let Some(lag) = &self.message_lag {
+            lag.families(families);
+        }
         families.push(family::gauge_value(
             "pilot_beacon_ready",
             "1 while peers should be sent to this relay, as /readyz says.",

@@ -46,16 +46,16 @@ pub fn hash_after(before: &[u8; 32], event: &[u8]) -> [u8; 32] {
 pub struct Chain {
     next: u64,
     hash: [u8; 32],
+    /// The event that is being appended.
+    text: Vec<u8>,
 }
 
 impl Chain {
     /// The chain that ends with this entry; a new one where there is none.
     #[must_use]
     pub fn after(last: Option<&AuditEntry>) -> Self {
-        last.map_or(Self { next: 0, hash: GENESIS }, |last| Self {
-            next: last.seq + 1,
-            hash: last.hash,
-        })
+        let (next, hash) = last.map_or((0, GENESIS), |last| (last.seq + 1, last.hash));
+        Self { next, hash, text: Vec::new() }
     }
 
     /// The entry of an event, which from here on is the last.
@@ -68,7 +68,9 @@ impl Chain {
             EventKind::Purge => "purge",
             EventKind::Requeue => "requeue",
         };
-        self.append_bytes(audit_event(kind, &event.key, &event.from, &event.to).into(), at)
+        self.text.clear();
+        audit_event(&mut self.text, kind, &event.key, &event.from, &event.to);
+        self.append_bytes(self.text.as_slice().into(), at)
     }
 
     fn append_bytes(&mut self, event: Arc<[u8]>, at: Millis) -> AuditEntry {

@@ -371,6 +371,7 @@ mod tests {
         assert!(matches!(found, Break::Before { seq: 1, .. }), "{found}");
         let moved = verifier.entry_after(&log[1].hash, &log[2]).unwrap_err();
         assert_eq!(moved, Break::Order { expected: 1, found: 2 });
-        assert_eq!(Chain::after(Some(&log[0])), Chain { next: 1, hash: log[0].hash });
+        let chain = Chain::after(Some(&log[0]));
+        assert_eq!((chain.next, chain.hash), (1, log[0].hash));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Bus;
-use super::submit::{Refused, Submitted};
+use super::submit::{FreeKey, Posted, Refused, Submitted};
 use super::turn::Turn;
 use super::types::{
     Change, Digest, Event, EventKind, Found, MailboxId, Message, Millis, Named, Seq,
@@ -58,12 +58,12 @@ impl Bus {
         }
         let key = self.free_key(mailbox, &message.key, message.origin, turn, &mut find)?;
         let requeued = match key {
-            Ok(key) => {
-                let message = Message { key, accepted: now, ..(**message).clone() };
+            Ok(FreeKey { text, digests }) => {
+                let message = Message { key: text, accepted: now, ..(**message).clone() };
                 if !self.has_room(mailbox, &message) {
                     return Ok(Requeued::Refused(Refused::Quota));
                 }
-                Some(message)
+                Some(Posted { to: mailbox, digests, message })
             }
             Err(Submitted::Refused(refused)) => return Ok(Requeued::Refused(refused)),
             Err(_) => None,
@@ -75,11 +75,11 @@ impl Bus {
             from: name,
             to: "".into(),
         });
-        let Some(message) = requeued else { return Ok(Requeued::Waited) };
+        let Some(posted) = requeued else { return Ok(Requeued::Waited) };
         // From now on its sender is told again that it has sent it.
         self.remembered.add(message.origin, sender);
         turn.origins.push(message.origin);
-        self.append(sender, mailbox, &Arc::new(message), now, turn);
+        self.append(sender, posted, now, turn);
         self.totals.requeued += 1;
         Ok(Requeued::Waits)
     }

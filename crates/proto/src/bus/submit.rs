@@ -68,6 +68,28 @@ pub enum Refused {
     KeyTaken,
 }
 
+/// A delivery key that nothing else in its mailbox has.
+pub(super) struct FreeKey {
+    pub(super) text: Arc<str>,
+    pub(super) digests: Digests,
+}
+
+/// A delivery key as it is looked up.
+#[derive(Clone, Copy)]
+pub(super) struct Digests {
+    /// By itself,
+    of_key: Digest,
+    /// and in its mailbox.
+    in_mailbox: Digest,
+}
+
+/// A message on its way into a mailbox.
+pub(super) struct Posted {
+    pub(super) to: MailboxId,
+    pub(super) digests: Digests,
+    pub(super) message: Message,
+}
+
 impl Submitted {
     /// Whether it is refused and may be accepted later, when others are gone. Nobody waits for the
     /// recipients of a broadcast, whom its sender has not chosen.
@@ -121,11 +143,11 @@ impl Bus {
                     Ok(key) => key,
                     Err(taken) => return Ok(taken),
                 };
-                let message = message(key);
-                if !self.has_room(to, &message) {
+                let copy = Posted { to, digests: key.digests, message: message(key.text) };
+                if !self.has_room(to, &copy.message) {
                     return Ok(Submitted::Refused(Refused::Quota));
                 }
-                copies.push((to, message));
+                copies.push(copy);
                 recipients = 1;
             }
             To::Everybody => {
@@ -141,7 +163,10 @@ impl Bus {
                 for (name, to) in others {
                     let key = format!("{id}|{name}").into();
                     match self.free_key(to, &key, origin, turn, &mut find)? {
-                        Ok(key) => copies.push((to, message(key))),
+                        Ok(key) => {
+                            let message = message(key.text);
+                            copies.push(Posted { to, digests: key.digests, message });
+                        }
                         Err(Submitted::Duplicate) => return Ok(Submitted::Duplicate),
                         Err(_) => {}
                     }
@@ -150,7 +175,7 @@ impl Bus {
                     return Ok(Submitted::Refused(Refused::KeyTaken));
                 }
                 // A mailbox that is full costs its owner the copy, and nobody else theirs.
-                copies.retain(|(to, message)| self.has_room(*to, message));
+                copies.retain(|copy| self.has_room(copy.to, &copy.message));
                 if copies.is_empty() {
                     return Ok(Submitted::Refused(Refused::RecipientsFull));
                 }
@@ -159,8 +184,8 @@ impl Bus {
         self.remembered.add(origin, submission.from);
         turn.origins.push(origin);
         let stored = copies.len();
-        for (to, message) in copies {
-            self.append(submission.from, to, &Arc::new(message), now, turn);
+        for copy in copies {
+            self.append(submission.from, copy, now, turn);
         }
         if stored < recipients {
             return Ok(Submitted::Partly { stored, of: recipients });
@@ -176,21 +201,15 @@ impl Bus {
         others.map(|((_, name), to)| (Arc::clone(name), *to)).collect()
     }
 
-    pub(super) fn append(
-        &mut self,
-        from: MailboxId,
-        to: MailboxId,
-        message: &Arc<Message>,
-        now: Millis,
-        turn: &mut Turn,
-    ) {
+    pub(super) fn append(&mut self, from: MailboxId, copy: Posted, now: Millis, turn: &mut Turn) {
+        let Posted { to, digests, message } = copy;
         let mailbox = self.mailboxes.get_mut(&to).expect("a copy goes to a mailbox that is there");
-        let seq = mailbox.append(message, &self.limits, now, turn);
-        let key = Digest::of_key_in(to, &message.key);
-        self.remembered.add(key, from);
-        turn.origins.push(key);
+        let message = Arc::new(message);
+        let seq = mailbox.append(&message, &self.limits, now, turn);
+        self.remembered.add(digests.in_mailbox, from);
+        turn.origins.push(digests.in_mailbox);
         let found = Found { seq, origin: message.origin, cost: message.cost() };
-        turn.appended.insert((to, Digest::of_key(&message.key)), found);
+        turn.appended.insert((to, digests.of_key), found);
         self.totals.accepted += 1;
     }
 
@@ -204,16 +223,20 @@ impl Bus {
         origin: Digest,
         turn: &Turn,
         find: &mut impl FnMut(MailboxId, Digest) -> Result<Option<Found>, E>,
-    ) -> Result<Result<Arc<str>, Submitted>, E> {
-        let mut key = Arc::clone(wanted);
+    ) -> Result<Result<FreeKey, Submitted>, E> {
+        let mut text = Arc::clone(wanted);
         for attempt in 0..KEYS {
-            match self.find(to, Digest::of_key(&key), turn, find)? {
-                None if !self.remembered.has(Digest::of_key_in(to, &key)) => return Ok(Ok(key)),
+            let of_key = Digest::of_key(&text);
+            let digests = Digests { of_key, in_mailbox: Digest::of_key_in(to, &text) };
+            match self.find(to, of_key, turn, find)? {
+                None if !self.remembered.has(digests.in_mailbox) => {
+                    return Ok(Ok(FreeKey { text, digests }));
+                }
                 Some(found) if found.origin == origin => return Ok(Err(Submitted::Duplicate)),
                 None | Some(_) => {
                     let [a, b, c, d, e, f, g, h, ..] = origin.0;
                     let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-                    key = format!("{wanted}|{:016x}", number.wrapping_add(attempt)).into();
+                    text = format!("{wanted}|{:016x}", number.wrapping_add(attempt)).into();
                 }
             }
         }

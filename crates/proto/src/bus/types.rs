@@ -54,27 +54,28 @@ impl Digest {
     /// The digest of a delivery key.
     #[must_use]
     pub fn of_key(key: &str) -> Self {
-        Self::of(&[key])
+        Self::of(&[key.as_bytes()])
     }
 
     /// The digest of a sender and the id that it gave a message.
     #[must_use]
     pub fn of_origin(from: &str, id: &str) -> Self {
-        Self::of(&[from, id])
+        Self::of(&[from.as_bytes(), id.as_bytes()])
     }
 
     /// The digest of a delivery key in one mailbox.
     #[must_use]
     pub fn of_key_in(mailbox: MailboxId, key: &str) -> Self {
-        Self::of(&[&mailbox.0.to_string(), key])
+        // Three parts, as no origin has: a sender may be called like the number of a mailbox.
+        Self::of(&[b"", &mailbox.0.to_be_bytes(), key.as_bytes()])
     }
 
-    /// The digest of texts, each behind its length, so that none runs into the next.
-    fn of(texts: &[&str]) -> Self {
+    /// The digest of parts, each behind its length, so that none runs into the next.
+    fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
-        for text in texts {
-            hash.update((text.len() as u64).to_be_bytes());
-            hash.update(text);
+        for part in parts {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
         }
         let whole: [u8; 32] = hash.finalize().into();
         let (first, _) = whole.split_first_chunk().expect("32 bytes hold 16");
@@ -341,4 +342,18 @@ pub struct Event {
     pub from: Arc<str>,
     /// For whom; empty where there is nobody.
     pub to: Arc<str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sender_called_like_the_number_of_a_mailbox_is_no_mailbox() {
+        let key = Digest::of_key_in(MailboxId(7), "x");
+        assert_ne!(key, Digest::of_origin("7", "x"));
+        assert_ne!(key, Digest::of_origin("\0\0\0\0\0\0\0\u{7}", "x"));
+        assert_ne!(key, Digest::of_key("x"));
+        assert_ne!(key, Digest::of_key_in(MailboxId(8), "x"));
+    }
 }

@@ -86,17 +86,13 @@ pub fn receipt(id: &str, result: ReceiptResult, reason: &str) -> Vec<u8> {
     json
 }
 
-/// An entry of the audit log, as it is hashed.
-#[must_use]
-pub fn audit_event(event: &str, id: &str, from: &str, to: &str) -> Vec<u8> {
+/// Appends an entry of the audit log, as it is hashed.
+pub fn audit_event(json: &mut Vec<u8>, event: &str, id: &str, from: &str, to: &str) {
     let members: [(&[u8], &str); 4] =
         [(b"{\"event\":", event), (b",\"id\":", id), (b",\"from\":", from), (b",\"to\":", to)];
-    let values: usize = members.iter().map(|(_, text)| text.len()).sum();
-    let mut json = Vec::with_capacity(48 + values);
     for (name, text) in members {
         json.extend_from_slice(name);
-        push_text(&mut json, text);
+        push_text(json, text);
     }
     json.push(b'}');
-    json
 }

@@ -74,7 +74,8 @@ async fn key_that_is_removed_between_its_look_up_and_the_session_ends_the_sessio
     let settings = session::Settings::new(listener.address().unwrap());
     let keys = Emptied { directory: directory.clone(), file };
     let pilot: Arc<dyn Door> = Pilot::new(keys, per_packet(|_, _| ()), Login::default());
-    let spec = Spec { listener, settings, doors: vec![pilot], tls: None, quic: None };
+    let spec =
+        Spec { listener, settings, doors: vec![pilot], tls: None, quic: None, runtime: None };
     let server = session::Server::serve(vec![spec], Arc::clone(&table), Arc::default(), None);
     let url = format!("ws://{}", server.addr().unwrap());
 
