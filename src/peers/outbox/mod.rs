@@ -9,13 +9,14 @@
 mod chunk;
 mod datagrams;
 mod records;
+mod room;
 mod shares;
 mod source;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use chunk::{Chunk, Framed, RECORD_COST, RUN_COST, Run};
+use chunk::{Chunk, Framed, RECORD_COST, RUN_COST};
 use shares::Shares;
 
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
@@ -158,7 +159,7 @@ impl Outbox {
                 // Or what is pushed behind would come before it.
                 Err(Drop::OUTBOX_FULL)
             } else {
-                self.push_one(record, arrival, limits, shard)
+                self.push_one(record, arrival, limits, shard, &mut pushed.evicted)
             };
             match result {
                 Ok(()) => pushed.queued += 1,
@@ -190,6 +191,7 @@ impl Outbox {
         arrival: &Arrival,
         limits: &Limits,
         shard: &Shard,
+        evicted: &mut u64,
     ) -> Result<(), Drop> {
         let Arrival { source, at, .. } = *arrival;
         if self.ending || self.closed {
@@ -207,30 +209,13 @@ impl Outbox {
             return Err(Drop::OUTBOX_FULL);
         }
         if self.held() + cost > limits.bytes {
-            if self.overflow != Overflow::DropOldest {
-                return Err(Drop::OUTBOX_FULL);
-            }
-            // Judged by what it holds as it comes: not again behind each record that goes, or
-            // others would lose theirs for an arrival that is refused in the end.
-            let holds_most = self.holds_most(source);
-            while self.held() + cost > limits.bytes {
-                let oldest = self.oldest_source().expect("pending records, or it would fit");
-                // A source that fills the outbox makes room only at its own cost.
-                if holds_most && oldest != source {
-                    return Err(Drop::OUTBOX_SHARE);
-                }
-                self.drop_oldest(Drop::OUTBOX_FULL, at, shard);
+            match self.overflow {
+                Overflow::DropOldest => self.make_room(source, cost, limits, at, shard)?,
+                Overflow::EvictOldest => *evicted += self.evict(cost, limits, at, shard),
+                Overflow::Refuse | Overflow::EndSession => return Err(Drop::OUTBOX_FULL),
             }
         }
-        if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
-            self.pending.push_back(Chunk::lend());
-        }
-        let chunk = self.pending.back_mut().expect("one was pushed if there was none");
-        let cost = chunk.push(record, arrival, self.framing);
-        self.waiting += cost;
-        if let Some(shares) = &mut self.shares {
-            shares.came(source, cost);
-        }
+        self.append(record, arrival, framed);
         Ok(())
     }
 
@@ -266,6 +251,19 @@ impl Outbox {
         self.control.get_or_insert_default().push([header, message, &[]]);
         self.notices += length;
         true
+    }
+
+    /// Puts a record of so many framed bytes behind all others.
+    fn append(&mut self, record: Record<'_>, arrival: &Arrival, framed: usize) {
+        if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
+            self.pending.push_back(Chunk::lend());
+        }
+        let chunk = self.pending.back_mut().expect("one was pushed if there was none");
+        let cost = chunk.push(record, arrival, self.framing);
+        self.waiting += cost;
+        if let Some(shares) = &mut self.shares {
+            shares.came(arrival.source, cost);
+        }
     }
 
     /// Takes what is next to write, unless somebody else has it; the caller puts it back with
@@ -451,30 +449,6 @@ impl Outbox {
 
     const fn whose(&self, sender: Option<Name>) -> Whose {
         Whose { sender, dest: Some(self.dest) }
-    }
-
-    fn drop_oldest(&mut self, reason: Drop, now: Instant, shard: &Shard) {
-        let chunk = self.pending.front_mut().expect("the caller saw a pending record");
-        let &Run { source, origin, sender, .. } =
-            chunk.oldest().expect("no pending chunk is empty");
-        let cost = chunk.drop_oldest().expect("no pending chunk is empty");
-        self.waiting = self.waiting.saturating_sub(cost);
-        if let Some(shares) = &mut self.shares {
-            shares.left(source, cost);
-        }
-        match origin {
-            Origin::Relayed => {
-                let whose = Whose { sender, dest: Some(self.dest) };
-                shard.dropped_of(whose, reason, 1, now);
-                shard.unqueued(1);
-            }
-            Origin::Ours => shard.ours_dropped(1),
-        }
-        if chunk.is_empty()
-            && let Some(chunk) = self.pending.pop_front()
-        {
-            chunk.give_back();
-        }
     }
 }
 

@@ -23,6 +23,9 @@ pub enum Overflow {
     /// The oldest records make room for it, unless its source itself holds more than half of
     /// the outbox. For packets, which are worth less the older they are.
     DropOldest,
+    /// The oldest records make room for it, whoever sent them, and none is too old. For
+    /// publications, which are to come in order, and late rather than never.
+    EvictOldest,
     /// It is refused, with those that are pushed behind it. For messages that are kept
     /// elsewhere until the peer has them.
     Refuse,
@@ -37,6 +40,8 @@ pub struct Pushed {
     pub queued: u64,
     /// Records that do not, each counted with the reason why.
     pub refused: u64,
+    /// Records that had waited and made room for them, each counted.
+    pub evicted: u64,
     /// Whether one of them did not fit.
     pub overflowed: bool,
 }

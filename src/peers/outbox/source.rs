@@ -23,6 +23,8 @@ pub enum Source {
     Address(u64),
     /// The relay itself, or who embeds it.
     Ours,
+    /// The relay itself, of a record that nothing pushes out.
+    Kept,
 }
 
 impl Source {

@@ -1,5 +1,7 @@
 //! Bounds, drops and accounts of an outbox, against a model where a list will do.
 
+mod kept;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
@@ -150,7 +152,7 @@ fn full_outbox_that_refuses_takes_the_first_records_and_none_behind_one_that_doe
 
     let pushed = bench.outbox.push(records, &arrival, &LIMITS, bench.traffic.shard());
 
-    assert_eq!(pushed, Pushed { queued: 1, refused: 2, overflowed: true });
+    assert_eq!(pushed, Pushed { queued: 1, refused: 2, overflowed: true, ..Pushed::default() });
     assert_eq!((bench.dropped(Drop::OUTBOX_FULL), bench.dropped(Drop::OUTBOX_SHARE)), (2, 0));
     assert_eq!(firsts(&bench.flush()), [1, 2]);
     bench.push(1, &[3; 50_000]);

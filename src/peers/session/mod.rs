@@ -228,6 +228,23 @@ impl Session {
         }
     }
 
+    /// Queues a message of the door's own behind all that waits, which nothing pushes out: records
+    /// before it make room. A peer that reads so little that as many bytes of such wait as its
+    /// outbox may hold is ended: it would miss one.
+    pub fn push_kept(&self, message: &[u8], now: Instant) -> Pushed {
+        let pushed = self.offer_kept(message, now);
+        if pushed.overflowed {
+            self.end(End::Overflow);
+        }
+        pushed
+    }
+
+    /// The same, but a message for which there is no room is not queued, and the session goes on.
+    pub fn offer_kept(&self, message: &[u8], now: Instant) -> Pushed {
+        let Link { limits, traffic, .. } = &self.link;
+        self.outbox.lock().push_kept(limits, message, now, traffic.shard())
+    }
+
     /// Writes what the kernel takes without waiting. Anybody may call it; whoever filled an
     /// outbox does so once at the end of its batch. What is left wakes the peer's own task.
     ///

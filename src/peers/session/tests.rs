@@ -284,7 +284,7 @@ fn session_ends_with_a_reason_of_its_own_where_no_record_may_be_missing() {
 
     let pushed = push_bodies(&session, &bodies);
 
-    assert_eq!(pushed, Pushed { queued: 3, refused: 1, overflowed: true });
+    assert_eq!(pushed, Pushed { queued: 3, refused: 1, overflowed: true, ..Pushed::default() });
     assert_eq!(session.ending(), Some(End::Overflow));
     session.close_outbox();
     assert_eq!((traffic.packets_dropped(Drop::PEER_GONE), traffic.packets_queued()), (3, 0));
