@@ -40,8 +40,11 @@ pub const NETBIRD: DoorKind =
 /// Adapters of peerbus, by which programs send each other messages.
 pub const PEERBUS: DoorKind = DoorKind { name: "peerbus", paths: DoorPaths::Any, quic: None };
 
+/// Clients and services of middleman, which publish, subscribe, ask and answer.
+pub const MIDDLEMAN: DoorKind = DoorKind { name: "middleman", paths: DoorPaths::Any, quic: None };
+
 /// The doors of the relay itself. A door is added here, with its name and its paths.
-static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD, &PEERBUS];
+static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD, &PEERBUS, &MIDDLEMAN];
 
 /// Those that a program around the relay has added.
 static REGISTERED: RwLock<Vec<&'static DoorKind>> = RwLock::new(Vec::new());

@@ -24,9 +24,10 @@ struct Section {
 
 /// The tables: the settings whose keys begin with the name, which they may stand in without it,
 /// and some others.
-static SECTIONS: [Section; 3] = [
+static SECTIONS: [Section; 4] = [
     Section { name: "netbird", others: &[] },
     Section { name: "peerbus", others: &[] },
+    Section { name: "middleman", others: &[] },
     Section {
         name: "bus",
         others: &["audit_checkpoint_file", "audit_max_bytes", "audit_retention"],

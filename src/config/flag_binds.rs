@@ -1,7 +1,7 @@
 //! The settings that make a listener of one door each, next to `wss_bind`.
 
 use super::DoorKind;
-use super::doors::{NETBIRD, PEERBUS};
+use super::doors::{MIDDLEMAN, NETBIRD, PEERBUS};
 
 /// A setting that makes a listener of one door.
 #[derive(Debug)]
@@ -36,5 +36,14 @@ pub(super) static PEERBUS_BIND: FlagBind = FlagBind {
     way_out: "bind to loopback, or add --public-plaintext; for TLS write a [[listener]] with tls",
 };
 
+/// That of the middleman door.
+pub(super) static MIDDLEMAN_BIND: FlagBind = FlagBind {
+    key: "middleman_bind",
+    flag: "--middleman-bind",
+    reason: "there is --middleman-bind",
+    door: &MIDDLEMAN,
+    way_out: "bind to loopback, or add --public-plaintext; for TLS write a [[listener]] with tls",
+};
+
 /// All of them, in the order in which their listeners are served.
-pub(super) static FLAG_BINDS: [&FlagBind; 2] = [&NETBIRD_BIND, &PEERBUS_BIND];
+pub(super) static FLAG_BINDS: [&FlagBind; 3] = [&NETBIRD_BIND, &PEERBUS_BIND, &MIDDLEMAN_BIND];

@@ -78,7 +78,8 @@ impl Config {
     ) -> impl Iterator<Item = (&'static FlagBind, &FlagListener)> {
         let of_netbird = self.netbird.as_ref().and_then(|netbird| netbird.listener.as_ref());
         let of_peerbus = self.peerbus.as_ref().and_then(|peerbus| peerbus.listener.as_ref());
-        let each = FLAG_BINDS.into_iter().zip([of_netbird, of_peerbus]);
+        let of_middleman = self.middleman.as_ref().and_then(|door| door.listener.as_ref());
+        let each = FLAG_BINDS.into_iter().zip([of_netbird, of_peerbus, of_middleman]);
         each.filter_map(|(of, listener)| Some((of, listener?)))
     }
 

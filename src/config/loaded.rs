@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::cluster::ClusterFlags;
 use super::given::Scope;
+use super::middleman::MiddlemanFlags;
 use super::netbird::NetbirdFlags;
 use super::peerbus::PeerbusFlags;
 use super::registry::RegistryFlags;
@@ -97,6 +98,7 @@ impl Loaded {
         in_force.config.take_live(&new.config);
         let of_netbird = in_force.config.take_netbird(&new.config);
         let mut secrets = in_force.config.take_peerbus(&new.config);
+        secrets.extend(in_force.config.take_middleman(&new.config));
         secrets.extend(of_netbird.then_some("netbird_auth_secret_file"));
         for key in secrets.into_iter().filter(|key| !differing.contains(key)) {
             let (old, new) = (SECRET.to_owned(), SECRET.to_owned());
@@ -150,6 +152,11 @@ impl Loaded {
         }
         if let (Ok(old), Ok(new)) =
             (PeerbusFlags::read(&self.layers), PeerbusFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
+        if let (Ok(old), Ok(new)) =
+            (MiddlemanFlags::read(&self.layers), MiddlemanFlags::read(&new.layers))
         {
             keys.extend(old.differing(&new));
         }

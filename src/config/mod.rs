@@ -17,9 +17,11 @@ mod flag_listener;
 mod flags;
 mod given;
 mod hidden;
+mod keys;
 mod layers;
 mod listener;
 mod loaded;
+mod middleman;
 mod netbird;
 mod peerbus;
 mod registry;
@@ -44,13 +46,16 @@ pub use bus::Bus;
 pub use certificate::{TlsPair, UnusablePair};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
-pub use doors::{DoorKind, DoorPaths, DoorTaken, NETBIRD, PEERBUS, PILOT, Routes};
+pub use doors::{DoorKind, DoorPaths, DoorTaken, MIDDLEMAN, NETBIRD, PEERBUS, PILOT, Routes};
 pub use error::{Error, Invalid, Origin, Place};
 pub use flag_listener::FlagListener;
 pub use flags::Flags;
+pub use keys::{KeyDigest, Keys, LONGEST_KEY};
 pub use layers::Layers;
 pub use listener::{Listener, ListenerTable};
 pub use loaded::{Change, Difference, Loaded, Source, live_settings};
+pub use middleman::Middleman;
+use middleman::MiddlemanFlags;
 pub use netbird::Netbird;
 use netbird::NetbirdFlags;
 pub use peerbus::Peerbus;
@@ -228,6 +233,8 @@ settings! {
         netbird: Option<Netbird> = Netbird::read;
         /// The peerbus door, where there is one.
         peerbus: Option<Peerbus> = Peerbus::read;
+        /// The middleman door, where there is one.
+        middleman: Option<Middleman> = Middleman::read;
         /// How messages are kept, where a door has some.
         bus: Bus = Bus::read;
         /// The `[[listener]]` tables, in the order of the file.
@@ -254,7 +261,8 @@ impl Config {
         let contradiction = config.contradiction(layers.most_peers());
         let contradiction = contradiction
             .or_else(|| config.netbird_contradiction())
-            .or_else(|| config.peerbus_contradiction());
+            .or_else(|| config.peerbus_contradiction())
+            .or_else(|| config.middleman_contradiction());
         if let Some((key, reason)) = contradiction {
             return Err(layers.refuse(key, reason));
         }
@@ -302,7 +310,7 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
 /// Every setting, in the order of the help.
 fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
     let of_doors = NetbirdFlags::SETTINGS.iter().chain(PeerbusFlags::SETTINGS);
-    let of_doors = of_doors.chain(Bus::SETTINGS);
+    let of_doors = of_doors.chain(MiddlemanFlags::SETTINGS).chain(Bus::SETTINGS);
     let settings = Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS);
     settings.chain(ClusterFlags::SETTINGS).chain(of_doors)
 }

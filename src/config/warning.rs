@@ -9,12 +9,14 @@ use super::layers::{OF_FLAG_LISTENERS, OF_WSS_BIND};
 use super::{AcmeContact, AcmeName, Error, Layers, Place, TlsPair};
 
 /// Settings that name files with secrets.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 11] = [
     "wss_tls_key",
     "netbird_tls_key",
     "netbird_auth_secret_file",
     "peerbus_tokens_file",
     "peerbus_hmac_secret_file",
+    "middleman_service_keys_file",
+    "middleman_client_keys_file",
     "admin_token_file",
     "registry_admin_token_file",
     "cluster_secret_file",

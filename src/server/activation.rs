@@ -20,6 +20,9 @@ const NETBIRD: &str = "netbird";
 /// What the socket of `peerbus_bind` is called.
 const PEERBUS: &str = "peerbus";
 
+/// What the socket of `middleman_bind` is called.
+const MIDDLEMAN: &str = "middleman";
+
 /// The sockets that the relay has inherited; by default none.
 #[derive(Debug, Default)]
 pub struct Sockets {
@@ -82,6 +85,12 @@ pub enum SocketsError {
          without TLS; bind it to loopback, or add --public-plaintext"
     )]
     PublicPeerbus(SocketAddr),
+    /// So is that for clients and services of middleman.
+    #[error(
+        "the inherited socket for clients of middleman, {0}, is open to others than this machine, \
+         without TLS; bind it to loopback, or add --public-plaintext"
+    )]
+    PublicMiddleman(SocketAddr),
     /// So is that of a `[[listener]]`.
     #[error(
         "the inherited socket {name:?}, {address}, is open to others than this machine, without \
@@ -146,7 +155,9 @@ impl Sockets {
                     }
                     self.quic.push(one);
                 }
-                None if one.name != NETBIRD && one.name != PEERBUS => self.udp.push(one.socket),
+                None if ![NETBIRD, PEERBUS, MIDDLEMAN].contains(&&*one.name) => {
+                    self.udp.push(one.socket);
+                }
                 Some(_) | None => {
                     let expected = "a listening socket";
                     return Err(SocketsError::Kind { name: one.name, expected });
@@ -186,6 +197,7 @@ impl Sockets {
                     WSS => SocketsError::Public(address),
                     NETBIRD => SocketsError::PublicNetbird(address),
                     PEERBUS => SocketsError::PublicPeerbus(address),
+                    MIDDLEMAN => SocketsError::PublicMiddleman(address),
                     _ => SocketsError::PublicListener { name: name.to_owned(), address },
                 })
             }

@@ -223,7 +223,8 @@ fn listener(
             // That of a relay with names and nothing else, and what replaces another server's
             // listener, which takes `:443` on every machine.
             let is_default = address.port() == HTTPS && !config.acme.is_empty();
-            let replaces = ["netbird-bind", "peerbus-bind"].contains(&&*config.setting);
+            let replaces =
+                ["netbird-bind", "peerbus-bind", "middleman-bind"].contains(&&*config.setting);
             let may_be_ipv4 = is_default || replaces;
             if *address == everywhere && may_be_ipv4 && has_no_ipv6(&error) {
                 Listener::tcp_at((Ipv4Addr::UNSPECIFIED, address.port()).into(), free)

@@ -237,6 +237,12 @@ impl Server {
         self.address_of("peerbus-bind")
     }
 
+    /// The address of the listener of `middleman_bind`; `None` where there is none, or a Unix socket.
+    #[must_use]
+    pub fn middleman_addr(&self) -> Option<SocketAddr> {
+        self.address_of("middleman-bind")
+    }
+
     /// The address of the listener of a setting.
     fn address_of(&self, setting: &str) -> Option<SocketAddr> {
         let Doors { sessions, listeners, .. } = &*self.doors;

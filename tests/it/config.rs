@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 87] = [
+const BAD: [(&str, &str, &str); 93] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -85,6 +85,12 @@ const BAD: [(&str, &str, &str); 87] = [
     ("peerbus_bind", "localhost:47821", "not IP:PORT"),
     ("peerbus_tokens_file", "/nonexistent/tokens", "cannot be read"),
     ("peerbus_hmac_secret_file", "/nonexistent/secret", "needs --peerbus-tokens-file as well"),
+    ("middleman_bind", "localhost:8764", "not IP:PORT"),
+    ("middleman_service_keys_file", "/nonexistent/keys", "cannot be read"),
+    ("middleman_client_keys_file", "/nonexistent/keys", "needs --middleman-service-keys-file"),
+    ("middleman_guid", "maybe", "neither true nor false"),
+    ("middleman_request_timeout", "30", "such as 30s"),
+    ("middleman_max_message", "1024", "from 4096 to 1048576"),
     ("bus_durability", "often", "neither always, interval nor none"),
     ("bus_quota_messages", "0", "from 1 to 1000000000"),
     ("bus_quota_bytes", "1048576", "from 2097152 to"),
@@ -137,7 +143,9 @@ fn write(folder: &TempDir, name: &str, text: &str) -> String {
 
 /// 78 where the file that a flag names is to blame, whoever gave the flag.
 fn code_of(key: &str) -> i32 {
-    if matches!(key, "keys" | "admin_token_file" | "peerbus_tokens_file") { CONFIG } else { USAGE }
+    let names_a_file = ["keys", "admin_token_file", "peerbus_tokens_file"].contains(&key)
+        || key == "middleman_service_keys_file";
+    if names_a_file { CONFIG } else { USAGE }
 }
 
 #[test]

@@ -33,6 +33,7 @@ mod late_address;
 mod listeners;
 mod log_pipe;
 mod login;
+mod middleman;
 mod names;
 mod netbird;
 mod noise;

@@ -4,6 +4,7 @@ mod acme;
 mod cluster;
 mod listeners;
 mod loaded;
+mod middleman;
 mod netbird;
 mod peerbus;
 mod seeds;
@@ -362,7 +363,8 @@ fn flags_have_the_names_that_operators_were_told() {
         cluster-dns cluster-secret-file cluster-allow cluster-tcp cluster-keepalive cluster-nats \
         cluster-nats-credentials cluster-name netbird-auth-secret-file netbird-exposed-address netbird-bind \
         netbird-tls-cert netbird-tls-key netbird-acme netbird-health-bind netbird-takeover netbird-rate netbird-bytes \
-        peerbus-bind peerbus-tokens-file peerbus-hmac-secret-file bus-durability bus-quota-messages \
+        peerbus-bind peerbus-tokens-file peerbus-hmac-secret-file middleman-bind middleman-service-keys-file \
+        middleman-client-keys-file middleman-guid middleman-request-timeout middleman-max-message bus-durability bus-quota-messages \
         bus-quota-bytes bus-retention bus-window audit-checkpoint-file audit-retention audit-max-bytes";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
     let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();

@@ -12,7 +12,7 @@ const MAX_NAME: usize = 64;
 const MAX_PREFIX: usize = 256;
 
 /// Names of inherited sockets that are for something else.
-const TAKEN: [&str; 5] = ["wss", "netbird", "peerbus", "admin", "udp"];
+const TAKEN: [&str; 6] = ["wss", "netbird", "peerbus", "middleman", "admin", "udp"];
 
 /// The name of a listener, in the log and for sockets that systemd hands over.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,8 +31,7 @@ impl FromStr for ListenerName {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         if TAKEN.contains(&text) {
-            let reason =
-                "the name of other sockets: wss, netbird, peerbus, admin and udp are taken";
+            let reason = "the name of other sockets: wss, netbird, peerbus, middleman, admin and udp are taken";
             return Err(reason.into());
         }
         let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);

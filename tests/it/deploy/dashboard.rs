@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::deploy;
 use crate::cluster::{Cluster, Fabric};
 use crate::harness::{Node, PATIENCE, look_until};
+use crate::middleman;
 use crate::over::Over;
 use crate::peer::{Peer, UdpNode};
 use crate::peerbus::Site;
@@ -77,7 +78,9 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     let doors = doors(secrets.path().to_str().unwrap());
     let tls = Over::Tls.relay(&[], &[&["--wss-bind", "127.0.0.1:0"], &doors[..]].concat());
     let messages = Site::start(&[]);
-    let relays: Vec<_> = cluster.relays.iter().chain([&tls, &messages.relay]).collect();
+    let topics = middleman::Site::start(&[]);
+    let relays: Vec<_> =
+        cluster.relays.iter().chain([&tls, &messages.relay, &topics.relay]).collect();
     let prometheus = Prometheus::start(&relays);
 
     let stop = Arc::new(AtomicBool::new(false));

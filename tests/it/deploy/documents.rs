@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use beacon_relay::doors::middleman::MiddlemanDrop;
 use beacon_relay::doors::netbird::NetbirdDrop;
 use beacon_relay::doors::peerbus::PeerbusDrop;
 use beacon_relay::doors::pilot::PilotDrop;
@@ -173,7 +174,8 @@ fn reasons_of_drops_are_explained_as_their_tables_have_them() {
     let text = fs::read_to_string(root("docs/OPERATIONS.md")).unwrap();
     let (_, section) = text.split_once("\n### Why did this packet not arrive?\n").unwrap();
     let of_doors = [PilotDrop::REASONS, NetbirdDrop::REASONS, PeerbusDrop::REASONS];
-    for reasons in of_doors.into_iter().chain([Drop::REASONS]).map(table) {
+    let of_doors = of_doors.into_iter().chain([MiddlemanDrop::REASONS]);
+    for reasons in of_doors.chain([Drop::REASONS]).map(table) {
         assert!(section.contains(&reasons), "docs/OPERATIONS.md is to have:\n{reasons}");
     }
 }

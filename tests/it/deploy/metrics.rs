@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::{dashboard, root};
 use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, look_until};
+use crate::middleman;
 use crate::peerbus::Site;
 
 /// Families that the dashboard does not show, and why.
@@ -45,7 +46,9 @@ fn families() -> BTreeSet<String> {
     let more = [&["--registry", "127.0.0.1:1"], &doors[..]].concat();
     let cluster = Cluster::start(Fabric::Mesh, 1, &[&Node::new(1)], |_| more.clone());
     // No relay of a cluster has messages.
-    let text = cluster.relays[0].metrics() + &Site::start(&[]).relay.metrics();
+    let text = cluster.relays[0].metrics()
+        + &Site::start(&[]).relay.metrics()
+        + &middleman::Site::start(&[]).relay.metrics();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
