@@ -1,13 +1,11 @@
 //! What sessions, readers and operators have for the bus's thread, and who is held because of it.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
 
 use super::{Desk, Party};
 use crate::proto::bus::{Load, MailboxId, Message, Owner, Reading, Submission};
@@ -113,18 +111,11 @@ impl Item {
     }
 }
 
-thread_local! {
-    /// Sessions of this thread have the bus's thread told by [`Inbox::gather`].
-    static GATHERS: Cell<bool> = const { Cell::new(false) };
-}
-
 #[derive(Default)]
 pub(super) struct Inbox {
     state: Mutex<State>,
     /// Something has come.
     came: Condvar,
-    /// The same, of which the bus's thread is not told yet.
-    gathered: Notify,
     /// There is room for what was read.
     room: Condvar,
 }
@@ -216,21 +207,8 @@ impl Inbox {
             party.hold(true);
         }
         let is_urgent = state.push(item);
-        let waits_for_others = GATHERS.get() && state.items.len() < ENOUGH;
         drop(state);
-        if is_urgent && waits_for_others {
-            self.gathered.notify_one();
-        } else if is_urgent {
-            self.came.notify_one();
-        }
-    }
-
-    /// Tells the bus's thread what sessions of the calling thread say, once it has run all that
-    /// were ready at the same time.
-    pub(super) async fn gather(&self) {
-        loop {
-            GATHERS.set(true);
-            self.gathered.notified().await;
+        if is_urgent {
             self.came.notify_one();
         }
     }
@@ -299,63 +277,5 @@ impl Inbox {
 
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().is_closed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bus::{Outgoing, Receipt};
-
-    struct Peer;
-
-    impl Party for Peer {
-        fn generation(&self) -> u64 {
-            1
-        }
-
-        fn deliver(&self, _: &[Outgoing], _: Instant) -> usize {
-            0
-        }
-
-        fn receipts(&self, _: &[Receipt], _: Instant) {}
-
-        fn hold(&self, _: bool) {}
-
-        fn withdraw(&self) {}
-    }
-
-    #[test]
-    fn what_sessions_say_that_were_ready_together_is_handed_over_together() {
-        let inbox = Arc::new(Inbox::default());
-        let takes = Arc::clone(&inbox);
-        let taken = std::thread::spawn(move || {
-            takes.take(Instant::now() + Duration::from_secs(20), VecDeque::new()).items.len()
-        });
-        while !inbox.state.lock().is_idle {
-            std::thread::yield_now();
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let gathers = Arc::clone(&inbox);
-            tokio::spawn(async move { gathers.gather().await });
-            tokio::task::yield_now().await;
-            let said = (0..8).map(|number: u64| {
-                let inbox = Arc::clone(&inbox);
-                tokio::spawn(async move {
-                    let party: Arc<dyn Party> = Arc::new(Peer);
-                    let key = number.to_string().into();
-                    let mailbox = MailboxId(number);
-                    inbox.say(&party, Item::Acknowledge { mailbox, generation: 1, key });
-                    // The bus's thread has every chance to begin with less.
-                    std::thread::sleep(Duration::from_millis(2));
-                })
-            });
-            for said in said.collect::<Vec<_>>() {
-                said.await.unwrap();
-            }
-            tokio::task::yield_now().await;
-        });
-        assert_eq!(taken.join().unwrap(), 8);
     }
 }

@@ -413,12 +413,6 @@ impl Bus {
         self.shared.inbox.say(from, item);
     }
 
-    /// Tells the bus's thread what sessions of the calling thread say, once it has run all that
-    /// were ready: for a runtime of one thread, where it is a task that never ends.
-    pub async fn gather(self: Arc<Self>) {
-        self.shared.inbox.gather().await;
-    }
-
     /// Goes on by these settings.
     pub fn update(&self, settings: Settings) {
         self.shared.inbox.put(Item::Settings(Box::new(settings)));

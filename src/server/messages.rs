@@ -1,18 +1,14 @@
 //! The thread of the sessions whose messages go to the bus.
 //!
-//! One thread decides, commits and sends for all of them ([`Bus`]). Several that read would only
-//! wake each other and that one for each message; one hands over what all sessions had that were
-//! ready.
+//! One thread decides, commits and sends for all of them ([`Bus`](crate::bus::Bus)). Several that
+//! read would only wake each other for each message.
 
 use std::io;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
-
-use crate::bus::Bus;
 
 /// The thread, until it is stopped.
 #[derive(Debug)]
@@ -28,7 +24,7 @@ impl MessageThread {
     ///
     /// # Errors
     /// The system has no room for it.
-    pub(super) fn start(bus: &Arc<Bus>) -> io::Result<Self> {
+    pub(super) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             // Who waits for this core runs first: what comes of it needs no wake-up of its own.
@@ -39,7 +35,6 @@ impl MessageThread {
         let ended = CancellationToken::new();
         let ending = ended.clone().drop_guard();
         let stopped = stopping.clone();
-        runtime.spawn(Arc::clone(bus).gather());
         let thread = std::thread::Builder::new().name("messages".to_owned()).spawn(move || {
             let _ending = ending;
             runtime.block_on(stopped.cancelled());

@@ -97,7 +97,7 @@ impl Doors {
                 doors.push((plan.make)(doors::Parts { router: &core.router, config, bus }));
             }
         }
-        let messages = core.bus.as_ref().map(MessageThread::start).transpose()?;
+        let messages = core.bus.as_ref().map(|_| MessageThread::start()).transpose()?;
         // The sessions of one listener share a runtime.
         let runtime = |said: &config::Listener| {
             let has_messages = said.doors.iter().all(|door| with_messages.contains(door));
