@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::{Adapter, Site, TOKENS, envelope, register};
 use crate::control::{ask, fail, say};
-use crate::harness::{Relay, http_get};
+use crate::harness::{PATIENCE, Relay, http_get, look_until};
 
 /// The tokens of a team, and one without a label.
 const LABELLED: &str = "team tok\nother tok-B\ntok-C\n";
@@ -157,6 +158,13 @@ fn messages_of_a_broker_are_taken_over_and_wait_until_their_name_is_bound() {
     assert_eq!((code, error.contains("does a relay run there?")), (1, true), "{error}");
 }
 
+/// The names of a relay's threads.
+fn threads(relay: &Relay) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", relay.id())).unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.map(|name| name.trim_end().to_owned()).collect()
+}
+
 #[test]
 fn bus_is_a_part_of_readiness_and_a_relay_without_one_says_so() {
     let site = Site::with_tokens(TOKENS, &[]);
@@ -165,7 +173,15 @@ fn bus_is_a_part_of_readiness_and_a_relay_without_one_says_so() {
     let bus = &readiness["parts"]["bus"];
     assert_eq!((status, &bus["condition"]), (200, &"ok".into()), "{answer}");
 
+    // Its sessions have a thread of their own, which is watched.
+    assert!(readiness["parts"]["messages"].is_object(), "{answer}");
+    let lags = "beacon_relay_message_scheduler_lag_seconds_count";
+    let looks =
+        look_until(Instant::now() + PATIENCE, || (site.relay.metric(lags) > 0.0).then_some(()));
+    assert!(looks.is_some() && threads(&site.relay).contains(&"messages".to_owned()));
+
     let without = Relay::start(["--udp-bind", "127.0.0.1:0"]);
+    assert!(!threads(&without).contains(&"messages".to_owned()));
     let (code, error) = fail(without.state_dir(), &["queues"]);
     assert_eq!((code, error.contains("this relay has no message bus")), (1, true), "{error}");
 }

@@ -42,6 +42,8 @@ pub(super) struct Live {
     /// The last of those that it has acknowledged, and when it has acknowledged anything.
     acknowledged: u64,
     acknowledged_at: Millis,
+    /// How many acknowledgements of what it has not got were looked for since the last tick.
+    looked_for: usize,
 }
 
 /// Messages, and what they count as.
@@ -95,7 +97,21 @@ impl Live {
             deliveries: 0,
             acknowledged: 0,
             acknowledged_at: Millis(0),
+            looked_for: 0,
         }
+    }
+
+    /// Whether the store is asked for what this session acknowledges and has not got: for as much
+    /// as an earlier session can have had. One that goes on inventing keys costs others nothing,
+    /// and one that meant it gets the message again.
+    pub(super) const fn may_look(&mut self, limits: &Limits) -> bool {
+        self.looked_for += 1;
+        self.looked_for <= limits.window
+    }
+
+    /// As much may be looked for again.
+    pub(super) const fn look_again(&mut self) {
+        self.looked_for = 0;
     }
 
     /// What counts towards the window.

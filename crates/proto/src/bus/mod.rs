@@ -178,6 +178,10 @@ impl Bus {
             return Ok(false);
         }
         // A message that an earlier session of the recipient had, and that this one has not got yet.
+        let limits = &self.limits;
+        if !mailbox.live.as_mut().is_some_and(|live| live.may_look(limits)) {
+            return Ok(false);
+        }
         let found = self.find(id, key, turn, &mut find)?;
         let Some(found) = found.filter(|found| found.seq >= cursor) else { return Ok(false) };
         let mailbox = self.mailboxes.get_mut(&id).expect("it was there");
@@ -227,6 +231,9 @@ impl Bus {
     /// called each few seconds.
     pub fn tick(&mut self, now: Millis, turn: &mut Turn) {
         for mailbox in self.mailboxes.values_mut() {
+            if let Some(live) = &mut mailbox.live {
+                live.look_again();
+            }
             let redelivered = mailbox.redeliver(&self.limits, now, turn);
             self.totals.redelivered += redelivered as u64;
             if mailbox.wants_sweep(&self.limits, now) {

@@ -114,6 +114,32 @@ fn reading_that_began_before_an_acknowledgement_is_made_again() {
 }
 
 #[test]
+fn of_acknowledgements_of_what_never_was_a_window_is_looked_for_between_two_ticks() {
+    const WINDOW: usize = 3;
+    let mut fixture = Fixture::new(Limits { window: WINDOW, ..Limits::default() });
+    fixture.bus = Bus::new(Limits { window: WINDOW, ..Limits::default() }, waiting(2));
+    let alice = fixture.claim("alice", ALICE);
+    fixture.open(alice, 1);
+    let mut looks = 0;
+    let mut flood = |fixture: &mut Fixture| {
+        for number in 0..100 {
+            let find = |_, _| {
+                looks += 1;
+                Ok::<_, Infallible>(None)
+            };
+            let key = format!("never-{number}");
+            let Ok(known) = fixture.bus.acknowledge(alice, 1, &key, T0, &mut fixture.turn, find);
+            assert!(!known);
+        }
+        looks
+    };
+
+    assert_eq!(flood(&mut fixture), WINDOW);
+    fixture.bus.tick(T0, &mut fixture.turn);
+    assert_eq!(flood(&mut fixture), 2 * WINDOW);
+}
+
+#[test]
 fn message_that_stays_unacknowledged_comes_again_and_is_a_dead_letter_in_the_end() {
     let limits = Limits { redelivery: 1_000, attempts: 2, ..Limits::default() };
     let mut fixture = Fixture::new(limits);
