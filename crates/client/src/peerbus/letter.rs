@@ -13,12 +13,36 @@ use crate::wire::peerbus::{
     BROADCAST, Body, DIRECT, EVERYBODY, Envelope, MAX_MESSAGE, VERSION, deliver_length,
 };
 
+/// A message that was checked and signed.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    id: String,
+    /// The envelope as it is sent, each time the same.
+    text: Utf8Bytes,
+}
+
+impl Draft {
+    /// What the bus will know it by.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Length of what is sent, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.as_str().len()
+    }
+
+    pub(super) fn text(&self) -> Utf8Bytes {
+        self.text.clone()
+    }
+}
+
 /// A message on its way to the broker.
 #[derive(Debug)]
 pub(super) struct Letter {
-    pub(super) id: String,
-    /// The envelope as it is sent, each time the same.
-    pub(super) text: Utf8Bytes,
+    pub(super) draft: Draft,
     pub(super) answer: oneshot::Sender<Result<Sent, SendError>>,
     /// Its part of what may wait.
     pub(super) _room: OwnedSemaphorePermit,
@@ -70,8 +94,8 @@ impl Pen {
         Self { name: options.name.clone(), source: options.source.clone(), key }
     }
 
-    /// A new message: its id, and the envelope as it is sent.
-    pub(super) fn write(&self, to: &str, body: &[u8]) -> Result<(String, Utf8Bytes), SendError> {
+    /// A new message, with an id of its own.
+    pub(super) fn write(&self, to: &str, body: &[u8]) -> Result<Draft, SendError> {
         if to.is_empty() {
             return Err(SendError::NoRecipient);
         }
@@ -99,7 +123,7 @@ impl Pen {
             return Err(SendError::TooLarge { bytes: json.len(), most });
         }
         let text = String::from_utf8(json).map_err(|error| not_json(&error))?;
-        Ok((id, text.into()))
+        Ok(Draft { id, text: text.into() })
     }
 
     /// Whether a message is signed by a peer of this bus; without a secret, all pass.
@@ -183,7 +207,7 @@ mod tests {
 
     #[test]
     fn message_is_signed_and_short_enough_for_its_recipient() {
-        let (id, text) = pen().write("alice", b"{ \"a\" : \"<\" }").unwrap();
+        let Draft { id, text } = pen().write("alice", b"{ \"a\" : \"<\" }").unwrap();
         let envelope = Envelope::parse(text.as_bytes()).unwrap();
         assert!(pen().is_genuine(&envelope));
         assert_eq!((&*envelope.id, &*envelope.from, &*envelope.kind), (&*id, "bob", "msg"));
@@ -192,9 +216,9 @@ mod tests {
 
         let largest =
             |body: usize| pen().write("alice", format!("\"{}\"", "x".repeat(body)).as_bytes());
-        let empty = largest(0).unwrap().1.as_str().len();
+        let empty = largest(0).unwrap().bytes();
         let most = MAX_MESSAGE - 72 - 32;
-        assert_eq!(largest(most - empty).unwrap().1.as_str().len(), most);
+        assert_eq!(largest(most - empty).unwrap().bytes(), most);
         let error = largest(most - empty + 1).unwrap_err();
         assert_eq!(error, SendError::TooLarge { bytes: most + 1, most });
     }

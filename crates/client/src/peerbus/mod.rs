@@ -42,7 +42,7 @@ pub use crate::wire::peerbus::Refusal;
 pub use delivery::Delivery;
 pub use error::{Interruption, Refused, SendError};
 pub use keep::State;
-pub use letter::Pending;
+pub use letter::{Draft, Pending};
 pub use options::{InvalidSecret, Options, Secret, Timeouts, Token};
 
 use keep::Keeper;
@@ -237,12 +237,28 @@ impl Sender {
     /// # Errors
     /// As [`Self::post`].
     pub async fn post_json(&self, to: &str, json: &[u8]) -> Result<Pending, SendError> {
-        let (id, text) = self.pen.write(to, json)?;
-        let permits = u32::try_from(text.as_str().len()).expect("no longer than a message may be");
+        self.post_draft(self.draft(to, json)?).await
+    }
+
+    /// Checks and signs a message of this JSON, without sending it: whoever keeps messages
+    /// knows of each at once whether it can be sent.
+    ///
+    /// # Errors
+    /// A message that nobody can get.
+    pub fn draft(&self, to: &str, json: &[u8]) -> Result<Draft, SendError> {
+        self.pen.write(to, json)
+    }
+
+    /// Queues a message that was checked before, as [`Self::post`] does.
+    ///
+    /// # Errors
+    /// A client that has ended.
+    pub async fn post_draft(&self, draft: Draft) -> Result<Pending, SendError> {
+        let permits = u32::try_from(draft.bytes()).expect("no longer than a message may be");
         let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
         let room = room.map_err(|_closed| SendError::Ended)?;
         let (answer, pending) = oneshot::channel();
-        self.queue(Outgoing::Letter(Letter { id, text, answer, _room: room })).await?;
+        self.queue(Outgoing::Letter(Letter { draft, answer, _room: room })).await?;
         Ok(Pending::new(pending))
     }
 

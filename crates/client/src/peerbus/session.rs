@@ -249,7 +249,8 @@ impl Session<'_> {
     fn receipted(&mut self, id: &str, result: ReceiptResult, reason: &str) {
         let letters = &mut self.memory.letters;
         // Nearly always the first: the broker answers in order.
-        let Some(at) = letters.iter().take(self.sent).position(|letter| letter.id == id) else {
+        let Some(at) = letters.iter().take(self.sent).position(|letter| letter.draft.id() == id)
+        else {
             return;
         };
         if let Some(letter) = letters.remove(at) {
@@ -306,7 +307,7 @@ impl Session<'_> {
         while bytes < BUFFER
             && let Some(letter) = self.memory.letters.get(self.sent)
         {
-            let text = letter.text.clone();
+            let text = letter.draft.text();
             bytes += text.len();
             self.sent += 1;
             self.feed(Message::Text(text))?;
