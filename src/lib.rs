@@ -17,8 +17,9 @@
 //!   [`store`], where messages are durable, and [`log_writer`];
 //! - floor 1: [`net`], [`config`] and [`metrics`];
 //! - floor 0: the crates `beacon-client`, [`client`] (what a node is made of) with its
-//!   [`key_file`], `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`, [`wire`]
-//!   (bytes and values) with its [`ids`].
+//!   [`key_file`], `beacon-mcp` (a host of the Model Context Protocol as a peer of the bus),
+//!   `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`, [`wire`] (bytes and
+//!   values) with its [`ids`].
 
 pub mod admin;
 pub mod bus;
