@@ -12,6 +12,7 @@ mod exit;
 mod keygen;
 mod logging;
 mod manual;
+mod mcp;
 mod migrate;
 mod output;
 mod serve;
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::Demo),
     /// Be a node at the terminal, connected to a relay
     Connect(connect::Args),
+    /// Put an agent's program on the message bus: a server of the Model Context Protocol over stdio
+    Mcp(Box<mcp::Args>),
     /// Check the whole way of a peer, and this machine, and say what to do about each finding
     Doctor(Box<doctor::Args>),
     /// Check the settings of `serve`, and print what they come to as TOML
@@ -137,6 +140,7 @@ fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
         Some(Command::Serve(flags)) => serve(flags, doors),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Connect(arguments)) => Ok(serve::run_to_end(connect::run(arguments))??),
+        Some(Command::Mcp(arguments)) => mcp::run(*arguments),
         Some(Command::Doctor(arguments)) => serve::run_to_end(doctor::run(*arguments))?,
         Some(Command::CheckConfig(flags)) => {
             let source = Source::new(flags, Surroundings::of_this_process());

@@ -74,6 +74,7 @@ pub use value::{
     WebOrigin, WssBind,
 };
 pub use warning::Warning;
+pub(crate) use warning::is_readable;
 
 use crate::ids::BeaconId;
 use crate::proto::translators::Translators;

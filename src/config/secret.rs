@@ -26,7 +26,7 @@ impl Secret {
     }
 
     /// Reads a file that holds nothing else.
-    pub(super) fn read(path: &Path) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path) -> Result<Self, String> {
         let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
         match text.trim() {
             "" => Err("the file is empty".to_owned()),

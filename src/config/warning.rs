@@ -130,7 +130,7 @@ fn idle_acme(layers: &Layers) -> Result<Vec<Warning>, Error> {
 }
 
 /// Whether every user of the machine can read a file.
-fn is_readable(path: &Path) -> bool {
+pub(crate) fn is_readable(path: &Path) -> bool {
     const READABLE_BY_OTHERS: u32 = 0o004;
     fs::metadata(path).is_ok_and(|file| file.permissions().mode() & READABLE_BY_OTHERS != 0)
 }

@@ -124,9 +124,10 @@ impl LogFilter {
     /// The filter for a subscriber.
     #[must_use]
     pub fn to_filter(&self) -> EnvFilter {
-        // The client of NATS logs errors where it only tries again, and payloads at trace.
+        // The client of NATS logs errors where it only tries again, and payloads at trace; the
+        // server of the Model Context Protocol logs each notification, and payloads at debug.
         // Whoever asks for it gets it: of two levels for one part, the later one counts.
-        parse_filter(&format!("async_nats=off,{}", with_parts_of_today(&self.0)))
+        parse_filter(&format!("async_nats=off,rmcp=warn,{}", with_parts_of_today(&self.0)))
             .expect("a LogFilter is only made of what EnvFilter takes")
     }
 }
