@@ -33,6 +33,7 @@ mod late_address;
 mod listeners;
 mod log_pipe;
 mod login;
+mod mcp;
 mod middleman;
 mod names;
 mod netbird;

@@ -1,8 +1,5 @@
 //! The client of `crates/client` and its example against a real relay.
 
-use std::process::Command;
-use std::sync::Arc;
-
 use beacon_relay::client::peerbus::{
     Client, Delivery, Options, Refusal, Refused, Secret, SendError, Sent, State,
 };
@@ -11,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{Site, write_secret};
 use crate::cells::assert_balance;
-use crate::harness::{PATIENCE, Relay};
+use crate::harness::PATIENCE;
 
 #[allow(dead_code, reason = "its `main` is for the terminal")]
 #[path = "../../../crates/client/examples/peerbus.rs"]
@@ -23,16 +20,6 @@ impl Site {
     /// How a peer of this name registers.
     fn options(&self, name: &str) -> Options {
         Options::new(format!("ws://{}", self.address), name, "tok")
-    }
-
-    /// Waits for the end of the relay, and starts another at its address.
-    fn start_again_here(&mut self) {
-        self.relay.wait_until_gone();
-        let bind = format!("--peerbus-bind={}", self.address);
-        let tokens = self.folder.path().join("tokens");
-        let flags = [&bind, "--peerbus-tokens-file", tokens.to_str().unwrap()];
-        let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
-        self.relay = Relay::start_in(Arc::clone(&self.state), command, flags);
     }
 
     async fn client(&self, name: &str) -> Client {

@@ -37,11 +37,11 @@ const TOKENS: &str = "tok\ntok-B\n";
 /// A relay with the door.
 pub(crate) struct Site {
     pub(crate) relay: Relay,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What outlives the relay.
     state: Arc<TempDir>,
     /// The files that its settings name.
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Site {
@@ -91,6 +91,16 @@ impl Site {
         self.address = self.relay.wss;
     }
 
+    /// Waits for the end of the relay, and starts another at its address.
+    pub(crate) fn start_again_here(&mut self) {
+        self.relay.wait_until_gone();
+        let bind = format!("--peerbus-bind={}", self.address);
+        let tokens = self.folder.path().join("tokens");
+        let flags = [&bind, "--peerbus-tokens-file", tokens.to_str().unwrap()];
+        let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        self.relay = Relay::start_in(Arc::clone(&self.state), command, flags);
+    }
+
     /// A peer that has registered; the names that it was told first.
     fn register(&self, name: &str) -> (Adapter, Vec<String>) {
         self.register_with("tok", name)
@@ -131,7 +141,7 @@ impl Site {
 }
 
 /// Writes a file that is its owner's alone.
-fn write_secret(path: &Path, text: &str) {
+pub(crate) fn write_secret(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
