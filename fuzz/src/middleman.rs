@@ -1,8 +1,10 @@
 //! The grammar of middleman: what is read is what a second reader, which goes byte by byte, reads;
 //! what was read and is written reads the same, and is written the same from then on; any text
-//! comes back as a body.
+//! comes back as a body. The input is also a message of a relay, which has one form.
 
-use beacon_wire::middleman::{Body, Command, Encoder, Guid, Headers, Malformed, Message};
+use beacon_wire::middleman::{
+    Body, Command, Encoder, Guid, Headers, Malformed, Message, RelayMessage,
+};
 
 /// Takes one input: a frame, which is also a body and a GUID.
 ///
@@ -13,6 +15,11 @@ pub fn run(input: &[u8]) {
     compare(input, read);
     if let Ok(message) = read {
         comes_back(&message);
+    }
+    if let Ok(message) = RelayMessage::parse(input) {
+        let mut again = Vec::new();
+        message.encode(&mut again);
+        assert_eq!(again, input, "a message of a relay has one form");
     }
     let Ok(text) = str::from_utf8(input) else { return };
     any_body(text);

@@ -39,6 +39,11 @@ impl<'o> Encoder<'o> {
         self.value(header.value);
     }
 
+    /// Adds header lines that were written before, each with its end.
+    pub fn lines(&mut self, lines: &[u8]) {
+        self.out.extend_from_slice(lines);
+    }
+
     fn value(&mut self, value: &str) {
         self.out.extend_from_slice(b": ");
         self.out.extend_from_slice(value.as_bytes());

@@ -27,9 +27,16 @@ impl Guid {
     #[must_use]
     pub const fn new(seconds: u32, maker: [u8; 5], number: u32) -> Self {
         let [t0, t1, t2, t3] = seconds.to_be_bytes();
-        let [m0, m1, m2, m3, m4] = maker;
         let [_, n0, n1, n2] = number.to_be_bytes();
-        Self([t0, t1, t2, t3, m0, m1, m2, m3, m4, n0, n1, n2])
+        Self::of_maker(maker, [t0, t1, t2, t3, n0, n1, n2])
+    }
+
+    /// A name of this maker's, made of 7 other bytes.
+    #[must_use]
+    pub const fn of_maker(maker: [u8; 5], rest: [u8; 7]) -> Self {
+        let [r0, r1, r2, r3, r4, r5, r6] = rest;
+        let [m0, m1, m2, m3, m4] = maker;
+        Self([r0, r1, r2, r3, m0, m1, m2, m3, m4, r4, r5, r6])
     }
 
     /// Who made it.

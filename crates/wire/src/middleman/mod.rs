@@ -13,6 +13,7 @@ mod body;
 mod encode;
 mod guid;
 mod headers;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use body::Body;
 pub use encode::Encoder;
 pub use guid::{Guid, InvalidGuid};
 pub use headers::{Header, Headers};
+pub use relay::{Failure, InvalidRelayMessage, RelayMessage, TopicShare};
 
 /// The first answer to a key that is accepted.
 pub const WELCOME: &str = "MM OK";

@@ -246,6 +246,65 @@ fn what_is_no_guid_is_refused() {
     }
 }
 
+#[test]
+fn messages_of_relays_are_these_bytes() {
+    let guid = Guid(*b"0123456789ab");
+    let share = TopicShare {
+        subscribes: true,
+        grants_publications: false,
+        grants_subscriptions: true,
+        workers: 2,
+        outstanding: 258,
+    };
+    let id = 7;
+    let frame = b"PUB Chat\r\n\r\nx\r\n.\r\n";
+    let tail = b"\r\nx\r\n.\r\n";
+    let request =
+        RelayMessage::Request { id, timeout_ms: 30_000, has_request_id: true, topic: "Svc", tail };
+    for (message, bytes) in [
+        (RelayMessage::Begin { maker: *b"maker" }, &b"\x01maker"[..]),
+        (RelayMessage::Topic { share, topic: "Chat" }, b"\x02\x05\0\0\0\x02\0\0\x01\x02Chat"),
+        (RelayMessage::Publication { frame }, b"\x03PUB Chat\r\n\r\nx\r\n.\r\n"),
+        (RelayMessage::User { guid, uid: "u" }, b"\x040123456789abu"),
+        (request, b"\x05\0\0\0\0\0\0\0\x07\0\0\x75\x30\x01\0\x03Svc\r\nx\r\n.\r\n"),
+        (
+            RelayMessage::Answer { id, outstanding: 3, tail },
+            b"\x06\0\0\0\0\0\0\0\x07\0\0\0\x03\r\nx\r\n.\r\n",
+        ),
+        (RelayMessage::Failed { id, failure: Failure::TimedOut }, b"\x07\0\0\0\0\0\0\0\x07\x04"),
+        (RelayMessage::Cancel { id }, b"\x08\0\0\0\0\0\0\0\x07"),
+    ] {
+        let mut encoded = Vec::new();
+        message.encode(&mut encoded);
+        assert_eq!(encoded, bytes);
+        assert_eq!(RelayMessage::parse(bytes), Ok(message));
+        // Each has fields of fixed length, or a text that is as long as it is.
+        let cut = RelayMessage::parse(&bytes[..bytes.len().min(5)]);
+        assert!(cut.is_err() || matches!(cut, Ok(RelayMessage::Publication { .. })));
+    }
+}
+
+#[test]
+fn what_no_relay_says_is_refused() {
+    for bytes in [
+        &b""[..],
+        b"\x00",
+        b"\x09",
+        b"\x01make",
+        b"\x01maker+",
+        b"\x02\x08\0\0\0\x02\0\0\x01\x02Chat",
+        b"\x02\x05\0\0\0\x02\0\0\x01\x02\xff",
+        b"\x040123456789ab\xff",
+        b"\x05\0\0\0\0\0\0\0\x07\0\0\x75\x30\x02\0\x03Svc",
+        b"\x05\0\0\0\0\0\0\0\x07\0\0\x75\x30\x01\0\x04Svc",
+        b"\x07\0\0\0\0\0\0\0\x07\0",
+        b"\x07\0\0\0\0\0\0\0\x07\x06",
+        b"\x08\0\0\0\0\0\0\0\x07\0",
+    ] {
+        assert_eq!(RelayMessage::parse(bytes), Err(InvalidRelayMessage), "{bytes:?}");
+    }
+}
+
 /// Texts in which what the grammar looks for is frequent.
 fn any_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
