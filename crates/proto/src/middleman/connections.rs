@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use beacon_wire::middleman::Guid;
 use hashbrown::HashMap;
 
-use super::topics::TopicKey;
-use super::{ConnectionId, Role};
+use super::types::{ConnectionId, Role, Slot, TopicKey};
 
-/// Where a connection is in the table, for as long as it is there.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct Slot(pub(super) u32);
+/// The header that says which connection a message is from.
+pub(super) const CID: &str = "Cid";
+/// The header that says which user that is.
+pub(super) const UID: &str = "Uid";
 
 /// A connection.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) struct Connection<P> {
     pub(super) peer: P,
     pub(super) guid: Guid,
     pub(super) role: Role,
-    /// What services call its user.
-    pub(super) uid: Box<str>,
+    /// The header lines that say who it is, for each message that it sends.
+    pub(super) stamp: Box<[u8]>,
     /// What it has of each topic.
     pub(super) shares: BTreeMap<TopicKey, Share>,
     pub(super) subscriptions: usize,
@@ -40,6 +40,17 @@ pub(super) struct Share {
     pub(super) grants: [bool; 2],
     /// How many workers it is.
     pub(super) workers: usize,
+}
+
+impl<P> Connection<P> {
+    /// Services call its user this from now on.
+    pub(super) fn set_user(&mut self, uid: &str) {
+        self.stamp = stamp(self.guid, uid);
+    }
+}
+
+fn stamp(guid: Guid, uid: &str) -> Box<[u8]> {
+    format!("{CID}: {guid}\r\n{UID}: {uid}\r\n").into_bytes().into()
 }
 
 #[derive(Debug)]
@@ -78,7 +89,7 @@ impl<P> Connections<P> {
             peer,
             guid,
             role,
-            uid: Box::default(),
+            stamp: stamp(guid, ""),
             shares: BTreeMap::new(),
             subscriptions: 0,
             grants: 0,

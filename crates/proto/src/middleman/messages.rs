@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::requests::rid_of;
 use super::{
-    Broker, CID, Class, Command, Connection, Encoder, Grant, Guid, Handled, Head, Ids, Message,
-    Output, PRIVATE, Pending, REQUEST_ID, RID, Refusal, Role, Slot, UID,
+    Broker, CID, Chosen, Class, Command, Connection, Encoder, Grant, Guid, Handled, Head, Ids,
+    Message, Output, PRIVATE, Pending, RID, Refusal, RelayMessage, Requester, Role, Slot, UID,
 };
 
 impl<P> Broker<P> {
@@ -25,20 +25,26 @@ impl<P> Broker<P> {
         if let Some(guid) = message.target.strip_prefix(PRIVATE) {
             return Ok(self.publish_to(guid, sender, message, out));
         }
-        let Some(topic) = found else { return Ok(Handled::Published { copies: 0 }) };
+        let Some(topic) = found else { return Ok(Handled::Published { copies: 0, relays: 0 }) };
         let clients_may = topic.grants(Grant::Subscribe);
-        let mark = out.mark();
-        let mut copies = 0;
-        for subscriber in &topic.subscribers {
-            if clients_may || subscriber.role == Role::Service {
-                if copies == 0 {
-                    encode_publication(message, sender, out);
-                }
-                out.deliver(self.connections.id(subscriber.slot), Class::Publication, mark);
-                copies += 1;
-            }
+        let elsewhere = topic.remotes.iter().filter(|remote| remote.share.subscribes);
+        let relays = elsewhere.clone().count();
+        let begin = out.mark();
+        if relays > 0 {
+            RelayMessage::begin_publication(&mut out.bytes);
         }
-        Ok(Handled::Published { copies })
+        let mark = out.mark();
+        let is_heard = |role| clients_may || role == Role::Service;
+        if relays > 0 || topic.subscribers.iter().any(|subscriber| is_heard(subscriber.role)) {
+            encode_publication(message, sender, out);
+        }
+        elsewhere.for_each(|remote| out.forward(remote.link, begin));
+        let mut copies = 0;
+        for subscriber in topic.subscribers.iter().filter(|other| is_heard(other.role)) {
+            out.deliver(self.connections.id(subscriber.slot), Class::Publication, mark);
+            copies += 1;
+        }
+        Ok(Handled::Published { copies, relays })
     }
 
     /// Publishes to a connection's own channel.
@@ -49,12 +55,24 @@ impl<P> Broker<P> {
         message: &Message<'_>,
         out: &mut Output,
     ) -> Handled {
-        let slot = guid.parse().ok().and_then(|guid: Guid| self.connections.of_guid(guid));
-        let Some(slot) = slot else { return Handled::Published { copies: 0 } };
-        let mark = out.mark();
-        encode_publication(message, sender, out);
-        out.deliver(self.connections.id(slot), Class::Publication, mark);
-        Handled::Published { copies: 1 }
+        let Ok(guid) = guid.parse::<Guid>() else {
+            return Handled::Published { copies: 0, relays: 0 };
+        };
+        if let Some(slot) = self.connections.of_guid(guid) {
+            let mark = out.mark();
+            encode_publication(message, sender, out);
+            out.deliver(self.connections.id(slot), Class::Publication, mark);
+            return Handled::Published { copies: 1, relays: 0 };
+        }
+        let mut relays = 0;
+        for link in self.links.of_maker(guid.maker()) {
+            let mark = out.mark();
+            RelayMessage::begin_publication(&mut out.bytes);
+            encode_publication(message, sender, out);
+            out.forward(link, mark);
+            relays += 1;
+        }
+        Handled::Published { copies: 0, relays }
     }
 
     /// Asks a responder. Whatever is refused is also answered, if the request has an id.
@@ -99,20 +117,48 @@ impl<P> Broker<P> {
         }
         let key = self.topics.find(message.target).ok_or(Refusal::NoResponder)?;
         let chosen = self.topics.get_mut(key).choose().ok_or(Refusal::NoResponder)?;
-        chosen.outstanding += 1;
-        let responder = chosen.slot;
-        let head = Head::new(message.target, ids);
-        let pending = Pending::new(slot, responder, key, head, now, self.limits.timeout);
-        let rid = self.requests.add(pending);
-        self.connections.there_mut(slot).asking.insert(rid);
-        self.connections.there_mut(responder).asked.insert(rid);
+        let timeout = self.limits.timeout;
+        let has_request_id = ids.has_request_id();
+        let requester = Requester::Connection { slot, head: Head::new(message.target, ids) };
+        let rid = self.add_request(Pending::new(requester, chosen, key, now, timeout));
 
         let mark = out.mark();
-        let mut encoder = Encoder::begin(&mut out.bytes, Command::Req, message.target);
-        encoder.header(RID, &rid.to_string());
-        encode_rest(encoder, message, self.connections.there(slot), &[RID]);
-        out.deliver(self.connections.id(responder), Class::Request { rid }, mark);
+        let requester = self.connections.there(slot);
+        match chosen {
+            Chosen::Connection(responder) => {
+                let mut encoder = Encoder::begin(&mut out.bytes, Command::Req, message.target);
+                encoder.header(RID, &rid.to_string());
+                encode_rest(encoder, message, requester, &[RID]);
+                out.deliver(self.connections.id(responder), Class::Request { rid }, mark);
+            }
+            Chosen::Relay(link) => {
+                let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+                let bytes = &mut out.bytes;
+                RelayMessage::begin_request(bytes, rid, millis, has_request_id, message.target);
+                encode_rest(Encoder::resume(bytes), message, requester, &[RID]);
+                out.forward(link, mark);
+            }
+        }
+        self.announce(key, out);
         Ok(Handled::Asked)
+    }
+
+    /// Notes a request where it is looked for. Its responder counts it already.
+    pub(super) fn add_request(&mut self, pending: Pending) -> u64 {
+        let rid = self.requests.next_rid();
+        match pending.requester {
+            Requester::Connection { slot, .. } => {
+                self.connections.there_mut(slot).asking.insert(rid);
+            }
+            Requester::Relay { link, id, .. } => self.links.asks(link, id, rid),
+        }
+        match pending.responder {
+            Chosen::Connection(slot) => {
+                self.connections.there_mut(slot).asked.insert(rid);
+            }
+            Chosen::Relay(link) => self.links.is_asked(link, rid),
+        }
+        self.requests.add(pending)
     }
 
     pub(super) fn answer(
@@ -128,49 +174,88 @@ impl<P> Broker<P> {
             return Err(Refusal::NotTrusted);
         }
         let Some(rid) = rid_of(message) else { return Ok(Handled::Ignored) };
-        let is_asked = self.requests.get(rid).is_some_and(|pending| pending.responder == slot);
-        if !is_asked {
+        let asked = self.requests.get(rid).map(|pending| pending.responder);
+        if asked != Some(Chosen::Connection(slot)) {
             return Err(Refusal::NoRequest);
         }
-        let pending = self.forget(rid).ok_or(Refusal::NoRequest)?;
-        // The requester's own ids stand at the beginning.
-        let left_out: &[&str] =
-            if pending.head.has_request_id { &[RID, REQUEST_ID] } else { &[RID] };
+        let pending = self.forget(rid, out).ok_or(Refusal::NoRequest)?;
         let responder = self.connections.there(slot);
         let mark = out.mark();
-        pending.head.encode_answer(&mut out.bytes, |bytes| {
-            encode_rest(Encoder::resume(bytes), message, responder, left_out);
-        });
-        out.deliver(self.connections.id(pending.requester), Class::Answer, mark);
+        match &pending.requester {
+            Requester::Connection { slot, head } => {
+                head.begin_answer(&mut out.bytes);
+                let encoder = Encoder::resume(&mut out.bytes);
+                encode_rest(encoder, message, responder, pending.requester.unwanted());
+                out.deliver(self.connections.id(*slot), Class::Answer, mark);
+            }
+            Requester::Relay { link, id, .. } => {
+                let outstanding = self.topics.get(pending.topic).outstanding();
+                let outstanding = u32::try_from(outstanding).unwrap_or(u32::MAX);
+                RelayMessage::begin_answer(&mut out.bytes, *id, outstanding);
+                let encoder = Encoder::resume(&mut out.bytes);
+                encode_rest(encoder, message, responder, pending.requester.unwanted());
+                out.forward(*link, mark);
+            }
+        }
         Ok(Handled::Answered { waited: now.saturating_duration_since(pending.began) })
     }
 
     /// Tells the requester that its request has failed.
     pub(super) fn fail(&mut self, rid: u64, refusal: Refusal, out: &mut Output) {
-        let Some(pending) = self.forget(rid) else { return };
-        out.failed(refusal);
-        let requester = self.connections.id(pending.requester);
-        let topic = pending.head.topic();
-        out.error(requester, refusal, Command::Req, topic, self.limits.text_bytes);
-        let mark = out.mark();
-        if pending.head.encode_failure(&mut out.bytes, refusal) {
-            out.deliver(requester, Class::Answer, mark);
+        let Some(pending) = self.forget(rid, out) else { return };
+        match &pending.requester {
+            Requester::Connection { slot, head } => {
+                out.failed(refusal);
+                let requester = self.connections.id(*slot);
+                let most = self.limits.text_bytes;
+                out.error(requester, refusal, Command::Req, head.topic(), most);
+                let mark = out.mark();
+                if head.encode_failure(&mut out.bytes, refusal) {
+                    out.deliver(requester, Class::Answer, mark);
+                }
+            }
+            Requester::Relay { link, id, .. } => {
+                out.tell(*link, RelayMessage::Failed { id: *id, failure: refusal.failure() });
+            }
+        }
+    }
+
+    /// Tells the relay that was asked, if one was, that nobody waits for its answer.
+    pub(super) fn cancel(&self, rid: u64, out: &mut Output) {
+        let asked = self.requests.get(rid).map(|pending| pending.responder);
+        if let Some(Chosen::Relay(link)) = asked {
+            out.tell(link, RelayMessage::Cancel { id: rid });
         }
     }
 
     /// Removes a request from all tables.
-    pub(super) fn forget(&mut self, rid: u64) -> Option<Pending> {
+    pub(super) fn forget(&mut self, rid: u64, out: &mut Output) -> Option<Pending> {
         let pending = self.requests.remove(rid)?;
-        if let Some(requester) = self.connections.get_mut(pending.requester) {
-            requester.asking.remove(&rid);
+        match pending.requester {
+            Requester::Connection { slot, .. } => {
+                if let Some(requester) = self.connections.get_mut(slot) {
+                    requester.asking.remove(&rid);
+                }
+            }
+            Requester::Relay { link, id, .. } => self.links.has_answer(link, id),
         }
-        if let Some(responder) = self.connections.get_mut(pending.responder) {
-            responder.asked.remove(&rid);
-        }
-        // A responder keeps its share until it is gone.
-        if let Some(responder) = self.topics.get_mut(pending.topic).responder_mut(pending.responder)
-        {
-            responder.outstanding -= 1;
+        let topic = self.topics.get_mut(pending.topic);
+        match pending.responder {
+            Chosen::Connection(slot) => {
+                if let Some(responder) = self.connections.get_mut(slot) {
+                    responder.asked.remove(&rid);
+                }
+                // A responder keeps its share until it is gone.
+                let responder = topic.responder_mut(slot).expect("it has a share");
+                responder.outstanding -= 1;
+                self.announce(pending.topic, out);
+            }
+            Chosen::Relay(link) => {
+                self.links.has_answered(link, rid);
+                let remote = topic.remote_mut(link).expect("its share is kept until it answers");
+                remote.outstanding -= 1;
+                self.tidy_remote(pending.topic, link);
+            }
         }
         Some(pending)
     }
@@ -179,6 +264,7 @@ impl<P> Broker<P> {
         &mut self,
         slot: Slot,
         message: &Message<'_>,
+        out: &mut Output,
     ) -> Result<Handled, Refusal> {
         if self.connections.there(slot).role == Role::Client || message.target != "UID" {
             return Ok(Handled::Ignored);
@@ -188,9 +274,15 @@ impl<P> Broker<P> {
         if uid.len() > self.limits.text_bytes {
             return Err(Refusal::IdTooLong);
         }
-        let guid = value("Forcid").parse().map_err(|_| Refusal::NoConnection)?;
-        let slot = self.connections.of_guid(guid).ok_or(Refusal::NoConnection)?;
-        self.connections.there_mut(slot).uid = uid.into();
+        let guid: Guid = value("Forcid").parse().map_err(|_| Refusal::NoConnection)?;
+        if let Some(slot) = self.connections.of_guid(guid) {
+            self.connections.there_mut(slot).set_user(uid);
+            return Ok(Handled::UserSet);
+        }
+        let mut links = self.links.of_maker(guid.maker()).peekable();
+        // Whether the connection is there is not known here.
+        links.peek().ok_or(Refusal::NoConnection)?;
+        links.for_each(|link| out.tell(link, RelayMessage::User { guid, uid }));
         Ok(Handled::UserSet)
     }
 }
@@ -213,8 +305,6 @@ fn encode_rest<P>(
             encoder.forward(header);
         }
     }
-    let guid = from.guid.text();
-    encoder.header(CID, str::from_utf8(&guid).expect("digits are ASCII"));
-    encoder.header(UID, &from.uid);
+    encoder.lines(&from.stamp);
     encoder.finish(message.body);
 }

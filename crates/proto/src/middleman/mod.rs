@@ -14,13 +14,20 @@
 //!   `Error` header.
 //! - `MSG:<guid>` is the **own channel** of a connection: nobody else subscribes to it.
 //!
+//! In a **cluster** each relay tells the others which topics its connections subscribe to, grant
+//! and respond to, so that all of this holds across relays (`cluster.rs`).
+//!
 //! Every table is bounded ([`Limits`]), and empty when all connections are gone.
 
+mod cluster;
 mod connections;
 mod limits;
+mod links;
 mod messages;
 mod output;
 mod refusal;
+#[cfg(test)]
+mod relays;
 mod requests;
 mod shares;
 #[cfg(test)]
@@ -32,20 +39,17 @@ mod types;
 
 use std::time::Instant;
 
-use beacon_wire::middleman::{Command, Encoder, Guid, Message, PRIVATE};
+use beacon_wire::middleman::{Command, Encoder, Guid, Message, PRIVATE, RelayMessage};
 
-use connections::{Connection, Connections, Share, Slot};
+use connections::{CID, Connection, Connections, Share, UID};
 pub use limits::{Bounds, Limits};
+use links::Links;
 pub use output::{Class, Output};
 pub use refusal::Refusal;
-use requests::{Head, Ids, Pending, REQUEST_ID, RID, Requests};
-use topics::{Grant, Responder, Subscriber, TopicKey, Topics};
-pub use types::{ConnectionId, Counts, Handled, Role, TopicInfo};
-
-/// The header that says which connection a message is from.
-const CID: &str = "Cid";
-/// The header that says which user that is.
-const UID: &str = "Uid";
+use requests::{Head, Ids, Pending, RID, Requester, Requests};
+use topics::{Chosen, Grant, Remote, Responder, Subscriber, Topics};
+pub use types::{ConnectionId, Counts, Handled, LinkId, Role, TopicInfo, Violation};
+use types::{Slot, TopicKey};
 
 /// A broker; `P` is what its caller knows of a connection.
 #[derive(Debug)]
@@ -54,6 +58,7 @@ pub struct Broker<P> {
     connections: Connections<P>,
     topics: Topics,
     requests: Requests,
+    links: Links,
     subscriptions: usize,
     grants: usize,
     workers: usize,
@@ -68,6 +73,7 @@ impl<P> Broker<P> {
             connections: Connections::default(),
             topics: Topics::default(),
             requests: Requests::default(),
+            links: Links::default(),
             subscriptions: 0,
             grants: 0,
             workers: 0,
@@ -96,13 +102,14 @@ impl<P> Broker<P> {
         let slot = self.connections.slot(id)?;
         let gone = self.connections.remove(slot)?;
         for rid in gone.asking {
-            self.forget(rid);
+            self.cancel(rid, out);
+            self.forget(rid, out);
         }
         for rid in gone.asked {
             self.fail(rid, Refusal::ResponderGone, out);
         }
         for (key, share) in gone.shares {
-            self.give_back(slot, key, share);
+            self.give_back(slot, key, share, out);
         }
         Some(gone.peer)
     }
@@ -118,14 +125,14 @@ impl<P> Broker<P> {
         let Some(slot) = self.connections.slot(from) else { return Handled::Ignored };
         let target = message.target;
         let handled = match message.command {
-            Command::Sub => self.subscribe(slot, target),
+            Command::Sub => self.subscribe(slot, target, out),
             Command::Pub => self.publish(slot, message, out),
             Command::Req => self.request(slot, message, now, out),
             Command::Res => self.answer(slot, message, now, out),
-            Command::Epub => self.grant(slot, target, Grant::Publish),
-            Command::Esub => self.grant(slot, target, Grant::Subscribe),
-            Command::Ereq => self.respond(slot, target),
-            Command::Int => self.set_user(slot, message),
+            Command::Epub => self.grant(slot, target, Grant::Publish, out),
+            Command::Esub => self.grant(slot, target, Grant::Subscribe, out),
+            Command::Ereq => self.respond(slot, target, out),
+            Command::Int => self.set_user(slot, message, out),
             Command::Other(_) => Ok(Handled::Ignored),
         };
         handled.unwrap_or_else(|refusal| {
@@ -137,6 +144,7 @@ impl<P> Broker<P> {
     /// Fails the requests whose deadline is over.
     pub fn expire(&mut self, now: Instant, out: &mut Output) {
         while let Some(rid) = self.requests.expired(now) {
+            self.cancel(rid, out);
             self.fail(rid, Refusal::TimedOut, out);
         }
     }
@@ -162,6 +170,7 @@ impl<P> Broker<P> {
             grants: self.grants,
             workers: self.workers,
             requests: self.requests.len(),
+            links: self.links.len(),
         }
     }
 
@@ -175,6 +184,7 @@ impl<P> Broker<P> {
             responders: topic.responders.len(),
             workers: topic.workers(),
             outstanding: topic.outstanding(),
+            relays: topic.remotes.len(),
         })
     }
 }

@@ -2,17 +2,18 @@
 
 use std::ops::Range;
 
-use beacon_wire::middleman::Command;
+use beacon_wire::middleman::{Command, RelayMessage};
 
-use super::{ConnectionId, Refusal};
+use super::{ConnectionId, LinkId, Refusal};
 
-/// Messages for connections, in order, and the requests that have failed. It is meant to be used
-/// again: what it has allocated stays.
+/// Messages for connections and for relays, each in order, and the requests that have failed. It
+/// is meant to be used again: what it has allocated stays.
 #[derive(Debug, Default)]
 pub struct Output {
     /// The messages one behind the other; one that many get is there once.
     pub(super) bytes: Vec<u8>,
     deliveries: Vec<Delivery>,
+    forwards: Vec<(LinkId, Range<usize>)>,
     failures: Vec<Refusal>,
 }
 
@@ -41,14 +42,23 @@ pub enum Class {
 }
 
 impl Output {
-    /// A buffer that is kept is not longer than this, in bytes.
-    const KEPT: usize = 256 * 1024;
+    /// What is kept of the buffer, in bytes.
+    const KEPT_BYTES: usize = 256 * 1024;
+
+    /// What is kept of the list of deliveries.
+    const KEPT_DELIVERIES: usize = 4_096;
 
     /// What is to be delivered, in order.
     pub fn deliveries(&self) -> impl ExactSizeIterator<Item = (ConnectionId, Class, &[u8])> {
         self.deliveries
             .iter()
             .map(|delivery| (delivery.to, delivery.class, &self.bytes[delivery.message.clone()]))
+    }
+
+    /// What is to be sent to other relays, in order: messages of
+    /// [`beacon_wire::middleman::RelayMessage`].
+    pub fn to_relays(&self) -> impl ExactSizeIterator<Item = (LinkId, &[u8])> {
+        self.forwards.iter().map(|(link, message)| (*link, &self.bytes[message.clone()]))
     }
 
     /// The requests that have failed after they were accepted: why each has.
@@ -60,15 +70,17 @@ impl Output {
     /// Whether nothing is to be done.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.deliveries.is_empty()
+        self.deliveries.is_empty() && self.forwards.is_empty()
     }
 
     /// Empties it.
     pub fn clear(&mut self) {
         self.deliveries.clear();
+        self.forwards.clear();
         self.failures.clear();
         self.bytes.clear();
-        self.bytes.shrink_to(Self::KEPT);
+        self.bytes.shrink_to(Self::KEPT_BYTES);
+        self.deliveries.shrink_to(Self::KEPT_DELIVERIES);
     }
 
     /// Where the next message begins.
@@ -80,6 +92,18 @@ impl Output {
     pub(super) fn deliver(&mut self, to: ConnectionId, class: Class, mark: usize) {
         let message = mark..self.bytes.len();
         self.deliveries.push(Delivery { to, class, message });
+    }
+
+    /// Sends a relay what was written since `mark`.
+    pub(super) fn forward(&mut self, link: LinkId, mark: usize) {
+        self.forwards.push((link, mark..self.bytes.len()));
+    }
+
+    /// Sends a relay a message.
+    pub(super) fn tell(&mut self, link: LinkId, message: RelayMessage<'_>) {
+        let mark = self.mark();
+        message.encode(&mut self.bytes);
+        self.forward(link, mark);
     }
 
     /// Tells a sender that its message had no effect.

@@ -1,6 +1,6 @@
 //! Why something was not done, and what the wire says of it.
 
-use beacon_wire::middleman::{Body, Command, ERROR, Encoder};
+use beacon_wire::middleman::{Body, Command, ERROR, Encoder, Failure};
 
 /// Why a message had no effect, or a request has no answer.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -100,6 +100,37 @@ impl Refusal {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         self.row().reason
+    }
+
+    /// What another relay is told.
+    pub(super) const fn failure(self) -> Failure {
+        match self {
+            Self::ResponderGone => Failure::ResponderGone,
+            Self::ResponderBusy => Failure::ResponderBusy,
+            Self::TimedOut => Failure::TimedOut,
+            Self::TooManyRequests => Failure::TooManyRequests,
+            Self::NotTrusted
+            | Self::NoResponder
+            | Self::RelayLost
+            | Self::NoRequest
+            | Self::NoConnection
+            | Self::TopicTooLong
+            | Self::IdTooLong
+            | Self::TooManySubscriptions
+            | Self::TooManyGrants
+            | Self::TooManyWorkers => Failure::NoResponder,
+        }
+    }
+
+    /// What another relay has told.
+    pub(super) const fn of(failure: Failure) -> Self {
+        match failure {
+            Failure::NoResponder => Self::NoResponder,
+            Failure::ResponderGone => Self::ResponderGone,
+            Failure::ResponderBusy => Self::ResponderBusy,
+            Failure::TimedOut => Self::TimedOut,
+            Failure::TooManyRequests => Self::TooManyRequests,
+        }
     }
 
     /// Appends the `PUB ERROR` that tells the sender of `command` with `target`.

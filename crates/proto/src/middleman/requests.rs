@@ -7,8 +7,8 @@ use beacon_wire::middleman::{Body, Command, Encoder, Header, Headers, Message};
 use hashbrown::HashMap;
 
 use super::Refusal;
-use super::connections::Slot;
-use super::topics::TopicKey;
+use super::topics::Chosen;
+use super::types::{LinkId, Slot, TopicKey};
 
 /// The header by which a broker and a responder call a request.
 pub(super) const RID: &str = "Rid";
@@ -39,6 +39,10 @@ impl<'a> Ids<'a> {
 
     fn iter(&self) -> impl Iterator<Item = Header<'a>> + use<'a> {
         [self.rid, self.request_id].into_iter().flatten()
+    }
+
+    pub(super) const fn has_request_id(&self) -> bool {
+        self.request_id.is_some()
     }
 
     pub(super) fn are_longer_than(&self, most: usize) -> bool {
@@ -74,7 +78,7 @@ pub(super) struct Head {
     /// Where the topic is in it.
     topic: std::ops::Range<usize>,
     has_ids: bool,
-    pub(super) has_request_id: bool,
+    has_request_id: bool,
 }
 
 impl Head {
@@ -86,7 +90,7 @@ impl Head {
             text: text.into(),
             topic: begin..begin + target.len(),
             has_ids: ids.iter().next().is_some(),
-            has_request_id: ids.request_id.is_some(),
+            has_request_id: ids.has_request_id(),
         }
     }
 
@@ -94,10 +98,9 @@ impl Head {
         str::from_utf8(&self.text[self.topic.clone()]).expect("it was a text")
     }
 
-    /// Appends the answer of a responder.
-    pub(super) fn encode_answer(&self, out: &mut Vec<u8>, tail: impl FnOnce(&mut Vec<u8>)) {
+    /// Begins the answer of a responder.
+    pub(super) fn begin_answer(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.text);
-        tail(out);
     }
 
     /// Appends the answer that tells of a failure, unless nobody would know what it answers.
@@ -113,25 +116,42 @@ impl Head {
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) requester: Slot,
-    pub(super) responder: Slot,
-    /// The responder has a share of it.
+    pub(super) requester: Requester,
+    pub(super) responder: Chosen,
+    /// The responder, or its relay, has a share of it.
     pub(super) topic: TopicKey,
-    pub(super) head: Head,
     pub(super) began: Instant,
     deadline: Instant,
 }
 
+/// Who asks.
+#[derive(Debug)]
+pub(super) enum Requester {
+    Connection { slot: Slot, head: Head },
+    Relay { link: LinkId, id: u64, has_request_id: bool },
+}
+
+impl Requester {
+    /// The headers of the answer that the requester is not to get.
+    pub(super) const fn unwanted(&self) -> &'static [&'static str] {
+        let has_request_id = match self {
+            Self::Connection { head, .. } => head.has_request_id,
+            Self::Relay { has_request_id, .. } => *has_request_id,
+        };
+        // The requester's own ids take their place.
+        if has_request_id { &[RID, REQUEST_ID] } else { &[RID] }
+    }
+}
+
 impl Pending {
     pub(super) fn new(
-        requester: Slot,
-        responder: Slot,
+        requester: Requester,
+        responder: Chosen,
         topic: TopicKey,
-        head: Head,
         began: Instant,
         timeout: Duration,
     ) -> Self {
-        Self { requester, responder, topic, head, began, deadline: began + timeout }
+        Self { requester, responder, topic, began, deadline: began + timeout }
     }
 }
 
@@ -144,9 +164,13 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Numbers begin with 1, and none comes twice.
+    /// The number of the next request. Numbers begin with 1, and none comes twice.
+    pub(super) const fn next_rid(&self) -> u64 {
+        self.newest + 1
+    }
+
     pub(super) fn add(&mut self, pending: Pending) -> u64 {
-        self.newest += 1;
+        self.newest = self.next_rid();
         self.deadlines.insert((pending.deadline, self.newest));
         self.by_rid.insert(self.newest, pending);
         self.newest

@@ -1,11 +1,17 @@
 //! Subscriptions, grants and responders.
 
 use super::{
-    Broker, Grant, Handled, PRIVATE, Refusal, Responder, Role, Share, Slot, Subscriber, TopicKey,
+    Broker, Grant, Handled, Output, PRIVATE, Refusal, Responder, Role, Share, Slot, Subscriber,
+    TopicKey,
 };
 
 impl<P> Broker<P> {
-    pub(super) fn subscribe(&mut self, slot: Slot, target: &str) -> Result<Handled, Refusal> {
+    pub(super) fn subscribe(
+        &mut self,
+        slot: Slot,
+        target: &str,
+        out: &mut Output,
+    ) -> Result<Handled, Refusal> {
         self.check_topic(target)?;
         let connection = self.connections.there(slot);
         if let Some(guid) = target.strip_prefix(PRIVATE) {
@@ -32,6 +38,7 @@ impl<P> Broker<P> {
         connection.subscriptions += 1;
         self.subscriptions += 1;
         subscribers.push(Subscriber { slot, role });
+        self.announce(key, out);
         Ok(Handled::Subscribed)
     }
 
@@ -40,6 +47,7 @@ impl<P> Broker<P> {
         slot: Slot,
         target: &str,
         grant: Grant,
+        out: &mut Output,
     ) -> Result<Handled, Refusal> {
         self.check_topic(target)?;
         let connection = self.connections.there(slot);
@@ -60,10 +68,16 @@ impl<P> Broker<P> {
         connection.grants += 1;
         self.grants += 1;
         self.topics.get_mut(key).grants[grant as usize] += 1;
+        self.announce(key, out);
         Ok(Handled::Granted)
     }
 
-    pub(super) fn respond(&mut self, slot: Slot, target: &str) -> Result<Handled, Refusal> {
+    pub(super) fn respond(
+        &mut self,
+        slot: Slot,
+        target: &str,
+        out: &mut Output,
+    ) -> Result<Handled, Refusal> {
         self.check_topic(target)?;
         let connection = self.connections.there(slot);
         if connection.role == Role::Client {
@@ -84,6 +98,7 @@ impl<P> Broker<P> {
             Some(responder) => responder.workers += 1,
             None => topic.responders.push(Responder { slot, workers: 1, outstanding: 0 }),
         }
+        self.announce(key, out);
         Ok(Handled::Granted)
     }
 
@@ -109,7 +124,7 @@ impl<P> Broker<P> {
     }
 
     /// Takes from a topic what a connection that is gone had of it.
-    pub(super) fn give_back(&mut self, gone: Slot, key: TopicKey, share: Share) {
+    pub(super) fn give_back(&mut self, gone: Slot, key: TopicKey, share: Share, out: &mut Output) {
         let topic = self.topics.get_mut(key);
         if let Some(index) = share.subscription {
             self.subscriptions -= 1;
@@ -128,6 +143,7 @@ impl<P> Broker<P> {
             self.workers -= share.workers;
             topic.responders.retain(|responder| responder.slot != gone);
         }
+        self.announce(key, out);
         self.topics.tidy(key);
     }
 }

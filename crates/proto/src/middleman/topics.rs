@@ -2,15 +2,11 @@
 
 use std::hash::BuildHasher as _;
 
+use beacon_wire::middleman::TopicShare;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::Role;
-use super::connections::Slot;
-
-/// Where a topic is in the table, for as long as it has anything.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(super) struct TopicKey(u32);
+use super::types::{LinkId, Role, Slot, TopicKey};
 
 /// What services let clients do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,6 +25,12 @@ pub(super) struct Topic {
     pub(super) responders: Vec<Responder>,
     /// The responder to begin with, so that equal ones take turns.
     next: usize,
+    /// What other relays have of it.
+    pub(super) remotes: Vec<Remote>,
+    /// The same of those.
+    next_remote: usize,
+    /// What other relays know of it.
+    announced: TopicShare,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,10 +47,63 @@ pub(super) struct Responder {
     pub(super) outstanding: usize,
 }
 
+/// What another relay has of a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remote {
+    pub(super) link: LinkId,
+    /// What it said last.
+    pub(super) share: TopicShare,
+    /// Requests of ours that it has not answered.
+    pub(super) outstanding: usize,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Chosen {
+    Connection(Slot),
+    Relay(LinkId),
+}
+
+/// How busy a responder or a relay is.
+#[derive(Clone, Copy)]
+struct Load {
+    outstanding: u64,
+    workers: u64,
+}
+
+impl Load {
+    /// Whether there are fewer requests for each worker.
+    const fn is_less_than(self, other: Self) -> bool {
+        self.outstanding.saturating_mul(other.workers)
+            < other.outstanding.saturating_mul(self.workers)
+    }
+}
+
 impl Responder {
-    /// Whether it has fewer requests for each worker.
-    const fn is_less_busy(&self, than: &Self) -> bool {
-        self.outstanding * than.workers < than.outstanding * self.workers
+    const fn load(&self) -> Load {
+        Load { outstanding: self.outstanding as u64, workers: self.workers as u64 }
+    }
+}
+
+impl Remote {
+    /// What the relay said of its requests is old; ours we know.
+    fn load(&self) -> Load {
+        let outstanding = u64::from(self.share.outstanding).max(self.outstanding as u64);
+        Load { outstanding, workers: self.share.workers.into() }
+    }
+
+    pub(super) const fn is_unused(&self) -> bool {
+        let TopicShare { subscribes, grants_publications, grants_subscriptions, workers, .. } =
+            self.share;
+        let has_any = subscribes || grants_publications || grants_subscriptions || workers > 0;
+        !has_any && self.outstanding == 0
+    }
+
+    const fn grants(&self, grant: Grant) -> bool {
+        match grant {
+            Grant::Publish => self.share.grants_publications || self.share.workers > 0,
+            Grant::Subscribe => self.share.grants_subscriptions,
+        }
     }
 }
 
@@ -60,31 +115,108 @@ impl Topic {
             grants: [0; 2],
             responders: Vec::new(),
             next: 0,
+            remotes: Vec::new(),
+            next_remote: 0,
+            announced: TopicShare::default(),
         }
     }
 
     const fn is_unused(&self) -> bool {
+        self.is_unused_here() && self.remotes.is_empty()
+    }
+
+    const fn is_unused_here(&self) -> bool {
         self.subscribers.is_empty() && self.responders.is_empty() && matches!(self.grants, [0, 0])
     }
 
     /// Whether clients may do this. Who responds to a topic lets them publish to it.
     pub(super) fn grants(&self, grant: Grant) -> bool {
         let is_granted = self.grants[grant as usize] > 0;
-        is_granted || grant == Grant::Publish && !self.responders.is_empty()
+        is_granted
+            || grant == Grant::Publish && !self.responders.is_empty()
+            || self.remotes.iter().any(|remote| remote.grants(grant))
     }
 
-    /// The responder that has the fewest requests for each worker; equal ones take turns.
-    pub(super) fn choose(&mut self) -> Option<&mut Responder> {
-        let count = self.responders.len();
-        let begin = if self.next < count { self.next } else { 0 };
-        let mut best = (begin < count).then_some(begin)?;
-        for index in (begin..count).chain(0..begin) {
-            if self.responders[index].is_less_busy(&self.responders[best]) {
-                best = index;
+    /// Who is to be asked: a responder here that has a worker without a request, else whoever has
+    /// the fewest requests for each worker. It counts one more from then on.
+    pub(super) fn choose(&mut self) -> Option<Chosen> {
+        let here = self.least_busy();
+        let there = self.least_busy_remote();
+        match (here, there) {
+            (Some(here), Some(there)) => {
+                let responder = &self.responders[here];
+                let is_free = responder.outstanding < responder.workers;
+                let is_busier = self.remotes[there].load().is_less_than(responder.load());
+                if is_free || !is_busier { self.take(here) } else { self.take_remote(there) }
             }
+            (Some(here), None) => self.take(here),
+            (None, Some(there)) => self.take_remote(there),
+            (None, None) => None,
         }
-        self.next = best + 1;
-        self.responders.get_mut(best)
+    }
+
+    /// The same among the responders here.
+    pub(super) fn choose_here(&mut self) -> Option<Slot> {
+        let index = self.least_busy()?;
+        self.take(index)?;
+        Some(self.responders[index].slot)
+    }
+
+    fn take(&mut self, index: usize) -> Option<Chosen> {
+        self.next = index + 1;
+        let responder = self.responders.get_mut(index)?;
+        responder.outstanding += 1;
+        Some(Chosen::Connection(responder.slot))
+    }
+
+    fn take_remote(&mut self, index: usize) -> Option<Chosen> {
+        self.next_remote = index + 1;
+        let remote = self.remotes.get_mut(index)?;
+        remote.outstanding += 1;
+        Some(Chosen::Relay(remote.link))
+    }
+
+    fn least_busy(&self) -> Option<usize> {
+        least_busy(self.responders.iter().map(Responder::load), self.next)
+    }
+
+    fn least_busy_remote(&self) -> Option<usize> {
+        least_busy(self.remotes.iter().map(Remote::load), self.next_remote)
+    }
+
+    pub(super) fn remote_mut(&mut self, link: LinkId) -> Option<&mut Remote> {
+        self.remotes.iter_mut().find(|remote| remote.link == link)
+    }
+
+    /// What other relays are to know of it.
+    fn share(&self) -> TopicShare {
+        let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        TopicShare {
+            subscribes: !self.subscribers.is_empty(),
+            grants_publications: self.grants[Grant::Publish as usize] > 0,
+            grants_subscriptions: self.grants[Grant::Subscribe as usize] > 0,
+            workers: number(self.workers()),
+            outstanding: number(self.outstanding()),
+        }
+    }
+
+    /// What other relays are to know, if it is not what they know.
+    pub(super) fn news(&mut self) -> Option<TopicShare> {
+        let share = self.share();
+        let before = std::mem::replace(&mut self.announced, share);
+        let is_news = TopicShare { outstanding: 0, ..share }
+            != TopicShare { outstanding: 0, ..before }
+            || is_other_load(before.outstanding, share);
+        if !is_news {
+            self.announced = before;
+        }
+        is_news.then_some(share)
+    }
+
+    /// What another relay is to know that knows nothing, if there is anything.
+    pub(super) fn announcement(&mut self) -> Option<TopicShare> {
+        self.announced = self.share();
+        (!self.is_unused_here()).then_some(self.announced)
     }
 
     pub(super) fn responder_mut(&mut self, slot: Slot) -> Option<&mut Responder> {
@@ -98,6 +230,26 @@ impl Topic {
     pub(super) fn outstanding(&self) -> usize {
         self.responders.iter().map(|responder| responder.outstanding).sum()
     }
+}
+
+/// The least of those that have workers; equal ones take turns, from `next` on.
+fn least_busy(loads: impl Iterator<Item = Load> + Clone, next: usize) -> Option<usize> {
+    let with_workers = loads.enumerate().filter(|(_, load)| load.workers > 0);
+    let from_next = with_workers.clone().skip_while(|(index, _)| *index < next);
+    let before = with_workers.take_while(|(index, _)| *index < next);
+    let least = from_next.chain(before).reduce(|best, other| {
+        let is_less = other.1.is_less_than(best.1);
+        if is_less { other } else { best }
+    });
+    least.map(|(index, _)| index)
+}
+
+/// Whether responders have so many more or fewer requests than before that other relays are to
+/// know. A few requests are no news, and twice as many only once.
+fn is_other_load(before: u32, share: TopicShare) -> bool {
+    let has_more = share.outstanding >= before.max(share.workers).saturating_mul(2).max(1);
+    let has_fewer = before >= share.workers.max(1) && share.outstanding <= before / 2;
+    has_more || has_fewer
 }
 
 /// All topics.
@@ -157,6 +309,10 @@ impl Topics {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Topic> {
         self.entries.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Topic> {
+        self.entries.iter_mut().flatten()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -3,7 +3,14 @@
 use std::time::Duration;
 
 use super::Refusal;
-use super::connections::Slot;
+
+/// Where a connection is in the table, for as long as it is there.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct Slot(pub(super) u32);
+
+/// Where a topic is in the table, for as long as it has anything.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) struct TopicKey(pub(super) u32);
 
 /// A connection of a broker. The id of one that is gone means no other.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -11,6 +18,16 @@ pub struct ConnectionId {
     pub(super) slot: Slot,
     pub(super) generation: u32,
 }
+
+/// A link to another relay, from its beginning to its end: the next one to the same relay has
+/// another number. Its caller chooses it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LinkId(pub u64);
+
+/// Another relay said what relays do not say. The link is to be ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a relay said what relays do not say")]
+pub struct Violation;
 
 /// What a connection may do; its key says which it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -28,8 +45,10 @@ pub enum Handled {
     Subscribed,
     /// It was published.
     Published {
-        /// How many connections get it.
+        /// How many connections get it here.
         copies: usize,
+        /// How many other relays get it for theirs.
+        relays: usize,
     },
     /// Clients may do something, or the connection is one more worker of a topic.
     Granted,
@@ -42,6 +61,8 @@ pub enum Handled {
     },
     /// The user id of a connection was set.
     UserSet,
+    /// What another relay has said is noted.
+    Noted,
     /// It has no effect, and its sender is not told: an unknown command, an answer without a
     /// number, an `INT` of a client.
     Ignored,
@@ -54,7 +75,7 @@ pub enum Handled {
 pub struct Counts {
     /// Connections.
     pub connections: usize,
-    /// Topics that have anything.
+    /// Topics that have anything, here or at another relay.
     pub topics: usize,
     /// Subscriptions, without those to connections' own channels.
     pub subscriptions: usize,
@@ -64,9 +85,11 @@ pub struct Counts {
     pub workers: usize,
     /// Requests that wait for their answers.
     pub requests: usize,
+    /// Links to other relays.
+    pub links: usize,
 }
 
-/// What there is of a topic.
+/// What there is of a topic: here, but for what clients may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TopicInfo<'a> {
     /// Its name.
@@ -83,4 +106,6 @@ pub struct TopicInfo<'a> {
     pub workers: usize,
     /// Requests that they have not answered.
     pub outstanding: usize,
+    /// Other relays that have anything of it.
+    pub relays: usize,
 }

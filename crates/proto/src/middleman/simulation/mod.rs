@@ -6,18 +6,21 @@
 //! is answered or has failed exactly once within its deadline, and nothing is left when all are
 //! gone.
 
+mod cluster;
 mod model;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use beacon_wire::middleman::{Command, Guid, Message};
+use beacon_wire::middleman::{Command, Message};
 
+use super::relays::Who;
 use super::{Bounds, Broker, Class, ConnectionId, Counts, Handled, Limits, Output, Refusal, Role};
 use crate::simulated::{self, Random};
-use model::{Model, Name};
+use model::Model;
 
 const STEPS: usize = 200;
+const NOBODY: Who = Who { relay: 0, number: 0 };
 const TOPICS: [&str; 4] = ["A", "B", "C", "D"];
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -25,12 +28,13 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 struct World {
     random: Random,
     now: Instant,
-    broker: Broker<Name>,
+    broker: Broker<Who>,
     out: Output,
     model: Model,
-    ids: BTreeMap<Name, ConnectionId>,
+    ids: BTreeMap<Who, ConnectionId>,
+    connected: u32,
     /// What responders were asked and have not answered: whom, by which number, which request.
-    asked: Vec<(Name, u64, u64)>,
+    asked: Vec<(Who, u64, u64)>,
 }
 
 impl World {
@@ -50,6 +54,7 @@ impl World {
             out: Output::default(),
             model: Model::new(TIMEOUT),
             ids: BTreeMap::new(),
+            connected: 0,
             asked: Vec::new(),
         }
     }
@@ -71,7 +76,7 @@ impl World {
         }
     }
 
-    fn someone(&mut self) -> Option<Name> {
+    fn someone(&mut self) -> Option<Who> {
         let count = self.ids.len();
         self.ids.keys().nth(self.random.index(count)).copied()
     }
@@ -80,7 +85,7 @@ impl World {
         if self.random.percent(15)
             && let Some(owner) = self.someone()
         {
-            return format!("MSG:{}", guid(owner));
+            return format!("MSG:{}", owner.guid());
         }
         TOPICS[self.random.index(TOPICS.len())].to_owned()
     }
@@ -90,8 +95,10 @@ impl World {
             return;
         }
         let role = if self.random.percent(50) { Role::Service } else { Role::Client };
-        let name = self.model.connect(role);
-        let id = self.broker.connect(name, role, guid(name)).unwrap();
+        self.connected += 1;
+        let name = Who { relay: 0, number: self.connected };
+        self.model.connect(name, role);
+        let id = self.broker.connect(name, role, name.guid()).unwrap();
         self.ids.insert(name, id);
     }
 
@@ -100,7 +107,7 @@ impl World {
         self.leave(name);
     }
 
-    fn leave(&mut self, name: Name) {
+    fn leave(&mut self, name: Who) {
         let id = self.ids.remove(&name).unwrap();
         assert_eq!(self.broker.disconnect(id, &mut self.out), Some(name));
         assert_eq!(self.broker.disconnect(id, &mut self.out), None);
@@ -110,7 +117,7 @@ impl World {
         self.hear(None);
     }
 
-    fn say(&mut self, name: Name, frame: &str) -> Handled {
+    fn say(&mut self, name: Who, frame: &str) -> Handled {
         let message = Message::parse(frame.as_bytes()).unwrap();
         self.broker.handle(self.ids[&name], &message, self.now, &mut self.out)
     }
@@ -193,11 +200,11 @@ impl World {
 
     fn set_user(&mut self) {
         let Some(name) = self.someone() else { return };
-        let of = if self.random.percent(50) { self.someone().unwrap() } else { Name(0) };
-        let frame = format!("INT UID\r\nforcid: {}\r\nsetuid: u\r\n\r\n\r\n.\r\n", guid(of));
+        let of = if self.random.percent(50) { self.someone().unwrap() } else { NOBODY };
+        let frame = format!("INT UID\r\nforcid: {}\r\nsetuid: u\r\n\r\n\r\n.\r\n", of.guid());
         let expected = match (self.model.role(name), of) {
             (Role::Client, _) => Handled::Ignored,
-            (Role::Service, Name(0)) => Handled::Refused(Refusal::NoConnection),
+            (Role::Service, NOBODY) => Handled::Refused(Refusal::NoConnection),
             (Role::Service, _) => Handled::UserSet,
         };
         assert_eq!(self.say(name, &frame), expected);
@@ -224,7 +231,7 @@ impl World {
     }
 
     /// Takes what the broker has said. A publication was made if one is given.
-    fn hear(&mut self, published: Option<(Name, u64, Vec<Name>)>) {
+    fn hear(&mut self, published: Option<(Who, u64, Vec<Who>)>) {
         let mut copies = Vec::new();
         let mut asked = Vec::new();
         for (to, class, frame) in self.out.deliveries() {
@@ -237,7 +244,7 @@ impl World {
                     let (sender, number, _) = published.as_ref().expect("somebody published");
                     assert_eq!(body, number.to_string());
                     let cid = message.headers.find("Cid").unwrap().value;
-                    assert_eq!(cid, guid(*sender).to_string());
+                    assert_eq!(cid, sender.guid().to_string());
                     self.model.hears(*sender, name, *number);
                     copies.push(name);
                 }
@@ -285,10 +292,6 @@ impl World {
         assert_eq!(self.broker.counts(), Counts::default());
         assert_eq!(self.broker.next_deadline(), None);
     }
-}
-
-fn guid(name: Name) -> Guid {
-    Guid::new(1_700_000_000, *b"relay", name.0)
 }
 
 fn run(seed: u64) {

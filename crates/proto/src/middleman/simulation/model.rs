@@ -3,11 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{Counts, Role, guid};
-
-/// A connection of the simulation; 0 is none.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Name(pub(super) u32);
+use super::super::relays::Who;
+use super::{Counts, Role};
 
 #[derive(Debug)]
 struct Connection {
@@ -19,13 +16,12 @@ struct Connection {
 #[derive(Debug)]
 pub(super) struct Model {
     timeout: Duration,
-    connections: BTreeMap<Name, Connection>,
-    connected: u32,
+    connections: BTreeMap<Who, Connection>,
     numbered: u64,
     /// The last number that one heard of another.
-    heard: BTreeMap<(Name, Name), u64>,
+    heard: BTreeMap<(Who, Who), u64>,
     /// Requests without an answer: who asked, and until when.
-    waiting: BTreeMap<u64, (Name, Instant)>,
+    waiting: BTreeMap<u64, (Who, Instant)>,
     answered: BTreeSet<u64>,
 }
 
@@ -34,7 +30,6 @@ impl Model {
         Self {
             timeout,
             connections: BTreeMap::new(),
-            connected: 0,
             numbered: 0,
             heard: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -42,19 +37,16 @@ impl Model {
         }
     }
 
-    pub(super) fn connect(&mut self, role: Role) -> Name {
-        self.connected += 1;
-        let name = Name(self.connected);
+    pub(super) fn connect(&mut self, name: Who, role: Role) {
         self.connections.insert(name, Connection { role, has: BTreeMap::new() });
-        name
     }
 
-    pub(super) fn disconnect(&mut self, name: Name) {
+    pub(super) fn disconnect(&mut self, name: Who) {
         self.connections.remove(&name);
         self.waiting.retain(|_, (requester, _)| *requester != name);
     }
 
-    pub(super) fn role(&self, name: Name) -> Role {
+    pub(super) fn role(&self, name: Who) -> Role {
         self.connections[&name].role
     }
 
@@ -65,14 +57,14 @@ impl Model {
     }
 
     /// Connections that have this of a topic.
-    fn with(&self, command: &str, topic: &str) -> Vec<Name> {
+    fn with(&self, command: &str, topic: &str) -> Vec<Who> {
         let key = (command.to_owned(), topic.to_owned());
         let with = self.connections.iter().filter(|(_, other)| other.has.contains_key(&key));
         with.map(|(name, _)| *name).collect()
     }
 
-    pub(super) fn has(&mut self, name: Name, command: &str, topic: &str) {
-        let is_own = topic == format!("MSG:{}", guid(name));
+    pub(super) fn has(&mut self, name: Who, command: &str, topic: &str) {
+        let is_own = topic == format!("MSG:{}", name.guid());
         if command == "SUB" && is_own {
             return;
         }
@@ -80,42 +72,42 @@ impl Model {
         *connection.has.entry((command.to_owned(), topic.to_owned())).or_default() += 1;
     }
 
-    pub(super) fn responders(&self, topic: &str) -> Vec<Name> {
+    pub(super) fn responders(&self, topic: &str) -> Vec<Who> {
         self.with("EREQ", topic)
     }
 
-    pub(super) fn may_publish(&self, name: Name, topic: &str) -> bool {
+    pub(super) fn may_publish(&self, name: Who, topic: &str) -> bool {
         let is_granted =
             !self.with("EPUB", topic).is_empty() || !self.with("EREQ", topic).is_empty();
         self.role(name) == Role::Service || is_granted
     }
 
-    pub(super) fn may_subscribe(&self, name: Name, topic: &str) -> bool {
+    pub(super) fn may_subscribe(&self, name: Who, topic: &str) -> bool {
         if let Some(owner) = topic.strip_prefix("MSG:") {
-            return owner == guid(name).to_string();
+            return owner == name.guid().to_string();
         }
         self.role(name) == Role::Service || !self.with("ESUB", topic).is_empty()
     }
 
     /// Who is to hear a publication, in order; `None` if it is refused.
-    pub(super) fn who_hears(&self, sender: Name, topic: &str) -> Option<Vec<Name>> {
+    pub(super) fn who_hears(&self, sender: Who, topic: &str) -> Option<Vec<Who>> {
         if !self.may_publish(sender, topic) {
             return None;
         }
         if let Some(owner) = topic.strip_prefix("MSG:") {
-            let is_owner = |name: &&Name| guid(**name).to_string() == owner;
+            let is_owner = |name: &&Who| name.guid().to_string() == owner;
             return Some(self.connections.keys().filter(is_owner).copied().collect());
         }
         let subscribers = self.with("SUB", topic).into_iter();
         Some(subscribers.filter(|name| self.may_subscribe(*name, topic)).collect())
     }
 
-    pub(super) fn hears(&mut self, sender: Name, subscriber: Name, number: u64) {
+    pub(super) fn hears(&mut self, sender: Who, subscriber: Who, number: u64) {
         let last = self.heard.insert((sender, subscriber), number);
         assert!(last < Some(number), "out of order, or twice");
     }
 
-    pub(super) fn asks(&mut self, name: Name, number: u64, now: Instant) {
+    pub(super) fn asks(&mut self, name: Who, number: u64, now: Instant) {
         self.waiting.insert(number, (name, now + self.timeout));
     }
 
@@ -124,12 +116,18 @@ impl Model {
     }
 
     /// A request is answered, or has failed.
-    pub(super) fn is_answered(&mut self, name: Name, number: u64, now: Instant) {
+    pub(super) fn is_answered(&mut self, name: Who, number: u64, now: Instant) {
         let (requester, deadline) = self.waiting.remove(&number).expect("it is waited for");
         assert_eq!(requester, name, "an answer for somebody else");
         // Time goes in steps here: what is late by less than one is told at its end.
         assert!(now < deadline + Duration::from_secs(20), "too late");
         assert!(self.answered.insert(number), "answered twice");
+    }
+
+    /// Whether a connection subscribes to a topic, or it is its own.
+    pub(super) fn subscribes(&self, name: Who, topic: &str) -> bool {
+        let is_own = topic == format!("MSG:{}", name.guid());
+        is_own || self.with("SUB", topic).contains(&name)
     }
 
     pub(super) fn check_deadlines(&self, now: Instant) {
@@ -149,6 +147,7 @@ impl Model {
             grants: count(&["EPUB", "ESUB"], true),
             workers: count(&["EREQ"], false),
             requests: self.waiting.len(),
+            links: 0,
         }
     }
 }

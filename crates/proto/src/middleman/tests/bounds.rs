@@ -24,8 +24,15 @@ fn shares_of_one_connection_are_bounded() {
         assert_eq!(handled, Handled::Refused(refusal));
         assert_eq!(scene.heard(), [(service, error(text))]);
     }
-    let counts =
-        Counts { connections: 1, topics: 2, subscriptions: 2, grants: 2, workers: 2, requests: 0 };
+    let counts = Counts {
+        connections: 1,
+        topics: 2,
+        subscriptions: 2,
+        grants: 2,
+        workers: 2,
+        requests: 0,
+        links: 0,
+    };
     assert_eq!(scene.broker.counts(), counts);
     // What it has, it may ask for again.
     assert_eq!(scene.command(service, "SUB A"), Handled::Subscribed);

@@ -1,6 +1,7 @@
 //! A broker, told what connections send.
 
 mod bounds;
+mod cluster;
 mod defects;
 mod requests;
 mod trust;

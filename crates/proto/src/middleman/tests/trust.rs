@@ -9,7 +9,7 @@ fn service_needs_no_grant() {
     let other = scene.service();
 
     assert_eq!(scene.command(other, "SUB Room"), Handled::Subscribed);
-    assert_eq!(scene.publish(service, "Room", "x"), Handled::Published { copies: 1 });
+    assert_eq!(scene.publish(service, "Room", "x"), Handled::Published { copies: 1, relays: 0 });
 
     assert_eq!(scene.bodies(), [(other, "x".to_owned())]);
 }
@@ -22,7 +22,7 @@ fn grant_of_publications_is_none_of_subscriptions() {
 
     scene.command(service, "EPUB Room");
 
-    assert_eq!(scene.publish(client, "Room", "x"), Handled::Published { copies: 0 });
+    assert_eq!(scene.publish(client, "Room", "x"), Handled::Published { copies: 0, relays: 0 });
     assert_eq!(scene.command(client, "SUB Room"), Handled::Refused(Refusal::NotTrusted));
     assert_eq!(scene.heard(), [(client, error("Not trusted: SUB Room"))]);
 }
@@ -52,7 +52,7 @@ fn responder_lets_clients_publish_to_its_topic() {
 
     scene.command(service, "EREQ Svc");
 
-    assert_eq!(scene.publish(client, "Svc", "x"), Handled::Published { copies: 0 });
+    assert_eq!(scene.publish(client, "Svc", "x"), Handled::Published { copies: 0, relays: 0 });
     assert_eq!(scene.command(client, "SUB Svc"), Handled::Refused(Refusal::NotTrusted));
 }
 
@@ -81,7 +81,7 @@ fn grants_of_two_services_end_with_the_second() {
     }
 
     scene.disconnect(services[0]);
-    assert_eq!(scene.publish(client, "Room", "x"), Handled::Published { copies: 0 });
+    assert_eq!(scene.publish(client, "Room", "x"), Handled::Published { copies: 0, relays: 0 });
     scene.disconnect(services[1]);
     assert_eq!(scene.publish(client, "Room", "x"), Handled::Refused(Refusal::NotTrusted));
 }
@@ -96,9 +96,15 @@ fn client_hears_nothing_while_nobody_grants_its_subscription() {
     scene.command(client, "SUB Room");
 
     scene.disconnect(granting);
-    assert_eq!(scene.publish(publisher, "Room", "unseen"), Handled::Published { copies: 0 });
+    assert_eq!(
+        scene.publish(publisher, "Room", "unseen"),
+        Handled::Published { copies: 0, relays: 0 }
+    );
     scene.command(publisher, "ESUB Room");
-    assert_eq!(scene.publish(publisher, "Room", "seen"), Handled::Published { copies: 1 });
+    assert_eq!(
+        scene.publish(publisher, "Room", "seen"),
+        Handled::Published { copies: 1, relays: 0 }
+    );
 
     assert_eq!(scene.bodies(), [(client, "seen".to_owned())]);
 }
@@ -110,7 +116,7 @@ fn repeated_subscription_gives_one_copy_to_the_sender_too() {
     scene.command(service, "SUB Chat");
     scene.command(service, "SUB Chat");
 
-    assert_eq!(scene.publish(service, "Chat", "own"), Handled::Published { copies: 1 });
+    assert_eq!(scene.publish(service, "Chat", "own"), Handled::Published { copies: 1, relays: 0 });
 
     assert_eq!(scene.bodies(), [(service, "own".to_owned())]);
 }
@@ -159,7 +165,10 @@ fn own_channel_is_for_services_and_for_clients_with_a_grant() {
     let channel = format!("MSG:{}", scene.newest());
     let other = scene.client();
 
-    assert_eq!(scene.publish(service, &channel, "to you"), Handled::Published { copies: 1 });
+    assert_eq!(
+        scene.publish(service, &channel, "to you"),
+        Handled::Published { copies: 1, relays: 0 }
+    );
     let refused = Handled::Refused(Refusal::NotTrusted);
     assert_eq!(scene.publish(other, &channel, "spoof"), refused);
     let denied = error(&format!("Not trusted PUB {channel}"));
@@ -168,7 +177,10 @@ fn own_channel_is_for_services_and_for_clients_with_a_grant() {
     assert_eq!(heard[1..], [(other, denied)]);
 
     scene.command(service, &format!("EPUB {channel}"));
-    assert_eq!(scene.publish(other, &channel, "granted"), Handled::Published { copies: 1 });
+    assert_eq!(
+        scene.publish(other, &channel, "granted"),
+        Handled::Published { copies: 1, relays: 0 }
+    );
     assert_eq!(scene.bodies(), [(owner, "granted".to_owned())]);
 }
 
@@ -187,7 +199,7 @@ fn nobody_subscribes_to_the_channel_of_another() {
     assert_eq!(scene.command(service, "SUB MSG:x"), refused);
     scene.heard();
     assert_eq!(scene.command(owner, &format!("SUB {channel}")), Handled::Subscribed);
-    assert_eq!(scene.publish(service, &channel, "x"), Handled::Published { copies: 1 });
+    assert_eq!(scene.publish(service, &channel, "x"), Handled::Published { copies: 1, relays: 0 });
     assert_eq!(scene.bodies(), [(owner, "x".to_owned())]);
 }
 
@@ -199,8 +211,11 @@ fn message_to_a_channel_that_is_gone_reaches_nobody() {
     let channel = format!("MSG:{}", scene.newest());
     scene.disconnect(client);
 
-    assert_eq!(scene.publish(service, &channel, "x"), Handled::Published { copies: 0 });
-    assert_eq!(scene.publish(service, "MSG:nobody", "x"), Handled::Published { copies: 0 });
+    assert_eq!(scene.publish(service, &channel, "x"), Handled::Published { copies: 0, relays: 0 });
+    assert_eq!(
+        scene.publish(service, "MSG:nobody", "x"),
+        Handled::Published { copies: 0, relays: 0 }
+    );
 }
 
 #[test]
