@@ -24,6 +24,7 @@
 
 pub mod backoff;
 mod dial;
+pub mod keep;
 pub mod key_file;
 mod login;
 pub mod net;

@@ -1,32 +1,19 @@
 //! Keeps a session alive: dials again whenever it ends, with the fleet's back-off.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 
-use super::backoff::Backoff;
+use super::backoff;
 use super::dial::{ConnectError, Dialer};
+use super::keep::{self, End, Schedule, Sessions, keep};
 use super::options::Options;
 use super::session::{self, SessionError};
+use super::socket::Socket;
 use super::{Client, Inbound, Outbound, Receiver, Sender};
 
 /// Where a [`Reconnecting`] stands.
-#[derive(Clone, Debug)]
-pub enum State {
-    /// Dialling and logging in.
-    Connecting,
-    /// Logged in.
-    Connected,
-    /// Waiting to dial again.
-    Waiting {
-        /// For how long.
-        delay: Duration,
-        /// What ended the session or prevented it.
-        cause: Arc<Interruption>,
-    },
-}
+pub type State = keep::State<Interruption>;
+
+const SCHEDULE: Schedule = Schedule { delay: backoff::delay, settled: backoff::SETTLED };
 
 /// What ended a session or prevented it.
 #[derive(Debug, thiserror::Error)]
@@ -57,12 +44,13 @@ impl Reconnecting {
     ///
     /// # Errors
     /// A URL or certificate authorities that are of no use. A relay that cannot be reached
-    /// or refuses is no error here: [`State::Waiting`] tells.
+    /// or refuses is no error here: [`State`] tells.
     pub fn start(options: Options) -> Result<Self, ConnectError> {
         let dialer = Dialer::new(&options)?;
         let (publish, state) = watch::channel(State::Connecting);
-        let client = Client::over(options.node, async move |outgoing, deliveries| {
-            keep_alive(&dialer, &options, outgoing, deliveries, &publish).await;
+        let node = options.node;
+        let client = Client::over(node, async move |outgoing, deliveries| {
+            keep(Nodes { dialer, options, outgoing, deliveries }, SCHEDULE, publish).await;
             Ok(())
         });
         let (sender, receiver) = client.split();
@@ -78,33 +66,28 @@ impl Reconnecting {
     }
 }
 
-async fn keep_alive(
-    dialer: &Dialer,
-    options: &Options,
-    mut outgoing: Outbound,
+/// The sessions of a node.
+struct Nodes {
+    dialer: Dialer,
+    options: Options,
+    outgoing: Outbound,
     deliveries: Inbound,
-    publish: &watch::Sender<State>,
-) {
-    let mut backoff = Backoff::default();
-    loop {
-        publish.send_replace(State::Connecting);
-        let cause = match dialer.log_in(options).await {
-            Ok(socket) => {
-                publish.send_replace(State::Connected);
-                let since = Instant::now();
-                let ended =
-                    session::run(socket, &mut outgoing, &deliveries, &options.timeouts).await;
-                backoff.session_ended(since.elapsed());
-                match ended {
-                    Ok(()) => return,
-                    Err(error) => Interruption::from(error),
-                }
-            }
-            Err(error) => Interruption::from(error),
-        };
-        // Without randomness there is no jitter, but still a wait that grows.
-        let delay = backoff.next_delay(getrandom::u32().unwrap_or(u32::MAX));
-        publish.send_replace(State::Waiting { delay, cause: Arc::new(cause) });
-        sleep(delay).await;
+}
+
+impl Sessions for Nodes {
+    type Socket = Socket;
+    type Cause = Interruption;
+    type Last = ();
+
+    async fn connect(&mut self) -> Result<Socket, End<Interruption, ()>> {
+        self.dialer.log_in(&self.options).await.map_err(|error| End::Again(error.into()))
+    }
+
+    async fn run(&mut self, socket: Socket) -> End<Interruption, ()> {
+        let Self { outgoing, deliveries, options, .. } = self;
+        match session::run(socket, outgoing, deliveries, &options.timeouts).await {
+            Ok(()) => End::Final(()),
+            Err(error) => End::Again(error.into()),
+        }
     }
 }

@@ -1,12 +1,11 @@
-//! Keeps a client registered: dials again whenever a session ends.
+//! The sessions of a client: dials, registers, and notes what is acknowledged in between.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use beacon_proto::backoff::{between, doubled};
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::QUEUE;
@@ -17,6 +16,7 @@ use super::options::Options;
 use super::session::{self, Memory, Outgoing, Queues, Terms};
 use crate::SessionError;
 use crate::dial::{ConnectError, Dialer};
+use crate::keep::{self, End, Schedule, Sessions};
 use crate::socket::Socket;
 use crate::wire::peerbus::{FromBroker, Refusal, register};
 
@@ -24,36 +24,23 @@ use crate::wire::peerbus::{FromBroker, Refusal, register};
 const FLOOR: Duration = Duration::from_millis(100);
 const CEILING: Duration = Duration::from_secs(5);
 
-/// A session that lived this long was a good one: the next redial starts from the floor.
+/// A session that lived as long as the longest wait was a good one.
 ///
 /// Two clients with one name and one token replace each other as soon as they are registered; a
 /// registration alone is no success, as it is to the original's clients, which make thousands of
 /// connections so.
-const SETTLED: Duration = CEILING;
+pub(super) const SCHEDULE: Schedule = Schedule { delay, settled: CEILING };
 
 /// Where a client stands.
-#[derive(Clone, Debug)]
-pub enum State {
-    /// Dialling and registering.
-    Connecting,
-    /// Registered.
-    Connected,
-    /// Waiting to dial again.
-    Waiting {
-        /// For how long.
-        delay: Duration,
-        /// What ended the session or prevented it.
-        cause: Arc<Interruption>,
-    },
-}
+pub type State = keep::State<Interruption>;
 
 /// What a client's task owns.
 pub(super) struct Keeper {
     dialer: Dialer,
     options: Options,
+    pen: Pen,
     queues: Queues,
     memory: Memory,
-    publish: watch::Sender<State>,
 }
 
 impl Keeper {
@@ -62,48 +49,44 @@ impl Keeper {
         options: Options,
         outgoing: mpsc::Receiver<Outgoing>,
         deliveries: mpsc::Sender<Delivery>,
-        publish: watch::Sender<State>,
     ) -> Self {
         let (acknowledge, acks) = mpsc::channel(QUEUE);
         let queues = Queues { outgoing, deliveries, acks, acknowledge };
-        Self { dialer, options, queues, memory: Memory::default(), publish }
+        let pen = Pen::of(&options);
+        Self { dialer, options, pen, queues, memory: Memory::default() }
+    }
+}
+
+/// Until the application ends it, or the broker refuses it for good.
+impl Sessions for Keeper {
+    type Socket = Socket;
+    type Cause = Interruption;
+    type Last = Result<(), Refused>;
+
+    async fn connect(&mut self) -> Result<Socket, End<Interruption, Self::Last>> {
+        let Self { dialer, options, queues, memory, .. } = self;
+        match noting(&mut queues.acks, memory, connect(dialer, options)).await {
+            Ok(socket) => Ok(socket),
+            Err(Interruption::Refused(refusal)) if is_final(refusal) => {
+                Err(End::Final(Err(Refused(refusal))))
+            }
+            Err(interruption) => Err(End::Again(interruption)),
+        }
     }
 
-    /// Until the application ends it, or the broker refuses it for good.
-    pub(super) async fn run(mut self) -> Result<(), Refused> {
-        let pen = Pen::of(&self.options);
-        let Options { receipts, timeouts, .. } = self.options;
-        let terms = Terms { pen: &pen, receipts, timeouts };
-        let mut attempt = 0;
-        loop {
-            self.publish.send_replace(State::Connecting);
-            let connecting = connect(&self.dialer, &self.options);
-            let cause = match noting(&mut self.queues.acks, &mut self.memory, connecting).await {
-                Ok(socket) => {
-                    self.publish.send_replace(State::Connected);
-                    let since = Instant::now();
-                    let Self { queues, memory, .. } = &mut self;
-                    let ended = session::run(socket, queues, memory, &terms).await;
-                    if since.elapsed() >= SETTLED {
-                        attempt = 0;
-                    }
-                    match ended {
-                        Ok(()) => return Ok(()),
-                        Err(_) if self.memory.is_done() => return Ok(()),
-                        Err(error) => Interruption::from(error),
-                    }
-                }
-                Err(Interruption::Refused(refusal)) if is_final(refusal) => {
-                    return Err(Refused(refusal));
-                }
-                Err(interruption) => interruption,
-            };
-            // Without randomness there is no jitter, but still a wait that grows.
-            let delay = delay(attempt, getrandom::u32().unwrap_or(u32::MAX));
-            attempt = attempt.saturating_add(1);
-            self.publish.send_replace(State::Waiting { delay, cause: Arc::new(cause) });
-            noting(&mut self.queues.acks, &mut self.memory, sleep(delay)).await;
+    async fn run(&mut self, socket: Socket) -> End<Interruption, Self::Last> {
+        let Self { options, pen, queues, memory, .. } = self;
+        let Options { receipts, timeouts, .. } = *options;
+        let terms = Terms { pen, receipts, timeouts };
+        match session::run(socket, queues, memory, &terms).await {
+            Ok(()) => End::Final(Ok(())),
+            Err(_) if memory.is_done() => End::Final(Ok(())),
+            Err(error) => End::Again(error.into()),
         }
+    }
+
+    async fn pause(&mut self, delay: Duration) {
+        noting(&mut self.queues.acks, &mut self.memory, sleep(delay)).await;
     }
 }
 

@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::dial::{ConnectError, Dialer, Surroundings, Upgrade};
+use crate::keep::keep;
 use crate::target::Target;
 use crate::wire::peerbus::{EVERYBODY, MAX_MESSAGE};
 
@@ -45,7 +46,7 @@ pub use keep::State;
 pub use letter::{Draft, Pending};
 pub use options::{InvalidSecret, Options, Secret, Timeouts, Token};
 
-use keep::Keeper;
+use keep::{Keeper, SCHEDULE};
 use letter::Letter;
 use session::Outgoing;
 
@@ -84,7 +85,7 @@ impl Client {
     ///
     /// # Errors
     /// A URL or certificate authorities that are of no use. A broker that cannot be reached is no
-    /// error here: [`State::Waiting`] tells. One that refuses ends the client:
+    /// error here: [`State`] tells. One that refuses ends the client:
     /// [`Receiver::recv`] tells.
     pub fn start(options: Options) -> Result<Self, ConnectError> {
         let target = Target::parse_peerbus(&options.url)?;
@@ -96,8 +97,8 @@ impl Client {
         let (delivered, deliveries) = mpsc::channel(QUEUE);
         let (publish, state) = watch::channel(State::Connecting);
         let pen = Arc::new(letter::Pen::of(&options));
-        let keeper = Keeper::new(dialer, options, to_send, delivered, publish);
-        let task = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
+        let keeper = Keeper::new(dialer, options, to_send, delivered);
+        let task = AbortOnDropHandle::new(tokio::spawn(keep(keeper, SCHEDULE, publish)));
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
         Ok(Self {
             sender: Sender { pen, outgoing, room },
