@@ -1,5 +1,6 @@
 //! The middleman door: recorded conversations of the original broker, and what it did worse.
 
+mod client;
 mod hostile;
 mod order;
 mod recordings;
@@ -51,6 +52,16 @@ impl Site {
         self.relay.wait_until_gone();
         self.relay = start(&self.state, self.folder.path(), &[]);
         self.address = self.relay.wss;
+    }
+
+    /// Waits for the end of the relay, and starts another at its address.
+    fn start_again_here(&mut self) {
+        self.relay.wait_until_gone();
+        let bind = format!("--middleman-bind={}", self.address);
+        let services = self.folder.path().join("services");
+        let flags = [&bind, "--middleman-service-keys-file", services.to_str().unwrap()];
+        let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        self.relay = Relay::start_in(Arc::clone(&self.state), command, flags);
     }
 
     fn service(&self) -> Speaker {
