@@ -1,12 +1,14 @@
 //! `migrate`: the settings of another program's relay as a configuration of ours.
 //!
 //! What NetBird's was told is gathered by `sources` as text, by the names of its flags; `netbird`
-//! says what each of them is here, and `peerbus` what those of peerbus's broker are. A secret is
+//! says what each of them is here, `peerbus` what those of peerbus's broker are, and `middleman` what
+//! the flags of middleman's. A secret is
 //! never printed.
 
 mod compose;
 mod import;
 mod lines;
+mod middleman;
 mod netbird;
 mod peerbus;
 mod settings;
@@ -39,6 +41,22 @@ enum From {
     Netbird(Netbird),
     /// Of peerbus's broker: by its environment and its flags
     Peerbus(Peerbus),
+    /// Of middleman's broker: by its flags
+    Middleman(Middleman),
+}
+
+/// Where the keys of middleman's broker go.
+#[derive(clap::Args, Debug)]
+struct Middleman {
+    /// New file for the key of services, which is never printed; one that holds the same stays
+    #[arg(long, value_name = "FILE")]
+    service_keys_file: Option<PathBuf>,
+    /// New file for the key of clients
+    #[arg(long, value_name = "FILE")]
+    client_keys_file: Option<PathBuf>,
+    /// Flags that it was started with, behind --
+    #[arg(last = true, value_name = "FLAGS")]
+    flags: Vec<String>,
 }
 
 /// Where the settings of NetBird's relay are.
@@ -85,7 +103,26 @@ impl Migrate {
         match self.from {
             From::Netbird(netbird) => netbird.run(),
             From::Peerbus(peerbus) => peerbus.run(),
+            From::Middleman(middleman) => middleman.run(),
         }
+    }
+}
+
+impl Middleman {
+    fn run(&self) -> Result<(), Exit> {
+        let files = middleman::Files {
+            service_keys: self.service_keys_file.as_deref(),
+            client_keys: self.client_keys_file.as_deref(),
+        };
+        let migrated = middleman::migrate(&self.flags, files);
+        let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
+        if let Some(file) = &self.service_keys_file {
+            keep_secret("--service-keys-file", file, &migrated.service_key)?;
+        }
+        if let Some(file) = &self.client_keys_file {
+            keep_secret("--client-keys-file", file, &migrated.client_key)?;
+        }
+        output::print(&migrated.toml)
     }
 }
 
