@@ -1,5 +1,5 @@
 //! `beacon-relay demo`: carries a real file through a relay in all four cells of each protocol and
-//! over its message bus, verifies each copy, and prints a table.
+//! over its message bus and its topics, verifies each copy, and prints a table.
 //!
 //! The relay runs in this process; who starts it enrols [`Nodes`] in its directory, shows
 //! it with [`show`], and keeps it up unless [`Args::once`].
@@ -10,6 +10,7 @@ mod netbird;
 mod peer;
 mod run;
 mod state;
+mod topics;
 mod transfer;
 
 use std::fs::File;
@@ -27,6 +28,7 @@ pub use netbird::Site;
 pub use peer::{Node, Transport};
 pub use run::Demo;
 pub use state::TemporaryState;
+pub use topics::Topics;
 
 /// Time for one cell; the default file takes about 1.5 s.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -61,6 +63,8 @@ pub struct Addresses {
     pub netbird: Option<Site>,
     /// Its message bus, where it has the demo's.
     pub bus: Option<Bus>,
+    /// Its topics, where it has the demo's.
+    pub topics: Option<Topics>,
 }
 
 /// Carries the file and prints the table to `out`; true if every copy is whole.
@@ -85,6 +89,9 @@ pub async fn show(
     carry(relay, nodes, &file, DEADLINE, &mut report).await;
     if let Some(bus) = &relay.bus {
         bus::exchange(bus, &file, DEADLINE, &mut report).await;
+    }
+    if let Some(topics) = &relay.topics {
+        topics::exchange(topics, &file, DEADLINE, &mut report).await;
     }
     written?;
     let admin = relay.admin;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, anyhow};
 
-use super::{Addresses, Args, Nodes, TemporaryState, bus, netbird, show};
+use super::{Addresses, Args, Nodes, TemporaryState, bus, netbird, show, topics};
 use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
 use crate::config::{Config, Flags, Layers, Surroundings};
@@ -61,11 +61,12 @@ impl Demo {
 struct Guests {
     netbird: Option<netbird::Files>,
     bus: Option<bus::Files>,
+    topics: Option<topics::Files>,
 }
 
-/// The settings, with a listener for NetBird's clients and one for peers of a message bus where they
-/// have none and there is no cluster: that would have to have the first as well, and cannot have
-/// the other.
+/// The settings, with a listener each for NetBird's clients, for peers of a message bus and for
+/// services of topics where they have none and there is no cluster: that would have to have the
+/// first and the last as well, and cannot have the other.
 fn with_doors(mut flags: Flags) -> Result<(Config, Guests), Exit> {
     let read = |flags| {
         let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
@@ -83,6 +84,11 @@ fn with_doors(mut flags: Flags) -> Result<(Config, Guests), Exit> {
         let files = bus::Files::create()?;
         settings.extend(files.settings());
         guests.bus = Some(files);
+    }
+    if config.middleman.is_none() && config.cluster.is_none() {
+        let files = topics::Files::create()?;
+        settings.extend(files.settings());
+        guests.topics = Some(files);
     }
     if settings.is_empty() {
         return Ok((config, guests));
@@ -125,12 +131,14 @@ fn addresses(server: &Server, guests: &Guests) -> Result<Addresses, Exit> {
     })?;
     let netbird = guests.netbird.as_ref().zip(server.netbird_addr());
     let bus = guests.bus.as_ref().zip(server.peerbus_addr());
+    let topics = guests.topics.as_ref().zip(server.middleman_addr());
     Ok(Addresses {
         wss_url: format!("ws://{}", reachable(wss)),
         udp: reachable(server.udp_addr()),
         admin: reachable(server.admin_addr()),
         netbird: netbird.map(|(files, address)| files.site(address)),
         bus: bus.map(|(files, address)| files.bus(address)),
+        topics: topics.map(|(files, address)| files.topics(address)),
     })
 }
 

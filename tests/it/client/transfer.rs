@@ -9,7 +9,14 @@ use super::relay::Relay;
 
 fn addresses(relay: &Relay) -> Addresses {
     let admin = "127.0.0.1:9464".parse().unwrap();
-    Addresses { wss_url: relay.url.clone(), udp: relay.udp, admin, netbird: None, bus: None }
+    Addresses {
+        wss_url: relay.url.clone(),
+        udp: relay.udp,
+        admin,
+        netbird: None,
+        bus: None,
+        topics: None,
+    }
 }
 
 /// Carries 1,000 packets and a bit in each cell, through a relay that drops some.

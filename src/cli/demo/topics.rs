@@ -1,0 +1,193 @@
+//! Publications and requests of the demo's relay, by services of middleman's protocol.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::time::{Instant, timeout};
+
+use super::TemporaryState;
+use super::carry::Row;
+use crate::client::middleman::{Client, Content, Event, Options};
+
+/// How much of the file is in one message, in bytes.
+const PIECE: usize = 1_024;
+
+/// Publications and requests, at most.
+const PUBLICATIONS: usize = 256;
+const REQUESTS: usize = 256;
+
+/// How many hear a publication.
+const LISTENERS: usize = 3;
+
+/// The files of the door.
+pub(super) struct Files {
+    folder: TemporaryState,
+    key: String,
+}
+
+impl Files {
+    /// Makes a key.
+    pub(super) fn create() -> anyhow::Result<Self> {
+        let folder = TemporaryState::create().context("cannot make a temporary folder")?;
+        let key = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
+        let path = folder.path().join("services");
+        fs::write(&path, format!("{key}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { folder, key })
+    }
+
+    /// The settings of the door.
+    pub(super) fn settings(&self) -> [(&'static str, String); 2] {
+        let keys = self.folder.path().join("services");
+        [
+            ("middleman_bind", "127.0.0.1:0".to_owned()),
+            ("middleman_service_keys_file", keys.display().to_string()),
+        ]
+    }
+
+    /// How services find it at its address.
+    pub(super) fn topics(&self, address: SocketAddr) -> Topics {
+        Topics { url: format!("ws://{address}"), key: self.key.clone() }
+    }
+}
+
+/// A broker of topics, as its services know it.
+#[derive(Clone)]
+pub struct Topics {
+    url: String,
+    key: String,
+}
+
+impl std::fmt::Debug for Topics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Topics").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl Topics {
+    async fn connect(&self) -> anyhow::Result<Client> {
+        let mut client = Client::start(Options::new(&self.url, &self.key))?;
+        client.connected().await.context("logging in")?;
+        Ok(client)
+    }
+}
+
+/// Publishes the beginning of `file` to some subscribers, and has a responder send it back;
+/// reports each row when it is done. One that takes longer than `deadline` has failed.
+pub(super) async fn exchange(
+    topics: &Topics,
+    file: &[u8],
+    deadline: Duration,
+    mut report: impl FnMut(Row),
+) {
+    let late = |_| Err(anyhow::anyhow!("it took longer than {deadline:?}"));
+    let mut published = Exchange::new(file, PUBLICATIONS, LISTENERS);
+    let ended = timeout(deadline, published.publish(topics)).await.unwrap_or_else(late);
+    report(published.into_row("PUB→SUB", ended));
+    let mut asked = Exchange::new(file, REQUESTS, 1);
+    let ended = timeout(deadline, asked.ask(topics)).await.unwrap_or_else(late);
+    report(asked.into_row("REQ→RES", ended));
+}
+
+/// Messages that each carry a piece of the file.
+struct Exchange<'a> {
+    pieces: Vec<&'a [u8]>,
+    /// How many peers get each.
+    copies: usize,
+    latencies: Vec<Duration>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(file: &'a [u8], most: usize, copies: usize) -> Self {
+        Self { pieces: file.chunks(PIECE).take(most).collect(), copies, latencies: Vec::new() }
+    }
+
+    async fn publish(&mut self, topics: &Topics) -> anyhow::Result<()> {
+        let speaker = topics.connect().await?;
+        let mut listeners = Vec::new();
+        for _ in 0..self.copies {
+            let mut listener = topics.connect().await?;
+            listener.sender().subscribe("demo").await?;
+            // What a listener says itself shows that it is heard from then on.
+            let own = format!("demo-{}", listeners.len());
+            listener.sender().subscribe(&own).await?;
+            listener.sender().publish(&own, "").await?;
+            publication(&mut listener).await?;
+            listeners.push(listener);
+        }
+        for piece in &self.pieces {
+            let clock = Instant::now();
+            speaker.sender().publish("demo", STANDARD.encode(piece)).await?;
+            for listener in &mut listeners {
+                let body = publication(listener).await?.body;
+                ensure!(STANDARD.decode(body)? == *piece, "a message is another, or out of order");
+                self.latencies.push(clock.elapsed());
+            }
+        }
+        for client in listeners.into_iter().chain([speaker]) {
+            client.close().await?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, topics: &Topics) -> anyhow::Result<()> {
+        let asker = topics.connect().await?;
+        let mut responder = topics.connect().await?;
+        responder.sender().respond("demo").await?;
+        // As above.
+        responder.sender().subscribe("demo-ready").await?;
+        responder.sender().publish("demo-ready", "").await?;
+        publication(&mut responder).await?;
+        for piece in &self.pieces {
+            let clock = Instant::now();
+            let asked = asker.sender().request("demo", STANDARD.encode(piece));
+            let answered = async {
+                match responder.recv().await?.context("the client has ended")? {
+                    Event::Request(request) => {
+                        let body = request.content.body.clone();
+                        Ok(request.answer(Content::text(body)).await?)
+                    }
+                    other @ (Event::Publication(_) | Event::Complaint(_)) => {
+                        Err(anyhow::anyhow!("{other:?} came instead of a request"))
+                    }
+                }
+            };
+            let (answer, answered) = tokio::join!(asked, answered);
+            answered?;
+            ensure!(STANDARD.decode(answer?.body)? == *piece, "an answer is another's");
+            self.latencies.push(clock.elapsed());
+        }
+        for client in [asker, responder] {
+            client.close().await?;
+        }
+        Ok(())
+    }
+
+    fn into_row(self, cell: &str, ended: anyhow::Result<()>) -> Row {
+        let Self { pieces, copies, mut latencies } = self;
+        latencies.sort_unstable();
+        let messages = pieces.len() * copies;
+        Row {
+            cell: cell.to_owned(),
+            packets: messages as u64,
+            bytes: pieces.iter().map(|piece| piece.len()).sum::<usize>() * copies,
+            lost: (messages - latencies.len()) as u64,
+            latencies,
+            verdict: ended.map_err(|error| format!("{error:#}")),
+        }
+    }
+}
+
+/// The next publication.
+async fn publication(client: &mut Client) -> anyhow::Result<Content> {
+    match client.recv().await?.context("the client has ended")? {
+        Event::Publication(publication) => Ok(publication.content),
+        other @ (Event::Request(_) | Event::Complaint(_)) => {
+            Err(anyhow::anyhow!("{other:?} came instead of a publication"))
+        }
+    }
+}
