@@ -110,7 +110,7 @@ pub struct Args {
         value_name = "NAME",
         default_value = "throughput,tls,latency,cluster,cluster-throughput,login,tls-login,idle,\
             tls-idle,stuck,growth,pairs,crowd,fan-in,netbird,netbird-login,netbird-idle,\
-            netbird-cluster,bus,bus-idle,bus-pending"
+            netbird-cluster,bus,bus-idle,bus-pending,middleman"
     )]
     pub(crate) scenario: Vec<Scenario>,
     /// Cells of throughput and latency
@@ -238,6 +238,8 @@ pub(crate) enum Scenario {
     BusIdle,
     /// Messages that wait for peers who are not there: memory, start, and their return
     BusPending,
+    /// Publications and requests in a closed loop: CPU time for each, compared with NATS
+    Middleman,
 }
 
 /// Where packets come in and go out.

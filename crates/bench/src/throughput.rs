@@ -13,7 +13,7 @@ use beacon_relay::net::udp::{
 use beacon_wire::beacon::encode_relay;
 use beacon_wire::websocket::Opcode;
 
-use crate::bus::peerbus;
+use crate::bus::{middleman, peerbus};
 use crate::closed_loop::{self, Figures, Window};
 use crate::netbird;
 use crate::options::{Cell, Way};
@@ -107,7 +107,9 @@ fn packet(protocol: Protocol, [from, to]: [&Node; 2], size: usize) -> anyhow::Re
             packet
         }
         Protocol::Netbird => netbird::packet(to, size),
-        Protocol::Peerbus => anyhow::bail!("messages of the bus have a loop of their own"),
+        Protocol::Peerbus | Protocol::Middleman => {
+            anyhow::bail!("messages have a loop of their own")
+        }
     })
 }
 
@@ -145,6 +147,7 @@ impl End {
         Ok(match way {
             Way::Wss => match (server.protocol, &server.tls) {
                 (Protocol::Netbird, _) => Self::Wss(netbird::log_in(server.wss, node)?),
+                (Protocol::Middleman, _) => Self::Wss(middleman::log_in(server.wss)?),
                 (Protocol::Peerbus, _) => {
                     let (stream, _) = peerbus::log_in(server.wss, &node.id.to_string())?;
                     Self::Wss(stream)
@@ -159,7 +162,9 @@ impl End {
                     Self::Quic(netbird::QuicPeer::log_in(server.wss, tls, node)?)
                 }
                 (Protocol::Netbird, None) => anyhow::bail!("no QUIC without TLS"),
-                (Protocol::Peerbus, _) => anyhow::bail!("peers of peerbus have no datagrams"),
+                (Protocol::Peerbus | Protocol::Middleman, _) => {
+                    anyhow::bail!("only packets come as datagrams")
+                }
                 (Protocol::Pilot, _) => Self::Udp(register(server.udp, node.id)?),
             },
         })

@@ -149,6 +149,23 @@ fn durable_messages_are_compared_with_a_floor_and_with_brokers_and_limited() {
 }
 
 #[test]
+fn publications_and_requests_are_compared_with_nats_and_limited() {
+    let rows = measure("middleman", "");
+
+    let (measured, limits) = rows.split_at(4);
+    let servers: Vec<_> = measured.iter().map(|row| row["server"].as_str().unwrap()).collect();
+    assert_eq!(servers, ["relay", "NATS", "relay", "NATS"]);
+    for row in measured {
+        assert_eq!(row["bytes"], 256);
+        for figure in ["messages/s", "µs/message", "p50 µs"] {
+            assert!(row[figure].as_f64().unwrap() > 0.0, "{row}");
+        }
+    }
+    let at_most: Vec<_> = limits.iter().map(|limit| limit["at most"].as_f64().unwrap()).collect();
+    assert_eq!(at_most, [1.0, 2.2]);
+}
+
+#[test]
 fn messages_that_wait_arrive_in_order_after_a_restart_and_idle_peers_are_measured() {
     let rows = measure("bus-idle,bus-pending", "--messages 2000 --peers 20");
 

@@ -1,8 +1,10 @@
-//! Durable messages in a closed loop: each pair has one in flight, which its sender knows to be
-//! durable and its receiver has acknowledged before the next is sent.
+//! Messages in a closed loop: each pair has one in flight. A durable one its sender knows to be
+//! durable, and its receiver has acknowledged, before the next is sent; a publication has arrived;
+//! a request has its answer.
 //!
 //! One thread has all pairs, so that the load costs the same whatever is measured.
 
+pub(crate) mod middleman;
 pub(crate) mod nats;
 pub(crate) mod peerbus;
 pub(crate) mod pending;
@@ -25,8 +27,24 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the load waits for its sockets before it looks at the clock.
 const WAIT: Duration = Duration::from_millis(50);
 
+/// What ends a flight.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Exchange {
+    /// The receiver has it, and the sender a receipt.
+    Durable,
+    /// The receiver has it.
+    Publication,
+    /// The sender has the receiver's answer.
+    Request,
+}
+
 /// A sender and a receiver, over whatever a server speaks.
 pub(crate) trait Pair {
+    /// What they exchange.
+    fn exchange(&self) -> Exchange {
+        Exchange::Durable
+    }
+
     /// The socket of the sender and that of the receiver.
     fn sockets(&self) -> [&TcpStream; 2];
 
@@ -65,7 +83,7 @@ pub(crate) struct Figures {
     pub(crate) per_second: f64,
     /// CPU time of the server for each, in microseconds.
     pub(crate) cpu_us_each: f64,
-    /// From the send to the receiver, in microseconds.
+    /// From the send to the receiver, or to the answer, in microseconds.
     pub(crate) p50_us: f64,
     /// Context switches of the server for each.
     pub(crate) switches_each: f64,
@@ -95,8 +113,9 @@ struct Flight {
 }
 
 impl Flight {
-    fn begin() -> Self {
-        Self { sent: Instant::now(), has_receipt: false, has_arrived: false }
+    fn begin(pair: &dyn Pair) -> Self {
+        let has_receipt = pair.exchange() == Exchange::Publication;
+        Self { sent: Instant::now(), has_receipt, has_arrived: false }
     }
 }
 
@@ -116,7 +135,7 @@ pub(crate) fn run(
         for (side, socket) in pair.sockets().into_iter().enumerate() {
             readiness.add(socket, 2 * number + side)?;
         }
-        flights.push(Flight::begin());
+        flights.push(Flight::begin(&**pair));
         pair.send()?;
     }
     let mut measurement = None;
@@ -160,11 +179,11 @@ pub(crate) fn run(
                 1 if !*seen => *seen = true,
                 _ => anyhow::bail!("a message came twice"),
             }
-            if !is_sender {
+            if is_sender == (pair.exchange() == Exchange::Request) {
                 samples.push(flight.sent.elapsed());
             }
             if flight.has_receipt && flight.has_arrived {
-                *flight = Flight::begin();
+                *flight = Flight::begin(&**pair);
                 pair.send()?;
             }
         }

@@ -1,4 +1,5 @@
-//! Pairs over a stream of NATS JetStream, in NATS's protocol: publish, PubAck, a push consumer, +ACK.
+//! Pairs in NATS's protocol: over a stream of JetStream (publish, PubAck, a push consumer, +ACK), and
+//! without one (publish to a subscriber, request and reply).
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -6,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::{Lines, Pair, line};
+use super::{Exchange, Lines, Pair, line};
 
 /// Where the answers to a client's requests go, which has a number of its own.
 const ANSWERS: &str = "_INBOX.answers";
@@ -192,6 +193,64 @@ impl Pair for NatsPair {
         for got in self.receiver.read()? {
             let answer = format!("PUB {} 4\r\n+ACK\r\n", got.reply);
             self.receiver.lines.stream.write_all(answer.as_bytes())?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+/// A pair without a stream.
+pub(crate) struct CorePair {
+    sender: Client,
+    receiver: Client,
+    exchange: Exchange,
+    publish: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl CorePair {
+    pub(crate) fn open(
+        server: SocketAddr,
+        exchange: Exchange,
+        number: u32,
+        size: usize,
+    ) -> anyhow::Result<Self> {
+        let subject = subject(number);
+        let inbox = format!("_INBOX.answers-{number}");
+        let receiver = Client::open(server, &subject)?;
+        let sender = Client::open(server, &inbox)?;
+        let payload = "x".repeat(size);
+        let reply = if exchange == Exchange::Request { format!("{inbox} ") } else { String::new() };
+        let publish = format!("PUB {subject} {reply}{size}\r\n{payload}\r\n").into_bytes();
+        Ok(Self { sender, receiver, exchange, publish, payload: payload.into_bytes() })
+    }
+}
+
+impl Pair for CorePair {
+    fn exchange(&self) -> Exchange {
+        self.exchange
+    }
+
+    fn sockets(&self) -> [&TcpStream; 2] {
+        [&self.sender.lines.stream, &self.receiver.lines.stream]
+    }
+
+    fn send(&mut self) -> anyhow::Result<()> {
+        Ok(self.sender.lines.stream.write_all(&self.publish)?)
+    }
+
+    fn read_receipts(&mut self) -> anyhow::Result<u32> {
+        Ok(u32::try_from(self.sender.read()?.len())?)
+    }
+
+    fn read_deliveries(&mut self) -> anyhow::Result<u32> {
+        let mut count = 0;
+        for got in self.receiver.read()? {
+            if self.exchange == Exchange::Request {
+                let head = format!("PUB {} {}\r\n", got.reply, self.payload.len());
+                let answer = [head.as_bytes(), &self.payload, b"\r\n"].concat();
+                self.receiver.lines.stream.write_all(&answer)?;
+            }
             count += 1;
         }
         Ok(count)

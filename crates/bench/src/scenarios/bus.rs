@@ -48,6 +48,7 @@ impl Subject {
     const fn server(self) -> &'static str {
         match self {
             Self::Ours(kind, _) => kind.word(),
+            Self::Broker(Brokers::Core) => "NATS",
             Self::Broker(Brokers::JetStream(_)) => "JetStream",
             Self::Broker(Brokers::Redis(_)) => "Redis streams",
         }
@@ -59,6 +60,7 @@ impl Subject {
             Self::Ours(_, "always")
             | Self::Broker(Brokers::JetStream("always") | Brokers::Redis("always")) => "always",
             Self::Broker(Brokers::Redis(_)) => "each second",
+            Self::Broker(Brokers::Core) => "never",
             Self::Ours(..) | Self::Broker(Brokers::JetStream(_)) => "each 200 ms",
         }
     }
@@ -80,14 +82,14 @@ impl Subject {
                 let server = broker.address;
                 let streams = match which {
                     Brokers::JetStream("always") => Streams::Each,
-                    Brokers::JetStream(_) | Brokers::Redis(_) => Streams::One,
+                    Brokers::Core | Brokers::JetStream(_) | Brokers::Redis(_) => Streams::One,
                 };
                 if matches!(which, Brokers::JetStream(_)) {
                     streams.make(server, load.pairs)?;
                 }
                 let mut pairs = open(load, |number| {
                     Ok(match which {
-                        Brokers::JetStream(_) => {
+                        Brokers::Core | Brokers::JetStream(_) => {
                             Box::new(NatsPair::open(server, streams, number, load.size)?)
                         }
                         Brokers::Redis(_) => Box::new(RedisPair::open(server, number, load.size)?),
@@ -100,7 +102,7 @@ impl Subject {
     }
 }
 
-fn open(
+pub(super) fn open(
     load: &Load,
     pair: impl Fn(u32) -> anyhow::Result<Box<dyn Pair>>,
 ) -> anyhow::Result<Vec<Box<dyn Pair>>> {

@@ -3,6 +3,7 @@
 mod bus;
 mod cluster;
 mod connections;
+mod middleman;
 mod netbird;
 mod tls;
 
@@ -76,6 +77,7 @@ impl Scenarios<'_> {
             Scenario::Bus => self.bus(),
             Scenario::BusIdle => self.bus_idle(),
             Scenario::BusPending => self.bus_pending(),
+            Scenario::Middleman => self.middleman(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Servers of others that keep messages, and a relay that is started again.
+//! Servers of others that carry or keep messages, and a relay that is started again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,9 +15,11 @@ use crate::process::Usage;
 /// `sync_interval`.
 const NATS_SERVER: &str = "../tools/bin/nats-server";
 
-/// Brokers that keep messages in files.
+/// Brokers of others.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Brokers {
+    /// NATS without JetStream: it keeps nothing.
+    Core,
     /// NATS with JetStream, and its `sync_interval`.
     JetStream(&'static str),
     /// Redis with its log of commands, and its `appendfsync`.
@@ -46,6 +48,12 @@ impl Broker {
                 std::fs::write(&settings, text)?;
                 let mut command = Command::new(nats_server()?);
                 command.arg("--config").arg(settings);
+                (command, "Server is ready")
+            }
+            Brokers::Core => {
+                let mut command = Command::new(nats_server()?);
+                command.args(["--addr", &address.ip().to_string()]);
+                command.args(["--port", &address.port().to_string()]);
                 (command, "Server is ready")
             }
             Brokers::Redis(fsync) => {

@@ -18,7 +18,7 @@ pub(super) use self::broker::{Broker, Brokers};
 pub(super) use self::joined::Joined;
 use self::joined::free_port;
 use self::program::Program;
-use crate::bus::peerbus;
+use crate::bus::{middleman, peerbus};
 use crate::netbird;
 use crate::peer::Node;
 use crate::process::Usage;
@@ -52,6 +52,8 @@ pub(super) enum Kind {
     Peerbus,
     /// The floor for the same peers.
     PeerbusFloor,
+    /// The relay with the door for services of middleman.
+    Middleman,
 }
 
 /// What peers speak with a server.
@@ -60,13 +62,16 @@ pub(super) enum Protocol {
     Pilot,
     Netbird,
     Peerbus,
+    Middleman,
 }
 
 impl Kind {
     /// The word in tables.
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Self::Relay | Self::Netbird | Self::NetbirdQuic | Self::Peerbus => "relay",
+            Self::Relay | Self::Netbird | Self::NetbirdQuic | Self::Peerbus | Self::Middleman => {
+                "relay"
+            }
             Self::Floor | Self::NetbirdFloor | Self::NetbirdQuicFloor | Self::PeerbusFloor => {
                 "floor"
             }
@@ -82,6 +87,7 @@ impl Kind {
                 Protocol::Netbird
             }
             Self::Peerbus | Self::PeerbusFloor => Protocol::Peerbus,
+            Self::Middleman => Protocol::Middleman,
             Self::Relay | Self::Floor | Self::RelayTls | Self::FloorTls | Self::Caddy => {
                 Protocol::Pilot
             }
@@ -141,7 +147,8 @@ impl Servers {
             | Kind::Caddy
             | Kind::Netbird
             | Kind::NetbirdQuic
-            | Kind::Peerbus => {
+            | Kind::Peerbus
+            | Kind::Middleman => {
                 let mut command = self.relay(state.path(), nodes, kind.protocol())?;
                 if kind == Kind::RelayTls {
                     command.arg("--wss-tls-cert").arg(&self.certificate.certificate);
@@ -203,6 +210,12 @@ impl Servers {
                 std::fs::write(&tokens, format!("bench {}\n", peerbus::TOKEN))?;
                 command.args(["--peerbus-bind", "127.0.0.1:0"]);
                 command.arg("--peerbus-tokens-file").arg(tokens)
+            }
+            Protocol::Middleman => {
+                let keys = state.join("services");
+                std::fs::write(&keys, middleman::KEY)?;
+                command.args(["--middleman-bind", "127.0.0.1:0"]);
+                command.arg("--middleman-service-keys-file").arg(keys)
             }
         };
         for flag in ["--upgrade-rate", "--relay-rate", "--discover-rate"] {
