@@ -107,13 +107,13 @@ pub(super) fn run(args: Args) -> Result<(), Exit> {
 
 /// What a host has configured wrongly, in one line of its log.
 fn explain(error: &ServeError, url: &str) -> Exit {
-    match error {
-        ServeError::Client(ConnectError::Url(reason)) => {
-            let url = shown("", url);
-            Exit::Usage(format!("--url = {url:?}: {reason}; write ws://HOST:PORT or wss://HOST"))
-        }
-        error => Exit::Failed(anyhow::anyhow!("{error}")),
+    if let ServeError::Client(ConnectError::Url(reason)) = error {
+        let url = shown("", url);
+        return Exit::Usage(format!(
+            "--url = {url:?}: {reason}; write ws://HOST:PORT or wss://HOST"
+        ));
     }
+    Exit::Failed(anyhow::anyhow!("{error}"))
 }
 
 fn settings(

@@ -275,6 +275,8 @@ impl ServerHandler for Host {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        // Hosts of the latest version say no more that they are ready.
+        self.ready.send_replace(true);
         Ok(ListToolsResult::with_all_items(self.tools.list()))
     }
 
