@@ -43,7 +43,8 @@ pub fn run(input: &[u8]) {
             | Frame::Watch { .. }
             | Frame::Locate { .. }
             | Frame::Heard { .. }
-            | Frame::Clock(_) => assert_eq!(out, sent),
+            | Frame::Clock(_)
+            | Frame::Channel(_) => assert_eq!(out, sent),
         }
     }
     for (by_id, by_name) in Frames::<NodeId>::new(input).zip(&frames) {

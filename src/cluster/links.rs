@@ -44,19 +44,22 @@ impl Cluster {
     /// The link of a member has ended, for this reason.
     pub fn left(&self, member: &Arc<Member>, reason: &'static str) {
         let now = self.now();
-        let mut presence = self.presence.lock();
-        let mut members = self.members.lock();
-        if members.get(&member.relay).is_some_and(|known| Arc::ptr_eq(known, member)) {
-            members.remove(&member.relay);
-            drop(members);
-            presence.left(member.relay, now);
-            self.settle(presence, now);
-            self.counters.lost.increment();
-            self.note(What::Left, member.relay, reason);
-            tracing::info!(relay = %member.relay, reason, "a relay has left the cluster");
+        {
+            let mut presence = self.presence.lock();
+            let mut members = self.members.lock();
+            if members.get(&member.relay).is_some_and(|known| Arc::ptr_eq(known, member)) {
+                members.remove(&member.relay);
+                drop(members);
+                presence.left(member.relay, now);
+                self.settle(presence, now);
+                self.counters.lost.increment();
+                self.note(What::Left, member.relay, reason);
+                tracing::info!(relay = %member.relay, reason, "a relay has left the cluster");
+            }
         }
         member.ending.cancel();
         member.outbox.close();
+        self.end_channel(member);
     }
 
     /// Takes in a batch of a member.
@@ -88,10 +91,20 @@ impl Cluster {
                 Ok(Frame::TakesTcp) => member.offers_tcp(),
                 Ok(Frame::About(about)) => {
                     member.tells(about.told);
+                    if about.features & About::CHANNELS != 0 {
+                        self.channel_offered(member);
+                    }
                     if about.features & About::WATCHES != 0 {
                         let (presence, now) = talk.get_or_insert_with(|| self.talk());
                         presence.answers_watches(member.relay, *now);
                     }
+                }
+                Ok(Frame::Channel(said)) => {
+                    // The door may do what takes these locks.
+                    if let Some((presence, now)) = talk.take() {
+                        self.settle(presence, now);
+                    }
+                    self.receive_channel(member, said, now);
                 }
                 Ok(Frame::Draining) => {
                     if member.drains() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::channel::Line;
 use super::clock::{Clock, Notice};
 use super::outbox::Outbox;
 use crate::ids::RelayId;
@@ -36,6 +37,7 @@ pub struct Member {
     /// Takeovers that were held back, as they were last looked at.
     pub(super) held_back: AtomicU64,
     pub(super) takeover_notice: Notice,
+    pub(super) line: Mutex<Line>,
 }
 
 impl Member {
@@ -55,6 +57,7 @@ impl Member {
             clock_notice: Notice::default(),
             held_back: AtomicU64::new(0),
             takeover_notice: Notice::default(),
+            line: Mutex::new(Line::new(Instant::now())),
         }
     }
 

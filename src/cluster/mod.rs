@@ -8,6 +8,7 @@
 //! Who has which peer is decided by [`Presence`], without IO. Locks are taken in this order:
 //! presence, then places or members, then an outbox; nobody waits for another relay.
 
+mod channel;
 mod clock;
 mod clone;
 mod counters;
@@ -46,6 +47,7 @@ use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
 use crate::wire::cluster::{About, Frame, Packets, Place, Run, Standing};
 use crate::wire::name::Name;
 
+pub use channel::{Channel, ChannelOwner, Said};
 use clock::Notice;
 pub use counters::{Counters, Forward, LookupResult, PacketLane, Reject, WatchFrame};
 pub use fabric::Fabric;
@@ -102,6 +104,8 @@ pub struct Cluster {
     repairs: Mutex<Vec<(Name, u64)>>,
     asking: Notify,
     watching: watching::Watching,
+    /// The door that talks over channels.
+    channels: OnceLock<channel::Owner>,
     /// Hash of what peers are told that all relays have to tell alike; 0 for nothing.
     told_alike: AtomicU64,
     draining: AtomicBool,
@@ -131,6 +135,7 @@ impl Cluster {
             repairs: Mutex::default(),
             asking: Notify::new(),
             watching: watching::Watching::default(),
+            channels: OnceLock::new(),
             told_alike: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock_notice: Notice::default(),
@@ -145,7 +150,9 @@ impl Cluster {
 
     /// What other relays are told of this one.
     fn about(&self) -> About {
-        About { features: About::WATCHES, told: self.told_alike.load(Ordering::Relaxed) }
+        let channels = if self.channels.get().is_some() { About::CHANNELS } else { 0 };
+        let features = About::WATCHES | channels;
+        About { features, told: self.told_alike.load(Ordering::Relaxed) }
     }
 
     /// Names the relay that this is a part of; the first call counts.

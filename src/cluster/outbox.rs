@@ -14,7 +14,10 @@ use tokio::sync::Notify;
 
 use super::Counters;
 use crate::metrics::{Drop, Origin, Shard, Traffic, Transport, Whose};
-use crate::wire::cluster::{Frame, MAX_BATCH, MAX_PAYLOAD, Run, add_packet, begin_packets, encode};
+use crate::wire::cluster::{
+    Channel, ChannelWord, Frame, MAX_BATCH, MAX_PART, MAX_PAYLOAD, PART_COST, Run, add_packet,
+    begin_packets, encode,
+};
 use crate::wire::name::Name;
 
 /// Bytes that words may take: those of 30,000 moves at once.
@@ -84,6 +87,8 @@ pub struct Outbox {
     traffic: Arc<Traffic>,
     counters: Arc<Counters>,
     words: Mutex<Lane>,
+    /// What doors tell each other, behind words.
+    channel: Mutex<Lane>,
     packets: Mutex<Lane>,
     words_wait: Notify,
     packets_wait: Notify,
@@ -115,6 +120,15 @@ impl Lane {
         self.batches.back_mut()
     }
 
+    /// Appends a frame that takes so many bytes.
+    fn append(&mut self, frame: &Frame<'_, Name>, bytes: usize, now: Instant) {
+        let Some(batch) = self.batch(bytes, now) else { return };
+        let before = batch.bytes.len();
+        encode(frame, &mut batch.bytes);
+        let grown = batch.bytes.len() - before;
+        self.bytes += grown;
+    }
+
     fn pop(&mut self) -> Option<Batch> {
         let batch = self.batches.pop_front()?;
         self.bytes -= batch.bytes.len();
@@ -138,6 +152,7 @@ impl Outbox {
             traffic,
             counters,
             words: Mutex::new(Lane::new()),
+            channel: Mutex::new(Lane::new()),
             packets: Mutex::new(Lane::new()),
             words_wait: Notify::new(),
             packets_wait: Notify::new(),
@@ -159,6 +174,64 @@ impl Outbox {
         drop(lane);
         self.words_wait.notify_one();
         true
+    }
+
+    /// Queues what is said of a channel, whatever waits.
+    pub(super) fn say_of_channel(&self, frame: &Frame<'_, Name>, now: Instant) {
+        let mut lane = self.channel.lock();
+        if !lane.closed {
+            lane.append(frame, PART_COST, now);
+        }
+        drop(lane);
+        self.words_wait.notify_one();
+    }
+
+    /// Queues a message of a channel in parts, all or none: false where more than `room` bytes
+    /// would wait.
+    pub(super) fn say_in_parts(
+        &self,
+        (realm, number): (u8, u64),
+        seq: &mut u32,
+        message: &[u8],
+        room: usize,
+        now: Instant,
+    ) -> bool {
+        let mut lane = self.channel.lock();
+        if lane.closed {
+            return true;
+        }
+        let parts = message.len().div_ceil(MAX_PART).max(1);
+        if lane.bytes + message.len() + parts * PART_COST > room {
+            return false;
+        }
+        let mut rest = message;
+        loop {
+            let (bytes, behind) = rest.split_at(rest.len().min(MAX_PART));
+            let word = ChannelWord::Part { seq: *seq, is_last: behind.is_empty(), bytes };
+            let frame = Frame::Channel(Channel { realm, number, word });
+            lane.append(&frame, PART_COST + bytes.len(), now);
+            *seq = seq.wrapping_add(1);
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        drop(lane);
+        self.words_wait.notify_one();
+        true
+    }
+
+    /// Takes what waits of a channel.
+    #[cfg(test)]
+    pub(super) fn pop_channel(&self) -> Option<Vec<u8>> {
+        self.channel.lock().pop().map(|batch| batch.bytes)
+    }
+
+    /// Forgets what waits of a channel that is over.
+    pub(super) fn clear_channel(&self) {
+        let mut lane = self.channel.lock();
+        lane.batches.clear();
+        lane.bytes = 0;
     }
 
     /// Queues packets of one flow; what makes room for them is counted as dropped. They
@@ -214,7 +287,8 @@ impl Outbox {
         loop {
             {
                 let mut lane = self.words.lock();
-                if let Some(batch) = lane.pop() {
+                let next = lane.pop().or_else(|| self.channel.lock().pop());
+                if let Some(batch) = next {
                     return Some(batch);
                 }
                 if lane.closed {
@@ -245,6 +319,7 @@ impl Outbox {
     /// Refuses everything from here on; what waits is counted as lost.
     pub(super) fn close(&self) {
         self.words.lock().close();
+        self.channel.lock().close();
         let lost = self.packets.lock().close();
         lost.iter().for_each(|batch| self.lost(batch));
         self.words_wait.notify_one();
@@ -277,7 +352,7 @@ impl Outbox {
     /// Bytes that wait in both lanes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.words.lock().bytes + self.packets.lock().bytes
+        self.words.lock().bytes + self.channel.lock().bytes + self.packets.lock().bytes
     }
 }
 

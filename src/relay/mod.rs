@@ -17,7 +17,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
-use crate::cluster::{Cluster, Watch};
+use crate::cluster::{ChannelOwner, Cluster, Watch};
 use crate::metrics::{Drop, EndpointEvent, Shard, Traffic};
 use crate::net::udp::Datagrams;
 use crate::peers::{Session, Table};
@@ -206,6 +206,13 @@ impl Router {
     #[must_use]
     pub fn watch(&self, realm: Realm) -> Option<Watch> {
         self.cluster.as_ref().map(|cluster| cluster.watch(realm))
+    }
+
+    /// Has the door of a realm talk to the same door at other relays, where there are some.
+    pub fn own_channels(&self, realm: Realm, owner: Weak<dyn ChannelOwner>) {
+        if let Some(cluster) = &self.cluster {
+            cluster.own_channels(realm, owner);
+        }
     }
 
     /// Whether a peer has a session at another relay, as far as that is known.

@@ -260,6 +260,7 @@ impl<I: Name> Presence<I> {
             | Frame::Clock(_)
             | Frame::TakesTcp
             | Frame::About(_)
+            | Frame::Channel(_)
             | Frame::Unknown => {}
         }
     }
@@ -418,6 +419,7 @@ const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
         | Frame::Draining
         | Frame::TakesTcp
         | Frame::About(_)
+        | Frame::Channel(_)
         | Frame::Unknown => None,
     }
 }

@@ -2,7 +2,8 @@
 
 use super::reader::Reader;
 use super::{
-    About, Claim, DecodeError, Frame, Name, Packets, Place, Reading, Refusal, Run, Sight, kind,
+    About, Channel, ChannelWord, Claim, DecodeError, Frame, Name, Packets, Place, Reading, Refusal,
+    Run, Sight, kind,
 };
 use crate::ids::{PublicKey, RelayId};
 
@@ -68,6 +69,19 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             // A later version may say more.
             let _ignored = body.take_rest();
             return Ok(Frame::About(about));
+        }
+        kind::OPEN..=kind::PART => {
+            let (realm, number) = (body.u8()?, body.u64()?);
+            let word = match kind {
+                kind::OPEN => ChannelWord::Open,
+                kind::ACCEPT => ChannelWord::Accept,
+                kind::RESET => ChannelWord::Reset,
+                _ => {
+                    let (seq, is_last) = (body.u32()?, body.flag()?);
+                    ChannelWord::Part { seq, is_last, bytes: body.take_rest() }
+                }
+            };
+            return Ok(Frame::Channel(Channel { realm, number, word }));
         }
         kind::PACKETS..=kind::NACK
         | kind::CLAIM..=kind::NOTED

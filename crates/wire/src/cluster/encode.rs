@@ -2,7 +2,7 @@
 
 use super::packets::{add_packet, begin_packets};
 use super::writer::{number, put, put_place, set_length};
-use super::{About, Frame, Name, Reading, Refusal, Sight, kind};
+use super::{About, Channel, ChannelWord, Frame, Name, Reading, Refusal, Sight, kind};
 
 /// Appends a frame to a batch; [`Frame::Unknown`] is nothing to send, and appends nothing.
 ///
@@ -94,6 +94,23 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             batch.extend([kind::ABOUT, 0, 0, 0, 0]);
             batch.extend(features.to_be_bytes());
             number(told, batch);
+            set_length(at, batch);
+        }
+        Frame::Channel(Channel { realm, number: of, word }) => {
+            let at = batch.len();
+            let kind = match word {
+                ChannelWord::Open => kind::OPEN,
+                ChannelWord::Accept => kind::ACCEPT,
+                ChannelWord::Reset => kind::RESET,
+                ChannelWord::Part { .. } => kind::PART,
+            };
+            batch.extend([kind, 0, 0, 0, 0, realm]);
+            number(of, batch);
+            if let ChannelWord::Part { seq, is_last, bytes } = word {
+                batch.extend(seq.to_be_bytes());
+                batch.push(u8::from(is_last));
+                batch.extend_from_slice(bytes);
+            }
             set_length(at, batch);
         }
         Frame::Unknown => {}

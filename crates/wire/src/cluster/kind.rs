@@ -21,3 +21,7 @@ pub(super) const DRAINING: u8 = 0x21;
 pub(super) const CLOCK: u8 = 0x22;
 pub(super) const TAKES_TCP: u8 = 0x23;
 pub(super) const ABOUT: u8 = 0x24;
+pub(super) const OPEN: u8 = 0x30;
+pub(super) const ACCEPT: u8 = 0x31;
+pub(super) const RESET: u8 = 0x32;
+pub(super) const PART: u8 = 0x33;

@@ -9,6 +9,7 @@ use std::hash::Hash;
 
 use crate::ids::RelayId;
 
+mod channel;
 mod decode;
 mod encode;
 mod kind;
@@ -19,6 +20,7 @@ mod tests;
 mod whole;
 mod writer;
 
+pub use channel::{Channel, ChannelWord, MAX_PART, PART_COST};
 pub use decode::Frames;
 pub use encode::encode;
 pub use packets::{MAX_PAYLOAD, Packets, Run, add_packet, begin_packets};
@@ -235,6 +237,8 @@ pub enum Frame<'a, I> {
     Clock(Reading),
     /// What the sender can do, and tells its peers.
     About(About),
+    /// Of a channel, over which doors of two relays talk.
+    Channel(Channel<'a>),
     /// A kind or a realm of a later version.
     Unknown,
 }
@@ -289,6 +293,9 @@ pub struct About {
 impl About {
     /// It answers [`Frame::Watch`].
     pub const WATCHES: u32 = 1;
+
+    /// A door of it talks over [`Frame::Channel`].
+    pub const CHANNELS: u32 = 2;
 }
 
 /// Why a claim gives way.

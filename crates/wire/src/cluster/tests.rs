@@ -70,6 +70,12 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                 any::<(u64, u64, u32)>().prop_map(|(shown_ms, echo_ms, held_ms)| {
                     Frame::Clock(Reading { shown_ms, echo_ms, held_ms })
                 }),
+                any::<(u8, u64, u32, bool)>().prop_flat_map(|(realm, number, seq, is_last)| {
+                    let part = ChannelWord::Part { seq, is_last, bytes: b"a part" };
+                    let words = [ChannelWord::Open, ChannelWord::Accept, ChannelWord::Reset, part];
+                    proptest::sample::select(words.to_vec())
+                        .prop_map(move |word| Frame::Channel(Channel { realm, number, word }))
+                }),
                 Just(Frame::Draining),
                 Just(Frame::TakesTcp),
             ]
