@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
-use super::Parts;
+use super::{Parts, Refused};
 use crate::metrics::{Talker, Talkers, Traffic, Word as _};
 use crate::peers::{EndpointLook, Look, Session, TakeoverLook};
-use crate::session;
+use crate::session::{self, Topic};
 use crate::wire::name::Name;
 
 /// What is known of a node here.
@@ -102,6 +102,28 @@ pub(super) struct Peers {
     /// How many there are, listed or not.
     pub(super) total: usize,
     pub(super) peers: Vec<Peer>,
+}
+
+/// A list of topics.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Topics {
+    /// How many there are, listed or not.
+    total: usize,
+    topics: Vec<Topic>,
+}
+
+impl Topics {
+    /// Those of the doors that have such.
+    pub(super) fn of(parts: &Parts, limit: usize) -> Result<Self, Refused> {
+        let mut of_doors = parts.doors.iter().filter_map(|door| door.topics()).peekable();
+        if of_doors.peek().is_none() {
+            return Err(Refused::Failed("this relay has no door with topics".to_owned()));
+        }
+        let mut topics: Vec<_> = of_doors.flatten().collect();
+        let total = topics.len();
+        topics.truncate(limit);
+        Ok(Self { total, topics })
+    }
 }
 
 /// Who sends and receives most.

@@ -115,6 +115,12 @@ pub enum Action {
     },
     /// The last events of connections.
     Record {},
+    /// The topics of doors that have such.
+    Topics {
+        /// How many at most, in the order of their names.
+        #[serde(default = "default_peers")]
+        limit: usize,
+    },
     /// The names of the message bus.
     Names {
         /// How many at most, in their order.
@@ -197,6 +203,7 @@ impl Action {
             | Self::Top { .. }
             | Self::Explain { .. }
             | Self::Record {}
+            | Self::Topics { .. }
             | Self::Names { .. }
             | Self::Queues { .. }
             | Self::Queue { .. }

@@ -10,7 +10,8 @@ use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
 use super::{
-    Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session, farewell, refusal,
+    Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session, Topic, farewell,
+    refusal,
 };
 use crate::config::Config;
 use crate::net::entrance::Duplex;
@@ -115,6 +116,11 @@ pub trait Door: Send + Sync + 'static {
 
     /// Adds the door's main numbers, by the names that they have in the answer to `status`.
     fn numbers(&self, _numbers: &mut BTreeMap<&'static str, usize>) {}
+
+    /// The door's topics, in the order of their names; nothing where it has none such.
+    fn topics(&self) -> Option<Vec<Topic>> {
+        None
+    }
 
     /// What operators call a foreign server of the door's network; nothing where it has none.
     fn foreign_server(&self) -> Option<&'static str> {

@@ -20,6 +20,7 @@ mod held;
 mod keepalive;
 mod message;
 mod settings;
+mod topic;
 mod turn;
 mod upgrade;
 
@@ -55,6 +56,7 @@ pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
 pub use message::{Kind, Messages};
 pub use settings::{Origins, Settings, Timing};
+pub use topic::Topic;
 
 /// What a door keeps with a session.
 pub type DoorData = crate::peers::DoorData;

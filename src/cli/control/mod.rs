@@ -105,6 +105,14 @@ pub(super) enum Control {
         #[command(flatten)]
         relay: Relay,
     },
+    /// List the topics of the middleman door: who subscribes, what clients may do, who answers
+    Topics {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
+        limit: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
     /// List the names of the message bus, whose they are and what waits for them; release or bind one
     Names(Names),
     /// List the mailboxes of the message bus, those first in which most messages wait
@@ -233,6 +241,7 @@ impl Control {
             }
             Self::Explain { node, relay } => (Action::Explain { node }, relay),
             Self::Record { relay } => (Action::Record {}, relay),
+            Self::Topics { limit, relay } => (Action::Topics { limit }, relay),
             Self::Names(Names { change: None, limit, relay }) => (Action::Names { limit }, relay),
             Self::Names(Names { change: Some(change), .. }) => match change {
                 NameChange::Release { name, relay } => (Action::ReleaseName { name }, relay),

@@ -1,4 +1,4 @@
-//! Answers about names and mailboxes of the message bus, as people read them.
+//! Answers about topics, and about names and mailboxes of the message bus, as people read them.
 
 use std::fmt::Write as _;
 
@@ -10,6 +10,7 @@ use crate::control::Action;
 /// The text of an answer to one of these actions; that of another is a line for each field.
 pub(super) fn show(action: &Action, answer: &Value) -> String {
     match action {
+        Action::Topics { .. } => topics(answer),
         Action::Names { .. } => names(answer),
         Action::ReleaseName { name } => format!("{name} belongs to nobody\n"),
         Action::BindName { name, label } => format!("{name} belongs to {label}\n"),
@@ -36,6 +37,31 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         | Action::Record {}
         | Action::AuditLog { .. } => fields(answer),
     }
+}
+
+fn topics(answer: &Value) -> String {
+    let rows: Vec<_> = list(answer, "topics")
+        .iter()
+        .map(|topic| {
+            let may = |key: &str| topic.get(key).and_then(Value::as_bool) == Some(true);
+            let clients = match (may("clients_publish"), may("clients_subscribe")) {
+                (true, true) => "publish, subscribe",
+                (true, false) => "publish",
+                (false, true) => "subscribe",
+                (false, false) => "",
+            };
+            vec![
+                at(topic, &["name"]),
+                at(topic, &["subscribers"]),
+                at(topic, &["responders"]),
+                at(topic, &["workers"]),
+                at(topic, &["outstanding"]),
+                clients.to_owned(),
+            ]
+        })
+        .collect();
+    let head = ["TOPIC", "SUBSCRIBERS", "RESPONDERS", "WORKERS", "UNANSWERED", "CLIENTS MAY"];
+    table(&head, &rows) + &rest(answer, rows.len())
 }
 
 fn names(answer: &Value) -> String {

@@ -40,7 +40,8 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         Action::LogLevel { filter } => format!("the relay logs {filter}\n"),
         Action::Explain { node } => format!("node {node}: {}", explanation(answer)),
         Action::Record {} => events(answer),
-        Action::Names { .. }
+        Action::Topics { .. }
+        | Action::Names { .. }
         | Action::ReleaseName { .. }
         | Action::BindName { .. }
         | Action::Queues { .. }

@@ -11,13 +11,16 @@ use tokio::time::sleep_until;
 
 use super::MiddlemanDrop;
 use super::meters::{self, Meters};
+use crate::cluster::{Channel, ChannelOwner, Said};
 use crate::config::Config;
 use crate::metrics::Drop;
 use crate::peers::{Arrival, Record};
-use crate::proto::middleman::{self, Class, ConnectionId, Handled, Limits, Output, Refusal, Role};
+use crate::proto::middleman::{
+    self, Class, ConnectionId, Handled, Limits, LinkId, Output, Refusal, Role,
+};
 use crate::relay::Turn;
-use crate::session::Session;
-use crate::wire::middleman::{Body, Command, ERROR, Encoder, Guid, Message};
+use crate::session::{Session, Topic};
+use crate::wire::middleman::{Body, Command, ERROR, Encoder, Guid, Message, RelayMessage};
 
 type Broker = middleman::Broker<Arc<Session>>;
 
@@ -29,12 +32,16 @@ pub(super) struct Hub {
     state: Mutex<State>,
     /// There is a deadline before the one that is waited for.
     sooner: Notify,
+    /// What the GUIDs of this relay have in common.
+    maker: [u8; 5],
     meters: Meters,
 }
 
 struct State {
     broker: Broker,
     output: Output,
+    /// The channels to other relays.
+    links: BTreeMap<LinkId, Arc<Channel>>,
     /// When requests are looked at next.
     alarm: Option<Instant>,
 }
@@ -47,10 +54,15 @@ fn limits(config: &Config) -> Limits {
 }
 
 impl Hub {
-    pub(super) fn new(config: &Config) -> Self {
-        let state =
-            State { broker: Broker::new(limits(config)), output: Output::default(), alarm: None };
-        Self { state: Mutex::new(state), sooner: Notify::new(), meters: Meters::default() }
+    pub(super) fn new(config: &Config, maker: [u8; 5]) -> Self {
+        let state = State {
+            broker: Broker::new(limits(config)),
+            output: Output::default(),
+            links: BTreeMap::new(),
+            alarm: None,
+        };
+        let (state, sooner) = (Mutex::new(state), Notify::new());
+        Self { state, sooner, maker, meters: Meters::default() }
     }
 
     /// Goes on by these settings.
@@ -58,10 +70,35 @@ impl Hub {
         self.state.lock().broker.set_limits(limits(config));
     }
 
-    /// A session can be found.
-    pub(super) fn connect(&self, session: &Arc<Session>, role: Role, guid: Guid) -> ConnectionId {
-        let id = self.state.lock().broker.connect(Arc::clone(session), role, guid);
-        id.expect("96 random bits are another's GUID at no time")
+    /// A session can be found; `None` where another has its GUID.
+    pub(super) fn connect(
+        &self,
+        session: &Arc<Session>,
+        role: Role,
+        guid: Guid,
+    ) -> Option<ConnectionId> {
+        self.state.lock().broker.connect(Arc::clone(session), role, guid)
+    }
+
+    /// What there is of each topic, in the order of their names.
+    pub(super) fn topics(&self) -> Vec<Topic> {
+        let mut topics: Vec<_> = {
+            let state = self.state.lock();
+            let topics = state.broker.topics();
+            topics
+                .map(|topic| Topic {
+                    name: topic.name.to_owned(),
+                    subscribers: topic.subscribers,
+                    clients_publish: topic.clients_publish,
+                    clients_subscribe: topic.clients_subscribe,
+                    responders: topic.responders,
+                    workers: topic.workers,
+                    outstanding: topic.outstanding,
+                })
+                .collect()
+        };
+        topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        topics
     }
 
     /// Takes a message of a connection.
@@ -86,7 +123,13 @@ impl Hub {
                 return Err(reason(refusal));
             }
             Handled::Ignored => meters::Handled::Ignored,
-            _ => meters::Handled::of(&message.command),
+            Handled::Subscribed
+            | Handled::Published { .. }
+            | Handled::Granted
+            | Handled::Asked
+            | Handled::Answered { .. }
+            | Handled::UserSet
+            | Handled::Noted => meters::Handled::of(&message.command),
         };
         self.meters.handled.add(kind, 1);
         Ok(())
@@ -103,8 +146,8 @@ impl Hub {
 
     /// A session is over.
     pub(super) fn disconnect(&self, id: ConnectionId, now: Instant) {
-        self.settle(now, |broker, output| {
-            broker.disconnect(id, output);
+        self.settle(now, |state| {
+            state.broker.disconnect(id, &mut state.output);
         });
     }
 
@@ -126,26 +169,28 @@ impl Hub {
                 }
             }
             let now = Instant::now();
-            self.settle(now, |broker, output| broker.expire(now, output));
+            self.settle(now, |state| state.broker.expire(now, &mut state.output));
         }
     }
 
     /// Has the broker do something beside the messages of a batch, and delivers what it says.
-    fn settle(&self, now: Instant, act: impl FnOnce(&mut Broker, &mut Output)) {
+    fn settle<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
         let mut filled = Vec::new();
         let mut state = self.state.lock();
-        let State { broker, output, .. } = &mut *state;
-        act(broker, output);
+        let result = act(&mut state);
         self.deliver(&mut state, now, |session| filled.push(Arc::clone(session)));
+        self.set_alarm(&mut state);
         drop(state);
         for session in filled {
             session.flush(now);
         }
+        result
     }
 
     /// Puts what the broker says into outboxes.
     fn deliver(&self, state: &mut State, now: Instant, mut filled: impl FnMut(&Arc<Session>)) {
-        // More than one round only where responders take no more: each request fails once.
+        // More than one round only where somebody takes no more: each request fails once, each
+        // link ends once.
         while !state.output.is_empty() {
             for failure in state.output.failures() {
                 self.meters.refused.of(*failure).increment();
@@ -159,11 +204,36 @@ impl Hub {
                     refused.push(rid);
                 }
             }
-            let State { broker, output, .. } = state;
+            let mut broken = Vec::new();
+            for (link, message) in state.output.to_relays() {
+                if !self.forward(state.links.get(&link), message, now) {
+                    broken.push(link);
+                }
+            }
+            let State { broker, output, links, .. } = state;
             output.clear();
             for rid in refused {
                 broker.undelivered(rid, output);
             }
+            for link in broken {
+                links.remove(&link);
+                broker.link_down(link, output);
+            }
+        }
+    }
+
+    /// Sends another relay a message; false where the link ends over it.
+    fn forward(&self, channel: Option<&Arc<Channel>>, message: &[u8], now: Instant) -> bool {
+        let Some(channel) = channel else { return true };
+        let parsed = RelayMessage::parse(message);
+        let is_publication = matches!(parsed, Ok(RelayMessage::Publication { .. }));
+        match channel.say(message, is_publication, now) {
+            Said::Queued => true,
+            Said::Lost => {
+                self.meters.lost.increment();
+                true
+            }
+            Said::Broken => false,
         }
     }
 
@@ -210,18 +280,50 @@ impl Hub {
     }
 }
 
+/// The brokers of a cluster are one: over each channel they tell each other what they have.
+impl ChannelOwner for Hub {
+    fn channel_up(&self, channel: &Arc<Channel>) {
+        let link = LinkId(channel.number);
+        self.settle(Instant::now(), |state| {
+            state.links.insert(link, Arc::clone(channel));
+            state.broker.link_up(link, self.maker, &mut state.output);
+        });
+    }
+
+    fn channel_down(&self, channel: &Channel) {
+        let link = LinkId(channel.number);
+        self.settle(Instant::now(), |state| {
+            state.links.remove(&link);
+            state.broker.link_down(link, &mut state.output);
+        });
+    }
+
+    fn channel_heard(&self, channel: &Channel, message: &[u8], now: Instant) -> bool {
+        let link = LinkId(channel.number);
+        let handled = self
+            .settle(now, |state| state.broker.from_relay(link, message, now, &mut state.output));
+        handled.is_ok()
+    }
+}
+
 /// The row of a refusal.
 const fn reason(refusal: Refusal) -> Drop {
-    match refusal {
-        Refusal::NotTrusted => MiddlemanDrop::NOT_TRUSTED,
-        Refusal::NoResponder
-        | Refusal::ResponderGone
-        | Refusal::ResponderBusy
-        | Refusal::RelayLost
-        | Refusal::TimedOut => MiddlemanDrop::NO_RESPONDER,
-        Refusal::NoRequest => MiddlemanDrop::NO_REQUEST,
-        Refusal::NoConnection => MiddlemanDrop::NO_CONNECTION,
-        Refusal::TopicTooLong | Refusal::IdTooLong => MiddlemanDrop::TOO_LONG,
-        _ => MiddlemanDrop::TOO_MANY,
+    use Refusal as Why;
+
+    if matches!(refusal, Why::NotTrusted) {
+        MiddlemanDrop::NOT_TRUSTED
+    } else if matches!(refusal, Why::NoRequest) {
+        MiddlemanDrop::NO_REQUEST
+    } else if matches!(refusal, Why::NoConnection) {
+        MiddlemanDrop::NO_CONNECTION
+    } else if matches!(refusal, Why::TopicTooLong | Why::IdTooLong) {
+        MiddlemanDrop::TOO_LONG
+    } else if matches!(
+        refusal,
+        Why::TooManySubscriptions | Why::TooManyGrants | Why::TooManyWorkers | Why::TooManyRequests
+    ) {
+        MiddlemanDrop::TOO_MANY
+    } else {
+        MiddlemanDrop::NO_RESPONDER
     }
 }

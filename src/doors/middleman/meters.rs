@@ -143,6 +143,11 @@ impl Meters {
                 counts.workers,
             ),
             gauge(
+                "beacon_relay_middleman_links",
+                "Other relays whose topics are one with those here.",
+                counts.links,
+            ),
+            gauge(
                 "beacon_relay_middleman_requests",
                 "Requests without an answer.",
                 counts.requests,

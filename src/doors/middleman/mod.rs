@@ -22,6 +22,7 @@ pub use self::drops::MiddlemanDrop;
 use self::hub::Hub;
 use self::login::Login;
 use super::Plan;
+use crate::cluster::ChannelOwner;
 use crate::config::{Config, KeyDigest, LONGEST_KEY, MIDDLEMAN};
 use crate::metrics::Drop;
 use crate::peers::{Credential, End, Overflow, Principal, Takeover};
@@ -29,7 +30,7 @@ use crate::proto::middleman::{ConnectionId, Role};
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
     Answer, Close, Conversation, Dialect, Door, DoorData, Kind, Messages, Outcome, Refusal,
-    Session, Task, Welcome,
+    Session, Task, Topic, Welcome,
 };
 use crate::wire::Framing;
 use crate::wire::middleman::{Guid, Message, WELCOME};
@@ -60,6 +61,8 @@ pub(super) fn plan() -> Plan {
         let door = Arc::new(Middleman::new(Arc::clone(parts.router), parts.config));
         let weak: Weak<dyn Delivery> = Arc::<Middleman>::downgrade(&door);
         parts.router.serve(REALM, weak);
+        let hub: Weak<dyn ChannelOwner> = Arc::<Hub>::downgrade(&door.hub);
+        parts.router.own_channels(REALM, hub);
         parts.router.traffic().register(MiddlemanDrop::REASONS);
         door
     })
@@ -75,6 +78,8 @@ pub struct Middleman {
     most_clients: AtomicUsize,
     max_message: usize,
     outbox_bytes: usize,
+    /// What the GUIDs of this relay have in common.
+    maker: [u8; 5],
 }
 
 /// What a session has of its login.
@@ -112,32 +117,39 @@ fn connection(data: &DoorData) -> &Connection {
 
 /// Sends a client away.
 const fn refuse(reason: &'static str, outcome: Outcome) -> Refusal {
-    let close = match outcome {
-        Outcome::AtCapacity => Close::new(CloseCode::TryAgain, "at capacity"),
-        _ => Close::new(CloseCode::Policy, "auth failed"),
+    let close = if matches!(outcome, Outcome::AtCapacity) {
+        Close::new(CloseCode::TryAgain, "at capacity")
+    } else {
+        Close::new(CloseCode::Policy, "auth failed")
     };
     Refusal { reason: Some(reason), ..Refusal::new(outcome, Some(close)) }
 }
 
-/// A name that nobody guesses: who knows it is sent to.
-fn random_guid() -> Guid {
-    let mut bytes = [0; Guid::LENGTH];
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the system has randomness once it has booted");
-    Guid(bytes)
+    bytes
 }
 
 impl Middleman {
     fn new(router: Arc<Router>, config: &Config) -> Self {
+        let maker = random();
         let max_message = config.middleman.as_ref().map_or(0, |door| door.max_message);
         Self {
             router,
             login: ArcSwap::from_pointee(Login::new(config)),
-            hub: Arc::new(Hub::new(config)),
+            hub: Arc::new(Hub::new(config, maker)),
             clients: Arc::default(),
             most_clients: AtomicUsize::new(most_clients(config)),
             max_message,
             outbox_bytes: config.outbox_bytes.max(2 * max_message + BESIDE),
+            maker,
         }
+    }
+
+    /// A name that says which relay has made it, and that nobody guesses.
+    fn guid(&self) -> Guid {
+        Guid::of_maker(self.maker, random())
     }
 
     fn log_in(&self, kind: Kind, message: &[u8]) -> Result<Welcome, Refusal> {
@@ -151,7 +163,7 @@ impl Middleman {
             Role::Service => None,
             Role::Client => Some(self.place_of_client()?),
         };
-        let guid = random_guid();
+        let guid = self.guid();
         let connection = Connection {
             guid,
             role,
@@ -214,8 +226,8 @@ impl Middleman {
             self.hub.refuse_length(session, &message, turn.now);
             return dropped(MiddlemanDrop::TOO_LARGE_TO_DELIVER);
         }
-        let id = *connection.id.get().expect("messages come once the session is open");
-        match self.hub.take(id, &message, turn) {
+        let Some(id) = connection.id.get() else { return dropped(Drop::SESSION_ENDED) };
+        match self.hub.take(*id, &message, turn) {
             Ok(()) => Routed::Handled,
             Err(reason) => dropped(reason),
         }
@@ -287,7 +299,11 @@ impl Door for Middleman {
 
     fn opened(&self, session: &Arc<Session>) {
         let Connection { guid, role, id, .. } = connection(&session.data);
-        id.get_or_init(|| self.hub.connect(session, *role, *guid));
+        match self.hub.connect(session, *role, *guid) {
+            Some(connected) => _ = id.set(connected),
+            // Another has the name: random numbers do not repeat, but nobody waits for that.
+            None => return session.end(End::Failed),
+        }
         // Settings that came meanwhile did not find the session.
         self.end_if_withdrawn(session);
     }
@@ -321,6 +337,10 @@ impl Door for Middleman {
 
     fn numbers(&self, numbers: &mut BTreeMap<&'static str, usize>) {
         self.hub.numbers(numbers);
+    }
+
+    fn topics(&self) -> Option<Vec<Topic>> {
+        Some(self.hub.topics())
     }
 
     fn tasks(&self) -> Vec<Task> {

@@ -1,7 +1,9 @@
 //! The middleman door: recorded conversations of the original broker, and what it did worse.
 
 mod client;
+mod cluster;
 mod hostile;
+mod operators;
 mod order;
 mod recordings;
 mod requests;
