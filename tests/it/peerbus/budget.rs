@@ -90,7 +90,7 @@ fn broadcasts_of_a_credential_are_bounded_whichever_of_its_names_send_them() {
     /// A copy of it counts as 129.
     const BYTES: usize = 128 * 4_096;
     let site = Site::start(&["--bus-quota-messages=2"]);
-    let _full: Vec<_> = (0..98).map(|n| site.register_with("tok-B", &format!("p{n}")).0).collect();
+    let _full: Vec<_> = (0..298).map(|n| site.register_with("tok-B", &format!("p{n}")).0).collect();
     let mut senders = ["bob", "carol"].map(|name| (name, with_receipts(&site, "tok", name)));
     let mut other = with_receipts(&site, "tok-B", "other");
     let body = "x".repeat(BYTES);
@@ -101,14 +101,14 @@ fn broadcasts_of_a_credential_are_bounded_whichever_of_its_names_send_them() {
         receipt(sender, &id)
     };
 
-    // Of 12,900 copies each: seven at once, and less than one a second.
+    // Of 38,700 copies each: two at once, and one in four seconds, which no machine needs for one.
     let mut sent = 0;
     while send(&mut senders[sent % 2]) != told("refused", "broadcast_rate") {
         sent += 1;
         assert!(sent < 100, "all were taken");
     }
 
-    assert!(sent >= 7, "{sent}");
+    assert!(sent >= 2, "{sent}");
     other.say(&envelope("o1", "other", "*", 1));
     assert_ne!(receipt(&mut other, "o1").1, "broadcast_rate", "it is another's budget");
     site.wait_for_dropped("broadcast_rate", 1);
