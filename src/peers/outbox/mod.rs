@@ -254,6 +254,8 @@ impl Outbox {
     }
 
     /// Puts a record of so many framed bytes behind all others.
+    #[allow(clippy::inline_always)] // each packet to a session comes by here
+    #[inline(always)]
     fn append(&mut self, record: Record<'_>, arrival: &Arrival, framed: usize) {
         if !self.pending.back().is_some_and(|chunk| chunk.has_room(framed)) {
             self.pending.push_back(Chunk::lend());

@@ -8,6 +8,8 @@ use crate::metrics::{Drop, Origin, Shard, Whose};
 
 impl Outbox {
     /// Drops the oldest records until one of this source that costs so much fits.
+    #[allow(clippy::inline_always)] // each packet into a full outbox comes by here
+    #[inline(always)]
     pub(super) fn make_room(
         &mut self,
         source: Source,
@@ -62,6 +64,7 @@ impl Outbox {
     }
 
     /// Drops the oldest records until one that costs so much fits, or none is left; says how many.
+    #[cold]
     pub(super) fn evict(
         &mut self,
         cost: usize,
@@ -81,14 +84,13 @@ impl Outbox {
 
     /// Drops the oldest record. One that is kept is the next to leave instead: what was before it
     /// has gone.
+    #[inline]
     pub(super) fn drop_oldest(&mut self, reason: Drop, now: Instant, shard: &Shard) {
         let chunk = self.pending.front_mut().expect("the caller saw a pending record");
         let &Run { source, origin, sender, .. } =
             chunk.oldest().expect("no pending chunk is empty");
         if source == Source::Kept {
-            let (_, framed) = chunk.each().next().expect("no pending chunk is empty");
-            self.notices += framed.len();
-            self.control.get_or_insert_default().push([framed, &[], &[]]);
+            return self.let_oldest_lead();
         }
         let cost = chunk.drop_oldest().expect("no pending chunk is empty");
         self.waiting = self.waiting.saturating_sub(cost);
@@ -101,8 +103,26 @@ impl Outbox {
                 shard.dropped_of(whose, reason, 1, now);
                 shard.unqueued(1);
             }
-            Origin::Ours if source == Source::Kept => {}
             Origin::Ours => shard.ours_dropped(1),
+        }
+        if chunk.is_empty()
+            && let Some(chunk) = self.pending.pop_front()
+        {
+            chunk.give_back();
+        }
+    }
+
+    /// Has the oldest record, which is kept, be the next to leave.
+    #[cold]
+    fn let_oldest_lead(&mut self) {
+        let chunk = self.pending.front_mut().expect("the caller saw a pending record");
+        let (_, framed) = chunk.each().next().expect("no pending chunk is empty");
+        self.notices += framed.len();
+        self.control.get_or_insert_default().push([framed, &[], &[]]);
+        let cost = chunk.drop_oldest().expect("no pending chunk is empty");
+        self.waiting = self.waiting.saturating_sub(cost);
+        if let Some(shares) = &mut self.shares {
+            shares.left(Source::Kept, cost);
         }
         if chunk.is_empty()
             && let Some(chunk) = self.pending.pop_front()
