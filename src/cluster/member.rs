@@ -1,13 +1,14 @@
 //! Another relay of the cluster, while a link to it stands.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::channel::Line;
 use super::clock::{Clock, Notice};
+use super::line::Line;
 use super::outbox::Outbox;
 use crate::ids::RelayId;
 use crate::wire::cluster::{Frame, Reading};
@@ -22,7 +23,7 @@ pub struct Member {
     /// Since when the link stands.
     pub since: Instant,
     /// What waits for it.
-    pub outbox: Outbox,
+    pub outbox: Arc<Outbox>,
     /// Ends when the relay has been silent for too long, or the cluster ends: the fabric
     /// closes the link then, and says that the member left.
     pub ending: CancellationToken,
@@ -46,7 +47,7 @@ impl Member {
             relay,
             address,
             since: Instant::now(),
-            outbox,
+            outbox: Arc::new(outbox),
             ending: CancellationToken::new(),
             heard_ms: AtomicU64::new(0),
             draining: AtomicBool::new(false),

@@ -9,20 +9,13 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
+use super::line::{Channel, Current, Line, say};
 use super::{Cluster, Member};
 use crate::wire::cluster::{self, ChannelWord, Frame};
 use crate::wire::name::Realm;
 
 /// From one channel to the next of the same two relays; and until what has no answer is said again.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Bytes that what may be lost leaves to what may not.
-const KEPT_ROOM: usize = 8 << 20;
-
-/// Bytes that wait for one relay.
-const ROOM: usize = 16 << 20;
 
 /// Longest message.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -41,103 +34,6 @@ pub trait ChannelOwner: Send + Sync {
 
 /// What the door of one realm talks by.
 pub(super) type Owner = (Realm, Weak<dyn ChannelOwner>);
-
-/// A channel to another relay.
-#[derive(Debug)]
-pub struct Channel {
-    /// Which: the next one to the same relay has another.
-    pub number: u64,
-    realm: Realm,
-    member: Arc<Member>,
-    out: Mutex<Out>,
-}
-
-#[derive(Debug, Default)]
-struct Out {
-    seq: u32,
-    is_broken: bool,
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Said {
-    /// It waits, or the channel is over.
-    Queued,
-    /// It was dropped, as it may be: too much waits.
-    Lost,
-    /// There is no room for what must not be lost: the channel is over.
-    Broken,
-}
-
-/// What is known of channels to one relay.
-#[derive(Debug)]
-pub(super) struct Line {
-    /// Whether the other has said that its door talks.
-    is_offered: bool,
-    current: Option<Current>,
-    /// What the other is to end, until it opens another.
-    reset: Option<u64>,
-    /// When something is due.
-    due: Instant,
-}
-
-#[derive(Debug)]
-struct Current {
-    channel: Arc<Channel>,
-    is_accepted: bool,
-    seq: u32,
-    /// The beginning of a message.
-    parts: Vec<u8>,
-}
-
-impl Line {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { is_offered: false, current: None, reset: None, due: now }
-    }
-
-    /// The channel of this number, if it is the one in use.
-    fn is(&self, number: u64) -> bool {
-        self.current.as_ref().is_some_and(|current| current.channel.number == number)
-    }
-}
-
-impl Channel {
-    /// Has the other door hear a message. What may be lost is dropped where too much waits.
-    pub fn say(&self, message: &[u8], may_be_lost: bool, now: Instant) -> Said {
-        let mut out = self.out.lock();
-        if out.is_broken {
-            return Said::Queued;
-        }
-        let room = if may_be_lost { ROOM - KEPT_ROOM } else { ROOM };
-        let of = (self.realm.0, self.number);
-        if self.member.outbox.say_in_parts(of, &mut out.seq, message, room, now) {
-            Said::Queued
-        } else if may_be_lost {
-            Said::Lost
-        } else {
-            out.is_broken = true;
-            Said::Broken
-        }
-    }
-
-    /// It is over, whatever is said.
-    fn close(&self) {
-        self.out.lock().is_broken = true;
-    }
-}
-
-impl Member {
-    fn say_of_channel(&self, realm: Realm, number: u64, word: ChannelWord<'_>, now: Instant) {
-        let frame = Frame::Channel(cluster::Channel { realm: realm.0, number, word });
-        self.outbox.say_of_channel(&frame, now);
-    }
-
-    fn begin_channel(self: &Arc<Self>, realm: Realm, number: u64, is_accepted: bool) -> Current {
-        let member = Arc::clone(self);
-        let channel = Channel { number, realm, member, out: Mutex::default() };
-        Current { channel: Arc::new(channel), is_accepted, seq: 0, parts: Vec::new() }
-    }
-}
 
 impl Cluster {
     /// Has the door of a realm talk over channels to the same door at each other relay that has it;
@@ -169,8 +65,7 @@ impl Cluster {
     pub(super) fn keep_channel(&self, member: &Arc<Member>, now: Instant) {
         let Some((realm, owner)) = self.channel_owner() else { return };
         let mut line = member.line.lock();
-        let is_broken =
-            line.current.as_ref().is_some_and(|current| current.channel.out.lock().is_broken);
+        let is_broken = line.current.as_ref().is_some_and(|current| current.channel.is_broken());
         if is_broken {
             let over = self.abandon(&mut line, member, realm, now);
             drop(line);
@@ -182,7 +77,7 @@ impl Cluster {
         line.due = now + PAUSE;
         if !self.opens(member) {
             if let Some(number) = line.reset {
-                member.say_of_channel(realm, number, ChannelWord::Reset, now);
+                say(&member.outbox, realm, number, ChannelWord::Reset, now);
             }
             return;
         }
@@ -192,8 +87,8 @@ impl Cluster {
         let Ok(number) = getrandom::u64() else { return };
         let over = line.current.take();
         member.outbox.clear_channel();
-        member.say_of_channel(realm, number, ChannelWord::Open, now);
-        let current = member.begin_channel(realm, number, false);
+        say(&member.outbox, realm, number, ChannelWord::Open, now);
+        let current = Current::begin(&member.outbox, realm, number, false);
         // Before anything can come over it: that waits for the lock of the line.
         owner.channel_up(&current.channel);
         line.current = Some(current);
@@ -221,8 +116,8 @@ impl Cluster {
                     over = line.current.take();
                     line.reset = None;
                     member.outbox.clear_channel();
-                    member.say_of_channel(realm, number, ChannelWord::Accept, now);
-                    let current = member.begin_channel(realm, number, true);
+                    say(&member.outbox, realm, number, ChannelWord::Accept, now);
+                    let current = Current::begin(&member.outbox, realm, number, true);
                     owner.channel_up(&current.channel);
                     line.current = Some(current);
                 }
@@ -291,7 +186,7 @@ impl Cluster {
         if !self.opens(member) {
             let number = over.channel.number;
             line.reset = Some(number);
-            member.say_of_channel(realm, number, ChannelWord::Reset, now);
+            say(&member.outbox, realm, number, ChannelWord::Reset, now);
         }
         tracing::info!(relay = %member.relay, "a channel to another relay begins anew");
         Some(over)

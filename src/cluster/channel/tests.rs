@@ -1,9 +1,10 @@
 //! Two relays whose doors talk, with nothing between them but a test.
 
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 
 use super::*;
-use crate::cluster::Identity;
+use crate::cluster::{Identity, Said};
 use crate::ids::{PublicKey, RelayId};
 use crate::metrics::Traffic;
 use crate::wire::cluster::{About, Frames, encode};
