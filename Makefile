@@ -75,7 +75,7 @@ lint: ## Formatting and clippy, warnings denied; whether the fuzz targets compil
 	$(CARGO) check --locked --manifest-path fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz
 
 docs: ## Build the documentation, warnings denied
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 
 static: ## Static binaries for x86-64 and ARM, each shown at work (zig, qemu-user)
 	@scripts/setup readelf=binutils pip3=python3-pip qemu-aarch64=qemu-user qemu-x86_64=qemu-user

@@ -209,10 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn nats_client_is_silent_unless_asked_for() {
+    fn libraries_that_say_too_much_are_silent_unless_asked_for() {
         let filter = |text: &str| text.parse::<LogFilter>().unwrap().to_filter().to_string();
-        assert_eq!(filter("debug"), "async_nats=off,debug");
-        assert_eq!(filter("debug,async_nats=info"), "async_nats=info,debug");
+        assert_eq!(filter("debug"), "async_nats=off,rmcp=warn,debug");
+        assert_eq!(filter("debug,async_nats=info"), "async_nats=info,rmcp=warn,debug");
+        assert_eq!(filter("debug,rmcp=info"), "async_nats=off,rmcp=info,debug");
     }
 
     /// It did not come back for minutes, on a thread of the relay where `log-level` asked for it.

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// What a broker is bounded by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Longest topic, user id, and id of a request, in bytes.
+    /// Longest topic, user id, and id of a request, in bytes: 65,535 at most, which is the longest
+    /// that one relay can tell another.
     pub text_bytes: usize,
     /// What one connection may have.
     pub each: Bounds,

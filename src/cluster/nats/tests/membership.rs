@@ -71,7 +71,7 @@ async fn new_run_of_a_relay_replaces_the_old_one() {
     peer.say(beat(7, 0, 0).goodbye()).await;
     peer.say(beat(8, 0, 0).goodbye()).await;
     a.until_members(0).await;
-    assert_eq!(a.lost(), 2);
+    until("both to be counted", || a.lost() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,15 +97,14 @@ async fn relay_that_has_lost_us_in_between_makes_us_join_anew() {
     a.until_members(1).await;
     b.until_members(1).await;
     assert!(!Arc::ptr_eq(&a.member(2), &old_a) && !Arc::ptr_eq(&b.member(1), &old_b));
-    assert_eq!((a.lost(), b.lost()), (1, 1));
+    until("each to be counted", || (a.lost(), b.lost()) == (1, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn terms_are_told_until_they_are_known() {
     let server = Server::start("").await;
     let mut peer = Peer::connect(2, &server.url()).await;
-    let a = Relay::start_patient(1, &server.url(), SHORT);
-    a.until_connected().await;
+    let _a = Relay::patient(1, &server, SHORT).await;
     peer.say(beat(2, 0, 0).message()).await;
 
     let first = peer.next_beat().await;

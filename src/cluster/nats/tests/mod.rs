@@ -75,6 +75,17 @@ impl Relay {
 
     /// One that is known to hear what others say.
     async fn listening(number: u8, server: &Server, keepalive: Duration) -> Self {
+        Self::that_listens(number, server, || Self::start(number, &server.url(), keepalive)).await
+    }
+
+    /// The same of one that takes no silence for death.
+    async fn patient(number: u8, server: &Server, keepalive: Duration) -> Self {
+        let nats = Nats::new(&Settings { url: server.url(), credentials: None }).unwrap();
+        let start = || Self::run(number, keepalive, |cluster, end| nats.run(cluster, end));
+        Self::that_listens(number, server, start).await
+    }
+
+    async fn that_listens(number: u8, server: &Server, start: impl FnOnce() -> Self) -> Self {
         let client = async_nats::connect(server.url()).await.unwrap();
         let subject = format!("{NAME}.alive.from.{}", id(number));
         let mut beats = client.subscribe(subject.clone()).await.unwrap();
@@ -82,7 +93,8 @@ impl Relay {
         client.publish(subject, Bytes::new()).await.unwrap();
         beats.next().await.unwrap();
 
-        let relay = Self::start(number, &server.url(), keepalive);
+        let relay = start();
+        // Its own connection said what it subscribes to before this.
         time::timeout(PATIENCE, beats.next()).await.expect("no beat").unwrap();
         relay
     }
@@ -90,12 +102,6 @@ impl Relay {
     fn start_with(number: u8, settings: &Settings, keepalive: Duration) -> Self {
         let nats = Nats::new(settings).unwrap();
         Self::run(number, keepalive, |cluster, stopping| cluster.run(nats, stopping))
-    }
-
-    /// One that takes no silence for death.
-    fn start_patient(number: u8, url: &str, keepalive: Duration) -> Self {
-        let nats = Nats::new(&Settings { url: url.to_owned(), credentials: None }).unwrap();
-        Self::run(number, keepalive, |cluster, stopping| nats.run(cluster, stopping))
     }
 
     fn run<F: Future<Output = ()> + Send + 'static>(
