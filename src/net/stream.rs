@@ -122,7 +122,7 @@ macro_rules! stream {
                     calls::count(Call::Read);
                     let (read, _) = recv(self, &mut *buffer, RecvFlags::empty())?;
                     if read > 0 && read < buffer.len() {
-                        // That was all: whoever waits is woken by the next that comes, and
+                        // That was all: who waits is woken by the next that comes, and
                         // asks the kernel no second time. What tokio knows of an end stays.
                         short = Some(read);
                         return Err(io::ErrorKind::WouldBlock.into());

@@ -170,10 +170,9 @@ impl Worker {
         let mut replies = Replies::default();
         let Batch { items, held, .. } = batch;
         self.bus.set_full(self.kept.room.is_full());
+        // A batch is taken once nothing is left of the one before.
         if self.rest.is_empty() {
             self.rest = items;
-        } else {
-            self.rest.extend(items);
         }
         while turn.changes.len() < TURN && turn.appended_bytes < TURN_BYTES {
             let Some(item) = self.rest.pop_front() else { break };

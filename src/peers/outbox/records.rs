@@ -23,7 +23,7 @@ pub enum Overflow {
     /// The oldest records make room for it, unless its source itself holds more than half of
     /// the outbox. For packets, which are worth less the older they are.
     DropOldest,
-    /// The oldest records make room for it, whoever sent them, and none is too old. For
+    /// The oldest records make room for it, of any sender, and none is too old. For
     /// publications, which are to come in order, and late rather than never.
     EvictOldest,
     /// It is refused, with those that are pushed behind it. For messages that are kept

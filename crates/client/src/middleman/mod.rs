@@ -2,7 +2,7 @@
 //!
 //! It dials again whenever a session ends, and says again what it has subscribed to and allowed, in
 //! the same order. Nothing else outlives a session: publications that it had taken may be lost, and
-//! requests that were under way are told to whoever waits for them.
+//! requests that were under way fail for who waits for them.
 //!
 //! ```no_run
 //! use beacon_client::middleman::{Client, Event, Options};

@@ -241,7 +241,7 @@ impl Sender {
         self.post_draft(self.draft(to, json)?).await
     }
 
-    /// Checks and signs a message of this JSON, without sending it: whoever keeps messages
+    /// Checks and signs a message of this JSON, without sending it: a program that keeps messages
     /// knows of each at once whether it can be sent.
     ///
     /// # Errors

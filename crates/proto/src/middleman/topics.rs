@@ -137,8 +137,8 @@ impl Topic {
             || self.remotes.iter().any(|remote| remote.grants(grant))
     }
 
-    /// Who is to be asked: a responder here that has a worker without a request, else whoever has
-    /// the fewest requests for each worker. It counts one more from then on.
+    /// Who is to be asked: a responder here that has a worker without a request, else the one
+    /// with the fewest requests for each worker. It counts one more from then on.
     pub(super) fn choose(&mut self) -> Option<Chosen> {
         let here = self.least_busy();
         let there = self.least_busy_remote();

@@ -3,7 +3,7 @@
 /// Most bytes of a message in one part.
 pub const MAX_PART: usize = 65_000;
 
-/// Bytes that a part takes beside its own: the head of the frame, realm u8, number u64, seq u32 and
+/// Bytes that a part takes besides its own: the head of the frame, realm u8, number u64, seq u32 and
 /// whether it is the last, u8.
 pub const PART_COST: usize = super::FRAME_HEADER + 14;
 

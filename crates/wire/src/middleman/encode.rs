@@ -4,7 +4,7 @@ use super::{Body, Command, Header};
 
 /// Appends one message to a buffer, part by part.
 ///
-/// Target, names and values of headers are written as they are: whoever makes them keeps
+/// Target, names and values of headers are written as they are: who makes them keeps
 /// line ends out of them.
 #[derive(Debug)]
 pub struct Encoder<'o> {
