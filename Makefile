@@ -1,7 +1,8 @@
 # The one entry point: people and CI call the same targets. `make help` lists them.
 #
 # Everything builds in the release profile, so that lint, tests, documents and the binary
-# share build scripts, macros and (all but lint and documents) the compiled dependencies.
+# share build scripts, macros and (all but lint and documents) the compiled dependencies. Only the
+# largest tests themselves are not optimized (scripts/rustc).
 # Tests are one call of cargo for the whole workspace, or the members' features would differ
 # and dependencies be built once for each. Tokio's test clock is for tests only: what stands
 # on tokio is built once for them and once for the binary.
@@ -29,6 +30,7 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 
 # Most integration tests wait for servers and timers: three times as many as there are cores run at a
 # time.
+test counts: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
 test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
