@@ -12,9 +12,7 @@ mod seal;
 mod verify;
 mod writer;
 
-use std::sync::Arc;
-
-use blake3::{Hash, Hasher};
+use blake3::Hash;
 
 use super::AuditEntry;
 use crate::proto::bus::{Event, EventKind, Millis};
@@ -32,13 +30,23 @@ pub const GENESIS: [u8; 32] = [
     0x9b, 0xcb, 0x25, 0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
 ];
 
+/// The digits that stand before an event in what is hashed.
+const DIGITS: usize = 64;
+
 /// The hash of an entry that follows one of this hash.
 #[must_use]
 pub fn hash_after(before: &[u8; 32], event: &[u8]) -> [u8; 32] {
-    let before = Hash::from_bytes(*before).to_hex();
-    let mut hasher = Hasher::new();
-    hasher.update(before.as_bytes()).update(event);
-    hasher.finalize().into()
+    let mut text = Vec::with_capacity(DIGITS + event.len());
+    push_hex(&mut text, before);
+    text.extend_from_slice(event);
+    blake3::hash(&text).into()
+}
+
+/// Appends a hash in hexadecimal.
+fn push_hex(text: &mut Vec<u8>, hash: &[u8; 32]) {
+    let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+    let digits = hash.map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
+    text.extend_from_slice(digits.as_flattened());
 }
 
 /// The end of the chain, where the next entry goes.
@@ -46,7 +54,7 @@ pub fn hash_after(before: &[u8; 32], event: &[u8]) -> [u8; 32] {
 pub struct Chain {
     next: u64,
     hash: [u8; 32],
-    /// The event that is being appended.
+    /// What is hashed for the entry that is being appended.
     text: Vec<u8>,
 }
 
@@ -68,15 +76,14 @@ impl Chain {
             EventKind::Purge => "purge",
             EventKind::Requeue => "requeue",
         };
+        // In one buffer: hashing it in pieces costs as much again.
         self.text.clear();
+        push_hex(&mut self.text, &self.hash);
         audit_event(&mut self.text, kind, &event.key, &event.from, &event.to);
-        self.append_bytes(self.text.as_slice().into(), at)
-    }
-
-    fn append_bytes(&mut self, event: Arc<[u8]>, at: Millis) -> AuditEntry {
-        self.hash = hash_after(&self.hash, &event);
+        self.hash = blake3::hash(&self.text).into();
         let seq = self.next;
         self.next += 1;
+        let event = self.text.get(DIGITS..).unwrap_or_default().into();
         AuditEntry { seq, at, hash: self.hash, event }
     }
 }

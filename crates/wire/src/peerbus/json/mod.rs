@@ -4,6 +4,7 @@
 //! One pass, no tree: a reader that stands at a place of the text, and functions that append.
 
 mod body;
+mod plain;
 mod read;
 mod text;
 mod write;

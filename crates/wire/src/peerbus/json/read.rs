@@ -1,5 +1,6 @@
 //! A reader that passes over values, and checks on the way that they are JSON (RFC 8259).
 
+use super::plain::plain;
 use super::{Literal, MAX_DEPTH, Malformed};
 
 /// What a reader finds on its way through a value that is written anew in compact form.
@@ -26,39 +27,6 @@ impl Sink for Nobody {
 
     fn escape(&mut self, _text: &[u8], _from: usize, _to: usize, _escape: &'static [u8]) {}
 }
-
-/// What a byte is within a string.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Class {
-    /// Itself.
-    Plain,
-    /// The end of the string.
-    Quote,
-    /// The beginning of an escape.
-    Backslash,
-    /// What stands only in escapes.
-    Control,
-    /// What Go writes as an escape for the sake of HTML: `<`, `>` or `&`.
-    Html,
-    /// The first byte of U+2028 and U+2029, and of others.
-    Wide,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Plain; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        classes[byte] = Class::Control;
-        byte += 1;
-    }
-    classes[b'"' as usize] = Class::Quote;
-    classes[b'\\' as usize] = Class::Backslash;
-    classes[b'<' as usize] = Class::Html;
-    classes[b'>' as usize] = Class::Html;
-    classes[b'&' as usize] = Class::Html;
-    classes[0xe2] = Class::Wide;
-    classes
-};
 
 /// How Go writes `<`, `>`, `&`, U+2028 and U+2029, where `text` begins with one of them, and how
 /// many bytes of it that is.
@@ -303,27 +271,27 @@ impl<'a> Reader<'a> {
         let from = self.at;
         let mut has_escapes = false;
         loop {
-            let byte = self.byte()?;
-            match CLASSES[usize::from(byte)] {
-                Class::Plain => {}
-                Class::Quote => {
-                    let raw = self.text.get(from..self.at - 1).unwrap_or_default();
+            self.at += plain(self.rest());
+            let begin = self.at;
+            match self.byte()? {
+                b'"' => {
+                    let raw = self.text.get(from..begin).unwrap_or_default();
                     return Ok(Literal { raw, has_escapes });
                 }
-                Class::Backslash => {
+                b'\\' => {
                     has_escapes = true;
                     self.escape()?;
                 }
-                Class::Control => return Err(Malformed),
-                Class::Html | Class::Wide if S::LISTENS => {
-                    let begin = self.at - 1;
+                // Stands only in escapes.
+                ..0x20 => return Err(Malformed),
+                _ if S::LISTENS => {
                     let found = self.text.get(begin..).and_then(rewritten);
                     if let Some((escape, length)) = found {
                         self.at = begin + length;
                         sink.escape(self.text, begin, self.at, escape);
                     }
                 }
-                Class::Html | Class::Wide => {}
+                _ => {}
             }
         }
     }

@@ -1,25 +1,9 @@
 //! Strings as Go writes them.
 
+use super::plain::plain;
 use super::read::rewritten;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
-
-/// Whether a byte of a string may begin something that is not written as it is.
-const IS_SPECIAL: [bool; 256] = {
-    let mut special = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        special[byte] = true;
-        byte += 1;
-    }
-    special[b'"' as usize] = true;
-    special[b'\\' as usize] = true;
-    special[b'<' as usize] = true;
-    special[b'>' as usize] = true;
-    special[b'&' as usize] = true;
-    special[0xe2] = true;
-    special
-};
 
 /// Appends a string with its quotes.
 pub(in crate::peerbus) fn push_text(json: &mut Vec<u8>, text: &str) {
@@ -39,25 +23,23 @@ pub(in crate::peerbus) fn text_length(text: &str) -> usize {
 fn pieces(text: &str, mut piece: impl FnMut(&[u8])) {
     let mut rest = text.as_bytes();
     let mut at = 0;
-    while let Some(byte) = rest.get(at) {
-        if !IS_SPECIAL[usize::from(*byte)] {
-            at += 1;
-            continue;
-        }
-        let (plain, special) = rest.split_at(at);
+    loop {
+        at += plain(rest.get(at..).unwrap_or_default());
+        let (before, special) = rest.split_at(at);
+        let Some(byte) = special.first() else { break };
         let length = match (rewritten(special), short(*byte)) {
             (Some((escape, length)), _) => {
-                piece(plain);
+                piece(before);
                 piece(escape);
                 length
             }
             (None, Some(letter)) => {
-                piece(plain);
+                piece(before);
                 piece(&[b'\\', letter]);
                 1
             }
             (None, None) if *byte < 0x20 => {
-                piece(plain);
+                piece(before);
                 let [high, low] = [*byte >> 4, *byte & 0xf].map(|digit| HEX[usize::from(digit)]);
                 piece(&[b'\\', b'u', b'0', b'0', high, low]);
                 1
