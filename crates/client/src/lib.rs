@@ -33,6 +33,7 @@ pub mod netbird;
 mod options;
 pub mod peerbus;
 mod proxy;
+pub mod receiver;
 mod reconnect;
 mod session;
 mod socket;
@@ -46,7 +47,6 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::ids::NodeId;
 use crate::wire::beacon::{self, MAX_WSS_PACKET, RELAY_HEADER};
@@ -155,10 +155,9 @@ impl Client {
     {
         let (outgoing, to_send) = mpsc::channel(QUEUE);
         let (delivered, deliveries) = mpsc::channel(QUEUE);
-        let task = AbortOnDropHandle::new(tokio::spawn(task(to_send, delivered)));
         Self {
             sender: Sender { node, outgoing },
-            receiver: Receiver { deliveries, task: Some(task) },
+            receiver: Receiver::spawn(deliveries, task(to_send, delivered)),
         }
     }
 
@@ -209,8 +208,7 @@ impl Client {
     pub async fn bye(self) -> Result<(), SessionError> {
         let (mut sender, mut receiver) = self.split();
         sender.bye().await;
-        while receiver.recv().await?.is_some() {}
-        Ok(())
+        receiver.drain().await
     }
 
     /// Takes the halves apart, to send while receiving.
@@ -299,27 +297,4 @@ impl Sender {
 }
 
 /// The receiving half. It owns the session: dropping it ends the session at once.
-#[derive(Debug)]
-pub struct Receiver {
-    deliveries: mpsc::Receiver<Delivery>,
-    task: Option<AbortOnDropHandle<Result<(), SessionError>>>,
-}
-
-impl Receiver {
-    /// Waits for the next delivery; `None` after a bye. Cancel-safe.
-    ///
-    /// # Errors
-    /// Why the session ended, once; `None` from then on.
-    ///
-    /// # Panics
-    /// When the session's own task panicked.
-    pub async fn recv(&mut self) -> Result<Option<Delivery>, SessionError> {
-        if let Some(delivery) = self.deliveries.recv().await {
-            return Ok(Some(delivery));
-        }
-        let Some(task) = &mut self.task else { return Ok(None) };
-        let ended = task.await.expect("the task ends by itself while its handle is held");
-        self.task = None;
-        ended.map(|()| None)
-    }
-}
+pub type Receiver = receiver::Receiver<Delivery, SessionError>;

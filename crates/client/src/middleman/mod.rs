@@ -33,7 +33,6 @@ use std::time::Duration;
 use beacon_proto::backoff::{between, doubled};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::dial::{ConnectError, Dialer, Surroundings, Upgrade};
 use crate::keep::{self, Schedule};
@@ -103,8 +102,8 @@ impl Client {
             declared: Vec::new(),
             session: 0,
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(keep::keep(keeper, SCHEDULE, publish)));
-        Ok(Self { sender, receiver: Receiver { events, task: Some(task) }, state })
+        let receiver = Receiver::spawn(events, keep::keep(keeper, SCHEDULE, publish));
+        Ok(Self { sender, receiver, state })
     }
 
     /// The sending half, to clone.
@@ -126,11 +125,7 @@ impl Client {
     /// # Errors
     /// It does not know the key.
     pub async fn connected(&mut self) -> Result<(), Refused> {
-        let is_connected = |state: &State| matches!(state, State::Connected);
-        if self.state.wait_for(is_connected).await.is_ok() {
-            return Ok(());
-        }
-        self.receiver.end().await
+        self.receiver.connected(&mut self.state).await
     }
 
     /// Ends the client once all that was sent has left.
@@ -140,8 +135,7 @@ impl Client {
     pub async fn close(self) -> Result<(), Refused> {
         let Self { sender, mut receiver, state: _ } = self;
         sender.close().await;
-        while receiver.recv().await?.is_some() {}
-        Ok(())
+        receiver.drain().await
     }
 
     /// Takes apart the two halves, and the state.
@@ -245,31 +239,4 @@ impl Sender {
 }
 
 /// The receiving half. It owns the client: dropping it ends the session at once.
-#[derive(Debug)]
-pub struct Receiver {
-    events: mpsc::Receiver<Event>,
-    task: Option<AbortOnDropHandle<Result<(), Refused>>>,
-}
-
-impl Receiver {
-    /// Waits for the next event; `None` after a close. Cancel-safe.
-    ///
-    /// # Errors
-    /// The broker does not know the key; once, and `None` from then on.
-    ///
-    /// # Panics
-    /// When the client's own task panicked.
-    pub async fn recv(&mut self) -> Result<Option<Event>, Refused> {
-        if let Some(event) = self.events.recv().await {
-            return Ok(Some(event));
-        }
-        self.end().await.map(|()| None)
-    }
-
-    async fn end(&mut self) -> Result<(), Refused> {
-        let Some(task) = &mut self.task else { return Ok(()) };
-        let ended = task.await.expect("the task ends by itself while its handle is held");
-        self.task = None;
-        ended
-    }
-}
+pub type Receiver = crate::receiver::Receiver<Event, Refused>;

@@ -37,7 +37,6 @@ mod session;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::dial::{Dialer, Surroundings, Upgrade};
 use crate::target::Target;
@@ -142,10 +141,9 @@ impl Client {
         let (delivered, events) = mpsc::channel(QUEUE);
         let largest = carrier.largest();
         let session = session::run(carrier, to_send, delivered, options.timeouts);
-        let task = AbortOnDropHandle::new(tokio::spawn(session));
         Self {
             sender: Sender { outgoing, largest },
-            receiver: Receiver { events, task: Some(task) },
+            receiver: Receiver::spawn(events, session),
             instance,
         }
     }
@@ -196,8 +194,7 @@ impl Client {
     pub async fn close(self) -> Result<(), SessionError> {
         let (mut sender, mut receiver) = self.split();
         sender.close().await;
-        while receiver.recv().await?.is_some() {}
-        Ok(())
+        receiver.drain().await
     }
 
     /// Takes the halves apart, to send while receiving.
@@ -298,27 +295,4 @@ impl Sender {
 }
 
 /// The receiving half. It owns the session: dropping it ends the session at once.
-#[derive(Debug)]
-pub struct Receiver {
-    events: mpsc::Receiver<Event>,
-    task: Option<AbortOnDropHandle<Result<(), SessionError>>>,
-}
-
-impl Receiver {
-    /// Waits for the next event; `None` after our own close. Cancel-safe.
-    ///
-    /// # Errors
-    /// Why the session ended, once; `None` from then on.
-    ///
-    /// # Panics
-    /// When the session's own task panicked.
-    pub async fn recv(&mut self) -> Result<Option<Event>, SessionError> {
-        if let Some(event) = self.events.recv().await {
-            return Ok(Some(event));
-        }
-        let Some(task) = &mut self.task else { return Ok(None) };
-        let ended = task.await.expect("the task ends by itself while its handle is held");
-        self.task = None;
-        ended.map(|()| None)
-    }
-}
+pub type Receiver = crate::receiver::Receiver<Event, SessionError>;

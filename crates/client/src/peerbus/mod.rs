@@ -32,7 +32,6 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::dial::{ConnectError, Dialer, Surroundings, Upgrade};
 use crate::keep::keep;
@@ -98,11 +97,10 @@ impl Client {
         let (publish, state) = watch::channel(State::Connecting);
         let pen = Arc::new(letter::Pen::of(&options));
         let keeper = Keeper::new(dialer, options, to_send, delivered);
-        let task = AbortOnDropHandle::new(tokio::spawn(keep(keeper, SCHEDULE, publish)));
         let room = Arc::new(Semaphore::new(QUEUE_BYTES));
         Ok(Self {
             sender: Sender { pen, outgoing, room },
-            receiver: Receiver { deliveries, task: Some(task) },
+            receiver: Receiver::spawn(deliveries, keep(keeper, SCHEDULE, publish)),
             state,
         })
     }
@@ -157,11 +155,7 @@ impl Client {
     /// # Errors
     /// It refuses.
     pub async fn registered(&mut self) -> Result<(), Refused> {
-        let is_registered = |state: &State| matches!(state, State::Connected);
-        if self.state.wait_for(is_registered).await.is_ok() {
-            return Ok(());
-        }
-        self.receiver.end().await
+        self.receiver.connected(&mut self.state).await
     }
 
     /// Ends the client once all that was sent has left and, where receipts were asked for, was
@@ -172,8 +166,7 @@ impl Client {
     pub async fn close(self) -> Result<(), Refused> {
         let Self { sender, mut receiver, state: _ } = self;
         sender.close().await;
-        while receiver.recv().await?.is_some() {}
-        Ok(())
+        receiver.drain().await
     }
 
     /// Takes apart the two halves, and the state.
@@ -289,31 +282,4 @@ impl Sender {
 }
 
 /// The receiving half. It owns the client: dropping it ends the session at once.
-#[derive(Debug)]
-pub struct Receiver {
-    deliveries: mpsc::Receiver<Delivery>,
-    task: Option<AbortOnDropHandle<Result<(), Refused>>>,
-}
-
-impl Receiver {
-    /// Waits for the next message; `None` after a close. Cancel-safe.
-    ///
-    /// # Errors
-    /// The broker refuses this client, which a person has to change; once, and `None` from then on.
-    ///
-    /// # Panics
-    /// When the client's own task panicked.
-    pub async fn recv(&mut self) -> Result<Option<Delivery>, Refused> {
-        if let Some(delivery) = self.deliveries.recv().await {
-            return Ok(Some(delivery));
-        }
-        self.end().await.map(|()| None)
-    }
-
-    async fn end(&mut self) -> Result<(), Refused> {
-        let Some(task) = &mut self.task else { return Ok(()) };
-        let ended = task.await.expect("the task ends by itself while its handle is held");
-        self.task = None;
-        ended
-    }
-}
+pub type Receiver = crate::receiver::Receiver<Delivery, Refused>;
