@@ -18,6 +18,14 @@ pub(super) struct FlagBind {
     pub(super) way_out: &'static str,
 }
 
+/// What to do about an address of `wss_bind` that others than this machine reach.
+pub(super) const WSS_WAY_OUT: &str =
+    "bind to loopback, or add --public-plaintext, --acme or --wss-tls-cert";
+
+/// The same, of a `[[listener]]`.
+pub(super) const TABLE_WAY_OUT: &str =
+    "bind to loopback, or add public_plaintext = true, acme or tls to its [[listener]]";
+
 /// That of the NetBird door.
 pub(super) static NETBIRD_BIND: FlagBind = FlagBind {
     key: "netbird_bind",

@@ -4,12 +4,16 @@
 use std::net::SocketAddr;
 
 use super::doors::{Conflict, Routes};
+use super::flag_binds::{FLAG_BINDS, FlagBind, TABLE_WAY_OUT, WSS_WAY_OUT};
 use super::given::Scope;
 use super::table::settings;
 use super::{
     AcmeContact, AcmeName, AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName,
     PILOT, PathPrefixes, TlsPair, WssBind, acme, certificate,
 };
+
+/// The flag of the listener for nodes, without its dashes.
+const WSS_BIND: &str = "wss-bind";
 
 settings! {
     /// One `[[listener]]` table.
@@ -76,7 +80,7 @@ impl Config {
     #[must_use]
     pub fn all_listeners(&self, has_wss_socket: bool) -> Vec<Listener> {
         let of_wss_bind = Listener {
-            setting: "wss-bind".to_owned(),
+            setting: WSS_BIND.to_owned(),
             name: Some("wss".to_owned()),
             bind: self.wss_bind.clone(),
             doors: vec![&PILOT],
@@ -118,6 +122,26 @@ impl Listener {
         !self.tls.is_empty() || !self.acme.is_empty()
     }
 
+    /// Whether the flag of one door makes it, such as `--netbird-bind`.
+    #[must_use]
+    pub fn is_of_one_door(&self) -> bool {
+        self.flag().is_some()
+    }
+
+    /// What to do where others than this machine reach it without TLS, and nobody allowed that.
+    #[must_use]
+    pub fn way_out(&self) -> &'static str {
+        match self.flag() {
+            Some(of) => of.way_out,
+            None if self.setting == WSS_BIND => WSS_WAY_OUT,
+            None => TABLE_WAY_OUT,
+        }
+    }
+
+    fn flag(&self) -> Option<&'static FlagBind> {
+        FLAG_BINDS.into_iter().find(|of| of.flag.strip_prefix("--") == Some(&self.setting))
+    }
+
     /// What its clients ask for over QUIC, which is only with TLS.
     #[must_use]
     pub fn quic_protocols(&self) -> Vec<&'static str> {
@@ -146,8 +170,7 @@ fn table(layers: &Layers) -> Result<ListenerTable, Error> {
     let speaks_tls = !table.tls.is_empty() || !table.acme.is_empty();
     if !table.bind.is_local() && !table.public_plaintext && !speaks_tls {
         let danger = "it is open to others than this machine, without TLS";
-        let way_out = "bind to loopback, or add public_plaintext = true, acme or tls";
-        return Err(layers.refuse("bind", format!("{danger}; {way_out}")));
+        return Err(layers.refuse("bind", format!("{danger}; {TABLE_WAY_OUT}")));
     }
     Ok(table)
 }

@@ -48,6 +48,7 @@ use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
 pub use doors::{DoorKind, DoorPaths, DoorTaken, MIDDLEMAN, NETBIRD, PEERBUS, PILOT, Routes};
 pub use error::{Error, Invalid, Origin, Place};
+use flag_binds::WSS_WAY_OUT;
 pub use flag_listener::FlagListener;
 pub use flags::Flags;
 pub use keys::{KeyDigest, Keys, LONGEST_KEY};
@@ -286,8 +287,7 @@ impl Config {
             Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
         } else if !self.wss_bind.is_local() && !self.public_plaintext && !self.speaks_tls() {
             let danger = "it is open to others than this machine, without TLS";
-            let way_out = "bind to loopback, or add --public-plaintext, --acme or --wss-tls-cert";
-            Some(("wss_bind", format!("{danger}; {way_out}")))
+            Some(("wss_bind", format!("{danger}; {WSS_WAY_OUT}")))
         } else if self.min_auth_generation == 3 && self.relay_name.is_none() {
             Some(("min_auth_generation", "generation 3 needs --relay-name as well".to_owned()))
         } else if is_registering && self.advertise_addr.is_none() {

@@ -65,43 +65,18 @@ pub enum SocketsError {
         /// What a socket of that name is.
         expected: &'static str,
     },
-    /// The public listener is open to others than this machine, and nobody allowed that.
-    #[error(
-        "the inherited socket for WebSocket peers, {0}, is open to others than this machine, \
-         without TLS; bind it to loopback, or add --public-plaintext, --acme or \
-         --wss-tls-cert"
-    )]
-    Public(SocketAddr),
-    /// So is that for NetBird's clients.
-    #[error(
-        "the inherited socket for NetBird's clients, {0}, is open to others than this machine, \
-         without TLS; bind it to loopback, or add --public-plaintext, --netbird-acme or \
-         --netbird-tls-cert"
-    )]
-    PublicNetbird(SocketAddr),
-    /// So is that for adapters of peerbus.
-    #[error(
-        "the inherited socket for adapters of peerbus, {0}, is open to others than this machine, \
-         without TLS; bind it to loopback, or add --public-plaintext"
-    )]
-    PublicPeerbus(SocketAddr),
-    /// So is that for clients and services of middleman.
-    #[error(
-        "the inherited socket for clients of middleman, {0}, is open to others than this machine, \
-         without TLS; bind it to loopback, or add --public-plaintext"
-    )]
-    PublicMiddleman(SocketAddr),
-    /// So is that of a `[[listener]]`.
+    /// A listener is open to others than this machine, and nobody allowed that.
     #[error(
         "the inherited socket {name:?}, {address}, is open to others than this machine, without \
-         TLS; bind it to loopback, or add public_plaintext = true, acme or tls to its \
-         [[listener]]"
+         TLS; {way_out}"
     )]
-    PublicListener {
+    Public {
         /// Its name.
         name: String,
         /// Where it listens.
         address: SocketAddr,
+        /// What to do about it.
+        way_out: &'static str,
     },
     /// The UDP sockets do not share one address.
     #[error(
@@ -193,13 +168,8 @@ impl Sockets {
                     && !listener.public_plaintext
                     && !address.ip().to_canonical().is_loopback() =>
             {
-                Err(match name {
-                    WSS => SocketsError::Public(address),
-                    NETBIRD => SocketsError::PublicNetbird(address),
-                    PEERBUS => SocketsError::PublicPeerbus(address),
-                    MIDDLEMAN => SocketsError::PublicMiddleman(address),
-                    _ => SocketsError::PublicListener { name: name.to_owned(), address },
-                })
+                let (name, way_out) = (name.to_owned(), listener.way_out());
+                Err(SocketsError::Public { name, address, way_out })
             }
             Some(_) | None => Ok(()),
         }
@@ -392,7 +362,7 @@ mod tests {
             let one = Inherited { name: name.to_owned(), kind: Kind::Tcp, socket };
             Sockets::sort(vec![one]).unwrap().settle(&config(file)).map(drop)
         };
-        assert!(matches!(settle("wss", ""), Err(SocketsError::Public(_))));
+        assert!(matches!(settle("wss", ""), Err(SocketsError::Public { .. })));
         assert!(settle("wss", "public_plaintext = true").is_ok());
         let refused = settle("lan", LAN).unwrap_err().to_string();
         assert!(refused.contains("\"lan\", 0.0.0.0:"), "{refused}");

@@ -223,9 +223,7 @@ fn listener(
             // That of a relay with names and nothing else, and what replaces another server's
             // listener, which takes `:443` on every machine.
             let is_default = address.port() == HTTPS && !config.acme.is_empty();
-            let replaces =
-                ["netbird-bind", "peerbus-bind", "middleman-bind"].contains(&&*config.setting);
-            let may_be_ipv4 = is_default || replaces;
+            let may_be_ipv4 = is_default || config.is_of_one_door();
             if *address == everywhere && may_be_ipv4 && has_no_ipv6(&error) {
                 Listener::tcp_at((Ipv4Addr::UNSPECIFIED, address.port()).into(), free)
             } else {

@@ -1,8 +1,6 @@
 //! The message bus of the demo's relay: messages to a peer that is offline, and to all who are
 //! connected.
 
-use std::fs;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -10,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::time::{Instant, timeout};
 
-use super::TemporaryState;
+use super::Access;
 use super::carry::Row;
 use crate::client::peerbus::{Client, Options, Sent};
 use crate::wire::peerbus::EVERYBODY;
@@ -28,64 +26,17 @@ const LISTENERS: usize = 3;
 /// What was not acknowledged would have come again within this time.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// The files of the door.
-pub(super) struct Files {
-    folder: TemporaryState,
-    token: String,
-}
-
-impl Files {
-    /// Makes a token.
-    pub(super) fn create() -> anyhow::Result<Self> {
-        let folder = TemporaryState::create().context("cannot make a temporary folder")?;
-        let token = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
-        let path = folder.path().join("tokens");
-        fs::write(&path, format!("{token}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { folder, token })
-    }
-
-    /// The settings of the door.
-    pub(super) fn settings(&self) -> [(&'static str, String); 2] {
-        let tokens = self.folder.path().join("tokens");
-        [
-            ("peerbus_bind", "127.0.0.1:0".to_owned()),
-            ("peerbus_tokens_file", tokens.display().to_string()),
-        ]
-    }
-
-    /// How peers find it at its address.
-    pub(super) fn bus(&self, address: SocketAddr) -> Bus {
-        Bus { url: format!("ws://{address}"), token: self.token.clone() }
-    }
-}
-
-/// A message bus, as its peers know it.
-#[derive(Clone)]
-pub struct Bus {
-    url: String,
-    token: String,
-}
-
-impl std::fmt::Debug for Bus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bus").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-impl Bus {
-    async fn connect(&self, name: &str) -> anyhow::Result<Client> {
-        let mut client = Client::start(Options::new(&self.url, name, &self.token))?;
-        client.registered().await.with_context(|| format!("registering {name}"))?;
-        Ok(client)
-    }
+async fn connect(bus: &Access, name: &str) -> anyhow::Result<Client> {
+    let mut client = Client::start(Options::new(&bus.url, name, &bus.secret))?;
+    client.registered().await.with_context(|| format!("registering {name}"))?;
+    Ok(client)
 }
 
 /// Sends the beginning of `file` to a peer that is offline, which then comes and takes it, and to
 /// all who are connected; reports each row when it is done. One that takes longer than `deadline`
 /// has failed.
 pub(super) async fn exchange(
-    bus: &Bus,
+    bus: &Access,
     file: &[u8],
     deadline: Duration,
     mut report: impl FnMut(Row),
@@ -116,11 +67,11 @@ impl<'a> Exchange<'a> {
     }
 
     /// The latencies are those from the return of the recipient.
-    async fn offline(&mut self, bus: &Bus, run: u32) -> anyhow::Result<()> {
+    async fn offline(&mut self, bus: &Access, run: u32) -> anyhow::Result<()> {
         let [sender, recipient] = ["sender", "recipient"].map(|name| format!("{name}-{run:08x}"));
         // Who was never there cannot be written to.
-        bus.connect(&recipient).await?.close().await?;
-        let client = bus.connect(&sender).await?;
+        connect(bus, &recipient).await?.close().await?;
+        let client = connect(bus, &sender).await?;
         let mut all = Vec::new();
         for piece in &self.pieces {
             all.push(client.sender().post(&recipient, &STANDARD.encode(piece)).await?);
@@ -130,24 +81,24 @@ impl<'a> Exchange<'a> {
         }
 
         let clock = Instant::now();
-        let mut client = bus.connect(&recipient).await?;
+        let mut client = connect(bus, &recipient).await?;
         for piece in &self.pieces {
             receive(&mut client, piece).await?;
             self.latencies.push(clock.elapsed());
         }
         client.close().await?;
-        let mut client = bus.connect(&recipient).await?;
+        let mut client = connect(bus, &recipient).await?;
         let again = timeout(QUIET, client.recv()).await;
         ensure!(again.is_err(), "what was acknowledged came again");
         client.close().await?;
         Ok(())
     }
 
-    async fn broadcast(&mut self, bus: &Bus, run: u32) -> anyhow::Result<()> {
-        let speaker = bus.connect(&format!("speaker-{run:08x}")).await?;
+    async fn broadcast(&mut self, bus: &Access, run: u32) -> anyhow::Result<()> {
+        let speaker = connect(bus, &format!("speaker-{run:08x}")).await?;
         let mut listeners = Vec::new();
         for number in 0..self.copies {
-            listeners.push(bus.connect(&format!("listener-{number}-{run:08x}")).await?);
+            listeners.push(connect(bus, &format!("listener-{number}-{run:08x}")).await?);
         }
         for piece in &self.pieces {
             let clock = Instant::now();

@@ -4,6 +4,7 @@
 //! The relay runs in this process; who starts it enrols [`Nodes`] in its directory, shows
 //! it with [`show`], and keeps it up unless [`Args::once`].
 
+mod access;
 mod bus;
 mod carry;
 mod netbird;
@@ -22,13 +23,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::builder::FalseyValueParser;
 
-pub use bus::Bus;
+pub use access::Access;
 pub use carry::{Cell, Nodes, Row, carry};
 pub use netbird::Site;
 pub use peer::{Node, Transport};
 pub use run::Demo;
 pub use state::TemporaryState;
-pub use topics::Topics;
 
 /// Time for one cell; the default file takes about 1.5 s.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -62,9 +62,9 @@ pub struct Addresses {
     /// Its listener for NetBird's clients, where it has the demo's.
     pub netbird: Option<Site>,
     /// Its message bus, where it has the demo's.
-    pub bus: Option<Bus>,
+    pub bus: Option<Access>,
     /// Its topics, where it has the demo's.
-    pub topics: Option<Topics>,
+    pub topics: Option<Access>,
 }
 
 /// Carries the file and prints the table to `out`; true if every copy is whole.

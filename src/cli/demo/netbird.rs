@@ -9,6 +9,7 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use sha2::{Digest as _, Sha256};
 
 use super::TemporaryState;
+use super::access::new_secret;
 use crate::client::netbird::{Client, Credential, Options, PeerId, Transport};
 use crate::ids::NodeId;
 use crate::net::tls::Trust;
@@ -27,7 +28,7 @@ impl Files {
         let CertifiedKey { cert, signing_key } =
             generate_simple_self_signed(["127.0.0.1".to_owned()])
                 .context("cannot make a certificate")?;
-        let secret = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
+        let secret = new_secret()?;
         let write = |name: &str, text: String| {
             let path = folder.path().join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, anyhow};
 
-use super::{Addresses, Args, Nodes, TemporaryState, bus, netbird, show, topics};
+use super::access::SecretFile;
+use super::{Addresses, Args, Nodes, TemporaryState, netbird, show};
 use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
 use crate::config::{Config, Flags, Layers, Surroundings};
@@ -60,8 +61,8 @@ impl Demo {
 #[derive(Default)]
 struct Guests {
     netbird: Option<netbird::Files>,
-    bus: Option<bus::Files>,
-    topics: Option<topics::Files>,
+    bus: Option<SecretFile>,
+    topics: Option<SecretFile>,
 }
 
 /// The settings, with a listener each for NetBird's clients, for peers of a message bus and for
@@ -81,14 +82,14 @@ fn with_doors(mut flags: Flags) -> Result<(Config, Guests), Exit> {
         guests.netbird = Some(files);
     }
     if config.peerbus.is_none() && config.cluster.is_none() {
-        let files = bus::Files::create()?;
-        settings.extend(files.settings());
-        guests.bus = Some(files);
+        let file = SecretFile::create()?;
+        settings.extend(file.settings("peerbus_bind", "peerbus_tokens_file"));
+        guests.bus = Some(file);
     }
     if config.middleman.is_none() && config.cluster.is_none() {
-        let files = topics::Files::create()?;
-        settings.extend(files.settings());
-        guests.topics = Some(files);
+        let file = SecretFile::create()?;
+        settings.extend(file.settings("middleman_bind", "middleman_service_keys_file"));
+        guests.topics = Some(file);
     }
     if settings.is_empty() {
         return Ok((config, guests));
@@ -137,8 +138,8 @@ fn addresses(server: &Server, guests: &Guests) -> Result<Addresses, Exit> {
         udp: reachable(server.udp_addr()),
         admin: reachable(server.admin_addr()),
         netbird: netbird.map(|(files, address)| files.site(address)),
-        bus: bus.map(|(files, address)| files.bus(address)),
-        topics: topics.map(|(files, address)| files.topics(address)),
+        bus: bus.map(|(file, address)| file.access(address)),
+        topics: topics.map(|(file, address)| file.access(address)),
     })
 }
 

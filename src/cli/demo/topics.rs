@@ -1,7 +1,5 @@
 //! Publications and requests of the demo's relay, by services of middleman's protocol.
 
-use std::fs;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -9,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::time::{Instant, timeout};
 
-use super::TemporaryState;
+use super::Access;
 use super::carry::Row;
 use crate::client::middleman::{Client, Content, Event, Options};
 
@@ -23,63 +21,16 @@ const REQUESTS: usize = 256;
 /// How many hear a publication.
 const LISTENERS: usize = 3;
 
-/// The files of the door.
-pub(super) struct Files {
-    folder: TemporaryState,
-    key: String,
-}
-
-impl Files {
-    /// Makes a key.
-    pub(super) fn create() -> anyhow::Result<Self> {
-        let folder = TemporaryState::create().context("cannot make a temporary folder")?;
-        let key = format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?);
-        let path = folder.path().join("services");
-        fs::write(&path, format!("{key}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { folder, key })
-    }
-
-    /// The settings of the door.
-    pub(super) fn settings(&self) -> [(&'static str, String); 2] {
-        let keys = self.folder.path().join("services");
-        [
-            ("middleman_bind", "127.0.0.1:0".to_owned()),
-            ("middleman_service_keys_file", keys.display().to_string()),
-        ]
-    }
-
-    /// How services find it at its address.
-    pub(super) fn topics(&self, address: SocketAddr) -> Topics {
-        Topics { url: format!("ws://{address}"), key: self.key.clone() }
-    }
-}
-
-/// A broker of topics, as its services know it.
-#[derive(Clone)]
-pub struct Topics {
-    url: String,
-    key: String,
-}
-
-impl std::fmt::Debug for Topics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Topics").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
-impl Topics {
-    async fn connect(&self) -> anyhow::Result<Client> {
-        let mut client = Client::start(Options::new(&self.url, &self.key))?;
-        client.connected().await.context("logging in")?;
-        Ok(client)
-    }
+async fn connect(topics: &Access) -> anyhow::Result<Client> {
+    let mut client = Client::start(Options::new(&topics.url, &topics.secret))?;
+    client.connected().await.context("logging in")?;
+    Ok(client)
 }
 
 /// Publishes the beginning of `file` to some subscribers, and has a responder send it back;
 /// reports each row when it is done. One that takes longer than `deadline` has failed.
 pub(super) async fn exchange(
-    topics: &Topics,
+    topics: &Access,
     file: &[u8],
     deadline: Duration,
     mut report: impl FnMut(Row),
@@ -106,11 +57,11 @@ impl<'a> Exchange<'a> {
         Self { pieces: file.chunks(PIECE).take(most).collect(), copies, latencies: Vec::new() }
     }
 
-    async fn publish(&mut self, topics: &Topics) -> anyhow::Result<()> {
-        let speaker = topics.connect().await?;
+    async fn publish(&mut self, topics: &Access) -> anyhow::Result<()> {
+        let speaker = connect(topics).await?;
         let mut listeners = Vec::new();
         for _ in 0..self.copies {
-            let mut listener = topics.connect().await?;
+            let mut listener = connect(topics).await?;
             listener.sender().subscribe("demo").await?;
             // What a listener says itself shows that it is heard from then on.
             let own = format!("demo-{}", listeners.len());
@@ -134,9 +85,9 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    async fn ask(&mut self, topics: &Topics) -> anyhow::Result<()> {
-        let asker = topics.connect().await?;
-        let mut responder = topics.connect().await?;
+    async fn ask(&mut self, topics: &Access) -> anyhow::Result<()> {
+        let asker = connect(topics).await?;
+        let mut responder = connect(topics).await?;
         responder.sender().respond("demo").await?;
         // As above.
         responder.sender().subscribe("demo-ready").await?;
