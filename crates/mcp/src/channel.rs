@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::inbox::Inbox;
+use crate::plain::{json_line, plain, quoted};
 use crate::standing::Standing;
 use crate::tools::ABOUT_BODIES;
 
@@ -105,14 +106,18 @@ async fn answers(peer: &Peer<RoleServer>) -> bool {
     }
 }
 
-/// A message, as such a host is told of it.
+/// A message, as such a host is told of it: its sender's texts end neither their line nor the tag
+/// that the host may put them in.
 fn message(delivery: &Delivery) -> Value {
-    let (kind, from) = (delivery.kind(), delivery.from());
-    let content = format!("\u{1f4e8} {kind} from {from}: {}\n({ABOUT_BODIES})", delivery.body());
+    let (kind, from) = (plain(delivery.kind()), plain(delivery.from()));
+    let body = json_line(delivery.body());
     json!({
-        "content": content,
+        "content": format!("\u{1f4e8} {kind} from {from}: {body}\n({ABOUT_BODIES})"),
         "meta": {
-            "from": from, "kind": kind, "msg_id": delivery.id(), "source": delivery.source(),
+            "from": quoted(delivery.from()),
+            "kind": quoted(delivery.kind()),
+            "msg_id": quoted(delivery.id()),
+            "source": quoted(delivery.source()),
         },
     })
 }

@@ -12,12 +12,13 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::inbox::Inbox;
 use crate::outbox::{Outbox, Posted};
+use crate::plain::reason;
 use crate::standing::{Reach, Standing};
 use crate::tools::{ABOUT_BODIES, Call, Tools, object};
 
@@ -29,6 +30,9 @@ const DIAL: Duration = Duration::from_secs(2);
 
 /// Longest wait for who is connected: as the original's adapters wait.
 const PEERS: Duration = Duration::from_secs(5);
+
+/// Most calls without a result. Hosts make a few at a time.
+pub(crate) const CALLS: usize = 256;
 
 /// The capability of hosts that put what they are told into a conversation.
 const CHANNEL: &str = "claude/channel";
@@ -47,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) gone: CancellationToken,
     /// Set once the host takes notifications.
     pub(crate) ready: watch::Sender<bool>,
+    /// Places of calls that are being carried out.
+    pub(crate) calls: Semaphore,
 }
 
 impl Host {
@@ -210,7 +216,7 @@ impl Outcome {
 
 /// Why a message was not sent, in words for an agent.
 fn refusal(error: &SendError, to: &str) -> String {
-    let reason = match error {
+    let said = match error {
         SendError::Refused { reason } => reason.as_str(),
         SendError::TooLarge { .. }
         | SendError::Body(_)
@@ -220,11 +226,11 @@ fn refusal(error: &SendError, to: &str) -> String {
         | SendError::NoAnswer
         | _ => return format!("not sent: {error}"),
     };
-    match reason {
+    match said {
         "unknown_recipient" => format!("not sent: no peer {to:?} has ever been on this bus"),
         "no_recipients" => "not sent: nobody else is connected".to_owned(),
         "quota" => format!("not sent: the mailbox of {to:?} is full"),
-        _ => format!("not sent: {error}"),
+        said => format!("not sent: the relay refused the message: {}", reason(said)),
     }
 }
 
@@ -287,6 +293,10 @@ impl ServerHandler for Host {
     ) -> Result<CallToolResponse, ErrorData> {
         // Whatever it asks for, it shows what the host has received.
         self.inbox.acknowledge().await;
+        let Ok(_place) = self.calls.try_acquire() else {
+            let text = format!("{CALLS} calls have no result yet: wait for some of them");
+            return Ok(CallToolResult::error(vec![ContentBlock::text(text)]).into());
+        };
         let CallToolRequestParams { name, arguments, .. } = request;
         let call = self.tools.read(&name, arguments);
         let carried_out = async { self.carry_out(call?, &context.id).await };

@@ -7,7 +7,9 @@
 //!   next call shows that it has received the result. `channel` tells hosts that want it of each
 //!   message instead.
 //! - `outbox`: what the host sends, kept while there is no connection; `standing`: how that is.
-//! - `witness`: the streams, with an eye on what has left.
+//! - `witness`: the streams, with an eye on what has left; a host that asks faster than it reads is
+//!   read no further.
+//! - `plain`: what others have written, kept within its line.
 //!
 //! Nothing is written to stdout but the protocol. [`serve`] ends with its input.
 
@@ -17,6 +19,7 @@ mod inbox;
 mod ledger;
 mod names;
 mod outbox;
+mod plain;
 mod standing;
 mod tools;
 mod witness;
@@ -30,7 +33,7 @@ use rmcp::service::{RunningService, ServerInitializeError};
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::{RoleServer, ServiceExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +49,10 @@ use outbox::Outbox;
 use standing::Standing;
 use tools::Tools;
 use witness::Witness;
+
+/// Longest line that a host may write, in bytes: a message of 1 MiB, each byte of which JSON escapes
+/// by six, and what stands around it.
+const LONGEST_LINE: usize = 8 * 1_048_576;
 
 /// Longest time that results may take once the host is gone, and then the bus. Hosts kill what has
 /// not ended after two seconds.
@@ -124,8 +131,10 @@ pub async fn serve(
         standing: standing.clone(),
         gone: gone.clone(),
         ready,
+        calls: Semaphore::new(host::CALLS),
     };
-    let transport = AsyncRwTransport::<RoleServer, _, _>::new(input, output);
+    let transport =
+        AsyncRwTransport::<RoleServer, _, _>::new(input, output).with_max_line_length(LONGEST_LINE);
     let witness = Witness::new(transport, Arc::clone(&inbox), gone.clone());
     let service = match host.serve_with_ct(witness, stop).await {
         Ok(service) => service,

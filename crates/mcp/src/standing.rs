@@ -7,6 +7,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use crate::plain::reason;
+
 /// The connection to the relay, as it is at any moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Standing {
@@ -57,7 +59,8 @@ impl Standing {
             State::Connected => None,
             State::Connecting => Some("not connected to the relay yet".to_owned()),
             State::Waiting { cause, .. } => Some(format!(
-                "not connected to the relay ({cause}); it is dialled again automatically"
+                "not connected to the relay ({}); it is dialled again automatically",
+                reason(&cause.to_string())
             )),
         }
     }

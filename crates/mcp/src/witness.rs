@@ -12,7 +12,7 @@ use rmcp::model::{
 use rmcp::service::{RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::inbox::Inbox;
@@ -20,6 +20,12 @@ use crate::inbox::Inbox;
 /// Longest wait of a call for results that are being written: a host that has just read one may be
 /// faster with its next call than we are with the news that the result has left.
 const SETTLING: Duration = Duration::from_millis(100);
+
+/// Results that may be on their way to a host that does not read: beyond that it is read no further.
+const UNREAD: usize = 256;
+
+/// Longest time in which such a host reads none; then it counts as gone.
+const UNREAD_TIME: Duration = Duration::from_secs(60);
 
 /// A transport that tells the inbox.
 pub(crate) struct Witness<T> {
@@ -56,9 +62,11 @@ impl Drop for Writing {
 }
 
 impl<T: Transport<RoleServer>> Witness<T> {
-    /// The next message; a call once what was written before it has left. Cancel-safe.
+    /// The next message; a call once what was written before it has left. None where the host has
+    /// ended, or does not read. Cancel-safe.
     async fn next(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         if self.arrived.is_none() {
+            has_read(self.writing.subscribe()).await?;
             let message = self.inner.receive().await?;
             if call_of(&message).is_none() {
                 return Some(message);
@@ -72,6 +80,16 @@ impl<T: Transport<RoleServer>> Witness<T> {
         }
         self.arrived.take().map(|(message, _)| message)
     }
+}
+
+/// Waits while results beyond [`UNREAD`] wait for the host; none where that takes too long.
+async fn has_read(mut writing: watch::Receiver<usize>) -> Option<()> {
+    let mut before = *writing.borrow_and_update();
+    while before >= UNREAD {
+        let fewer = timeout(UNREAD_TIME, writing.wait_for(|now| *now < before)).await;
+        before = *fewer.ok()?.ok()?;
+    }
+    Some(())
 }
 
 /// The id of a message that is a call.
@@ -136,5 +154,28 @@ impl<T: Transport<RoleServer>> Transport<RoleServer> for Witness<T> {
 
     async fn close(&mut self) -> Result<(), T::Error> {
         self.inner.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn host_that_reads_nothing_is_given_up_and_one_that_reads_slowly_is_not() {
+        let writing = watch::Sender::new(UNREAD + 2);
+        let slow = writing.clone();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(UNREAD_TIME - Duration::from_millis(1)).await;
+                slow.send_modify(|writing| *writing -= 1);
+            }
+        });
+        assert_eq!(has_read(writing.subscribe()).await, Some(()));
+
+        writing.send_replace(UNREAD);
+        let began = Instant::now();
+        assert_eq!(has_read(writing.subscribe()).await, None);
+        assert_eq!(began.elapsed(), UNREAD_TIME);
     }
 }

@@ -12,11 +12,15 @@ use crate::harness::Program;
 use crate::peerbus::Site;
 
 /// Hosts kill what has not ended after two seconds. A busy machine gets more.
-const PROMPT: Duration = Duration::from_secs(10);
+pub(super) const PROMPT: Duration = Duration::from_secs(10);
 
-fn start(pass: &Pass) -> Child {
+pub(super) fn start(pass: &Pass) -> Child {
+    start_with(pass, "alice", &[])
+}
+
+pub(super) fn start_with(pass: &Pass, name: &str, more: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_beacon-relay"))
-        .args(pass.arguments("alice", &[]))
+        .args(pass.arguments(name, more))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -24,12 +28,12 @@ fn start(pass: &Pass) -> Child {
         .unwrap()
 }
 
-fn request(id: u32, method: &str, params: &Value) -> String {
+pub(super) fn request(id: u32, method: &str, params: &Value) -> String {
     format!("{}\n", json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
 }
 
 /// What a host says first.
-fn hello() -> String {
+pub(super) fn hello() -> String {
     let params = json!({
         "protocolVersion": "2025-06-18",
         "capabilities": {},
@@ -39,7 +43,7 @@ fn hello() -> String {
     format!("{}{initialized}\n", request(0, "initialize", &params))
 }
 
-fn call(id: u32, tool: &str, arguments: &Value) -> String {
+pub(super) fn call(id: u32, tool: &str, arguments: &Value) -> String {
     request(id, "tools/call", &json!({"name": tool, "arguments": arguments}))
 }
 

@@ -2,6 +2,7 @@
 
 mod ends;
 mod exchange;
+mod hostile;
 mod tools;
 
 use std::fs;

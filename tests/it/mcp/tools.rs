@@ -107,7 +107,8 @@ fn channel_is_told_of_each_message_once() {
     let meta = json!({"from": "alice", "kind": "msg", "msg_id": sent["id"], "source": "peer-bus"});
     assert_eq!(told["meta"], meta);
     // It answers pings by itself, which acknowledges what was told before.
-    site.relay.wait_for_metric("beacon_relay_bus_unacknowledged", 0.0);
+    let acknowledged = "beacon_relay_bus_removed_total{reason=\"acknowledged\"}";
+    site.relay.wait_for_metric(acknowledged, 1.0);
     claude.kill();
     let mut again = Host::start(&pass, "claude");
     assert!(again.wait(Duration::from_millis(300)).is_empty());
