@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Phase;
 use crate::cluster;
+use crate::session::Topic;
 use crate::wire::name::Name;
 
 /// Rows of a table at most.
@@ -85,6 +86,10 @@ pub struct Tables {
     pub slow_readers: Vec<SlowReader>,
     /// What has happened, the latest first.
     pub events: Vec<Event>,
+    /// The topics with the most requests that wait, then the most subscribers, where a door has
+    /// topics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topics: Option<Vec<Topic>>,
 }
 
 /// One who sends or receives much, estimated from a sample.

@@ -75,6 +75,7 @@ impl Cluster {
         member.heard(now);
         let mut packets = Vec::new();
         let mut talk = None;
+        let mut has_channels = false;
         let mut result = Ok(());
         for frame in Frames::<Name>::new(batch) {
             match frame {
@@ -105,6 +106,7 @@ impl Cluster {
                         self.settle(presence, now);
                     }
                     self.receive_channel(member, said, now);
+                    has_channels = true;
                 }
                 Ok(Frame::Draining) => {
                     if member.drains() {
@@ -122,6 +124,9 @@ impl Cluster {
         }
         if let Some((presence, now)) = talk {
             self.settle(presence, now);
+        }
+        if has_channels {
+            self.settle_channels(now);
         }
         self.deliver(member, &packets, now);
         result

@@ -5,6 +5,7 @@
 //! bytes but the framing that a session was made with.
 
 mod endpoints;
+mod filled;
 mod outbox;
 mod session;
 mod table;
@@ -17,6 +18,7 @@ use crate::wire::name::Name;
 
 pub use crate::wire::cluster::Takeover;
 pub use endpoints::{Endpoint, EndpointView};
+pub use filled::Filled;
 pub use outbox::{Arrival, Backlog, Limits, Overflow, Pushed, Record, Source};
 pub use session::{DoorData, End, Link, Session, State};
 pub use table::{

@@ -11,7 +11,7 @@ use super::Head;
 use crate::cluster::Member;
 use crate::metrics::{self, Drop, Origin, Shard, Transport, Whose};
 use crate::net::udp::{BATCH, Datagrams, MAX_RUN, MAX_RUN_PACKETS, MAX_SEGMENT, Run, SendError};
-use crate::peers::{EndpointView, Session};
+use crate::peers::{EndpointView, Filled, Session};
 
 /// Longest packet of our own, and longest head of a relayed one: two bytes and an IPv6 address
 /// with its port.
@@ -75,7 +75,7 @@ impl Target {
 /// Everything that leaves at the end of a batch. Its buffers are kept from batch to batch.
 #[derive(Debug, Default)]
 pub struct Departures {
-    sessions: Vec<Arc<Session>>,
+    sessions: Filled,
     members: Vec<Arc<Member>>,
     items: Vec<Item>,
     flows: Vec<Whose>,
@@ -124,7 +124,7 @@ impl Departures {
         let mut departures = DEPARTURES.take();
         let mut panic = None;
         contain(&mut panic, || fill(&mut departures));
-        for session in departures.sessions.drain(..) {
+        for session in departures.sessions.drain() {
             contain(&mut panic, || session.flush(now));
         }
         for member in departures.members.drain(..) {
@@ -145,10 +145,7 @@ impl Departures {
 
     /// Has a session's outbox flushed at the end.
     pub fn flush_later(&mut self, session: &Arc<Session>) {
-        // A flush of an empty outbox is cheap, so only the usual repetition is left out.
-        if !self.sessions.last().is_some_and(|last| Arc::ptr_eq(last, session)) {
-            self.sessions.push(Arc::clone(session));
-        }
+        self.sessions.note(session);
     }
 
     /// Has a relay's outbox taken up at the end.

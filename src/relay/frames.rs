@@ -74,14 +74,15 @@ impl Router {
     /// nobody. Each message is counted in, and once more by what it was: a door counts none.
     ///
     /// A peer is who it proved to be: `read` drops what names another sender. What a session
-    /// sends after it was replaced is not relayed.
+    /// sends after it was replaced is not relayed. What `read` owns, such as a lock, is dropped
+    /// before anything is written to a socket.
     pub fn take<'a, D: Delivery + ?Sized>(
         &self,
         door: &D,
         session: &Arc<Session>,
         frames: Frames<'a>,
         now: Instant,
-        mut read: impl FnMut(&mut Turn<'_>, &'a [u8]) -> Message,
+        read: impl FnMut(&mut Turn<'_>, &'a [u8]) -> Message,
     ) {
         let shard = session.traffic().shard();
         let came = frames.len() as u64;
@@ -96,6 +97,8 @@ impl Router {
         let socket = door.socket(session.generation());
         let packet = |index| frames.packet(index);
         Departures::of_batch(socket, packet, now, shard, came, |out| {
+            // Owned by this closure, whose end is before the departures.
+            let mut read = read;
             // A copy: whoever replaces this session reads it under the table's lock.
             let inbound = *session.inbound.lock();
             let mut turn = Turn { out, now, shard, rates, inbound, requests: &session.requests };

@@ -141,13 +141,16 @@ pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status 
     })
 }
 
-pub(super) fn tables(core: &Arc<Core>) -> Box<dyn Fn() -> Tables + Send + Sync> {
+pub(super) fn tables(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Tables + Send + Sync> {
     let core = Arc::clone(core);
+    let doors = doors.all.clone();
     let slow_readers = SlowReaders::of(Arc::clone(&core.table));
     Box::new(move || Tables {
         top_talkers: top_talkers(&core.traffic),
         slow_readers: slow_readers.now(),
         events: core.traffic.events.recent(MOST_ROWS).into_iter().map(shown).collect(),
+        // At most one door has topics.
+        topics: doors.iter().find_map(|door| door.busiest_topics(MOST_ROWS)),
     })
 }
 

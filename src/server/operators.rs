@@ -179,7 +179,7 @@ impl Operators {
             phase: self.phase.clone(),
             readiness: Box::new(move || vitals.readiness()),
             status: exporters::status(core, doors),
-            tables: exporters::tables(core),
+            tables: exporters::tables(core, doors),
             since: self.since,
             max_connections: settings::max_operators(),
             hosts: settings::admin_hosts(&self.config(), address),

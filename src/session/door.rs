@@ -122,6 +122,11 @@ pub trait Door: Send + Sync + 'static {
         None
     }
 
+    /// The busiest of its topics, `most` at most; nothing where it has none such.
+    fn busiest_topics(&self, _most: usize) -> Option<Vec<Topic>> {
+        None
+    }
+
     /// What operators call a foreign server of the door's network; nothing where it has none.
     fn foreign_server(&self) -> Option<&'static str> {
         None

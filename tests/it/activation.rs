@@ -23,7 +23,7 @@ use crate::peer::{Peer, UdpNode};
 const FREE: i32 = 100;
 
 /// A command that gets these sockets as systemd would hand them over, each with its name.
-fn hand_over(sockets: &[(&str, BorrowedFd<'_>)]) -> (Command, Vec<OwnedFd>) {
+pub(crate) fn hand_over(sockets: &[(&str, BorrowedFd<'_>)]) -> (Command, Vec<OwnedFd>) {
     let mut script = String::new();
     let mut kept = Vec::new();
     for (number, (_, socket)) in (3..).zip(sockets) {

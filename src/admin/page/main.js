@@ -46,15 +46,24 @@ const charts = [
     series: gauges([['the process', 'process_resident_memory_bytes']]) },
 ].map((spec) => new Chart(spec, byId('charts')));
 
-/** A family that relays with a message bus have. */
-const BUS = 'beacon_relay_bus_messages';
-
-/** The charts of a message bus. */
-const BUS_CHARTS = [
-  { title: 'Messages', unit: 'of peers, a second, by result', by: 'result', totals: true, stacked: true, least: 1, format: short, empty: 'No peer has sent a message.',
-    series: perSecond('beacon_relay_bus_submitted_total', undefined, ['stored']) },
-  { title: 'Messages waiting', unit: 'and names that are connected', by: 'of', least: 10, format: count,
-    series: gauges([['messages', BUS], ['unacknowledged', 'beacon_relay_bus_unacknowledged'], ['names connected', 'beacon_relay_bus_connected']]) },
+/** What only some relays have: the family that tells, the tiles, and the charts. */
+const PARTS = [
+  { family: 'beacon_relay_bus_messages', tiles: 'bus_tiles', charts: [
+    { title: 'Messages', unit: 'of peers, a second, by result', by: 'result', totals: true, stacked: true, least: 1, format: short, empty: 'No peer has sent a message.',
+      series: perSecond('beacon_relay_bus_submitted_total', undefined, ['stored']) },
+    { title: 'Messages waiting', unit: 'and names that are connected', by: 'of', least: 10, format: count,
+      series: gauges([['messages', 'beacon_relay_bus_messages'], ['unacknowledged', 'beacon_relay_bus_unacknowledged'], ['names connected', 'beacon_relay_bus_connected']]) },
+  ] },
+  { family: 'beacon_relay_middleman_peers', tiles: 'topic_tiles', charts: [
+    { title: 'Publications and requests', unit: 'delivered, a second', by: 'what', totals: true, stacked: true, least: 1, format: short, empty: 'Nobody has published or asked.',
+      series: perSecond('beacon_relay_middleman_delivered_total', undefined, ['publication', 'request', 'answer']) },
+    { title: 'Requests', unit: 'that are over, a second, by result', by: 'result', totals: true, stacked: true, least: 1, format: short, empty: 'No request is over.',
+      series: perSecond('beacon_relay_middleman_requests_total', undefined, ['answered']) },
+    { title: 'Time to an answer', unit: 'of what was answered in a second', by: 'share', least: 0.001, format: duration,
+      series: (of) => [['median', 0.5], ['99 %', 0.99]].map(([label, share]) => ({ label, at: (i) => of.quantile(i, 'beacon_relay_middleman_answer_seconds', share) })) },
+    { title: 'Refused messages', unit: 'and failed requests, a second, by reason', by: 'reason', totals: true, stacked: true, least: 1, format: short, empty: 'Nothing was refused.',
+      series: perSecond('beacon_relay_middleman_refused_total') },
+  ] },
 ];
 
 /** The time before the latest snapshot that all charts show the numbers of. */
@@ -81,16 +90,18 @@ function follow(chart) {
 
 charts.forEach(follow);
 
-/** Adds what is shown of a message bus, once a relay turns out to have one. */
-function addBus() {
-  const template = byId('bus_tiles');
-  if (!template || !(BUS in history.latest.metrics)) return;
-  byId('tiles').append(template.content);
-  template.remove();
-  for (const spec of BUS_CHARTS) {
-    const chart = new Chart(spec, byId('charts'));
-    charts.push(chart);
-    follow(chart);
+/** Adds what is shown of parts, once a relay turns out to have them. */
+function addParts() {
+  for (const part of PARTS) {
+    const template = byId(part.tiles);
+    if (!template || !(part.family in history.latest.metrics)) continue;
+    byId('tiles').append(template.content);
+    template.remove();
+    for (const spec of part.charts) {
+      const chart = new Chart(spec, byId('charts'));
+      charts.push(chart);
+      follow(chart);
+    }
   }
 }
 
@@ -147,10 +158,12 @@ function show(snapshot) {
   const { cluster } = snapshot;
   byId('cluster-fact').hidden = !cluster;
   byId('cluster-name').textContent = cluster ? `${cluster.name}, ${cluster.members.length + 1} relays` : '';
-  addBus();
+  addParts();
   showNumbers();
   fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.does, short(row.packets_per_second), bytes(row.bytes_per_second)]);
   fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);
+  byId('topics').closest('.card').hidden = !snapshot.topics;
+  fill('topics', snapshot.topics ?? [], (row) => [row.name, [row.clients_publish && 'publish', row.clients_subscribe && 'subscribe'].filter(Boolean).join(', '), count(row.subscribers), count(row.workers), count(row.outstanding)]);
   const self = cluster ? [{ relay: cluster.relay, state: 'this one', seconds: snapshot.uptime_seconds, waiting_bytes: 0, clock_ahead_ms: cluster.clock_ahead_ms, address: '' }] : [];
   fill('members', [...self, ...(cluster?.members ?? [])], (row) => [row.relay.slice(0, 12), row.state, age(row.seconds), bytes(row.waiting_bytes), ahead(row.clock_ahead_ms), row.address]);
   fill('events', snapshot.events, (row) => [clock.format(row.at_ms), row.what, String(row.node ?? row.relay?.slice(0, 12) ?? ''), row.reason]);

@@ -70,6 +70,7 @@ fn status(answer: &Value) -> String {
             "top_talkers",
             "slow_readers",
             "events",
+            "topics",
             "ready",
             "failed",
             "expected_drops",

@@ -29,7 +29,12 @@ pub trait ChannelOwner: Send + Sync {
     fn channel_down(&self, channel: &Channel);
 
     /// A message came over a channel; false where it is none, which ends the channel.
+    ///
+    /// What comes of it may wait for [`Self::channels_settled`].
     fn channel_heard(&self, channel: &Channel, message: &[u8], now: Instant) -> bool;
+
+    /// The batch is over that had messages of channels.
+    fn channels_settled(&self, now: Instant);
 }
 
 /// What the door of one realm talks by.
@@ -162,6 +167,13 @@ impl Cluster {
         }
         drop(line);
         tell_down(&*owner, over);
+    }
+
+    /// A batch that had messages of channels is over.
+    pub(super) fn settle_channels(&self, now: Instant) {
+        if let Some((_, owner)) = self.channel_owner() {
+            owner.channels_settled(now);
+        }
     }
 
     /// The link to a relay is gone, and its channel with it.

@@ -17,6 +17,8 @@ const REALM: Realm = Realm(200);
 struct Door {
     channels: Mutex<Vec<Arc<Channel>>>,
     heard: Mutex<VecDeque<Vec<u8>>>,
+    /// How many messages had come at the end of each batch.
+    settled: Mutex<Vec<usize>>,
 }
 
 impl ChannelOwner for Door {
@@ -33,6 +35,10 @@ impl ChannelOwner for Door {
         assert!(self.channels.lock().iter().any(|known| known.number == channel.number));
         self.heard.lock().push_back(message.to_vec());
         message != b"nonsense"
+    }
+
+    fn channels_settled(&self, _: Instant) {
+        self.settled.lock().push(self.heard.lock().len());
     }
 }
 
@@ -141,6 +147,26 @@ fn messages_of_any_length_come_whole_and_in_order_behind_what_is_said_first() {
         });
         assert_eq!(pair.relays[1 - from].door.heard(), messages);
     }
+}
+
+#[test]
+fn door_is_told_of_the_end_of_a_batch_once_and_behind_all_its_messages() {
+    let mut pair = Pair::new();
+    pair.offer();
+    pair.carry(|_, _| false);
+    pair.hears_hello();
+    let channel = pair.relays[0].door.channel();
+    (0..3).for_each(|_| assert_eq!(channel.say(b"x", false, pair.now), Said::Queued));
+    let mut batch = Vec::new();
+    while let Some(part) = pair.relays[0].member.outbox.pop_channel() {
+        batch.extend_from_slice(&part);
+    }
+
+    let Relay { cluster, member, door } = &pair.relays[1];
+    door.settled.lock().clear();
+    cluster.receive(member, &batch, pair.now).unwrap();
+
+    assert_eq!(*door.settled.lock(), [3]);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What the door counts, beside what every door's messages are counted by.
 
+use std::time::Duration;
+
 use prometheus::proto::MetricFamily;
 
-use crate::metrics::{Counter, Labelled, Sharded, Word, family};
-use crate::proto::middleman::{Class, Counts, Refusal};
+use crate::metrics::{Counter, Histogram, Labelled, Sharded, Word, family};
+use crate::proto::middleman::{Class, Counts, Ended, Refusal};
 use crate::wire::middleman::Command;
 use crate::words;
 
@@ -44,6 +46,36 @@ words! {
         Error => "error",
     }
 }
+
+words! {
+    /// What became of requests of connections here.
+    pub(super) enum Request {
+        /// The requester has its answer.
+        Answered => "answered",
+        /// It was accepted, and the requester was told that there is no answer.
+        Failed => "failed",
+        /// It was refused at once.
+        Refused => "refused",
+        /// The requester disconnected before the answer.
+        Abandoned => "abandoned",
+    }
+}
+
+/// Upper bounds of the time that an answer takes.
+const BOUNDS: &[Duration] = &[
+    Duration::from_micros(100),
+    Duration::from_micros(300),
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
 
 impl Word for Refusal {
     const ALL: &'static [Self] = &Self::ALL;
@@ -86,17 +118,49 @@ impl From<Class> for Delivered {
 }
 
 /// The meters.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Meters {
     pub(super) handled: Sharded<Handled>,
     pub(super) delivered: Sharded<Delivered>,
     /// Messages that were refused, and requests that failed.
     pub(super) refused: Labelled<Refusal>,
-    /// Publications that subscribers were too slow for.
+    /// Publications that subscribers or other relays were too slow for.
     pub(super) lost: Counter,
+    pub(super) requests: Sharded<Request>,
+    /// How long requesters waited for their answers.
+    answers: Histogram,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self {
+            handled: Sharded::default(),
+            delivered: Sharded::default(),
+            refused: Labelled::default(),
+            lost: Counter::default(),
+            requests: Sharded::default(),
+            answers: Histogram::new(BOUNDS),
+        }
+    }
 }
 
 impl Meters {
+    /// Counts what became of a request that was accepted.
+    pub(super) fn note(&self, ended: Ended) {
+        let result = match ended {
+            Ended::Answered { waited } => {
+                self.answers.observe(waited);
+                Request::Answered
+            }
+            Ended::Failed(refusal) => {
+                self.refused.of(refusal).increment();
+                Request::Failed
+            }
+            Ended::Abandoned => Request::Abandoned,
+        };
+        self.requests.add(result, 1);
+    }
+
     /// Appends the families; the broker has so much.
     pub(super) fn families(&self, counts: Counts, families: &mut Vec<MetricFamily>) {
         #[allow(clippy::cast_precision_loss)] // the exposition format is f64
@@ -122,8 +186,18 @@ impl Meters {
             ),
             family::counter(
                 "beacon_relay_middleman_lost_total",
-                "Publications that were dropped since their subscriber was too slow.",
+                "Publications that were dropped since their subscriber or another relay was too slow.",
                 &self.lost,
+            ),
+            family::sharded(
+                "beacon_relay_middleman_requests_total",
+                "Requests of connections here that are over, by what became of them.",
+                "result",
+                &self.requests,
+            ),
+            self.answers.family(
+                "beacon_relay_middleman_answer_seconds",
+                "How long requesters waited for the answers that they got.",
             ),
             gauge("beacon_relay_middleman_peers", "Connections.", counts.connections),
             gauge("beacon_relay_middleman_topics", "Topics in use.", counts.topics),

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 
 pub use self::drops::MiddlemanDrop;
-use self::hub::Hub;
+use self::hub::{Hub, Reading};
 use self::login::Login;
 use super::Plan;
 use crate::cluster::ChannelOwner;
@@ -201,6 +201,7 @@ impl Middleman {
     fn read(
         &self,
         turn: &mut Turn<'_>,
+        reading: &mut Reading<'_>,
         session: &Session,
         connection: &Connection,
         (kind, message): (Kind, &[u8]),
@@ -222,12 +223,13 @@ impl Middleman {
                 return dropped(MiddlemanDrop::MALFORMED);
             }
         };
-        if length + GROWTH > self.max_message {
-            self.hub.refuse_length(session, &message, turn.now);
-            return dropped(MiddlemanDrop::TOO_LARGE_TO_DELIVER);
-        }
         let Some(id) = connection.id.get() else { return dropped(Drop::SESSION_ENDED) };
-        match self.hub.take(*id, &message, turn) {
+        let taken = if length + GROWTH > self.max_message {
+            reading.refuse_length(*id, &message, turn)
+        } else {
+            reading.take(*id, &message, turn)
+        };
+        match taken {
             Ok(()) => Routed::Handled,
             Err(reason) => dropped(reason),
         }
@@ -317,8 +319,9 @@ impl Door for Middleman {
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
         let kind = messages.kind;
         let connection = connection(&session.data);
-        self.router.take(self, session, messages.frames, now, |turn, message| {
-            self.read(turn, session, connection, (kind, message))
+        let mut reading = self.hub.reading();
+        self.router.take(self, session, messages.frames, now, move |turn, message| {
+            self.read(turn, &mut reading, session, connection, (kind, message))
         });
     }
 
@@ -341,6 +344,10 @@ impl Door for Middleman {
 
     fn topics(&self) -> Option<Vec<Topic>> {
         Some(self.hub.topics())
+    }
+
+    fn busiest_topics(&self, most: usize) -> Option<Vec<Topic>> {
+        Some(self.hub.busiest_topics(most))
     }
 
     fn tasks(&self) -> Vec<Task> {

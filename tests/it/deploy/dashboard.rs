@@ -87,6 +87,12 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     thread::scope(|scope| {
         let loading = scope.spawn(|| load(&cluster, &stop));
         let carrying = scope.spawn(|| messages.carry(&stop, PACE));
+        let talking = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let _talking = topics.converse();
+                thread::sleep(PACE);
+            }
+        });
         let mut missing = queries();
         assert!(missing.len() > 50, "{missing:?}");
         look_until(Instant::now() + PATIENCE, || {
@@ -96,6 +102,7 @@ fn every_query_of_the_dashboard_has_data_under_load() {
         stop.store(true, Ordering::Relaxed);
         loading.join().unwrap();
         carrying.join().unwrap();
+        talking.join().unwrap();
         assert!(missing.is_empty(), "no data: {missing:#?}");
     });
 }

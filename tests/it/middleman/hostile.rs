@@ -119,6 +119,12 @@ fn message_that_would_be_too_long_to_deliver_is_refused_and_a_longer_one_ends_th
     service.say(&of(8_192 - 2_047));
     assert_eq!(service.error(), "Too long PUB Chat");
     site.wait_for_dropped("too_large_to_deliver", 1.0);
+    // A request is answered as well.
+    let body = "x".repeat(7_000);
+    service.say(&format!("REQ Svc\r\nReqID: js-1\r\n\r\n{body}\r\n.\r\n"));
+    assert_eq!(service.error(), "Too long REQ Svc");
+    let answer = service.message();
+    assert_eq!((answer.header("ReqID"), answer.header("Error")), (Some("js-1"), Some("Too long")));
     service.say(&of(8_193));
     assert_eq!(service.peer.read_close().0, 1_009);
     assert_balance(&site.relay);

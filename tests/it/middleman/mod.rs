@@ -41,18 +41,24 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn start(more: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_beacon-relay")), more)
+    }
+
+    /// Starts it by this command, to which the arguments are added.
+    fn start_by(command: Command, more: &[&str]) -> Self {
         let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let state = Arc::new(state);
         write_secret(&folder.path().join("services"), SERVICE);
         write_secret(&folder.path().join("clients"), CLIENT);
-        let relay = start(&state, folder.path(), more);
+        let relay = start(&state, folder.path(), command, more);
         Self { address: relay.wss, relay, state, folder }
     }
 
     /// Waits for the end of the relay, and starts another in its place.
     fn start_again(&mut self) {
         self.relay.wait_until_gone();
-        self.relay = start(&self.state, self.folder.path(), &[]);
+        let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+        self.relay = start(&self.state, self.folder.path(), command, &[]);
         self.address = self.relay.wss;
     }
 
@@ -64,6 +70,22 @@ impl Site {
         let flags = [&bind, "--middleman-service-keys-file", services.to_str().unwrap()];
         let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
         self.relay = Relay::start_in(Arc::clone(&self.state), command, flags);
+    }
+
+    /// Services and clients that have published, asked, answered and tried what they may not; one
+    /// request waits as long as what is returned is kept.
+    pub(crate) fn converse(&self) -> impl Sized {
+        let mut service = self.service();
+        service.tell(&["EPUB Chat", "ESUB Chat", "EREQ Svc"]);
+        let mut client = self.client();
+        client.tell(&["SUB Chat", "PUB Chat", "REQ Secret"]);
+        client.say("REQ Svc\r\nrid: 1\r\n\r\n.\r\n");
+        let asked = service.message();
+        let rid = asked.header("Rid").unwrap();
+        service.say(&format!("RES Svc\r\nrid: {rid}\r\n\r\n.\r\n"));
+        while client.message().top != "RES Svc" {}
+        client.tell(&["REQ Svc"]);
+        [service, client]
     }
 
     fn service(&self) -> Speaker {
@@ -88,7 +110,7 @@ fn write_secret(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn start(state: &Arc<TempDir>, folder: &Path, more: &[&str]) -> Relay {
+fn start(state: &Arc<TempDir>, folder: &Path, command: Command, more: &[&str]) -> Relay {
     let of = |file: &str| folder.join(file).to_str().unwrap().to_owned();
     let (services, clients) = (of("services"), of("clients"));
     let flags = [
@@ -101,7 +123,6 @@ fn start(state: &Arc<TempDir>, folder: &Path, more: &[&str]) -> Relay {
         "--upgrade-rate=0",
         "--drain-time=0s",
     ];
-    let command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
     Relay::start_in(Arc::clone(state), command, [&flags[..], more].concat())
 }
 
@@ -115,14 +136,23 @@ struct Speaker {
 
 impl Speaker {
     fn connect(address: SocketAddr) -> Self {
-        let mut peer = Peer::connect(address);
-        let (status, head) = peer.ask(
+        let mut speaker = Self::connecting(address);
+        speaker.upgrade();
+        speaker
+    }
+
+    /// Has a connection, over which nothing was said.
+    fn connecting(address: SocketAddr) -> Self {
+        Self::of(Peer::connect(address))
+    }
+
+    fn upgrade(&mut self) {
+        let (status, head) = self.peer.ask(
             "GET /any/path HTTP/1.1\r\nHost: relay\r\nOrigin: http://page.test\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         );
         assert_eq!(status, 101, "{head}");
-        Self::of(peer)
     }
 
     const fn of(peer: Peer) -> Self {

@@ -1,6 +1,10 @@
 //! Sessions from their key to their end.
 
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
+
 use super::{CLIENT, SERVICE, Site, Speaker, write_secret};
+use crate::activation::hand_over;
 use crate::cells::assert_balance;
 use crate::peer::Peer;
 
@@ -99,6 +103,25 @@ fn stopping_relay_says_goodbye_and_fails_no_request_silently() {
     assert_eq!(service.peer.read_close().0, 1_001);
     site.start_again();
     site.client();
+}
+
+#[test]
+fn socket_that_systemd_has_opened_takes_the_place_of_the_bind() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (command, _kept) = hand_over(&[("middleman", listener.as_fd())]);
+    // Before the relay: it waits in the socket.
+    let mut early = Speaker::connecting(address);
+
+    let site = Site::start_by(command, &[]);
+
+    early.upgrade();
+    early.say(SERVICE);
+    assert_eq!(early.text(), "MM OK");
+    let mut client = Speaker::log_in(address, CLIENT);
+    client.say("SUB Chat\r\n\r\n.\r\n");
+    assert_eq!(client.error(), "Not trusted: SUB Chat");
+    assert!(site.relay.wait_for_line("took over sockets").contains("listeners=1"));
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! Subscribers that do not read.
 
+use std::time::Instant;
+
+use serde_json::Value;
+
 use super::{Site, Speaker};
 use crate::cells::assert_balance;
+use crate::harness::{PATIENCE, http_get, look_until};
 
 /// So many publications of so many bytes are more than sockets and an outbox hold.
 const COUNT: usize = 600;
@@ -10,6 +15,20 @@ const BYTES: usize = 60_000;
 fn publish(service: &mut Speaker, number: usize) {
     let body = format!("{number:06} {}", "x".repeat(BYTES));
     service.say(&format!("PUB Chat\r\n\r\n{body}\r\n.\r\n"));
+}
+
+/// Waits until operators see one who reads slowly, and nobody else.
+fn wait_until_slow(site: &Site, slow: &Speaker) {
+    let readers = || {
+        let (_, status) = http_get(site.relay.admin, "/status");
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let readers = status["slow_readers"].as_array().unwrap().iter();
+        readers.map(|reader| reader["node"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let name = format!("middleman:{}", slow.guid);
+    let is_there = || (readers() == [name.clone()]).then_some(());
+    look_until(Instant::now() + PATIENCE, is_there)
+        .unwrap_or_else(|| panic!("{:?}, not {name}", readers()));
 }
 
 #[test]
@@ -36,6 +55,7 @@ fn stuck_subscriber_loses_its_oldest_publications_and_nobody_else_any() {
         }
     }
     assert!(site.relay.metric("beacon_relay_middleman_lost_total") > 0.0);
+    wait_until_slow(&site, &stuck);
 
     let mut numbers = Vec::new();
     let (mut answers, mut errors) = (0, 0);

@@ -1,6 +1,6 @@
 //! The status page in a real Chromium, and its stream under many watchers.
 
-mod browser;
+pub(crate) mod browser;
 mod screenshots;
 mod traffic;
 mod watchers;
@@ -11,6 +11,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
+use crate::middleman;
 use crate::peer::{Peer, frame, relay as relay_packet};
 use crate::peerbus::Site;
 use browser::Browser;
@@ -43,6 +44,10 @@ fn metrics(relay: &Relay) -> BTreeMap<String, f64> {
         let value: f64 = value.parse().unwrap();
         found.insert(name.to_owned(), value);
         if let Some((family, _)) = name.split_once('{').filter(|_| !is_expected(name)) {
+            // Those of other doors count with the relay's own.
+            let of_doors = family.strip_prefix("beacon_relay_packets_dropped");
+            let dropped = of_doors.map(|rest| format!("pilot_beacon_packets_dropped{rest}"));
+            let family = dropped.as_deref().unwrap_or(family);
             *found.entry(family.to_owned()).or_default() += value;
         }
     }
@@ -251,6 +256,37 @@ fn reader_that_reads_nothing_is_among_the_slow_ones_and_a_quick_one_is_not() {
     drop(slow);
     let empty = || (readers() == Value::Array(Vec::new())).then_some(());
     look_until(end, empty).expect("who is gone is not slow");
+}
+
+#[test]
+fn page_shows_topics_and_requests_of_a_relay_with_the_middleman_door() {
+    let site = middleman::Site::start(&[]);
+    let mut browser = Browser::start();
+    browser.resize(1_280, 900, false);
+    browser.open(&format!("http://{}/", site.relay.admin));
+    browser.wait_for(LIVE);
+    browser.wait_for("document.querySelectorAll('.chart').length === 12");
+
+    let _talking = site.converse();
+
+    for (sample, value) in [
+        ("subscriptions", "1"),
+        ("topics", "2"),
+        ("requests", "1"),
+        ("requests_total{result=\"answered\"}", "1"),
+        ("requests_total{result=\"refused\"}", "1"),
+        ("requests_total{result=\"failed\"}", "0"),
+    ] {
+        let sample = format!("'[data-metric=\\'beacon_relay_middleman_{sample}\\']'");
+        browser.wait_for(&format!("document.querySelector({sample}).textContent === '{value}'"));
+    }
+    let rows = "[...document.querySelectorAll('#topics tbody tr')].map((row) => \
+                [...row.cells].map((cell) => cell.textContent).join()).join(';')";
+    browser.wait_for(&format!("{rows} === 'Svc,publish,0,1,1;Chat,publish, subscribe,1,0,0'"));
+    assert_same_numbers(&site.relay, &mut browser);
+    browser.resize(PHONE, 740, true);
+    assert_eq!(browser.value("document.documentElement.scrollWidth"), PHONE);
+    assert_eq!(browser.complaints(), [] as [String; 0]);
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! change; so a publication crosses once to each relay that has a subscriber, and a request goes
 //! to a relay whose responders have fewer requests for each worker, where no responder here is
 //! free. The other relay chooses the responder, and answers. A GUID says which relay its
-//! connection is at. When a link ends, what the other relay had is gone, and what it was asked has
-//! failed.
+//! connection is at. A relay whose responders have gone meanwhile returns the request, and another
+//! is asked. When a link ends, what the other relay had is gone, and what it was asked has failed.
 //!
 //! Another relay is trusted to have checked what its clients may do; what it sends is still held
 //! to the grammar and to the bounds.
@@ -96,6 +96,12 @@ impl<P> Broker<P> {
                 }
                 Ok(Handled::Noted)
             }
+            RelayMessage::Returned { id, tail } => {
+                if self.is_asked(link, id) {
+                    self.ask_again(link, id, tail, now, out)?;
+                }
+                Ok(Handled::Noted)
+            }
             RelayMessage::Cancel { id } => {
                 if let Some(rid) = known.asking.get(&id).copied() {
                     self.forget(rid, out);
@@ -167,6 +173,9 @@ impl<P> Broker<P> {
         if message.command != Command::Pub {
             return Err(Violation);
         }
+        if frame.len() > self.limits.message_bytes {
+            return Ok(Handled::Lost);
+        }
         let mark = out.mark();
         out.bytes.extend_from_slice(frame);
         let mut copies = 0;
@@ -219,20 +228,18 @@ impl<P> Broker<P> {
         }
         let rid = self.requests.next_rid();
         let mark = out.mark();
-        let mut encoder = Encoder::begin(&mut out.bytes, Command::Req, topic);
-        encoder.header(RID, &rid.to_string());
-        out.bytes.extend_from_slice(tail);
-        let composed = Message::parse(&out.bytes[mark..]);
-        if composed.map(|message| message.target) != Ok(topic) {
+        compose_request(&mut out.bytes, topic, rid, tail)?;
+        if out.mark() - mark > self.limits.message_bytes {
             out.bytes.truncate(mark);
-            return Err(Violation);
+            let failure = Refusal::MessageTooLong.failure();
+            out.tell(link, RelayMessage::Failed { id, failure });
+            return Ok(Handled::Refused(Refusal::MessageTooLong));
         }
         let key = self.topics.find(topic);
         let chosen = key.and_then(|key| Some((key, self.topics.get_mut(key).choose_here()?)));
         let Some((key, responder)) = chosen else {
             out.bytes.truncate(mark);
-            let failure = Refusal::NoResponder.failure();
-            out.tell(link, RelayMessage::Failed { id, failure });
+            out.tell(link, RelayMessage::Returned { id, tail });
             return Ok(Handled::Refused(Refusal::NoResponder));
         };
         out.deliver(self.connections.id(responder), Class::Request { rid }, mark);
@@ -242,6 +249,60 @@ impl<P> Broker<P> {
         self.add_request(Pending::new(requester, responder, key, now, timeout));
         self.announce(key, out);
         Ok(Handled::Asked)
+    }
+
+    /// Asks somebody else, as long as the requester waits: the relay that was asked has no
+    /// responder any more.
+    fn ask_again(
+        &mut self,
+        link: LinkId,
+        rid: u64,
+        tail: &[u8],
+        now: Instant,
+        out: &mut Output,
+    ) -> Result<(), Violation> {
+        let Some(pending) = self.requests.get(rid) else { return Ok(()) };
+        // Only requests of connections are forwarded.
+        let Requester::Connection { head, .. } = &pending.requester else {
+            return Err(Violation);
+        };
+        let mark = out.mark();
+        compose_request(&mut out.bytes, head.topic(), rid, tail)?;
+        if out.mark() - mark > self.limits.message_bytes {
+            out.bytes.truncate(mark);
+            return Err(Violation);
+        }
+        let key = pending.topic;
+        let topic = self.topics.get_mut(key);
+        if let Some(remote) = topic.remote_mut(link) {
+            // Until it says that it has some again.
+            remote.share.workers = 0;
+        }
+        let Some(chosen) = topic.choose() else {
+            out.bytes.truncate(mark);
+            self.fail(rid, Refusal::NoResponder, out);
+            return Ok(());
+        };
+        match chosen {
+            Chosen::Connection(responder) => {
+                out.deliver(self.connections.id(responder), Class::Request { rid }, mark);
+            }
+            Chosen::Relay(other) => {
+                out.bytes.truncate(mark);
+                let left = pending.deadline.saturating_duration_since(now).as_millis();
+                let request = RelayMessage::Request {
+                    id: rid,
+                    timeout_ms: u32::try_from(left).unwrap_or(u32::MAX),
+                    has_request_id: head.has_request_id(),
+                    topic: head.topic(),
+                    tail,
+                };
+                out.tell(other, request);
+            }
+        }
+        self.is_asked_instead(rid, chosen, out);
+        self.announce(key, out);
+        Ok(())
     }
 
     fn is_asked(&self, link: LinkId, id: u64) -> bool {
@@ -274,12 +335,33 @@ impl<P> Broker<P> {
             out.bytes.truncate(mark);
             return Err(Violation);
         }
+        if out.mark() - mark > self.limits.message_bytes {
+            out.bytes.truncate(mark);
+            self.fail(id, Refusal::MessageTooLong, out);
+            return Ok(Handled::Refused(Refusal::MessageTooLong));
+        }
         out.deliver(self.connections.id(*slot), Class::Answer, mark);
-        let waited = now.saturating_duration_since(pending.began);
+        out.has_ended(pending.answered(now));
         if let Some(remote) = self.topics.get_mut(pending.topic).remote_mut(link) {
             remote.share.outstanding = outstanding;
         }
         self.forget(id, out);
-        Ok(Handled::Answered { waited })
+        Ok(Handled::Answered)
     }
+}
+
+/// Appends a request that came from another relay as its responder gets it.
+///
+/// # Errors
+/// It is no request for that topic; nothing is appended.
+fn compose_request(out: &mut Vec<u8>, topic: &str, rid: u64, tail: &[u8]) -> Result<(), Violation> {
+    let mark = out.len();
+    let mut encoder = Encoder::begin(out, Command::Req, topic);
+    encoder.header(RID, &rid.to_string());
+    out.extend_from_slice(tail);
+    if Message::parse(&out[mark..]).map(|message| message.target) == Ok(topic) {
+        return Ok(());
+    }
+    out.truncate(mark);
+    Err(Violation)
 }

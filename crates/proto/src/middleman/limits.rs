@@ -8,6 +8,9 @@ pub struct Limits {
     /// Longest topic, user id, and id of a request, in bytes: 65,535 at most, which is the longest
     /// that one relay can tell another.
     pub text_bytes: usize,
+    /// Longest message as it is delivered, in bytes. What comes from another relay is held to it,
+    /// whose bound may be another.
+    pub message_bytes: usize,
     /// What one connection may have.
     pub each: Bounds,
     /// What all connections together may have.
@@ -34,6 +37,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             text_bytes: 255,
+            message_bytes: 1 << 20,
             each: Bounds { subscriptions: 1_000, grants: 1_000, workers: 1_000, requests: 10_000 },
             all: Bounds {
                 subscriptions: 1_000_000,

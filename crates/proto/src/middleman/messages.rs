@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::requests::rid_of;
 use super::{
-    Broker, CID, Chosen, Class, Command, Connection, Encoder, Grant, Guid, Handled, Head, Ids,
-    Message, Output, PRIVATE, Pending, RID, Refusal, RelayMessage, Requester, Role, Slot, UID,
+    Broker, CID, Chosen, Class, Command, Connection, Encoder, Ended, Grant, Guid, Handled, Head,
+    Ids, Message, Output, PRIVATE, Pending, RID, Refusal, RelayMessage, Requester, Role, Slot,
+    TopicKey, UID,
 };
 
 impl<P> Broker<P> {
@@ -75,7 +76,7 @@ impl<P> Broker<P> {
         Handled::Published { copies: 0, relays }
     }
 
-    /// Asks a responder. Whatever is refused is also answered, if the request has an id.
+    /// Asks a responder.
     pub(super) fn request(
         &mut self,
         slot: Slot,
@@ -88,26 +89,6 @@ impl<P> Broker<P> {
         if ids.are_longer_than(self.limits.text_bytes) {
             return Err(Refusal::IdTooLong);
         }
-        let asked = self.ask(slot, message, &ids, now, out);
-        asked.or_else(|refusal| {
-            let requester = self.connections.id(slot);
-            out.error(requester, refusal, Command::Req, message.target, self.limits.text_bytes);
-            let mark = out.mark();
-            if ids.encode_failure(&mut out.bytes, message.target, refusal) {
-                out.deliver(requester, Class::Answer, mark);
-            }
-            Ok(Handled::Refused(refusal))
-        })
-    }
-
-    fn ask(
-        &mut self,
-        slot: Slot,
-        message: &Message<'_>,
-        ids: &Ids<'_>,
-        now: Instant,
-        out: &mut Output,
-    ) -> Result<Handled, Refusal> {
         let requester = self.connections.there(slot);
         if !self.may(requester.role, message.target, Grant::Publish) {
             return Err(Refusal::NotTrusted);
@@ -119,7 +100,7 @@ impl<P> Broker<P> {
         let chosen = self.topics.get_mut(key).choose().ok_or(Refusal::NoResponder)?;
         let timeout = self.limits.timeout;
         let has_request_id = ids.has_request_id();
-        let requester = Requester::Connection { slot, head: Head::new(message.target, ids) };
+        let requester = Requester::Connection { slot, head: Head::new(message.target, &ids) };
         let rid = self.add_request(Pending::new(requester, chosen, key, now, timeout));
 
         let mark = out.mark();
@@ -152,13 +133,26 @@ impl<P> Broker<P> {
             }
             Requester::Relay { link, id, .. } => self.links.asks(link, id, rid),
         }
-        match pending.responder {
+        self.has_to_answer(pending.responder, rid);
+        self.requests.add(pending)
+    }
+
+    fn has_to_answer(&mut self, responder: Chosen, rid: u64) {
+        match responder {
             Chosen::Connection(slot) => {
                 self.connections.there_mut(slot).asked.insert(rid);
             }
             Chosen::Relay(link) => self.links.is_asked(link, rid),
         }
-        self.requests.add(pending)
+    }
+
+    /// Has another responder answer a request, which counts it already.
+    pub(super) fn is_asked_instead(&mut self, rid: u64, responder: Chosen, out: &mut Output) {
+        let Some(pending) = self.requests.get_mut(rid) else { return };
+        let before = std::mem::replace(&mut pending.responder, responder);
+        let topic = pending.topic;
+        self.has_to_answer(responder, rid);
+        self.has_not_to_answer(before, topic, rid, out);
     }
 
     pub(super) fn answer(
@@ -187,6 +181,7 @@ impl<P> Broker<P> {
                 let encoder = Encoder::resume(&mut out.bytes);
                 encode_rest(encoder, message, responder, pending.requester.unwanted());
                 out.deliver(self.connections.id(*slot), Class::Answer, mark);
+                out.has_ended(pending.answered(now));
             }
             Requester::Relay { link, id, .. } => {
                 let outstanding = self.topics.get(pending.topic).outstanding();
@@ -197,7 +192,7 @@ impl<P> Broker<P> {
                 out.forward(*link, mark);
             }
         }
-        Ok(Handled::Answered { waited: now.saturating_duration_since(pending.began) })
+        Ok(Handled::Answered)
     }
 
     /// Tells the requester that its request has failed.
@@ -205,7 +200,7 @@ impl<P> Broker<P> {
         let Some(pending) = self.forget(rid, out) else { return };
         match &pending.requester {
             Requester::Connection { slot, head } => {
-                out.failed(refusal);
+                out.has_ended(Ended::Failed(refusal));
                 let requester = self.connections.id(*slot);
                 let most = self.limits.text_bytes;
                 out.error(requester, refusal, Command::Req, head.topic(), most);
@@ -239,8 +234,13 @@ impl<P> Broker<P> {
             }
             Requester::Relay { link, id, .. } => self.links.has_answer(link, id),
         }
-        let topic = self.topics.get_mut(pending.topic);
-        match pending.responder {
+        self.has_not_to_answer(pending.responder, pending.topic, rid, out);
+        Some(pending)
+    }
+
+    fn has_not_to_answer(&mut self, responder: Chosen, key: TopicKey, rid: u64, out: &mut Output) {
+        let topic = self.topics.get_mut(key);
+        match responder {
             Chosen::Connection(slot) => {
                 if let Some(responder) = self.connections.get_mut(slot) {
                     responder.asked.remove(&rid);
@@ -248,16 +248,15 @@ impl<P> Broker<P> {
                 // A responder keeps its share until it is gone.
                 let responder = topic.responder_mut(slot).expect("it has a share");
                 responder.outstanding -= 1;
-                self.announce(pending.topic, out);
+                self.announce(key, out);
             }
             Chosen::Relay(link) => {
                 self.links.has_answered(link, rid);
                 let remote = topic.remote_mut(link).expect("its share is kept until it answers");
                 remote.outstanding -= 1;
-                self.tidy_remote(pending.topic, link);
+                self.tidy_remote(key, link);
             }
         }
-        Some(pending)
     }
 
     pub(super) fn set_user(

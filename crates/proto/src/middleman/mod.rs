@@ -46,9 +46,10 @@ pub use limits::{Bounds, Limits};
 use links::Links;
 pub use output::{Class, Output};
 pub use refusal::Refusal;
+use refusal::cut;
 use requests::{Head, Ids, Pending, RID, Requester, Requests};
 use topics::{Chosen, Grant, Remote, Responder, Subscriber, Topics};
-pub use types::{ConnectionId, Counts, Handled, LinkId, Role, TopicInfo, Violation};
+pub use types::{ConnectionId, Counts, Ended, Handled, LinkId, Role, TopicInfo, Violation};
 use types::{Slot, TopicKey};
 
 /// A broker; `P` is what its caller knows of a connection.
@@ -104,6 +105,7 @@ impl<P> Broker<P> {
         for rid in gone.asking {
             self.cancel(rid, out);
             self.forget(rid, out);
+            out.has_ended(Ended::Abandoned);
         }
         for rid in gone.asked {
             self.fail(rid, Refusal::ResponderGone, out);
@@ -135,10 +137,28 @@ impl<P> Broker<P> {
             Command::Int => self.set_user(slot, message, out),
             Command::Other(_) => Ok(Handled::Ignored),
         };
-        handled.unwrap_or_else(|refusal| {
-            out.error(from, refusal, message.command, target, self.limits.text_bytes);
-            Handled::Refused(refusal)
-        })
+        handled.unwrap_or_else(|refusal| self.refuse(from, message, refusal, out))
+    }
+
+    /// Tells a connection that its message has no effect. A request is also answered, if it has
+    /// an id that is no longer than ids may be.
+    pub fn refuse(
+        &self,
+        from: ConnectionId,
+        message: &Message<'_>,
+        refusal: Refusal,
+        out: &mut Output,
+    ) -> Handled {
+        let most = self.limits.text_bytes;
+        out.error(from, refusal, message.command, message.target, most);
+        let ids = Ids::of(&message.headers);
+        if message.command == Command::Req && !ids.are_longer_than(most) {
+            let mark = out.mark();
+            if ids.encode_failure(&mut out.bytes, cut(message.target, most), refusal) {
+                out.deliver(from, Class::Answer, mark);
+            }
+        }
+        Handled::Refused(refusal)
     }
 
     /// Fails the requests whose deadline is over.

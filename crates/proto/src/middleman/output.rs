@@ -4,17 +4,17 @@ use std::ops::Range;
 
 use beacon_wire::middleman::{Command, RelayMessage};
 
-use super::{ConnectionId, LinkId, Refusal};
+use super::{ConnectionId, Ended, LinkId, Refusal};
 
-/// Messages for connections and for relays, each in order, and the requests that have failed. It
-/// is meant to be used again: what it has allocated stays.
+/// Messages for connections and for relays, each in order, and the requests that are over. It is meant to be
+/// used again: what it has allocated stays.
 #[derive(Debug, Default)]
 pub struct Output {
     /// The messages one behind the other; one that many get is there once.
     pub(super) bytes: Vec<u8>,
     deliveries: Vec<Delivery>,
     forwards: Vec<(LinkId, Range<usize>)>,
-    failures: Vec<Refusal>,
+    ended: Vec<Ended>,
 }
 
 /// A message for a connection.
@@ -61,26 +61,27 @@ impl Output {
         self.forwards.iter().map(|(link, message)| (*link, &self.bytes[message.clone()]))
     }
 
-    /// The requests that have failed after they were accepted: why each has.
+    /// What became of requests of connections here that are over.
     #[must_use]
-    pub fn failures(&self) -> &[Refusal] {
-        &self.failures
+    pub fn ended(&self) -> &[Ended] {
+        &self.ended
     }
 
     /// Whether nothing is to be done.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.deliveries.is_empty() && self.forwards.is_empty()
+        self.deliveries.is_empty() && self.forwards.is_empty() && self.ended.is_empty()
     }
 
     /// Empties it.
     pub fn clear(&mut self) {
         self.deliveries.clear();
         self.forwards.clear();
-        self.failures.clear();
+        self.ended.clear();
         self.bytes.clear();
         self.bytes.shrink_to(Self::KEPT_BYTES);
         self.deliveries.shrink_to(Self::KEPT_DELIVERIES);
+        self.ended.shrink_to(Self::KEPT_DELIVERIES);
     }
 
     /// Where the next message begins.
@@ -120,7 +121,8 @@ impl Output {
         self.deliver(to, Class::Error, mark);
     }
 
-    pub(super) fn failed(&mut self, refusal: Refusal) {
-        self.failures.push(refusal);
+    /// Notes what became of a request.
+    pub(super) fn has_ended(&mut self, ended: Ended) {
+        self.ended.push(ended);
     }
 }

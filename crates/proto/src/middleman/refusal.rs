@@ -26,6 +26,8 @@ pub enum Refusal {
     TopicTooLong,
     /// The id of a request or a user id is longer than that.
     IdTooLong,
+    /// The message is longer than [`super::Limits::message_bytes`], or would be on its way.
+    MessageTooLong,
     /// One more subscription would exceed a bound.
     TooManySubscriptions,
     /// One more grant would exceed a bound.
@@ -48,7 +50,7 @@ struct Row {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotTrusted,
         Self::NoResponder,
         Self::ResponderGone,
@@ -59,6 +61,7 @@ impl Refusal {
         Self::NoConnection,
         Self::TopicTooLong,
         Self::IdTooLong,
+        Self::MessageTooLong,
         Self::TooManySubscriptions,
         Self::TooManyGrants,
         Self::TooManyWorkers,
@@ -78,6 +81,7 @@ impl Refusal {
             Self::NoConnection => ("no_connection", "No client for", "No client"),
             Self::TopicTooLong => ("topic_too_long", "Topic too long", "Topic too long"),
             Self::IdTooLong => ("id_too_long", "ID too long", "ID too long"),
+            Self::MessageTooLong => ("message_too_long", "Too long", "Too long"),
             Self::TooManySubscriptions => {
                 ("too_many_subscriptions", "Too many subscriptions", "Too many subscriptions")
             }
@@ -109,6 +113,7 @@ impl Refusal {
             Self::ResponderBusy => Failure::ResponderBusy,
             Self::TimedOut => Failure::TimedOut,
             Self::TooManyRequests => Failure::TooManyRequests,
+            Self::MessageTooLong => Failure::MessageTooLong,
             Self::NotTrusted
             | Self::NoResponder
             | Self::RelayLost
@@ -130,6 +135,7 @@ impl Refusal {
             Failure::ResponderBusy => Self::ResponderBusy,
             Failure::TimedOut => Self::TimedOut,
             Failure::TooManyRequests => Self::TooManyRequests,
+            Failure::MessageTooLong => Self::MessageTooLong,
         }
     }
 
@@ -137,11 +143,16 @@ impl Refusal {
     ///
     /// A target that is longer than `most` bytes is cut.
     pub(super) fn encode(self, out: &mut Vec<u8>, command: Command<'_>, target: &str, most: usize) {
-        let target = &target[..target.floor_char_boundary(most)];
+        let target = cut(target, most);
         // Only this one has a colon in the original.
         let is_subscription = self == Self::NotTrusted && command == Command::Sub;
         let colon = if is_subscription { ":" } else { "" };
         let text = format!("{}{colon} {} {target}", self.row().text, command.as_str());
         Encoder::begin(out, Command::Pub, ERROR).finish(Body::of(&text));
     }
+}
+
+/// The beginning of a text that is longer than `most` bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }

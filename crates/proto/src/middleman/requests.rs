@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use beacon_wire::middleman::{Body, Command, Encoder, Header, Headers, Message};
 use hashbrown::HashMap;
 
-use super::Refusal;
 use super::topics::Chosen;
 use super::types::{LinkId, Slot, TopicKey};
+use super::{Ended, Refusal};
 
 /// The header by which a broker and a responder call a request.
 pub(super) const RID: &str = "Rid";
@@ -94,6 +94,10 @@ impl Head {
         }
     }
 
+    pub(super) const fn has_request_id(&self) -> bool {
+        self.has_request_id
+    }
+
     pub(super) fn topic(&self) -> &str {
         str::from_utf8(&self.text[self.topic.clone()]).expect("it was a text")
     }
@@ -120,8 +124,8 @@ pub(super) struct Pending {
     pub(super) responder: Chosen,
     /// The responder, or its relay, has a share of it.
     pub(super) topic: TopicKey,
-    pub(super) began: Instant,
-    deadline: Instant,
+    began: Instant,
+    pub(super) deadline: Instant,
 }
 
 /// Who asks.
@@ -153,6 +157,10 @@ impl Pending {
     ) -> Self {
         Self { requester, responder, topic, began, deadline: began + timeout }
     }
+
+    pub(super) fn answered(&self, now: Instant) -> Ended {
+        Ended::Answered { waited: now.saturating_duration_since(self.began) }
+    }
 }
 
 /// All requests that wait, by the number that their responder answers to.
@@ -178,6 +186,10 @@ impl Requests {
 
     pub(super) fn get(&self, rid: u64) -> Option<&Pending> {
         self.by_rid.get(&rid)
+    }
+
+    pub(super) fn get_mut(&mut self, rid: u64) -> Option<&mut Pending> {
+        self.by_rid.get_mut(&rid)
     }
 
     pub(super) fn remove(&mut self, rid: u64) -> Option<Pending> {

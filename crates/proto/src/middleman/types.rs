@@ -55,19 +55,32 @@ pub enum Handled {
     /// A responder is asked.
     Asked,
     /// A requester has its answer.
-    Answered {
-        /// How long it has waited.
-        waited: Duration,
-    },
+    Answered,
     /// The user id of a connection was set.
     UserSet,
     /// What another relay has said is noted.
     Noted,
+    /// A publication of another relay is longer than what this one delivers.
+    Lost,
     /// It has no effect, and its sender is not told: an unknown command, an answer without a
     /// number, an `INT` of a client.
     Ignored,
     /// It has no effect, and its sender is told why.
     Refused(Refusal),
+}
+
+/// What became of a request of a connection here that was accepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// It has its answer.
+    Answered {
+        /// How long the requester has waited.
+        waited: Duration,
+    },
+    /// It has failed, and the requester is told why.
+    Failed(Refusal),
+    /// The requester disconnected.
+    Abandoned,
 }
 
 /// What there is in a broker.

@@ -13,6 +13,7 @@ const REQUEST: u8 = 5;
 const ANSWER: u8 = 6;
 const FAILED: u8 = 7;
 const CANCEL: u8 = 8;
+const RETURNED: u8 = 9;
 
 /// A message of a relay to another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,6 +71,14 @@ pub enum RelayMessage<'a> {
         /// Why.
         failure: Failure,
     },
+    /// A request of the receiver's that nobody was asked: the topic has no responder at the sender
+    /// any more. Another relay may have one.
+    Returned {
+        /// What the receiver calls it.
+        id: u64,
+        /// The message behind its first line, as it came.
+        tail: &'a [u8],
+    },
     /// Nobody waits for the answer of this request of the sender's any more.
     Cancel {
         /// What the sender calls it.
@@ -105,6 +114,8 @@ pub enum Failure {
     TimedOut = 4,
     /// The relay has too many requests.
     TooManyRequests = 5,
+    /// The request is longer than what the relay delivers.
+    MessageTooLong = 6,
 }
 
 /// Bytes are no message of a relay.
@@ -133,12 +144,13 @@ impl TopicShare {
 }
 
 impl Failure {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::NoResponder,
         Self::ResponderGone,
         Self::ResponderBusy,
         Self::TimedOut,
         Self::TooManyRequests,
+        Self::MessageTooLong,
     ];
 }
 
@@ -214,6 +226,11 @@ impl<'a> RelayMessage<'a> {
                 out.extend_from_slice(&id.to_be_bytes());
                 out.push(failure as u8);
             }
+            Self::Returned { id, tail } => {
+                out.push(RETURNED);
+                out.extend_from_slice(&id.to_be_bytes());
+                out.extend_from_slice(tail);
+            }
             Self::Cancel { id } => {
                 out.push(CANCEL);
                 out.extend_from_slice(&id.to_be_bytes());
@@ -278,6 +295,9 @@ impl<'a> RelayMessage<'a> {
                 let mut failures = Failure::ALL.into_iter();
                 let failure = failures.find(|failure| *failure as u8 == number)?;
                 Self::Failed { id, failure }
+            }
+            RETURNED => {
+                Self::Returned { id: u64::from_be_bytes(array(&mut rest)?), tail: end(&mut rest) }
             }
             CANCEL => Self::Cancel { id: u64::from_be_bytes(array(&mut rest)?) },
             _ => return None,

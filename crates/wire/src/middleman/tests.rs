@@ -273,6 +273,7 @@ fn messages_of_relays_are_these_bytes() {
         ),
         (RelayMessage::Failed { id, failure: Failure::TimedOut }, b"\x07\0\0\0\0\0\0\0\x07\x04"),
         (RelayMessage::Cancel { id }, b"\x08\0\0\0\0\0\0\0\x07"),
+        (RelayMessage::Returned { id, tail }, b"\x09\0\0\0\0\0\0\0\x07\r\nx\r\n.\r\n"),
     ] {
         let mut encoded = Vec::new();
         message.encode(&mut encoded);
@@ -289,7 +290,8 @@ fn what_no_relay_says_is_refused() {
     for bytes in [
         &b""[..],
         b"\x00",
-        b"\x09",
+        b"\x0a",
+        b"\x09\0\0\0\0\0\0\0",
         b"\x01make",
         b"\x01maker+",
         b"\x02\x08\0\0\0\x02\0\0\x01\x02Chat",
@@ -298,7 +300,7 @@ fn what_no_relay_says_is_refused() {
         b"\x05\0\0\0\0\0\0\0\x07\0\0\x75\x30\x02\0\x03Svc",
         b"\x05\0\0\0\0\0\0\0\x07\0\0\x75\x30\x01\0\x04Svc",
         b"\x07\0\0\0\0\0\0\0\x07\0",
-        b"\x07\0\0\0\0\0\0\0\x07\x06",
+        b"\x07\0\0\0\0\0\0\0\x07\x07",
         b"\x08\0\0\0\0\0\0\0\x07\0",
     ] {
         assert_eq!(RelayMessage::parse(bytes), Err(InvalidRelayMessage), "{bytes:?}");

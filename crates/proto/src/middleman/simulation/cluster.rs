@@ -2,7 +2,8 @@
 //!
 //! While links are slow a relay may not know yet what was granted or taken back elsewhere. What
 //! must hold even then: publications of one sender come in order to each subscriber, and only to
-//! who subscribes; each request is answered or has failed exactly once, within its deadline. From
+//! who subscribes; each request is asked at most once, and is answered or has failed exactly once,
+//! within its deadline. From
 //! time to time all links stand, and all that is on the way arrives: then the relays are as one
 //! broker, and the model says exactly who hears what.
 
@@ -26,6 +27,8 @@ struct World {
     there: Vec<Who>,
     /// What responders were asked and have not answered: whom, by which number, which request.
     asked: Vec<(Who, u64, u64)>,
+    /// Which requests any responder was asked: each at most once.
+    delivered: BTreeSet<u64>,
     /// What was published: who by, and on what.
     published: Vec<(Who, u64, String)>,
     /// Which topics were ever granted, by which command.
@@ -45,6 +48,7 @@ impl World {
             model: Model::new(TIMEOUT),
             there: Vec::new(),
             asked: Vec::new(),
+            delivered: BTreeSet::new(),
             published: Vec::new(),
             granted: BTreeSet::new(),
         }
@@ -170,7 +174,7 @@ impl World {
             self.asked.swap_remove(at);
         }
         let handled = self.say(who, &format!("RES A\r\nrid: {rid}\r\n\r\n{number}\r\n.\r\n"));
-        if matches!(handled, Handled::Answered { .. }) {
+        if handled == Handled::Answered {
             assert_eq!(who, responder, "somebody else answers");
         }
     }
@@ -283,7 +287,7 @@ impl World {
             assert!(responders.contains(&responder));
             let frame = format!("RES A\r\nrid: {rid}\r\n\r\n{number}\r\n.\r\n");
             let handled = self.say(responder, &frame);
-            assert!(matches!(handled, Handled::Answered { .. }));
+            assert_eq!(handled, Handled::Answered);
             self.settle();
         }
         assert!(!self.model.is_waited_for(number));
@@ -321,7 +325,9 @@ impl World {
                 }
                 (Command::Req, Class::Request { rid }) => {
                     assert!(self.model.responders(message.target).contains(who));
-                    self.asked.push((*who, rid, body.parse().unwrap()));
+                    let number = body.parse().unwrap();
+                    assert!(self.delivered.insert(number), "it was asked twice");
+                    self.asked.push((*who, rid, number));
                 }
                 (Command::Res, Class::Answer) => {
                     let rid = message.headers.find("rid").unwrap();

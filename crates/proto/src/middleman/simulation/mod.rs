@@ -35,6 +35,9 @@ struct World {
     connected: u32,
     /// What responders were asked and have not answered: whom, by which number, which request.
     asked: Vec<(Who, u64, u64)>,
+    /// Requests that were accepted, and those that are over.
+    accepted: usize,
+    ended: usize,
 }
 
 impl World {
@@ -56,6 +59,8 @@ impl World {
             ids: BTreeMap::new(),
             connected: 0,
             asked: Vec::new(),
+            accepted: 0,
+            ended: 0,
         }
     }
 
@@ -158,6 +163,7 @@ impl World {
         let responders = self.model.responders(&topic);
         self.model.asks(name, number, self.now);
         let handled = self.say(name, &frame);
+        self.accepted += usize::from(handled == Handled::Asked);
         if handled == Handled::Refused(Refusal::TooManyRequests) {
             assert!(may);
         } else {
@@ -193,7 +199,7 @@ impl World {
         let is_due = name == responder && self.model.is_waited_for(number);
         let is_refused =
             [Refusal::NoRequest, Refusal::NotTrusted].map(Handled::Refused).contains(&handled);
-        assert_eq!(matches!(handled, Handled::Answered { .. }), is_due);
+        assert_eq!(handled == Handled::Answered, is_due);
         assert_eq!(is_refused, !is_due);
         self.hear(None);
     }
@@ -267,6 +273,7 @@ impl World {
             copies.sort();
             assert_eq!(copies, expected);
         }
+        self.ended += self.out.ended().len();
         self.out.clear();
         self.check_counts();
     }
@@ -283,6 +290,7 @@ impl World {
         assert_eq!(workers, counts.workers);
         let outstanding: usize = topics.iter().map(|topic| topic.outstanding).sum();
         assert_eq!(outstanding, counts.requests);
+        assert_eq!(self.accepted, self.ended + counts.requests);
     }
 
     fn end(mut self) {

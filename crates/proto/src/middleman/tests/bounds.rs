@@ -123,6 +123,25 @@ fn topic_is_bounded_and_its_error_is_cut() {
 }
 
 #[test]
+fn request_that_is_refused_for_its_length_is_answered() {
+    let mut scene = Scene::new();
+    let client = scene.client();
+    let request = Message::parse(b"REQ Svc\nReqID: js-1\n\nlong\n.\n").unwrap();
+
+    let refused = scene.broker.refuse(client, &request, Refusal::MessageTooLong, &mut scene.out);
+
+    assert_eq!(refused, Handled::Refused(Refusal::MessageTooLong));
+    let answered = "RES Svc\r\nReqID: js-1\r\nError: Too long\r\n\r\n\r\n.\r\n".to_owned();
+    assert_eq!(scene.heard(), [(client, error("Too long REQ Svc")), (client, answered)]);
+
+    let topic = "x".repeat(300);
+    scene.say(client, &format!("REQ {topic}\r\nrid: 1\r\n\r\n\r\n.\r\n"));
+    let answered =
+        format!("RES {}\r\nrid: 1\r\nError: Topic too long\r\n\r\n\r\n.\r\n", &topic[..255]);
+    assert_eq!(scene.heard()[1], (client, answered));
+}
+
+#[test]
 fn ids_are_bounded() {
     let mut scene = Scene::new();
     let service = scene.service();
@@ -136,6 +155,8 @@ fn ids_are_bounded() {
         format!("INT UID\r\nforcid: {guid}\r\nsetuid: {long}\r\n\r\n\r\n.\r\n"),
     ] {
         assert_eq!(scene.say(service, &frame), Handled::Refused(Refusal::IdTooLong));
+        // What has such an id is not answered by it.
+        assert_eq!(scene.heard().len(), 1);
     }
     assert_eq!(scene.broker.counts().requests, 0);
 }

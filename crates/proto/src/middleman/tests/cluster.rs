@@ -1,9 +1,6 @@
 //! Two and three relays that are one broker.
 
-use beacon_wire::middleman::{RelayMessage, TopicShare};
-
 use super::super::relays::{Heard, Relays, Who};
-use super::super::{Bounds, LinkId, Violation};
 use super::*;
 
 const A: usize = 0;
@@ -108,7 +105,7 @@ fn responder_of_another_relay_answers() {
 
     let answer = format!("RES Svc\nrid:{rid}\nreqid:js-1\ncmd:Do\n\nanswer\r\n.\r\n");
     let (handled, heard) = say(&mut relays, service, &answer);
-    assert!(matches!(handled, Handled::Answered { .. }));
+    assert_eq!(handled, Handled::Answered);
     let answered = format!(
         "RES Svc\r\nrid: client-1\r\nReqID: js-1\r\nCmd: Do\r\nCid: {}\r\nUid: \r\n\r\nanswer\r\n.\r\n",
         service.guid()
@@ -254,6 +251,81 @@ fn request_that_crosses_the_end_of_its_responder_has_failed() {
 }
 
 #[test]
+fn request_that_crosses_the_end_of_its_responder_is_tried_at_a_third_relay() {
+    let mut relays = linked(3);
+    let service = relays.connect(B, Role::Service);
+    let client = relays.connect(A, Role::Client);
+    command(&mut relays, service, "EREQ Svc");
+    let question = "REQ Svc\r\nrid: 1\r\nReqID: js-1\r\ncmd: Do\r\n\r\n..a\r\n.\r\n";
+    relays.say(client, question);
+    let other = relays.connect(C, Role::Service);
+    relays.say(other, "EREQ Svc\r\n\r\n.\r\n");
+    relays.bring(C, A);
+    relays.disconnect(service);
+
+    relays.now += TIMEOUT / 2;
+    let heard = relays.settle();
+
+    let rid = rid_of(&heard);
+    let asked = format!(
+        "REQ Svc\r\nRid: {rid}\r\nReqid: js-1\r\nCmd: Do\r\nCid: {}\r\nUid: \r\n\r\n.a\r\n.\r\n",
+        client.guid()
+    );
+    assert_eq!(frames(&heard), [(other, asked.as_str())]);
+    assert_eq!(relays.broker(B).counts().requests, 0);
+    // What is left of its time, and no more.
+    assert_eq!(relays.broker(C).next_deadline(), Some(relays.now + TIMEOUT / 2));
+    let (_, heard) = say(&mut relays, other, &format!("RES Svc\nrid:{rid}\n\nanswer\n.\n"));
+    assert!(heard[0].frame.starts_with("RES Svc\r\nrid: 1\r\nReqID: js-1\r\n"), "{heard:?}");
+    for who in [client, other] {
+        relays.disconnect(who);
+    }
+    relays.settle();
+    assert!(is_nothing_left(&relays));
+}
+
+#[test]
+fn request_that_crosses_the_end_of_its_responder_is_answered_by_one_that_has_come_here() {
+    let mut relays = linked(2);
+    let service = relays.connect(B, Role::Service);
+    let client = relays.connect(A, Role::Client);
+    command(&mut relays, service, "EREQ Svc");
+    relays.say(client, "REQ Svc\r\nrid: 1\r\n\r\n\r\n.\r\n");
+    relays.disconnect(service);
+    let here = relays.connect(A, Role::Service);
+    relays.say(here, "EREQ Svc\r\n\r\n.\r\n");
+
+    let heard = relays.settle();
+
+    assert_eq!((heard[0].who, heard.len()), (here, 1));
+    let rid = rid_of(&heard);
+    let (handled, _) = say(&mut relays, here, &format!("RES Svc\nrid:{rid}\n\n.\n"));
+    assert_eq!(handled, Handled::Answered);
+    for who in [client, here] {
+        relays.disconnect(who);
+    }
+    relays.settle();
+    assert!(is_nothing_left(&relays));
+}
+
+#[test]
+fn request_that_a_responder_may_have_begun_is_not_tried_elsewhere() {
+    let mut relays = linked(3);
+    let service = relays.connect(B, Role::Service);
+    let client = relays.connect(A, Role::Client);
+    command(&mut relays, service, "EREQ Svc");
+    say(&mut relays, client, "REQ Svc\r\nrid: 1\r\n\r\n\r\n.\r\n");
+    let other = relays.connect(C, Role::Service);
+    command(&mut relays, other, "EREQ Svc");
+
+    relays.disconnect(service);
+    let heard = relays.settle();
+
+    assert!(heard.iter().all(|heard| heard.who == client), "{heard:?}");
+    assert!(heard[1].frame.contains("\r\nError: Responder disconnected\r\n"), "{heard:?}");
+}
+
+#[test]
 fn deadline_of_the_requester_frees_the_responder() {
     let mut relays = linked(2);
     let service = relays.connect(B, Role::Service);
@@ -325,120 +397,4 @@ fn relay_that_comes_later_learns_all() {
     assert_eq!(command(&mut relays, client, "REQ Svc").0, Handled::Asked);
     let topics: Vec<_> = relays.broker(B).topics().map(|topic| topic.name).collect();
     assert_eq!(topics, ["Room", "Svc", "Chat"]);
-}
-
-/// A broker with one link, over which it has been told how its end begins.
-fn told() -> (Broker<usize>, LinkId, Output) {
-    let mut broker = Broker::new(Limits::default());
-    let link = LinkId(1);
-    let mut out = Output::default();
-    broker.link_up(link, *b"local", &mut out);
-    let mut begin = Vec::new();
-    RelayMessage::Begin { maker: *b"other" }.encode(&mut begin);
-    broker.from_relay(link, &begin, Instant::now(), &mut out).unwrap();
-    out.clear();
-    (broker, link, out)
-}
-
-fn hear(broker: &mut Broker<usize>, message: RelayMessage<'_>) -> Result<Handled, Violation> {
-    let mut bytes = Vec::new();
-    message.encode(&mut bytes);
-    broker.from_relay(LinkId(1), &bytes, Instant::now(), &mut Output::default())
-}
-
-#[test]
-fn hostile_relay_is_held_to_the_grammar() {
-    let (mut broker, link, mut out) = told();
-    let service = broker.connect(0, Role::Service, guid(1)).unwrap();
-    let command = Message::parse(b"EREQ Svc\n\n.\n").unwrap();
-    broker.handle(service, &command, Instant::now(), &mut out);
-    let request = |id, topic, tail| RelayMessage::Request {
-        id,
-        timeout_ms: 1,
-        has_request_id: false,
-        topic,
-        tail,
-    };
-    let good: &[u8] = b"\r\nx\r\n.\r\n";
-
-    for violation in [
-        RelayMessage::Begin { maker: *b"again" },
-        RelayMessage::Publication { frame: b"PUB Chat\r\n\r\nx" },
-        RelayMessage::Publication { frame: b"RES Chat\r\n\r\nx\r\n.\r\n" },
-        RelayMessage::Publication { frame: b"PUB Chat\r\n\r\n\xff\r\n.\r\n" },
-        request(1, "Svc", b"no tail"),
-        request(1, "Svc", b"\r\n\xff\r\n.\r\n"),
-        request(1, "Svc\r\nRid: 1", good),
-    ] {
-        assert_eq!(hear(&mut broker, violation), Err(Violation), "{violation:?}");
-    }
-    assert_eq!(broker.from_relay(link, b"\xff", Instant::now(), &mut out), Err(Violation));
-    assert_eq!(hear(&mut broker, request(1, "Svc", good)), Ok(Handled::Asked));
-    assert_eq!(hear(&mut broker, request(1, "Svc", good)), Err(Violation));
-    broker.link_down(link, &mut out);
-    assert_eq!(hear(&mut broker, request(2, "Svc", good)), Ok(Handled::Ignored));
-    assert_eq!(broker.counts().requests, 0);
-}
-
-#[test]
-fn hostile_relay_answers_only_what_it_was_asked() {
-    let (mut broker, _, mut out) = told();
-    let service = broker.connect(0, Role::Service, guid(1)).unwrap();
-    for frame in [&b"EREQ Svc\n\n.\n"[..], b"REQ Svc\n\n.\n"] {
-        let message = Message::parse(frame).unwrap();
-        broker.handle(service, &message, Instant::now(), &mut out);
-    }
-    let tail = b"\r\nstolen\r\n.\r\n";
-
-    let stolen = RelayMessage::Answer { id: 1, outstanding: 0, tail };
-    assert_eq!(hear(&mut broker, stolen), Err(Violation));
-    let unknown = RelayMessage::Answer { id: 2, outstanding: 0, tail };
-    assert_eq!(hear(&mut broker, unknown), Ok(Handled::Ignored));
-    let failure = beacon_wire::middleman::Failure::TimedOut;
-    assert_eq!(hear(&mut broker, RelayMessage::Failed { id: 1, failure }), Ok(Handled::Noted));
-    assert_eq!(hear(&mut broker, RelayMessage::Cancel { id: 1 }), Ok(Handled::Noted));
-    assert_eq!(broker.counts().requests, 1);
-}
-
-#[test]
-fn topics_of_a_hostile_relay_are_bounded() {
-    let bounds = Bounds { subscriptions: 1, grants: 1, workers: 1, requests: 1 };
-    let mut broker = Broker::<usize>::new(Limits { all: bounds, ..Limits::default() });
-    let mut out = Output::default();
-    broker.link_up(LinkId(1), *b"local", &mut out);
-    let share = TopicShare { subscribes: true, ..TopicShare::default() };
-
-    for topic in ["A", "B", "C", "A"] {
-        let message = RelayMessage::Topic { share, topic };
-        assert_eq!(hear(&mut broker, message), Ok(Handled::Noted));
-    }
-    assert_eq!(hear(&mut broker, RelayMessage::Topic { share, topic: "D" }), Err(Violation));
-    let long = "x".repeat(256);
-    let message = RelayMessage::Topic { share, topic: &long };
-    assert_eq!(hear(&mut broker, message), Ok(Handled::Noted));
-    let none = RelayMessage::Topic { share: TopicShare::default(), topic: "E" };
-    assert_eq!(broker.counts().topics, 3);
-    assert_eq!(hear(&mut broker, none), Ok(Handled::Noted));
-    broker.link_down(LinkId(1), &mut out);
-    assert_eq!(broker.counts(), Counts::default());
-}
-
-#[test]
-fn requests_of_one_relay_leave_room_for_others() {
-    let bounds = Bounds { requests: 100, ..Limits::default().all };
-    let mut broker = Broker::new(Limits { all: bounds, ..Limits::default() });
-    let mut out = Output::default();
-    broker.link_up(LinkId(1), *b"local", &mut out);
-    let service = broker.connect(0, Role::Service, guid(1)).unwrap();
-    let command = Message::parse(b"EREQ Svc\n\n.\n").unwrap();
-    broker.handle(service, &command, Instant::now(), &mut out);
-
-    for id in 0..200 {
-        let tail = b"\r\n\r\n.\r\n";
-        let (timeout_ms, has_request_id, topic) = (1, false, "Svc");
-        let request = RelayMessage::Request { id, timeout_ms, has_request_id, topic, tail };
-        hear(&mut broker, request).unwrap();
-    }
-
-    assert_eq!(broker.counts().requests, 50);
 }

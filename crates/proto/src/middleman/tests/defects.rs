@@ -113,7 +113,7 @@ fn only_the_asked_responder_answers() {
         assert_eq!(scene.heard(), [(thief, error("No client for request ID  RES Svc"))]);
     }
     let mine = "RES Svc\r\nrid: 1\r\n\r\nmine\r\n.\r\n";
-    assert!(matches!(scene.say(service, mine), Handled::Answered { .. }));
+    assert_eq!(scene.say(service, mine), Handled::Answered);
     assert_eq!(scene.bodies(), [(client, "mine".to_owned())]);
 }
 
@@ -129,7 +129,7 @@ fn request_fails_at_once_when_its_responder_goes() {
 
     scene.disconnect(service);
 
-    assert_eq!(scene.out.failures(), [Refusal::ResponderGone; 2]);
+    assert_eq!(scene.out.ended(), [Ended::Failed(Refusal::ResponderGone); 2]);
     let head = "RES Svc\r\nrid: client-1\r\nReqID: js-1\r\n";
     let answered = format!("{head}Error: Responder disconnected\r\n\r\n\r\n.\r\n");
     let refused = error("No responder for REQ Svc");

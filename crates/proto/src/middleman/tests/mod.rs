@@ -3,6 +3,7 @@
 mod bounds;
 mod cluster;
 mod defects;
+mod hostile;
 mod requests;
 mod trust;
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use beacon_wire::middleman::{Guid, Message};
 
-use super::{Broker, Class, ConnectionId, Counts, Handled, Limits, Output, Refusal, Role};
+use super::{Broker, Class, ConnectionId, Counts, Ended, Handled, Limits, Output, Refusal, Role};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -25,7 +25,8 @@ fn request_and_answer_are_as_recorded() {
     scene.pass(Duration::from_secs(2));
     let response = "RES Svc\nrid:1\ncmd:Do\ncid:forged\nsalt:4\n\nanswer\r\n.\r\n";
     let waited = Duration::from_secs(2);
-    assert_eq!(scene.say(service, response), Handled::Answered { waited });
+    assert_eq!(scene.say(service, response), Handled::Answered);
+    assert_eq!(scene.out.ended(), [Ended::Answered { waited }]);
     let answered = format!(
         "RES Svc\r\nCmd: Do\r\nSalt: 4\r\nCid: {of_service}\r\nUid: \r\n\r\nanswer\r\n.\r\n"
     );
@@ -110,7 +111,7 @@ fn equal_responders_take_turns() {
     assert_eq!(asked[3..], services);
     for rid in 1..=6 {
         let index = usize::try_from(rid - 1).unwrap() % 3;
-        assert!(matches!(scene.say(services[index], &answer(rid)), Handled::Answered { .. }));
+        assert_eq!(scene.say(services[index], &answer(rid)), Handled::Answered);
     }
     scene.heard();
     for (rid, service) in (7..).zip(services) {
@@ -178,7 +179,7 @@ fn request_fails_at_its_deadline_and_not_before() {
     scene.pass(TIMEOUT - Duration::from_millis(1));
     assert_eq!(scene.heard(), []);
     scene.pass(Duration::from_millis(1));
-    assert_eq!(scene.out.failures(), [Refusal::TimedOut]);
+    assert_eq!(scene.out.ended(), [Ended::Failed(Refusal::TimedOut)]);
     let answered = "RES Svc\r\nReqID: js-1\r\nError: Timed out\r\n\r\n\r\n.\r\n".to_owned();
     let refused = error("No responder for REQ Svc");
     assert_eq!(scene.heard(), [(client, refused), (client, answered)]);
@@ -216,6 +217,8 @@ fn answer_for_a_requester_that_is_gone_has_no_client() {
     scene.heard();
 
     scene.disconnect(client);
+    assert_eq!(scene.out.ended(), [Ended::Abandoned]);
+    assert!(!scene.out.is_empty());
     assert_eq!(scene.broker.counts().requests, 0);
     scene.say(service, &answer(1));
 

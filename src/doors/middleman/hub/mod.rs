@@ -1,5 +1,7 @@
 //! The broker, behind one lock.
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,25 +11,38 @@ use prometheus::proto::MetricFamily;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
+pub(super) use self::reading::Reading;
 use super::MiddlemanDrop;
 use super::meters::{self, Meters};
 use crate::cluster::{Channel, ChannelOwner, Said};
 use crate::config::Config;
 use crate::metrics::Drop;
-use crate::peers::{Arrival, Record};
+use crate::peers::{Arrival, Filled, Record};
 use crate::proto::middleman::{
-    self, Class, ConnectionId, Handled, Limits, LinkId, Output, Refusal, Role,
+    self, Class, ConnectionId, Handled, Limits, LinkId, Output, Refusal, Role, TopicInfo,
 };
-use crate::relay::Turn;
-use crate::session::{Session, Topic};
-use crate::wire::middleman::{Body, Command, ERROR, Encoder, Guid, Message, RelayMessage};
+use crate::session::{Session, Topic, one_line};
+use crate::wire::middleman::{Command, Guid, Message, RelayMessage};
 
 type Broker = middleman::Broker<Arc<Session>>;
+
+/// A topic as operators see it.
+fn shown(topic: TopicInfo<'_>) -> Topic {
+    Topic {
+        name: one_line(topic.name),
+        subscribers: topic.subscribers,
+        clients_publish: topic.clients_publish,
+        clients_subscribe: topic.clients_subscribe,
+        responders: topic.responders,
+        workers: topic.workers,
+        outstanding: topic.outstanding,
+    }
+}
 
 /// The broker, with what it has to say.
 ///
 /// What it wants delivered is in the outboxes before the lock is free, and written to sockets
-/// behind it.
+/// after that: once for each read of a session, and once for each batch of another relay.
 pub(super) struct Hub {
     state: Mutex<State>,
     /// There is a deadline before the one that is waited for.
@@ -40,6 +55,8 @@ pub(super) struct Hub {
 struct State {
     broker: Broker,
     output: Output,
+    /// Sessions whose outboxes were filled by messages of other relays since they were flushed.
+    filled: Filled,
     /// The channels to other relays.
     links: BTreeMap<LinkId, Arc<Channel>>,
     /// When requests are looked at next.
@@ -49,8 +66,8 @@ struct State {
 /// The bounds of the broker.
 fn limits(config: &Config) -> Limits {
     let defaults = Limits::default();
-    let timeout = config.middleman.as_ref().map(|middleman| middleman.request_timeout);
-    Limits { timeout: timeout.unwrap_or(defaults.timeout), ..defaults }
+    let Some(middleman) = &config.middleman else { return defaults };
+    Limits { timeout: middleman.request_timeout, message_bytes: middleman.max_message, ..defaults }
 }
 
 impl Hub {
@@ -58,6 +75,7 @@ impl Hub {
         let state = State {
             broker: Broker::new(limits(config)),
             output: Output::default(),
+            filled: Filled::default(),
             links: BTreeMap::new(),
             alarm: None,
         };
@@ -82,44 +100,40 @@ impl Hub {
 
     /// What there is of each topic, in the order of their names.
     pub(super) fn topics(&self) -> Vec<Topic> {
-        let mut topics: Vec<_> = {
-            let state = self.state.lock();
-            let topics = state.broker.topics();
-            topics
-                .map(|topic| Topic {
-                    name: topic.name.to_owned(),
-                    subscribers: topic.subscribers,
-                    clients_publish: topic.clients_publish,
-                    clients_subscribe: topic.clients_subscribe,
-                    responders: topic.responders,
-                    workers: topic.workers,
-                    outstanding: topic.outstanding,
-                })
-                .collect()
-        };
+        let mut topics: Vec<_> = self.state.lock().broker.topics().map(shown).collect();
         topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         topics
     }
 
-    /// Takes a message of a connection.
-    ///
-    /// # Errors
-    /// It had no effect, and why. Its sender was told, where the original tells it.
-    pub(super) fn take(
-        &self,
-        id: ConnectionId,
-        message: &Message<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Result<(), Drop> {
-        let mut state = self.state.lock();
-        let State { broker, output, .. } = &mut *state;
-        let handled = broker.handle(id, message, turn.now, output);
-        self.deliver(&mut state, turn.now, |session| turn.out.flush_later(session));
-        self.set_alarm(&mut state);
-        drop(state);
+    /// What there is of the busiest topics, `most` at most: those with the most requests that wait,
+    /// then those with the most subscribers.
+    pub(super) fn busiest_topics(&self, most: usize) -> Vec<Topic> {
+        let state = self.state.lock();
+        let mut busiest: Vec<TopicInfo<'_>> = Vec::with_capacity(most + 1);
+        let rank = |topic: &TopicInfo<'_>| (topic.outstanding, topic.subscribers);
+        for topic in state.broker.topics() {
+            let at = busiest.partition_point(|other| rank(other) >= rank(&topic));
+            if at < most {
+                busiest.insert(at, topic);
+                busiest.truncate(most);
+            }
+        }
+        busiest.into_iter().map(shown).collect()
+    }
+
+    /// Begins to take the messages of a read.
+    pub(super) const fn reading(&self) -> Reading<'_> {
+        Reading::of(self)
+    }
+
+    /// Counts what became of a message; why it had no effect.
+    fn count(&self, message: &Message<'_>, handled: Handled) -> Result<(), Drop> {
         let kind = match handled {
             Handled::Refused(refusal) => {
                 self.meters.refused.of(refusal).increment();
+                if message.command == Command::Req {
+                    self.meters.requests.add(meters::Request::Refused, 1);
+                }
                 return Err(reason(refusal));
             }
             Handled::Ignored => meters::Handled::Ignored,
@@ -127,21 +141,13 @@ impl Hub {
             | Handled::Published { .. }
             | Handled::Granted
             | Handled::Asked
-            | Handled::Answered { .. }
+            | Handled::Answered
             | Handled::UserSet
-            | Handled::Noted => meters::Handled::of(&message.command),
+            | Handled::Noted
+            | Handled::Lost => meters::Handled::of(&message.command),
         };
         self.meters.handled.add(kind, 1);
         Ok(())
-    }
-
-    /// Tells a sender that its message is too long for those that it is for.
-    pub(super) fn refuse_length(&self, session: &Session, message: &Message<'_>, now: Instant) {
-        let mut error = Vec::new();
-        let text = format!("Too long {} {}", message.command.as_str(), message.target);
-        Encoder::begin(&mut error, Command::Pub, ERROR).finish(Body::of(&text));
-        self.push(session, Class::Error, &error, now);
-        session.flush(now);
     }
 
     /// A session is over.
@@ -175,16 +181,29 @@ impl Hub {
 
     /// Has the broker do something beside the messages of a batch, and delivers what it says.
     fn settle<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
-        let mut filled = Vec::new();
+        let result = self.act(now, act);
+        self.flush(now);
+        result
+    }
+
+    /// The same, but what it says is written by the next [`Self::flush`].
+    fn act<T>(&self, now: Instant, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let result = act(&mut state);
-        self.deliver(&mut state, now, |session| filled.push(Arc::clone(session)));
+        // Taken out meanwhile, since the broker is asked for the sessions.
+        let mut filled = std::mem::take(&mut state.filled);
+        self.deliver(&mut state, now, |session| filled.note(session));
+        state.filled = filled;
         self.set_alarm(&mut state);
-        drop(state);
-        for session in filled {
+        result
+    }
+
+    /// Writes what the sockets take of what was delivered.
+    fn flush(&self, now: Instant) {
+        let mut filled = std::mem::take(&mut self.state.lock().filled);
+        for session in filled.drain() {
             session.flush(now);
         }
-        result
     }
 
     /// Puts what the broker says into outboxes.
@@ -192,9 +211,7 @@ impl Hub {
         // More than one round only where somebody takes no more: each request fails once, each
         // link ends once.
         while !state.output.is_empty() {
-            for failure in state.output.failures() {
-                self.meters.refused.of(*failure).increment();
-            }
+            state.output.ended().iter().for_each(|ended| self.meters.note(*ended));
             let mut refused = Vec::new();
             for (id, class, message) in state.output.deliveries() {
                 let Some(session) = state.broker.peer(id) else { continue };
@@ -300,9 +317,16 @@ impl ChannelOwner for Hub {
 
     fn channel_heard(&self, channel: &Channel, message: &[u8], now: Instant) -> bool {
         let link = LinkId(channel.number);
-        let handled = self
-            .settle(now, |state| state.broker.from_relay(link, message, now, &mut state.output));
+        let handled =
+            self.act(now, |state| state.broker.from_relay(link, message, now, &mut state.output));
+        if handled == Ok(Handled::Lost) {
+            self.meters.lost.increment();
+        }
         handled.is_ok()
+    }
+
+    fn channels_settled(&self, now: Instant) {
+        self.flush(now);
     }
 }
 
@@ -316,6 +340,8 @@ const fn reason(refusal: Refusal) -> Drop {
         MiddlemanDrop::NO_REQUEST
     } else if matches!(refusal, Why::NoConnection) {
         MiddlemanDrop::NO_CONNECTION
+    } else if matches!(refusal, Why::MessageTooLong) {
+        MiddlemanDrop::TOO_LARGE_TO_DELIVER
     } else if matches!(refusal, Why::TopicTooLong | Why::IdTooLong) {
         MiddlemanDrop::TOO_LONG
     } else if matches!(
