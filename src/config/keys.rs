@@ -92,6 +92,12 @@ impl Keys {
         self.0.iter().fold(false, |found, key| found | key.is(digest))
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether one of them is among others as well.
     pub(super) fn meets(&self, others: &Self) -> bool {
         self.0.iter().any(|key| others.0.contains(key))

@@ -1,5 +1,5 @@
 """A stranger's client of middleman: written from a description of the wire and RFC 6455 alone,
-without a look at the relay, with nothing but Python's standard library.
+without a look at the relay, with nothing but Python's standard library (websocket.py).
 
 Is refused and let in, is a service and a client, publishes, asks and answers as the Python and the
 JavaScript clients do, and is told what it may not do. Says each step; exits 1 where the broker does
@@ -8,27 +8,13 @@ something else.
     middleman.py HOST PORT SERVICE_KEY CLIENT_KEY
 """
 
-import base64
-import hashlib
-import os
-import socket
 import struct
 import sys
 
-PATIENCE_S = 10
-# What comes within this time would have come.
-QUIET_S = 0.3
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+import websocket
+from websocket import BINARY, CLOSE, PING, PONG, TEXT, expect, say
+
 DIGITS = set("0123456789abcdefghijklmnopqrstuv")
-
-
-def expect(right, what):
-    if not right:
-        sys.exit(f"not as described: {what}")
-
-
-def say(what):
-    print(what, flush=True)
 
 
 def written(command, target, headers=(), lines=(), end="\r\n"):
@@ -59,81 +45,13 @@ class Message:
         return values[0]
 
 
-class Connection:
-    """The client's side of RFC 6455: each message is one unfragmented text frame."""
-
+class Connection(websocket.Connection):
     def __init__(self, host, port):
-        self.socket = socket.create_connection((host, port), PATIENCE_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb")
+        super().__init__(host, port, "/whatever?x=y", "Origin: https://elsewhere.test")
         self.waiting = []
-        key = base64.b64encode(os.urandom(16)).decode()
-        lines = [
-            "GET /whatever?x=y HTTP/1.1",
-            f"Host: {host}:{port}",
-            "Origin: https://elsewhere.test",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Key: {key}",
-            "Sec-WebSocket-Extensions: permessage-deflate",
-        ]
-        self.socket.sendall("\r\n".join(lines + ["", ""]).encode())
-        status = self.file.readline().decode()
-        expect(status.split()[1:2] == ["101"], f"status {status!r}")
-        headers = {}
-        while (line := self.file.readline().decode().strip()):
-            name, value = line.split(":", 1)
-            headers[name.lower()] = value.strip()
-        accept = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-        expect(headers["sec-websocket-accept"] == base64.b64encode(accept).decode(), "accept")
-        for negotiated in ["sec-websocket-protocol", "sec-websocket-extensions"]:
-            expect(negotiated not in headers, f"{negotiated} is never negotiated")
-
-    def send(self, payload, opcode=TEXT):
-        payload = payload.encode() if isinstance(payload, str) else payload
-        length = len(payload)
-        if length < 126:
-            header = struct.pack("!BB", 0x80 | opcode, 0x80 | length)
-        elif length < 65_536:
-            header = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, length)
-        else:
-            header = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, length)
-        mask = os.urandom(4)
-        repeated = mask * (length // 4 + 1)
-        number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated[:length], "big")
-        self.socket.sendall(header + mask + number.to_bytes(length, "big"))
-
-    def receive(self):
-        """The opcode and the payload of the next frame; None at the end of the connection."""
-        try:
-            head = self.file.read(2)
-            if len(head) < 2:
-                return None
-            first, length = head
-            expect(first & 0x70 == 0 and first & 0x80, f"an unfragmented frame, not {first:#x}")
-            expect(length & 0x80 == 0, "a broker masks none")
-            if length == 126:
-                (length,) = struct.unpack("!H", self.file.read(2))
-            elif length == 127:
-                (length,) = struct.unpack("!Q", self.file.read(8))
-            return first & 0xF, self.file.read(length)
-        except ConnectionError:
-            return None
 
     def text(self):
-        """The next text; a broker may ask in between whether we are there."""
-        if self.waiting:
-            return self.waiting.pop(0)
-        while True:
-            got = self.receive()
-            expect(got is not None, "the connection ended")
-            opcode, payload = got
-            if opcode == PING:
-                self.send(payload, PONG)
-            else:
-                expect(opcode == TEXT, f"a text, not {opcode} {payload!r}")
-                return payload.decode()
+        return self.waiting.pop(0) if self.waiting else super().text()
 
     def message(self):
         return Message(self.text())
@@ -161,18 +79,7 @@ class Connection:
                 self.waiting.append(got[1].decode())
 
     def quiet(self):
-        """Whether nothing more comes."""
-        if self.waiting:
-            return False
-        self.socket.settimeout(QUIET_S)
-        try:
-            return self.file.read(1) == b""
-        except TimeoutError:
-            # The file takes nothing more after a timeout.
-            self.file = self.socket.makefile("rb")
-            return True
-        finally:
-            self.socket.settimeout(PATIENCE_S)
+        return not self.waiting and super().quiet()
 
 
 class Broker:

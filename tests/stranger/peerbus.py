@@ -8,29 +8,17 @@ where the broker does something else.
     peerbus.py HOST PORT TOKEN OTHER_TOKEN SECRET
 """
 
-import base64
 import hashlib
 import hmac
 import json
 import os
-import socket
 import struct
 import sys
 
+import websocket
+from websocket import CLOSE, PING, PONG, expect, say
+
 MAX_MESSAGE = 1_048_576
-PATIENCE_S = 10
-# What comes within this time would have come.
-QUIET_S = 0.3
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-
-
-def expect(right, what):
-    if not right:
-        sys.exit(f"not as described: {what}")
-
-
-def say(what):
-    print(what, flush=True)
 
 
 def escaped(text):
@@ -101,83 +89,18 @@ class Broker:
         return peer.closed()
 
 
-class Connection:
-    """The client's side of RFC 6455: each message is one unfragmented text frame."""
-
+class Connection(websocket.Connection):
     def __init__(self, broker):
+        super().__init__(broker.host, broker.port, "/any/path", "Sec-WebSocket-Protocol: mcp")
         self.secret = broker.secret
-        self.socket = socket.create_connection((broker.host, broker.port), PATIENCE_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb")
-        key = base64.b64encode(os.urandom(16)).decode()
-        lines = [
-            "GET /any/path HTTP/1.1",
-            f"Host: {broker.host}:{broker.port}",
-            "Connection: Upgrade",
-            "Upgrade: websocket",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Key: {key}",
-            "Sec-WebSocket-Protocol: mcp",
-            "Sec-WebSocket-Extensions: permessage-deflate",
-        ]
-        self.socket.sendall("\r\n".join(lines + ["", ""]).encode())
-        status = self.file.readline().decode()
-        expect(status.split()[1:2] == ["101"], f"status {status!r}")
-        headers = {}
-        while (line := self.file.readline().decode().strip()):
-            name, value = line.split(":", 1)
-            headers[name.lower()] = value.strip()
-        accept = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-        expect(headers["sec-websocket-accept"] == base64.b64encode(accept).decode(), "accept")
-        for negotiated in ["sec-websocket-protocol", "sec-websocket-extensions"]:
-            expect(negotiated not in headers, f"{negotiated} is never negotiated")
-
-    def send(self, payload, opcode=TEXT):
-        length = len(payload)
-        if length < 126:
-            header = struct.pack("!BB", 0x80 | opcode, 0x80 | length)
-        elif length < 65_536:
-            header = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, length)
-        else:
-            header = struct.pack("!BBQ", 0x80 | opcode, 0x80 | 127, length)
-        mask = os.urandom(4)
-        repeated = mask * (length // 4 + 1)
-        number = int.from_bytes(payload, "big") ^ int.from_bytes(repeated[:length], "big")
-        self.socket.sendall(header + mask + number.to_bytes(length, "big"))
 
     def frame(self, **members):
         self.send(json.dumps(members).encode())
 
     def receive(self):
-        """The opcode and the payload of the next frame; None at the end of the connection."""
-        try:
-            head = self.file.read(2)
-            if len(head) < 2:
-                return None
-            first, length = head
-            expect(first & 0x70 == 0 and first & 0x80, f"an unfragmented frame, not {first:#x}")
-            expect(length & 0x80 == 0, "a broker masks none")
-            if length == 126:
-                (length,) = struct.unpack("!H", self.file.read(2))
-            elif length == 127:
-                (length,) = struct.unpack("!Q", self.file.read(8))
-            expect(length <= MAX_MESSAGE, "no message is longer")
-            return first & 0xF, self.file.read(length)
-        except ConnectionError:
-            return None
-
-    def text(self):
-        """The next message; a broker may ask in between whether we are there."""
-        while True:
-            got = self.receive()
-            expect(got is not None, f"the connection of {getattr(self, 'name', 'nobody')} ended")
-            opcode, payload = got
-            if opcode == PING:
-                self.send(payload, PONG)
-            elif opcode == TEXT:
-                return payload.decode()
-            else:
-                expect(opcode == PONG, f"a message of text, not {opcode} {payload!r}")
+        got = super().receive()
+        expect(got is None or len(got[1]) <= MAX_MESSAGE, "no message is longer")
+        return got
 
     def closed(self):
         got = self.receive()
@@ -186,19 +109,6 @@ class Connection:
         code = struct.unpack("!H", payload[:2])[0] if payload else None
         self.send(payload, CLOSE)
         return code, payload[2:].decode()
-
-    def quiet(self):
-        """Whether nothing more comes."""
-        self.socket.settimeout(QUIET_S)
-        try:
-            got = self.file.read(1)
-            return got == b""
-        except TimeoutError:
-            # The file takes nothing more after a timeout.
-            self.file = self.socket.makefile("rb")
-            return True
-        finally:
-            self.socket.settimeout(PATIENCE_S)
 
     def peers(self):
         text = self.text()

@@ -17,8 +17,8 @@ pub(super) async fn check_relay(config: &Config, report: &mut Report) {
     let admin = local(config.admin_bind);
     let server = admin.to_string().parse().expect("an address is a host and a port");
     let ready = http_get(&server, "/readyz").await;
-    let metrics = http_get(&server, "/metrics").await;
-    let (Ok((status, said)), Ok((200, metrics))) = (ready, metrics) else {
+    let metrics = metrics(config).await;
+    let (Ok((status, said)), Some(metrics)) = (ready, metrics) else {
         let remedy =
             "start it: systemctl start beacon-relay; is --admin-bind that of its settings?";
         report.warn("relay", format!("no relay answers at {admin}"), remedy);
@@ -33,6 +33,16 @@ pub(super) async fn check_relay(config: &Config, report: &mut Report) {
     }
     check_descriptors(config, &metrics, report);
     check_counters(&metrics, report);
+}
+
+/// What the relay that these settings are of has counted; nothing where none answers.
+pub(super) async fn metrics(config: &Config) -> Option<String> {
+    let admin = local(config.admin_bind);
+    let server = admin.to_string().parse().expect("an address is a host and a port");
+    match http_get(&server, "/metrics").await {
+        Ok((200, metrics)) => Some(metrics),
+        Ok(_) | Err(_) => None,
+    }
 }
 
 fn check_descriptors(config: &Config, metrics: &str, report: &mut Report) {
@@ -64,7 +74,7 @@ fn check_counters(metrics: &str, report: &mut Report) {
 }
 
 /// The sum of a family's samples, which are whole numbers.
-fn sum(metrics: &str, family: &str) -> u64 {
+pub(super) fn sum(metrics: &str, family: &str) -> u64 {
     let values = metrics.lines().filter_map(|line| {
         let (name, value) = line.rsplit_once(' ')?;
         let name = name.split('{').next()?;

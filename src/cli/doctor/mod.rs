@@ -11,6 +11,7 @@ mod http_proxy;
 mod listeners;
 mod machine;
 mod messages;
+mod middleman;
 mod netbird;
 mod probe;
 mod proxy;
@@ -102,6 +103,7 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
             machine::check_relay(config, report).await;
             messages::check(config, report);
             listeners::check(config, report).await;
+            middleman::check(config, report).await;
             acme::check(config, report).await;
         }
         machine::check_buffers(report);

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::{CLIENT, SERVICE, Speaker, write_secret};
 use crate::cells::assert_balance;
 use crate::cluster::{Cluster, Fabric, host, on_both_fabrics, wait_until};
+use crate::doctor::doctor;
 use crate::harness::{Node, Relay};
 
 on_both_fabrics!(
@@ -15,14 +16,22 @@ on_both_fabrics!(
     requests_at_a_relay_that_is_killed_fail_and_it_comes_back_with_its_topics,
 );
 
+/// Requests of a megabyte that are more than the 16 MiB that may wait for a relay, and the buffers
+/// in front of it.
+const OVERFLOW: usize = 40;
+
 /// Relays of one cluster, each with the door.
 struct Sites {
     cluster: Cluster,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Sites {
     fn start(fabric: Fabric, count: usize) -> Self {
+        Self::start_with(fabric, count, &["--cluster-keepalive", "500ms"])
+    }
+
+    fn start_with(fabric: Fabric, count: usize, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (services, clients) = (file("services"), file("clients"));
@@ -31,18 +40,17 @@ impl Sites {
         let binds: Vec<_> = (0..count).map(|index| format!("{}:0", host(index))).collect();
         let nodes = [Node::new(1)];
         let cluster = Cluster::start(fabric, count, &nodes.each_ref(), |index| {
-            vec![
+            let door = [
                 "--middleman-bind",
                 &binds[index],
                 "--middleman-service-keys-file",
                 &services,
                 "--middleman-client-keys-file",
                 &clients,
-                "--cluster-keepalive",
-                "500ms",
-            ]
+            ];
+            [&door[..], more].concat()
         });
-        let sites = Self { cluster, _folder: folder };
+        let sites = Self { cluster, folder };
         sites.wait_for_links(count - 1);
         sites
     }
@@ -76,6 +84,72 @@ fn say_until_granted(speaker: &mut Speaker, message: &str) {
         let heard = speaker.settled();
         heard.iter().all(|heard| heard.top != "PUB ERROR")
     });
+}
+
+/// A relay that reads nothing for a while, though its link stands: what is for it is more than may
+/// wait, so that the channel of the doors ends, and another begins.
+#[test]
+fn channel_that_overflows_fails_its_requests_and_begins_anew() {
+    let sites = Sites::start_with(Fabric::Mesh, 2, &["--cluster-keepalive", "10s"]);
+    let [here, there] = &sites.cluster.relays[..] else { panic!("two relays") };
+    let mut service = sites.service(1);
+    service.tell(&["EREQ Svc", "EPUB Chat", "SUB Chat"]);
+    let mut client = sites.client(0);
+    say_until_granted(&mut client, "PUB Svc\r\n\r\n.\r\n");
+    say_until_granted(&mut client, "PUB Chat\r\n\r\nbefore\r\n.\r\n");
+    assert_eq!(service.message().body, "before");
+
+    there.signal("STOP");
+    let body = "x".repeat(1_000_000);
+    for number in 0..OVERFLOW {
+        client.say(&format!("REQ Svc\r\nrid: {number}\r\n\r\n{body}\r\n.\r\n"));
+    }
+    let mut failed: Vec<usize> = Vec::new();
+    while failed.len() < OVERFLOW {
+        let heard = client.message();
+        if heard.top == "PUB ERROR" {
+            continue;
+        }
+        let reason = heard.header("Error").unwrap();
+        assert!(["Relay lost", "No responder", "Not trusted"].contains(&reason), "{reason}");
+        failed.push(heard.header("rid").unwrap().parse().unwrap());
+    }
+    failed.sort_unstable();
+    assert_eq!(failed, (0..OVERFLOW).collect::<Vec<_>>(), "each fails once");
+    here.wait_for_metric("beacon_relay_middleman_requests", 0.0);
+    there.signal("CONT");
+
+    // The relay has not left: the doors begin anew on the same link.
+    here.wait_for_line("a channel to another relay begins anew");
+    sites.wait_for_links(1);
+    say_until_granted(&mut client, "PUB Svc\r\n\r\n.\r\n");
+    say_until_granted(&mut client, "PUB Chat\r\n\r\nafter\r\n.\r\n");
+    client.say("REQ Svc\r\nrid: last\r\n\r\nlast\r\n.\r\n");
+    let mut heard_after = false;
+    let rid = loop {
+        let heard = service.message();
+        heard_after |= heard.body == "after";
+        if heard.body == "last" {
+            break heard.header("Rid").unwrap().to_owned();
+        }
+    };
+    assert!(heard_after, "the subscription counts again");
+    service.say(&format!("RES Svc\r\nrid: {rid}\r\n\r\nanswer\r\n.\r\n"));
+    while client.message().body != "answer" {}
+    there.wait_for_metric("beacon_relay_middleman_requests", 0.0);
+    assert!(!here.log().contains("a relay has left the cluster"), "its link has ended");
+    sites.cluster.relays.iter().for_each(assert_balance);
+}
+
+#[test]
+fn doctor_says_with_how_many_relays_topics_are_shared() {
+    let sites = Sites::start(Fabric::Mesh, 2);
+    let file = |name: &str| sites.folder.path().join(name).display().to_string();
+    let admin = sites.cluster.relays[0].admin.to_string();
+    let (bind, services) = ("127.0.0.1:8764", file("services"));
+    let door = ["--middleman-bind", bind, "--middleman-service-keys-file", &services];
+    let examine = || doctor([&door[..], &["--admin-bind", &admin]].concat());
+    examine().assert("middleman", "ok", "with those of 1 of 1 other relays");
 }
 
 fn publications_cross_relays_in_order_and_grants_count_everywhere(fabric: Fabric) {

@@ -1,10 +1,13 @@
-//! Runs tests/stranger/middleman.py, which was written from a description of the wire alone.
+//! Runs tests/stranger/middleman.py, and middleman.js in a browser: both were written from a
+//! description of the wire alone.
 
+use std::fs;
 use std::process::Command;
 
 use super::{CLIENT, SERVICE, Site};
 use crate::cells::assert_balance;
 use crate::deploy::root;
+use crate::page::browser::Browser;
 
 /// What the stranger says of each step.
 const STEPS: [&str; 8] = [
@@ -32,5 +35,32 @@ fn stranger_interoperates() {
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}{complaint}{}", site.relay.log());
     assert_eq!(said.lines().collect::<Vec<_>>(), STEPS);
+    assert_balance(&site.relay);
+}
+
+/// What the stranger in a browser says of each step.
+const STEPS_IN_A_BROWSER: &str = "let in, each with a name of its own; \
+     denied until a service allows it; published in order; published 900,000 characters; \
+     asked, and answered by ReqID; a request fails with its responder; left";
+
+#[test]
+fn stranger_in_a_browser_interoperates() {
+    let site = Site::start(&[]);
+    let mut browser = Browser::start();
+    let script = fs::read_to_string(root("tests/stranger/middleman.js")).unwrap();
+    browser.value(&format!("{script}; 0"));
+
+    browser.value(&format!("run('ws://{}', '{SERVICE}', '{CLIENT}'); 0", site.address));
+
+    let ended = "stranger.failure !== null || stranger.steps.at(-1) === 'left'";
+    browser.wait_for(ended);
+    let failure = browser.value("stranger.failure");
+    assert!(
+        failure.is_null(),
+        "{failure}: {}\n{}",
+        browser.value("stranger.steps"),
+        site.relay.log()
+    );
+    assert_eq!(browser.value("stranger.steps.join('; ')"), STEPS_IN_A_BROWSER);
     assert_balance(&site.relay);
 }
