@@ -7,6 +7,7 @@ pub(crate) mod head;
 pub mod inherited;
 pub mod listener;
 pub mod local;
+pub mod nats;
 pub mod notify;
 pub mod quic;
 mod stream;

@@ -14,7 +14,6 @@ mod members;
 mod message;
 mod refusals;
 mod session;
-mod settings;
 mod subjects;
 mod terms;
 #[cfg(test)]
@@ -28,12 +27,12 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, Fabric};
+use crate::net::nats::{Server, servers};
+pub use crate::net::nats::{Settings, SettingsError};
 use crate::proto::backoff::{between, doubled};
 use crate::wire::cluster::MAX_BATCH;
 use members::Members;
 use session::Session;
-use settings::Server;
-pub use settings::{Settings, SettingsError};
 
 /// Shortest wait before NATS is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -54,7 +53,7 @@ impl Nats {
     /// # Errors
     /// An address that is none, a credentials file that is none, or TLS without authorities.
     pub fn new(settings: &Settings) -> Result<Self, SettingsError> {
-        Ok(Self { servers: settings::servers(settings)? })
+        Ok(Self { servers: servers(settings)? })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, Event, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectError, ConnectErrorKind, Event, Subscriber};
 use futures_util::{Stream, StreamExt as _, future, stream};
 use tokio::select;
 use tokio::task::{JoinError, JoinSet};
@@ -14,17 +14,21 @@ use tokio_util::task::AbortOnDropHandle;
 use super::deliveries::{self, Deliveries};
 use super::members::{Joined, Members};
 use super::message::Message;
-use super::settings::Server;
 use super::subjects::Subjects;
 use super::writer;
 use crate::cluster::Reject;
-use crate::net::resolve::Resolver;
+use crate::net::nats::Server;
+
+/// Messages that one subscription holds until they are taken. The client knows no bound in
+/// bytes; at worst, all of them full batches, these are 256 MiB.
+const UNREAD: usize = 2_048;
+
+/// Messages that wait in the client for the connection. As few as do not slow it down: what
+/// is in there when the connection stalls is late, while an outbox drops what is old.
+const UNSENT: usize = 4;
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(200);
-
-/// How long a server's name may take to resolve.
-const NAME: Duration = Duration::from_secs(5);
 
 /// A connection with its subscriptions.
 pub(super) struct Session {
@@ -40,13 +44,15 @@ impl Session {
         server: &Server,
         members: &Arc<Members>,
     ) -> Result<Self, ConnectError> {
-        resolve(&server.address, &Resolver::shared()).await?;
+        server.resolve().await?;
         let identity = members.cluster.identity();
         let ended = CancellationToken::new();
         let (events, of_events) = (ended.clone(), Arc::clone(members));
         let options = server
             .options
             .clone()
+            .subscription_capacity(UNREAD)
+            .client_capacity(UNSENT)
             .name(format!("beacon-relay {}", identity.relay))
             // The client gives a silent server up at the third ping, as we do with a member.
             .ping_interval(identity.keepalive)
@@ -173,33 +179,4 @@ async fn say_goodbye(client: &Client, members: &Members) {
     };
     // Whom it does not reach, our silence tells.
     let _ = time::timeout(GOODBYE, goodbye).await;
-}
-
-/// Resolves the name before the client does, which waits for it without a limit: a name that
-/// hangs would keep us from the other servers.
-async fn resolve(server: &ServerAddr, resolver: &Resolver) -> Result<(), ConnectError> {
-    let dns = |error| ConnectError::with_source(ConnectErrorKind::Dns, error);
-    let found = time::timeout(NAME, resolver.resolve(server.host(), server.port())).await;
-    let late = |_| dns(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    found.map_err(late)?.map(drop).map_err(dns)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::{Mutex, mpsc};
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn server_whose_name_hangs_is_given_up() {
-        let (_release, hang) = mpsc::channel::<()>();
-        let hang = Mutex::new(hang);
-        let resolver = Resolver::new(1, move |_| {
-            let _released = hang.lock().unwrap().recv();
-            Ok(Vec::new())
-        });
-        let error = resolve(&"nats://dead.test".parse().unwrap(), &resolver).await.unwrap_err();
-        assert_eq!(error.kind(), ConnectErrorKind::Dns);
-        resolve(&"nats://[::1]:4222".parse().unwrap(), &resolver).await.unwrap();
-    }
 }

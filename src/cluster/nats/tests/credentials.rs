@@ -8,8 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 
-use super::server::Server;
 use super::{HOUR, NAME, Relay, Settings, id};
+use crate::net::nats::testing::Server;
 
 const OPERATOR: u8 = 14 << 3;
 const ACCOUNT: u8 = 0;

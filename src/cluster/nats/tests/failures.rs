@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::peer::{Peer, beat};
-use super::server::Server;
 use super::{HOUR, Relay, cluster, id, until};
 use crate::cluster::nats::members::{Joined, Members};
 use crate::cluster::nats::message::PACKETS;
 use crate::cluster::nats::writer;
 use crate::cluster::testing::{FailsOnce, packet};
+use crate::net::nats::testing::Server;
 
 #[tokio::test]
 async fn member_to_which_nobody_writes_any_more_leaves() {

@@ -1,9 +1,9 @@
 //! Strangers on our subjects, on a server without permissions.
 
 use super::peer::{Peer, beat};
-use super::server::Server;
 use super::{HOUR, NAME, Relay, id, until};
 use crate::cluster::Reject;
+use crate::net::nats::testing::Server;
 
 /// Repeatable noise of one length.
 fn noise(length: usize) -> Vec<u8> {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::peer::Peer;
-use super::server::Server;
 use super::{HOUR, Relay, name, until};
 use crate::cluster::Reject;
 use crate::cluster::nats::message::{Message, PACKETS, WORDS};
+use crate::net::nats::testing::Server;
 use crate::wire::cluster::{Frame, Frames, MAX_BATCH, Run, encode};
 use crate::wire::name::Name;
 

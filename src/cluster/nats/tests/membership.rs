@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::peer::{Peer, beat};
-use super::server::Server;
 use super::{HOUR, NAME, Relay, SHORT, name, until};
 use crate::cluster::Reject;
 use crate::cluster::nats::message::Beat;
 use crate::ids::{PublicKey, RelayId};
+use crate::net::nats::testing::Server;
 use crate::wire::cluster::Frame;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,6 @@ mod membership;
 mod outage;
 mod peer;
 mod permissions;
-mod server;
 mod tls;
 
 use std::sync::Arc;
@@ -27,8 +26,8 @@ use super::{Nats, Settings};
 use crate::cluster::{Cluster, Fabric as _, Identity, Member, Reject};
 use crate::ids::{PublicKey, RelayId};
 use crate::metrics::{Drop, Traffic};
+use crate::net::nats::testing::Server;
 use crate::wire::name::testing::name;
-use server::Server;
 
 const NAME: &str = "fleet";
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 use rustix::process::Signal;
 
 use super::peer::Peer;
-use super::server::Server;
 use super::{HOUR, Relay, SHORT, name, until};
 use crate::cluster::nats::{FIRST_PAUSE, LONGEST_PAUSE, pause};
+use crate::net::nats::testing::Server;
 use crate::wire::cluster::Frame;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

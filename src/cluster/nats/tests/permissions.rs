@@ -3,9 +3,9 @@
 use async_nats::ConnectOptions;
 
 use super::peer::{Peer, beat};
-use super::server::{self, Server};
 use super::{HOUR, NAME, Relay, id};
 use crate::cluster::nats::message::{Message, WORDS};
+use crate::net::nats::testing::{self, Server};
 
 const TEMPLATE: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/nats/cluster.conf"));
@@ -25,7 +25,7 @@ const RELAY_B: &str = "relay-b:PASSWORD_B@";
 
 #[test]
 fn template_is_what_the_server_takes() {
-    let said = server::check(TEMPLATE);
+    let said = testing::check(TEMPLATE);
     assert!(said.contains("is valid"), "{said}");
 }
 

@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::task::spawn_blocking;
 
-use super::server::Server;
 use super::{HOUR, Relay, Settings};
-use crate::cluster::nats::settings::servers;
+use crate::net::nats::servers;
+use crate::net::nats::testing::Server;
 
 /// Tells the process of the relay where the server is.
 const URL: &str = "TEST_NATS_URL";

@@ -1,23 +1,24 @@
 //! Where NATS is, and how we log in there: URLs and the credentials file, checked without
 //! the network.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use async_nats::{ConnectOptions, ServerAddr};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
+use tokio::time;
 
+use crate::net::resolve::Resolver;
 use crate::net::tls::{self, TlsError, Trust};
 use crate::wire::mark::without_mark;
 use crate::wire::percent::percent_decoded;
 
-/// Messages that one subscription holds until they are taken. The client knows no bound in
-/// bytes; at worst, all of them full batches, these are 256 MiB.
-const UNREAD: usize = 2_048;
-
-/// Messages that wait in the client for the connection. As few as do not slow it down: what
-/// is in there when the connection stalls is late, while an outbox drops what is old.
-const UNSENT: usize = 4;
+/// How long a server's name may take to resolve.
+const NAME: Duration = Duration::from_secs(5);
 
 /// Where NATS is. It has no `Debug`, since the URL may hold a password.
 pub struct Settings {
@@ -30,21 +31,35 @@ pub struct Settings {
 
 /// One server, and how to connect to it.
 #[derive(Clone, Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     /// Without user and password: the client would log them.
-    pub(super) address: ServerAddr,
-    pub(super) options: ConnectOptions,
+    pub(crate) address: ServerAddr,
+    pub(crate) options: ConnectOptions,
 }
 
 impl Server {
     /// For people to read.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.address.host(), self.address.port())
+    }
+
+    /// Resolves its name, for who is about to connect.
+    pub(crate) async fn resolve(&self) -> Result<(), ConnectError> {
+        resolve(&self.address, &Resolver::shared()).await
     }
 }
 
-/// Reads the settings; there is one server at least.
-pub(super) fn servers(settings: &Settings) -> Result<Vec<Server>, SettingsError> {
+/// Resolves the name before the client does, which waits for it without a limit: a name that
+/// hangs would keep us from the other servers.
+async fn resolve(server: &ServerAddr, resolver: &Resolver) -> Result<(), ConnectError> {
+    let dns = |error| ConnectError::with_source(ConnectErrorKind::Dns, error);
+    let found = time::timeout(NAME, resolver.resolve(server.host(), server.port())).await;
+    let late = |_| dns(io::Error::from(io::ErrorKind::TimedOut));
+    found.map_err(late)?.map(drop).map_err(dns)
+}
+
+/// Reads the settings; there is one server at least. Blocks for the file.
+pub(crate) fn servers(settings: &Settings) -> Result<Vec<Server>, SettingsError> {
     let options = options(settings)?;
     settings.url.split(',').map(|url| server(url.trim(), &options)).collect()
 }
@@ -57,9 +72,7 @@ fn options(settings: &Settings) -> Result<ConnectOptions, SettingsError> {
         .ignore_discovered_servers()
         // We connect anew ourselves. The client would keep what it holds, whatever its age;
         // it knows no 0 here.
-        .max_reconnects(1)
-        .subscription_capacity(UNREAD)
-        .client_capacity(UNSENT);
+        .max_reconnects(1);
     // A server may ask for TLS whatever the URL says. Only `tls://` fails without authorities.
     let options = match tls::client_config(&Trust::System) {
         Ok(config) => options.tls_client_config((*config).clone()),
@@ -129,6 +142,8 @@ pub enum SettingsError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, mpsc};
+
     use super::*;
 
     fn read(url: &str) -> Result<Vec<Server>, SettingsError> {
@@ -193,5 +208,18 @@ mod tests {
         fs::write(&path, bad_seed).unwrap();
         let refusal = refusal();
         assert!(refusal.contains("relay.creds: ") && !refusal.contains("SUSECRET"), "{refusal}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn server_whose_name_hangs_is_given_up() {
+        let (_release, hang) = mpsc::channel::<()>();
+        let hang = Mutex::new(hang);
+        let resolver = Resolver::new(1, move |_| {
+            let _released = hang.lock().unwrap().recv();
+            Ok(Vec::new())
+        });
+        let error = resolve(&"nats://dead.test".parse().unwrap(), &resolver).await.unwrap_err();
+        assert_eq!(error.kind(), ConnectErrorKind::Dns);
+        resolve(&"nats://[::1]:4222".parse().unwrap(), &resolver).await.unwrap();
     }
 }

@@ -4,14 +4,18 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time;
 
-use super::until;
+/// Longest wait for a server to listen.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running server; it ends when this is dropped.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     folder: TempDir,
     config: String,
@@ -20,7 +24,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts one with this configuration, which names neither address nor port.
-    pub(super) async fn start(config: &str) -> Self {
+    pub(crate) async fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let child = run(folder.path(), config, -1);
         let mut server = Self { child, folder, config: config.to_owned(), port: 0 };
@@ -29,29 +33,29 @@ impl Server {
     }
 
     /// Where it is.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.url_of("")
     }
 
     /// Where it is, for a user: `user:password@`.
-    pub(super) fn url_of(&self, user: &str) -> String {
+    pub(crate) fn url_of(&self, user: &str) -> String {
         format!("nats://{user}127.0.0.1:{}", self.port)
     }
 
     /// Kills it.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Starts it again where it was.
-    pub(super) async fn start_again(&mut self) {
+    pub(crate) async fn start_again(&mut self) {
         self.child = run(self.folder.path(), &self.config, self.port.into());
         self.ready().await;
     }
 
     /// Stops its process, or has it go on.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap();
     }
@@ -59,15 +63,20 @@ impl Server {
     /// Waits until it listens; its port.
     async fn ready(&mut self) -> u16 {
         let path = self.folder.path().join(format!("nats-server_{}.ports", self.child.id()));
-        let child = &mut self.child;
-        until("nats-server to listen", || {
-            assert!(child.try_wait().unwrap().is_none(), "nats-server has ended");
-            fs::read_to_string(&path).is_ok_and(|text| text.contains("://"))
-        })
-        .await;
-        let text = fs::read_to_string(&path).unwrap();
-        let (_, port) = text.rsplit_once(':').unwrap();
-        port.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+        let end = Instant::now() + PATIENCE;
+        let ports: Value = loop {
+            assert!(self.child.try_wait().unwrap().is_none(), "nats-server has ended");
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            if let Ok(ports) = serde_json::from_str(&text) {
+                break ports;
+            }
+            time::sleep(Duration::from_millis(5)).await;
+            assert!(Instant::now() < end, "waited in vain for nats-server to listen");
+        };
+        // Of a server in a cluster there is a port for the others as well.
+        let url = ports["nats"][0].as_str().expect("it says where clients go");
+        let (_, port) = url.rsplit_once(':').unwrap();
+        port.parse().unwrap()
     }
 }
 
@@ -92,7 +101,7 @@ fn run(folder: &Path, config: &str, port: i32) -> Child {
 }
 
 /// Has the real server check a configuration; what it says.
-pub(super) fn check(config: &str) -> String {
+pub(crate) fn check(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let output = command().arg("-t").arg("-c").arg(write(folder.path(), config)).output().unwrap();
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
