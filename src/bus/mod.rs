@@ -433,6 +433,7 @@ impl Bus {
     /// Appends the families of a scrape.
     pub fn families(&self, families: &mut Vec<MetricFamily>) {
         self.shared.meters.families(families);
+        self.shared.store.families(families);
     }
 
     /// Waits until a thread of the bus has ended.

@@ -44,7 +44,7 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Damaged(reason) => Self::Broken(reason),
-            StoreError::Unavailable(_) | StoreError::Locked => Self::Unread,
+            StoreError::Unavailable(_) | StoreError::Locked | StoreError::Fenced => Self::Unread,
         }
     }
 }

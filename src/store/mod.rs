@@ -6,13 +6,21 @@
 
 pub mod audit;
 mod embedded;
+mod jetstream;
 #[cfg(test)]
 mod suite;
 
 pub use embedded::{Embedded, bus_folder};
+pub use jetstream::{
+    JetStream, Leadership, MoveError, Moved, OpenError, Probe, ProbedLog,
+    Settings as JetStreamSettings, replica_folder,
+};
 
 use std::sync::Arc;
 
+use prometheus::proto::MetricFamily;
+
+use crate::ids::RelayId;
 use crate::proto::bus::{
     Cause, Change, Digest, Found, MailboxId, Millis, Reading, Recovered, Seq, Stored,
 };
@@ -28,6 +36,17 @@ pub struct AuditEntry {
     pub hash: [u8; 32],
     /// The event as JSON.
     pub event: Arc<[u8]>,
+}
+
+/// A part of the audit log of a relay.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ChainPage {
+    /// What stands in the place of entries that were removed.
+    pub head: Option<Box<[u8]>>,
+    /// The number of the last entry of all.
+    pub last: Option<u64>,
+    /// Its entries.
+    pub entries: Vec<AuditEntry>,
 }
 
 /// What is written together.
@@ -114,6 +133,9 @@ pub enum StoreError {
     /// Another process uses it.
     #[error("another relay uses the store")]
     Locked,
+    /// Another relay leads: nothing more is written for this one, whatever it repeats.
+    #[error("another relay leads")]
+    Fenced,
 }
 
 /// Where messages are durable.
@@ -201,11 +223,30 @@ pub trait Store: Send + Sync + 'static {
     /// It cannot be read.
     fn audit_head(&self) -> Result<Option<Box<[u8]>>, StoreError>;
 
+    /// The other relays whose audit logs it has beside this one's.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn chains(&self) -> Result<Vec<RelayId>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Entries of another relay's audit log from this number on, at most so many.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn chain(&self, _relay: RelayId, _from: u64, _most: usize) -> Result<ChainPage, StoreError> {
+        Ok(ChainPage::default())
+    }
+
     /// How much there is, and how much there may be.
     ///
     /// # Errors
     /// Nobody knows.
     fn space(&self) -> Result<Space, StoreError>;
+
+    /// Appends what it counts to the families of a scrape.
+    fn families(&self, _families: &mut Vec<MetricFamily>) {}
 
     /// Closes it, for a process that ends: everything fails from here on. Waits for what runs in
     /// the background, which may be long; a process that ends before loses nothing.

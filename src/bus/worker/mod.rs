@@ -330,7 +330,7 @@ impl Worker {
     /// Writes a commit, as often as it takes: from the second time on with all that nobody was told
     /// about, since nobody knows what of it is there. In one piece, or a store that ends between two
     /// would have later changes without the earlier. False where the bus stops and the store takes
-    /// nothing.
+    /// nothing, or takes nothing more for this relay.
     fn write(&self, commit: &Commit) -> bool {
         let is_repeated = commit.is_empty();
         let mut joined = is_repeated.then(|| self.joined(commit));
@@ -339,6 +339,10 @@ impl Worker {
         while let Err(error) = self.store.commit(joined.as_ref().unwrap_or(commit)) {
             joined.get_or_insert_with(|| self.joined(commit));
             self.shared.meters.failed(Call::Commit, &error);
+            if matches!(error, StoreError::Fenced) {
+                info!("another relay leads: this one's message bus ends");
+                return false;
+            }
             if wait == RETRY {
                 error!(%error, "messages cannot be committed: all wait until they can");
             }

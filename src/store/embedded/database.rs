@@ -99,6 +99,8 @@ pub(super) struct Database {
     pub(super) letters: Keyspace,
     /// Number of the first → entries of the audit log.
     pub(super) audit: Keyspace,
+    /// Relay and number of the first → entries of that relay's audit log, in a replica.
+    pub(super) chains: Keyspace,
     /// Name → value: what there is once.
     pub(super) meta: Keyspace,
     /// Position → commit: those that the other rows do not have yet, and older ones.
@@ -162,6 +164,7 @@ impl Database {
             accepted: space("accepted")?,
             letters: space("letters")?,
             audit: space("audit")?,
+            chains: space("chains")?,
             meta: space("meta")?,
             log: space("log")?,
             inner,
@@ -183,7 +186,7 @@ impl Database {
         }
     }
 
-    fn spaces(&self) -> [&Keyspace; 10] {
+    pub(super) fn spaces(&self) -> [&Keyspace; 11] {
         [
             &self.names,
             &self.levels,
@@ -193,6 +196,7 @@ impl Database {
             &self.accepted,
             &self.letters,
             &self.audit,
+            &self.chains,
             &self.meta,
             &self.log,
         ]

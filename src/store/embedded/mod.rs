@@ -10,7 +10,8 @@
 //! than half is of no use any more, the store merges all of it.
 
 mod attempts;
-mod codec;
+mod chains;
+pub(super) mod codec;
 mod compaction;
 mod database;
 mod journal;
@@ -20,6 +21,7 @@ mod lock;
 mod pending;
 mod reading;
 mod removal;
+pub(super) mod replica;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -41,7 +43,8 @@ use self::journal::{Newest, begin_new_journal};
 use self::known::Known;
 use self::lock::lock;
 use self::reading::Pile;
-use super::{AuditEntry, Commit, DeadLetter, Handover, Most, Space, Store, StoreError};
+use super::{AuditEntry, ChainPage, Commit, DeadLetter, Handover, Most, Space, Store, StoreError};
+use crate::ids::RelayId;
 use crate::proto::bus::{Digest, Found, Level, MailboxId, Millis, Reading, Recovered, Seq};
 
 /// Time between two attempts to open a database that failed.
@@ -338,7 +341,7 @@ impl Store for Embedded {
         }
         let database = self.shared.to_write()?;
         let writing = self.shared.writing.lock();
-        let written = database.write(&self.shared.known, commit, self.shared.handover);
+        let written = database.write(&self.shared.known, commit, None, self.shared.handover);
         drop(writing);
         self.shared.written(written)?;
         self.settle_if_full(&database);
@@ -487,6 +490,14 @@ impl Store for Embedded {
         // What stands before the log is read with the database.
         let _database = self.shared.to_read()?;
         Ok(self.shared.known.lock().head.as_ref().map(|(_, head)| head.clone()))
+    }
+
+    fn chains(&self) -> Result<Vec<RelayId>, StoreError> {
+        self.relays_of_chains()
+    }
+
+    fn chain(&self, relay: RelayId, from: u64, most: usize) -> Result<ChainPage, StoreError> {
+        self.page_of_chain(relay, from, most)
     }
 
     fn space(&self) -> Result<Space, StoreError> {

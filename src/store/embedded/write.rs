@@ -4,8 +4,9 @@ use fjall::{Keyspace, PersistMode, Slice};
 use parking_lot::Mutex;
 
 use super::codec::{
-    DigestKey, letter_key, mailbox_key, message_key, name_key, write_accepted, write_audit,
-    write_commit, write_found, write_letter, write_level, write_message, write_name, write_number,
+    DigestKey, chain_key, letter_key, mailbox_key, message_key, name_key, write_accepted,
+    write_audit, write_commit, write_found, write_letter, write_level, write_message, write_name,
+    write_number,
 };
 use super::database::{Database, failure, memory_of, unwritten};
 use super::key_of;
@@ -30,6 +31,14 @@ const MOST_LOGGED: usize = 64 * 1024;
 /// What a change, or an entry of the audit log, takes in the log beyond what is as long as a peer
 /// has made it, in bytes, at most.
 const CHANGE: usize = 96;
+
+/// The place of a commit in the log that a replica follows.
+pub(super) struct Place<'a> {
+    /// Its position.
+    pub(super) at: u64,
+    /// Entries of another relay's chain that were written with it.
+    pub(super) chain: Option<(&'a [u8; 32], &'a [AuditEntry])>,
+}
 
 /// The rows of one commit, before they are written.
 struct Rows<'a> {
@@ -172,6 +181,15 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Keeps the entries of another relay's chain.
+    fn chain(&mut self, place: Option<&Place<'_>>) {
+        let Some(Place { chain: Some((relay, entries)), .. }) = place else { return };
+        if let [first, ..] = entries {
+            let key = chain_key(relay, first.seq);
+            self.insert(&self.database.chains, &key, write_audit(entries));
+        }
+    }
+
     /// Writes down what the audit log takes with its rows that are here; what those take.
     fn sum_audit(&mut self, known: &Known) -> u64 {
         if self.audited > 0 {
@@ -227,6 +245,7 @@ impl Database {
         &self,
         known: &Mutex<Known>,
         commit: &Commit,
+        place: Option<&Place<'_>>,
         handover: Handover,
     ) -> Result<(), StoreError> {
         check(&commit.changes)?;
@@ -237,13 +256,13 @@ impl Database {
         let bytes = logged(commit);
         // One that may be repeated puts in rows what is in rows, whatever of it is there.
         if bytes > MOST_LOGGED || known.lock().is_doubtful {
-            return self.write_rows(known, commit, mode);
+            return self.write_rows(known, commit, place, mode);
         }
         let mut before = known.lock();
         if !before.pending.has_room(bytes) {
             self.fold(&mut before)?;
         }
-        let number = before.pending.number + 1;
+        let number = place.map_or(before.pending.number + 1, |place| place.at);
         let row = before.pending.rows.to_be_bytes();
         let buffer = std::mem::take(&mut before.buffer);
         drop(before);
@@ -251,6 +270,7 @@ impl Database {
         let bytes = value.len();
         let mut rows = Rows::new(self, 1);
         rows.insert(&self.log, &row, &value[..]);
+        rows.chain(place);
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.buffer = value;
@@ -264,6 +284,7 @@ impl Database {
         &self,
         known: &Mutex<Known>,
         commit: &Commit,
+        place: Option<&Place<'_>>,
         mode: Option<PersistMode>,
     ) -> Result<(), StoreError> {
         let Commit { changes, audit } = commit;
@@ -274,12 +295,19 @@ impl Database {
         pending.note(audit);
         let mut rows = Rows::new(self, 2 * changes.len());
         rows.pending(&pending, &before)?;
+        rows.chain(place);
+        if let Some(place) = place {
+            rows.meta(FOLDED_ROW, place.at);
+        }
         let audited = rows.sum_audit(&before);
         drop(before);
         let memory = rows.commit(mode)?;
         let mut known = known.lock();
         known.unsettled += memory;
         known.is_doubtful = false;
+        if let Some(place) = place {
+            known.pending.number = place.at;
+        }
         known.pending.last_audit = pending.last_audit;
         known.pending.last_accepted = pending.last_accepted;
         known.audit_bytes += audited;

@@ -16,11 +16,7 @@ const FORGET_ACCEPTED: u8 = 9;
 const REQUEUE: u8 = 10;
 
 /// The value of the commit of this number, in a buffer that had another.
-pub(in crate::store::embedded) fn write_commit(
-    number: u64,
-    commit: &Commit,
-    buffer: Vec<u8>,
-) -> Vec<u8> {
+pub(in crate::store) fn write_commit(number: u64, commit: &Commit, buffer: Vec<u8>) -> Vec<u8> {
     let Commit { changes, audit } = commit;
     let value = Value::in_buffer(buffer).number(number).number(changes.len() as u64);
     let value = changes.iter().fold(value, Value::change);
@@ -34,7 +30,7 @@ pub(in crate::store::embedded) fn commit_number(value: &[u8]) -> Result<u64, Mal
 }
 
 /// A commit.
-pub(in crate::store::embedded) fn read_commit(value: &[u8]) -> Result<Commit, Malformed> {
+pub(in crate::store) fn read_commit(value: &[u8]) -> Result<Commit, Malformed> {
     let mut fields = Fields::of(value)?;
     let _number = fields.number()?;
     let count = fields.number()?;

@@ -12,7 +12,8 @@ mod tests;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-pub(super) use self::changes::{commit_number, read_commit, write_commit};
+pub(super) use self::changes::commit_number;
+pub(in crate::store) use self::changes::{read_commit, write_commit};
 
 use crate::proto::bus::{
     Cause, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner, Seq, Stored,
@@ -24,7 +25,7 @@ const VERSION: u8 = 1;
 
 /// A value that is none of ours, or not all of it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(in crate::store) enum Malformed {
     #[error("it ends too early")]
     Short,
     #[error("something follows its end")]
@@ -101,6 +102,21 @@ impl AsRef<[u8]> for DigestKey {
 /// The key of a dead letter: those of a mailbox are in the order of their burial.
 pub(super) fn letter_key(mailbox: MailboxId, at: Millis, seq: Seq) -> [u8; 24] {
     numbers(&[mailbox.0, at.0, seq.0])
+}
+
+/// The key of entries of a relay's chain: those of one follow each other.
+pub(super) fn chain_key(relay: &[u8; 32], first: u64) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    bytes[..32].copy_from_slice(relay);
+    bytes[32..].copy_from_slice(&first.to_be_bytes());
+    bytes
+}
+
+/// Whose entries a key of a chain is of, and the number of the first.
+pub(super) fn read_chain_key(key: &[u8]) -> Result<([u8; 32], u64), Malformed> {
+    let mut fields = Fields(key);
+    let read = (fields.array()?, u64::from_be_bytes(fields.array()?));
+    fields.end(read)
 }
 
 fn numbers<const N: usize>(of: &[u64]) -> [u8; N] {
