@@ -22,13 +22,17 @@ use crate::store::audit::{
     BadSeal, Break, Checked, GENESIS, Kind, Line, LineError, Lines, Seal, Tail, Verifier,
     entry_line,
 };
-use crate::store::{AuditEntry, Embedded, Handover, Store as _, StoreError, bus_folder};
+use crate::store::{
+    AuditEntry, ChainPage, Embedded, Handover, Store as _, StoreError, bus_folder, replica_folder,
+};
 
 /// Entries that are read at once.
 const PAGE: usize = 1_000;
 
 /// Bytes of lines that are written at once.
 const WRITE_AT: usize = 64 * 1024;
+
+const NO_LOG: &str = "the relay's answer is no audit log";
 
 /// What is done with the audit log of messages.
 #[derive(Debug, Subcommand)]
@@ -41,12 +45,18 @@ pub(super) enum Audit {
         /// Checkpoints of the relay, which prove that the end is not cut off
         #[arg(long, value_name = "FILE")]
         checkpoint: Option<PathBuf>,
+        /// Relay whose log is checked, of those that the store has [default: all]
+        #[arg(long, value_name = "KEY", conflicts_with = "from")]
+        chain: Option<RelayId>,
         /// Folder of what the relay keeps [default: that of `serve`]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<String>,
     },
     /// Print the audit log of messages as lines of JSON
     Export {
+        /// Relay whose log is printed, of those that the store has [default: this one]
+        #[arg(long, value_name = "KEY")]
+        chain: Option<RelayId>,
         /// Folder of what the relay keeps [default: that of `serve`]
         #[arg(long, value_name = "DIR")]
         state_dir: Option<String>,
@@ -56,20 +66,42 @@ pub(super) enum Audit {
 impl Audit {
     pub(super) fn run(self) -> Result<(), Exit> {
         match self {
-            Self::Verify { from, checkpoint, state_dir } => {
-                let (log, relay) = match from {
-                    Some(file) => (Log::open(&file)?, None),
-                    None => {
-                        let folder = state_folder(state_dir)?;
-                        (Log::of(&folder)?, relay_of(&folder))
-                    }
-                };
-                let signed = checkpoint.as_deref().map(Checkpoints::read).transpose()?;
-                let signed = signed.unwrap_or_default();
-                let checked = verify(log, &signed.seals, relay)?;
+            Self::Verify { from: Some(file), checkpoint, .. } => {
+                let signed = checkpoints(checkpoint.as_deref())?;
+                let checked = verify(&mut Log::open(&file)?, &signed.seals, None)?;
                 output::print(&say(&checked, checkpoint.as_deref(), signed.no_lines))
             }
-            Self::Export { state_dir } => export(Log::of(&state_folder(state_dir)?)?),
+            Self::Verify { from: None, checkpoint, chain, state_dir } => {
+                let folder = state_folder(state_dir)?;
+                let signed = checkpoints(checkpoint.as_deref())?;
+                let own = relay_of(&folder);
+                let mut store = Stored::of(&folder)?;
+                if chain.is_none_or(|chain| Some(chain) == own) {
+                    let mut log = Log::Stored(&mut store, None);
+                    let checked = verify(&mut log, &signed.seals, own)?;
+                    output::print(&say(&checked, checkpoint.as_deref(), signed.no_lines))?;
+                }
+                let others = match chain {
+                    Some(chain) if Some(chain) == own => Vec::new(),
+                    Some(chain) => vec![chain],
+                    None => store.chains()?,
+                };
+                for relay in others {
+                    let seals: Vec<_> =
+                        signed.seals.iter().filter(|seal| seal.relay == relay).cloned().collect();
+                    let checked =
+                        verify(&mut Log::Stored(&mut store, Some(relay)), &seals, Some(relay));
+                    let checked = checked.map_err(|exit| of_relay(relay, exit))?;
+                    let said = say(&checked, checkpoint.as_deref(), 0);
+                    output::print(&format!("relay {relay}: {said}"))?;
+                }
+                Ok(())
+            }
+            Self::Export { chain, state_dir } => {
+                let folder = state_folder(state_dir)?;
+                let other = chain.filter(|chain| relay_of(&folder) != Some(*chain));
+                export(&mut Log::Stored(&mut Stored::of(&folder)?, other))
+            }
         }
     }
 }
@@ -88,14 +120,26 @@ fn relay_of(state_dir: &Path) -> Option<RelayId> {
     read_key(&identity_file(state_dir)).ok().map(|file| relay_id(&file.key))
 }
 
+/// Says whose log is broken.
+fn of_relay(relay: RelayId, exit: Exit) -> Exit {
+    let Exit::Broken(reason) = exit else { return exit };
+    Exit::Broken(format!("relay {relay}: {reason}"))
+}
+
 /// Where a log is read from.
-enum Log {
+enum Log<'a> {
     /// What was exported.
-    File(Lines<BufReader<File>>),
-    /// A store that nobody else uses.
-    Store(Box<Embedded>),
-    /// The store of a running relay.
-    Relay(PathBuf),
+    File(Box<Lines<BufReader<File>>>),
+    /// What a store has of this relay, or of another one.
+    Stored(&'a mut Stored, Option<RelayId>),
+}
+
+/// A store of messages.
+enum Stored {
+    /// One that nobody else uses.
+    Free(Box<Embedded>),
+    /// That of a running relay, by its state folder.
+    InUse(PathBuf),
 }
 
 /// What a log has first, and then.
@@ -115,15 +159,12 @@ struct Page {
     entries: Vec<AuditEntry>,
 }
 
-impl Log {
-    fn open(file: &Path) -> Result<Self, Exit> {
-        let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()));
-        Ok(Self::File(Lines::new(BufReader::new(opened.map_err(Exit::Unreadable)?))))
-    }
-
-    /// The log of a state folder.
+impl Stored {
+    /// The store of a state folder: the messages themselves, or the replica of a log elsewhere.
     fn of(state_dir: &Path) -> Result<Self, Exit> {
+        let replica = replica_folder(state_dir);
         let folder = bus_folder(state_dir);
+        let folder = if replica.exists() && !folder.exists() { replica } else { folder };
         let there = fs::metadata(&folder)
             .with_context(|| format!("there is no store of messages at {}", folder.display()));
         // A file of another user in it would keep its relay from opening it.
@@ -133,16 +174,44 @@ impl Log {
             return Err(Exit::Unreadable(error));
         }
         match Embedded::open(&folder, Handover::Kernel) {
-            Ok(store) => Ok(Self::Store(Box::new(store))),
-            Err(StoreError::Locked) => Ok(Self::Relay(state_dir.to_owned())),
+            Ok(store) => Ok(Self::Free(Box::new(store))),
+            Err(StoreError::Locked) => Ok(Self::InUse(state_dir.to_owned())),
             Err(error) => Err(refuse_store(error)),
         }
     }
 
-    /// Hands on all parts, in their order.
-    fn each(self, mut take: impl FnMut(Part) -> Result<(), Exit>) -> Result<(), Exit> {
+    /// The other relays whose logs it has.
+    fn chains(&self) -> Result<Vec<RelayId>, Exit> {
         match self {
-            Self::File(mut lines) => {
+            Self::Free(store) => store.chains().map_err(refuse_store),
+            Self::InUse(folder) => {
+                let AuditPage { chains, .. } = ask_for_page(folder, u64::MAX, None)?;
+                let chains = chains.iter().map(|relay| relay.parse());
+                let chains: Result<_, _> = chains.collect();
+                chains.context("the relay's answer names no relays").map_err(Exit::Unreadable)
+            }
+        }
+    }
+
+    fn page(&self, from: u64, chain: Option<RelayId>) -> Result<Page, Exit> {
+        match self {
+            Self::Free(store) => page_of(store, from, chain).map_err(refuse_store),
+            Self::InUse(folder) => page_from(folder, from, chain),
+        }
+    }
+}
+
+impl Log<'_> {
+    fn open(file: &Path) -> Result<Self, Exit> {
+        let opened = File::open(file).with_context(|| format!("cannot read {}", file.display()));
+        let lines = Lines::new(BufReader::new(opened.map_err(Exit::Unreadable)?));
+        Ok(Self::File(Box::new(lines)))
+    }
+
+    /// Hands on all parts, in their order.
+    fn each(&mut self, mut take: impl FnMut(Part) -> Result<(), Exit>) -> Result<(), Exit> {
+        match self {
+            Self::File(lines) => {
                 while let Some(line) = lines.next_line().map_err(refuse_line)? {
                     take(match line {
                         Line::Head(head) => Part::Head(head),
@@ -151,13 +220,16 @@ impl Log {
                 }
                 Ok(())
             }
-            Self::Store(store) => pages(take, |from| page_of(&store, from).map_err(refuse_store)),
-            Self::Relay(folder) => pages(take, |from| page_from(&folder, from)),
+            Self::Stored(store, chain) => pages(take, |from| store.page(from, *chain)),
         }
     }
 }
 
-fn page_of(store: &Embedded, from: u64) -> Result<Page, StoreError> {
+fn page_of(store: &Embedded, from: u64, chain: Option<RelayId>) -> Result<Page, StoreError> {
+    if let Some(relay) = chain {
+        let ChainPage { head, last, entries } = store.chain(relay, from, PAGE)?;
+        return Ok(Page { head: head.map(Vec::from), last, entries });
+    }
     Ok(Page {
         head: store.audit_head()?.map(Vec::from),
         last: store.last_audit()?.map(|last| last.seq),
@@ -166,15 +238,18 @@ fn page_of(store: &Embedded, from: u64) -> Result<Page, StoreError> {
 }
 
 /// Asks the relay that uses the store.
-fn page_from(state_dir: &Path, from: u64) -> Result<Page, Exit> {
-    let answer = ask(state_dir, &Action::AuditLog { from }, PATIENCE);
+fn page_from(state_dir: &Path, from: u64, chain: Option<RelayId>) -> Result<Page, Exit> {
+    let AuditPage { head, last, entries, .. } = ask_for_page(state_dir, from, chain)?;
+    let entries: Result<_, _> = entries.into_iter().map(AuditEntry::try_from).collect();
+    let entries = entries.context(NO_LOG).map_err(Exit::Unreadable)?;
+    Ok(Page { head: head.map(String::into_bytes), last, entries })
+}
+
+fn ask_for_page(state_dir: &Path, from: u64, chain: Option<RelayId>) -> Result<AuditPage, Exit> {
+    let chain = chain.map(|relay| relay.to_string());
+    let answer = ask(state_dir, &Action::AuditLog { from, chain }, PATIENCE);
     let answer = answer.map_err(|error| Exit::Unreadable(error.into()))?;
-    let page = serde_json::from_value::<AuditPage>(answer).map_err(anyhow::Error::from);
-    let page = page.and_then(|AuditPage { head, last, entries }| {
-        let entries: Result<_, _> = entries.into_iter().map(AuditEntry::try_from).collect();
-        Ok(Page { head: head.map(String::into_bytes), last, entries: entries? })
-    });
-    page.context("the relay's answer is no audit log").map_err(Exit::Unreadable)
+    serde_json::from_value(answer).context(NO_LOG).map_err(Exit::Unreadable)
 }
 
 /// Hands on all parts that there are at the first page.
@@ -204,7 +279,7 @@ fn pages(
 }
 
 /// Checks a log of this relay, where that is known.
-fn verify(log: Log, signed: &[Seal], relay: Option<RelayId>) -> Result<Checked, Exit> {
+fn verify(log: &mut Log<'_>, signed: &[Seal], relay: Option<RelayId>) -> Result<Checked, Exit> {
     let begin = |head: Option<&Seal>| Verifier::new(head, signed, relay).map_err(broken);
     let mut verifier = begin(None)?;
     log.each(|part| match part {
@@ -218,7 +293,7 @@ fn verify(log: Log, signed: &[Seal], relay: Option<RelayId>) -> Result<Checked, 
     verifier.end().map_err(broken)
 }
 
-fn export(log: Log) -> Result<(), Exit> {
+fn export(log: &mut Log<'_>) -> Result<(), Exit> {
     let mut before = GENESIS;
     let mut lines = String::new();
     log.each(|part| {
@@ -235,6 +310,11 @@ fn export(log: Log) -> Result<(), Exit> {
         if lines.len() >= WRITE_AT { output::print(&std::mem::take(&mut lines)) } else { Ok(()) }
     })?;
     output::print(&lines)
+}
+
+/// The checkpoints of a file, where one is named.
+fn checkpoints(file: Option<&Path>) -> Result<Checkpoints, Exit> {
+    Ok(file.map(Checkpoints::read).transpose()?.unwrap_or_default())
 }
 
 /// What a file of checkpoints has.

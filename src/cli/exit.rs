@@ -39,6 +39,9 @@ pub enum Exit {
     /// A relay runs, and does not answer.
     #[error(transparent)]
     NoAnswer(AskError),
+    /// A server that the settings name is not set up for this relay.
+    #[error("{0}")]
+    Server(String),
     /// The audit log of messages is not what it was.
     #[error("audit chain BROKEN: {0}")]
     Broken(String),
@@ -64,6 +67,7 @@ impl Exit {
                     64
                 }
             }
+            Self::Server(_) => 78,
             Self::Bind { .. } | Self::NoRelay(_) | Self::NoAnswer(_) => 69,
             Self::Findings { failed: 1.., .. } | Self::Unreadable(_) => 2,
             Self::Findings { .. } | Self::Broken(_) | Self::Failed(_) => 1,

@@ -1,6 +1,7 @@
 //! The subcommands: what the program is asked, and how it ends.
 
 mod audit;
+mod bus;
 mod check;
 mod cluster_id;
 pub mod connect;
@@ -60,6 +61,9 @@ enum Command {
     Enroll(enroll::Enroll),
     /// Print the id that other relays of a cluster know this one by
     ClusterId(cluster_id::ClusterId),
+    /// Move the messages of a relay
+    #[command(subcommand)]
+    Bus(bus::Bus),
     /// Check or print the audit log of messages
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -150,6 +154,7 @@ fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
         Some(Command::ClusterId(id)) => id.run(),
+        Some(Command::Bus(bus)) => bus.run(),
         Some(Command::Audit(audit)) => audit.run(),
         Some(Command::Completions(completions)) => completions.run(),
         Some(Command::Man(man)) => man.run(),

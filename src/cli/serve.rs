@@ -21,7 +21,7 @@ use crate::doors::Plan;
 use crate::doors::pilot::directory::OpenError;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Reloader, Server, Sockets, StartError};
-use crate::store::bus_folder;
+use crate::store::{self, bus_folder};
 
 /// Runs the relay until it is told to stop, with these doors beyond its own.
 ///
@@ -126,7 +126,15 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             // The URL may hold a password.
             Error::Setting { place, value: "…".to_owned(), reason }.into()
         }
-        StartError::NoDoor(_)
+        StartError::BusNats(error @ store::OpenError::Payload { .. }) => {
+            Exit::Server(format!("--bus-nats: {error}"))
+        }
+        StartError::BusNats(error @ store::OpenError::Settings(_)) => {
+            let (place, reason) = (Place::flag("bus_nats"), error.to_string());
+            Error::Setting { place, value: "…".to_owned(), reason }.into()
+        }
+        StartError::BusNats(_)
+        | StartError::NoDoor(_)
         | StartError::TwoDoors(..)
         | StartError::Tls(_)
         | StartError::Thread(_) => Exit::Failed(error.into()),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::bus_nats::BusNatsFlags;
 use super::cluster::ClusterFlags;
 use super::given::Scope;
 use super::middleman::MiddlemanFlags;
@@ -161,6 +162,11 @@ impl Loaded {
             keys.extend(old.differing(&new));
         }
         keys.extend(self.config.bus.differing(&new.config.bus));
+        if let (Ok(old), Ok(new)) =
+            (BusNatsFlags::read(&self.layers), BusNatsFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
         keys
     }
 

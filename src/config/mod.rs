@@ -7,6 +7,7 @@
 
 mod acme;
 mod bus;
+mod bus_nats;
 mod certificate;
 mod cluster;
 mod doors;
@@ -43,6 +44,8 @@ use std::time::Duration;
 
 pub use acme::Acme;
 pub use bus::Bus;
+pub use bus_nats::BusNats;
+use bus_nats::BusNatsFlags;
 pub use certificate::{TlsPair, UnusablePair};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
@@ -239,6 +242,8 @@ settings! {
         middleman: Option<Middleman> = Middleman::read;
         /// How messages are kept, where a door has some.
         bus: Bus = Bus::read;
+        /// The NATS system that has them, where it is not the state folder.
+        bus_nats: Option<BusNats> = BusNats::read;
         /// The `[[listener]]` tables, in the order of the file.
         listeners: Vec<ListenerTable> = listener::tables;
         /// Whether there is a listener at `wss_bind`: not where nobody set it and a table has the
@@ -264,7 +269,8 @@ impl Config {
         let contradiction = contradiction
             .or_else(|| config.netbird_contradiction())
             .or_else(|| config.peerbus_contradiction())
-            .or_else(|| config.middleman_contradiction());
+            .or_else(|| config.middleman_contradiction())
+            .or_else(|| config.bus_nats_contradiction());
         if let Some((key, reason)) = contradiction {
             return Err(layers.refuse(key, reason));
         }
@@ -312,6 +318,7 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
 fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
     let of_doors = NetbirdFlags::SETTINGS.iter().chain(PeerbusFlags::SETTINGS);
     let of_doors = of_doors.chain(MiddlemanFlags::SETTINGS).chain(Bus::SETTINGS);
+    let of_doors = of_doors.chain(BusNatsFlags::SETTINGS);
     let settings = Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS);
     settings.chain(ClusterFlags::SETTINGS).chain(of_doors)
 }

@@ -67,13 +67,16 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Settings whose values are URLs of NATS, in which there may be a user and a password.
+const HAS_URLS: [&str; 2] = ["cluster_nats", "bus_nats"];
+
 /// What may be shown of a text that somebody gave for the setting `key`: of URLs, neither
 /// user nor password. A misspelt `key` hides what has a scheme.
 pub(crate) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
-    if key == "cluster_nats" && text.parse::<NatsServers>().is_ok() {
+    if HAS_URLS.contains(&key) && text.parse::<NatsServers>().is_ok() {
         let urls: Vec<_> = text.split(',').map(hidden).collect();
         Cow::Owned(urls.join(","))
-    } else if key == "cluster_nats" || text.contains("://") {
+    } else if HAS_URLS.contains(&key) || text.contains("://") {
         hidden(text)
     } else {
         Cow::Borrowed(text)
@@ -83,7 +86,7 @@ pub(crate) fn shown<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
 /// What may be shown of a value that the setting `key` accepts: only in URLs of NATS is there a
 /// user and a password. A path goes on naming its file, whatever it looks like.
 pub(super) fn shown_value<'a>(key: &str, text: &'a str) -> Cow<'a, str> {
-    if key == "cluster_nats" { shown(key, text) } else { Cow::Borrowed(text) }
+    if HAS_URLS.contains(&key) { shown(key, text) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]
@@ -101,7 +104,9 @@ mod tests {
             ("user:hunter2@a", "***@a"),
             ("nats://a,nats://b", "nats://a,nats://b"),
         ] {
-            assert_eq!(shown("cluster_nats", text), expected);
+            for key in HAS_URLS {
+                assert_eq!(shown(key, text), expected);
+            }
         }
         assert_eq!(shown("clusternats", "nats://user:hunter2@a"), "nats://***@a");
     }

@@ -204,7 +204,10 @@ impl Actions {
                 })
                 .await
             }
-            Action::AuditLog { from } => self.answer(move |parts| AuditPage::of(parts, from)).await,
+            Action::AuditLog { from, ref chain } => {
+                let chain = chain.clone();
+                self.answer(move |parts| AuditPage::of(parts, from, chain.as_deref())).await
+            }
             Action::Explain { node } => json(&Explanation::of(node, &self.parts).await),
             Action::Kick { node } => {
                 let session = table.session(node);

@@ -4,8 +4,9 @@ use blake3::Hash;
 use serde::{Deserialize, Serialize};
 
 use super::{Parts, Refused};
+use crate::ids::RelayId;
 use crate::proto::bus::Millis;
-use crate::store::{AuditEntry, Store, StoreError};
+use crate::store::{AuditEntry, ChainPage, Store, StoreError};
 
 /// Entries that are read at once.
 const PIECE: usize = 64;
@@ -25,6 +26,9 @@ pub struct AuditPage {
     pub last: Option<u64>,
     /// The entries from the one on that was asked for; none behind the last.
     pub entries: Vec<Logged>,
+    /// The other relays whose logs the store has as well.
+    #[serde(default)]
+    pub chains: Vec<String>,
 }
 
 /// An entry.
@@ -64,28 +68,39 @@ impl TryFrom<Logged> for AuditEntry {
 
 impl AuditPage {
     /// The page that begins with this entry.
-    pub(super) fn of(parts: &Parts, from: u64) -> Result<Self, Refused> {
+    pub(super) fn of(parts: &Parts, from: u64, chain: Option<&str>) -> Result<Self, Refused> {
         let Some(store) = &parts.store else {
             return Err(Refused::Failed("this relay keeps no messages".to_owned()));
         };
-        Self::read(&**store, from).map_err(|error| Refused::Failed(error.to_string()))
+        let chain = chain.map(str::parse).transpose();
+        let chain = chain.map_err(|_| Refused::Failed("that is no relay's id".to_owned()))?;
+        Self::read(&**store, from, chain).map_err(|error| Refused::Failed(error.to_string()))
     }
 
-    fn read(store: &dyn Store, from: u64) -> Result<Self, StoreError> {
-        let head = store.audit_head()?;
-        let last = store.last_audit()?.map(|last| last.seq);
+    fn read(store: &dyn Store, from: u64, chain: Option<RelayId>) -> Result<Self, StoreError> {
+        let (head, last) = match chain {
+            None => (store.audit_head()?, store.last_audit()?.map(|last| last.seq)),
+            Some(relay) => {
+                let ChainPage { head, last, .. } = store.chain(relay, from, 0)?;
+                (head, last)
+            }
+        };
         let mut entries: Vec<Logged> = Vec::new();
         let mut bytes = 0;
         let mut next = from;
         while bytes < MOST_BYTES && entries.len() < MOST_ENTRIES {
-            let piece = store.audit(next, PIECE)?;
+            let piece = match chain {
+                None => store.audit(next, PIECE)?,
+                Some(relay) => store.chain(relay, next, PIECE)?.entries,
+            };
             let Some(last) = piece.last() else { break };
             next = last.seq + 1;
             bytes += piece.iter().map(|entry| entry.event.len()).sum::<usize>();
             entries.extend(piece.into_iter().map(Logged::from));
         }
         let head = head.map(|head| String::from_utf8_lossy(&head).into_owned());
-        Ok(Self { head, last, entries })
+        let chains = store.chains()?.iter().map(RelayId::to_string).collect();
+        Ok(Self { head, last, entries, chains })
     }
 }
 
@@ -111,7 +126,7 @@ mod tests {
         let (_folder, store) = store((0..9_000).map(|seq| entry(seq, "{\"id\":\"é\\u0000\"}")));
         let mut read = Vec::new();
         loop {
-            let page = AuditPage::read(&store, read.len() as u64).unwrap();
+            let page = AuditPage::read(&store, read.len() as u64, None).unwrap();
             assert_eq!((page.last, page.head.as_deref()), (Some(8_999), None));
             if page.entries.is_empty() {
                 break;
@@ -128,7 +143,7 @@ mod tests {
     fn page_of_long_events_is_short() {
         let long = "x".repeat(100_000);
         let (_folder, store) = store((0..1_000).map(|seq| entry(seq, &long)));
-        let page = AuditPage::read(&store, 0).unwrap();
+        let page = AuditPage::read(&store, 0, None).unwrap();
         assert_eq!(page.entries.len(), PIECE);
     }
 

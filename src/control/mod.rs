@@ -180,6 +180,9 @@ pub enum Action {
     AuditLog {
         /// The number of its first entry.
         from: u64,
+        /// The relay whose log it is of, where that is another.
+        #[serde(default)]
+        chain: Option<String>,
     },
 }
 

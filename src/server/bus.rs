@@ -9,9 +9,19 @@ use tokio::time::{Instant, timeout_at};
 use super::StartError;
 use crate::bus::{Bus, Durable, Parts, Settings};
 use crate::cluster::load_or_create;
-use crate::config::{BusDurability, Config};
+use crate::config::{BusDurability, BusNats, Config};
+use crate::ids::{PublicKey, RelayId};
+use crate::net::nats;
 use crate::proto::bus::Limits;
-use crate::store::{Embedded, Handover, bus_folder};
+use crate::store::{
+    Embedded, Handover, JetStream, JetStreamSettings, Leadership, OpenError, Store, bus_folder,
+    replica_folder,
+};
+use crate::wire::peerbus::MAX_MESSAGE;
+
+/// How long a relay that starts waits to lead the log of messages: longer than others that were
+/// killed are waited for.
+const LEAD: Duration = Duration::from_secs(30);
 
 /// Time within which what is committed is on the disk, where a commit does not wait for that.
 const SYNC: Duration = Duration::from_millis(200);
@@ -19,20 +29,23 @@ const SYNC: Duration = Duration::from_millis(200);
 /// Time for the last commit, and for the disk to take it: beyond that the disk hangs.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// Opens the store in the state folder and starts the bus over it, where a door has messages.
+/// Opens the store and starts the bus over it, where a door has messages.
 pub(super) async fn open(config: &Config) -> Result<Option<Arc<Bus>>, StartError> {
     if config.peerbus.is_none() {
         return Ok(None);
     }
+    let store = match &config.bus_nats {
+        Some(nats) => Some(lead(config, nats).await?),
+        None => None,
+    };
     let config = config.clone();
     let open = move || {
-        let handover = match config.bus.bus_durability {
-            BusDurability::Always | BusDurability::Interval => Handover::Kernel,
-            BusDurability::None => Handover::Process,
+        let store = match store {
+            Some(store) => store,
+            None => embedded(&config)?,
         };
-        let store = Embedded::open(&bus_folder(&config.state_dir), handover);
         let parts = Parts {
-            store: Arc::new(store.map_err(|error| StartError::Bus(error.into()))?),
+            store,
             settings: settings(&config),
             key: load_or_create(&config.state_dir)?,
             checkpoint_file: config.bus.audit_checkpoint_file.clone(),
@@ -41,6 +54,57 @@ pub(super) async fn open(config: &Config) -> Result<Option<Arc<Bus>>, StartError
     };
     let opened = spawn_blocking(open).await;
     opened.expect("opening does not panic").map(Some)
+}
+
+/// Opens the store in the state folder.
+fn embedded(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let handover = match config.bus.bus_durability {
+        BusDurability::Always | BusDurability::Interval => Handover::Kernel,
+        BusDurability::None => Handover::Process,
+    };
+    let store = Embedded::open(&bus_folder(&config.state_dir), handover);
+    Ok(Arc::new(store.map_err(|error| StartError::Bus(error.into()))?))
+}
+
+/// What a store on JetStream is told.
+pub(crate) fn jetstream_settings(nats: &BusNats) -> JetStreamSettings {
+    JetStreamSettings {
+        nats: nats::Settings {
+            url: nats.servers.expose().collect::<Vec<_>>().join(","),
+            credentials: nats.credentials.clone(),
+        },
+        name: nats.name.as_str().to_owned(),
+        replicas: nats.replicas,
+        max_bytes: nats.max_bytes,
+        longest: MAX_MESSAGE,
+    }
+}
+
+/// Opens the store on JetStream, and waits until this relay leads its log.
+async fn lead(config: &Config, nats: &BusNats) -> Result<Arc<dyn Store>, StartError> {
+    let (settings, state_dir) = (jetstream_settings(nats), config.state_dir.clone());
+    let open = move || {
+        let key = load_or_create(&state_dir)?;
+        let relay = RelayId(PublicKey(key.verifying_key().to_bytes()));
+        let log = JetStream::open(&settings, &replica_folder(&state_dir), relay);
+        log.map(Arc::new).map_err(StartError::BusNats)
+    };
+    let log = spawn_blocking(open).await.expect("opening does not panic")?;
+    let mut leadership = log.leadership();
+    let leads = leadership.wait_for(|known| matches!(known, Leadership::Here { .. }));
+    if let Ok(Ok(known)) = timeout_at(Instant::now() + LEAD, leads).await
+        && let Leadership::Here { epoch } = *known
+    {
+        return Ok(log.tenure(epoch));
+    }
+    let known = *log.leadership().borrow();
+    let reason = match known {
+        Leadership::There { relay, .. } => format!("another relay, {relay}, has the messages"),
+        Leadership::Nobody | Leadership::Here { .. } => {
+            log.trouble().unwrap_or_else(|| "the log of messages cannot be followed".to_owned())
+        }
+    };
+    Err(StartError::BusNats(OpenError::Unreachable(reason)))
 }
 
 /// What the bus is told.
@@ -56,6 +120,8 @@ pub(super) fn settings(config: &Config) -> Settings {
             ..Limits::default()
         },
         durable: match said.bus_durability {
+            // A commit ends when JetStream has acknowledged it.
+            _ if config.bus_nats.is_some() => Durable::Never,
             BusDurability::Always => Durable::Each,
             BusDurability::Interval => Durable::Every(SYNC),
             BusDurability::None => Durable::Never,

@@ -43,6 +43,7 @@ use crate::net::notify::ServiceManager;
 
 pub use activation::{Sockets, SocketsError};
 pub use bind::BindError;
+pub(crate) use bus::jetstream_settings;
 use cluster::Part;
 use core::Core;
 use doors::Doors;
@@ -84,6 +85,9 @@ pub enum StartError {
     /// The message bus cannot begin with what is stored.
     #[error("the message bus: {0}")]
     Bus(crate::bus::StartError),
+    /// The NATS system that has the messages cannot be used.
+    #[error("bus-nats: {0}")]
+    BusNats(crate::store::OpenError),
     /// What the cluster's engine is to be reached with cannot be used.
     #[error("cluster-nats: {0}")]
     Nats(#[from] nats::SettingsError),

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 93] = [
+const BAD: [(&str, &str, &str); 98] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -91,6 +91,11 @@ const BAD: [(&str, &str, &str); 93] = [
     ("middleman_guid", "maybe", "neither true nor false"),
     ("middleman_request_timeout", "30", "such as 30s"),
     ("middleman_max_message", "1024", "from 4096 to 1048576"),
+    ("bus_nats", "http://nats.example.net", "not a URL of nats:// or tls://"),
+    ("bus_nats_credentials", "/nonexistent/creds", "needs --bus-nats as well"),
+    ("bus_nats_name", "my.bus", "letters, digits, - and _"),
+    ("bus_nats_replicas", "6", "from 1 to 5"),
+    ("bus_nats_max_bytes", "1000", "from 67108864 to 1000000000000"),
     ("bus_durability", "often", "neither always, interval nor none"),
     ("bus_quota_messages", "0", "from 1 to 1000000000"),
     ("bus_quota_bytes", "1048576", "from 2097152 to"),

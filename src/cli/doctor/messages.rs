@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::report::Report;
-use crate::config::Config;
-use crate::store::bus_folder;
+use crate::config::{BusNats, Config};
+use crate::server::jetstream_settings;
+use crate::store::{Probe, ProbedLog, bus_folder, replica_folder};
 
 /// Free space below which it is worth a look, in bytes.
 const ROOM: u64 = 1 << 30;
@@ -19,13 +20,33 @@ const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 const REMOTE: [i64; 5] = [0x6969, 0x517b, 0xff53_4d42, 0x0102_1997, 0x6573_5546];
 
 /// Checks the state folder of these settings, where a listener has messages.
-pub(super) fn check(config: &Config, report: &mut Report) {
+pub(super) async fn check(config: &Config, report: &mut Report) {
     if config.peerbus.is_none() {
+        return;
+    }
+    if let Some(nats) = &config.bus_nats {
+        check_nats(nats, report).await;
+        check_owner(&replica_folder(&config.state_dir), report);
         return;
     }
     let folder = bus_folder(&config.state_dir);
     check_disk(&existing(&folder), report);
     check_owner(&folder, report);
+}
+
+/// Checks the NATS that has the messages, as a relay sees it.
+async fn check_nats(nats: &BusNats, report: &mut Report) {
+    match jetstream_settings(nats).probe().await {
+        Err(error) => {
+            let remedy = "deploy/nats/messages.conf; messages wait until NATS can be used";
+            report.warn("messages", error.to_string(), remedy);
+        }
+        Ok(Probe { log: Some(ProbedLog { behind, replicas, .. }), .. }) if behind > 0 => {
+            let found = format!("{behind} of {replicas} servers of NATS are away or behind");
+            report.warn("messages", found, "`nats stream report` says which");
+        }
+        Ok(probe) => report.ok("messages", probe.to_string()),
+    }
 }
 
 /// The folder, or the nearest around it that is there already.

@@ -101,7 +101,7 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
         if let Some(config) = &config {
             settings::check(config, report);
             machine::check_relay(config, report).await;
-            messages::check(config, report);
+            messages::check(config, report).await;
             listeners::check(config, report).await;
             middleman::check(config, report).await;
             acme::check(config, report).await;

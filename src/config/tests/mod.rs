@@ -365,6 +365,7 @@ fn flags_have_the_names_that_operators_were_told() {
         netbird-tls-cert netbird-tls-key netbird-acme netbird-health-bind netbird-takeover netbird-rate netbird-bytes \
         peerbus-bind peerbus-tokens-file peerbus-hmac-secret-file middleman-bind middleman-service-keys-file \
         middleman-client-keys-file middleman-guid middleman-request-timeout middleman-max-message bus-durability bus-quota-messages \
+        bus-nats bus-nats-credentials bus-nats-name bus-nats-replicas bus-nats-max-bytes \
         bus-quota-bytes bus-retention bus-window audit-checkpoint-file audit-retention audit-max-bytes";
     let mut told: Vec<_> = told.split_whitespace().map(str::to_owned).collect();
     let mut flags: Vec<_> = all_settings().map(|setting| setting.key.replace('_', "-")).collect();

@@ -133,7 +133,7 @@ fn nats_url(url: &str) -> Result<String, Invalid> {
             Ok(format!("{scheme}://{user}@{host}"))
         }
         Some(_) => Err("not a URL: write the special characters of user and password as %XX, \
-             or use --cluster-nats-credentials"
+             or use a credentials file"
             .into()),
     }
 }

@@ -9,7 +9,7 @@ mod drain;
 mod faults;
 pub(crate) mod flow;
 mod moves;
-mod nats;
+pub(crate) mod nats;
 pub(crate) mod network;
 mod soon;
 

@@ -4,6 +4,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
+use super::jetstream::Engine;
 use super::{Site, envelope, register};
 use crate::harness::PATIENCE;
 use crate::peer::frame;
@@ -187,22 +189,83 @@ fn receive(stage: &Stage, pair: usize, expected: &RwLock<Option<u64>>) -> Vec<u6
 
 #[test]
 fn what_has_a_receipt_survives_ten_kills_in_order_and_once() {
-    survive(10);
+    survive(10, None);
+}
+
+#[test]
+fn what_has_a_receipt_survives_kills_of_relay_and_nats_in_order_and_once() {
+    survive(10, Some(Engine::start()));
 }
 
 #[test]
 #[ignore = "long: KILLS=200"]
 fn soak_what_has_a_receipt_survives_two_hundred_kills() {
-    survive(std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap()));
+    survive(kills(), None);
 }
 
-/// Kills relays under load, so often, and looks whether all that had a receipt came, in order and
-/// once.
-fn survive(kills: usize) {
+#[test]
+#[ignore = "long: KILLS=200"]
+fn soak_what_has_a_receipt_survives_two_hundred_kills_of_relay_and_nats() {
+    survive(kills(), Some(Engine::start()));
+}
+
+fn kills() -> usize {
+    std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap())
+}
+
+/// Kills relays under load, so often, and every other time the NATS that has the messages, where
+/// that is not the disk; looks whether all that had a receipt came, in order and once.
+fn survive(kills: usize, mut engine: Option<Engine>) {
     let elsewhere = tempfile::tempdir().unwrap();
     let checkpoints = elsewhere.path().join("checkpoints");
-    let flags = ["--audit-checkpoint-file", checkpoints.to_str().unwrap()];
+    let nats = engine.as_ref().map(Engine::flag);
+    let mut flags = vec!["--audit-checkpoint-file", checkpoints.to_str().unwrap()];
+    flags.extend(nats.as_deref());
     let mut site = Site::start(&flags);
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    eprintln!("seed {seed}");
+    let mut random = Random(seed);
+    let receipts = under_traffic(&mut site, 20..420, seed, |site, number| {
+        if let Some(engine) = engine.as_mut().filter(|_| number % 2 == 1) {
+            engine.server.kill();
+            thread::sleep(Duration::from_millis(random.below(300) as u64));
+            engine.server.start_again();
+        }
+        if engine.is_none() || random.below(3) > 0 {
+            site.restart("KILL", &flags);
+        }
+        if number + 1 < kills { Ends::No } else { Ends::Now }
+    });
+    eprintln!("{receipts} receipts, {kills} kills");
+
+    // The last relay ends in order, with a checkpoint: nothing is missing in the audit log.
+    site.relay.signal("TERM");
+    site.relay.wait_until_gone();
+    let verified = Command::new(env!("CARGO_BIN_EXE_beacon-relay"))
+        .args(["audit", "verify", "--state-dir", site.state.path().to_str().unwrap()])
+        .args(["--checkpoint", checkpoints.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+/// Whether there is a next step.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ends {
+    No,
+    Now,
+}
+
+/// Does something to the relay again and again, each time after so many receipts, while pairs of
+/// peers go on trying; looks whether all that had a receipt came, in order and once. How many
+/// receipts there were.
+pub(super) fn under_traffic(
+    site: &mut Site,
+    between: Range<usize>,
+    seed: u64,
+    mut step: impl FnMut(&mut Site, usize) -> Ends,
+) -> usize {
+    let mut random = Random(seed ^ 1);
     let stage = Stage {
         address: RwLock::new(site.address),
         is_over: AtomicBool::new(false),
@@ -212,9 +275,6 @@ fn survive(kills: usize) {
     for pair in 0..PAIRS {
         site.register(&format!("recipient-{pair}"));
     }
-    let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    eprintln!("seed {seed}");
-    let mut random = Random(seed);
     thread::scope(|scope| {
         let pairs: Vec<_> = (0..PAIRS)
             .map(|pair| {
@@ -228,16 +288,19 @@ fn survive(kills: usize) {
                 (sending, scope.spawn(move || receive(stage, pair, expected)))
             })
             .collect();
-        for _ in 0..kills {
+        for number in 0.. {
             let before = stage.receipted.load(Ordering::Relaxed);
-            let some = 20 + random.below(400);
+            let some = between.start + random.below(between.end - between.start);
             let end = Instant::now() + PATIENCE;
             while stage.receipted.load(Ordering::Relaxed) < before + some {
                 assert!(Instant::now() < end, "no receipts come");
                 thread::sleep(Duration::from_millis(5));
             }
-            site.restart("KILL", &flags);
+            let ends = step(site, number);
             *stage.address.write() = site.address;
+            if ends == Ends::Now {
+                break;
+            }
         }
         stage.is_over.store(true, Ordering::Relaxed);
         for (sending, receiving) in pairs {
@@ -246,15 +309,5 @@ fn survive(kills: usize) {
             assert!(sent > 0 && received.iter().copied().eq(0..sent), "{sent}: {received:?}");
         }
     });
-    eprintln!("{} receipts, {kills} kills", stage.receipted.into_inner());
-
-    // The last relay ends in order, with a checkpoint: nothing is missing in the audit log.
-    site.relay.signal("TERM");
-    site.relay.wait_until_gone();
-    let verified = Command::new(env!("CARGO_BIN_EXE_beacon-relay"))
-        .args(["audit", "verify", "--state-dir", site.state.path().to_str().unwrap()])
-        .args(["--checkpoint", checkpoints.to_str().unwrap()])
-        .output()
-        .unwrap();
-    assert!(verified.status.success(), "{verified:?}");
+    stage.receipted.into_inner()
 }

@@ -21,6 +21,10 @@ const SIZE: usize = 256;
 /// CPU time for a message at most, in multiples of JetStream's.
 const CPU: f64 = 0.75;
 
+/// Rate of JetStream at most, in multiples of that of a relay which has its messages there: it
+/// appends for many senders at a time.
+const OVER: f64 = 1.0;
+
 /// Memory of an idle peer at most, in bytes.
 const IDLE_BYTES: f64 = 8_192.0;
 
@@ -30,18 +34,22 @@ enum Subject {
     /// One of ours, by how the durability is called there.
     Ours(Kind, &'static str),
     Broker(Brokers),
+    /// The relay over JetStream, by its `sync_interval`: what both take.
+    Over(&'static str),
 }
 
-/// All of them: the first four sync in intervals, the others always.
-const SUBJECTS: [Subject; 8] = [
+/// All of them: the first five sync in intervals, the others always.
+const SUBJECTS: [Subject; 10] = [
     Subject::Ours(Kind::Peerbus, "interval"),
     Subject::Ours(Kind::PeerbusFloor, "interval"),
     Subject::Broker(Brokers::JetStream("\"200ms\"")),
     Subject::Broker(Brokers::Redis("everysec")),
+    Subject::Over("\"200ms\""),
     Subject::Ours(Kind::Peerbus, "always"),
     Subject::Ours(Kind::PeerbusFloor, "always"),
     Subject::Broker(Brokers::JetStream("always")),
     Subject::Broker(Brokers::Redis("always")),
+    Subject::Over("always"),
 ];
 
 impl Subject {
@@ -51,6 +59,7 @@ impl Subject {
             Self::Broker(Brokers::Core) => "NATS",
             Self::Broker(Brokers::JetStream(_)) => "JetStream",
             Self::Broker(Brokers::Redis(_)) => "Redis streams",
+            Self::Over(_) => "relay over JetStream",
         }
     }
 
@@ -58,10 +67,11 @@ impl Subject {
     fn disk(self) -> &'static str {
         match self {
             Self::Ours(_, "always")
+            | Self::Over("always")
             | Self::Broker(Brokers::JetStream("always") | Brokers::Redis("always")) => "always",
             Self::Broker(Brokers::Redis(_)) => "each second",
             Self::Broker(Brokers::Core) => "never",
-            Self::Ours(..) | Self::Broker(Brokers::JetStream(_)) => "each 200 ms",
+            Self::Ours(..) | Self::Over(_) | Self::Broker(Brokers::JetStream(_)) => "each 200 ms",
         }
     }
 
@@ -76,6 +86,15 @@ impl Subject {
                     Ok(Box::new(PeerbusPair::open(server.wss, number, load.size)?))
                 })?;
                 bus::run(&mut pairs, || server.usage(), load.time)
+            }
+            Self::Over(interval) => {
+                let broker = Broker::start(Brokers::JetStream(interval))?;
+                let nats = format!("nats://{}", broker.address);
+                let server = servers.start(Kind::Peerbus, &[], &["--bus-nats", &nats])?;
+                let mut pairs = open(load, |number| {
+                    Ok(Box::new(PeerbusPair::open(server.wss, number, load.size)?))
+                })?;
+                bus::run(&mut pairs, || Ok(server.usage()? + broker.usage()?), load.time)
             }
             Self::Broker(which) => {
                 let broker = Broker::start(which)?;
@@ -135,7 +154,9 @@ impl Scenarios<'_> {
             )?;
         }
         let figures: Vec<_> = all.iter().map(|(_, figures)| figures).collect();
-        let [relay, _, jet_stream, _, relay_always, _, jet_stream_always, _] = *figures else {
+        let [relay, _, jet_stream, _, over, relay_always, _, jet_stream_always, _, over_always] =
+            *figures
+        else {
             anyhow::bail!("each is measured");
         };
         let rate = jet_stream.per_second / relay.per_second;
@@ -144,6 +165,14 @@ impl Scenarios<'_> {
         self.limit("messages on disk each 200 ms: CPU for each, × JetStream's", cpu, CPU);
         let rate = jet_stream_always.per_second / relay_always.per_second;
         self.limit("messages always on disk: rate of JetStream, × relay's", rate, 1.0);
+        let rate = jet_stream.per_second / over.per_second;
+        self.limit("messages over JetStream: rate of JetStream, × relay's", rate, OVER);
+        let rate = jet_stream_always.per_second / over_always.per_second;
+        self.limit(
+            "messages over JetStream always on disk: rate of JetStream, × relay's",
+            rate,
+            OVER,
+        );
         Ok(())
     }
 

@@ -42,7 +42,7 @@ impl Broker {
             Brokers::JetStream(interval) => {
                 let settings = state.path().join("nats.conf");
                 let text = format!(
-                    "listen: \"{address}\"\njetstream {{ store_dir: \"{}\", sync_interval: {interval} }}\n",
+                    "listen: \"{address}\"\nmax_payload: 2MB\njetstream {{ store_dir: \"{}\", sync_interval: {interval} }}\n",
                     state.path().display(),
                 );
                 std::fs::write(&settings, text)?;
