@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 
-use super::answers::{self, Foreign, Kicked, Peer, Peers, Thrown, Top, Topics};
+use super::answers::{self, Foreign, Kicked, Peer, Peers, Thrown, Top};
 use super::audit::Audit;
 use super::audit_log::AuditPage;
 use super::explain::Explanation;
@@ -236,7 +236,7 @@ impl Actions {
                 json(&orders.give(Task::Log(filter.clone())).await?)
             }
             Action::Topics { limit } => {
-                self.answer(move |parts| Topics::of(parts, limit.min(MOST_ROWS))).await
+                self.answer(move |parts| answers::topics(parts, limit.min(MOST_ROWS))).await
             }
             Action::Names { limit } => json(&self.queues()?.names(limit.min(MOST_ROWS)).await?),
             Action::ReleaseName { ref name } => {

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{Parts, Refused};
 use crate::metrics::{Talker, Talkers, Traffic, Word as _};
 use crate::peers::{EndpointLook, Look, Session, TakeoverLook};
-use crate::session::{self, Topic};
+use crate::session::{self, TopicOrder, Topics};
 use crate::wire::name::Name;
 
 /// What is known of a node here.
@@ -104,26 +104,18 @@ pub(super) struct Peers {
     pub(super) peers: Vec<Peer>,
 }
 
-/// A list of topics.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Topics {
-    /// How many there are, listed or not.
-    total: usize,
-    topics: Vec<Topic>,
-}
-
-impl Topics {
-    /// Those of the doors that have such.
-    pub(super) fn of(parts: &Parts, limit: usize) -> Result<Self, Refused> {
-        let mut of_doors = parts.doors.iter().filter_map(|door| door.topics()).peekable();
-        if of_doors.peek().is_none() {
-            return Err(Refused::Failed("this relay has no door with topics".to_owned()));
-        }
-        let mut topics: Vec<_> = of_doors.flatten().collect();
-        let total = topics.len();
-        topics.truncate(limit);
-        Ok(Self { total, topics })
-    }
+/// The first topics of the doors that have such, in the order of their names.
+pub(super) fn topics(parts: &Parts, limit: usize) -> Result<Topics, Refused> {
+    let of_doors = parts.doors.iter().filter_map(|door| door.topics(TopicOrder::Name, limit));
+    let all = of_doors.reduce(|mut all, more| {
+        all.total += more.total;
+        all.topics.extend(more.topics);
+        all
+    });
+    let refused = || Refused::Failed("this relay has no door with topics".to_owned());
+    let mut all = all.ok_or_else(refused)?;
+    all.topics.truncate(limit);
+    Ok(all)
 }
 
 /// Who sends and receives most.

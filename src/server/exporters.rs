@@ -16,6 +16,7 @@ use crate::log_writer::LogWriter;
 use crate::metrics::{self, Registry, Talkers, Traffic, Transport, Word as _, family};
 use crate::net::calls::{Call, made};
 use crate::net::udp::{Retry, retries};
+use crate::session::TopicOrder;
 
 const CPU_TIME: &str = "process_cpu_seconds_total";
 
@@ -150,7 +151,10 @@ pub(super) fn tables(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Tables 
         slow_readers: slow_readers.now(),
         events: core.traffic.events.recent(MOST_ROWS).into_iter().map(shown).collect(),
         // At most one door has topics.
-        topics: doors.iter().find_map(|door| door.busiest_topics(MOST_ROWS)),
+        topics: doors
+            .iter()
+            .find_map(|door| door.topics(TopicOrder::Busiest, MOST_ROWS))
+            .map(|busiest| busiest.topics),
     })
 }
 

@@ -10,8 +10,8 @@ use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
 use super::{
-    Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session, Topic, farewell,
-    refusal,
+    Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session, TopicOrder, Topics,
+    farewell, refusal,
 };
 use crate::config::Config;
 use crate::net::entrance::Duplex;
@@ -117,13 +117,8 @@ pub trait Door: Send + Sync + 'static {
     /// Adds the door's main numbers, by the names that they have in the answer to `status`.
     fn numbers(&self, _numbers: &mut BTreeMap<&'static str, usize>) {}
 
-    /// The door's topics, in the order of their names; nothing where it has none such.
-    fn topics(&self) -> Option<Vec<Topic>> {
-        None
-    }
-
-    /// The busiest of its topics, `most` at most; nothing where it has none such.
-    fn busiest_topics(&self, _most: usize) -> Option<Vec<Topic>> {
+    /// The first of the door's topics in this order, `most` at most; nothing where it has none such.
+    fn topics(&self, _order: TopicOrder, _most: usize) -> Option<Topics> {
         None
     }
 

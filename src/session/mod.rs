@@ -56,7 +56,7 @@ pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
 pub use message::{Kind, Messages};
 pub use settings::{Origins, Settings, Timing};
-pub use topic::{Topic, one_line};
+pub use topic::{Topic, TopicOrder, Topics, one_line};
 
 /// What a door keeps with a session.
 pub type DoorData = crate::peers::DoorData;

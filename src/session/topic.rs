@@ -23,6 +23,24 @@ pub struct Topic {
     pub outstanding: usize,
 }
 
+/// In which order topics are listed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TopicOrder {
+    /// Of their names.
+    Name,
+    /// Those with the most requests that wait first, then those with the most subscribers.
+    Busiest,
+}
+
+/// Some of a door's topics.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Topics {
+    /// How many there are, listed or not.
+    pub total: usize,
+    /// The first of them.
+    pub topics: Vec<Topic>,
+}
+
 /// A name that peers have chosen as one line, for terminals and tables: what would not show, or would
 /// turn the direction of what does, is `\u{…}`, and a backslash is two.
 #[must_use]

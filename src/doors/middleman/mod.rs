@@ -30,7 +30,7 @@ use crate::proto::middleman::{ConnectionId, Role};
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
     Answer, Close, Conversation, Dialect, Door, DoorData, Kind, Messages, Outcome, Refusal,
-    Session, Task, Topic, Welcome,
+    Session, Task, TopicOrder, Topics, Welcome,
 };
 use crate::wire::Framing;
 use crate::wire::middleman::{Guid, Message, WELCOME};
@@ -342,12 +342,8 @@ impl Door for Middleman {
         self.hub.numbers(numbers);
     }
 
-    fn topics(&self) -> Option<Vec<Topic>> {
-        Some(self.hub.topics())
-    }
-
-    fn busiest_topics(&self, most: usize) -> Option<Vec<Topic>> {
-        Some(self.hub.busiest_topics(most))
+    fn topics(&self, order: TopicOrder, most: usize) -> Option<Topics> {
+        Some(self.hub.topics(order, most))
     }
 
     fn tasks(&self) -> Vec<Task> {

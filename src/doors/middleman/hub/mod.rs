@@ -1,5 +1,6 @@
 //! The broker, behind one lock.
 
+mod listed;
 mod reading;
 
 use std::collections::BTreeMap;
@@ -19,25 +20,12 @@ use crate::config::Config;
 use crate::metrics::Drop;
 use crate::peers::{Arrival, Filled, Record};
 use crate::proto::middleman::{
-    self, Class, ConnectionId, Handled, Limits, LinkId, Output, Refusal, Role, TopicInfo,
+    self, Class, ConnectionId, Handled, Limits, LinkId, Output, Refusal, Role,
 };
-use crate::session::{Session, Topic, one_line};
+use crate::session::{Session, TopicOrder, Topics};
 use crate::wire::middleman::{Command, Guid, Message, RelayMessage};
 
 type Broker = middleman::Broker<Arc<Session>>;
-
-/// A topic as operators see it.
-fn shown(topic: TopicInfo<'_>) -> Topic {
-    Topic {
-        name: one_line(topic.name),
-        subscribers: topic.subscribers,
-        clients_publish: topic.clients_publish,
-        clients_subscribe: topic.clients_subscribe,
-        responders: topic.responders,
-        workers: topic.workers,
-        outstanding: topic.outstanding,
-    }
-}
 
 /// The broker, with what it has to say.
 ///
@@ -98,27 +86,12 @@ impl Hub {
         self.state.lock().broker.connect(Arc::clone(session), role, guid)
     }
 
-    /// What there is of each topic, in the order of their names.
-    pub(super) fn topics(&self) -> Vec<Topic> {
-        let mut topics: Vec<_> = self.state.lock().broker.topics().map(shown).collect();
-        topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        topics
-    }
-
-    /// What there is of the busiest topics, `most` at most: those with the most requests that wait,
-    /// then those with the most subscribers.
-    pub(super) fn busiest_topics(&self, most: usize) -> Vec<Topic> {
+    /// What there is of the first topics in this order. No more is kept than is listed, since
+    /// everybody waits meanwhile.
+    pub(super) fn topics(&self, order: TopicOrder, most: usize) -> Topics {
         let state = self.state.lock();
-        let mut busiest: Vec<TopicInfo<'_>> = Vec::with_capacity(most + 1);
-        let rank = |topic: &TopicInfo<'_>| (topic.outstanding, topic.subscribers);
-        for topic in state.broker.topics() {
-            let at = busiest.partition_point(|other| rank(other) >= rank(&topic));
-            if at < most {
-                busiest.insert(at, topic);
-                busiest.truncate(most);
-            }
-        }
-        busiest.into_iter().map(shown).collect()
+        let total = state.broker.counts().topics;
+        Topics { total, topics: listed::first(state.broker.topics(), order, most) }
     }
 
     /// Begins to take the messages of a read.
