@@ -1,12 +1,14 @@
 //! A channel to another relay, and what is known of channels to one relay.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::Outbox;
-use crate::wire::cluster::{self, ChannelWord, Frame};
+use crate::ids::RelayId;
+use crate::wire::cluster::{self, ChannelRealms, ChannelWord, Frame};
 use crate::wire::name::Realm;
 
 /// Bytes that what may be lost leaves to what may not.
@@ -20,6 +22,8 @@ const ROOM: usize = 16 << 20;
 pub struct Channel {
     /// Which: the next one to the same relay has another.
     pub number: u64,
+    /// The other relay.
+    pub relay: RelayId,
     realm: Realm,
     outbox: Arc<Outbox>,
     out: Mutex<Out>,
@@ -42,11 +46,50 @@ pub enum Said {
     Broken,
 }
 
-/// What is known of channels to one relay.
+/// What is known of channels to one relay: a line for each of our doors that talk.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    offered: Mutex<Offered>,
+    of: Mutex<BTreeMap<u8, Arc<Mutex<Line>>>>,
+}
+
+/// What the other relay has said of its doors.
+#[derive(Clone, Copy, Debug, Default)]
+enum Offered {
+    /// None of them talks, as far as is known.
+    #[default]
+    Nothing,
+    /// One talks, and it has not said which: it answers if it is the same.
+    One,
+    These(ChannelRealms),
+}
+
+impl Lines {
+    /// The other relay has said that doors of it talk.
+    pub(super) fn offer(&self, realms: Option<ChannelRealms>) {
+        *self.offered.lock() = realms.map_or(Offered::One, Offered::These);
+    }
+
+    /// Whether the door of a realm may talk there.
+    pub(super) fn offers(&self, realm: Realm) -> bool {
+        match *self.offered.lock() {
+            Offered::Nothing => false,
+            Offered::One => true,
+            Offered::These(realms) => realms.contains(realm.0),
+        }
+    }
+
+    /// The line of one of our doors.
+    pub(super) fn of(&self, realm: Realm) -> Arc<Mutex<Line>> {
+        let mut lines = self.of.lock();
+        let line = lines.entry(realm.0);
+        Arc::clone(line.or_insert_with(|| Arc::new(Mutex::new(Line::new(Instant::now())))))
+    }
+}
+
+/// What is known of channels of one door to one relay.
 #[derive(Debug)]
 pub(super) struct Line {
-    /// Whether the other has said that its door talks.
-    pub(super) is_offered: bool,
     pub(super) current: Option<Current>,
     /// What the other is to end, until it opens another.
     pub(super) reset: Option<u64>,
@@ -67,7 +110,7 @@ pub(super) struct Current {
 
 impl Line {
     pub(super) fn new(now: Instant) -> Self {
-        Self { is_offered: false, current: None, reset: None, due: now }
+        Self { current: None, reset: None, due: now }
     }
 
     /// The channel of this number, if it is the one in use.
@@ -111,13 +154,13 @@ impl Channel {
 impl Current {
     /// A channel over which nothing was said.
     pub(super) fn begin(
-        outbox: &Arc<Outbox>,
+        (relay, outbox): (RelayId, &Arc<Outbox>),
         realm: Realm,
         number: u64,
         is_accepted: bool,
     ) -> Self {
         let outbox = Arc::clone(outbox);
-        let channel = Channel { number, realm, outbox, out: Mutex::default() };
+        let channel = Channel { number, relay, realm, outbox, out: Mutex::default() };
         Self { channel: Arc::new(channel), is_accepted, seq: 0, parts: Vec::new() }
     }
 }
@@ -125,5 +168,5 @@ impl Current {
 /// Queues what is said of a channel.
 pub(super) fn say(outbox: &Outbox, realm: Realm, number: u64, word: ChannelWord<'_>, now: Instant) {
     let frame = Frame::Channel(cluster::Channel { realm: realm.0, number, word });
-    outbox.say_of_channel(&frame, now);
+    outbox.say_of_channel(realm.0, &frame, now);
 }

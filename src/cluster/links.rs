@@ -59,7 +59,7 @@ impl Cluster {
         }
         member.ending.cancel();
         member.outbox.close();
-        self.end_channel(member);
+        self.end_channels(member);
     }
 
     /// Takes in a batch of a member.
@@ -93,7 +93,7 @@ impl Cluster {
                 Ok(Frame::About(about)) => {
                     member.tells(about.told);
                     if about.features & About::CHANNELS != 0 {
-                        self.channel_offered(member);
+                        member.lines.offer(about.channels);
                     }
                     if about.features & About::WATCHES != 0 {
                         let (presence, now) = talk.get_or_insert_with(|| self.talk());

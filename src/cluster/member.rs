@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, Notice};
-use super::line::Line;
+use super::line::Lines;
 use super::outbox::Outbox;
 use crate::ids::RelayId;
 use crate::wire::cluster::{Frame, Reading};
@@ -38,7 +38,7 @@ pub struct Member {
     /// Takeovers that were held back, as they were last looked at.
     pub(super) held_back: AtomicU64,
     pub(super) takeover_notice: Notice,
-    pub(super) line: Mutex<Line>,
+    pub(super) lines: Lines,
 }
 
 impl Member {
@@ -58,7 +58,7 @@ impl Member {
             clock_notice: Notice::default(),
             held_back: AtomicU64::new(0),
             takeover_notice: Notice::default(),
-            line: Mutex::new(Line::new(Instant::now())),
+            lines: Lines::default(),
         }
     }
 

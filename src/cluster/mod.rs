@@ -24,7 +24,7 @@ pub mod nats;
 mod outbox;
 mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -106,8 +106,8 @@ pub struct Cluster {
     repairs: Mutex<Vec<(Name, u64)>>,
     asking: Notify,
     watching: watching::Watching,
-    /// The door that talks over channels.
-    channels: OnceLock<channel::Owner>,
+    /// The doors that talk over channels.
+    channels: RwLock<channel::Owners>,
     /// Hash of what peers are told that all relays have to tell alike; 0 for nothing.
     told_alike: AtomicU64,
     draining: AtomicBool,
@@ -137,7 +137,7 @@ impl Cluster {
             repairs: Mutex::default(),
             asking: Notify::new(),
             watching: watching::Watching::default(),
-            channels: OnceLock::new(),
+            channels: RwLock::default(),
             told_alike: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             clock_notice: Notice::default(),
@@ -152,9 +152,10 @@ impl Cluster {
 
     /// What other relays are told of this one.
     fn about(&self) -> About {
-        let channels = if self.channels.get().is_some() { About::CHANNELS } else { 0 };
-        let features = About::WATCHES | channels;
-        About { features, told: self.told_alike.load(Ordering::Relaxed) }
+        let realms = self.channel_realms();
+        let talks = if realms.is_some() { About::CHANNELS } else { 0 };
+        let told = self.told_alike.load(Ordering::Relaxed);
+        About { features: About::WATCHES | talks, told, channels: realms }
     }
 
     /// Names the relay that this is a part of; the first call counts.

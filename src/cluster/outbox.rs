@@ -5,7 +5,8 @@
 //! packets the oldest batch goes first, counted; words beyond the bound are dropped, since
 //! presence repeats what matters.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -88,7 +89,7 @@ pub struct Outbox {
     counters: Arc<Counters>,
     words: Mutex<Lane>,
     /// What doors tell each other, behind words.
-    channel: Mutex<Lane>,
+    channels: Mutex<Channels>,
     packets: Mutex<Lane>,
     words_wait: Notify,
     packets_wait: Notify,
@@ -146,13 +147,46 @@ impl Lane {
     }
 }
 
+/// A lane for each realm whose doors talk, which take turns: none waits for another's.
+#[derive(Debug, Default)]
+struct Channels {
+    lanes: BTreeMap<u8, Lane>,
+    /// Whose turn it was last.
+    last: u8,
+    closed: bool,
+}
+
+impl Channels {
+    /// The lane of a realm; none once the link is gone.
+    fn lane(&mut self, realm: u8) -> Option<&mut Lane> {
+        (!self.closed).then(|| self.lanes.entry(realm).or_insert_with(Lane::new))
+    }
+
+    fn pop(&mut self) -> Option<Batch> {
+        let behind = self.lanes.range((Excluded(self.last), Unbounded));
+        let mut turns = behind.chain(self.lanes.range(..=self.last));
+        let realm = *turns.find(|(_, lane)| !lane.batches.is_empty())?.0;
+        self.last = realm;
+        self.lanes.get_mut(&realm)?.pop()
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        self.lanes.clear();
+    }
+
+    fn bytes(&self) -> usize {
+        self.lanes.values().map(|lane| lane.bytes).sum()
+    }
+}
+
 impl Outbox {
     pub(super) fn new(traffic: Arc<Traffic>, counters: Arc<Counters>) -> Self {
         Self {
             traffic,
             counters,
             words: Mutex::new(Lane::new()),
-            channel: Mutex::new(Lane::new()),
+            channels: Mutex::default(),
             packets: Mutex::new(Lane::new()),
             words_wait: Notify::new(),
             packets_wait: Notify::new(),
@@ -176,13 +210,13 @@ impl Outbox {
         true
     }
 
-    /// Queues what is said of a channel, whatever waits.
-    pub(super) fn say_of_channel(&self, frame: &Frame<'_, Name>, now: Instant) {
-        let mut lane = self.channel.lock();
-        if !lane.closed {
+    /// Queues what is said of a channel of a realm, whatever waits.
+    pub(super) fn say_of_channel(&self, realm: u8, frame: &Frame<'_, Name>, now: Instant) {
+        let mut channels = self.channels.lock();
+        if let Some(lane) = channels.lane(realm) {
             lane.append(frame, PART_COST, now);
         }
-        drop(lane);
+        drop(channels);
         self.words_wait.notify_one();
     }
 
@@ -196,10 +230,8 @@ impl Outbox {
         room: usize,
         now: Instant,
     ) -> bool {
-        let mut lane = self.channel.lock();
-        if lane.closed {
-            return true;
-        }
+        let mut channels = self.channels.lock();
+        let Some(lane) = channels.lane(realm) else { return true };
         let parts = message.len().div_ceil(MAX_PART).max(1);
         if lane.bytes + message.len() + parts * PART_COST > room {
             return false;
@@ -216,7 +248,7 @@ impl Outbox {
                 break;
             }
         }
-        drop(lane);
+        drop(channels);
         self.words_wait.notify_one();
         true
     }
@@ -224,14 +256,15 @@ impl Outbox {
     /// Takes what waits of a channel.
     #[cfg(test)]
     pub(super) fn pop_channel(&self) -> Option<Vec<u8>> {
-        self.channel.lock().pop().map(|batch| batch.bytes)
+        self.channels.lock().pop().map(|batch| batch.bytes)
     }
 
-    /// Forgets what waits of a channel that is over.
-    pub(super) fn clear_channel(&self) {
-        let mut lane = self.channel.lock();
-        lane.batches.clear();
-        lane.bytes = 0;
+    /// Forgets what waits of the channel of a realm that is over.
+    pub(super) fn clear_channel(&self, realm: u8) {
+        if let Some(lane) = self.channels.lock().lane(realm) {
+            lane.batches.clear();
+            lane.bytes = 0;
+        }
     }
 
     /// Queues packets of one flow; what makes room for them is counted as dropped. They
@@ -287,7 +320,7 @@ impl Outbox {
         loop {
             {
                 let mut lane = self.words.lock();
-                let next = lane.pop().or_else(|| self.channel.lock().pop());
+                let next = lane.pop().or_else(|| self.channels.lock().pop());
                 if let Some(batch) = next {
                     return Some(batch);
                 }
@@ -319,7 +352,7 @@ impl Outbox {
     /// Refuses everything from here on; what waits is counted as lost.
     pub(super) fn close(&self) {
         self.words.lock().close();
-        self.channel.lock().close();
+        self.channels.lock().close();
         let lost = self.packets.lock().close();
         lost.iter().for_each(|batch| self.lost(batch));
         self.words_wait.notify_one();
@@ -352,7 +385,7 @@ impl Outbox {
     /// Bytes that wait in both lanes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.words.lock().bytes + self.channel.lock().bytes + self.packets.lock().bytes
+        self.words.lock().bytes + self.channels.lock().bytes() + self.packets.lock().bytes
     }
 }
 

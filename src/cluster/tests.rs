@@ -139,7 +139,10 @@ impl Other {
     fn join(cluster: &Cluster) -> Self {
         let relay = RelayId(PublicKey([2; 32]));
         let other = Self { member: cluster.joined(relay, "there".to_owned()), relay };
-        other.say(cluster, &Frame::About(About { features: About::WATCHES, told: 0 }));
+        other.say(
+            cluster,
+            &Frame::About(About { features: About::WATCHES, told: 0, channels: None }),
+        );
         other
     }
 
@@ -207,8 +210,8 @@ fn relay_that_tells_its_clients_another_address_is_seen_and_one_that_tells_nothi
     let other = Other::join(&cluster);
     let differs = || cluster.status().members[0].tells_another_address;
     assert!(!differs());
-    other.say(&cluster, &Frame::About(About { features: 0, told: 4 }));
+    other.say(&cluster, &Frame::About(About { features: 0, told: 4, channels: None }));
     assert!(differs());
-    other.say(&cluster, &Frame::About(About { features: 0, told: 3 }));
+    other.say(&cluster, &Frame::About(About { features: 0, told: 3, channels: None }));
     assert!(!differs());
 }

@@ -36,7 +36,7 @@ impl Cluster {
                     member.outbox.say(&Frame::About(self.about()), now);
                     member.tell_clock(self.now().unix_ms, now);
                 }
-                self.keep_channel(&member, now);
+                self.keep_channels(&member, now);
                 if alive && self.draining.load(Ordering::Relaxed) {
                     // Once might be lost.
                     member.outbox.say(&Frame::Draining, now);

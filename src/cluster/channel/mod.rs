@@ -1,5 +1,6 @@
 //! Channels: what a door here and the same door at another relay tell each other, in order and
-//! whole, for as long as nothing is lost.
+//! whole, for as long as nothing is lost. Each door that talks has channels of its own, which do
+//! not wait for each other.
 //!
 //! Of two relays that with the lower id opens a channel, once the other has said that its door
 //! talks. What cannot go on, for want of room or since something was lost, ends for both doors, and
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{Channel, Current, Line, say};
 use super::{Cluster, Member};
-use crate::wire::cluster::{self, ChannelWord, Frame};
+use crate::wire::cluster::{self, ChannelRealms, ChannelWord, Frame};
 use crate::wire::name::Realm;
 
 /// From one channel to the next of the same two relays; and until what has no answer is said again.
@@ -33,26 +34,44 @@ pub trait ChannelOwner: Send + Sync {
     /// What comes of it may wait for [`Self::channels_settled`].
     fn channel_heard(&self, channel: &Channel, message: &[u8], now: Instant) -> bool;
 
-    /// The batch is over that had messages of channels.
-    fn channels_settled(&self, now: Instant);
+    /// The batch is over that had messages of channels; of which doors is not said.
+    fn channels_settled(&self, _now: Instant) {}
 }
 
-/// What the door of one realm talks by.
-pub(super) type Owner = (Realm, Weak<dyn ChannelOwner>);
+/// What doors talk by, each with its realm.
+pub(super) type Owners = Vec<(Realm, Weak<dyn ChannelOwner>)>;
 
 impl Cluster {
     /// Has the door of a realm talk over channels to the same door at each other relay that has it;
-    /// the first call counts.
+    /// the first call for a realm counts.
     pub fn own_channels(&self, realm: Realm, owner: Weak<dyn ChannelOwner>) {
-        self.channels.get_or_init(|| (realm, owner));
+        {
+            let mut owners = self.channels.write();
+            if owners.iter().all(|(of, _)| *of != realm) {
+                owners.push((realm, owner));
+            }
+        }
         let now = Instant::now();
         for member in self.members() {
             member.outbox.say(&Frame::About(self.about()), now);
         }
     }
 
-    fn channel_owner(&self) -> Option<(Realm, Arc<dyn ChannelOwner>)> {
-        let (realm, owner) = self.channels.get()?;
+    /// The realms of the doors that talk; `None` where there is none.
+    pub(super) fn channel_realms(&self) -> Option<ChannelRealms> {
+        let owners = self.channels.read();
+        (!owners.is_empty()).then(|| owners.iter().map(|(realm, _)| realm.0).collect())
+    }
+
+    /// The doors that talk.
+    fn channel_owners(&self) -> Vec<(Realm, Arc<dyn ChannelOwner>)> {
+        let owners = self.channels.read();
+        owners.iter().filter_map(|(realm, owner)| Some((*realm, owner.upgrade()?))).collect()
+    }
+
+    fn channel_owner(&self, realm: u8) -> Option<(Realm, Arc<dyn ChannelOwner>)> {
+        let owners = self.channels.read();
+        let (realm, owner) = owners.iter().find(|(of, _)| of.0 == realm)?;
         Some((*realm, owner.upgrade()?))
     }
 
@@ -61,22 +80,29 @@ impl Cluster {
         self.identity.relay < member.relay
     }
 
-    /// Another relay has said that its door talks.
-    pub(super) fn channel_offered(&self, member: &Member) {
-        member.line.lock().is_offered = true;
+    /// Opens channels that are due, ends broken ones, and says again what has no answer.
+    pub(super) fn keep_channels(&self, member: &Arc<Member>, now: Instant) {
+        for (realm, owner) in self.channel_owners() {
+            self.keep_channel(member, realm, &*owner, now);
+        }
     }
 
-    /// Opens channels that are due, ends broken ones, and says again what has no answer.
-    pub(super) fn keep_channel(&self, member: &Arc<Member>, now: Instant) {
-        let Some((realm, owner)) = self.channel_owner() else { return };
-        let mut line = member.line.lock();
+    fn keep_channel(
+        &self,
+        member: &Arc<Member>,
+        realm: Realm,
+        owner: &dyn ChannelOwner,
+        now: Instant,
+    ) {
+        let line = member.lines.of(realm);
+        let mut line = line.lock();
         let is_broken = line.current.as_ref().is_some_and(|current| current.channel.is_broken());
         if is_broken {
             let over = self.abandon(&mut line, member, realm, now);
             drop(line);
-            return tell_down(&*owner, over);
+            return tell_down(owner, over);
         }
-        if !line.is_offered || now < line.due {
+        if now < line.due || !member.lines.offers(realm) {
             return;
         }
         line.due = now + PAUSE;
@@ -91,14 +117,14 @@ impl Cluster {
         }
         let Ok(number) = getrandom::u64() else { return };
         let over = line.current.take();
-        member.outbox.clear_channel();
+        member.outbox.clear_channel(realm.0);
         say(&member.outbox, realm, number, ChannelWord::Open, now);
-        let current = Current::begin(&member.outbox, realm, number, false);
+        let current = Current::begin((member.relay, &member.outbox), realm, number, false);
         // Before anything can come over it: that waits for the lock of the line.
         owner.channel_up(&current.channel);
         line.current = Some(current);
         drop(line);
-        tell_down(&*owner, over);
+        tell_down(owner, over);
     }
 
     /// Takes in what another relay says of a channel, or over it.
@@ -108,21 +134,20 @@ impl Cluster {
         said: cluster::Channel<'_>,
         now: Instant,
     ) {
-        let Some((realm, owner)) = self.channel_owner() else { return };
-        let cluster::Channel { realm: of, number, word } = said;
-        if of != realm.0 {
-            return;
-        }
-        let mut line = member.line.lock();
+        let cluster::Channel { realm, number, word } = said;
+        let Some((realm, owner)) = self.channel_owner(realm) else { return };
+        let line = member.lines.of(realm);
+        let mut line = line.lock();
         let mut over = None;
         match word {
             ChannelWord::Open if !self.opens(member) => {
                 if !line.is(number) {
                     over = line.current.take();
                     line.reset = None;
-                    member.outbox.clear_channel();
+                    member.outbox.clear_channel(realm.0);
                     say(&member.outbox, realm, number, ChannelWord::Accept, now);
-                    let current = Current::begin(&member.outbox, realm, number, true);
+                    let to = (member.relay, &member.outbox);
+                    let current = Current::begin(to, realm, number, true);
                     owner.channel_up(&current.channel);
                     line.current = Some(current);
                 }
@@ -171,15 +196,13 @@ impl Cluster {
 
     /// A batch that had messages of channels is over.
     pub(super) fn settle_channels(&self, now: Instant) {
-        if let Some((_, owner)) = self.channel_owner() {
-            owner.channels_settled(now);
-        }
+        self.channel_owners().iter().for_each(|(_, owner)| owner.channels_settled(now));
     }
 
-    /// The link to a relay is gone, and its channel with it.
-    pub(super) fn end_channel(&self, member: &Member) {
-        let over = member.line.lock().current.take();
-        if let Some((_, owner)) = self.channel_owner() {
+    /// The link to a relay is gone, and its channels with it.
+    pub(super) fn end_channels(&self, member: &Member) {
+        for (realm, owner) in self.channel_owners() {
+            let over = member.lines.of(realm).lock().current.take();
             tell_down(&*owner, over);
         }
     }
@@ -194,7 +217,7 @@ impl Cluster {
     ) -> Option<Current> {
         let over = line.current.take()?;
         line.due = now + PAUSE;
-        member.outbox.clear_channel();
+        member.outbox.clear_channel(realm.0);
         if !self.opens(member) {
             let number = over.channel.number;
             line.reset = Some(number);

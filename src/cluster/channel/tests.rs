@@ -7,10 +7,11 @@ use super::*;
 use crate::cluster::{Identity, Said};
 use crate::ids::{PublicKey, RelayId};
 use crate::metrics::Traffic;
-use crate::wire::cluster::{About, Frames, encode};
+use crate::wire::cluster::{About, ChannelRealms, Frames, encode};
 use crate::wire::name::Name;
 
 const REALM: Realm = Realm(200);
+const OTHER: Realm = Realm(255);
 
 /// A door that remembers.
 #[derive(Default)]
@@ -92,10 +93,27 @@ impl Pair {
         cluster.receive(member, &batch, self.now).unwrap();
     }
 
-    fn offer(&self) {
+    /// Both say that doors of theirs talk: these, or as a relay whose only one is for all.
+    fn offer_realms(&self, realms: Option<&[Realm]>) {
+        let channels = realms.map(|realms| realms.iter().map(|realm| realm.0).collect());
         for to in [0, 1] {
-            self.say(to, &Frame::About(About { features: About::CHANNELS, told: 0 }));
+            let about = About { features: About::CHANNELS, told: 0, channels };
+            self.say(to, &Frame::About(about));
         }
+    }
+
+    fn offer(&self) {
+        self.offer_realms(None);
+    }
+
+    /// Each relay has another door that talks.
+    fn add_doors(&self, realm: Realm) -> [Arc<Door>; 2] {
+        [0, 1].map(|relay| {
+            let door = Arc::<Door>::default();
+            let weak: Weak<dyn ChannelOwner> = Arc::<Door>::downgrade(&door);
+            self.relays[relay].cluster.own_channels(realm, weak);
+            door
+        })
     }
 
     /// Moves what waits, but for what `loses`, until nothing does; the time goes on meanwhile.
@@ -103,7 +121,7 @@ impl Pair {
         for _ in 0..4 {
             self.now += PAUSE;
             for Relay { cluster, member, .. } in &self.relays {
-                cluster.keep_channel(member, self.now);
+                cluster.keep_channels(member, self.now);
             }
             for from in [0, 1, 0, 1] {
                 while let Some(batch) = self.relays[from].member.outbox.pop_channel() {
@@ -236,4 +254,69 @@ fn what_may_be_lost_goes_first_and_what_may_not_ends_the_channel() {
     assert_eq!(kept.count(), 8);
     pair.carry(|_, _| false);
     pair.hears_hello();
+}
+
+#[test]
+fn each_door_has_channels_of_its_own() {
+    let mut pair = Pair::new();
+    let others = pair.add_doors(OTHER);
+    pair.offer_realms(Some(&[REALM, OTHER]));
+    pair.carry(|_, _| false);
+    pair.hears_hello();
+    assert!(others.iter().all(|other| other.heard() == [b"hello"]));
+    for from in [0, 1] {
+        for number in 0..100_u8 {
+            let door = if number % 3 == 0 { &others[from] } else { &pair.relays[from].door };
+            let message = vec![number; 30_000];
+            assert_eq!(door.channel().say(&message, false, pair.now), Said::Queued);
+        }
+        pair.carry(|_, _| false);
+        let heard = |door: &Door| door.heard().into_iter().map(|message| message[0]).collect();
+        let (of_other, of_door): (Vec<u8>, Vec<u8>) = (0..100).partition(|number| number % 3 == 0);
+        let heard: [Vec<u8>; 2] =
+            [&others[1 - from], &pair.relays[1 - from].door].map(|d| heard(d));
+        assert_eq!(heard, [of_other, of_door]);
+    }
+}
+
+#[test]
+fn door_that_says_too_much_costs_no_other_its_channel_or_its_turn() {
+    let mut pair = Pair::new();
+    let others = pair.add_doors(OTHER);
+    pair.offer_realms(Some(&[REALM, OTHER]));
+    pair.carry(|_, _| false);
+    pair.hears_hello();
+    let before = others[0].channel().number;
+    let (loud, quiet) = (pair.relays[0].door.channel(), others[0].channel());
+    let message = vec![0; 1 << 20];
+    while loud.say(&message, false, pair.now) == Said::Queued {}
+    quiet.say(b"quiet", false, pair.now);
+
+    // Its turn comes behind one batch of the other's.
+    let outbox = &pair.relays[0].member.outbox;
+    let batches = [(); 2].map(|()| outbox.pop_channel().unwrap());
+    assert!(batches.iter().any(|batch| batch.ends_with(b"quiet")));
+    batches.iter().for_each(|batch| {
+        let Relay { cluster, member, .. } = &pair.relays[1];
+        cluster.receive(member, batch, pair.now).unwrap();
+    });
+    assert_eq!(others[1].heard(), [&b"hello"[..], b"quiet"]);
+    pair.carry(|_, _| false);
+    assert_eq!(others[0].channel().number, before);
+    assert_ne!(pair.relays[0].door.channel().number, loud.number);
+}
+
+#[test]
+fn door_that_the_other_relay_does_not_have_opens_nothing() {
+    let mut pair = Pair::new();
+    let others = pair.add_doors(OTHER);
+    let offered: ChannelRealms = [REALM.0].into_iter().collect();
+    pair.offer_realms(Some(&[REALM]));
+    pair.carry(|_, frame| {
+        let Frame::Channel(said) = frame else { panic!("{frame:?}") };
+        assert!(offered.contains(said.realm));
+        false
+    });
+    pair.hears_hello();
+    assert!(others.iter().all(|other| other.channels.lock().is_empty()));
 }

@@ -7,6 +7,36 @@ pub const MAX_PART: usize = 65_000;
 /// whether it is the last, u8.
 pub const PART_COST: usize = super::FRAME_HEADER + 14;
 
+/// Realms whose doors talk over channels.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ChannelRealms([u64; 4]);
+
+impl ChannelRealms {
+    /// Adds one.
+    pub const fn insert(&mut self, realm: u8) {
+        self.0[realm as usize / 64] |= 1 << (realm % 64);
+    }
+
+    /// Whether it is among them.
+    #[must_use]
+    pub const fn contains(self, realm: u8) -> bool {
+        self.0[realm as usize / 64] & 1 << (realm % 64) != 0
+    }
+
+    /// In ascending order.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..=u8::MAX).filter(move |realm| self.contains(*realm))
+    }
+}
+
+impl FromIterator<u8> for ChannelRealms {
+    fn from_iter<I: IntoIterator<Item = u8>>(realms: I) -> Self {
+        let mut all = Self::default();
+        realms.into_iter().for_each(|realm| all.insert(realm));
+        all
+    }
+}
+
 /// Something that is said of a channel, or over it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Channel<'a> {

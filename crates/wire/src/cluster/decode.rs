@@ -2,8 +2,8 @@
 
 use super::reader::Reader;
 use super::{
-    About, Channel, ChannelWord, Claim, DecodeError, Frame, Name, Packets, Place, Reading, Refusal,
-    Run, Sight, kind,
+    About, Channel, ChannelRealms, ChannelWord, Claim, DecodeError, Frame, Name, Packets, Place,
+    Reading, Refusal, Run, Sight, kind,
 };
 use crate::ids::{PublicKey, RelayId};
 
@@ -65,10 +65,9 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             return Ok(Frame::Clock(Reading { shown_ms, echo_ms, held_ms: body.u32()? }));
         }
         kind::ABOUT => {
-            let about = About { features: body.u32()?, told: body.u64()? };
-            // A later version may say more.
-            let _ignored = body.take_rest();
-            return Ok(Frame::About(about));
+            let (features, told) = (body.u32()?, body.u64()?);
+            let channels = channels(body.take_rest());
+            return Ok(Frame::About(About { features, told, channels }));
         }
         kind::OPEN..=kind::PART => {
             let (realm, number) = (body.u8()?, body.u64()?);
@@ -126,6 +125,13 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
         }
         _ => Frame::Heard { id, version: body.u64()? },
     })
+}
+
+/// The realms behind the fields of an About; what a later version says behind them is ignored.
+fn channels(rest: &[u8]) -> Option<ChannelRealms> {
+    let (count, rest) = rest.split_first()?;
+    let realms = rest.get(..usize::from(*count))?;
+    Some(realms.iter().copied().collect())
 }
 
 fn place(body: &mut Reader<'_>) -> Result<Place, DecodeError> {

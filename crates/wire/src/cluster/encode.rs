@@ -89,11 +89,18 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             batch.extend(held_ms.to_be_bytes());
             set_length(at, batch);
         }
-        Frame::About(About { features, told }) => {
+        Frame::About(About { features, told, channels }) => {
             let at = batch.len();
             batch.extend([kind::ABOUT, 0, 0, 0, 0]);
             batch.extend(features.to_be_bytes());
             number(told, batch);
+            if let Some(channels) = channels {
+                let count = batch.len();
+                batch.push(0);
+                batch.extend(channels.iter());
+                let realms = batch.len() - count - 1;
+                batch[count] = u8::try_from(realms).expect("no relay has 256 doors that talk");
+            }
             set_length(at, batch);
         }
         Frame::Channel(Channel { realm, number: of, word }) => {

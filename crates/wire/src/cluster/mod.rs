@@ -20,7 +20,7 @@ mod tests;
 mod whole;
 mod writer;
 
-pub use channel::{Channel, ChannelWord, MAX_PART, PART_COST};
+pub use channel::{Channel, ChannelRealms, ChannelWord, MAX_PART, PART_COST};
 pub use decode::Frames;
 pub use encode::encode;
 pub use packets::{MAX_PAYLOAD, Packets, Run, add_packet, begin_packets};
@@ -288,6 +288,9 @@ pub struct About {
     pub features: u32,
     /// Hash of what its peers are told that has to be the same at all relays; 0 for nothing.
     pub told: u64,
+    /// The realms whose doors talk over [`Frame::Channel`]. A relay of a version whose only such
+    /// door is one for all does not say which.
+    pub channels: Option<ChannelRealms>,
 }
 
 impl About {

@@ -65,7 +65,12 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                     sight
                 }),
                 Just(Frame::Heard { id, version: serial }),
-                Just(Frame::About(About { features: nonce, told: epoch })),
+                Just(Frame::About(About { features: nonce, told: epoch, channels: None })),
+                any::<Vec<u8>>().prop_map(move |mut realms| {
+                    realms.truncate(255);
+                    let channels = Some(realms.into_iter().filter(|realm| *realm < 255).collect());
+                    Frame::About(About { features: nonce, told: epoch, channels })
+                }),
                 Just(Frame::Alive),
                 any::<(u64, u64, u32)>().prop_map(|(shown_ms, echo_ms, held_ms)| {
                     Frame::Clock(Reading { shown_ms, echo_ms, held_ms })
@@ -171,12 +176,19 @@ fn published_bytes_of_watches() {
     encode(&Frame::Heard { id, version: 7 }, &mut batch);
     assert_eq!(batch, *b"\x1e\0\0\0\x0e\0\x04\x01\x02\x03\x04\0\0\0\0\0\0\0\x07");
     batch.clear();
-    encode(&Frame::<NodeId>::About(About { features: 1, told: 2 }), &mut batch);
+    let about = About { features: 1, told: 2, channels: None };
+    encode(&Frame::<NodeId>::About(about), &mut batch);
     assert_eq!(batch, *b"\x24\0\0\0\x0c\0\0\0\x01\0\0\0\0\0\0\0\x02");
     batch.push(9);
     batch[4] += 1;
-    let about = Ok(Frame::About(About { features: 1, told: 2 }));
-    assert_eq!(frames(&batch), [about], "a later version may say more");
+    assert_eq!(frames(&batch), [Ok(Frame::About(about))], "nine realms that are not there");
+    batch.clear();
+    let about = About { channels: Some([7, 2, 7].into_iter().collect()), ..about };
+    encode(&Frame::<NodeId>::About(about), &mut batch);
+    assert_eq!(batch, *b"\x24\0\0\0\x0f\0\0\0\x01\0\0\0\0\0\0\0\x02\x02\x02\x07");
+    batch.push(9);
+    batch[4] += 1;
+    assert_eq!(frames(&batch), [Ok(Frame::About(about))], "a later version may say more");
 }
 
 #[test]

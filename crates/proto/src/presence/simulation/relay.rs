@@ -123,7 +123,7 @@ impl Relay {
         }
         self.presence.joined(peer, now);
         if !self.old {
-            let about = About { features: About::WATCHES, told: 0 };
+            let about = About { features: About::WATCHES, told: 0, channels: None };
             network.send(self.index, index(peer), Message::Frame(Frame::About(about)));
         }
     }
