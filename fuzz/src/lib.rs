@@ -7,6 +7,7 @@
 
 pub mod beacon;
 pub mod cluster;
+pub mod front;
 pub mod login;
 pub mod middleman;
 pub mod name;
@@ -20,9 +21,10 @@ pub mod websocket;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seeds' folders.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("beacon", beacon::run),
     ("cluster", cluster::run),
+    ("front", front::run),
     ("login", login::run),
     ("middleman", middleman::run),
     ("name", name::run),

@@ -13,6 +13,7 @@
 //! - [`stun`]: what tells a client its own address (RFC 8489);
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
+//! - [`front`]: what relays of one message bus tell each other;
 //! - [`Frames`], [`Framing`], [`mark`] and [`percent`]: what several of them need.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod beacon;
 pub mod cluster;
 mod frames;
 mod framing;
+pub mod front;
 mod hex;
 pub mod ids;
 pub mod mark;
