@@ -7,6 +7,7 @@
 //! # Layout
 //!
 //! - [`bus`]: names, mailboxes, and what becomes of messages;
+//! - [`front`]: a bus that several relays serve, with simulated relays;
 //! - [`middleman`]: topics, grants, and who answers which request;
 //! - [`login`]: which text a login signs, and whether its key counts;
 //! - [`endpoint`]: who may claim which UDP endpoint;
@@ -24,6 +25,7 @@ pub mod backoff;
 pub mod bus;
 pub mod crowd;
 pub mod endpoint;
+pub mod front;
 pub mod gossip;
 pub mod limit;
 pub mod login;

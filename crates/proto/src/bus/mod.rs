@@ -18,7 +18,7 @@ mod names;
 mod remembered;
 mod requeue;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 mod submit;
 mod sweep;
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 mod peer;
 mod poison;
-mod store;
+pub(crate) mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

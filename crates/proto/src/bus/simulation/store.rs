@@ -11,7 +11,7 @@ use super::super::types::{
 use crate::simulated::Random;
 
 #[derive(Debug, Default)]
-pub(super) struct Store {
+pub(crate) struct Store {
     names: BTreeMap<(u8, Arc<str>), Named>,
     levels: BTreeMap<MailboxId, Level>,
     messages: BTreeMap<(MailboxId, Seq), Stored>,
@@ -19,7 +19,7 @@ pub(super) struct Store {
     accepted: BTreeMap<u64, (Millis, Vec<Digest>)>,
     /// Mailbox and origin of all that ever waited.
     ever: BTreeSet<(MailboxId, Digest)>,
-    pub(super) dead: BTreeSet<(MailboxId, Digest)>,
+    pub(crate) dead: BTreeSet<(MailboxId, Digest)>,
     /// Those that cannot be read any more.
     damaged: BTreeSet<(MailboxId, Seq)>,
     next_mailbox: u64,
@@ -27,7 +27,7 @@ pub(super) struct Store {
 
 impl Store {
     /// Commits; twice is as good as once.
-    pub(super) fn commit(&mut self, changes: &[Change], again: bool) {
+    pub(crate) fn commit(&mut self, changes: &[Change], again: bool) {
         for change in changes {
             match change {
                 Change::Name(named) => {
@@ -81,7 +81,7 @@ impl Store {
         }
     }
 
-    pub(super) fn recover(&self) -> Recovered {
+    pub(crate) fn recover(&self) -> Recovered {
         let level = |named: &Named| self.levels.get(&named.mailbox).copied();
         let names = self.names.values();
         let names = names.map(|named| (named.clone(), level(named).unwrap_or(Level::EMPTY)));
@@ -94,14 +94,14 @@ impl Store {
         }
     }
 
-    pub(super) fn find(&self, mailbox: MailboxId, key: Digest) -> Option<Found> {
+    pub(crate) fn find(&self, mailbox: MailboxId, key: Digest) -> Option<Found> {
         let seq = *self.keys.get(&(mailbox, key))?;
         let Stored { message, .. } = self.messages.get(&(mailbox, seq))?;
         Some(Found { seq, origin: message.origin, cost: message.cost() })
     }
 
     /// Loses one of the messages that wait; returns it.
-    pub(super) fn damage(&mut self, random: &mut Random) -> Option<(MailboxId, Arc<Message>)> {
+    pub(crate) fn damage(&mut self, random: &mut Random) -> Option<(MailboxId, Arc<Message>)> {
         if self.messages.is_empty() {
             return None;
         }
@@ -111,7 +111,7 @@ impl Store {
         Some((*mailbox, Arc::clone(&stored.message)))
     }
 
-    pub(super) fn read(&self, load: &Load) -> Reading {
+    pub(crate) fn read(&self, load: &Load) -> Reading {
         let Load { mailbox, from, messages, bytes, .. } = *load;
         let mut read = Vec::new();
         let mut damaged = Vec::new();
@@ -132,23 +132,23 @@ impl Store {
         Reading { stored: read, damaged }
     }
 
-    pub(super) fn has(&self, mailbox: MailboxId, seq: Seq) -> bool {
+    pub(crate) fn has(&self, mailbox: MailboxId, seq: Seq) -> bool {
         self.messages.contains_key(&(mailbox, seq))
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.messages.len()
     }
 
     /// The messages that wait for a mailbox.
-    pub(super) fn of(&self, mailbox: MailboxId) -> impl Iterator<Item = &Arc<Message>> {
+    pub(crate) fn of(&self, mailbox: MailboxId) -> impl Iterator<Item = &Arc<Message>> {
         let waiting = self.messages.range((mailbox, Seq(0))..);
         let of_it = waiting.take_while(move |((of, _), _)| *of == mailbox);
         of_it.map(|(_, stored)| &stored.message)
     }
 
     /// That the levels are what the messages come to.
-    pub(super) fn check_levels(&self) {
+    pub(crate) fn check_levels(&self) {
         for (mailbox, level) in &self.levels {
             let count = self.of(*mailbox).count() as u64;
             let bytes: usize = self.of(*mailbox).map(|message| message.cost()).sum();

@@ -1,0 +1,155 @@
+//! A relay that leads: its host, and its bus, whose commits fail once another leads.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use super::super::{Host, Order, Output};
+use super::log::Log;
+use super::{PEERS, REALM, peer};
+use crate::bus::{
+    Bus, Effect, Limits, Load, MailboxId, Millis, NotClaimed, Owner, Recovered, Submitted, Turn,
+};
+use crate::simulated::Random;
+use beacon_wire::front::{Outcome, Refusal};
+
+/// In milliseconds, beyond the end of the world: what is not acknowledged comes again when its
+/// session is opened anew, or never.
+const NEVER: u64 = 1 << 40;
+
+pub(super) struct Lead {
+    pub(super) host: Host,
+    bus: Bus,
+    /// What the host wants done.
+    pub(super) inbox: VecDeque<Order>,
+    loads: Vec<Load>,
+}
+
+/// What is told when the turn is committed.
+enum Reply {
+    Claimed(Order, Result<MailboxId, NotClaimed>),
+    Answered(u64, Outcome),
+}
+
+impl Lead {
+    pub(super) fn new(epoch: u64, recovered: Recovered) -> Self {
+        let limits = Limits { window: 5, redelivery: NEVER, ..Limits::default() };
+        let bus = Bus::new(limits, recovered);
+        Self { host: Host::new(epoch), bus, inbox: VecDeque::new(), loads: Vec::new() }
+    }
+
+    /// All peers have logged in once.
+    pub(super) fn claim_all(&mut self, log: &mut Log) {
+        let mut turn = Turn::default();
+        for index in 0..PEERS {
+            let owner = Owner(peer::owner(index));
+            self.bus.claim(REALM, &peer::name(index), owner, Millis(0), &mut turn).unwrap();
+        }
+        self.bus.finish(Millis(0), &mut turn);
+        log.store.commit(&turn.changes, false);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.inbox.is_empty() && self.loads.is_empty()
+    }
+
+    /// Takes some of what has come, commits, and tells; nothing where another relay leads.
+    pub(super) fn turn(
+        &mut self,
+        random: &mut Random,
+        elapsed: Duration,
+        log: &mut Log,
+    ) -> Option<Output> {
+        let now = Millis::from(elapsed);
+        let mut turn = Turn::default();
+        let mut replies = Vec::new();
+        if random.percent(60) {
+            let loads = random.index(self.loads.len() + 1);
+            for load in self.loads.drain(..loads) {
+                self.bus.loaded(&load, log.store.read(&load), now, &mut turn);
+            }
+        }
+        for _ in 0..=random.index(8) {
+            let Some(order) = self.inbox.pop_front() else { break };
+            self.take(order, now, log, &mut turn, &mut replies);
+        }
+        if random.percent(10) {
+            self.bus.tick(now, &mut turn);
+        }
+        self.bus.finish(now, &mut turn);
+        let is_leader = log.epoch == self.host.epoch();
+        if !turn.is_unchanged() {
+            if !is_leader {
+                return None;
+            }
+            log.store.commit(&turn.changes, false);
+            log.store.check_levels();
+        }
+        let mut out = Output::default();
+        for reply in replies {
+            match reply {
+                Reply::Claimed(Order::Enter { generation, .. }, claimed) => {
+                    self.host.entered(generation, claimed, &mut out);
+                }
+                Reply::Claimed(..) => {}
+                Reply::Answered(generation, outcome) => {
+                    self.host.answered(generation, &[outcome], &mut out);
+                }
+            }
+        }
+        for effect in turn.effects {
+            match effect {
+                Effect::Load(load) => self.loads.push(load),
+                Effect::Withdraw { .. } => panic!("no name is another's"),
+                Effect::Deliver { generation, message, .. } => {
+                    let letters = std::iter::once((&*message.key, &*message.body));
+                    // Also a leader that cannot be sure for a moment.
+                    let may_serve = is_leader && !random.percent(2);
+                    self.host.deliver(generation, letters, may_serve, &mut out);
+                }
+            }
+        }
+        Some(out)
+    }
+
+    fn take(
+        &mut self,
+        order: Order,
+        now: Millis,
+        log: &mut Log,
+        turn: &mut Turn,
+        replies: &mut Vec<Reply>,
+    ) {
+        let Log { store, refused, .. } = log;
+        let find = |mailbox, key| Ok::<_, Infallible>(store.find(mailbox, key));
+        match order {
+            Order::Claim { .. } | Order::Ask { .. } => {}
+            Order::Enter { ref claim, .. } => {
+                let claimed =
+                    self.bus.claim(claim.realm, &claim.name, Owner(claim.owner), now, turn);
+                replies.push(Reply::Claimed(order, claimed));
+            }
+            Order::Open { generation, mailbox, owner } => {
+                assert_eq!(self.bus.owner(mailbox), Some(owner));
+                self.bus.open(mailbox, generation, now, turn);
+            }
+            Order::Close { generation, mailbox } => self.bus.close(mailbox, generation, now, turn),
+            Order::Submit { generation, submission, .. } => {
+                let Ok(submitted) = self.bus.submit(&submission, now, turn, find);
+                let outcome = match submitted {
+                    Submitted::Stored(_) => Outcome::Stored,
+                    Submitted::Duplicate => Outcome::Duplicate,
+                    Submitted::Refused(_) => {
+                        refused.insert(peer::sent(&submission.body));
+                        Outcome::Refused(Refusal::NoRecipients)
+                    }
+                    Submitted::Partly { .. } => panic!("no mailbox is full"),
+                };
+                replies.push(Reply::Answered(generation, outcome));
+            }
+            Order::Acknowledge { generation, mailbox, key } => {
+                let Ok(_) = self.bus.acknowledge(mailbox, generation, &key, now, turn, find);
+            }
+        }
+    }
+}
