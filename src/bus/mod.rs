@@ -6,8 +6,12 @@
 //! order, and others have the disk take what was committed ([`Durable`]). Doors hand over what their
 //! sessions said and never wait: whose messages come faster than they are committed is held
 //! ([`Party::hold`]), so that it is slowed by its own socket.
+//!
+//! Doors reach it by a [`Handle`]: in a cluster the bus is at the relay that leads ([`front`]).
 
 mod clock;
+pub mod front;
+mod handle;
 mod health;
 mod inbox;
 mod keeper;
@@ -44,6 +48,7 @@ use syncing::Syncing;
 use worker::Worker;
 
 pub use crate::proto::bus::{Submission, To};
+pub use handle::{Address, Handle};
 pub use health::{Health, Trouble};
 
 /// How often who waits for an answer looks whether the store can be used,
@@ -66,11 +71,19 @@ pub trait Party: Send + Sync + 'static {
     /// Tells what became of messages that the peer has sent.
     fn receipts(&self, receipts: &[Receipt], now: Instant);
 
+    /// Whether it is told what becomes of each message, also of one without a receipt.
+    fn is_answered(&self) -> bool {
+        false
+    }
+
     /// Has nothing more be read from the peer, or goes on.
     fn hold(&self, held: bool);
 
     /// Ends the connection: its name belongs to another owner.
     fn withdraw(&self);
+
+    /// Ends the connection: a younger one at another relay has its name.
+    fn replace(&self);
 }
 
 /// A message on its way to a peer.
@@ -343,6 +356,19 @@ impl Bus {
                 return Err(Unanswered::Unavailable(Trouble { reason, since: asked }));
             }
         }
+    }
+
+    /// Has the bus's thread do something, and then something else with what that came to, when what
+    /// it changes is committed. Neither is done where the bus stops.
+    fn order<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Desk<'_>) -> T + Send + 'static,
+        then: impl FnOnce(T) + Send + 'static,
+    ) {
+        self.shared.inbox.put(Item::Ask(Box::new(move |desk| {
+            let answer = work(desk);
+            Box::new(move || then(answer))
+        })));
     }
 
     /// The mailbox of a name, which belongs to who was first to claim it, also while that is

@@ -22,6 +22,9 @@ struct Peer {
     until: Instant,
 }
 
+/// A message that is given up: its sender, and its id.
+pub(super) type GivenUp = (Arc<dyn Party>, Arc<str>);
+
 impl Parked {
     pub(super) fn is_empty(&self) -> bool {
         self.peers.is_empty()
@@ -42,25 +45,25 @@ impl Parked {
         peer.waiting.push_back(submission);
     }
 
-    /// Judges the messages that wait; `judge` says whether one waits no more. Returns how many were
+    /// Judges the messages that wait; `judge` says whether one waits no more. Returns those that were
     /// given up, and the peers of whom none waits any more.
     pub(super) fn retry(
         &mut self,
         now: Instant,
         patience: Duration,
-        mut judge: impl FnMut(&Submission) -> bool,
-    ) -> (u64, Vec<Arc<dyn Party>>) {
-        let mut given_up = 0;
+        mut judge: impl FnMut(&Arc<dyn Party>, &Submission) -> bool,
+    ) -> (Vec<GivenUp>, Vec<Arc<dyn Party>>) {
+        let mut given_up = Vec::new();
         let mut released = Vec::new();
         self.peers.retain(|_, peer| {
             while let Some(first) = peer.waiting.front() {
-                if judge(first) {
+                if judge(&peer.party, first) {
                     peer.until = now + patience;
                 } else if now < peer.until {
                     return true;
                 } else {
                     // With all behind it for which there is no room: its sender has waited enough.
-                    given_up += 1;
+                    given_up.push((Arc::clone(&peer.party), Arc::clone(&first.id)));
                 }
                 peer.waiting.pop_front();
             }
@@ -70,8 +73,11 @@ impl Parked {
         (given_up, released)
     }
 
-    /// A peer is gone; returns how many of its messages are lost with it.
-    pub(super) fn close(&mut self, generation: u64) -> u64 {
-        self.peers.remove(&generation).map_or(0, |peer| peer.waiting.len() as u64)
+    /// A peer is gone; returns the messages that are lost with it.
+    pub(super) fn close(&mut self, generation: u64) -> Vec<GivenUp> {
+        let Some(Peer { party, waiting, .. }) = self.peers.remove(&generation) else {
+            return Vec::new();
+        };
+        waiting.into_iter().map(|lost| (Arc::clone(&party), lost.id)).collect()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Refused;
-use crate::bus::{Bus, Desk, Outcome};
+use crate::bus::{Desk, Handle, Outcome};
 use crate::proto::bus::{
     self, Cause, Letter, Level, MailboxId, Millis, Named, Owner, Presence, Stored,
 };
@@ -29,7 +29,7 @@ const SHOWN: usize = 4;
 /// The message bus, as operators reach it.
 pub struct Queues {
     /// The bus.
-    pub bus: Arc<Bus>,
+    pub bus: Handle,
     /// The labels of credentials, each with the owner of what they have taken.
     pub labels: Box<dyn Fn() -> Vec<(String, Owner)> + Send + Sync>,
 }
@@ -264,7 +264,8 @@ impl Queues {
         &self,
         work: impl FnOnce(&mut Desk<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
-        let answer = self.bus.ask(work).await;
+        let elsewhere = || Refused::Unavailable("another relay leads the message bus".to_owned());
+        let answer = self.bus.leading().ok_or_else(elsewhere)?.ask(work).await;
         answer.map_err(|error| Refused::Unavailable(error.to_string()))?
     }
 }

@@ -11,7 +11,7 @@ pub mod pilot;
 
 use std::sync::Arc;
 
-use crate::bus::Bus;
+use crate::bus::Handle;
 use crate::config::{Config, DoorKind, DoorTaken};
 use crate::relay::Router;
 use crate::session::Door;
@@ -25,7 +25,7 @@ pub struct Parts<'a> {
     /// The settings in force.
     pub config: &'a Config,
     /// What keeps messages, where a listener has a door with some.
-    pub bus: Option<&'a Arc<Bus>>,
+    pub bus: Option<&'a Handle>,
 }
 
 impl std::fmt::Debug for Parts<'_> {

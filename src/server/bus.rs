@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
-use crate::bus::{Bus, Durable, Parts, Settings};
+use crate::bus::{Bus, Durable, Handle, Parts, Settings};
 use crate::cluster::load_or_create;
 use crate::config::{BusDurability, BusNats, Config};
 use crate::ids::{PublicKey, RelayId};
@@ -30,7 +30,7 @@ const SYNC: Duration = Duration::from_millis(200);
 const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// Opens the store and starts the bus over it, where a door has messages.
-pub(super) async fn open(config: &Config) -> Result<Option<Arc<Bus>>, StartError> {
+pub(super) async fn open(config: &Config) -> Result<Option<Handle>, StartError> {
     if config.peerbus.is_none() {
         return Ok(None);
     }
@@ -53,7 +53,8 @@ pub(super) async fn open(config: &Config) -> Result<Option<Arc<Bus>>, StartError
         Bus::start(parts).map_err(StartError::Bus)
     };
     let opened = spawn_blocking(open).await;
-    opened.expect("opening does not panic").map(Some)
+    let bus = opened.expect("opening does not panic")?;
+    Ok(Some(Handle::Local(bus)))
 }
 
 /// Opens the store in the state folder.
@@ -133,7 +134,7 @@ pub(super) fn settings(config: &Config) -> Settings {
 }
 
 /// Ends the bus once no peer is left: what has come is committed, and on the disk.
-pub(super) async fn stop(bus: &Bus) {
+pub(super) async fn stop(bus: &Handle) {
     let end = Instant::now() + STOP_TIME;
     if timeout_at(end, bus.stop()).await.is_err() {
         tracing::error!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::settings;
-use crate::bus::Bus;
+use crate::bus::Handle;
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::doors::pilot::directory::Directory;
@@ -23,7 +23,7 @@ pub(super) struct Core {
     pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) router: Arc<Router>,
     /// What keeps messages, where a listener has a door with some.
-    pub(super) bus: Option<Arc<Bus>>,
+    pub(super) bus: Option<Handle>,
     /// What the Pilot door's nodes and beacons send.
     pub(super) overlay: Arc<Overlay>,
 }
@@ -36,7 +36,7 @@ impl Core {
         traffic: Arc<Traffic>,
         cluster: Option<Arc<Cluster>>,
         sockets: &[Arc<dyn Datagrams>],
-        bus: Option<Arc<Bus>>,
+        bus: Option<Handle>,
     ) -> (Arc<Self>, GrantQueue) {
         let udp_address = sockets.first().expect("at least one was opened").address();
         let table = Table::new(config.max_peers, config.max_nodes);

@@ -198,7 +198,7 @@ impl Operators {
         let numbers = Arc::clone(pages);
         let config = self.reloader.config();
         let queues = core.bus.as_ref().map(|bus| Queues {
-            bus: Arc::clone(bus),
+            bus: bus.clone(),
             labels: Box::new(move || settings::labels(&config.borrow())),
         });
         Parts {

@@ -26,6 +26,7 @@ enum Heard {
     Receipt(String, Outcome),
     Held(bool),
     Withdrawn,
+    Replaced,
 }
 
 type Ears = tokio::sync::mpsc::UnboundedReceiver<Heard>;
@@ -57,6 +58,10 @@ impl Party for Peer {
 
     fn hold(&self, held: bool) {
         let _ = self.heard.send(Heard::Held(held));
+    }
+
+    fn replace(&self) {
+        let _ = self.heard.send(Heard::Replaced);
     }
 
     fn withdraw(&self) {

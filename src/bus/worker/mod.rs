@@ -14,10 +14,11 @@ use super::clock::system_now;
 use super::health::Call;
 use super::inbox::{Batch, Item, Submitted as Incoming};
 use super::keeper::Kept;
-use super::parked::Parked;
+use super::parked::{GivenUp, Parked};
 use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared};
 use crate::proto::bus::{
-    Bus, Digest, Effect, Found, Load, MailboxId, Millis, Recovered, Submission, Submitted, Turn,
+    Bus, Digest, Effect, Found, Load, MailboxId, Millis, Recovered, Refused, Submission, Submitted,
+    Turn,
 };
 use crate::store::audit::Chain;
 use crate::store::{Commit, Store, StoreError};
@@ -179,7 +180,7 @@ impl Worker {
             self.take(item, now, &mut turn, &mut replies);
         }
         let mut released = held;
-        released.extend(self.retry_parked(now, &mut turn));
+        released.extend(self.retry_parked(now, &mut turn, &mut replies.receipts));
         self.tick_if_due(now, &mut turn);
         self.bus.finish(self.now, &mut turn);
         let Some(commit) = self.commit(&mut turn) else {
@@ -222,7 +223,7 @@ impl Worker {
                     self.parties.remove(&mailbox);
                 }
                 let lost = self.parked.close(generation);
-                self.shared.meters.given_up(lost);
+                self.give_up(lost, &mut replies.receipts);
             }
             Item::Submit(incoming) => self.submit(incoming, now, turn, replies),
             Item::Acknowledge { mailbox, generation, key } => {
@@ -261,7 +262,7 @@ impl Worker {
         }
         let outcome = Outcome::from(submitted);
         self.shared.meters.submitted(outcome);
-        if *wants_receipt {
+        if *wants_receipt || party.is_answered() {
             let receipt = Receipt { id: Arc::clone(&submission.id), outcome };
             replies.receipts.push((Arc::clone(party), receipt));
         }
@@ -276,25 +277,43 @@ impl Worker {
     }
 
     /// Judges what waits for room; returns the peers that wait for it no more.
-    fn retry_parked(&mut self, now: Instant, turn: &mut Turn) -> Vec<Arc<dyn Party>> {
+    fn retry_parked(
+        &mut self,
+        now: Instant,
+        turn: &mut Turn,
+        receipts: &mut Vec<(Arc<dyn Party>, Receipt)>,
+    ) -> Vec<Arc<dyn Party>> {
         if self.parked.is_empty() || now < self.next_retry {
             return Vec::new();
         }
         self.next_retry = now + PARKED;
         let mut parked = std::mem::take(&mut self.parked);
         let patience = self.settings.patience;
-        let (given_up, released) = parked.retry(now, patience, |submission| {
+        let (given_up, released) = parked.retry(now, patience, |party, submission| {
             let submitted = self.judge(submission, turn);
             let Some(submitted) = submitted.filter(|submitted| !submitted.is_for_want_of_room())
             else {
                 return false;
             };
-            self.shared.meters.submitted(submitted.into());
+            let outcome = submitted.into();
+            self.shared.meters.submitted(outcome);
+            if party.is_answered() {
+                let id = Arc::clone(&submission.id);
+                receipts.push((Arc::clone(party), Receipt { id, outcome }));
+            }
             true
         });
-        self.shared.meters.given_up(given_up);
+        self.give_up(given_up, receipts);
         self.parked = parked;
         released
+    }
+
+    /// Messages for which there was no room for too long, or whose sender has left.
+    fn give_up(&self, given_up: Vec<GivenUp>, receipts: &mut Vec<(Arc<dyn Party>, Receipt)>) {
+        self.shared.meters.given_up(given_up.len() as u64);
+        let outcome = Outcome::Refused(Refused::Quota);
+        let answered = given_up.into_iter().filter(|(party, _)| party.is_answered());
+        receipts.extend(answered.map(|(party, id)| (party, Receipt { id, outcome })));
     }
 
     fn tick_if_due(&mut self, now: Instant, turn: &mut Turn) {

@@ -7,25 +7,65 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::bus::front as bus;
 use crate::wire::peerbus::{self, MAX_MESSAGE};
 
-/// The names of those that are connected, in the order of their bytes.
+/// The names of those that are connected, here or at another relay, in the order of their bytes.
 ///
-/// There are no more than the relay has peers.
+/// There are no more than the relay has peers, and the bus has names.
 #[derive(Debug, Default)]
 pub(super) struct Connected(Mutex<Names>);
 
 #[derive(Debug, Default)]
 struct Names {
-    /// Each with the generation of its session, and the length that it has in JSON.
-    of: BTreeMap<Arc<str>, (u64, usize)>,
+    of: BTreeMap<Arc<str>, Entry>,
     /// How many have each length.
     lengths: BTreeMap<usize, usize>,
+    /// How many have a session here.
+    here: usize,
+}
+
+/// A name that has a session.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// That of its session here.
+    generation: Option<u64>,
+    /// The relay that leads the bus says that it has one at some relay.
+    is_told: bool,
+    /// The length that it has in JSON.
+    length: usize,
 }
 
 impl Names {
-    fn remove(&mut self, name: &str) {
-        let Some((_, length)) = self.of.remove(name) else { return };
+    fn get(&self, name: &str) -> Option<u64> {
+        self.of.get(name)?.generation
+    }
+
+    /// Changes what is known of a name; one that has no session is forgotten.
+    fn change(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Entry)) {
+        let known = self.of.get(name).copied();
+        let mut entry = known.unwrap_or_else(|| {
+            // What a name takes within a string: that of a key less what stands around it.
+            let length = peerbus::deliver_length(name, 0) - peerbus::deliver_length("", 0);
+            Entry { generation: None, is_told: false, length }
+        });
+        self.here -= usize::from(entry.generation.is_some());
+        change(&mut entry);
+        self.here += usize::from(entry.generation.is_some());
+        let is_there = entry.generation.is_some() || entry.is_told;
+        match (known.is_some(), is_there) {
+            (false, true) => *self.lengths.entry(entry.length).or_default() += 1,
+            (true, false) => self.remove_length(entry.length),
+            (true, true) | (false, false) => {}
+        }
+        if is_there {
+            self.of.insert(Arc::clone(name), entry);
+        } else {
+            self.of.remove(name);
+        }
+    }
+
+    fn remove_length(&mut self, length: usize) {
         if let Some(count) = self.lengths.get_mut(&length) {
             *count -= 1;
             if *count == 0 {
@@ -35,26 +75,36 @@ impl Names {
     }
 }
 
+impl bus::Names for Connected {
+    fn came(&self, name: &Arc<str>) {
+        self.0.lock().change(name, |entry| entry.is_told = true);
+    }
+
+    fn went(&self, name: &Arc<str>) {
+        self.0.lock().change(name, |entry| entry.is_told = false);
+    }
+}
+
 impl Connected {
     /// A session of this name can be found; one that is newer stays.
     pub(super) fn opened(&self, name: &Arc<str>, generation: u64) {
-        // What a name takes within a string: that of a key less what stands around it.
-        let length = peerbus::deliver_length(name, 0) - peerbus::deliver_length("", 0);
         let mut names = self.0.lock();
-        if names.of.get(name).is_some_and(|(of, _)| *of > generation) {
-            return;
+        if names.get(name).is_none_or(|of| of <= generation) {
+            names.change(name, |entry| entry.generation = Some(generation));
         }
-        names.remove(name);
-        names.of.insert(Arc::clone(name), (generation, length));
-        *names.lengths.entry(length).or_default() += 1;
     }
 
     /// That session is over; one that is newer stays.
-    pub(super) fn closed(&self, name: &str, generation: u64) {
+    pub(super) fn closed(&self, name: &Arc<str>, generation: u64) {
         let mut names = self.0.lock();
-        if names.of.get(name).is_some_and(|(of, _)| *of == generation) {
-            names.remove(name);
+        if names.get(name) == Some(generation) {
+            names.change(name, |entry| entry.generation = None);
         }
+    }
+
+    /// How many have a session here.
+    pub(super) fn here(&self) -> usize {
+        self.0.lock().here
     }
 
     /// Whether this one is.
@@ -93,7 +143,7 @@ impl Connected {
 fn shortened<'a>(names: &Names, from: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut room = MAX_MESSAGE - peerbus::peers([]).len();
     let takes = |name: &str| {
-        let known = names.of.get(name).map(|(_, length)| *length);
+        let known = names.of.get(name).map(|entry| entry.length);
         // Quotes, and a comma.
         known.unwrap_or(6 * name.len()) + 3
     };
@@ -133,12 +183,28 @@ mod tests {
         let connected = Connected::default();
         connected.opened(&"bob".into(), 1);
         connected.opened(&"bob".into(), 2);
-        connected.closed("bob", 1);
+        connected.closed(&"bob".into(), 1);
         assert_eq!((connected.len(), connected.longest()), (1, 3));
-        connected.closed("bob", 2);
+        connected.closed(&"bob".into(), 2);
         assert_eq!((connected.len(), connected.longest()), (0, 0));
         connected.opened(&"<".into(), 3);
         assert_eq!(connected.longest(), 6, "it is escaped");
+    }
+
+    #[test]
+    fn name_is_there_as_long_as_it_is_here_or_told() {
+        use bus::Names as _;
+        let connected = Connected::default();
+        let bob = "bob".into();
+        connected.opened(&bob, 1);
+        connected.came(&bob);
+        connected.closed(&bob, 1);
+        assert_eq!((connected.len(), connected.here(), connected.longest()), (1, 0, 3));
+        connected.opened(&bob, 2);
+        connected.went(&bob);
+        assert_eq!((connected.len(), connected.here()), (1, 1));
+        connected.closed(&bob, 2);
+        assert_eq!((connected.len(), connected.here(), connected.longest()), (0, 0, 0));
     }
 
     #[test]

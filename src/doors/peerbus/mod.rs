@@ -26,11 +26,12 @@ use self::login::{Bearer, Login, refuse};
 use self::meters::{Handled, Meters};
 use self::party::Peer;
 use super::Plan;
-use crate::bus::{Bus, ClaimError, Party, Submission, To};
+use crate::bus::front::Names;
+use crate::bus::{Address, ClaimError, Handle, Party, To};
 use crate::config::{Config, PEERBUS};
 use crate::metrics::Drop;
 use crate::peers::{Credential, End, Overflow, Principal, Takeover};
-use crate::proto::bus::{MailboxId, NotClaimed, Owner};
+use crate::proto::bus::{NotClaimed, Owner};
 use crate::proto::limit::Rate;
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router, Turn};
 use crate::session::{
@@ -76,7 +77,7 @@ pub(super) fn plan() -> Plan {
     };
     Plan::new(&PEERBUS, REALM, spelling, |parts| {
         let bus = parts.bus.expect("a bus is there where a listener has the door");
-        let (router, bus) = (Arc::clone(parts.router), Arc::clone(bus));
+        let (router, bus) = (Arc::clone(parts.router), bus.clone());
         let door = Arc::new(Peerbus::new(router, bus, parts.config));
         let weak: Weak<dyn Delivery> = Arc::<Peerbus>::downgrade(&door);
         parts.router.serve(REALM, weak);
@@ -89,18 +90,16 @@ pub(super) fn plan() -> Plan {
 /// The door.
 pub struct Peerbus {
     router: Arc<Router>,
-    bus: Arc<Bus>,
+    bus: Handle,
     login: ArcSwap<Login>,
-    connected: Connected,
+    connected: Arc<Connected>,
     budgets: Budgets,
     meters: Arc<Meters>,
 }
 
 /// What a session has of its login.
 struct Registered {
-    mailbox: MailboxId,
-    name: Arc<str>,
-    owner: [u8; 32],
+    address: Address,
     wants_receipts: bool,
     /// Its place among the sessions of its credential.
     place: Place,
@@ -121,14 +120,17 @@ fn registered(data: &DoorData) -> &Registered {
 }
 
 impl Peerbus {
-    fn new(router: Arc<Router>, bus: Arc<Bus>, config: &Config) -> Self {
+    fn new(router: Arc<Router>, bus: Handle, config: &Config) -> Self {
         let login = Login::new(config);
         bus.reserve(REALM, login.literal_names());
+        let connected = Arc::<Connected>::default();
+        let names: Weak<dyn Names> = Arc::<Connected>::downgrade(&connected);
+        bus.watch_names(REALM, names);
         Self {
             router,
             bus,
             login: ArcSwap::from_pointee(login),
-            connected: Connected::default(),
+            connected,
             budgets: Budgets::default(),
             meters: Arc::default(),
         }
@@ -152,17 +154,15 @@ impl Peerbus {
         let most = if self.connected.has(&register.name) { usize::MAX } else { most_sessions };
         let place = self.budgets.of(owner).place(most);
         let place = place.ok_or_else(|| refuse(peerbus::Refusal::TooMany))?;
-        let claimed = self.bus.claim(REALM, &register.name, Owner(owner)).await;
-        let mailbox = claimed.map_err(|why| match why {
+        let claimed = self.bus.claim(REALM, (&*register.name).into(), Owner(owner)).await;
+        let address = claimed.map_err(|why| match why {
             ClaimError::NotClaimed(NotClaimed::Taken) => refuse(peerbus::Refusal::Claimed),
             ClaimError::NotClaimed(_) | ClaimError::Unanswered(_) => {
                 refuse(peerbus::Refusal::NotStored)
             }
         })?;
         let registered = Registered {
-            mailbox,
-            name: register.name.into(),
-            owner,
+            address,
             wants_receipts: register.receipts,
             place,
             party: OnceLock::new(),
@@ -200,14 +200,14 @@ impl Peerbus {
             Received::Ack { key } if key.len() > MAX_KEY => return dropped(PeerbusDrop::LONG_ID),
             Received::Ack { key } => {
                 let party = registered.party.get().expect("messages come once the session is open");
-                self.bus.acknowledge(party, registered.mailbox, &key);
+                self.bus.acknowledge(&registered.address, party, &key);
                 Handled::Ack
             }
             Received::Peers => {
                 if let Err(reason) = turn.admit_request(NAMES, 1 + self.connected.len()) {
                     return dropped(reason);
                 }
-                session.push_notice(&self.connected.frame(&registered.name));
+                session.push_notice(&self.connected.frame(registered.address.name()));
                 session.flush(turn.now);
                 Handled::Peers
             }
@@ -233,7 +233,7 @@ impl Peerbus {
         if envelope.id.len() > MAX_ID {
             return Err(PeerbusDrop::LONG_ID);
         }
-        if envelope.from != *registered.name {
+        if envelope.from != **registered.address.name() {
             return Err(PeerbusDrop::NOT_THE_SENDER);
         }
         if !self.login.load().is_signed(envelope) {
@@ -252,20 +252,16 @@ impl Peerbus {
             }
         }
         let party = registered.party.get().expect("messages come once the session is open");
-        let submission = Submission {
-            from: registered.mailbox,
-            to: if is_for_everybody { To::Everybody } else { To::Name((&*envelope.to).into()) },
-            id: (&*envelope.id).into(),
-            body: body.into(),
-        };
-        self.bus.submit(party, submission, registered.wants_receipts);
+        let to = if is_for_everybody { To::Everybody } else { To::Name((&*envelope.to).into()) };
+        let message = (to, (&*envelope.id).into(), body.into());
+        self.bus.submit(&registered.address, party, message, registered.wants_receipts);
         Ok(())
     }
 
     /// Ends a session whose credential may not have its name any more.
     fn end_if_withdrawn(&self, session: &Session) {
-        let Registered { owner, name, .. } = registered(&session.data);
-        if session.is_open() && !self.login.load().has(owner, name) {
+        let address = &registered(&session.data).address;
+        if session.is_open() && !self.login.load().has(&address.owner().0, address.name()) {
             tracing::info!(peer = %session.id(), "ended a session: its token was removed");
             session.end(End::KeyWithdrawn);
         }
@@ -321,8 +317,8 @@ impl Door for Peerbus {
 
     /// A token may have been withdrawn meanwhile.
     fn greet_again<'a>(&'a self, welcome: &'a Welcome) -> Answer<'a, Result<(), Refusal>> {
-        let Registered { owner, name, .. } = registered(&welcome.data);
-        let still = self.login.load().has(owner, name);
+        let address = &registered(&welcome.data).address;
+        let still = self.login.load().has(&address.owner().0, address.name());
         let name = welcome.principal.name;
         let refused = || self.refuse(peerbus::Refusal::Token, Some(name));
         Box::pin(std::future::ready(still.then_some(()).ok_or_else(refused)))
@@ -330,24 +326,24 @@ impl Door for Peerbus {
 
     fn accept(&self, session: &Session) {
         let registered = registered(&session.data);
-        session.push_notice(&self.connected.frame(&registered.name));
+        session.push_notice(&self.connected.frame(registered.address.name()));
     }
 
     fn opened(&self, session: &Arc<Session>) {
-        let Registered { mailbox, name, owner, party, .. } = registered(&session.data);
+        let Registered { address, party, .. } = registered(&session.data);
         let peer = Peer::new(session, Arc::clone(&self.meters));
         let peer: Arc<dyn Party> = Arc::new(peer);
         let party = party.get_or_init(|| peer);
-        self.connected.opened(name, session.generation());
-        self.bus.open(*mailbox, Owner(*owner), Arc::clone(party));
+        self.connected.opened(address.name(), session.generation());
+        self.bus.open(address, party);
         // Settings that came meanwhile did not find the session.
         self.end_if_withdrawn(session);
     }
 
     fn closed(&self, session: &Arc<Session>) {
-        let Registered { mailbox, name, .. } = registered(&session.data);
-        self.connected.closed(name, session.generation());
-        self.bus.close(*mailbox, session.generation());
+        let Registered { address, .. } = registered(&session.data);
+        self.connected.closed(address.name(), session.generation());
+        self.bus.close(address, session.generation());
     }
 
     fn messages(&self, session: &Arc<Session>, messages: Messages<'_>, now: Instant) {
@@ -375,11 +371,11 @@ impl Door for Peerbus {
     }
 
     fn families(&self, families: &mut Vec<MetricFamily>) {
-        self.meters.families(self.connected.len(), families);
+        self.meters.families(self.connected.here(), families);
     }
 
     fn numbers(&self, numbers: &mut BTreeMap<&'static str, usize>) {
-        numbers.insert("peerbus_peers", self.connected.len());
+        numbers.insert("peerbus_peers", self.connected.here());
     }
 
     fn knows(&self, peer: Name) -> Answer<'_, Option<Known>> {

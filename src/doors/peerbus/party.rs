@@ -82,6 +82,12 @@ impl Party for Peer {
         }
     }
 
+    fn replace(&self) {
+        if let Some(session) = self.session.upgrade() {
+            session.end(End::Replaced);
+        }
+    }
+
     fn withdraw(&self) {
         if let Some(session) = self.session.upgrade() {
             tracing::info!(peer = %session.id(), "ended a session: its name was given to another");

@@ -1,0 +1,43 @@
+//! What a cluster's log says, and takes.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::bus::{Bus, StartError};
+use crate::ids::RelayId;
+
+/// Who leads the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Leadership {
+    /// Nobody that this relay knows of.
+    Nobody,
+    /// This relay.
+    Here {
+        /// The number of its epoch.
+        epoch: u64,
+    },
+    /// Another one.
+    There {
+        /// The number of its epoch.
+        epoch: u64,
+        /// Which.
+        relay: RelayId,
+    },
+}
+
+/// The log of a cluster, which says who leads.
+pub trait Log: Send + Sync + 'static {
+    /// Whether no other relay can lead.
+    fn may_serve(&self) -> bool;
+
+    /// Who leads, as far as this relay knows. It says that this one does once the store has all that
+    /// epochs before have committed.
+    fn leadership(&self) -> watch::Receiver<Leadership>;
+
+    /// Starts a bus whose store takes commits in this epoch. Blocks.
+    ///
+    /// # Errors
+    /// What is stored cannot be read, or there is no room for a thread.
+    fn start(&self, epoch: u64) -> Result<Arc<Bus>, StartError>;
+}

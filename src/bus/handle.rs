@@ -1,0 +1,190 @@
+//! What doors reach the message bus by, wherever it is.
+
+use std::sync::{Arc, Weak};
+
+use prometheus::proto::MetricFamily;
+
+use super::front::{Front, Names};
+use super::{Bus, ClaimError, Health, Party, Settings};
+use crate::proto::bus::{MailboxId, Owner, Submission, To};
+use crate::store::Store;
+use crate::wire::name::Realm;
+
+/// The message bus, as doors reach it.
+#[derive(Clone, Debug)]
+pub enum Handle {
+    /// It is this relay's.
+    Local(Arc<Bus>),
+    /// It is a cluster's, at whichever relay leads.
+    Cluster(Arc<Front>),
+}
+
+/// A name that a credential has claimed.
+#[derive(Clone, Debug)]
+pub struct Address {
+    realm: Realm,
+    name: Arc<str>,
+    owner: Owner,
+    /// Where it is known: at the relay that has the bus.
+    mailbox: MailboxId,
+}
+
+impl Address {
+    /// The name.
+    #[must_use]
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn owner(&self) -> Owner {
+        self.owner
+    }
+}
+
+/// No mailbox has it: in a cluster the leader knows which one it is.
+const ELSEWHERE: MailboxId = MailboxId(u64::MAX);
+
+impl Handle {
+    /// Has a name belong to who is first to claim it, also while that is offline and after a restart.
+    ///
+    /// # Errors
+    /// It is another's, there are too many, or the bus does not say.
+    pub async fn claim(
+        &self,
+        realm: Realm,
+        name: Arc<str>,
+        owner: Owner,
+    ) -> Result<Address, ClaimError> {
+        let mailbox = match self {
+            Self::Local(bus) => bus.claim(realm, &name, owner).await?,
+            Self::Cluster(front) => {
+                front.claim(realm, &name, owner).await?;
+                ELSEWHERE
+            }
+        };
+        Ok(Address { realm, name, owner, mailbox })
+    }
+
+    /// Has these names of a realm, and no others, be known although their owners have not come yet.
+    pub fn reserve(&self, realm: Realm, names: Vec<String>) {
+        match self {
+            Self::Local(bus) => bus.reserve(realm, names),
+            Self::Cluster(front) => front.reserve(realm, names),
+        }
+    }
+
+    /// Has the door of a realm hear of the names that have a session at another relay, where there
+    /// are others.
+    pub fn watch_names(&self, realm: Realm, names: Weak<dyn Names>) {
+        match self {
+            Self::Local(_) => {}
+            Self::Cluster(front) => front.watch_names(realm, names),
+        }
+    }
+
+    /// A peer can be reached: what waits for it is delivered from here on.
+    pub fn open(&self, address: &Address, party: &Arc<dyn Party>) {
+        let Address { realm, name, owner, mailbox } = address;
+        match self {
+            Self::Local(bus) => bus.open(*mailbox, *owner, Arc::clone(party)),
+            Self::Cluster(front) => front.open(*realm, name, *owner, party),
+        }
+    }
+
+    /// A peer that was open is gone.
+    pub fn close(&self, address: &Address, generation: u64) {
+        match self {
+            Self::Local(bus) => bus.close(address.mailbox, generation),
+            Self::Cluster(front) => front.close(generation),
+        }
+    }
+
+    /// Takes a message of a peer: to whom, its id, its body. It is answered, where it wants that,
+    /// when it is committed or refused.
+    pub fn submit(
+        &self,
+        address: &Address,
+        from: &Arc<dyn Party>,
+        (to, id, body): (To, Arc<str>, Arc<[u8]>),
+        wants_receipt: bool,
+    ) {
+        match self {
+            Self::Local(bus) => {
+                let submission = Submission { from: address.mailbox, to, id, body };
+                bus.submit(from, submission, wants_receipt);
+            }
+            Self::Cluster(front) => {
+                front.submit(from.generation(), (to, id, body), wants_receipt);
+            }
+        }
+    }
+
+    /// A peer has a message, it says.
+    pub fn acknowledge(&self, address: &Address, from: &Arc<dyn Party>, key: &str) {
+        match self {
+            Self::Local(bus) => bus.acknowledge(from, address.mailbox, key),
+            Self::Cluster(front) => front.acknowledge(from.generation(), key),
+        }
+    }
+
+    /// Goes on by these settings.
+    pub fn update(&self, settings: Settings) {
+        match self {
+            Self::Local(bus) => bus.update(settings),
+            Self::Cluster(front) => front.update(settings),
+        }
+    }
+
+    /// The bus, where it is at this relay at the moment.
+    #[must_use]
+    pub fn leading(&self) -> Option<Arc<Bus>> {
+        match self {
+            Self::Local(bus) => Some(Arc::clone(bus)),
+            Self::Cluster(front) => front.leading(),
+        }
+    }
+
+    /// What is stored, as far as this relay has it.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Local(bus) => bus.store(),
+            Self::Cluster(front) => front.store(),
+        }
+    }
+
+    /// Waits until a thread of the bus, or what says who leads, has ended.
+    pub async fn ended(&self) {
+        match self {
+            Self::Local(bus) => bus.ended().await,
+            Self::Cluster(front) => front.ended().await,
+        }
+    }
+
+    /// Commits what has come so far, and ends.
+    pub async fn stop(&self) {
+        match self {
+            Self::Local(bus) => bus.stop().await,
+            Self::Cluster(front) => front.stop().await,
+        }
+    }
+
+    /// Whether messages are taken.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self {
+            Self::Local(bus) => bus.health(),
+            Self::Cluster(front) => front.health(),
+        }
+    }
+
+    /// Appends the families of a scrape.
+    pub fn families(&self, families: &mut Vec<MetricFamily>) {
+        match self {
+            Self::Local(bus) => bus.families(families),
+            Self::Cluster(front) => front.families(families),
+        }
+    }
+}
