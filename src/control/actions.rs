@@ -181,6 +181,9 @@ impl Actions {
     }
 
     async fn carry_out(self: &Arc<Self>, action: &Action) -> Result<String, Refused> {
+        if let Some(answer) = self.ask_leader(action).await {
+            return answer;
+        }
         let Parts { table, orders, .. } = &self.parts;
         let now = Instant::now();
         match *action {
@@ -271,7 +274,7 @@ impl Actions {
     }
 
     /// The message bus, where a door has one.
-    fn queues(&self) -> Result<&Queues, Refused> {
+    pub(super) fn queues(&self) -> Result<&Queues, Refused> {
         let none = || Refused::Failed("this relay has no message bus".to_owned());
         self.parts.queues.as_ref().ok_or_else(none)
     }

@@ -14,6 +14,7 @@ mod explain;
 mod guesses;
 mod health;
 mod http;
+mod leader;
 mod orders;
 mod parts;
 mod queues;
@@ -187,6 +188,22 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it is about the message bus, which another relay may have.
+    const fn is_of_bus(&self) -> bool {
+        matches!(
+            self,
+            Self::Names { .. }
+                | Self::ReleaseName { .. }
+                | Self::BindName { .. }
+                | Self::Queues { .. }
+                | Self::Queue { .. }
+                | Self::PeekQueue { .. }
+                | Self::PurgeQueue { .. }
+                | Self::DeadLetters { .. }
+                | Self::RequeueDeadLetters { .. }
+        )
+    }
+
     /// Whether something is different after it.
     const fn changes_something(&self) -> bool {
         match self {

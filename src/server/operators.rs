@@ -105,6 +105,7 @@ impl Operators {
         let pages = Arc::new(self.pages(core, doors, log, address));
         let (orders, ordered) = Orders::new();
         let actions = Actions::start(self.parts(core, doors, &pages, orders), &config.state_dir)?;
+        actions.answer_relays();
         let (hosts, counted) = (Arc::clone(&pages.hosts), Arc::clone(&actions));
         pages.registry.add(move |families| {
             hosts.families(families);
