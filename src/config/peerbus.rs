@@ -97,10 +97,10 @@ impl Config {
                 "no listener has the peerbus door; add --peerbus-bind, or write doors = \
                  [\"peerbus\"] in a [[listener]]"
             }
-            (Some(_), true) if self.cluster.is_some() => {
-                "a relay of a cluster cannot have the peerbus door: its messages are on the disk \
-                 of one relay, and peers at another would not get them. Run the door on a relay of \
-                 its own, without --cluster-bind and --cluster-nats"
+            (Some(_), true) if self.cluster.is_some() && self.bus_nats.is_none() => {
+                "a relay of a cluster keeps messages in NATS, or peers at another relay would not get \
+                 them: add --bus-nats, or run the door on a relay of its own, without \
+                 --cluster-bind and --cluster-nats"
             }
             (Some(_), true) => return None,
         };

@@ -1,14 +1,20 @@
 //! The bus of messages: opened where a listener has a door with some, and ended behind all doors.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ed25519_dalek::SigningKey;
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
-use crate::bus::{Bus, Durable, Handle, Parts, Settings};
+use super::tasks::Tasks;
+use crate::bus::front::{CHANNELS, Front, Log, follow};
+use crate::bus::{self, Bus, Durable, Handle, Parts, Settings};
 use crate::cluster::load_or_create;
+use crate::cluster::{ChannelOwner, Cluster};
 use crate::config::{BusDurability, BusNats, Config};
 use crate::ids::{PublicKey, RelayId};
 use crate::net::nats;
@@ -29,10 +35,60 @@ const SYNC: Duration = Duration::from_millis(200);
 /// Time for the last commit, and for the disk to take it: beyond that the disk hangs.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// Opens the store and starts the bus over it, where a door has messages.
-pub(super) async fn open(config: &Config) -> Result<Option<Handle>, StartError> {
+/// The bus as doors reach it, and what says where it is, where that is a cluster's.
+pub(super) struct Opened {
+    pub(super) handle: Handle,
+    log: Option<(Arc<Front>, Arc<dyn Log>)>,
+}
+
+impl Opened {
+    /// Follows who leads the bus of a cluster, and has its relays talk.
+    pub(super) fn follow(self, tasks: &mut Tasks, cluster: Option<&Arc<Cluster>>) {
+        let Some((front, log)) = self.log else { return };
+        if let Some(cluster) = cluster {
+            let owner: Weak<dyn ChannelOwner> = Arc::<Front>::downgrade(&front);
+            cluster.own_channels(CHANNELS, owner);
+        }
+        tasks.spawn("message bus of the cluster", Arc::clone(&front).run());
+        tasks.spawn("leadership of the message bus", follow(front, log));
+    }
+}
+
+/// The log of a cluster's messages.
+struct ClusterLog {
+    log: Arc<JetStream>,
+    settings: Settings,
+    key: SigningKey,
+    checkpoint_file: Option<PathBuf>,
+}
+
+impl Log for ClusterLog {
+    fn may_serve(&self) -> bool {
+        self.log.may_serve()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.log.leadership()
+    }
+
+    fn start(&self, epoch: u64) -> Result<Arc<Bus>, bus::StartError> {
+        Bus::start(Parts {
+            store: self.log.tenure(epoch),
+            settings: self.settings.clone(),
+            key: self.key.clone(),
+            checkpoint_file: self.checkpoint_file.clone(),
+        })
+    }
+}
+
+/// Opens the store and starts the bus over it, where a door has messages. In a cluster the bus is
+/// started where this relay leads.
+pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> {
     if config.peerbus.is_none() {
         return Ok(None);
+    }
+    if let (Some(nats), Some(_)) = (&config.bus_nats, &config.cluster) {
+        return open_front(config, nats).await.map(Some);
     }
     let store = match &config.bus_nats {
         Some(nats) => Some(lead(config, nats).await?),
@@ -54,7 +110,30 @@ pub(super) async fn open(config: &Config) -> Result<Option<Handle>, StartError> 
     };
     let opened = spawn_blocking(open).await;
     let bus = opened.expect("opening does not panic")?;
-    Ok(Some(Handle::Local(bus)))
+    Ok(Some(Opened { handle: Handle::Local(bus), log: None }))
+}
+
+async fn open_front(config: &Config, nats: &BusNats) -> Result<Opened, StartError> {
+    let (key, state_dir) = (load_or_create(&config.state_dir)?, config.state_dir.clone());
+    let log = open_log(nats, key.clone(), state_dir).await?;
+    let front = Front::new(log.reader());
+    let checkpoint_file = config.bus.audit_checkpoint_file.clone();
+    let log = Arc::new(ClusterLog { log, settings: settings(config), key, checkpoint_file });
+    Ok(Opened { handle: Handle::Cluster(Arc::clone(&front)), log: Some((front, log)) })
+}
+
+async fn open_log(
+    nats: &BusNats,
+    key: SigningKey,
+    state_dir: PathBuf,
+) -> Result<Arc<JetStream>, StartError> {
+    let settings = jetstream_settings(nats);
+    let open = move || {
+        let relay = RelayId(PublicKey(key.verifying_key().to_bytes()));
+        JetStream::open(&settings, &replica_folder(&state_dir), relay)
+    };
+    let log = spawn_blocking(open).await.expect("opening does not panic");
+    log.map(Arc::new).map_err(StartError::BusNats)
 }
 
 /// Opens the store in the state folder.
@@ -83,14 +162,7 @@ pub(crate) fn jetstream_settings(nats: &BusNats) -> JetStreamSettings {
 
 /// Opens the store on JetStream, and waits until this relay leads its log.
 async fn lead(config: &Config, nats: &BusNats) -> Result<Arc<dyn Store>, StartError> {
-    let (settings, state_dir) = (jetstream_settings(nats), config.state_dir.clone());
-    let open = move || {
-        let key = load_or_create(&state_dir)?;
-        let relay = RelayId(PublicKey(key.verifying_key().to_bytes()));
-        let log = JetStream::open(&settings, &replica_folder(&state_dir), relay);
-        log.map(Arc::new).map_err(StartError::BusNats)
-    };
-    let log = spawn_blocking(open).await.expect("opening does not panic")?;
+    let log = open_log(nats, load_or_create(&config.state_dir)?, config.state_dir.clone()).await?;
     let mut leadership = log.leadership();
     let leads = leadership.wait_for(|known| matches!(known, Leadership::Here { .. }));
     if let Ok(Ok(known)) = timeout_at(Instant::now() + LEAD, leads).await

@@ -176,7 +176,11 @@ impl Server {
 
         // The core knows everybody, the doors let them in, and operators watch.
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
-        let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp, bus);
+        let handle = bus.as_ref().map(|bus| bus.handle.clone());
+        let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp, handle);
+        if let Some(bus) = bus {
+            bus.follow(&mut tasks, core.cluster.as_ref());
+        }
         let doors = Doors::open(&config, &core, public, plans).map_err(StartError::Thread)?;
         let operators = Operators::new(config, &core, &doors, &mut host, phase.subscribe(), since);
         let operators = operators.map_err(StartError::Thread)?;

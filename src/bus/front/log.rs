@@ -5,26 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::bus::{Bus, StartError};
-use crate::ids::RelayId;
-
-/// Who leads the log.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Leadership {
-    /// Nobody that this relay knows of.
-    Nobody,
-    /// This relay.
-    Here {
-        /// The number of its epoch.
-        epoch: u64,
-    },
-    /// Another one.
-    There {
-        /// The number of its epoch.
-        epoch: u64,
-        /// Which.
-        relay: RelayId,
-    },
-}
+use crate::store::Leadership;
 
 /// The log of a cluster, which says who leads.
 pub trait Log: Send + Sync + 'static {

@@ -38,7 +38,7 @@ use crate::store::Store;
 use crate::wire::front::{ClaimOutcome, Message};
 use crate::wire::name::Realm;
 
-pub use log::{Leadership, Log};
+pub use log::Log;
 pub use roles::follow;
 
 /// The realm of the channels between relays of one message bus: no door has it.
@@ -86,6 +86,8 @@ pub struct Front {
     is_stopping: AtomicBool,
     /// What the bus of a leader is told of each realm's names.
     reserved: Mutex<BTreeMap<u8, Vec<String>>>,
+    /// Settings that came since the start.
+    settings: Mutex<Option<Settings>>,
     meters: Meters,
 }
 
@@ -131,6 +133,7 @@ impl Front {
             ended: CancellationToken::new(),
             is_stopping: AtomicBool::new(false),
             reserved: Mutex::default(),
+            settings: Mutex::default(),
             meters: Meters::default(),
         })
     }
@@ -290,6 +293,7 @@ impl Front {
 
     /// Goes on by these settings.
     pub fn update(&self, settings: Settings) {
+        *self.settings.lock() = Some(settings.clone());
         if let Some(bus) = self.leading() {
             bus.update(settings);
         }
@@ -337,8 +341,9 @@ impl Front {
         };
         drop(state);
         self.meters.families(seen, families);
-        if let Some(lead) = lead {
-            lead.bus().families(families);
+        match lead {
+            Some(lead) => lead.bus().families(families),
+            None => self.store.families(families),
         }
     }
 
@@ -353,6 +358,9 @@ impl Front {
         // One that comes up meanwhile is told of twice.
         for link in self.links.ids() {
             lead.link_up(link);
+        }
+        if let Some(settings) = &*self.settings.lock() {
+            lead.bus().update(settings.clone());
         }
         for (realm, names) in &*self.reserved.lock() {
             lead.bus().reserve(Realm(*realm), names.clone());

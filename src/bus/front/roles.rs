@@ -9,8 +9,9 @@ use tracing::{error, info};
 
 use super::Front;
 use super::lead::Lead;
-use super::log::{Leadership, Log};
+use super::log::Log;
 use crate::bus::Bus;
+use crate::store::Leadership;
 
 /// How long the log may take to say that another relay leads, once the bus has ended for that.
 const FENCED: Duration = Duration::from_secs(30);

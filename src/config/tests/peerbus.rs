@@ -35,7 +35,7 @@ fn settings_of_peerbus_mean_nothing_without_each_other() {
         (&["--peerbus-hmac-secret-file=/s"], "needs --peerbus-tokens-file as well"),
         (&[&tokens], "add --peerbus-bind, or write doors"),
         (&[&tokens, "--peerbus-bind=:47821"], "it is open to others than this machine"),
-        (&[&tokens, BIND, "--cluster-nats=nats://n"], "without --cluster-bind and --cluster-nats"),
+        (&[&tokens, BIND, "--cluster-nats=nats://n"], "add --bus-nats, or run the door"),
     ] {
         let refused = refusal(flags);
         assert!(refused.contains(reason), "{flags:?}: {refused}");

@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod budget;
 mod client;
+mod cluster;
 mod defects;
 mod disk;
 mod hostile;

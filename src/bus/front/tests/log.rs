@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::bus::front::{Leadership, Log};
+use crate::bus::front::Log;
 use crate::bus::{Bus, Durable, Parts, Settings, StartError};
 use crate::cluster::testing::relay_id;
 use crate::proto::bus::{Digest, Found, MailboxId, Millis, Reading, Recovered, Seq};
 use crate::store::{
-    AuditEntry, Commit, DeadLetter, Embedded, Handover, Most, Space, Store, StoreError,
+    AuditEntry, Commit, DeadLetter, Embedded, Handover, Leadership, Most, Space, Store, StoreError,
 };
 
 /// What all relays share.

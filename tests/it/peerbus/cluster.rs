@@ -1,0 +1,178 @@
+//! Several relays that serve one bus, over NATS JetStream and a mesh.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::jetstream::Engine;
+use super::{Adapter, TOKENS, envelope, register, write_secret};
+use crate::cluster::{Cluster, Fabric, host, wait_until};
+use crate::control::ask;
+use crate::harness::Relay;
+
+/// How long nobody may lead, and a receipt be away.
+const ELECTION: Duration = Duration::from_secs(30);
+
+/// Relays of one cluster, each with the door, and one NATS system that has their messages.
+struct Sites {
+    cluster: Cluster,
+    _engine: Engine,
+    _folder: TempDir,
+}
+
+impl Sites {
+    fn start(count: usize) -> Self {
+        let (engine, folder) = (Engine::start(), tempfile::tempdir().unwrap());
+        let tokens = folder.path().join("tokens");
+        write_secret(&tokens, TOKENS);
+        let (tokens, nats) = (tokens.to_str().unwrap().to_owned(), engine.flag());
+        let binds: Vec<_> = (0..count).map(|index| format!("{}:0", host(index))).collect();
+        let cluster = Cluster::start(Fabric::Mesh, count, &[], |index| {
+            vec![
+                "--peerbus-bind",
+                &binds[index],
+                "--peerbus-tokens-file",
+                &tokens,
+                &nats,
+                "--cluster-keepalive=500ms",
+            ]
+        });
+        let sites = Self { cluster, _engine: engine, _folder: folder };
+        sites.leader();
+        sites
+    }
+
+    fn relay(&self, at: usize) -> &Relay {
+        &self.cluster.relays[at]
+    }
+
+    /// The relay that leads, once one does and all others listen to it.
+    fn leader(&self) -> usize {
+        let mut leader = None;
+        wait_until("one relay leads", || {
+            let value =
+                |relay: &Relay, name| relay.metric(&format!("beacon_relay_bus_front_{name}"));
+            let relays = &self.cluster.relays;
+            let epochs: Vec<_> = relays.iter().map(|relay| value(relay, "epoch")).collect();
+            let is_leading = |at: &usize| value(&relays[*at], "leading") > 0.0;
+            let leaders: Vec<_> = (0..relays.len()).filter(is_leading).collect();
+            leader = leaders.first().copied();
+            leaders.len() == 1
+                && epochs[0] > 0.0
+                && epochs.iter().all(|one| *one >= epochs[0])
+                && epochs.iter().all(|one| *one <= epochs[0])
+        });
+        leader.expect("it was waited for")
+    }
+
+    fn register(&self, at: usize, name: &str) -> Adapter {
+        let mut adapter = Adapter::connect(address(self.relay(at)));
+        let mut first = register("tok", name);
+        first["receipts"] = true.into();
+        adapter.say(&first);
+        adapter.names();
+        adapter
+    }
+}
+
+fn address(relay: &Relay) -> SocketAddr {
+    let line = relay.wait_for_line("also listening");
+    line.split_once("bind=").unwrap().1.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The names that a peer is told of.
+fn names(adapter: &mut Adapter) -> Vec<String> {
+    adapter.say(&json!({"type": "peers"}));
+    adapter.names()
+}
+
+#[test]
+fn peers_of_all_relays_are_on_one_bus_and_operators_see_it_at_any() {
+    let sites = Sites::start(3);
+    let mut alice = sites.register(0, "alice");
+    let mut bob = sites.register(1, "bob");
+    wait_until("both know of each other", || {
+        names(&mut alice) == ["alice", "bob"] && names(&mut bob) == ["alice", "bob"]
+    });
+
+    bob.say(&envelope("m1", "bob", "alice", 1));
+    bob.say(&envelope("m2", "bob", "*", 2));
+    assert_eq!(bob.message()["result"], "stored");
+    assert_eq!(bob.message()["result"], "stored");
+    let deliveries = [(); 2].map(|()| alice.delivery());
+    assert!(deliveries.iter().map(|(_, body)| body).eq([&json!(1), &json!(2)]));
+    alice.acknowledge("m1");
+    for relay in &sites.cluster.relays {
+        wait_until("one message waits", || ask(relay, &["queues"])["total"] == 1);
+        assert_eq!(ask(relay, &["names"])["total"], 2);
+    }
+
+    // It comes back at another relay: what it has not acknowledged is there, and goes before.
+    let mut again = sites.register(2, "alice");
+    bob.say(&envelope("m3", "bob", "alice", 3));
+    assert_eq!(again.delivery().1, 2);
+    assert_eq!(again.delivery().1, 3);
+    assert!(alice.read().is_none(), "the older session is cut");
+}
+
+/// Kills the relay that leads, again and again, while two peers of others talk.
+fn kill_leaders(kills: usize) {
+    let mut sites = Sites::start(3);
+    for round in 0..kills {
+        let leader = sites.leader();
+        let others = [1, 2].map(|more| (leader + more) % 3);
+        let mut alice = sites.register(others[0], "alice");
+        let mut bob = sites.register(others[1], "bob");
+        let (killed, kill) = channel();
+        let talking = std::thread::spawn(move || {
+            let mut seen = BTreeSet::new();
+            for number in 0..100 {
+                bob.say(&envelope(&format!("{round}-{number}"), "bob", "alice", number));
+                if number == 40 {
+                    killed.send(()).unwrap();
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            for number in 0..100 {
+                let receipt = bob.message();
+                assert_eq!(receipt["id"], format!("{round}-{number}"));
+                assert_eq!(receipt["result"], "stored", "{receipt}");
+            }
+            while seen.len() < 100 {
+                let (key, body) = alice.delivery();
+                alice.acknowledge(&key);
+                if !key.starts_with(&format!("{round}-")) {
+                    // Its acknowledgement was lost with the leader before.
+                    continue;
+                }
+                let number = usize::try_from(body.as_u64().unwrap()).unwrap();
+                assert!(!seen.insert(number) || number + 1 == seen.len(), "{number} is too early");
+            }
+            alice.settle();
+        });
+        kill.recv().unwrap();
+        let began = Instant::now();
+        sites.relay(leader).signal("KILL");
+        sites.cluster.relays[leader].wait_until_gone();
+        talking.join().unwrap();
+        assert!(began.elapsed() < ELECTION, "{:?}", began.elapsed());
+        sites.cluster.restart(leader);
+    }
+}
+
+#[test]
+fn peers_go_on_where_the_relay_that_leads_is_killed() {
+    kill_leaders(1);
+}
+
+#[test]
+#[ignore = "long: KILLS=200"]
+fn soak_peers_go_on_through_two_hundred_kills_of_the_relay_that_leads() {
+    let kills = std::env::var("KILLS").map_or(200, |kills| kills.parse().unwrap());
+    kill_leaders(kills);
+    println!("{kills} leaders were killed: no receipt was wrong, nothing came out of order");
+}
