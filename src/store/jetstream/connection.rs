@@ -19,6 +19,9 @@ use crate::proto::backoff::doubled;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// Between two looks at why there is no connection.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long a server has to take us in.
 const CONNECT: Duration = Duration::from_secs(3);
 
@@ -84,6 +87,20 @@ impl Connection {
     /// The connection, if there is one within this time.
     pub(super) async fn within(&self, patience: Duration) -> Result<Context, Refusal> {
         time::timeout(patience, self.wait()).await.map_err(|_| self.refusal())
+    }
+
+    /// The first connection, within this time: a server whose messages are too short will take no
+    /// longer ones.
+    pub(super) async fn first(&self, patience: Duration) -> Result<Context, Refusal> {
+        let end = Instant::now() + patience;
+        loop {
+            match self.within(LOOK).await {
+                Err(refusal @ Refusal::Payload { .. }) => return Err(refusal),
+                Err(refusal) if Instant::now() >= end => return Err(refusal),
+                Err(_) => {}
+                Ok(context) => return Ok(context),
+            }
+        }
     }
 
     /// Why there is none.

@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use tokio::select;
 use tokio::time;
 
-use super::election::{Lease, Reign};
+use super::election::{Lease, RENEW, Reign};
 use super::log::{self, Appended, unavailable};
 use super::record::{Author, Entry, Record};
 use super::replica::{Following, Note, is_of_replica, malformed};
@@ -88,7 +88,7 @@ async fn lead(shared: &Arc<Shared>, context: &Context) -> Result<(), StoreError>
         if Instant::now() >= next_survey {
             next_survey = Instant::now() + SURVEY;
             // A server that is slow to tell of its streams may take appends all the same.
-            match time::timeout(LOOK, shared.survey(context)).await {
+            match time::timeout(RENEW, shared.survey(context)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => shared.meters.failures.increment(),
             }

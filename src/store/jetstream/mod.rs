@@ -185,7 +185,7 @@ impl JetStream {
             let _runtime = handle.enter();
             Connection::keep(servers, format!("beacon-relay {relay} messages"), longest)
         };
-        if let Err(refusal) = handle.block_on(connection.within(OPEN)) {
+        if let Err(refusal) = handle.block_on(connection.first(OPEN)) {
             return Err(refusal.into());
         }
         let mut process = [0; 8];

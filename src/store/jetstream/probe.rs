@@ -51,7 +51,7 @@ impl Settings {
         let servers = nats::servers(&self.nats)?;
         let name = "beacon-relay doctor".to_owned();
         let connection = Connection::keep(servers, name, self.longest + MARGIN);
-        let context = connection.within(OPEN).await?;
+        let context = connection.first(OPEN).await?;
         context.query_account().await.map_err(unavailable)?;
         let server = context.client().server_info();
         let log = context.get_stream(&Streams::of(&self.name).log).await.ok().map(|stream| {

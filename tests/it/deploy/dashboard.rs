@@ -16,6 +16,7 @@ use crate::middleman;
 use crate::over::Over;
 use crate::peer::{Peer, UdpNode};
 use crate::peerbus::Site;
+use crate::peerbus::jetstream::Engine;
 use crate::prometheus::Prometheus;
 
 /// Between two rounds of the load.
@@ -77,7 +78,8 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     std::fs::write(&secrets, "a secret of NetBird's").unwrap();
     let doors = doors(secrets.path().to_str().unwrap());
     let tls = Over::Tls.relay(&[], &[&["--wss-bind", "127.0.0.1:0"], &doors[..]].concat());
-    let messages = Site::start(&[]);
+    let engine = Engine::start();
+    let messages = Site::start(&[&engine.flag()]);
     let topics = middleman::Site::start(&[]);
     let relays: Vec<_> =
         cluster.relays.iter().chain([&tls, &messages.relay, &topics.relay]).collect();

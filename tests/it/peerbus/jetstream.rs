@@ -13,13 +13,13 @@ use crate::harness::{Program, http_get};
 use crate::ports::free_address;
 
 /// A nats-server with streams.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     pub(super) server: NatsServer,
     _folder: TempDir,
 }
 
 impl Engine {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::with("max_payload: 2MB")
     }
 
@@ -37,7 +37,7 @@ impl Engine {
         Self { server, _folder: folder }
     }
 
-    pub(super) fn flag(&self) -> String {
+    pub(crate) fn flag(&self) -> String {
         format!("--bus-nats={}", self.server.url())
     }
 }

@@ -8,7 +8,7 @@ mod cluster;
 mod defects;
 mod disk;
 mod hostile;
-mod jetstream;
+pub(crate) mod jetstream;
 mod kills;
 mod letters;
 mod listeners;
