@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::{Site, envelope};
 use crate::cluster::nats::NatsServer;
+use crate::deploy::tool;
 use crate::harness::{Program, http_get};
 use crate::ports::free_address;
 
@@ -30,7 +31,7 @@ impl Engine {
         let jetstream = format!("jetstream {{ store_dir: {streams:?} }}");
         fs::write(&file, format!("{config}\n{jetstream}\n")).unwrap();
         let server = NatsServer::start_at(free_address(), move || {
-            let mut command = Command::new("nats-server");
+            let mut command = Command::new(tool("nats-server"));
             command.arg("-c").arg(&file);
             command
         });
