@@ -87,6 +87,16 @@ impl BusNats {
     }
 }
 
+impl Layers {
+    /// The NATS system that has the messages, where it is set; no other setting is looked at.
+    ///
+    /// # Errors
+    /// One of its settings is wrong.
+    pub fn bus_nats(&self) -> Result<Option<BusNats>, Error> {
+        BusNats::read(self)
+    }
+}
+
 impl Config {
     /// What does not go together with messages in NATS, and why.
     pub(super) fn bus_nats_contradiction(&self) -> Option<(&'static str, String)> {

@@ -15,8 +15,8 @@ use super::surroundings::DEFAULT_MAX_PEERS;
 use super::table::Setting;
 use super::value::{Kind, Ordered, Value, WssBind, split};
 use super::{
-    BusNats, DoorKind, Error, Flags, Invalid, IpNet, Origin, PILOT, Place, Surroundings,
-    all_settings, file, listener_settings,
+    DoorKind, Error, Flags, Invalid, IpNet, Origin, PILOT, Place, Surroundings, all_settings, file,
+    listener_settings,
 };
 
 /// The address of a relay with `acme` and nothing else, for IPv6 and IPv4.
@@ -177,14 +177,6 @@ impl Layers {
     /// It is empty, or has no default on this machine.
     pub fn state_dir(&self) -> Result<PathBuf, Error> {
         self.read("state_dir")
-    }
-
-    /// The NATS system that has the messages, where it is set; no other setting is looked at.
-    ///
-    /// # Errors
-    /// One of its settings is wrong.
-    pub fn bus_nats(&self) -> Result<Option<BusNats>, Error> {
-        BusNats::read(self)
     }
 
     /// Reads one setting.
