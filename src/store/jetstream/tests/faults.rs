@@ -65,7 +65,7 @@ fn full_log_refuses_and_takes_again_when_it_was_cut() {
     *log.shared.meters.next_snapshot.lock() = Some(Instant::now());
     let refused = appending(taken + 1, 400_000);
     until("the refused commit to be taken", || store.commit(&refused).is_ok());
-    assert!(log.shared.meters.snapshots.value() > 0);
+    until("the snapshot to be counted", || log.shared.meters.snapshots.value() > 0);
 }
 
 #[test]
