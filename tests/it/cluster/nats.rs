@@ -44,6 +44,15 @@ impl NatsServer {
         wait_until("nats-server listens", || TcpStream::connect(self.address).is_ok());
     }
 
+    /// Sends it a signal by its own id, as `kill -NAME` does.
+    pub(crate) fn signal(&self, name: &str) {
+        self.program.as_ref().expect("it runs").signal(name);
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("nats://{}", self.address)
     }

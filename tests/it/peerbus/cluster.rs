@@ -18,48 +18,70 @@ use crate::harness::Relay;
 const ELECTION: Duration = Duration::from_secs(30);
 
 /// Relays of one cluster, each with the door, and one NATS system that has their messages.
-struct Sites {
+pub(super) struct Sites {
     cluster: Cluster,
-    _engine: Engine,
+    pub(super) engine: Engine,
     _folder: TempDir,
 }
 
 impl Sites {
-    fn start(count: usize) -> Self {
-        let (engine, folder) = (Engine::start(), tempfile::tempdir().unwrap());
+    pub(super) fn start(count: usize) -> Self {
+        let engine = Engine::start();
+        let flags = vec![engine.flag(); count];
+        Self::over(engine, &flags)
+    }
+
+    /// A relay for each of these flags, which say how it reaches NATS.
+    pub(super) fn over(engine: Engine, nats: &[String]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
         write_secret(&tokens, TOKENS);
-        let (tokens, nats) = (tokens.to_str().unwrap().to_owned(), engine.flag());
-        let binds: Vec<_> = (0..count).map(|index| format!("{}:0", host(index))).collect();
-        let cluster = Cluster::start(Fabric::Mesh, count, &[], |index| {
+        let tokens = tokens.to_str().unwrap().to_owned();
+        let binds: Vec<_> = (0..nats.len()).map(|index| format!("{}:0", host(index))).collect();
+        let cluster = Cluster::start(Fabric::Mesh, nats.len(), &[], |index| {
             vec![
                 "--peerbus-bind",
                 &binds[index],
                 "--peerbus-tokens-file",
                 &tokens,
-                &nats,
+                &nats[index],
                 "--cluster-keepalive=500ms",
             ]
         });
-        let sites = Self { cluster, _engine: engine, _folder: folder };
+        let sites = Self { cluster, engine, _folder: folder };
         sites.leader();
         sites
     }
 
-    fn relay(&self, at: usize) -> &Relay {
+    pub(super) fn relay(&self, at: usize) -> &Relay {
         &self.cluster.relays[at]
     }
 
+    /// Where peers of a relay connect.
+    pub(super) fn address(&self, at: usize) -> SocketAddr {
+        address(self.relay(at))
+    }
+
+    /// Whether a relay says that it leads.
+    pub(super) fn leads(&self, at: usize) -> bool {
+        self.relay(at).metric("beacon_relay_bus_front_leading") > 0.0
+    }
+
+    /// Ends a relay at once, as a crash would, and starts another in its place.
+    pub(super) fn kill(&mut self, at: usize) {
+        self.relay(at).signal("KILL");
+        self.cluster.relays[at].wait_until_gone();
+        self.cluster.restart(at);
+    }
+
     /// The relay that leads, once one does and all others listen to it.
-    fn leader(&self) -> usize {
+    pub(super) fn leader(&self) -> usize {
         let mut leader = None;
         wait_until("one relay leads", || {
-            let value =
-                |relay: &Relay, name| relay.metric(&format!("beacon_relay_bus_front_{name}"));
             let relays = &self.cluster.relays;
-            let epochs: Vec<_> = relays.iter().map(|relay| value(relay, "epoch")).collect();
-            let is_leading = |at: &usize| value(&relays[*at], "leading") > 0.0;
-            let leaders: Vec<_> = (0..relays.len()).filter(is_leading).collect();
+            let epoch = |relay: &Relay| relay.metric("beacon_relay_bus_front_epoch");
+            let epochs: Vec<_> = relays.iter().map(epoch).collect();
+            let leaders: Vec<_> = (0..relays.len()).filter(|at| self.leads(*at)).collect();
             leader = leaders.first().copied();
             leaders.len() == 1
                 && epochs[0] > 0.0
@@ -70,7 +92,7 @@ impl Sites {
     }
 
     fn register(&self, at: usize, name: &str) -> Adapter {
-        let mut adapter = Adapter::connect(address(self.relay(at)));
+        let mut adapter = Adapter::connect(self.address(at));
         let mut first = register("tok", name);
         first["receipts"] = true.into();
         adapter.say(&first);

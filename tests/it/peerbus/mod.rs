@@ -7,6 +7,8 @@ mod client;
 mod cluster;
 mod defects;
 mod disk;
+mod faults;
+mod gate;
 mod hostile;
 pub(crate) mod jetstream;
 mod kills;
@@ -16,6 +18,7 @@ mod moved;
 mod operators;
 mod recordings;
 mod stranger;
+mod traffic;
 mod withdrawn;
 
 use std::collections::VecDeque;
@@ -36,6 +39,10 @@ use crate::peer::{Frame, Peer};
 
 /// The tokens of the recordings.
 const TOKENS: &str = "tok\ntok-B\n";
+
+/// The request that opens a connection, at any path.
+const UPGRADE: &str = "GET /any/path HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A relay with the door.
 pub(crate) struct Site {
@@ -177,10 +184,7 @@ struct Adapter {
 impl Adapter {
     fn connect(address: SocketAddr) -> Self {
         let mut peer = Peer::connect(address);
-        let (status, head) = peer.ask(
-            "GET /any/path HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        );
+        let (status, head) = peer.ask(UPGRADE);
         assert_eq!(status, 101, "{head}");
         Self::of(peer)
     }

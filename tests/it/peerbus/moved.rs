@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::Site;
 use super::jetstream::Engine;
-use super::kills::{self, Ends};
+use super::kills;
+use super::traffic::Ends;
 
 fn move_to(target: &str, state: &Path, engine: &Engine) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
