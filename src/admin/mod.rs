@@ -273,6 +273,7 @@ mod tests {
                 switches: BTreeMap::new(),
                 expected_drops: Vec::new(),
                 cluster: None,
+                bus: None,
                 acme: None,
             }),
             tables: Box::new(Tables::default),

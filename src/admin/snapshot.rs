@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Phase;
+use crate::bus::front;
 use crate::cluster;
 use crate::session::Topic;
 use crate::wire::name::Name;
@@ -59,6 +60,9 @@ pub struct Status {
     /// The cluster, where the relay is part of one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<cluster::Status>,
+    /// The message bus, where the relays of a cluster serve one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<front::Status>,
     /// Certificates that the relay gets itself, where there are some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme: Option<Vec<AcmeCertificate>>,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use prometheus::proto::MetricFamily;
 
-use super::front::{Front, Names};
+use super::front::{Front, Names, Status};
 use super::{Bus, ClaimError, Health, Party, Settings};
 use crate::proto::bus::{MailboxId, Owner, Submission, To};
 use crate::store::Store;
@@ -177,6 +177,15 @@ impl Handle {
         match self {
             Self::Local(bus) => bus.health(),
             Self::Cluster(front) => front.health(),
+        }
+    }
+
+    /// The bus of a cluster, as the relay with this id sees it; nothing where it is this relay's.
+    #[must_use]
+    pub fn status(&self, own: &str) -> Option<Status> {
+        match self {
+            Self::Local(_) => None,
+            Self::Cluster(front) => Some(front.status(own)),
         }
     }
 

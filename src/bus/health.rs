@@ -17,6 +17,8 @@ pub enum Health {
     Serving,
     /// It does, and cannot read some of what was stored.
     Damaged(String),
+    /// It does, through another relay; something is wrong that may be felt.
+    Limited(Trouble),
     /// The disk has only what acknowledgements and logins need: new messages wait or are refused.
     Full,
     /// The store takes nothing; everything waits.
@@ -38,7 +40,7 @@ impl fmt::Display for Health {
             Self::Serving => f.write_str("serving"),
             Self::Damaged(reason) => write!(f, "serving what can be read: {reason}"),
             Self::Full => f.write_str("full: new messages wait or are refused"),
-            Self::Unavailable(trouble) => trouble.fmt(f),
+            Self::Limited(trouble) | Self::Unavailable(trouble) => trouble.fmt(f),
         }
     }
 }

@@ -105,7 +105,9 @@ async fn lead(log: &JetStream) -> Result<u64, Exit> {
                 anyhow!("relay {relay} has the messages in NATS: stop it first").into()
             }
             Leadership::Nobody | Leadership::Here { .. } => {
-                let trouble = log.trouble().unwrap_or_else(|| "the log says why".to_owned());
+                let trouble = log.outage();
+                let trouble =
+                    trouble.map_or_else(|| "the log says why".to_owned(), |outage| outage.reason);
                 anyhow!("the log of messages cannot be used: {trouble}").into()
             }
         }),

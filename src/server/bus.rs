@@ -20,8 +20,8 @@ use crate::ids::{PublicKey, RelayId};
 use crate::net::nats;
 use crate::proto::bus::Limits;
 use crate::store::{
-    Embedded, Handover, JetStream, JetStreamSettings, Leadership, OpenError, Store, bus_folder,
-    replica_folder,
+    Embedded, Handover, JetStream, JetStreamSettings, Leadership, OpenError, Outage, Store,
+    bus_folder, replica_folder,
 };
 use crate::wire::peerbus::MAX_MESSAGE;
 
@@ -38,19 +38,19 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 /// The bus as doors reach it, and what says where it is, where that is a cluster's.
 pub(super) struct Opened {
     pub(super) handle: Handle,
-    log: Option<(Arc<Front>, Arc<dyn Log>)>,
+    front: Option<Arc<Front>>,
 }
 
 impl Opened {
     /// Follows who leads the bus of a cluster, and has its relays talk.
     pub(super) fn follow(self, tasks: &mut Tasks, cluster: Option<&Arc<Cluster>>) {
-        let Some((front, log)) = self.log else { return };
+        let Some(front) = self.front else { return };
         if let Some(cluster) = cluster {
             let owner: Weak<dyn ChannelOwner> = Arc::<Front>::downgrade(&front);
             cluster.own_channels(CHANNELS, owner);
         }
         tasks.spawn("message bus of the cluster", Arc::clone(&front).run());
-        tasks.spawn("leadership of the message bus", follow(front, log));
+        tasks.spawn("leadership of the message bus", follow(front));
     }
 }
 
@@ -69,6 +69,10 @@ impl Log for ClusterLog {
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.log.leadership()
+    }
+
+    fn outage(&self) -> Option<Outage> {
+        self.log.outage()
     }
 
     fn start(&self, epoch: u64) -> Result<Arc<Bus>, bus::StartError> {
@@ -110,16 +114,17 @@ pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> 
     };
     let opened = spawn_blocking(open).await;
     let bus = opened.expect("opening does not panic")?;
-    Ok(Some(Opened { handle: Handle::Local(bus), log: None }))
+    Ok(Some(Opened { handle: Handle::Local(bus), front: None }))
 }
 
 async fn open_front(config: &Config, nats: &BusNats) -> Result<Opened, StartError> {
     let (key, state_dir) = (load_or_create(&config.state_dir)?, config.state_dir.clone());
     let log = open_log(nats, key.clone(), state_dir).await?;
-    let front = Front::new(log.reader());
+    let store = log.reader();
     let checkpoint_file = config.bus.audit_checkpoint_file.clone();
-    let log = Arc::new(ClusterLog { log, settings: settings(config), key, checkpoint_file });
-    Ok(Opened { handle: Handle::Cluster(Arc::clone(&front)), log: Some((front, log)) })
+    let log = ClusterLog { log, settings: settings(config), key, checkpoint_file };
+    let front = Front::new(store, Arc::new(log));
+    Ok(Opened { handle: Handle::Cluster(Arc::clone(&front)), front: Some(front) })
 }
 
 async fn open_log(
@@ -174,7 +179,8 @@ async fn lead(config: &Config, nats: &BusNats) -> Result<Arc<dyn Store>, StartEr
     let reason = match known {
         Leadership::There { relay, .. } => format!("another relay, {relay}, has the messages"),
         Leadership::Nobody | Leadership::Here { .. } => {
-            log.trouble().unwrap_or_else(|| "the log of messages cannot be followed".to_owned())
+            let unknown = || "the log of messages cannot be followed".to_owned();
+            log.outage().map_or_else(unknown, |outage| outage.reason)
         }
     };
     Err(StartError::BusNats(OpenError::Unreachable(reason)))

@@ -137,6 +137,11 @@ pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status 
             .filter(|reason| reason.is_expected)
             .map(|reason| reason.label)
             .collect(),
+        bus: core
+            .bus
+            .as_ref()
+            .zip(core.cluster.as_ref())
+            .and_then(|(bus, cluster)| bus.status(&cluster.identity().relay.to_string())),
         cluster: core.cluster.as_ref().map(|cluster| cluster.status()),
         acme: acme.status(),
     })

@@ -12,7 +12,7 @@ mod suite;
 
 pub use embedded::{Embedded, bus_folder};
 pub use jetstream::{
-    JetStream, Leadership, MoveError, Moved, OpenError, Probe, ProbedLog,
+    JetStream, Leadership, MoveError, Moved, OpenError, Outage, Probe, ProbedLog,
     Settings as JetStreamSettings, replica_folder,
 };
 

@@ -4,6 +4,7 @@ const NARROW_SPACE = '\u202f';
 
 /** 1 234 567 */
 export function count(value) {
+  if (!Number.isFinite(value)) return '–';
   return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, NARROW_SPACE);
 }
 
@@ -53,6 +54,7 @@ export const ahead = (ms) => (Number.isFinite(ms) ? (ms < 0 ? '-' : '+') + durat
 
 /** 3 d 4 h, 5 min 12 s */
 export function age(seconds) {
+  if (!Number.isFinite(seconds)) return '–';
   const whole = Math.floor(seconds);
   const parts = [
     [Math.floor(whole / 86400), 'd'],

@@ -48,6 +48,10 @@ const charts = [
 
 /** What only some relays have: the family that tells, the tiles, and the charts. */
 const PARTS = [
+  { family: 'beacon_relay_bus_front_leading', tiles: 'front_tiles', charts: [
+    { title: 'Messages that wait for the leader', unit: 'in bytes', by: 'of', least: 1e3, format: bytes,
+      series: gauges([['unanswered', 'beacon_relay_bus_front_unanswered_bytes']]) },
+  ] },
   { family: 'beacon_relay_bus_messages', tiles: 'bus_tiles', charts: [
     { title: 'Messages', unit: 'of peers, a second, by result', by: 'result', totals: true, stacked: true, least: 1, format: short, empty: 'No peer has sent a message.',
       series: perSecond('beacon_relay_bus_submitted_total', undefined, ['stored']) },
@@ -143,6 +147,19 @@ function showNumbers() {
   }
 }
 
+/** What a relay does for the message bus of its cluster. */
+const ROLES = { leads: 'this relay', follows: 'another relay', waits: 'not reached' };
+
+function showBus({ bus, metrics }) {
+  if (!bus) return;
+  const known = bus.leader?.slice(0, 12) ?? (bus.role === 'waits' ? 'nobody' : 'another relay');
+  const epoch = bus.epoch ? `, epoch ${bus.epoch}` : '';
+  byId('bus_leader').textContent = known;
+  byId('bus_role').textContent = `${ROLES[bus.role]}${epoch}, for ${age(bus.seconds)}`;
+  byId('bus_role').title = bus.trouble ?? '';
+  byId('bus_nats').textContent = metrics.beacon_relay_bus_log_connected === 1 ? 'connected' : 'away';
+}
+
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23' });
 
 function show(snapshot) {
@@ -160,6 +177,7 @@ function show(snapshot) {
   byId('cluster-name').textContent = cluster ? `${cluster.name}, ${cluster.members.length + 1} relays` : '';
   addParts();
   showNumbers();
+  showBus(snapshot);
   fill('top_talkers', snapshot.top_talkers, (row) => [String(row.node), row.does, short(row.packets_per_second), bytes(row.bytes_per_second)]);
   fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);
   byId('topics').closest('.card').hidden = !snapshot.topics;

@@ -34,7 +34,8 @@ struct State {
 }
 
 impl Lead {
-    pub(super) fn new(epoch: u64, bus: Arc<Bus>, front: &Front, log: Arc<dyn Log>) -> Arc<Self> {
+    pub(super) fn new(epoch: u64, bus: Arc<Bus>, front: &Front) -> Arc<Self> {
+        let log = Arc::clone(&front.log);
         let (links, answers) = (Arc::clone(&front.links), Arc::clone(&front.answers));
         let (host, orders) = (Host::new(epoch), VecDeque::new());
         let state = Mutex::new(State { host, orders, is_busy: false, is_over: false });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::bus::{Bus, StartError};
-use crate::store::Leadership;
+use crate::store::{Leadership, Outage};
 
 /// The log of a cluster, which says who leads.
 pub trait Log: Send + Sync + 'static {
@@ -15,6 +15,9 @@ pub trait Log: Send + Sync + 'static {
     /// Who leads, as far as this relay knows. It says that this one does once the store has all that
     /// epochs before have committed.
     fn leadership(&self) -> watch::Receiver<Leadership>;
+
+    /// Why this relay cannot use the log; nothing where it can.
+    fn outage(&self) -> Option<Outage>;
 
     /// Starts a bus whose store takes commits in this epoch. Blocks.
     ///

@@ -1,5 +1,7 @@
 //! What a front counts.
 
+use std::time::Duration;
+
 use prometheus::proto::MetricFamily;
 
 use crate::metrics::{Counter, family};
@@ -17,7 +19,9 @@ pub(super) struct Meters {
 pub(super) struct Seen {
     pub(super) epoch: u64,
     pub(super) is_leading: bool,
+    pub(super) leaders: usize,
     pub(super) unanswered: usize,
+    pub(super) unanswered_for: Duration,
     pub(super) sessions: usize,
     pub(super) names: usize,
     pub(super) seats: usize,
@@ -26,9 +30,10 @@ pub(super) struct Seen {
 impl Meters {
     /// Appends the families of a scrape.
     pub(super) fn families(&self, seen: Seen, families: &mut Vec<MetricFamily>) {
-        let Seen { epoch, is_leading, unanswered, sessions, names, seats } = seen;
+        let Seen { epoch, is_leading, leaders, unanswered, sessions, names, seats, .. } = seen;
         let gauges = [
             ("leading", "1 where this relay leads the message bus.", u64::from(is_leading)),
+            ("leaders", "Relays that say to this one that they lead.", leaders as u64),
             ("epoch", "The epoch of the leader that this relay listens to; 0 for none.", epoch),
             (
                 "unanswered_bytes",
@@ -48,6 +53,11 @@ impl Meters {
                 value,
             ));
         }
+        families.push(family::gauge_value(
+            "beacon_relay_bus_front_unanswered_seconds",
+            "For how long the leader has answered nothing although something waits.",
+            seen.unanswered_for.as_secs_f64(),
+        ));
         let counters = [
             ("delivered_total", "Messages of the leader for sessions here.", &self.delivered),
             (

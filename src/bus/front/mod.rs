@@ -10,6 +10,7 @@ mod log;
 mod meters;
 mod outcome;
 mod roles;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::lead::Lead;
 use self::links::{LOOP, Links};
 use self::meters::Meters;
-use super::health::{Health, Trouble};
+use self::status::{Led, Waiting};
 use super::{
     Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Receipt, Settings, Unanswered,
 };
@@ -40,6 +41,7 @@ use crate::wire::name::Realm;
 
 pub use log::Log;
 pub use roles::follow;
+pub use status::{Role, Status};
 
 /// The realm of the channels between relays of one message bus: no door has it.
 pub const CHANNELS: Realm = Realm(255);
@@ -49,9 +51,6 @@ const UNANSWERED: Limits = Limits { of_one: 256 * 1_024, of_all: 64 << 20 };
 
 /// Most claims and questions that wait for a leader.
 const MOST_ASKED: usize = 1_024;
-
-/// How long nobody leads before that is trouble: an election takes so long.
-const ELECTION: Duration = Duration::from_secs(6);
 
 /// How often what is due is looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -77,6 +76,8 @@ pub struct Front {
     links: Arc<Links>,
     answers: Arc<OnceLock<Answers>>,
     lead: RwLock<Option<Arc<Lead>>>,
+    /// What says who leads.
+    log: Arc<dyn Log>,
     /// Numbers of claims and questions.
     requests: AtomicU64,
     /// What this relay has of what is stored.
@@ -98,8 +99,8 @@ struct State {
     claims: BTreeMap<u64, oneshot::Sender<ClaimOutcome>>,
     asked: BTreeMap<u64, oneshot::Sender<Option<Vec<u8>>>>,
     names: BTreeMap<u8, Weak<dyn Names>>,
-    /// Since when nobody leads.
-    alone_since: Option<Instant>,
+    led: Led,
+    waiting: Waiting,
 }
 
 impl std::fmt::Debug for Front {
@@ -109,10 +110,10 @@ impl std::fmt::Debug for Front {
 }
 
 impl Front {
-    /// A front without links, at a relay that has this of what is stored; [`Self::run`] has to run,
-    /// and [`follow`].
+    /// A front without links, at a relay that has this of what is stored, and of the log;
+    /// [`Self::run`] has to run, and [`follow`].
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
+    pub fn new(store: Arc<dyn Store>, log: Arc<dyn Log>) -> Arc<Self> {
         let mut front = proto::Front::new(UNANSWERED);
         front.link_up(LOOP);
         let state = State {
@@ -121,13 +122,15 @@ impl Front {
             claims: BTreeMap::new(),
             asked: BTreeMap::new(),
             names: BTreeMap::new(),
-            alone_since: Some(Instant::now()),
+            led: Led::nobody(Instant::now()),
+            waiting: Waiting::nothing(Instant::now()),
         };
         Arc::new(Self {
             state: Mutex::new(state),
             links: Arc::default(),
             answers: Arc::default(),
             lead: RwLock::default(),
+            log,
             requests: AtomicU64::new(1),
             store,
             ended: CancellationToken::new(),
@@ -229,16 +232,6 @@ impl Front {
         Err(self.unanswered(&state))
     }
 
-    /// Why something has no answer.
-    fn unanswered(&self, state: &State) -> Unanswered {
-        let since = state.alone_since.unwrap_or_else(Instant::now);
-        let reason = match state.alone_since {
-            Some(_) => "no relay of the cluster leads the message bus",
-            None => "the relay that leads the message bus does not answer",
-        };
-        Unanswered::Unavailable(Trouble { reason: reason.to_owned(), since })
-    }
-
     /// A session that has claimed its name can be reached.
     pub fn open(&self, realm: Realm, name: &Arc<str>, owner: Owner, party: &Arc<dyn Party>) {
         let session = party.generation();
@@ -265,22 +258,6 @@ impl Front {
     /// A session has a message.
     pub fn acknowledge(&self, session: u64, key: &str) {
         self.with(|front, now, actions| front.acknowledge(session, key, now, actions));
-    }
-
-    /// Whether messages are taken.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        if let Some(lead) = &*self.lead.read() {
-            return lead.bus().health();
-        }
-        let alone_since = self.state.lock().alone_since;
-        match alone_since {
-            Some(since) if since.elapsed() >= ELECTION => {
-                let reason = "no relay of the cluster leads the message bus".to_owned();
-                Health::Unavailable(Trouble { reason, since })
-            }
-            Some(_) | None => Health::Serving,
-        }
     }
 
     /// Has these names of a realm, and no others, be known while this relay leads.
@@ -338,6 +315,8 @@ impl Front {
             names: state.front.names(),
             seats: lead.as_ref().map_or(0, |lead| lead.sessions()),
             is_leading: lead.is_some(),
+            leaders: state.front.leaders(),
+            unanswered_for: state.waiting.time(Instant::now()),
         };
         drop(state);
         self.meters.families(seen, families);
@@ -450,12 +429,8 @@ impl Front {
             }
         }
         tell(&state.parties, receipts, now);
-        let has_leader = state.front.epoch().is_some();
-        if has_leader {
-            state.alone_since = None;
-        } else {
-            state.alone_since.get_or_insert(now);
-        }
+        state.led.note(state.front.epoch(), now);
+        state.waiting.note(state.front.bytes(), now);
     }
 
     /// Takes what came over a link; false where it breaks the rules.

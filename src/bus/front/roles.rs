@@ -9,7 +9,6 @@ use tracing::{error, info};
 
 use super::Front;
 use super::lead::Lead;
-use super::log::Log;
 use crate::bus::Bus;
 use crate::store::Leadership;
 
@@ -18,8 +17,9 @@ const FENCED: Duration = Duration::from_secs(30);
 
 /// Leads when the log says so, and ends that when it does no more; until what leads has ended for
 /// no reason.
-pub async fn follow(front: Arc<Front>, log: Arc<dyn Log>) {
+pub async fn follow(front: Arc<Front>) {
     let _ended = front.ended.clone().drop_guard();
+    let log = Arc::clone(&front.log);
     let mut leadership = log.leadership();
     let mut led: Option<(u64, Arc<Bus>)> = None;
     loop {
@@ -35,7 +35,7 @@ pub async fn follow(front: Arc<Front>, log: Arc<dyn Log>) {
                 front.know(epoch);
             }
             if let Some(epoch) = epoch {
-                led = begin(&front, &log, epoch).await;
+                led = begin(&front, epoch).await;
                 if led.is_none() {
                     // The process ends, and another relay leads.
                     return;
@@ -71,8 +71,8 @@ pub async fn follow(front: Arc<Front>, log: Arc<dyn Log>) {
     }
 }
 
-async fn begin(front: &Arc<Front>, log: &Arc<dyn Log>, epoch: u64) -> Option<(u64, Arc<Bus>)> {
-    let starting = Arc::clone(log);
+async fn begin(front: &Arc<Front>, epoch: u64) -> Option<(u64, Arc<Bus>)> {
+    let starting = Arc::clone(&front.log);
     let started = spawn_blocking(move || starting.start(epoch)).await;
     let bus = match started.expect("starting does not panic") {
         Ok(bus) => bus,
@@ -82,7 +82,7 @@ async fn begin(front: &Arc<Front>, log: &Arc<dyn Log>, epoch: u64) -> Option<(u6
         }
     };
     info!(epoch, "this relay leads the message bus");
-    front.begin(&Lead::new(epoch, Arc::clone(&bus), front, Arc::clone(log)));
+    front.begin(&Lead::new(epoch, Arc::clone(&bus), front));
     Some((epoch, bus))
 }
 

@@ -4,6 +4,8 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde_json::Value;
+
 use super::http::http_get;
 use super::report::Report;
 use crate::config::Config;
@@ -41,6 +43,16 @@ pub(super) async fn metrics(config: &Config) -> Option<String> {
     let server = admin.to_string().parse().expect("an address is a host and a port");
     match http_get(&server, "/metrics").await {
         Ok((200, metrics)) => Some(metrics),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// What the relay that these settings are of says of itself; nothing where none answers.
+pub(super) async fn status(config: &Config) -> Option<Value> {
+    let admin = local(config.admin_bind);
+    let server = admin.to_string().parse().expect("an address is a host and a port");
+    match http_get(&server, "/status").await {
+        Ok((200, status)) => serde_json::from_str(&status).ok(),
         Ok(_) | Err(_) => None,
     }
 }

@@ -348,6 +348,7 @@ fn kept(bus: &bus::Health, broken: Option<String>) -> Part {
             let reason = format!("some of what is stored cannot be read: {reason}");
             Part::new(Condition::Degraded, reason)
         }
+        bus::Health::Limited(trouble) => Part::new(Condition::Degraded, trouble.to_string()),
         bus::Health::Full => {
             let reason = "the disk is full: new messages wait or are refused, the rest goes on";
             Part::new(Condition::Degraded, reason)
@@ -391,6 +392,9 @@ mod tests {
         assert_eq!(of(&unavailable, None), (Condition::Failed, reason));
         assert_eq!(of(&bus::Health::Serving, None).0, Condition::Ok);
         assert_eq!(of(&bus::Health::Full, None).0, Condition::Degraded);
+        let trouble = bus::Trouble { reason: "no NATS".to_owned(), since: Instant::now() };
+        let limited = of(&bus::Health::Limited(trouble), None);
+        assert_eq!(limited, (Condition::Degraded, "no NATS, for 0 s".to_owned()));
         let (condition, reason) = of(&bus::Health::Serving, Some("entry 7"));
         assert_eq!((condition, reason.ends_with("entry 7")), (Condition::Degraded, true));
     }

@@ -57,6 +57,7 @@ pub(super) enum Refusal {
 pub(super) struct Connection {
     current: watch::Receiver<Option<Context>>,
     refusal: Arc<Mutex<Option<Refusal>>>,
+    down_since: Arc<Mutex<Option<Instant>>>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -65,9 +66,14 @@ impl Connection {
     pub(super) fn keep(servers: Vec<Server>, name: String, payload: usize) -> Self {
         let (sender, current) = watch::channel(None);
         let refusal = Arc::default();
-        let task = keep(servers, name, payload, sender, Arc::clone(&refusal));
-        let _task = AbortOnDropHandle::new(tokio::spawn(task));
-        Self { current, refusal, _task }
+        let down_since = Arc::new(Mutex::new(Some(Instant::now())));
+        let told = Told {
+            current: sender,
+            refusal: Arc::clone(&refusal),
+            down_since: Arc::clone(&down_since),
+        };
+        let _task = AbortOnDropHandle::new(tokio::spawn(keep(servers, name, payload, told)));
+        Self { current, refusal, down_since, _task }
     }
 
     /// The connection, once there is one.
@@ -112,15 +118,22 @@ impl Connection {
     pub(super) fn is_up(&self) -> bool {
         self.current.borrow().is_some()
     }
+
+    /// Since when there is none.
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        *self.down_since.lock()
+    }
 }
 
-async fn keep(
-    servers: Vec<Server>,
-    name: String,
-    payload: usize,
+/// What the task of a connection tells of it.
+struct Told {
     current: watch::Sender<Option<Context>>,
     refusal: Arc<Mutex<Option<Refusal>>>,
-) {
+    down_since: Arc<Mutex<Option<Instant>>>,
+}
+
+async fn keep(servers: Vec<Server>, name: String, payload: usize, told: Told) {
+    let Told { current, refusal, down_since } = told;
     let mut failures: u32 = 0;
     for server in servers.iter().cycle() {
         let ended = CancellationToken::new();
@@ -129,9 +142,11 @@ async fn keep(
                 let since = Instant::now();
                 tracing::info!(server = server.name(), "connected to NATS for messages");
                 *refusal.lock() = None;
+                *down_since.lock() = None;
                 current.send_replace(Some(context));
                 ended.cancelled().await;
                 current.send_replace(None);
+                *down_since.lock() = Some(Instant::now());
                 tracing::warn!(server = server.name(), "the connection to NATS has ended");
                 failures = if since.elapsed() < LONGEST_PAUSE { failures + 1 } else { 0 };
             }

@@ -69,6 +69,11 @@ impl Lease {
         now.saturating_duration_since(self.renewed) < LEASE
     }
 
+    /// Since when the relay may not serve; nothing while it may.
+    pub(super) fn lapsed(&self, now: Instant) -> Option<Instant> {
+        (!self.holds(now)).then(|| self.renewed + LEASE)
+    }
+
     /// Whether something is to be appended although there is nothing to say.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.renewed) >= RENEW
@@ -104,6 +109,7 @@ mod tests {
         let mut lease = Lease::since(sent);
         assert!(lease.holds(sent + LEASE - Duration::from_millis(1)));
         assert!(!lease.holds(sent + LEASE) && LEASE < SILENCE);
+        assert_eq!(lease.lapsed(sent + SILENCE), Some(sent + LEASE));
         assert!(!lease.is_due(sent + RENEW - Duration::from_millis(1)));
         assert!(lease.is_due(sent + RENEW));
         lease.renew(sent + RENEW);

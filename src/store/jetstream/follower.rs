@@ -16,7 +16,7 @@ use super::election::{Lease, RENEW, Reign};
 use super::log::{self, Appended, unavailable};
 use super::record::{Author, Entry, Record};
 use super::replica::{Following, Note, is_of_replica, malformed};
-use super::{Leadership, Shared};
+use super::{Leadership, Outage, Shared};
 use crate::store::StoreError;
 
 /// How often a relay that leads looks whether it has something to append.
@@ -45,6 +45,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
             let Some(ended) = shared.closing.run_until_cancelled(session).await else { break };
             if let Err(error) = ended {
                 shared.meters.failures.increment();
+                let outage = Outage { reason: error.to_string(), since: Instant::now() };
+                shared.stumble.lock().get_or_insert(outage);
                 let is_first = wait == FIRST_PAUSE || began.elapsed() > LONGEST_PAUSE;
                 if is_first {
                     tracing::warn!(%error, "the log of messages cannot be followed");
@@ -78,7 +80,7 @@ async fn lead(shared: &Arc<Shared>, context: &Context) -> Result<(), StoreError>
             lease.is_some_and(|lease| lease.is_due(Instant::now()))
         };
         match shared.renew(is_due).await {
-            Ok(()) => {}
+            Ok(()) => *shared.stumble.lock() = None,
             Err(StoreError::Fenced) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -162,6 +164,7 @@ fn tell(shared: &Shared, reign: &Reign) {
         }
         _ => Leadership::Nobody,
     };
+    *shared.stumble.lock() = None;
     shared.leadership.send_if_modified(|known| std::mem::replace(known, leadership) != leadership);
 }
 

@@ -92,6 +92,15 @@ pub enum Leadership {
     },
 }
 
+/// That NATS cannot be used by a relay.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outage {
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Instant,
+}
+
 /// Why a store on JetStream does not open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -159,6 +168,8 @@ struct Shared {
     leadership: watch::Sender<Leadership>,
     /// None where this relay does not lead.
     lease: Mutex<Option<Lease>>,
+    /// Why the log is not followed, where it is not although there is a connection.
+    stumble: Mutex<Option<Outage>>,
     meters: Meters,
     closing: CancellationToken,
 }
@@ -203,6 +214,7 @@ impl JetStream {
             writer: tokio::sync::Mutex::default(),
             leadership: watch::Sender::new(Leadership::Nobody),
             lease: Mutex::default(),
+            stumble: Mutex::default(),
             meters: Meters::new(),
             closing: CancellationToken::new(),
         });
@@ -236,11 +248,18 @@ impl JetStream {
         self.tenure(0)
     }
 
-    /// Why there is no connection to NATS; nothing where there is one.
+    /// Why this relay cannot use NATS; nothing where it can, as far as it knows.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        let connection = &self.shared.connection;
-        (!connection.is_up()).then(|| connection.refusal().to_string())
+    pub fn outage(&self) -> Option<Outage> {
+        let Shared { connection, stumble, lease, .. } = &*self.shared;
+        if let Some(since) = connection.down_since() {
+            return Some(Outage { reason: connection.refusal().to_string(), since });
+        }
+        if let Some(stumble) = &*stumble.lock() {
+            return Some(stumble.clone());
+        }
+        let since = lease.lock().and_then(|lease| lease.lapsed(Instant::now()))?;
+        Some(Outage { reason: "NATS acknowledges nothing".to_owned(), since })
     }
 
     /// Lets another relay lead, follows no more, and closes the replica. Blocks, for 3 s at most

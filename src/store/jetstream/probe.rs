@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use async_nats::jetstream::stream::Info;
+
 use super::connection::Connection;
 use super::log::{Streams, unavailable};
 use super::{MARGIN, OPEN, OpenError, Settings};
@@ -23,10 +25,21 @@ pub struct Probe {
 pub struct ProbedLog {
     /// What it takes, in bytes.
     pub bytes: u64,
-    /// Servers that have a copy.
+    /// Servers that have a copy of it and of its snapshots.
     pub replicas: usize,
     /// Of those, servers that are away or behind.
     pub behind: usize,
+}
+
+impl ProbedLog {
+    fn of(stream: &Info) -> Self {
+        let followers = stream.cluster.iter().flat_map(|cluster| &cluster.replicas);
+        Self {
+            bytes: stream.state.bytes,
+            replicas: stream.config.num_replicas,
+            behind: followers.filter(|server| !server.current || server.offline).count(),
+        }
+    }
 }
 
 impl fmt::Display for Probe {
@@ -54,15 +67,16 @@ impl Settings {
         let context = connection.first(OPEN).await?;
         context.query_account().await.map_err(unavailable)?;
         let server = context.client().server_info();
-        let log = context.get_stream(&Streams::of(&self.name).log).await.ok().map(|stream| {
-            let info = stream.cached_info();
-            let followers = info.cluster.iter().flat_map(|cluster| &cluster.replicas);
-            ProbedLog {
-                bytes: info.state.bytes,
-                replicas: info.config.num_replicas,
-                behind: followers.filter(|server| !server.current || server.offline).count(),
-            }
-        });
+        let streams = Streams::of(&self.name);
+        let mut log = None;
+        for name in [&streams.log, &streams.snapshots] {
+            let Ok(stream) = context.get_stream(name).await else { continue };
+            let found = ProbedLog::of(stream.cached_info());
+            // Both are needed: what counts is the one that is off worse.
+            let ProbedLog { bytes, replicas, behind } = log.unwrap_or(found);
+            let replicas = replicas.min(found.replicas);
+            log = Some(ProbedLog { bytes, replicas, behind: behind.max(found.behind) });
+        }
         Ok(Probe { version: server.version, max_payload: server.max_payload, log })
     }
 }

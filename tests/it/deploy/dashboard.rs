@@ -15,7 +15,6 @@ use crate::harness::{Node, PATIENCE, look_until};
 use crate::middleman;
 use crate::over::Over;
 use crate::peer::{Peer, UdpNode};
-use crate::peerbus::Site;
 use crate::peerbus::jetstream::Engine;
 use crate::prometheus::Prometheus;
 
@@ -79,7 +78,7 @@ fn every_query_of_the_dashboard_has_data_under_load() {
     let doors = doors(secrets.path().to_str().unwrap());
     let tls = Over::Tls.relay(&[], &[&["--wss-bind", "127.0.0.1:0"], &doors[..]].concat());
     let engine = Engine::start();
-    let messages = Site::start(&[&engine.flag()]);
+    let messages = engine.site_of_a_cluster();
     let topics = middleman::Site::start(&[]);
     let relays: Vec<_> =
         cluster.relays.iter().chain([&tls, &messages.relay, &topics.relay]).collect();

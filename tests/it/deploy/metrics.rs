@@ -10,7 +10,7 @@ use super::{dashboard, root};
 use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, look_until};
 use crate::middleman;
-use crate::peerbus::Site;
+use crate::peerbus::jetstream::Engine;
 
 /// Families that the dashboard does not show, and why.
 const NOT_SHOWN: [(&str, &str); 13] = [
@@ -45,9 +45,9 @@ fn families() -> BTreeSet<String> {
     let doors = dashboard::doors(secrets.path().to_str().unwrap());
     let more = [&["--registry", "127.0.0.1:1"], &doors[..]].concat();
     let cluster = Cluster::start(Fabric::Mesh, 1, &[&Node::new(1)], |_| more.clone());
-    // No relay of a cluster has messages.
+    let engine = Engine::start();
     let text = cluster.relays[0].metrics()
-        + &Site::start(&[]).relay.metrics()
+        + &engine.site_of_a_cluster().relay.metrics()
         + &middleman::Site::start(&[]).relay.metrics();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()

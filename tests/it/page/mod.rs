@@ -14,6 +14,7 @@ use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::middleman;
 use crate::peer::{Peer, frame, relay as relay_packet};
 use crate::peerbus::Site;
+use crate::peerbus::jetstream::Engine;
 use browser::Browser;
 use traffic::Traffic;
 
@@ -303,4 +304,26 @@ fn page_shows_the_message_bus_of_a_relay_that_has_one() {
     browser.wait_for(&format!("{}.textContent === '2'", number("beacon_relay_bus_names")));
     browser.wait_for("document.querySelectorAll('.chart').length === 10");
     browser.wait_for("!document.getElementById('bus_tiles')");
+}
+
+#[test]
+fn page_shows_which_relay_of_a_cluster_leads_its_message_bus() {
+    let engine = Engine::start();
+    let site = engine.site_of_a_cluster();
+    let mut browser = Browser::start();
+    browser.resize(1_280, 900, false);
+    browser.open(&format!("http://{}/", site.relay.admin));
+    browser.wait_for(LIVE);
+
+    let text = |id: &str| format!("document.getElementById('{id}')?.textContent");
+    let own = "document.querySelector('#members tbody tr').cells[0].textContent";
+    browser.wait_for(&format!("{} === {own}", text("bus_leader")));
+    browser.wait_for(&format!("{}.startsWith('this relay, epoch 1, for ')", text("bus_role")));
+    browser.wait_for(&format!("{} === 'connected'", text("bus_nats")));
+    // Those of every relay, those of the bus, and what waits for the leader.
+    browser.wait_for("document.querySelectorAll('.chart').length === 11");
+    assert_same_numbers(&site.relay, &mut browser);
+    browser.resize(PHONE, 740, true);
+    assert_eq!(browser.value("document.documentElement.scrollWidth"), PHONE);
+    assert_eq!(browser.complaints(), [] as [String; 0]);
 }

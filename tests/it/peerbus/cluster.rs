@@ -128,6 +128,15 @@ fn peers_of_all_relays_are_on_one_bus_and_operators_see_it_at_any() {
     let deliveries = [(); 2].map(|()| alice.delivery());
     assert!(deliveries.iter().map(|(_, body)| body).eq([&json!(1), &json!(2)]));
     alice.acknowledge("m1");
+    let leader = sites.leader();
+    let leads = ask(sites.relay(leader), &["status"])["cluster"]["relay"].clone();
+    for (at, relay) in sites.cluster.relays.iter().enumerate() {
+        let role = if at == leader { "leads" } else { "follows" };
+        wait_until("each relay says who leads", || {
+            let bus = &ask(relay, &["status"])["bus"];
+            (&bus["role"], &bus["leader"]) == (&json!(role), &leads)
+        });
+    }
     for relay in &sites.cluster.relays {
         wait_until("one message waits", || ask(relay, &["queues"])["total"] == 1);
         assert_eq!(ask(relay, &["names"])["total"], 2);

@@ -9,14 +9,17 @@ use tempfile::TempDir;
 
 use super::{Site, envelope};
 use crate::cluster::nats::NatsServer;
+use crate::cluster::wait_until;
+use crate::control::ask;
 use crate::deploy::tool;
+use crate::doctor::doctor;
 use crate::harness::{Program, http_get};
 use crate::ports::free_address;
 
 /// A nats-server with streams.
 pub(crate) struct Engine {
     pub(super) server: NatsServer,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Engine {
@@ -35,11 +38,27 @@ impl Engine {
             command.arg("-c").arg(&file);
             command
         });
-        Self { server, _folder: folder }
+        Self { server, folder }
     }
 
     pub(crate) fn flag(&self) -> String {
         format!("--bus-nats={}", self.server.url())
+    }
+
+    /// The flags of a relay that is a cluster of its own, with its messages here.
+    fn cluster_flags(&self) -> [String; 3] {
+        let secret = self.folder.path().join("secret");
+        super::write_secret(&secret, "a secret that only a test may have");
+        let secret = format!("--cluster-secret-file={}", secret.display());
+        [self.flag(), "--cluster-bind=127.0.0.1:0".to_owned(), secret]
+    }
+
+    /// Such a relay, once it leads.
+    pub(crate) fn site_of_a_cluster(&self) -> Site {
+        let flags = self.cluster_flags();
+        let site = Site::start(&flags.each_ref().map(|flag| &**flag));
+        site.relay.wait_for_metric("beacon_relay_bus_front_leading", 1.0);
+        site
     }
 }
 
@@ -149,4 +168,39 @@ fn second_relay_of_one_log_waits_and_takes_over_when_the_first_resigns() {
     second.wait_for_line("this relay leads the log of messages");
     let open = second.wait_for_line("the message bus is open");
     assert!(open.contains("messages=1"), "{open}");
+}
+
+#[test]
+fn operators_of_a_cluster_see_who_leads_and_that_nats_is_away() {
+    let mut engine = Engine::start();
+    let site = engine.site_of_a_cluster();
+    let status = || ask(&site.relay, &["status"]);
+    let seen = status();
+    let bus = &seen["bus"];
+    assert_eq!((&bus["role"], &bus["epoch"]), (&json!("leads"), &json!(1)), "{bus}");
+    assert_eq!((&bus["leader"], &bus["trouble"]), (&seen["cluster"]["relay"], &json!(null)));
+
+    let tokens = site.folder.path().join("tokens");
+    let door = format!("--peerbus-tokens-file={}", tokens.display());
+    let admin = format!("--admin-bind={}", site.relay.admin);
+    let examine = |more: &[&str]| {
+        let flags = engine.cluster_flags();
+        let flags = flags.iter().map(|flag| &**flag);
+        let door = ["--peerbus-bind=127.0.0.1:0", &*door, &*admin];
+        doctor(flags.chain(door).chain(more.iter().copied()))
+    };
+    let diagnosis = examine(&[]);
+    diagnosis.assert("bus-leader", "ok", "this relay leads");
+    diagnosis.assert("messages", "ok", "on 1 servers");
+    let diagnosis = examine(&["--bus-nats-replicas=3"]);
+    diagnosis.assert("messages", "warning", "have 1 copies, and --bus-nats-replicas is 3");
+
+    // Although nobody sends anything.
+    engine.server.kill();
+    wait_until("the relay is not ready", || http_get(site.relay.admin, "/readyz").0 == 503);
+    let (_, reason) = http_get(site.relay.admin, "/readyz");
+    assert!(reason.contains("bus: messages cannot be stored: NATS at"), "{reason}");
+    assert!(status()["bus"]["trouble"].as_str().unwrap().contains("NATS at"));
+    engine.server.start_again();
+    wait_until("it is again", || http_get(site.relay.admin, "/readyz").0 == 200);
 }

@@ -142,6 +142,13 @@ impl Front {
         self.attached.as_ref().map(|attached| attached.epoch)
     }
 
+    /// How many relays say that they lead: for a moment two, while one does not know that it was
+    /// replaced.
+    #[must_use]
+    pub fn leaders(&self) -> usize {
+        self.links.values().filter(|epoch| **epoch > 0).count()
+    }
+
     /// What the sessions have said that has no answer, in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {

@@ -13,7 +13,8 @@ use crate::bus::{Bus, Durable, Parts, Settings, StartError};
 use crate::cluster::testing::relay_id;
 use crate::proto::bus::{Digest, Found, MailboxId, Millis, Reading, Recovered, Seq};
 use crate::store::{
-    AuditEntry, Commit, DeadLetter, Embedded, Handover, Leadership, Most, Space, Store, StoreError,
+    AuditEntry, Commit, DeadLetter, Embedded, Handover, Leadership, Most, Outage, Space, Store,
+    StoreError,
 };
 
 /// What all relays share.
@@ -28,6 +29,7 @@ pub(super) struct Shared {
 pub(super) struct Relay {
     shared: Arc<Shared>,
     leadership: watch::Sender<Leadership>,
+    pub(super) outage: Mutex<Option<Outage>>,
 }
 
 impl Shared {
@@ -39,7 +41,7 @@ impl Shared {
 
     pub(super) fn relay(self: &Arc<Self>) -> Arc<Relay> {
         let leadership = watch::Sender::new(Leadership::Nobody);
-        Arc::new(Relay { shared: Arc::clone(self), leadership })
+        Arc::new(Relay { shared: Arc::clone(self), leadership, outage: Mutex::default() })
     }
 
     /// Another epoch begins: whoever leads cannot commit any more, and does not know.
@@ -64,7 +66,11 @@ impl Relay {
 
 impl Log for Relay {
     fn may_serve(&self) -> bool {
-        true
+        self.outage.lock().is_none()
+    }
+
+    fn outage(&self) -> Option<Outage> {
+        self.outage.lock().clone()
     }
 
     fn leadership(&self) -> watch::Receiver<Leadership> {

@@ -11,8 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::*;
-use crate::bus::{Address, Handle, Outcome};
-use crate::cluster::testing::Web;
+use crate::bus::{Address, Handle, Health, Outcome};
+use crate::cluster::testing::{Web, relay_id};
+use crate::store::Outage;
 
 const REALM: Realm = Realm(201);
 const ALICE: Owner = Owner([1; 32]);
@@ -124,7 +125,7 @@ impl World {
         for relay in 0..usize::from(relays) {
             let log = shared.relay();
             let store = Arc::new(log::Tenure { shared: Arc::clone(&shared), epoch: u64::MAX });
-            let front = Front::new(store);
+            let front = Front::new(store, Arc::clone(&log) as Arc<dyn Log>);
             front.answer_by(Box::new(|question, answered| {
                 answered([b"answer to ", &*question].concat());
             }));
@@ -134,7 +135,7 @@ impl World {
             let owner: Weak<dyn ChannelOwner> = Arc::<Front>::downgrade(&front);
             web.relays[relay].own_channels(CHANNELS, owner);
             tasks.spawn(Arc::clone(&front).run());
-            tasks.spawn(follow(Arc::clone(&front), Arc::clone(&log) as Arc<dyn Log>));
+            tasks.spawn(follow(Arc::clone(&front)));
             logs.push(log);
             fronts.push(front);
             told.push(names);
@@ -248,6 +249,51 @@ async fn sessions_of_all_relays_are_on_one_bus_and_know_each_others_names() {
     world.names_are(&["bob"]).await;
     let bus = world.fronts[2].leading().unwrap();
     assert_eq!(bus.ask(|desk| desk.bus.totals().waiting).await, Ok(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_relay_says_who_leads_and_why_that_is_not_reached() {
+    let world = World::new(2);
+    let [front, leading] = [&world.fronts[0], &world.fronts[1]];
+    let reason = async || front.ask(b"").await.unwrap_err().to_string();
+    assert!(reason().await.contains("no relay of the cluster leads"));
+    assert_eq!((front.status("0").role, front.status("0").leader), (Role::Waits, None));
+
+    world.lead(1);
+    until(|| front.status("0").role == Role::Follows).await;
+    let seen = front.status("0");
+    assert_eq!((seen.leader, seen.epoch), (Some(relay_id(1).to_string()), Some(1)));
+    let seen = leading.status("1");
+    assert_eq!((seen.role, seen.leader.as_deref()), (Role::Leads, Some("1")));
+    assert_eq!((seen.trouble, leading.health()), (None, Health::Serving));
+
+    // What leads has nothing to commit, and the log takes nothing.
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(9)).unwrap();
+    let outage = || Some(Outage { reason: "no NATS".to_owned(), since: long_ago });
+    *world.logs[0].outage.lock() = outage();
+    *world.logs[1].outage.lock() = outage();
+    assert!(
+        matches!(leading.health(), Health::Unavailable(trouble) if trouble.reason == "no NATS")
+    );
+    assert!(matches!(front.health(), Health::Limited(_)), "its peers are served");
+    assert!(front.status("0").trouble.unwrap().contains("no NATS"));
+
+    world.logs[0].hears(2, 7, 0);
+    until(|| front.status("0").role == Role::Waits).await;
+    assert_eq!(front.status("0").leader, Some(relay_id(7).to_string()));
+    assert!(reason().await.contains("no NATS"));
+    *world.logs[0].outage.lock() = None;
+    let expected = format!("no link to relay {}, which leads", relay_id(7));
+    assert!(reason().await.contains(&expected));
+}
+
+/// Waits until something holds.
+async fn until(mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !holds() {
+        assert!(Instant::now() < end);
+        sleep(Duration::from_millis(2)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
