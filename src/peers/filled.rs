@@ -10,7 +10,7 @@ const FEW: usize = 4_096;
 /// Sessions that are to be flushed, each once or a few times: a flush of an empty outbox is cheap.
 ///
 /// Bounded by twice as many as there are sessions, whatever a batch of small messages for many
-/// adds, but [`FEW`] at least.
+/// adds, but 4,096 at least.
 #[derive(Debug, Default)]
 pub struct Filled {
     sessions: Vec<Arc<Session>>,
