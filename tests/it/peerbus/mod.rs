@@ -17,6 +17,7 @@ mod listeners;
 mod moved;
 mod operators;
 mod recordings;
+mod roam;
 mod stranger;
 mod traffic;
 mod withdrawn;
