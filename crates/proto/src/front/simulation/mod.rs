@@ -4,12 +4,15 @@
 //! Everything follows from a seed. When the faults end, what had a receipt was delivered, in the
 //! order of its sender, whatever relays both were at, nothing is left, and all relays know the same
 //! names. No commit is taken of a relay once another leads, and no front delivers what a leader says
-//! once it knows of a newer one.
+//! once it knows of a newer one. Nobody who does not lead delivers anything, and the one who leads
+//! nothing to a session once a younger one of the name has got something; the older one ends.
 
 mod lead;
 mod log;
 mod peer;
 mod relay;
+mod served;
+mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -18,22 +21,17 @@ use self::lead::Lead;
 use self::log::Log;
 use self::peer::Peer;
 use self::relay::Relay;
+use self::served::Served;
+use self::wire::{Said, Wire};
 use super::{Action, LinkId, Output};
 use crate::bus::To;
 use crate::simulated::{self, Random};
+use beacon_wire::front::Message;
 
 const REALM: u8 = 9;
 const PEERS: usize = 4;
 const RELAYS: usize = 3;
 const STEPS: usize = 600;
-
-/// A link between two relays, or of one to itself; what is said waits at its ends.
-struct Wire {
-    id: LinkId,
-    ends: [usize; 2],
-    /// What goes to each end, and from which.
-    to: [VecDeque<Vec<u8>>; 2],
-}
 
 struct World {
     random: Random,
@@ -44,6 +42,7 @@ struct World {
     wires: Vec<Wire>,
     next_wire: u64,
     peers: Vec<Peer>,
+    served: Served,
     /// Numbers of sessions: of all relays, which costs nothing.
     next_session: u64,
     /// What had a receipt: sender, number, recipient.
@@ -62,6 +61,7 @@ impl World {
             wires: Vec::new(),
             next_wire: 1,
             peers: (0..PEERS).map(Peer::new).collect(),
+            served: Served::default(),
             next_session: 1,
             promised: BTreeSet::new(),
         };
@@ -144,6 +144,7 @@ impl World {
         if self.relays[relay].lead.as_ref().is_some_and(|lead| lead.host.epoch() < epoch) {
             self.end_lead(relay);
         }
+        self.relays[relay].known = epoch;
         let mut actions = Vec::new();
         self.relays[relay].front.know(epoch, self.now, &mut actions);
         self.act(relay, actions);
@@ -168,6 +169,9 @@ impl World {
         let Wire { id, ends, .. } = self.wires.swap_remove(at);
         let ends: BTreeSet<usize> = ends.into_iter().collect();
         for relay in ends {
+            let here = (0..PEERS)
+                .filter(|peer| self.peers[*peer].session.is_some_and(|(_, at)| at == relay));
+            here.for_each(|peer| self.served.forget(peer));
             let mut actions = Vec::new();
             self.relays[relay].front.link_down(id, self.now, &mut actions);
             self.act(relay, actions);
@@ -208,8 +212,10 @@ impl World {
         peers.for_each(|peer| {
             if self.peers[peer].session.is_some_and(|(_, at)| at == relay) {
                 self.peers[peer].disconnect();
+                self.served.forget(peer);
             }
         });
+        self.served.older.retain(|_, (_, at)| *at != relay);
         self.relays[relay] = Relay::new();
         while let Some(at) = self.wires.iter().position(|wire| wire.ends.contains(&relay)) {
             self.disconnect_relays(at);
@@ -219,7 +225,11 @@ impl World {
     }
 
     fn connect(&mut self, peer: usize, relay: usize) {
-        self.disconnect(peer);
+        if self.random.percent(30) {
+            self.abandon(peer);
+        } else {
+            self.disconnect(peer);
+        }
         let session = self.next_session;
         self.next_session += 1;
         self.now += Duration::from_millis(1);
@@ -237,6 +247,20 @@ impl World {
     fn disconnect(&mut self, peer: usize) {
         let Some((session, relay)) = self.peers[peer].session else { return };
         self.peers[peer].disconnect();
+        self.served.forget(peer);
+        self.close(session, relay);
+    }
+
+    /// A peer forgets its session, which does not end.
+    fn abandon(&mut self, peer: usize) {
+        if let Some((session, relay)) = self.peers[peer].session {
+            self.peers[peer].disconnect();
+            self.served.forget(peer);
+            self.served.older.insert(session, (peer, relay));
+        }
+    }
+
+    fn close(&mut self, session: u64, relay: usize) {
         let mut actions = Vec::new();
         self.relays[relay].front.close(session, self.now, &mut actions);
         self.act(relay, actions);
@@ -280,14 +304,14 @@ impl World {
         let (at, end) = waiting[self.random.index(waiting.len())];
         for _ in 0..=self.random.index(4) {
             let Some(wire) = self.wires.get_mut(at) else { return };
-            let Some(bytes) = wire.to[end].pop_front() else { return };
+            let Some(said) = wire.to[end].pop_front() else { return };
             let (id, relay) = (wire.id, wire.ends[end]);
-            self.hear(relay, id, &bytes);
+            self.hear(relay, id, &said);
         }
     }
 
-    fn hear(&mut self, relay: usize, link: LinkId, bytes: &[u8]) {
-        let message = beacon_wire::front::Message::parse(bytes).unwrap();
+    fn hear(&mut self, relay: usize, link: LinkId, Said { epoch, bytes }: &Said) {
+        let message = Message::parse(bytes).unwrap();
         let of = &mut self.relays[relay];
         if message.is_for_leader() {
             let Some(lead) = &mut of.lead else { return };
@@ -297,6 +321,10 @@ impl World {
         } else {
             let mut actions = Vec::new();
             of.front.heard(link, &message, bytes.len(), self.now, &mut actions).unwrap();
+            if actions.iter().any(|action| matches!(action, Action::Deliver { .. })) {
+                let is_newest = of.front.epoch() == Some(*epoch) && *epoch >= of.known;
+                assert!(is_newest, "a former leader is listened to");
+            }
             self.act(relay, actions);
         }
     }
@@ -325,10 +353,14 @@ impl World {
         says.into_iter().for_each(|(link, message)| self.say_over(relay, link, message));
     }
 
-    fn say_over(&mut self, from: usize, link: LinkId, message: Vec<u8>) {
+    fn say_over(&mut self, from: usize, link: LinkId, bytes: Vec<u8>) {
+        let epoch = self.relays[from].lead.as_ref().map_or(0, |lead| lead.host.epoch());
+        let message = Message::parse(&bytes).unwrap();
+        let youngest_of = |session| whose(&self.peers, session);
+        self.served.hear(&message, epoch, self.log.epoch, youngest_of);
         if let Some(wire) = self.wires.iter_mut().find(|wire| wire.id == link) {
             let end = usize::from(wire.ends[0] == from);
-            wire.to[end].push_back(message);
+            wire.to[end].push_back(Said { epoch, bytes });
         }
     }
 
@@ -338,10 +370,7 @@ impl World {
             match action {
                 Action::Say { link, message } => self.say_over(relay, link, message),
                 Action::Deliver { session, letters } => {
-                    let epoch = self.relays[relay].front.epoch().expect("somebody leads");
-                    assert!(epoch >= self.relays[relay].heard, "a former leader is listened to");
-                    self.relays[relay].heard = epoch;
-                    let Some(peer) = self.peer_of(session) else { continue };
+                    let Some(peer) = whose(&self.peers, session) else { continue };
                     for (key, body) in letters {
                         let (sender, number) = peer::sent(&body);
                         let was_refused = self.log.refused.contains(&(sender, number));
@@ -349,7 +378,7 @@ impl World {
                     }
                 }
                 Action::Receipt { session, id, outcome } => {
-                    if let Some(peer) = self.peer_of(session) {
+                    if let Some(peer) = whose(&self.peers, session) {
                         let told = self.peers[peer].told(&id, outcome);
                         self.promised.extend(told.map(|(number, to)| (peer, number, to)));
                     }
@@ -357,12 +386,12 @@ impl World {
                 Action::Replace { session } => {
                     // The newest of its peer, where the other's word of its age took very long: as
                     // any client, it comes back.
-                    if let Some(peer) = self.peer_of(session) {
+                    if let Some(peer) = whose(&self.peers, session) {
                         self.peers[peer].disconnect();
+                        self.served.forget(peer);
                     }
-                    let mut actions = Vec::new();
-                    self.relays[relay].front.close(session, self.now, &mut actions);
-                    self.act(relay, actions);
+                    self.served.older.remove(&session);
+                    self.close(session, relay);
                 }
                 Action::Name { is_here, name, .. } => {
                     let names = &mut self.relays[relay].names;
@@ -374,10 +403,6 @@ impl World {
                 Action::Claimed { .. } | Action::Answered { .. } | Action::Hold { .. } => {}
             }
         }
-    }
-
-    fn peer_of(&self, session: u64) -> Option<usize> {
-        self.peers.iter().position(|peer| peer.session.is_some_and(|(of, _)| of == session))
     }
 
     /// Ends the faults, and lets everybody finish.
@@ -404,7 +429,8 @@ impl World {
             let is_said = self.peers.iter().all(|peer| peer.unreceipted.is_empty());
             let is_quiet = self.wires.iter().all(|wire| wire.to.iter().all(VecDeque::is_empty));
             let lead = self.relays[leader].lead.as_ref().expect("nobody else leads");
-            if self.log.store.waiting() == 0 && is_said && is_quiet && lead.is_idle() {
+            let is_over = self.served.older.is_empty();
+            if self.log.store.waiting() == 0 && is_said && is_quiet && is_over && lead.is_idle() {
                 return;
             }
         }
@@ -437,6 +463,11 @@ impl World {
             .sum();
         assert_eq!(seats, PEERS);
     }
+}
+
+/// Whose youngest session this is.
+fn whose(peers: &[Peer], session: u64) -> Option<usize> {
+    peers.iter().position(|peer| peer.session.is_some_and(|(of, _)| of == session))
 }
 
 fn run(seed: u64) {

@@ -11,13 +11,13 @@ pub(super) struct Relay {
     pub(super) lead: Option<Lead>,
     /// The names that it was told of.
     pub(super) names: BTreeSet<Arc<str>>,
-    /// The newest epoch whose leader has delivered something here.
-    pub(super) heard: u64,
+    /// The newest epoch that it has read of in the log.
+    pub(super) known: u64,
 }
 
 impl Relay {
     pub(super) fn new() -> Self {
         let front = Front::new(Limits { of_one: 2_000, of_all: 10_000 });
-        Self { front, lead: None, names: BTreeSet::new(), heard: 0 }
+        Self { front, lead: None, names: BTreeSet::new(), known: 0 }
     }
 }

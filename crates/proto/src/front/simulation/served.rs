@@ -1,0 +1,44 @@
+//! Which session of each name is served: one in an epoch, the youngest that the leader knows.
+
+use std::collections::BTreeMap;
+
+use beacon_wire::front::Message;
+
+/// What leaders have said about who is served.
+#[derive(Default)]
+pub(super) struct Served {
+    /// The epoch in which the youngest session of a peer was served last, and that session.
+    youngest: BTreeMap<usize, (u64, u64)>,
+    /// Sessions whose peers have younger ones and have forgotten them, as after a timeout: whose
+    /// each is, and at which relay.
+    pub(super) older: BTreeMap<u64, (usize, usize)>,
+}
+
+impl Served {
+    /// A relay says something in the epoch in which it believes to lead; `youngest_of` is whose
+    /// youngest session it is.
+    pub(super) fn hear(
+        &mut self,
+        message: &Message<'_>,
+        epoch: u64,
+        newest_epoch: u64,
+        youngest_of: impl Fn(u64) -> Option<usize>,
+    ) {
+        if let Message::Deliver { session, .. } = message {
+            assert_eq!(epoch, newest_epoch, "a relay delivers whose successor leads");
+            if let Some(peer) = youngest_of(*session) {
+                self.youngest.insert(peer, (epoch, *session));
+            } else if let Some((peer, _)) = self.older.get(session) {
+                let served = self.youngest.get(peer).map(|(epoch, _)| *epoch);
+                assert_ne!(served, Some(epoch), "two sessions of peer {peer} are served");
+            }
+        } else if let Message::Replace { session } | Message::Reopen { session } = message {
+            self.youngest.retain(|_, (_, of)| of != session);
+        }
+    }
+
+    /// The leader does not know the youngest session of a peer, or not any more.
+    pub(super) fn forget(&mut self, peer: usize) {
+        self.youngest.remove(&peer);
+    }
+}
