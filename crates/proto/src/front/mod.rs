@@ -18,6 +18,8 @@ mod names;
 mod session;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 pub use fronting::{Action, Claim, Front};
 pub use host::{Host, Order, Output};

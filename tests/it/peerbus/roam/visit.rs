@@ -3,8 +3,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::super::envelope;
 use super::session::Session;
@@ -13,6 +15,9 @@ use crate::random::Random;
 
 /// Messages that a name sends others in a visit.
 const SENT: usize = 2;
+
+/// After that nothing more comes.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// A message: its sender, and which of those it is.
 type Id = (usize, u64);
@@ -35,6 +40,10 @@ pub(super) struct Name {
     /// What it has sent and has no receipt for, in order.
     pending: VecDeque<Sent>,
     got: HashSet<Id>,
+    /// What it got and left without an acknowledgement: it comes again.
+    left: HashSet<Id>,
+    /// What came in this session.
+    came: HashSet<Id>,
     /// The newest message that it got of each sender.
     newest: HashMap<usize, u64>,
     /// What it acknowledged in this session, since its last message.
@@ -64,6 +73,7 @@ impl Name {
     /// Its session is over: what it acknowledged there may be lost.
     fn forget_session(&mut self) {
         self.acknowledged.clear();
+        self.came.clear();
         self.pending.iter_mut().for_each(|sent| sent.behind.clear());
     }
 
@@ -112,6 +122,13 @@ impl Visit<'_> {
         if self.purpose != Purpose::Talk || random.below(4) > 0 {
             self.settle(&mut session, &mut name, &mut random).await;
         }
+        if self.purpose == Purpose::Finish {
+            // What it had acknowledged in a session that broke off may come again.
+            while let Ok(message) = timeout(SILENCE, session.hear()).await {
+                let message = message.expect("the session goes on");
+                self.take(&message, &mut session, &mut name, &mut random).await;
+            }
+        }
         if self.purpose != Purpose::Talk || random.below(2) > 0 {
             session.leave().await;
         }
@@ -138,15 +155,16 @@ impl Visit<'_> {
         self.order[at]
     }
 
-    /// Sends again what has no receipt, and itself something; takes that, and all that was promised
-    /// until then.
+    /// Sends again what has no receipt, and itself something; takes that, all that was promised until
+    /// then, and what it left before.
     async fn catch_up(&self, session: &mut Session, name: &mut Name, random: &mut Random) {
         for sent in &name.pending {
             self.say(session, sent).await;
         }
         let mut due = self.stage.promised[self.index()].lock().clone();
         due.push(self.send_new(session, name, self.index()).await);
-        while due.iter().any(|id| !name.got.contains(id)) {
+        let left = name.left.clone();
+        while !due.iter().all(|id| name.got.contains(id)) || !left.is_subset(&name.came) {
             self.hear(session, name, random).await;
         }
     }
@@ -206,9 +224,19 @@ impl Visit<'_> {
     /// Takes the next message.
     async fn hear(&self, session: &mut Session, name: &mut Name, random: &mut Random) {
         let message = session.hear().await.expect("the session goes on");
+        self.take(&message, session, name, random).await;
+    }
+
+    async fn take(
+        &self,
+        message: &Value,
+        session: &mut Session,
+        name: &mut Name,
+        random: &mut Random,
+    ) {
         match message["type"].as_str().unwrap() {
-            "receipt" => self.receipted(&message, name),
-            "deliver" => self.delivered(&message, session, name, random).await,
+            "receipt" => self.receipted(message, name),
+            "deliver" => self.delivered(message, session, name, random).await,
             _ => {}
         }
     }
@@ -234,12 +262,16 @@ impl Visit<'_> {
         let sender = usize::try_from(body["sender"].as_u64().unwrap()).unwrap();
         let id = (sender, body["number"].as_u64().unwrap());
         let is_repeated = name.take(id);
+        name.came.insert(id);
         self.stage.counts.deliveries.fetch_add(1, Relaxed);
         self.stage.counts.repeated.fetch_add(is_repeated.into(), Relaxed);
         // Some are left behind, for the next visit.
         if self.purpose != Purpose::Talk || random.below(8) > 0 {
             session.say(&json!({"type": "ack", "id": message["delivery_key"]})).await;
             name.acknowledged.push(id);
+            name.left.remove(&id);
+        } else {
+            name.left.insert(id);
         }
     }
 }

@@ -105,7 +105,8 @@ impl Lead {
                     let letters = std::iter::once((&*message.key, &*message.body));
                     // Also a leader that cannot be sure for a moment.
                     let may_serve = is_leader && !random.percent(2);
-                    self.host.deliver(generation, letters, may_serve, &mut out);
+                    let taken = self.host.deliver(generation, letters, may_serve, &mut out);
+                    assert!(may_serve || taken == 0, "a relay delivers that may not serve");
                 }
             }
         }
