@@ -26,6 +26,7 @@ mod framing;
 pub mod front;
 mod hex;
 pub mod ids;
+mod json;
 pub mod mark;
 pub mod middleman;
 pub mod name;

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::json::{Malformed, Reader, push_text};
 use super::members::Members;
 use super::{Envelope, ReceiptResult};
+use crate::json::{Malformed, Reader, push_text};
 
 /// What a broker says.
 #[derive(Clone, Debug, Eq, PartialEq)]

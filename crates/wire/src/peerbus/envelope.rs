@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::json::{Body, Malformed, push_text};
 use super::members::Members;
+use crate::json::{Body, Malformed, push_text};
 
 /// A message. All is the sender's word: nobody has checked any of it.
 #[derive(Clone, Debug, Eq, PartialEq)]

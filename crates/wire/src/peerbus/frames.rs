@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::json::Malformed;
 use super::members::Members;
 use super::{BROADCAST, EVERYBODY, Envelope, MAX_NAME, Refusal, VERSION};
+use crate::json::Malformed;
 
 /// The first frame of a peer.
 #[derive(Clone, Eq, PartialEq)]

@@ -1,8 +1,6 @@
 //! The members of a frame, found in one pass.
 
-use std::borrow::Cow;
-
-use super::json::{Body, Literal, Malformed, MemberName, Reader};
+use crate::json::{Body, Literal, Malformed, MemberName, Reader, Text};
 
 /// What the frames of the protocol may have, as far as it was there.
 #[derive(Default)]
@@ -28,47 +26,6 @@ pub(super) struct Members<'a> {
     pub(super) names: Option<&'a [u8]>,
     /// As it was written.
     pub(super) envelope: Option<&'a [u8]>,
-}
-
-/// A member that shall be a string.
-#[derive(Clone, Copy, Default)]
-pub(super) enum Text<'a> {
-    /// It was not there, or `null`.
-    #[default]
-    Absent,
-    /// The last that was there.
-    String(Literal<'a>),
-    /// One that was there is no string, which is wrong where the frame has such a member at all.
-    Wrong,
-}
-
-impl<'a> Text<'a> {
-    /// What it says, nothing where it was not there.
-    pub(super) fn text(self) -> Result<Cow<'a, str>, Malformed> {
-        match self {
-            Self::Absent => Ok(Cow::Borrowed("")),
-            Self::String(literal) => Ok(literal.text()),
-            Self::Wrong => Err(Malformed),
-        }
-    }
-
-    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
-        match reader.peek() {
-            Some(b'"') => {
-                let literal = reader.string()?;
-                if !matches!(self, Self::Wrong) {
-                    *self = Self::String(literal);
-                }
-            }
-            _ => {
-                // `null` changes nothing.
-                if reader.span()? != b"null" {
-                    *self = Self::Wrong;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<'a> Members<'a> {

@@ -7,17 +7,16 @@
 mod client;
 mod envelope;
 mod frames;
-mod json;
 mod members;
 mod refusal;
 #[cfg(test)]
 mod tests;
 mod write;
 
+pub use crate::json::{Body, MAX_DEPTH, Malformed};
 pub use client::{FromBroker, ack, peers_request, register};
 pub use envelope::Envelope;
 pub use frames::{DropReason, Dropped, Received, Register};
-pub use json::{Body, MAX_DEPTH, Malformed};
 pub use refusal::{CloseCode, Refusal};
 pub use write::{
     DELIVER_OVERHEAD, ReceiptResult, audit_event, deliver, deliver_length, peers, receipt,

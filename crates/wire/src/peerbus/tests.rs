@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::json::{Literal, Reader};
 use super::*;
+use crate::json::{self, Literal, Reader};
 
 fn envelope(json: &[u8]) -> Envelope<'_> {
     Envelope::parse(json).unwrap()

@@ -1,6 +1,6 @@
 //! What a broker says, and what it writes down.
 
-use super::json::{push_text, text_length};
+use crate::json::{push_text, text_length};
 
 const PEERS: &[u8] = b"{\"protocol_version\":\"v1\",\"type\":\"peers\",\"names\":[";
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// A string as it was written, without its quotes; its escapes are well-formed.
 #[derive(Clone, Copy)]
-pub(in crate::peerbus) struct Literal<'a> {
+pub(crate) struct Literal<'a> {
     pub(super) raw: &'a [u8],
     pub(super) has_escapes: bool,
 }
@@ -12,7 +12,7 @@ pub(in crate::peerbus) struct Literal<'a> {
 impl<'a> Literal<'a> {
     /// What it stands for. U+FFFD stands for each byte that is not of UTF-8 and for each escape of
     /// half a surrogate pair, as with Go.
-    pub(in crate::peerbus) fn text(self) -> Cow<'a, str> {
+    pub(crate) fn text(self) -> Cow<'a, str> {
         if self.has_escapes {
             return Cow::Owned(unescaped(self.raw));
         }
@@ -73,7 +73,7 @@ fn unit(text: &[u8]) -> Option<u16> {
 
 /// The name of a member as far as case does not matter, in lower case; short ones only.
 #[derive(Default)]
-pub(in crate::peerbus) struct MemberName {
+pub(crate) struct MemberName {
     bytes: [u8; Self::LONGEST],
     length: usize,
 }
@@ -83,7 +83,7 @@ impl MemberName {
     const LONGEST: usize = 16;
 
     /// The name in lower case; `None` for one that is no known one in any case.
-    pub(in crate::peerbus) fn of(literal: Literal<'_>) -> Option<Self> {
+    pub(crate) fn of(literal: Literal<'_>) -> Option<Self> {
         let mut name = Self::default();
         if !literal.has_escapes && literal.raw.is_ascii() {
             let bytes = name.bytes.get_mut(..literal.raw.len())?;
@@ -110,7 +110,7 @@ impl MemberName {
         Some(name)
     }
 
-    pub(in crate::peerbus) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }

@@ -28,7 +28,7 @@ impl<'a> Body<'a> {
     }
 
     /// Takes the next value. Nothing is copied where it is compact already.
-    pub(in crate::peerbus) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
         // White space in front is no part of it.
         reader.peek();
         let begin = reader.at();

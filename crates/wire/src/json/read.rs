@@ -6,7 +6,7 @@ use super::{Literal, MAX_DEPTH, Malformed};
 /// What a reader finds on its way through a value that is written anew in compact form.
 ///
 /// Places are those of the text that the reader reads.
-pub(in crate::peerbus) trait Sink {
+pub(crate) trait Sink {
     /// Whether anybody wants to know.
     const LISTENS: bool;
 
@@ -18,7 +18,7 @@ pub(in crate::peerbus) trait Sink {
 }
 
 /// Nobody wants to know.
-pub(in crate::peerbus) struct Nobody;
+pub(crate) struct Nobody;
 
 impl Sink for Nobody {
     const LISTENS: bool = false;
@@ -84,47 +84,47 @@ impl Nest {
 }
 
 /// A place in a text.
-pub(in crate::peerbus) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(in crate::peerbus) const fn new(text: &'a [u8]) -> Self {
+    pub(crate) const fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }
 
     /// The next byte that is no white space.
-    pub(in crate::peerbus) fn peek(&mut self) -> Option<u8> {
+    pub(crate) fn peek(&mut self) -> Option<u8> {
         self.space(&mut Nobody);
         self.text.get(self.at).copied()
     }
 
     /// Takes the next byte that is no white space, if it is this one.
-    pub(in crate::peerbus) fn take(&mut self, byte: u8) -> bool {
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
     /// Takes this byte, in front of which there may be white space.
-    pub(in crate::peerbus) fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
+    pub(crate) fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
         if self.take(byte) { Ok(()) } else { Err(Malformed) }
     }
 
     /// Nothing but white space may follow.
-    pub(in crate::peerbus) fn end(&mut self) -> Result<(), Malformed> {
+    pub(crate) fn end(&mut self) -> Result<(), Malformed> {
         if self.peek().is_none() { Ok(()) } else { Err(Malformed) }
     }
 
     /// Takes a string.
-    pub(in crate::peerbus) fn string(&mut self) -> Result<Literal<'a>, Malformed> {
+    pub(crate) fn string(&mut self) -> Result<Literal<'a>, Malformed> {
         self.expect(b'"')?;
         self.literal(&mut Nobody)
     }
 
     /// Takes a value, whatever it is: its bytes.
-    pub(in crate::peerbus) fn span(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn span(&mut self) -> Result<&'a [u8], Malformed> {
         self.space(&mut Nobody);
         let from = self.at;
         self.value(&mut Nobody)?;
@@ -136,7 +136,7 @@ impl<'a> Reader<'a> {
         self.text.get(from..self.at).unwrap_or_default()
     }
 
-    pub(super) const fn at(&self) -> usize {
+    pub(crate) const fn at(&self) -> usize {
         self.at
     }
 

@@ -6,14 +6,14 @@ use super::read::rewritten;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Appends a string with its quotes.
-pub(in crate::peerbus) fn push_text(json: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_text(json: &mut Vec<u8>, text: &str) {
     json.push(b'"');
     pieces(text, |piece| json.extend_from_slice(piece));
     json.push(b'"');
 }
 
 /// How many bytes a string takes, with its quotes.
-pub(in crate::peerbus) fn text_length(text: &str) -> usize {
+pub(crate) fn text_length(text: &str) -> usize {
     let mut length = 2;
     pieces(text, |piece| length += piece.len());
     length
