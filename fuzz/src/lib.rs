@@ -8,6 +8,7 @@
 pub mod beacon;
 pub mod cluster;
 pub mod front;
+pub mod keyop;
 pub mod login;
 pub mod middleman;
 pub mod name;
@@ -21,10 +22,11 @@ pub mod websocket;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seeds' folders.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("beacon", beacon::run),
     ("cluster", cluster::run),
     ("front", front::run),
+    ("keyop", keyop::run),
     ("login", login::run),
     ("middleman", middleman::run),
     ("name", name::run),

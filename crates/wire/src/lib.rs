@@ -10,6 +10,7 @@
 //! - [`netbird`]: the relay protocol of NetBird and openZro;
 //! - [`peerbus`]: the message bus of AI agents;
 //! - [`middleman`]: publications, requests and answers of services and clients;
+//! - [`keyop`]: records of channels between federated hubs, over WebSocket and gRPC;
 //! - [`stun`]: what tells a client its own address (RFC 8489);
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
@@ -27,6 +28,7 @@ pub mod front;
 mod hex;
 pub mod ids;
 mod json;
+pub mod keyop;
 pub mod mark;
 pub mod middleman;
 pub mod name;
