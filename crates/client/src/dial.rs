@@ -67,7 +67,7 @@ pub fn upgrade_request(uri: &Uri, headers: &HeaderMap) -> Result<Request<()>, Ws
     request(uri, &pilot_headers(headers))
 }
 
-fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request<()>, WsError> {
+pub(super) fn request(uri: &Uri, headers: &HeaderMap) -> Result<Request<()>, WsError> {
     let mut request = uri.into_client_request()?;
     request.headers_mut().extend(headers.clone());
     Ok(request)
@@ -293,7 +293,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    fn upgrade(error: WsError) -> Self {
+    pub(super) fn upgrade(error: WsError) -> Self {
         #[expect(clippy::wildcard_enum_match_arm, reason = "one answer for all broken upgrades")]
         match error {
             WsError::Http(response) => Self::Status { status: response.status().as_u16() },

@@ -4,7 +4,8 @@
 //! redials with the fleet's [`backoff`]. [`udp::Peer`] is a node that uses UDP instead.
 //! Packets may be lost on the way, as datagrams may: who needs all of them acknowledges.
 //! [`netbird`] is a client of the protocol of NetBird and openZro instead, and [`peerbus`] one of the
-//! message bus of AI agents, where nothing is lost; [`middleman`] publishes, asks and answers.
+//! message bus of AI agents, where nothing is lost; [`middleman`] publishes, asks and answers, and
+//! [`keyop`] is a peer of federated hubs.
 //!
 //! ```no_run
 //! use beacon_client::{Client, Options, read_key};
@@ -26,6 +27,7 @@ pub mod backoff;
 mod dial;
 pub mod keep;
 pub mod key_file;
+pub mod keyop;
 mod login;
 pub mod middleman;
 pub mod net;

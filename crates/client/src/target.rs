@@ -10,8 +10,8 @@ const PATH: &str = "/v1/compat";
 /// The one path of NetBird's relay.
 const NETBIRD_PATH: &str = "/relay";
 
-/// Any path is a broker's.
-const PEERBUS_PATH: &str = "/";
+/// Any path is a broker's, and a hub's.
+const ANY_PATH: &str = "/";
 
 /// The URL of a relay, taken apart.
 #[derive(Clone, Debug)]
@@ -58,7 +58,18 @@ impl Target {
     /// What is not of this form.
     pub fn parse_peerbus(url: &str) -> Result<Self, InvalidUrl> {
         let url = if url.contains("://") { url.to_owned() } else { format!("wss://{url}") };
-        Self::with_path(&url, PEERBUS_PATH)
+        Self::with_path(&url, ANY_PATH)
+    }
+
+    /// Reads the address of a keyop hub: `host:port`.
+    ///
+    /// # Errors
+    /// What is not of this form.
+    pub fn parse_keyop(address: &str) -> Result<Self, InvalidUrl> {
+        let target = Self::with_path(&format!("wss://{address}"), ANY_PATH)?;
+        let is_whole = target.uri.path() == ANY_PATH && target.uri.query().is_none();
+        let authority = target.uri.authority().map(|authority| authority.as_str());
+        if is_whole && authority == Some(address) { Ok(target) } else { Err(InvalidUrl::Address) }
     }
 
     fn with_path(url: &str, path: &'static str) -> Result<Self, InvalidUrl> {
@@ -118,6 +129,12 @@ pub enum InvalidUrl {
     /// No host, or one that cannot be a name in a certificate.
     #[error("the host is no name or address")]
     Host,
+    /// Something behind the host and the port, where only these belong.
+    #[error("not of the form host:port")]
+    Address,
+    /// The transport needs a feature that this build lacks.
+    #[error("this build speaks no gRPC: it lacks the feature `grpc`")]
+    Grpc,
     /// A user name or password: relays know nodes by their keys.
     #[error("a relay takes no user name or password")]
     Credentials,
@@ -167,6 +184,19 @@ mod tests {
             assert_eq!(Target::parse_peerbus(url).unwrap().uri.to_string(), expected, "{url}");
         }
         assert_eq!(Target::parse_peerbus("http://bus.test").unwrap_err(), InvalidUrl::Scheme);
+    }
+
+    #[test]
+    fn hubs_of_keyop_have_an_address_and_no_url() {
+        let target = Target::parse_keyop("hub.test:7740").unwrap();
+        assert_eq!((target.tls, &*target.host, target.port), (true, "hub.test", 7_740));
+        assert_eq!(Target::parse_keyop("[::1]:7740").unwrap().host, "::1");
+        for url in ["hub.test:7740/x", "hub.test:7740?x=1", "hub.test:7740/"] {
+            assert_eq!(Target::parse_keyop(url).unwrap_err(), InvalidUrl::Address, "{url}");
+        }
+        for url in ["wss://hub.test", "", "hub.test:x", "a@hub.test"] {
+            Target::parse_keyop(url).unwrap_err();
+        }
     }
 
     #[test]

@@ -75,13 +75,8 @@ pub fn system_roots() -> Result<RootCertStore, TlsError> {
 /// # Errors
 /// A file that cannot be read or holds no usable certificate.
 pub fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut text = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_PEM).read_to_end(&mut text))
-        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
-    // Behind a mark, the first certificate would be overlooked.
-    let text = text.strip_prefix(MARK.as_bytes()).unwrap_or(&text);
-    let certificates = CertificateDer::pem_slice_iter(text)
+    let text = read_pem(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<Vec<_>, pem::Error>>()
         .map_err(|error| TlsError::from_pem(path, error))?;
     if certificates.is_empty() {
@@ -94,6 +89,19 @@ pub fn file_roots(path: &Path) -> Result<RootCertStore, TlsError> {
             .map_err(|source| TlsError::BadCertificate { path: path.to_owned(), source })?;
     }
     Ok(roots)
+}
+
+/// The text of a PEM file.
+pub(crate) fn read_pem(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_PEM).read_to_end(&mut text))
+        .map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    // Behind a mark, the first certificate would be overlooked.
+    if text.starts_with(MARK.as_bytes()) {
+        text.drain(..MARK.len());
+    }
+    Ok(text)
 }
 
 /// Accepts one certificate by its fingerprint. The peer must still prove that it has the
@@ -210,7 +218,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    fn from_pem(path: &Path, error: pem::Error) -> Self {
+    pub(crate) fn from_pem(path: &Path, error: pem::Error) -> Self {
         let path = path.to_owned();
         if let pem::Error::Io(source) = error {
             Self::Read { path, source }

@@ -1,6 +1,7 @@
 //! The client library against a minimal relay: logins, sessions, redials.
 #![allow(clippy::unwrap_used)]
 
+mod keyop;
 mod netbird;
 mod packages;
 mod peerbus;
