@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LinkId;
-use super::fronting::Claim;
+use super::action::Claim;
 use super::link::Link;
 use crate::bus::{MailboxId, NotClaimed, Owner, Submission, To};
 use beacon_wire::front::{ClaimOutcome, Claimant, Invalid, Letters, Message, Outcome, Refusal};

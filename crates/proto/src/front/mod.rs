@@ -10,6 +10,7 @@
 //! refused; what a session has said comes to the bus in its order, whichever relay leads; nothing
 //! is delivered by a former leader once a front knows of the next.
 
+mod action;
 mod credit;
 mod fronting;
 mod host;
@@ -21,7 +22,8 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-pub use fronting::{Action, Claim, Front};
+pub use action::{Action, Claim};
+pub use fronting::Front;
 pub use host::{Host, Order, Output};
 pub use session::Limits;
 

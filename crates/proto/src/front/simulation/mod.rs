@@ -99,7 +99,7 @@ impl World {
                 self.disconnect(peer);
             }
             955..965 => self.cut(),
-            965..980 => self.mend(),
+            965..980 => self.relink(),
             980..988 => {
                 let relay = self.random.index(RELAYS);
                 self.crash(relay);
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// The relays that have no link get one.
-    fn mend(&mut self) {
+    fn relink(&mut self) {
         for one in 0..RELAYS {
             for other in one..RELAYS {
                 if !self.wires.iter().any(|wire| wire.ends == [one, other]) {
@@ -220,7 +220,7 @@ impl World {
         while let Some(at) = self.wires.iter().position(|wire| wire.ends.contains(&relay)) {
             self.disconnect_relays(at);
         }
-        self.mend();
+        self.relink();
         self.learn(relay);
     }
 
@@ -407,7 +407,7 @@ impl World {
 
     /// Ends the faults, and lets everybody finish.
     fn settle(&mut self) {
-        self.mend();
+        self.relink();
         let leader = self.random.index(RELAYS);
         self.lead(leader);
         (0..RELAYS).for_each(|relay| self.learn(relay));
