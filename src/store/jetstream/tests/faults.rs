@@ -1,6 +1,4 @@
-//! Servers that refuse, that are full, and a cluster of servers that loses one.
-
-use std::net::TcpListener;
+//! Servers that refuse, that are full, and that lose what they had.
 
 use async_nats::ConnectOptions;
 use async_nats::jetstream::context::ContextBuilder;
@@ -101,75 +99,4 @@ fn what_nats_loses_a_replica_gives_back() {
     store.commit(&appending(21, 1_000)).unwrap();
     let other = site.open("loses", 2).reader();
     until("another relay to have all", || waiting(&*other) == (1..=21).collect::<Vec<_>>());
-}
-
-/// Three servers that have copies of each other's streams.
-struct Three {
-    servers: Vec<Server>,
-    _streams: TempDir,
-}
-
-impl Three {
-    fn start(runtime: &Runtime) -> Self {
-        let streams = tempfile::tempdir().unwrap();
-        let free: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<_> = free.iter().map(|free| free.local_addr().unwrap()).collect();
-        drop(free);
-        let routes: Vec<_> = ports.iter().map(|port| format!("\"nats://{port}\"")).collect();
-        let config = |number: usize| {
-            let folder = streams.path().join(number.to_string());
-            format!(
-                "server_name: s{number}\nmax_payload: 2MB\njetstream {{ store_dir: {folder:?} }}\n\
-                 cluster {{ name: c, listen: \"{}\", routes: [{}] }}\n",
-                ports[number],
-                routes.join(",")
-            )
-        };
-        let configs: Vec<_> = (0..3).map(config).collect();
-        let servers = configs.iter().map(|config| runtime.block_on(Server::start(config)));
-        Self { servers: servers.collect(), _streams: streams }
-    }
-
-    fn urls(&self) -> String {
-        self.servers.iter().map(Server::url).collect::<Vec<_>>().join(",")
-    }
-}
-
-#[test]
-fn three_servers_of_which_the_streams_leader_is_killed_lose_nothing() {
-    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let mut three = Three::start(&runtime);
-    let settings = Settings {
-        nats: nats::Settings { url: three.urls(), credentials: None },
-        name: "three".to_owned(),
-        replicas: 3,
-        max_bytes: None,
-        longest: LONGEST,
-    };
-    let _runtime = runtime.enter();
-    let log = Arc::new(JetStream::open(&settings, folder.path(), id(1)).unwrap());
-    let store = log.tenure(until_leads(&log));
-    let commit = |seq| {
-        until("a commit", || match store.commit(&appending(seq, 100)) {
-            Ok(()) => true,
-            Err(StoreError::Unavailable(_)) => false,
-            Err(error) => panic!("{error}"),
-        });
-    };
-    (1..=20).for_each(&commit);
-    let leader = runtime.block_on(async {
-        let context = log.shared.connection.wait().await;
-        let stream = context.get_stream(&log.shared.streams.log).await.unwrap();
-        stream.cached_info().cluster.clone().unwrap().leader.unwrap()
-    });
-    let number: usize = leader.trim_start_matches('s').parse().unwrap();
-    three.servers[number].stop();
-    (21..=40).for_each(&commit);
-    runtime.block_on(three.servers[number].start_again());
-    assert_eq!(waiting(&*store), (1..=40).collect::<Vec<_>>());
-
-    let other = tempfile::tempdir().unwrap();
-    let other = Arc::new(JetStream::open(&settings, other.path(), id(2)).unwrap());
-    until("another relay to have all", || waiting(&*other.reader()).len() == 40);
 }

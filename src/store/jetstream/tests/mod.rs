@@ -3,6 +3,7 @@
 mod faults;
 mod leading;
 mod snapshots;
+mod three;
 
 use std::sync::Arc;
 use std::thread;
