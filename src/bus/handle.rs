@@ -13,9 +13,9 @@ use crate::wire::name::Realm;
 /// The message bus, as doors reach it.
 #[derive(Clone, Debug)]
 pub enum Handle {
-    /// It is this relay's.
+    /// It is this relay's, on its own disk.
     Local(Arc<Bus>),
-    /// It is a cluster's, at whichever relay leads.
+    /// Its log is in NATS, and it is at whichever relay leads that.
     Cluster(Arc<Front>),
 }
 
@@ -180,12 +180,12 @@ impl Handle {
         }
     }
 
-    /// The bus of a cluster, as the relay with this id sees it; nothing where it is this relay's.
+    /// The bus of a cluster, as this relay sees it; nothing where it is this relay's alone.
     #[must_use]
-    pub fn status(&self, own: &str) -> Option<Status> {
+    pub fn status(&self) -> Option<Status> {
         match self {
             Self::Local(_) => None,
-            Self::Cluster(front) => Some(front.status(own)),
+            Self::Cluster(front) => Some(front.status()),
         }
     }
 

@@ -13,21 +13,15 @@ use super::StartError;
 use super::tasks::Tasks;
 use crate::bus::front::{CHANNELS, Front, Log, follow};
 use crate::bus::{self, Bus, Durable, Handle, Parts, Settings};
-use crate::cluster::load_or_create;
-use crate::cluster::{ChannelOwner, Cluster};
+use crate::cluster::{ChannelOwner, Cluster, load_or_create, relay_id};
 use crate::config::{BusDurability, BusNats, Config};
-use crate::ids::{PublicKey, RelayId};
 use crate::net::nats;
 use crate::proto::bus::Limits;
 use crate::store::{
-    Embedded, Handover, JetStream, JetStreamSettings, Leadership, OpenError, Outage, Store,
-    bus_folder, replica_folder,
+    Embedded, Handover, JetStream, JetStreamSettings, Leadership, Outage, Store, bus_folder,
+    replica_folder,
 };
 use crate::wire::peerbus::MAX_MESSAGE;
-
-/// How long a relay that starts waits to lead the log of messages: longer than others that were
-/// killed are waited for.
-const LEAD: Duration = Duration::from_secs(30);
 
 /// Time within which what is committed is on the disk, where a commit does not wait for that.
 const SYNC: Duration = Duration::from_millis(200);
@@ -35,26 +29,26 @@ const SYNC: Duration = Duration::from_millis(200);
 /// Time for the last commit, and for the disk to take it: beyond that the disk hangs.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// The bus as doors reach it, and what says where it is, where that is a cluster's.
+/// The bus as doors reach it, and what says where it is, where its messages are in NATS.
 pub(super) struct Opened {
     pub(super) handle: Handle,
     front: Option<Arc<Front>>,
 }
 
 impl Opened {
-    /// Follows who leads the bus of a cluster, and has its relays talk.
+    /// Follows who leads the bus, and has the relays of a cluster talk.
     pub(super) fn follow(self, tasks: &mut Tasks, cluster: Option<&Arc<Cluster>>) {
         let Some(front) = self.front else { return };
         if let Some(cluster) = cluster {
             let owner: Weak<dyn ChannelOwner> = Arc::<Front>::downgrade(&front);
             cluster.own_channels(CHANNELS, owner);
         }
-        tasks.spawn("message bus of the cluster", Arc::clone(&front).run());
+        tasks.spawn("front of the message bus", Arc::clone(&front).run());
         tasks.spawn("leadership of the message bus", follow(front));
     }
 }
 
-/// The log of a cluster's messages.
+/// The log of messages in NATS.
 struct ClusterLog {
     log: Arc<JetStream>,
     settings: Settings,
@@ -85,27 +79,19 @@ impl Log for ClusterLog {
     }
 }
 
-/// Opens the store and starts the bus over it, where a door has messages. In a cluster the bus is
-/// started where this relay leads.
+/// Opens the store and starts the bus over it, where a door has messages. With messages in NATS the
+/// bus is started where and when this relay leads their log.
 pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> {
     if config.peerbus.is_none() {
         return Ok(None);
     }
-    if let (Some(nats), Some(_)) = (&config.bus_nats, &config.cluster) {
+    if let Some(nats) = &config.bus_nats {
         return open_front(config, nats).await.map(Some);
     }
-    let store = match &config.bus_nats {
-        Some(nats) => Some(lead(config, nats).await?),
-        None => None,
-    };
     let config = config.clone();
     let open = move || {
-        let store = match store {
-            Some(store) => store,
-            None => embedded(&config)?,
-        };
         let parts = Parts {
-            store,
+            store: embedded(&config)?,
             settings: settings(&config),
             key: load_or_create(&config.state_dir)?,
             checkpoint_file: config.bus.audit_checkpoint_file.clone(),
@@ -118,27 +104,17 @@ pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> 
 }
 
 async fn open_front(config: &Config, nats: &BusNats) -> Result<Opened, StartError> {
-    let (key, state_dir) = (load_or_create(&config.state_dir)?, config.state_dir.clone());
-    let log = open_log(nats, key.clone(), state_dir).await?;
+    let key = load_or_create(&config.state_dir)?;
+    let relay = relay_id(&key);
+    let (settings, folder) = (jetstream_settings(nats), replica_folder(&config.state_dir));
+    let opened = spawn_blocking(move || JetStream::open(&settings, &folder, relay)).await;
+    let log = opened.expect("opening does not panic").map_err(StartError::BusNats)?;
+    let log = Arc::new(log);
     let store = log.reader();
     let checkpoint_file = config.bus.audit_checkpoint_file.clone();
-    let log = ClusterLog { log, settings: settings(config), key, checkpoint_file };
-    let front = Front::new(store, Arc::new(log));
+    let log = ClusterLog { log, settings: self::settings(config), key, checkpoint_file };
+    let front = Front::new(relay, store, Arc::new(log));
     Ok(Opened { handle: Handle::Cluster(Arc::clone(&front)), front: Some(front) })
-}
-
-async fn open_log(
-    nats: &BusNats,
-    key: SigningKey,
-    state_dir: PathBuf,
-) -> Result<Arc<JetStream>, StartError> {
-    let settings = jetstream_settings(nats);
-    let open = move || {
-        let relay = RelayId(PublicKey(key.verifying_key().to_bytes()));
-        JetStream::open(&settings, &replica_folder(&state_dir), relay)
-    };
-    let log = spawn_blocking(open).await.expect("opening does not panic");
-    log.map(Arc::new).map_err(StartError::BusNats)
 }
 
 /// Opens the store in the state folder.
@@ -163,27 +139,6 @@ pub(crate) fn jetstream_settings(nats: &BusNats) -> JetStreamSettings {
         max_bytes: nats.max_bytes,
         longest: MAX_MESSAGE,
     }
-}
-
-/// Opens the store on JetStream, and waits until this relay leads its log.
-async fn lead(config: &Config, nats: &BusNats) -> Result<Arc<dyn Store>, StartError> {
-    let log = open_log(nats, load_or_create(&config.state_dir)?, config.state_dir.clone()).await?;
-    let mut leadership = log.leadership();
-    let leads = leadership.wait_for(|known| matches!(known, Leadership::Here { .. }));
-    if let Ok(Ok(known)) = timeout_at(Instant::now() + LEAD, leads).await
-        && let Leadership::Here { epoch } = *known
-    {
-        return Ok(log.tenure(epoch));
-    }
-    let known = *log.leadership().borrow();
-    let reason = match known {
-        Leadership::There { relay, .. } => format!("another relay, {relay}, has the messages"),
-        Leadership::Nobody | Leadership::Here { .. } => {
-            let unknown = || "the log of messages cannot be followed".to_owned();
-            log.outage().map_or_else(unknown, |outage| outage.reason)
-        }
-    };
-    Err(StartError::BusNats(OpenError::Unreachable(reason)))
 }
 
 /// What the bus is told.

@@ -12,6 +12,7 @@ use super::doors::Doors;
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
+use crate::bus;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Registry, Talkers, Traffic, Transport, Word as _, family};
 use crate::net::calls::{Call, made};
@@ -137,11 +138,7 @@ pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status 
             .filter(|reason| reason.is_expected)
             .map(|reason| reason.label)
             .collect(),
-        bus: core
-            .bus
-            .as_ref()
-            .zip(core.cluster.as_ref())
-            .and_then(|(bus, cluster)| bus.status(&cluster.identity().relay.to_string())),
+        bus: core.bus.as_ref().and_then(bus::Handle::status),
         cluster: core.cluster.as_ref().map(|cluster| cluster.status()),
         acme: acme.status(),
     })

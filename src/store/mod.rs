@@ -12,7 +12,7 @@ mod suite;
 
 pub use embedded::{Embedded, bus_folder};
 pub use jetstream::{
-    JetStream, Leadership, MoveError, Moved, OpenError, Outage, Probe, ProbedLog,
+    JetStream, Leadership, MoveError, Moved, OpenError, Outage, Probe, ProbedAccount, ProbedLog,
     Settings as JetStreamSettings, replica_folder,
 };
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::links::Links;
+use super::links::{Ear, LOOP, Links};
 use super::log::Log;
 use super::{Answers, Front};
 use crate::bus::{Bus, Outgoing, Party, Receipt};
@@ -17,6 +17,7 @@ use crate::wire::front::{Message, Outcome};
 /// A relay that leads, in one epoch.
 pub(super) struct Lead {
     me: Weak<Self>,
+    front: Weak<Front>,
     bus: Arc<Bus>,
     links: Arc<Links>,
     log: Arc<dyn Log>,
@@ -34,12 +35,13 @@ struct State {
 }
 
 impl Lead {
-    pub(super) fn new(epoch: u64, bus: Arc<Bus>, front: &Front) -> Arc<Self> {
+    pub(super) fn new(epoch: u64, bus: Arc<Bus>, front: &Arc<Front>) -> Arc<Self> {
         let log = Arc::clone(&front.log);
         let (links, answers) = (Arc::clone(&front.links), Arc::clone(&front.answers));
         let (host, orders) = (Host::new(epoch), VecDeque::new());
         let state = Mutex::new(State { host, orders, is_busy: false, is_over: false });
-        Arc::new_cyclic(|me| Self { me: Weak::clone(me), bus, links, log, answers, state })
+        let front = Arc::downgrade(front);
+        Arc::new_cyclic(|me| Self { me: Weak::clone(me), front, bus, links, log, answers, state })
     }
 
     pub(super) const fn bus(&self) -> &Arc<Bus> {
@@ -84,21 +86,41 @@ impl Lead {
         state.orders.clear();
     }
 
-    /// Has the host decide. What it says is said before it decides anything else; what the bus is to
-    /// do is done in order, by whoever came first, and with nothing locked: the bus may hold a seat
-    /// meanwhile.
-    pub(super) fn with(&self, decide: impl FnOnce(&mut Host, &mut Output)) {
+    /// Has the host decide; what this relay says to itself is left to the task that carries it, since
+    /// something may be locked here that hearing it needs.
+    fn with(&self, decide: impl FnOnce(&mut Host, &mut Output)) {
+        if self.decide(decide) {
+            self.links.leave();
+        }
+    }
+
+    /// The same on the thread of the bus, which has nothing locked: it carries what is said itself.
+    fn tell(&self, decide: impl FnOnce(&mut Host, &mut Output)) {
+        if self.decide(decide)
+            && let Some(front) = self.front.upgrade()
+        {
+            front.carry(Ear::Front);
+        }
+    }
+
+    /// Has the host decide; whether something is said to this relay. What it says is said before it
+    /// decides anything else; what the bus is to do is done in order, by whoever came first, and with
+    /// nothing locked: the bus may hold a seat meanwhile.
+    fn decide(&self, decide: impl FnOnce(&mut Host, &mut Output)) -> bool {
         let mut state = self.state.lock();
         if state.is_over {
-            return;
+            return false;
         }
         let mut out = Output::default();
         decide(&mut state.host, &mut out);
         let now = Instant::now();
-        out.says.iter().for_each(|(link, message)| self.links.say(*link, message, now));
+        for (link, message) in &out.says {
+            self.links.say(*link, Ear::Front, message, now);
+        }
+        let is_told = out.says.iter().any(|(link, _)| *link == LOOP);
         state.orders.append(&mut out.orders);
         if std::mem::replace(&mut state.is_busy, true) {
-            return;
+            return is_told;
         }
         while let Some(order) = state.orders.pop_front() {
             drop(state);
@@ -106,6 +128,7 @@ impl Lead {
             state = self.state.lock();
         }
         state.is_busy = false;
+        is_told
     }
 
     fn carry_out(&self, order: Order) {
@@ -118,7 +141,7 @@ impl Lead {
                 },
                 move |claimed| {
                     if let Some(lead) = me.upgrade() {
-                        lead.with(|host, out| host.claimed(link, request, claimed, out));
+                        lead.tell(|host, out| host.claimed(link, request, claimed, out));
                     }
                 },
             ),
@@ -129,7 +152,7 @@ impl Lead {
                 },
                 move |claimed| {
                     if let Some(lead) = me.upgrade() {
-                        lead.with(|host, out| host.entered(generation, claimed, out));
+                        lead.tell(|host, out| host.entered(generation, claimed, out));
                     }
                 },
             ),
@@ -179,7 +202,7 @@ impl Party for Seat {
         let Some(lead) = self.lead.upgrade() else { return 0 };
         let may_serve = lead.may_serve();
         let mut taken = 0;
-        lead.with(|host, out| {
+        lead.tell(|host, out| {
             let messages = messages.iter().map(|Outgoing { key, body }| (&**key, &**body));
             taken = host.deliver(self.generation, messages, may_serve, out);
         });
@@ -190,7 +213,7 @@ impl Party for Seat {
         if let Some(lead) = self.lead.upgrade() {
             let outcomes = receipts.iter().map(|receipt| Outcome::from(receipt.outcome));
             let outcomes: Vec<_> = outcomes.collect();
-            lead.with(|host, out| host.answered(self.generation, &outcomes, out));
+            lead.tell(|host, out| host.answered(self.generation, &outcomes, out));
         }
     }
 

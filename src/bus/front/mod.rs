@@ -1,9 +1,11 @@
-//! The message bus of a cluster, as each of its relays has it: a front for the doors here, and
-//! while this relay leads, the bus itself behind a host for the fronts of all relays.
+//! The message bus whose log is in NATS, as each relay of a cluster has it, or one alone: a front
+//! for the doors here, and while this relay leads, the bus itself behind a host for the fronts of
+//! all relays.
 //!
 //! What is decided is in [`crate::proto::front`]. Sessions talk to the leader over a channel to its
 //! relay, or where that is this one, over a queue: both keep the order, and end nobody's wait.
 
+mod channels;
 mod lead;
 mod links;
 mod log;
@@ -26,13 +28,13 @@ use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::lead::Lead;
-use self::links::{LOOP, Links};
+use self::links::{Ear, LOOP, Links};
 use self::meters::Meters;
 use self::status::{Led, Waiting};
 use super::{
     Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Receipt, Settings, Unanswered,
 };
-use crate::cluster::{Channel, ChannelOwner};
+use crate::ids::RelayId;
 use crate::proto::bus::{Owner, To};
 use crate::proto::front::{self as proto, Action, Claim, Limits, LinkId};
 use crate::store::Store;
@@ -90,6 +92,8 @@ pub struct Front {
     /// Settings that came since the start.
     settings: Mutex<Option<Settings>>,
     meters: Meters,
+    /// This relay.
+    relay: RelayId,
 }
 
 /// What is locked together: what the front decides is done before it decides anything else.
@@ -113,7 +117,7 @@ impl Front {
     /// A front without links, at a relay that has this of what is stored, and of the log;
     /// [`Self::run`] has to run, and [`follow`].
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, log: Arc<dyn Log>) -> Arc<Self> {
+    pub fn new(relay: RelayId, store: Arc<dyn Store>, log: Arc<dyn Log>) -> Arc<Self> {
         let mut front = proto::Front::new(UNANSWERED);
         front.link_up(LOOP);
         let state = State {
@@ -138,24 +142,31 @@ impl Front {
             reserved: Mutex::default(),
             settings: Mutex::default(),
             meters: Meters::default(),
+            relay,
         })
     }
 
-    /// Carries what this relay says to itself, and does what is due; for ever.
+    /// Carries what this relay says to itself where nobody else does, and does what is due; for ever.
     pub async fn run(self: Arc<Self>) {
         let mut ticks = interval(TICK);
         loop {
             tokio::select! {
-                () = self.links.came() => {}
+                () = self.links.left() => {}
                 _ = ticks.tick() => {
                     self.with(|front, now, actions| front.tick(now, actions));
                 }
             }
-            while let Some(message) = self.links.pop() {
-                let is_valid = self.hear(LOOP, &message, Instant::now());
-                debug_assert!(is_valid, "a relay breaks no rules to itself");
-            }
+            self.carry(Ear::Leader);
+            self.carry(Ear::Front);
         }
+    }
+
+    /// Carries what this relay says to itself, with nothing locked.
+    fn carry(&self, ear: Ear) {
+        self.links.carry(ear, |message| {
+            let is_valid = self.hear(LOOP, message, Instant::now());
+            debug_assert!(is_valid, "a relay breaks no rules to itself");
+        });
     }
 
     /// Has the door of a realm hear of the names that have a session at some relay.
@@ -184,6 +195,7 @@ impl Front {
             let claim = Claim { realm: realm.0, owner: owner.0, name: Arc::clone(name) };
             self.decide(&mut state, |front, _, actions| front.claim(request, claim, actions));
         }
+        self.carry(Ear::Leader);
         let answered = timeout(PATIENCE, answer).await;
         let Ok(Ok(outcome)) = answered else {
             let mut state = self.state.lock();
@@ -223,6 +235,7 @@ impl Front {
             }
             state.asked.insert(request, sender);
         }
+        self.carry(Ear::Leader);
         let answered = timeout(PATIENCE, answer).await;
         if let Ok(Ok(Some(answer))) = answered {
             return Ok(answer);
@@ -236,16 +249,14 @@ impl Front {
     pub fn open(&self, realm: Realm, name: &Arc<str>, owner: Owner, party: &Arc<dyn Party>) {
         let session = party.generation();
         let claim = Claim { realm: realm.0, owner: owner.0, name: Arc::clone(name) };
-        let mut state = self.state.lock();
-        state.parties.insert(session, Arc::clone(party));
-        self.decide(&mut state, |front, now, actions| front.open(session, claim, now, actions));
+        self.state.lock().parties.insert(session, Arc::clone(party));
+        self.with(|front, now, actions| front.open(session, claim, now, actions));
     }
 
     /// A session is over.
     pub fn close(&self, session: u64) {
-        let mut state = self.state.lock();
-        state.parties.remove(&session);
-        self.decide(&mut state, |front, now, actions| front.close(session, now, actions));
+        self.state.lock().parties.remove(&session);
+        self.with(|front, now, actions| front.close(session, now, actions));
     }
 
     /// A session sends a message.
@@ -361,6 +372,7 @@ impl Front {
 
     fn with(&self, decide: impl FnOnce(&mut proto::Front, Instant, &mut Vec<Action>)) {
         self.decide(&mut self.state.lock(), decide);
+        self.carry(Ear::Leader);
     }
 
     /// Decides, and does what that comes to.
@@ -379,7 +391,7 @@ impl Front {
         let mut receipts: Vec<(u64, Receipt)> = Vec::new();
         for action in actions {
             match action {
-                Action::Say { link, message } => self.links.say(link, &message, now),
+                Action::Say { link, message } => self.links.say(link, Ear::Leader, &message, now),
                 Action::Deliver { session, letters } => {
                     self.meters.delivered.add(letters.len() as u64);
                     if let Some(party) = state.parties.get(&session) {
@@ -461,31 +473,5 @@ fn tell(parties: &BTreeMap<u64, Arc<dyn Party>>, receipts: Vec<(u64, Receipt)>, 
             party.receipts(&of_one, now);
         }
         of_one.clear();
-    }
-}
-
-impl ChannelOwner for Front {
-    fn channel_up(&self, channel: &Arc<Channel>) {
-        let link = LinkId(channel.number);
-        self.links.add(link, Arc::clone(channel));
-        self.state.lock().front.link_up(link);
-        let lead = self.lead.read().clone();
-        if let Some(lead) = lead {
-            lead.link_up(link);
-        }
-    }
-
-    fn channel_down(&self, channel: &Channel) {
-        let link = LinkId(channel.number);
-        self.links.remove(link);
-        self.with(|front, now, actions| front.link_down(link, now, actions));
-        let lead = self.lead.read().clone();
-        if let Some(lead) = lead {
-            lead.link_down(link);
-        }
-    }
-
-    fn channel_heard(&self, channel: &Channel, message: &[u8], now: Instant) -> bool {
-        self.hear(LinkId(channel.number), message, now)
     }
 }

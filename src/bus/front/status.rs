@@ -57,16 +57,18 @@ pub(super) struct Led {
     /// None where there is none.
     pub(super) epoch: Option<u64>,
     pub(super) since: Instant,
+    /// There was none before.
+    is_first: bool,
 }
 
 impl Led {
     pub(super) const fn nobody(now: Instant) -> Self {
-        Self { epoch: None, since: now }
+        Self { epoch: None, since: now, is_first: true }
     }
 
     pub(super) fn note(&mut self, epoch: Option<u64>, now: Instant) {
         if self.epoch != epoch {
-            *self = Self { epoch, since: now };
+            *self = Self { epoch, since: now, is_first: false };
         }
     }
 }
@@ -122,7 +124,9 @@ impl Front {
         let is_long = |since: Instant| now.saturating_duration_since(since) >= ELECTION;
         if led.epoch.is_none() {
             let trouble = Trouble { reason: unled(&*self.log), since: led.since };
-            return if is_long(led.since) { Health::Unavailable(trouble) } else { Health::Serving };
+            // An election takes some time, but a relay that starts serves once it knows a leader.
+            let is_trouble = led.is_first || is_long(led.since);
+            return if is_trouble { Health::Unavailable(trouble) } else { Health::Serving };
         }
         let silent = waiting.time(now);
         if silent >= SILENCE {
@@ -140,7 +144,7 @@ impl Front {
 
     /// Why something has no answer.
     pub(super) fn unanswered(&self, state: &State) -> Unanswered {
-        let Led { epoch, since } = state.led;
+        let Led { epoch, since, .. } = state.led;
         Unanswered::Unavailable(match epoch {
             Some(_) => {
                 let reason = "the relay that leads the message bus does not answer".to_owned();
@@ -150,22 +154,22 @@ impl Front {
         })
     }
 
-    /// The bus at this moment, as the relay with this id sees it.
+    /// The bus at this moment, as this relay sees it.
     #[must_use]
-    pub fn status(&self, own: &str) -> Status {
+    pub fn status(&self) -> Status {
         let health = self.health();
         let is_leading = self.lead.read().is_some();
         let known = *self.log.leadership().borrow();
         let now = Instant::now();
         let state = self.state.lock();
-        let Led { epoch, since } = state.led;
+        let Led { epoch, since, .. } = state.led;
         let role = match epoch {
             _ if is_leading => Role::Leads,
             Some(_) => Role::Follows,
             None => Role::Waits,
         };
         let leader = match known {
-            _ if is_leading => Some(own.to_owned()),
+            _ if is_leading => Some(self.relay.to_string()),
             // The log may be behind the leader that is listened to.
             Leadership::There { epoch: known, relay }
                 if epoch.is_none_or(|epoch| epoch == known) =>
@@ -196,7 +200,7 @@ pub(super) fn unled(log: &dyn Log) -> String {
         (Leadership::There { relay, .. }, None) => {
             format!("there is no link to relay {relay}, which leads the message bus")
         }
-        (Leadership::Nobody, None) => "no relay of the cluster leads the message bus".to_owned(),
+        (Leadership::Nobody, None) => "no relay leads the message bus".to_owned(),
         (Leadership::There { .. } | Leadership::Nobody, Some(outage)) => {
             format!("no relay that leads the message bus is reached: {}", outage.reason)
         }

@@ -5,11 +5,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::machine::status;
+use super::jetstream;
 use super::report::Report;
-use crate::config::{BusNats, Config};
-use crate::server::jetstream_settings;
-use crate::store::{Probe, ProbedLog, bus_folder, replica_folder};
+use crate::config::Config;
+use crate::store::{bus_folder, replica_folder};
 
 /// Free space below which it is worth a look, in bytes.
 const ROOM: u64 = 1 << 30;
@@ -26,69 +25,14 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         return;
     }
     if let Some(nats) = &config.bus_nats {
-        check_nats(nats, report).await;
-        check_leader(config, report).await;
+        jetstream::check(nats, report).await;
+        jetstream::check_leader(config, report).await;
         check_owner(&replica_folder(&config.state_dir), report);
         return;
     }
     let folder = bus_folder(&config.state_dir);
     check_disk(&existing(&folder), report);
     check_owner(&folder, report);
-}
-
-/// Checks the NATS that has the messages, as a relay sees it.
-async fn check_nats(nats: &BusNats, report: &mut Report) {
-    match jetstream_settings(nats).probe().await {
-        Err(error) => {
-            let remedy = "deploy/nats/messages.conf; messages wait until NATS can be used";
-            report.warn("messages", error.to_string(), remedy);
-        }
-        Ok(Probe { log: Some(ProbedLog { behind, replicas, .. }), .. }) if behind > 0 => {
-            let found = format!("{behind} of {replicas} servers of NATS are away or behind");
-            report.warn("messages", found, "`nats stream report` says which");
-        }
-        Ok(Probe { log: Some(ProbedLog { replicas, .. }), .. }) if replicas < nats.replicas => {
-            let found = format!(
-                "the streams have {replicas} copies, and --bus-nats-replicas is {}",
-                nats.replicas
-            );
-            let remedy = format!(
-                "`nats stream edit --replicas {}` of both streams: that of a stream stays as it was made",
-                nats.replicas
-            );
-            report.warn("messages", found, remedy);
-        }
-        Ok(probe) => report.ok("messages", probe.to_string()),
-    }
-}
-
-/// Whether the relay that runs reaches the one that leads the bus, in a cluster.
-async fn check_leader(config: &Config, report: &mut Report) {
-    if config.cluster.is_none() {
-        return;
-    }
-    // That none runs is said already.
-    let Some(status) = status(config).await else { return };
-    let Some(bus) = status.get("bus") else {
-        let found = "the relay that runs has no message bus of a cluster";
-        report.warn("bus-leader", found, "restart it: these settings have one");
-        return;
-    };
-    let leader = bus["leader"].as_str().unwrap_or("another relay");
-    match (bus["role"].as_str(), bus["trouble"].as_str()) {
-        (_, Some(trouble)) => {
-            let remedy = "docs/TROUBLESHOOTING.md, \"Messages do not move\"";
-            report.warn("bus-leader", trouble, remedy);
-        }
-        (Some("leads"), None) => report.ok("bus-leader", "this relay leads the message bus"),
-        (Some("follows"), None) => {
-            let found = format!("{leader} leads the message bus, and this relay is linked to it");
-            report.ok("bus-leader", found);
-        }
-        (_, None) => {
-            report.warn("bus-leader", "no relay leads the message bus yet", "ask again in 10 s");
-        }
-    }
 }
 
 /// The folder, or the nearest around it that is there already.

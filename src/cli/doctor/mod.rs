@@ -8,6 +8,7 @@ mod certificate;
 mod client_address;
 mod http;
 mod http_proxy;
+mod jetstream;
 mod listeners;
 mod machine;
 mod messages;

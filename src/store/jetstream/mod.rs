@@ -38,7 +38,7 @@ use self::election::Lease;
 use self::log::Streams;
 use self::meters::Meters;
 pub use self::moving::{MoveError, Moved};
-pub use self::probe::{Probe, ProbedLog};
+pub use self::probe::{Probe, ProbedAccount, ProbedLog};
 use self::record::PART_HEADER;
 use self::replica::Replica;
 use self::tenure::Tenure;
@@ -47,8 +47,9 @@ use super::{Store, StoreError};
 use crate::ids::RelayId;
 use crate::net::nats::{self, SettingsError};
 
-/// How long the first connection may take.
-const OPEN: Duration = Duration::from_secs(10);
+/// How long who opens the store waits for the first connection, which shows whether the server
+/// takes messages that are long enough. The store goes on without.
+const OPEN: Duration = Duration::from_secs(2);
 
 /// What a message of the log has room for beside the longest record of a door, in bytes.
 const MARGIN: usize = 64 * 1024;
@@ -121,6 +122,9 @@ pub enum OpenError {
         /// What is needed.
         needed: usize,
     },
+    /// The account of this relay has no streams.
+    #[error("the account of this relay has no JetStream: {0}")]
+    NoJetStream(String),
     /// No server takes this relay in.
     #[error("{0}")]
     Unreachable(String),
@@ -182,12 +186,12 @@ impl std::fmt::Debug for JetStream {
 }
 
 impl JetStream {
-    /// Connects, opens the replica in this folder, and follows the log from there on. Blocks, in a
-    /// thread of the runtime that may.
+    /// Opens the replica in this folder, and follows the log as soon as NATS is there. Blocks for 2 s
+    /// at most where it is not, in a thread of the runtime that may.
     ///
     /// # Errors
-    /// No server takes it in within 10 s, or none whose messages are long enough; the replica is
-    /// another process's.
+    /// The server takes no messages that are long enough, where it is there; the replica is another
+    /// process's.
     pub fn open(settings: &Settings, folder: &Path, relay: RelayId) -> Result<Self, OpenError> {
         let handle = Handle::current();
         let servers = nats::servers(&settings.nats)?;
@@ -196,7 +200,7 @@ impl JetStream {
             let _runtime = handle.enter();
             Connection::keep(servers, format!("beacon-relay {relay} messages"), longest)
         };
-        if let Err(refusal) = handle.block_on(connection.first(OPEN)) {
+        if let Err(refusal @ Refusal::Payload { .. }) = handle.block_on(connection.first(OPEN)) {
             return Err(refusal.into());
         }
         let mut process = [0; 8];

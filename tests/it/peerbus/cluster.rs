@@ -9,13 +9,16 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::jetstream::Engine;
-use super::{Adapter, TOKENS, envelope, register, write_secret};
+use super::{Adapter, envelope, register, write_secret};
 use crate::cluster::{Cluster, Fabric, host, wait_until};
-use crate::control::ask;
+use crate::control::{ask, fail, say};
 use crate::harness::Relay;
 
 /// How long nobody may lead, and a receipt be away.
 const ELECTION: Duration = Duration::from_secs(30);
+
+/// The tokens of [`super::TOKENS`], one with a label.
+const LABELLED: &str = "team tok\ntok-B\n";
 
 /// Relays of one cluster, each with the door, and one NATS system that has their messages.
 pub(super) struct Sites {
@@ -35,7 +38,7 @@ impl Sites {
     pub(super) fn over(engine: Engine, nats: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let tokens = folder.path().join("tokens");
-        write_secret(&tokens, TOKENS);
+        write_secret(&tokens, LABELLED);
         let tokens = tokens.to_str().unwrap().to_owned();
         let binds: Vec<_> = (0..nats.len()).map(|index| format!("{}:0", host(index))).collect();
         let cluster = Cluster::start(Fabric::Mesh, nats.len(), &[], |index| {
@@ -148,6 +151,40 @@ fn peers_of_all_relays_are_on_one_bus_and_operators_see_it_at_any() {
     assert_eq!(again.delivery().1, 2);
     assert_eq!(again.delivery().1, 3);
     assert!(alice.read().is_none(), "the older session is cut");
+}
+
+#[test]
+fn operators_act_on_mailboxes_and_names_at_any_relay() {
+    let sites = Sites::start(3);
+    let leader = sites.leader();
+    let [one, other] = [1, 2].map(|more| sites.relay((leader + more) % 3));
+    drop(sites.register(leader, "alice"));
+    let mut bob = sites.register(leader, "bob");
+    for key in ["m1", "m2"] {
+        bob.say(&envelope(key, "bob", "alice", key));
+        assert_eq!(bob.message()["result"], "stored");
+    }
+
+    for relay in [one, other, sites.relay(leader)] {
+        let queue = ask(relay, &["queue", "alice", "--peek"]);
+        let keys = queue["messages"].as_array().unwrap().iter().map(|message| &message["key"]);
+        assert!(keys.eq([&json!("m1"), &json!("m2")]), "{queue}");
+    }
+    assert_eq!(say(one, &["queue", "alice", "--purge"]), "2 messages for alice removed\n");
+    wait_until("nothing waits", || ask(other, &["queues"])["total"] == 0);
+
+    let claim = |relay: &Relay, token: &str| {
+        let mut adapter = Adapter::connect(address(relay));
+        adapter.say(&register(token, "alice"));
+        adapter.message()["type"] == "peers"
+    };
+    assert_eq!(say(one, &["names", "release", "alice"]), "alice belongs to nobody\n");
+    assert!(claim(other, "tok-B"), "whoever comes first has it");
+    assert_eq!(say(other, &["names", "bind", "alice", "team"]), "alice belongs to team\n");
+    let owner = || ask(one, &["names"])["names"][0]["owner"] == "team";
+    wait_until("each relay has it", owner);
+    let (code, error) = fail(one.state_dir(), &["names", "release", "carol"]);
+    assert_eq!((code, error.contains("nobody has the name carol")), (1, true), "{error}");
 }
 
 /// Kills the relay that leads, again and again, while two peers of others talk.

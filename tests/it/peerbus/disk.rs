@@ -4,6 +4,7 @@
 //! relay runs: for that the tests must run as root. A process in that namespace holds it; at the
 //! end of its input it thaws the file system, and all is gone with the relay.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -22,8 +23,8 @@ use crate::peer::UdpNode;
 /// Time within which who asks is told that the disk cannot be used: 3 s, on a busy machine.
 const TOLD: Duration = Duration::from_secs(8);
 
-/// A file system of its own for the folder of messages.
-struct Disk {
+/// A file system of its own for the folder of messages, `bus` below another.
+pub(super) struct Disk {
     /// Thaws at the end of its input, and ends.
     holder: Child,
     orders: Option<ChildStdin>,
@@ -33,7 +34,7 @@ struct Disk {
 
 impl Disk {
     /// One in memory, of so many bytes.
-    fn in_memory(state: &Path, bytes: u64) -> Self {
+    pub(super) fn in_memory(state: &Path, bytes: u64) -> Self {
         Self::mount(state, &format!("mount -t tmpfs -o size={bytes} none \"$1\""))
     }
 
@@ -101,14 +102,19 @@ impl Disk {
 
     /// The relay's program, where the disk is.
     fn command(&self) -> Command {
+        self.command_of(env!("CARGO_BIN_EXE_beacon-relay"))
+    }
+
+    /// A program, where the disk is.
+    pub(super) fn command_of(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()));
-        command.arg(env!("CARGO_BIN_EXE_beacon-relay"));
+        command.arg(program);
         command
     }
 
     /// A file of the disk, as it is seen from here.
-    fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
         root.join(self.folder.strip_prefix("/").unwrap()).join(name)
     }
@@ -146,7 +152,7 @@ impl Site {
     }
 
     /// What `/readyz` says of the bus, once it says this.
-    fn wait_for_bus(&self, expected: &str) -> String {
+    pub(super) fn wait_for_bus(&self, expected: &str) -> String {
         let mut last = String::new();
         let found = look_until(Instant::now() + PATIENCE, || {
             last = http_get(self.relay.admin, "/readyz?verbose").1;
@@ -185,7 +191,7 @@ impl Site {
     }
 }
 
-fn receipt(sender: &mut Adapter, id: &str) -> (String, String) {
+pub(super) fn receipt(sender: &mut Adapter, id: &str) -> (String, String) {
     let receipt = sender.message();
     assert_eq!((&receipt["type"], &receipt["id"]), (&"receipt".into(), &id.into()), "{receipt}");
     let word = |member: &str| receipt[member].as_str().unwrap().to_owned();
@@ -197,7 +203,7 @@ fn verify(disk: &Disk, state: &Path) -> Output {
 }
 
 /// Leaves so many bytes of the disk to others than this file.
-fn fill_but(disk: &Disk, bytes: u64) {
+pub(super) fn fill_but(disk: &Disk, bytes: u64) {
     let file = fs::File::options().create(true).append(true).open(disk.file("ballast")).unwrap();
     while disk.free() > bytes {
         let more = vec![1; usize::try_from((disk.free() - bytes).min(1 << 20)).unwrap()];

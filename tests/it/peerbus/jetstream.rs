@@ -1,6 +1,7 @@
 //! The door over NATS JetStream, with the real nats-server.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::control::ask;
 use crate::deploy::tool;
 use crate::doctor::doctor;
 use crate::harness::{Program, http_get};
+use crate::peer::UdpNode;
 use crate::ports::free_address;
 
 /// A nats-server with streams.
@@ -28,17 +30,32 @@ impl Engine {
     }
 
     fn with(config: &str) -> Self {
+        Self::of(config, "", |_| Box::new(|| Command::new(tool("nats-server"))))
+    }
+
+    /// One by these settings and those of its streams, started by what is made of the folder in
+    /// which those are, in `bus`.
+    pub(super) fn of(
+        config: &str,
+        of_streams: &str,
+        start: impl FnOnce(&Path) -> Box<dyn Fn() -> Command + Send + Sync>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("nats.conf");
-        let streams = folder.path().join("streams");
-        let jetstream = format!("jetstream {{ store_dir: {streams:?} }}");
-        fs::write(&file, format!("{config}\n{jetstream}\n")).unwrap();
+        configure(folder.path(), config, of_streams);
+        let start = start(folder.path());
         let server = NatsServer::start_at(free_address(), move || {
-            let mut command = Command::new(tool("nats-server"));
+            let mut command = start();
             command.arg("-c").arg(&file);
             command
         });
         Self { server, folder }
+    }
+
+    /// Starts the server again, by these settings.
+    fn start_again_with(&mut self, config: &str) {
+        configure(self.folder.path(), config, "");
+        self.server.start_again();
     }
 
     pub(crate) fn flag(&self) -> String {
@@ -60,6 +77,13 @@ impl Engine {
         site.relay.wait_for_metric("beacon_relay_bus_front_leading", 1.0);
         site
     }
+}
+
+/// Writes the configuration of a server whose streams are in the same folder.
+fn configure(folder: &Path, config: &str, of_streams: &str) {
+    let streams = folder.join("bus");
+    let jetstream = format!("jetstream {{ store_dir: {streams:?}\n{of_streams} }}");
+    fs::write(folder.join("nats.conf"), format!("{config}\n{jetstream}\n")).unwrap();
 }
 
 #[test]
@@ -133,6 +157,57 @@ fn while_nats_is_away_messages_wait_and_readiness_says_so() {
 }
 
 #[test]
+fn relay_without_nats_serves_packets_and_its_messages_begin_when_nats_can_be_used() {
+    let mut engine = Engine::start();
+    engine.server.kill();
+    let site = Site::start(&[&engine.flag()]);
+    UdpNode::register(site.relay.udp, 1);
+    let is_ready = || http_get(site.relay.admin, "/readyz");
+    let (code, reason) = is_ready();
+    assert!(code == 503 && reason.contains("is reached: NATS at"), "{code} {reason}");
+    assert_eq!(ask(&site.relay, &["status"])["bus"]["role"], "waits");
+
+    // It is there, and of no use.
+    engine.start_again_with("");
+    let refused = site.relay.wait_for_line("takes messages of 1048576 bytes at most");
+    assert!(refused.contains("NATS cannot be used"), "{refused}");
+    wait_until("readiness says why", || is_ready().1.contains("1114112 are needed"));
+    UdpNode::register(site.relay.udp, 2);
+
+    engine.server.kill();
+    engine.start_again_with("max_payload: 2MB");
+    wait_until("the relay is ready", || is_ready().0 == 200);
+    site.leave_one();
+    site.relay.wait_for_metric("beacon_relay_bus_messages", 1.0);
+}
+
+#[test]
+fn doctor_says_what_is_wrong_with_nats_and_how_to_help_it() {
+    let config =
+        "max_payload: 2MB\naccounts { small { jetstream { max_streams: 1, max_file: 100MB }
+        users: [{ user: small, password: secret }] }
+        none { users: [{ user: none, password: secret }] } }";
+    let engine = Engine::with(config);
+    let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tokens = folder.path().join("tokens");
+    super::write_secret(&tokens, "tok\n");
+    let tokens = format!("--peerbus-tokens-file={}", tokens.display());
+    let state = format!("--state-dir={}", state.path().display());
+    let address = engine.server.address();
+    let examine = |user: &str| {
+        let nats = format!("--bus-nats=nats://{user}@{address}");
+        doctor(["--peerbus-bind=127.0.0.1:0", &*tokens, &*state, &*nats])
+    };
+    let limited = examine("small:secret");
+    limited.assert("messages", "warning", "may have 1 streams, and 2 are needed -> max_streams");
+    let without = examine("none:secret");
+    without.assert("messages", "warning", "has no JetStream");
+    let refused = examine("small:wrong");
+    refused.assert("messages", "warning", "authorization violation");
+    refused.assert("messages", "warning", "-> is nats-server up");
+}
+
+#[test]
 fn server_whose_messages_are_too_short_is_a_configuration_error() {
     let engine = Engine::with("");
     let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -189,9 +264,10 @@ fn operators_of_a_cluster_see_who_leads_and_that_nats_is_away() {
         let door = ["--peerbus-bind=127.0.0.1:0", &*door, &*admin];
         doctor(flags.chain(door).chain(more.iter().copied()))
     };
-    let diagnosis = examine(&[]);
+    let diagnosis = examine(&["--bus-nats-max-bytes=100000000"]);
     diagnosis.assert("bus-leader", "ok", "this relay leads");
     diagnosis.assert("messages", "ok", "on 1 servers");
+    examine(&[]).assert("messages", "warning", "nothing bounds what messages take");
     let diagnosis = examine(&["--bus-nats-replicas=3"]);
     diagnosis.assert("messages", "warning", "have 1 copies, and --bus-nats-replicas is 3");
 

@@ -8,6 +8,7 @@ mod cluster;
 mod defects;
 mod disk;
 mod faults;
+mod full;
 mod gate;
 mod hostile;
 pub(crate) mod jetstream;

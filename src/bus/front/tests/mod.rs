@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::bus::{Address, Handle, Health, Outcome};
+use crate::cluster::ChannelOwner;
 use crate::cluster::testing::{Web, relay_id};
 use crate::store::Outage;
 
@@ -125,7 +126,8 @@ impl World {
         for relay in 0..usize::from(relays) {
             let log = shared.relay();
             let store = Arc::new(log::Tenure { shared: Arc::clone(&shared), epoch: u64::MAX });
-            let front = Front::new(store, Arc::clone(&log) as Arc<dyn Log>);
+            let id = relay_id(u8::try_from(relay).unwrap());
+            let front = Front::new(id, store, Arc::clone(&log) as Arc<dyn Log>);
             front.answer_by(Box::new(|question, answered| {
                 answered([b"answer to ", &*question].concat());
             }));
@@ -256,15 +258,15 @@ async fn each_relay_says_who_leads_and_why_that_is_not_reached() {
     let world = World::new(2);
     let [front, leading] = [&world.fronts[0], &world.fronts[1]];
     let reason = async || front.ask(b"").await.unwrap_err().to_string();
-    assert!(reason().await.contains("no relay of the cluster leads"));
-    assert_eq!((front.status("0").role, front.status("0").leader), (Role::Waits, None));
+    assert!(reason().await.contains("no relay leads"));
+    assert_eq!((front.status().role, front.status().leader), (Role::Waits, None));
 
     world.lead(1);
-    until(|| front.status("0").role == Role::Follows).await;
-    let seen = front.status("0");
+    until(|| front.status().role == Role::Follows).await;
+    let seen = front.status();
     assert_eq!((seen.leader, seen.epoch), (Some(relay_id(1).to_string()), Some(1)));
-    let seen = leading.status("1");
-    assert_eq!((seen.role, seen.leader.as_deref()), (Role::Leads, Some("1")));
+    let seen = leading.status();
+    assert_eq!((seen.role, seen.leader), (Role::Leads, Some(relay_id(1).to_string())));
     assert_eq!((seen.trouble, leading.health()), (None, Health::Serving));
 
     // What leads has nothing to commit, and the log takes nothing.
@@ -276,11 +278,11 @@ async fn each_relay_says_who_leads_and_why_that_is_not_reached() {
         matches!(leading.health(), Health::Unavailable(trouble) if trouble.reason == "no NATS")
     );
     assert!(matches!(front.health(), Health::Limited(_)), "its peers are served");
-    assert!(front.status("0").trouble.unwrap().contains("no NATS"));
+    assert!(front.status().trouble.unwrap().contains("no NATS"));
 
     world.logs[0].hears(2, 7, 0);
-    until(|| front.status("0").role == Role::Waits).await;
-    assert_eq!(front.status("0").leader, Some(relay_id(7).to_string()));
+    until(|| front.status().role == Role::Waits).await;
+    assert_eq!(front.status().leader, Some(relay_id(7).to_string()));
     assert!(reason().await.contains("no NATS"));
     *world.logs[0].outage.lock() = None;
     let expected = format!("no link to relay {}, which leads", relay_id(7));
