@@ -6,7 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::front::{Front, Names, Status};
 use super::{Bus, ClaimError, Health, Party, Settings};
-use crate::proto::bus::{MailboxId, Owner, Submission, To};
+use crate::proto::bus::{MailboxId, Owner, Submission, Subscription, To};
 use crate::store::Store;
 use crate::wire::name::Realm;
 
@@ -126,6 +126,25 @@ impl Handle {
         match self {
             Self::Local(bus) => bus.acknowledge(from, address.mailbox, key),
             Self::Cluster(front) => front.acknowledge(from.generation(), key),
+        }
+    }
+
+    /// A peer that was opened is subscribed to these channels, and to no others: from its cursors on,
+    /// or from the end of a channel where it has none. Its connection ends
+    /// ([`Party::withdraw`]) where there are too many channels or cursors.
+    pub fn subscribe(&self, address: &Address, from: &Arc<dyn Party>, subscription: Subscription) {
+        match self {
+            Self::Local(bus) => bus.subscribe(address.mailbox, from.generation(), subscription),
+            Self::Cluster(front) => front.subscribe(from.generation(), subscription),
+        }
+    }
+
+    /// A peer has the records of the batch of this number ([`Party::records`]), it says. Any but the
+    /// last one has no effect.
+    pub fn acknowledge_records(&self, address: &Address, from: &Arc<dyn Party>, batch: u64) {
+        match self {
+            Self::Local(bus) => bus.acknowledge_records(from, address.mailbox, batch),
+            Self::Cluster(front) => front.acknowledge_records(from.generation(), batch),
         }
     }
 

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Desk, Party};
-use crate::proto::bus::{Load, MailboxId, Message, Owner, Reading, Submission};
+use crate::proto::bus::{Load, MailboxId, Message, Owner, Reading, Submission, Subscription};
 
 /// Bytes of one peer that wait to be judged: then it is read no more.
 const OF_ONE: usize = 256 * 1_024;
@@ -51,6 +51,16 @@ pub(super) enum Item {
         generation: u64,
         key: Box<str>,
     },
+    Subscribe {
+        mailbox: MailboxId,
+        generation: u64,
+        subscription: Subscription,
+    },
+    AcknowledgeRecords {
+        mailbox: MailboxId,
+        generation: u64,
+        batch: u64,
+    },
     Loaded {
         load: Load,
         reading: Reading,
@@ -83,6 +93,8 @@ impl Item {
             Self::Ask(_)
             | Self::Open { .. }
             | Self::Close { .. }
+            | Self::Subscribe { .. }
+            | Self::AcknowledgeRecords { .. }
             | Self::Settings(_)
             | Self::Synced => 0,
         };
@@ -100,10 +112,13 @@ impl Item {
     fn speaker(&self) -> Option<u64> {
         match self {
             Self::Submit(Submitted { party, .. }) => Some(party.generation()),
-            Self::Acknowledge { generation, .. } => Some(*generation),
+            Self::Acknowledge { generation, .. } | Self::AcknowledgeRecords { generation, .. } => {
+                Some(*generation)
+            }
             Self::Ask(_)
             | Self::Open { .. }
             | Self::Close { .. }
+            | Self::Subscribe { .. }
             | Self::Loaded { .. }
             | Self::Settings(_)
             | Self::Synced => None,
@@ -139,7 +154,7 @@ struct State {
 impl State {
     /// Puts an item there; whether the bus's thread has to be told.
     fn push(&mut self, item: Item) -> bool {
-        let may_wait = matches!(item, Item::Acknowledge { .. });
+        let may_wait = matches!(item, Item::Acknowledge { .. } | Item::AcknowledgeRecords { .. });
         self.items.push_back(item);
         if !may_wait || self.is_idle || self.items.len() >= ENOUGH {
             self.is_urgent = true;

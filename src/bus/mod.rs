@@ -47,7 +47,7 @@ use meters::Meters;
 use syncing::Syncing;
 use worker::Worker;
 
-pub use crate::proto::bus::{Submission, To};
+pub use crate::proto::bus::{Submission, Subscription, To};
 pub use handle::{Address, Handle};
 pub use health::{Health, Trouble};
 
@@ -67,6 +67,11 @@ pub trait Party: Send + Sync + 'static {
 
     /// Queues messages in this order and sends what the kernel takes; returns how many were queued.
     fn deliver(&self, messages: &[Outgoing], now: Instant) -> usize;
+
+    /// Queues a batch of records of channels, all of it or nothing, and sends what the kernel takes.
+    /// The next one comes once it was acknowledged ([`Handle::acknowledge_records`]), or the same
+    /// again. A peer without subscriptions gets none.
+    fn records(&self, _batch: &Batch, _now: Instant) {}
 
     /// Tells what became of messages that the peer has sent.
     fn receipts(&self, receipts: &[Receipt], now: Instant);
@@ -93,6 +98,16 @@ pub struct Outgoing {
     pub key: Arc<str>,
     /// What its door made of it.
     pub body: Arc<[u8]>,
+}
+
+/// Records of channels on their way to a peer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Batch {
+    /// What it is acknowledged by; the same where it comes again, and no other has it in the same
+    /// session.
+    pub number: u64,
+    /// The records, each with its id: of each channel in order.
+    pub records: Vec<Outgoing>,
 }
 
 /// What became of a message.
@@ -425,7 +440,7 @@ impl Bus {
     /// refused.
     pub fn submit(&self, from: &Arc<dyn Party>, submission: Submission, wants_receipt: bool) {
         let copies = match &submission.to {
-            To::Name(_) => 1,
+            To::Name(_) | To::Channel(_) => 1,
             To::Everybody => self.shared.open.load(Ordering::Relaxed).max(1),
         };
         let submitted = Submitted { party: Arc::clone(from), submission, wants_receipt, copies };
@@ -437,6 +452,17 @@ impl Bus {
         let generation = from.generation();
         let item = Item::Acknowledge { mailbox, generation, key: key.into() };
         self.shared.inbox.say(from, item);
+    }
+
+    /// A peer's session is subscribed to these channels, and to no others.
+    pub fn subscribe(&self, mailbox: MailboxId, generation: u64, subscription: Subscription) {
+        self.shared.inbox.put(Item::Subscribe { mailbox, generation, subscription });
+    }
+
+    /// A peer has the records of a batch, it says.
+    pub fn acknowledge_records(&self, from: &Arc<dyn Party>, mailbox: MailboxId, batch: u64) {
+        let generation = from.generation();
+        self.shared.inbox.say(from, Item::AcknowledgeRecords { mailbox, generation, batch });
     }
 
     /// Goes on by these settings.

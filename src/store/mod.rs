@@ -75,6 +75,7 @@ impl Commit {
                     | Change::Forget { .. }
                     | Change::Append { .. }
                     | Change::Requeue { .. }
+                    | Change::Record { .. }
             )
         };
         self.changes.iter().any(is_promised)
@@ -160,7 +161,8 @@ pub trait Store: Send + Sync + 'static {
     /// It did not.
     fn sync(&self) -> Result<(), StoreError>;
 
-    /// Messages that wait from this position on, in the order of their positions. Those that make
+    /// Messages of a mailbox, or records of a channel, from this position on, in the order of their
+    /// positions. Those that make
     /// no sense are told as such, and the ones behind them are read.
     ///
     /// # Errors

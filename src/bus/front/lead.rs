@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::links::{Ear, LOOP, Links};
 use super::log::Log;
 use super::{Answers, Front};
-use crate::bus::{Bus, Outgoing, Party, Receipt};
-use crate::proto::bus::Owner;
+use crate::bus::{Batch, Bus, Outgoing, Party, Receipt};
+use crate::proto::bus::{Owner, Subscription};
 use crate::proto::front::{Host, LinkId, Order, Output};
 use crate::wire::front::{Message, Outcome};
 
@@ -166,6 +166,14 @@ impl Lead {
             Order::Acknowledge { generation, mailbox, key } => {
                 self.bus.acknowledge(&Seat::party(&me, generation), mailbox, &key);
             }
+            Order::Subscribe { generation, mailbox, channels, is_ephemeral } => {
+                let subscription = Subscription { channels, is_ephemeral };
+                self.bus.subscribe(mailbox, generation, subscription);
+            }
+            Order::AcknowledgeRecords { generation, mailbox, batch } => {
+                let seat = Seat::party(&me, generation);
+                self.bus.acknowledge_records(&seat, mailbox, batch);
+            }
             Order::Ask { link, request, question } => {
                 let answered = move |answer: Vec<u8>| {
                     if let Some(lead) = me.upgrade() {
@@ -207,6 +215,15 @@ impl Party for Seat {
             taken = host.deliver(self.generation, messages, may_serve, out);
         });
         taken
+    }
+
+    fn records(&self, batch: &Batch, _: Instant) {
+        let Some(lead) = self.lead.upgrade() else { return };
+        let may_serve = lead.may_serve();
+        lead.with(|host, out| {
+            let records = batch.records.iter().map(|Outgoing { key, body }| (&**key, &**body));
+            host.records(self.generation, batch.number, records, may_serve, out);
+        });
     }
 
     fn receipts(&self, receipts: &[Receipt], _: Instant) {

@@ -32,10 +32,10 @@ use self::links::{Ear, LOOP, Links};
 use self::meters::Meters;
 use self::status::{Led, Waiting};
 use super::{
-    Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Receipt, Settings, Unanswered,
+    Batch, Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Receipt, Settings, Unanswered,
 };
 use crate::ids::RelayId;
-use crate::proto::bus::{Owner, To};
+use crate::proto::bus::{Owner, Subscription, To};
 use crate::proto::front::{self as proto, Action, Claim, Limits, LinkId};
 use crate::store::Store;
 use crate::wire::front::{ClaimOutcome, Message};
@@ -271,6 +271,16 @@ impl Front {
         self.with(|front, now, actions| front.acknowledge(session, key, now, actions));
     }
 
+    /// A session is subscribed to these channels, and to no others.
+    pub fn subscribe(&self, session: u64, subscription: Subscription) {
+        self.with(|front, now, actions| front.subscribe(session, subscription, now, actions));
+    }
+
+    /// A session has the records of a batch.
+    pub fn acknowledge_records(&self, session: u64, batch: u64) {
+        self.with(|front, now, actions| front.acknowledge_records(session, batch, now, actions));
+    }
+
     /// Has these names of a realm, and no others, be known while this relay leads.
     pub fn reserve(&self, realm: Realm, names: Vec<String>) {
         self.reserved.lock().insert(realm.0, names.clone());
@@ -398,6 +408,14 @@ impl Front {
                         let letters = letters.into_iter();
                         let outgoing = letters.map(|(key, body)| Outgoing { key, body });
                         party.deliver(&outgoing.collect::<Vec<_>>(), now);
+                    }
+                }
+                Action::Records { session, batch, records } => {
+                    self.meters.delivered.add(records.len() as u64);
+                    if let Some(party) = state.parties.get(&session) {
+                        let records = records.into_iter();
+                        let records = records.map(|(key, body)| Outgoing { key, body }).collect();
+                        party.records(&Batch { number: batch, records }, now);
                     }
                 }
                 Action::Receipt { session, id, outcome } => {

@@ -1,5 +1,6 @@
 //! The bus on the embedded store: what peers get, and what is there after a restart.
 
+mod channels;
 mod faults;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ struct Peer {
 #[derive(Debug, PartialEq)]
 enum Heard {
     Message(String),
+    Records(u64, Vec<String>),
     Receipt(String, Outcome),
     Held(bool),
     Withdrawn,
@@ -48,6 +50,11 @@ impl Party for Peer {
             let _ = self.heard.send(Heard::Message(message.key.to_string()));
         }
         messages.len()
+    }
+
+    fn records(&self, batch: &Batch, _: Instant) {
+        let ids = batch.records.iter().map(|record| record.key.to_string()).collect();
+        let _ = self.heard.send(Heard::Records(batch.number, ids));
     }
 
     fn receipts(&self, receipts: &[Receipt], _: Instant) {

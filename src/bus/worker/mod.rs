@@ -12,10 +12,10 @@ use tracing::{error, info};
 use self::untold::Untold;
 use super::clock::system_now;
 use super::health::Call;
-use super::inbox::{Batch, Item, Submitted as Incoming};
+use super::inbox::{Batch as Items, Item, Submitted as Incoming};
 use super::keeper::Kept;
 use super::parked::{GivenUp, Parked};
-use super::{Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared};
+use super::{Batch, Desk, Outcome, Outgoing, Party, Receipt, Settings, Shared};
 use crate::proto::bus::{
     Bus, Digest, Effect, Found, Load, MailboxId, Millis, Recovered, Refused, Submission, Submitted,
     Turn,
@@ -135,7 +135,7 @@ impl Worker {
                 let spare = std::mem::take(&mut self.rest);
                 self.shared.inbox.take(self.next_deadline(), spare)
             } else {
-                Batch::default()
+                Items::default()
             };
             let is_last = batch.is_last;
             if !(self.tell_durable() && self.wait_for_disk() && self.turn(batch)) {
@@ -163,13 +163,13 @@ impl Worker {
     }
 
     /// False where the bus stops and the store takes nothing.
-    fn turn(&mut self, batch: Batch) -> bool {
+    fn turn(&mut self, batch: Items) -> bool {
         let now = Instant::now();
         self.shared.meters.turns.begin(now);
         self.now = self.shared.clock.now();
         let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();
-        let Batch { items, held, .. } = batch;
+        let Items { items, held, .. } = batch;
         self.bus.set_full(self.kept.room.is_full());
         // A batch is taken once nothing is left of the one before.
         if self.rest.is_empty() {
@@ -232,6 +232,14 @@ impl Worker {
                 let find = |mailbox, key| find(&*store, &shared, mailbox, key);
                 let known = self.bus.acknowledge(mailbox, generation, &key, self.now, turn, find);
                 if let Ok(false) = known {
+                    self.shared.meters.unknown_ack();
+                }
+            }
+            Item::Subscribe { mailbox, generation, subscription } => {
+                self.bus.subscribe(mailbox, generation, &subscription, self.now, turn);
+            }
+            Item::AcknowledgeRecords { mailbox, generation, batch } => {
+                if !self.bus.acknowledge_records(mailbox, generation, batch, turn) {
                     self.shared.meters.unknown_ack();
                 }
             }
@@ -420,6 +428,16 @@ impl Worker {
                     let party = self.parties.get(&mailbox);
                     if let Some(party) = party.filter(|party| party.generation() == generation) {
                         party.withdraw();
+                    }
+                }
+                Effect::Records { mailbox, generation, batch, records } => {
+                    let party = self.parties.get(&mailbox);
+                    if let Some(party) = party.filter(|party| party.generation() == generation) {
+                        let outgoing = records.iter().map(|record| Outgoing {
+                            key: Arc::clone(&record.key),
+                            body: Arc::clone(&record.body),
+                        });
+                        party.records(&Batch { number: batch, records: outgoing.collect() }, now);
                     }
                 }
                 Effect::Deliver { mailbox, generation, message, .. } => {

@@ -35,6 +35,7 @@ pub(super) struct Untold {
 fn delivered_bytes(effects: &[Effect]) -> usize {
     let of = |effect: &Effect| match effect {
         Effect::Deliver { message, .. } => message.cost(),
+        Effect::Records { records, .. } => records.iter().map(|record| record.cost()).sum(),
         Effect::Load(_) | Effect::Withdraw { .. } => 0,
     };
     effects.iter().map(of).sum()

@@ -18,8 +18,8 @@ use crate::wire::name::Realm;
 /// From one channel to the next of the same two relays; and until what has no answer is said again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest message.
-const MAX_MESSAGE: usize = 4 << 20;
+/// Longest message: a record of 8 MiB, and some room.
+const MAX_MESSAGE: usize = 9 << 20;
 
 /// A door that talks over channels.
 pub trait ChannelOwner: Send + Sync {

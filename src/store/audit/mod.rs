@@ -75,6 +75,7 @@ impl Chain {
             EventKind::Expire => "expire",
             EventKind::Purge => "purge",
             EventKind::Requeue => "requeue",
+            EventKind::ReplayGap => "replay_gap",
         };
         // In one buffer: hashing it in pieces costs as much again.
         self.text.clear();

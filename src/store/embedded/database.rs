@@ -87,7 +87,7 @@ pub(super) struct Database {
     pub(super) names: Keyspace,
     /// Mailbox → what is known of it.
     pub(super) levels: Keyspace,
-    /// Mailbox and position → message.
+    /// Mailbox and position → message, or channel and position → record.
     pub(super) messages: Keyspace,
     /// Mailbox and delivery key → position.
     pub(super) keys: Keyspace,
@@ -101,7 +101,7 @@ pub(super) struct Database {
     pub(super) audit: Keyspace,
     /// Relay and number of the first → entries of that relay's audit log, in a replica.
     pub(super) chains: Keyspace,
-    /// Name → value: what there is once.
+    /// Name → value: what there is once, and what there is for each channel and cursor.
     pub(super) meta: Keyspace,
     /// Position → commit: those that the other rows do not have yet, and older ones.
     pub(super) log: Keyspace,

@@ -53,7 +53,7 @@ pub(super) struct Known {
     pub(super) attempts: Attempts,
     /// Mailboxes that got dead letters since those were last counted.
     pub(super) buried: BTreeSet<MailboxId>,
-    /// What the messages of each mailbox count as, in bytes.
+    /// What the messages of each mailbox, and the records of each channel, count as, in bytes.
     bytes: HashMap<MailboxId, u64>,
     /// The sum of it.
     pub(super) live: u64,
@@ -105,6 +105,9 @@ impl Known {
             let level =
                 read_level(&value).map_err(|error| damaged(&database.levels, &key, error))?;
             known.set_bytes(MailboxId(mailbox), level.bytes);
+        }
+        for state in database.channel_rows()? {
+            known.set_bytes(state.channel, state.bytes);
         }
         for row in database.attempts.iter() {
             let (key, value) = key_value(row)?;
@@ -178,7 +181,17 @@ impl Known {
             Change::ForgetAccepted { before } => {
                 self.accepted_from = self.accepted_from.max(*before);
             }
-            Change::Append { .. } | Change::Requeue { .. } | Change::Accepted { .. } => {}
+            Change::Channel(state) => {
+                self.next_mailbox = self.next_mailbox.max(state.channel.0 + 1);
+                self.set_bytes(state.channel, state.bytes);
+            }
+            Change::DropChannel { channel } => self.set_bytes(*channel, 0),
+            Change::Append { .. }
+            | Change::Requeue { .. }
+            | Change::Accepted { .. }
+            | Change::Record { .. }
+            | Change::Trim { .. }
+            | Change::Cursor { .. } => {}
         }
     }
 

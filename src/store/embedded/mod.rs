@@ -11,6 +11,7 @@
 
 mod attempts;
 mod chains;
+mod channels;
 pub(super) mod codec;
 mod compaction;
 mod database;
@@ -324,6 +325,7 @@ impl Store for Embedded {
             };
             recovered.names.push((named, level.unwrap_or(Level::EMPTY)));
         }
+        (recovered.channels, recovered.cursors) = database.channels_and_cursors(pending)?;
         for row in database.accepted.iter() {
             let (key, value) = key_value(row)?;
             let entries =

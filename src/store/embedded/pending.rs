@@ -10,7 +10,8 @@ use std::sync::Arc;
 use super::attempts::Attempts;
 use super::codec::Accepted;
 use crate::proto::bus::{
-    Cause, Change, Digest, Found, Level, MailboxId, Message, Millis, Named, Seq,
+    Cause, Change, ChannelState, Cursor, Digest, Found, Level, MailboxId, Message, Millis, Named,
+    Seq,
 };
 use crate::store::AuditEntry;
 
@@ -33,6 +34,10 @@ pub(super) struct Pending {
     pub(super) names: BTreeMap<(u8, Arc<str>), Option<Named>>,
     /// None for one whose row is to go, if there is one.
     pub(super) letters: BTreeMap<(MailboxId, Millis, Seq), Option<Letter>>,
+    /// None for a channel that is no more.
+    pub(super) channels: BTreeMap<MailboxId, Option<ChannelState>>,
+    /// By channel and mailbox of the peer; none for a cursor that is no more.
+    pub(super) cursors: BTreeMap<(MailboxId, MailboxId), Option<Cursor>>,
     pub(super) accepted: Vec<Accepted>,
     /// Entries of the audit log, in order.
     pub(super) audit: Vec<AuditEntry>,
@@ -163,6 +168,25 @@ impl Pending {
             Change::ForgetAccepted { before } => {
                 self.accepted.retain(|(number, ..)| number >= before);
                 self.accepted_from = self.accepted_from.max(*before);
+            }
+            Change::Channel(state) => {
+                self.next_mailbox = self.next_mailbox.max(state.channel.0 + 1);
+                self.channels.insert(state.channel, Some(state.clone()));
+            }
+            Change::DropChannel { channel } => {
+                self.channels.insert(*channel, None);
+            }
+            Change::Record { channel, seq, record } => {
+                let place = (*channel, *seq);
+                put(&mut self.messages, place, Arc::clone(record), self.may_replace);
+            }
+            Change::Trim { channel, from, before } => {
+                for seq in from.0..before.0 {
+                    take(&mut self.messages, (*channel, Seq(seq)));
+                }
+            }
+            Change::Cursor { channel, peer, cursor } => {
+                self.cursors.insert((*channel, *peer), *cursor);
             }
         }
     }

@@ -48,7 +48,13 @@ impl<'a> Pile<'a> {
             // A block of rows makes no sense: those around it may be read one by one.
             Err(StoreError::Damaged(error)) => {
                 let next = self.reading.last().map_or(from, Seq::next);
-                self.read_each(mailbox, next)?;
+                match self.database.channel_end(mailbox)? {
+                    Some(end) => self.read_each(mailbox, (next.0..end.0).map(Seq))?,
+                    None => {
+                        let keys = keys_of(self.database, mailbox);
+                        self.read_each(mailbox, keys.range(next..).map(|(seq, _)| *seq))?;
+                    }
+                }
                 if self.reading.is_empty() {
                     return Err(StoreError::Damaged(error));
                 }
@@ -77,17 +83,21 @@ impl<'a> Pile<'a> {
         Ok(())
     }
 
-    /// Reads the messages one by one that have a delivery key.
-    fn read_each(&mut self, mailbox: MailboxId, from: Seq) -> Result<(), StoreError> {
-        for (seq, _) in keys_of(self.database, mailbox).range(from..) {
+    /// Reads messages one by one: those that have a delivery key, or all positions of a channel.
+    fn read_each(
+        &mut self,
+        mailbox: MailboxId,
+        positions: impl Iterator<Item = Seq>,
+    ) -> Result<(), StoreError> {
+        for seq in positions {
             if self.is_full {
                 return Ok(());
             }
-            let row = self.snapshot.get(&self.database.messages, message_key(mailbox, *seq));
+            let row = self.snapshot.get(&self.database.messages, message_key(mailbox, seq));
             match row.map_err(failure) {
-                Ok(Some(value)) => self.add_row(*seq, Some(&value)),
+                Ok(Some(value)) => self.add_row(seq, Some(&value)),
                 Ok(None) => {}
-                Err(StoreError::Damaged(_)) => self.add_row(*seq, None),
+                Err(StoreError::Damaged(_)) => self.add_row(seq, None),
                 Err(error) => return Err(error),
             }
         }

@@ -4,15 +4,15 @@ use fjall::{Keyspace, PersistMode, Slice};
 use parking_lot::Mutex;
 
 use super::codec::{
-    DigestKey, chain_key, letter_key, mailbox_key, message_key, name_key, write_accepted,
-    write_audit, write_commit, write_found, write_letter, write_level, write_message, write_name,
-    write_number,
+    DigestKey, chain_key, channel_key, cursor_key, letter_key, mailbox_key, message_key, name_key,
+    write_accepted, write_audit, write_channel, write_commit, write_cursor, write_found,
+    write_letter, write_level, write_message, write_name, write_number,
 };
 use super::database::{Database, failure, memory_of, unwritten};
 use super::key_of;
 use super::known::{ACCEPTED_ROW, AUDIT_BYTES_ROW, FOLDED_ROW, Known, NEXT_MAILBOX_ROW, row_bytes};
 use super::pending::{Letter, Pending};
-use crate::proto::bus::{Change, MailboxId, Millis, Named, Seq};
+use crate::proto::bus::{Change, ChannelState, MailboxId, Millis, Named, Seq};
 use crate::store::{AuditEntry, Commit, Handover, StoreError};
 
 /// Entries of the audit log in one row: what a reader takes at once.
@@ -31,6 +31,10 @@ const MOST_LOGGED: usize = 64 * 1024;
 /// What a change, or an entry of the audit log, takes in the log beyond what is as long as a peer
 /// has made it, in bytes, at most.
 const CHANGE: usize = 96;
+
+/// What each record that a change removes counts as, in bytes: it is a row that goes, however
+/// little the log says of it.
+const TRIMMED: u64 = 24;
 
 /// The place of a commit in the log that a replica follows.
 pub(super) struct Place<'a> {
@@ -98,6 +102,14 @@ impl<'a> Rows<'a> {
         }
         for (mailbox, level) in &pending.levels {
             self.put(&database.levels, &mailbox_key(*mailbox), level.as_ref().map(write_level));
+        }
+        for (channel, state) in &pending.channels {
+            let value = state.as_ref().map(write_channel);
+            self.put(&database.meta, &channel_key(*channel), value);
+        }
+        for ((channel, peer), cursor) in &pending.cursors {
+            let value = cursor.as_ref().map(write_cursor);
+            self.put(&database.meta, &cursor_key(*channel, *peer), value);
         }
         for ((realm, name), named) in &pending.names {
             self.put(&database.names, &name_key(*realm, name), named.as_ref().map(write_name));
@@ -208,7 +220,11 @@ impl<'a> Rows<'a> {
 /// What a commit takes in the log, in bytes, at most.
 fn logged(commit: &Commit) -> usize {
     let of_change = |change: &Change| match change {
-        Change::Append { message, .. } => message.cost(),
+        Change::Append { message, .. } | Change::Record { record: message, .. } => message.cost(),
+        Change::Trim { from, before, .. } => {
+            usize::try_from(TRIMMED * (before.0 - from.0)).unwrap_or(usize::MAX)
+        }
+        Change::Channel(ChannelState { name, .. }) => name.len(),
         Change::Accepted { origins, .. } => 16 * origins.len(),
         Change::Name(Named { name, .. }) | Change::Forget { name, .. } => name.len(),
         Change::Remove { .. }
@@ -216,6 +232,8 @@ fn logged(commit: &Commit) -> usize {
         | Change::Requeue { .. }
         | Change::Attempt { .. }
         | Change::Level { .. }
+        | Change::DropChannel { .. }
+        | Change::Cursor { .. }
         | Change::ForgetAccepted { .. } => 0,
     };
     let changes = commit.changes.iter().map(|change| CHANGE + of_change(change));

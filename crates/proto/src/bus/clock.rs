@@ -65,7 +65,9 @@ impl Recovered {
     pub fn newest(&self) -> Option<Millis> {
         let names = self.names.iter().flat_map(|(named, level)| [named.seen, level.oldest]);
         let accepted = self.accepted.iter().map(|(_, at, _)| *at);
-        names.chain(accepted).max()
+        let cursors = self.cursors.iter().map(|(.., cursor)| cursor.seen);
+        let channels = self.channels.iter().map(|channel| channel.oldest);
+        names.chain(accepted).chain(cursors).chain(channels).max()
     }
 }
 

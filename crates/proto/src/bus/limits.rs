@@ -1,5 +1,7 @@
 //! The bounds of a bus.
 
+use super::channels::ChannelLimits;
+
 /// What a bus is bounded by. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -30,6 +32,8 @@ pub struct Limits {
     pub remembered: usize,
     /// For how long they are.
     pub remembered_for: u64,
+    /// What channels are bounded by.
+    pub channels: ChannelLimits,
 }
 
 impl Limits {
@@ -57,6 +61,7 @@ impl Default for Limits {
             attempts: 16,
             remembered: 262_144,
             remembered_for: 60 * MINUTE,
+            channels: ChannelLimits::default(),
         }
     }
 }

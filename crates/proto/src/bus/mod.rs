@@ -10,6 +10,7 @@
 //! in the order in which they were accepted; nothing is delivered once its acknowledgement is
 //! committed.
 
+mod channels;
 mod clock;
 mod limits;
 mod live;
@@ -31,11 +32,16 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use channels::{Channels, Session};
 use mailbox::Mailbox;
 use remembered::Remembered;
 use sweep::Swept;
 use turn::Purpose;
 
+pub use channels::{
+    ChannelLimits, ChannelState, ChannelTotals, ChannelView, Cursor, CursorPeer, CursorView,
+    DEAD_LETTERS, Subscription,
+};
 pub use clock::Clock;
 pub use limits::Limits;
 pub use names::{NotBound, NotClaimed, Presence};
@@ -87,6 +93,7 @@ pub struct Bus {
     online: BTreeMap<(u8, Arc<str>), MailboxId>,
     of_owner: HashMap<Owner, usize, foldhash::fast::RandomState>,
     remembered: Remembered,
+    channels: Channels,
     next_mailbox: u64,
     is_full: bool,
     totals: Totals,
@@ -96,6 +103,7 @@ impl Bus {
     /// A bus with what its store has.
     #[must_use]
     pub fn new(limits: Limits, recovered: Recovered) -> Self {
+        let channels = Channels::recover(&recovered, &limits.channels);
         let mut bus = Self {
             limits,
             names: HashMap::default(),
@@ -103,6 +111,7 @@ impl Bus {
             online: BTreeMap::new(),
             of_owner: HashMap::default(),
             remembered: Remembered::recover(recovered.accepted),
+            channels,
             next_mailbox: recovered.next_mailbox,
             is_full: false,
             totals: Totals::default(),
@@ -111,6 +120,9 @@ impl Bus {
             bus.totals.recovered += level.messages;
             bus.next_mailbox = bus.next_mailbox.max(named.mailbox.0 + 1);
             bus.insert(Mailbox::new(named, level));
+        }
+        for channel in &recovered.channels {
+            bus.next_mailbox = bus.next_mailbox.max(channel.channel.0 + 1);
         }
         bus
     }
@@ -134,6 +146,7 @@ impl Bus {
         }
         let place = (mailbox.named.realm, Arc::clone(&mailbox.named.name));
         self.online.insert(place, mailbox.id());
+        self.channels.leave(mailbox.id(), now);
         mailbox.open(generation, &self.limits, now, turn);
     }
 
@@ -146,7 +159,93 @@ impl Bus {
         self.online.remove(&(mailbox.named.realm, Arc::clone(&mailbox.named.name)));
         mailbox.close_live(&self.limits, now, turn);
         let id = mailbox.id();
+        self.channels.leave(id, now);
         self.see(id, now, turn);
+    }
+
+    /// The session of this generation is subscribed to these channels of its name space, and to no
+    /// others: from its cursor on, or from the end where it has none. Where there are too many
+    /// channels or cursors, it ends.
+    pub fn subscribe(
+        &mut self,
+        id: MailboxId,
+        generation: u64,
+        subscription: &Subscription,
+        now: Millis,
+        turn: &mut Turn,
+    ) {
+        let Some(mailbox) = self.mailboxes.get(&id) else { return };
+        if mailbox.live.as_ref().is_none_or(|live| live.generation != generation) {
+            return;
+        }
+        let Named { realm, name, .. } = &mailbox.named;
+        let (realm, name) = (*realm, Arc::clone(name));
+        let Subscription { channels, is_ephemeral } = subscription;
+        let is_ephemeral = *is_ephemeral;
+        let session = Session { peer: id, generation, realm, name, is_ephemeral };
+        let limits = self.limits.channels;
+        let numbers = &mut self.next_mailbox;
+        let fits = self.channels.subscribe(&session, channels, &limits, now, numbers, turn);
+        if !fits {
+            turn.effects.push(Effect::Withdraw { mailbox: id, generation });
+        }
+    }
+
+    /// The session of this generation has the records of a batch. False where that is not the batch
+    /// that it was handed last.
+    pub fn acknowledge_records(
+        &mut self,
+        id: MailboxId,
+        generation: u64,
+        batch: u64,
+        turn: &mut Turn,
+    ) -> bool {
+        self.channels.acknowledge(id, generation, batch, &self.limits.channels, turn)
+    }
+
+    /// The channels of a name space, by their names.
+    #[must_use]
+    pub fn channels(&self, realm: u8, now: Millis) -> Vec<ChannelView> {
+        self.channels.views(realm, now)
+    }
+
+    /// The cursors of a name space that are furthest behind, so many, each with the name of its
+    /// channel.
+    #[must_use]
+    pub fn behind(&self, realm: u8, most: usize, now: Millis) -> Vec<(Arc<str>, CursorView)> {
+        self.channels.behind(realm, most, now)
+    }
+
+    /// The cursors of a channel, and where sessions without one are; none where there is no such
+    /// channel.
+    #[must_use]
+    pub fn cursors(&self, realm: u8, channel: &str, now: Millis) -> Option<Vec<CursorView>> {
+        Some(self.channels.cursors(self.channels.find(realm, channel)?, now))
+    }
+
+    /// Removes the cursor of a peer that is not connected; false where there is none.
+    pub fn drop_cursor(&mut self, realm: u8, channel: &str, peer: &str, turn: &mut Turn) -> bool {
+        let id = self.channels.find(realm, channel);
+        id.is_some_and(|id| self.channels.drop_cursor(id, peer, turn))
+    }
+
+    /// Removes all records that a channel has at this moment; returns how many that will be.
+    pub fn purge_channel(&mut self, realm: u8, channel: &str, turn: &mut Turn) -> Option<u64> {
+        let id = self.channels.find(realm, channel)?;
+        Some(self.channels.purge(id, &self.limits.channels, turn))
+    }
+
+    /// Removes a channel with its records and the cursors of those who are not connected; it goes
+    /// on where somebody is. Returns how many records that will be.
+    pub fn drop_channel(&mut self, realm: u8, channel: &str, turn: &mut Turn) -> Option<u64> {
+        let id = self.channels.find(realm, channel)?;
+        Some(self.channels.drop_channel(id, &self.limits.channels, turn))
+    }
+
+    /// What was counted of records so far.
+    #[must_use]
+    pub fn channel_totals(&self) -> ChannelTotals {
+        self.channels.totals()
     }
 
     /// The session of this generation says that it has a message. True where one waited under the
@@ -194,6 +293,17 @@ impl Bus {
 
     /// Takes what an [`Effect::Load`] has read.
     pub fn loaded(&mut self, load: &Load, reading: Reading, now: Millis, turn: &mut Turn) {
+        let limits = &self.limits.channels;
+        match load.purpose {
+            Purpose::Records { peer, generation } => {
+                let session = (peer, generation);
+                return self.channels.records_loaded(load, session, reading, limits, now, turn);
+            }
+            Purpose::Retain => {
+                return self.channels.oldest_loaded(load, &reading, limits, now, turn);
+            }
+            Purpose::Deliver { .. } | Purpose::Repeat { .. } | Purpose::Sweep => {}
+        }
         let Some(mailbox) = self.mailboxes.get_mut(&load.mailbox) else { return };
         match load.purpose {
             Purpose::Deliver { .. } => {
@@ -213,6 +323,7 @@ impl Bus {
                 self.totals.missing += lost.missing;
                 self.totals.damaged += lost.damaged;
             }
+            Purpose::Records { .. } | Purpose::Retain => unreachable!("those are of channels"),
         }
     }
 
@@ -240,12 +351,15 @@ impl Bus {
                 mailbox.sweep(turn);
             }
         }
+        self.channels.tick(&self.limits.channels, now, turn);
         self.forget_names(now, turn);
         self.remembered.beat(now);
     }
 
     /// Ends a turn: adds what has to be committed once for all of its inputs.
     pub fn finish(&mut self, now: Millis, turn: &mut Turn) {
+        let numbers = &mut self.next_mailbox;
+        self.channels.finish(&self.limits.channels, now, numbers, turn);
         for mailbox in std::mem::take(&mut turn.touched) {
             if let Some(Mailbox { level, .. }) = self.mailboxes.get(&mailbox) {
                 turn.changes.push(Change::Level { mailbox, level: *level });
@@ -260,7 +374,7 @@ impl Bus {
             let Turn { effects, removed, .. } = turn;
             effects.retain(|effect| match effect {
                 Effect::Deliver { mailbox, seq, .. } => !removed.contains(&(*mailbox, *seq)),
-                Effect::Load(_) | Effect::Withdraw { .. } => true,
+                Effect::Records { .. } | Effect::Load(_) | Effect::Withdraw { .. } => true,
             });
         }
     }

@@ -144,6 +144,7 @@ impl Bus {
             && let Some(live) = &mailbox.live
         {
             turn.effects.push(Effect::Withdraw { mailbox: id, generation: live.generation });
+            self.channels.leave(id, now);
             mailbox.close_live(&self.limits, now, turn);
             let Named { realm, name, .. } = &mailbox.named;
             self.online.remove(&(*realm, Arc::clone(name)));
@@ -177,6 +178,7 @@ impl Bus {
             mailbox.live.is_none()
                 && !mailbox.is_reserved
                 && mailbox.level.messages == 0
+                && !self.channels.has_peer(mailbox.id())
                 && now.since(mailbox.named.seen) >= expiry
         };
         let over = self.mailboxes.values().filter(is_over).take(FORGOTTEN);

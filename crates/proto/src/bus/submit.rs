@@ -16,6 +16,9 @@ pub enum To {
     Name(Arc<str>),
     /// A copy to each recipient of that name space that is connected, but for the sender.
     Everybody,
+    /// The channel of this name, in that name space. Whoever has sent its id before, it is a
+    /// duplicate.
+    Channel(Arc<str>),
 }
 
 /// A message that somebody wants to send.
@@ -118,6 +121,9 @@ impl Bus {
         };
         let realm = sender.named.realm;
         let from = Arc::clone(&sender.named.name);
+        if let To::Channel(name) = to {
+            return Ok(self.publish(submission, (realm, from), name, now, turn));
+        }
         let origin = Digest::of_origin(&from, id);
         if self.remembered.has(origin) {
             return Ok(Submitted::Duplicate);
@@ -180,6 +186,7 @@ impl Bus {
                     return Ok(Submitted::Refused(Refused::RecipientsFull));
                 }
             }
+            To::Channel(_) => unreachable!("a record is published"),
         }
         self.remembered.add(origin, submission.from);
         turn.origins.push(origin);
@@ -191,6 +198,31 @@ impl Bus {
             return Ok(Submitted::Partly { stored, of: recipients });
         }
         Ok(Submitted::Stored(stored))
+    }
+
+    /// Judges a record for a channel.
+    fn publish(
+        &mut self,
+        submission: &Submission,
+        (realm, from): (u8, Arc<str>),
+        channel: &Arc<str>,
+        now: Millis,
+        turn: &mut Turn,
+    ) -> Submitted {
+        let Submission { from: sender, id, body, .. } = submission;
+        let origin = Digest::of_record(realm, id);
+        if self.remembered.has(origin) {
+            return Submitted::Duplicate;
+        }
+        if self.is_full {
+            return Submitted::Refused(Refused::StoreFull);
+        }
+        self.remembered.add(origin, *sender);
+        turn.origins.push(origin);
+        let (key, body) = (Arc::clone(id), Arc::clone(body));
+        let record = Arc::new(Message { from, key, origin, accepted: now, body });
+        let is_stored = self.channels.publish(realm, channel, &record, turn);
+        Submitted::Stored(usize::from(is_stored))
     }
 
     /// Those of a name space that are connected, but for one.

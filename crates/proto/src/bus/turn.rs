@@ -75,6 +75,17 @@ pub enum Effect {
         /// What.
         message: Arc<Message>,
     },
+    /// Hand a batch of records to the subscriber's session: all of it, or nothing.
+    Records {
+        /// To whom.
+        mailbox: MailboxId,
+        /// To which of its sessions.
+        generation: u64,
+        /// What it acknowledges the batch by; the same where it comes again.
+        batch: u64,
+        /// What.
+        records: Vec<Arc<Message>>,
+    },
     /// Read messages and bring them by [`super::Bus::loaded`].
     Load(Load),
     /// End a session: the name that it has logged in under belongs to another owner.
@@ -89,7 +100,7 @@ pub enum Effect {
 /// A reading of messages from the store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Load {
-    /// Whose.
+    /// Of which mailbox or channel.
     pub mailbox: MailboxId,
     /// From which position on.
     pub from: Seq,
@@ -114,4 +125,8 @@ pub(super) enum Purpose {
     Repeat { generation: u64 },
     /// To remove what is too old, or purged.
     Sweep,
+    /// To hand records of a channel to a session of a peer.
+    Records { peer: MailboxId, generation: u64 },
+    /// To remove records of a channel that are too old, or too many.
+    Retain,
 }

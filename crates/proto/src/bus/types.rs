@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::channels::{ChannelState, Cursor};
+
 /// The number of a mailbox; never given to another, also not after a restart.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MailboxId(pub u64);
 
 /// The position of a message in its mailbox: 1 for the first that ever came, then one more for
@@ -68,6 +70,13 @@ impl Digest {
     pub fn of_key_in(mailbox: MailboxId, key: &str) -> Self {
         // Three parts, as no origin has: a sender may be called like the number of a mailbox.
         Self::of(&[b"", &mailbox.0.to_be_bytes(), key.as_bytes()])
+    }
+
+    /// The digest of the id of a record, whoever has sent it.
+    #[must_use]
+    pub fn of_record(realm: u8, id: &str) -> Self {
+        // Four parts, as nothing else has.
+        Self::of(&[b"", b"", &[realm], id.as_bytes()])
     }
 
     /// The digest of parts, each behind its length, so that none runs into the next.
@@ -299,6 +308,41 @@ pub enum Change {
         /// The number.
         before: u64,
     },
+    /// A channel is there, with this known of it: a new one, or in place of what was known. Once for
+    /// each that a commit touches.
+    Channel(ChannelState),
+    /// A channel, which has no records and no cursors, is no more.
+    DropChannel {
+        /// Which.
+        channel: MailboxId,
+    },
+    /// A channel has a record.
+    Record {
+        /// Which channel.
+        channel: MailboxId,
+        /// At which position.
+        seq: Seq,
+        /// The record: its id is the key.
+        record: Arc<Message>,
+    },
+    /// Records of a channel are no more.
+    Trim {
+        /// Which channel.
+        channel: MailboxId,
+        /// The first of them.
+        from: Seq,
+        /// The position behind the last.
+        before: Seq,
+    },
+    /// A peer has a cursor in a channel, in place of what it had; or none any more.
+    Cursor {
+        /// Which channel.
+        channel: MailboxId,
+        /// The mailbox of the peer.
+        peer: MailboxId,
+        /// The cursor.
+        cursor: Option<Cursor>,
+    },
 }
 
 /// What a bus begins with: what its store has.
@@ -308,8 +352,12 @@ pub struct Recovered {
     pub names: Vec<(Named, Level)>,
     /// What was accepted lately: number, time, origins, in the order of the numbers.
     pub accepted: Vec<(u64, Millis, Vec<Digest>)>,
-    /// The number of the next mailbox: above all that ever were.
+    /// The number of the next mailbox or channel: above all that ever were.
     pub next_mailbox: u64,
+    /// The channels.
+    pub channels: Vec<ChannelState>,
+    /// The cursors: channel, mailbox of the peer, where it is.
+    pub cursors: Vec<(MailboxId, MailboxId, Cursor)>,
 }
 
 /// What the audit log says happened to a message.
@@ -329,6 +377,8 @@ pub enum EventKind {
     /// An operator put it, a dead letter of the mailbox `from`, back among what waits there: it is
     /// sent once more.
     Requeue,
+    /// Records of the channel `from` went before `to` had them.
+    ReplayGap,
 }
 
 /// One entry of the audit log, before it has its place in the chain.

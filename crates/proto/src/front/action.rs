@@ -33,6 +33,15 @@ pub enum Action {
         /// Their keys and bodies.
         letters: Vec<(Arc<str>, Arc<[u8]>)>,
     },
+    /// Hand a batch of records to a session: all of it, or nothing.
+    Records {
+        /// The session.
+        session: u64,
+        /// What it acknowledges the batch by; the same where it comes again.
+        batch: u64,
+        /// The ids and bodies of the records.
+        records: Vec<(Arc<str>, Arc<[u8]>)>,
+    },
     /// Tell a session what became of a message for which it wants a receipt.
     Receipt {
         /// The session.

@@ -8,7 +8,9 @@ use super::LinkId;
 use super::action::Claim;
 use super::link::Link;
 use crate::bus::{MailboxId, NotClaimed, Owner, Submission, To};
-use beacon_wire::front::{ClaimOutcome, Claimant, Invalid, Letters, Message, Outcome, Refusal};
+use beacon_wire::front::{
+    ClaimOutcome, Claimant, Invalid, Letters, Message, Outcome, Recipient, Refusal,
+};
 
 /// Bytes of messages that are delivered in one piece, but for a single one.
 const PIECE: usize = 60_000;
@@ -65,6 +67,26 @@ pub enum Order {
         mailbox: MailboxId,
         /// The key of the message.
         key: Box<str>,
+    },
+    /// A seat is subscribed to channels.
+    Subscribe {
+        /// The seat.
+        generation: u64,
+        /// Its mailbox.
+        mailbox: MailboxId,
+        /// The channels, and no others.
+        channels: Vec<Arc<str>>,
+        /// Whether it keeps no cursors.
+        is_ephemeral: bool,
+    },
+    /// The records of a batch were acknowledged.
+    AcknowledgeRecords {
+        /// By which seat.
+        generation: u64,
+        /// Its mailbox.
+        mailbox: MailboxId,
+        /// The batch.
+        batch: u64,
     },
     /// Answer an operator's question ([`Host::answer`]).
     Ask {
@@ -247,7 +269,11 @@ impl Host {
                     self.answered(generation, &[outcome], out);
                     return Ok(());
                 };
-                let to = to.map_or(To::Everybody, |name| To::Name(name.into()));
+                let to = match to {
+                    Recipient::Everybody => To::Everybody,
+                    Recipient::Name(name) => To::Name(name.into()),
+                    Recipient::Channel(name) => To::Channel(name.into()),
+                };
                 let submission = Submission { from, to, id: id.into(), body: body.into() };
                 out.orders.push_back(Order::Submit { generation, submission, wants_receipt });
             }
@@ -259,11 +285,29 @@ impl Host {
                     out.orders.push_back(Order::Acknowledge { generation, mailbox, key });
                 }
             }
+            Message::Subscribe { session, is_ephemeral, channels } => {
+                let generation = *link.sessions.get(&session).ok_or(Invalid)?;
+                let seat = self.seats.get(&generation).expect("a session has a seat");
+                if let Some(mailbox) = seat.mailbox {
+                    let channels = channels.into_iter().map(Arc::from).collect();
+                    let order = Order::Subscribe { generation, mailbox, channels, is_ephemeral };
+                    out.orders.push_back(order);
+                }
+            }
+            Message::AcknowledgeRecords { session, batch } => {
+                let generation = *link.sessions.get(&session).ok_or(Invalid)?;
+                let seat = self.seats.get(&generation).expect("a session has a seat");
+                if let Some(mailbox) = seat.mailbox {
+                    let order = Order::AcknowledgeRecords { generation, mailbox, batch };
+                    out.orders.push_back(order);
+                }
+            }
             Message::Leads { .. }
             | Message::Attach { .. }
             | Message::Took { .. }
             | Message::Claimed { .. }
             | Message::Opened { .. }
+            | Message::Records { .. }
             | Message::Deliver { .. }
             | Message::Answered { .. }
             | Message::Hold { .. }
@@ -361,21 +405,7 @@ impl Host {
         may_serve: bool,
         out: &mut Output,
     ) -> usize {
-        let Some(Seat { link, session, mailbox, .. }) = self.seats.get(&generation) else {
-            return 0;
-        };
-        let Some(mailbox) = *mailbox else { return 0 };
-        if self.current.get(&mailbox) != Some(&generation) {
-            return 0;
-        }
-        let (id, session) = (*link, *session);
-        let link = self.links.get_mut(&id).expect("a seat has a link");
-        if !may_serve || link.is_behind() {
-            // What came later would be before it: the session begins again, in order.
-            link.say(&Message::Reopen { session }, &mut out.says);
-            self.lapse(generation, out);
-            return 0;
-        }
+        let Some((link, session)) = self.link_to(generation, may_serve, out) else { return 0 };
         let count = messages.len();
         let mut piece = Vec::new();
         for (key, body) in messages {
@@ -391,6 +421,62 @@ impl Host {
             link.say_bytes(piece, &mut out.says);
         }
         count
+    }
+
+    /// The bus delivers a batch of records to a seat: all of it, or nothing. `may_serve` says that no
+    /// other relay can lead.
+    pub fn records<'a>(
+        &mut self,
+        generation: u64,
+        batch: u64,
+        records: impl Iterator<Item = (&'a str, &'a [u8])>,
+        may_serve: bool,
+        out: &mut Output,
+    ) {
+        let Some((link, session)) = self.link_to(generation, may_serve, out) else { return };
+        let mut records = records.peekable();
+        let mut piece = Vec::new();
+        let mut bytes = 0;
+        let mut pieces: Vec<Vec<(&str, &[u8])>> = Vec::new();
+        while let Some((id, body)) = records.next() {
+            bytes += id.len() + body.len();
+            piece.push((id, body));
+            let is_full =
+                records.peek().is_none_or(|(id, body)| bytes + id.len() + body.len() > PIECE);
+            if is_full {
+                pieces.push(std::mem::take(&mut piece));
+                bytes = 0;
+            }
+        }
+        let count = pieces.len();
+        for (number, piece) in pieces.into_iter().enumerate() {
+            let mut message = Vec::new();
+            Message::begin_records(&mut message, session, batch, number + 1 == count);
+            piece.into_iter().for_each(|(id, body)| Letters::push(&mut message, id, body));
+            link.say_bytes(message, &mut out.says);
+        }
+    }
+
+    /// The link to a seat that is delivered to, and what the session is called there. Where it
+    /// cannot be delivered to, the session begins again: what came later would be before it.
+    fn link_to(
+        &mut self,
+        generation: u64,
+        may_serve: bool,
+        out: &mut Output,
+    ) -> Option<(&mut Link, u64)> {
+        let Seat { link, session, mailbox, .. } = self.seats.get(&generation)?;
+        let (id, session) = (*link, *session);
+        if self.current.get(&(*mailbox)?) != Some(&generation) {
+            return None;
+        }
+        let link = self.links.get_mut(&id).expect("a seat has a link");
+        if !may_serve || link.is_behind() {
+            link.say(&Message::Reopen { session }, &mut out.says);
+            self.lapse(generation, out);
+            return None;
+        }
+        self.links.get_mut(&id).map(|link| (link, session))
     }
 
     /// The bus has judged messages of a seat, the oldest that have no answer.

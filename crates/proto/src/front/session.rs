@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::bus::{Message, To};
+use crate::bus::{Message, Subscription, To};
 use beacon_wire::front::Claimant;
 
 /// Bounds of what waits for the leader's answer, in bytes.
@@ -34,6 +34,12 @@ pub(super) struct Session {
     pub(super) unsent: VecDeque<Said>,
     /// What both count as.
     pub(super) bytes: usize,
+    /// What it is subscribed to.
+    pub(super) subscription: Subscription,
+    /// The leader does not know that.
+    pub(super) is_subscribing: bool,
+    /// What it has of channels and has not acknowledged.
+    pub(super) batch: Batch,
     /// It has said too much, here or at the leader.
     is_held: bool,
     pub(super) is_held_by_leader: bool,
@@ -55,6 +61,55 @@ pub(super) enum State {
 pub(super) enum Said {
     Submitted(Submitted),
     Acknowledged(Box<str>),
+    /// A batch, by the leader's number.
+    HasRecords(u64),
+}
+
+/// Records, each with its id.
+type Records = Vec<(Arc<str>, Arc<[u8]>)>;
+
+/// The batch that a session has, and the one that is on its way.
+///
+/// Each leader, and each seat there, counts from 1: a session is told numbers of its own.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// The last number that it was told, and whose number that is at the leader.
+    told: u64,
+    of_leader: Option<u64>,
+    /// Records that have come of one that is not whole.
+    coming: Records,
+}
+
+impl Batch {
+    /// Takes a part of a batch; returns all of it with the number for the session, where that was
+    /// the last part.
+    pub(super) fn take<'a>(
+        &mut self,
+        batch: u64,
+        records: impl Iterator<Item = (&'a str, &'a [u8])>,
+        is_last: bool,
+    ) -> Option<(u64, Records)> {
+        self.coming.extend(records.map(|(id, body)| (id.into(), body.into())));
+        if !is_last {
+            return None;
+        }
+        if self.of_leader != Some(batch) {
+            self.told += 1;
+            self.of_leader = Some(batch);
+        }
+        Some((self.told, std::mem::take(&mut self.coming)))
+    }
+
+    /// The leader's number of a batch that the session acknowledges, where it is the last one.
+    pub(super) fn acknowledged(&mut self, number: u64) -> Option<u64> {
+        if number == self.told { self.of_leader } else { None }
+    }
+
+    /// Another leader counts, or another seat.
+    fn lose(&mut self) {
+        self.of_leader = None;
+        self.coming = Vec::new();
+    }
 }
 
 /// A message of a session.
@@ -79,12 +134,13 @@ impl Said {
         match self {
             Self::Submitted(submitted) => submitted.cost(),
             Self::Acknowledged(key) => Message::OVERHEAD + key.len(),
+            Self::HasRecords(_) => Message::OVERHEAD,
         }
     }
 }
 
 impl Session {
-    pub(super) const fn new(realm: u8, owner: [u8; 32], name: Arc<str>, opened: Instant) -> Self {
+    pub(super) fn new(realm: u8, owner: [u8; 32], name: Arc<str>, opened: Instant) -> Self {
         Self {
             realm,
             owner,
@@ -96,6 +152,9 @@ impl Session {
             sent: VecDeque::new(),
             unsent: VecDeque::new(),
             bytes: 0,
+            subscription: Subscription::default(),
+            is_subscribing: false,
+            batch: Batch::default(),
             is_held: false,
             is_held_by_leader: false,
         }
@@ -106,13 +165,28 @@ impl Session {
     }
 
     /// The leader is another, or none: what it has not answered is said again, first and in order.
-    pub(super) fn lose_leader(&mut self) {
-        self.state = State::Away;
+    pub(super) fn lose_leader(&mut self) -> usize {
         self.is_ready = false;
         for mut submitted in std::mem::take(&mut self.sent).into_iter().rev() {
             submitted.is_repeated = true;
             self.unsent.push_front(Said::Submitted(submitted));
         }
+        self.lose_seat()
+    }
+
+    /// The session gets another seat: it subscribes again, and what it has of channels is delivered
+    /// again. Returns what it no longer says, in bytes.
+    pub(super) fn lose_seat(&mut self) -> usize {
+        self.state = State::Away;
+        self.is_subscribing = !self.subscription.channels.is_empty();
+        self.batch.lose();
+        let before = self.bytes;
+        self.unsent.retain(|said| {
+            let is_kept = !matches!(said, Said::HasRecords(_));
+            self.bytes -= if is_kept { 0 } else { said.cost() };
+            is_kept
+        });
+        before - self.bytes
     }
 
     /// Whether the session is to be held where it has just said something, or something of it was

@@ -1,4 +1,4 @@
-//! Lists in messages: what is delivered, and what became of what was sent.
+//! Lists in messages: what is delivered, what became of what was sent, and names.
 
 use super::rest::Rest;
 use super::{Outcome, Refusal, put_text};
@@ -57,6 +57,53 @@ fn letter<'a>(rest: &mut Rest<'a>) -> Option<(&'a str, &'a [u8])> {
     let key = rest.text()?;
     let length = usize::try_from(rest.u32()?).ok()?;
     Some((key, rest.bytes(length)?))
+}
+
+/// Names of channels. They were looked through: none is cut off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Texts<'a>(&'a [u8]);
+
+impl<'a> Texts<'a> {
+    pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = Rest(bytes);
+        while !rest.0.is_empty() {
+            rest.text()?;
+        }
+        Some(Self(bytes))
+    }
+
+    /// Appends a name to what [`super::Message::begin_subscribe`] has begun.
+    ///
+    /// # Panics
+    /// It is longer than [`super::MAX_TEXT`].
+    pub fn push(out: &mut Vec<u8>, text: &str) {
+        put_text(out, text);
+    }
+
+    pub(super) const fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+}
+
+impl<'a> IntoIterator for Texts<'a> {
+    type Item = &'a str;
+    type IntoIter = TextsIter<'a>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        TextsIter(Rest(self.0))
+    }
+}
+
+/// The names of [`Texts`].
+#[derive(Clone, Debug)]
+pub struct TextsIter<'a>(Rest<'a>);
+
+impl<'a> Iterator for TextsIter<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.text()
+    }
 }
 
 /// What became of submissions. They were looked through: each is one.

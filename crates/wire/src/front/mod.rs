@@ -11,7 +11,7 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-pub use lists::{Letters, LettersIter, Outcomes, OutcomesIter};
+pub use lists::{Letters, LettersIter, Outcomes, OutcomesIter, Texts, TextsIter};
 
 /// Longest name, id and key, in bytes: the doors' own bounds are lower.
 pub const MAX_TEXT: usize = 8_192;
@@ -36,6 +36,9 @@ mod kind {
     pub(super) const TOOK: u8 = 17;
     pub(super) const ASK: u8 = 18;
     pub(super) const ANSWER: u8 = 19;
+    pub(super) const SUBSCRIBE: u8 = 20;
+    pub(super) const RECORDS: u8 = 21;
+    pub(super) const ACKNOWLEDGE_RECORDS: u8 = 22;
 }
 
 /// A message of a relay to another.
@@ -90,8 +93,8 @@ pub enum Message<'a> {
     Submit {
         /// The session.
         session: u64,
-        /// The name of its recipient; none for a broadcast.
-        to: Option<&'a str>,
+        /// To whom it goes.
+        to: Recipient<'a>,
         /// Its id.
         id: &'a str,
         /// Whether its sender is told what becomes of it.
@@ -105,6 +108,33 @@ pub enum Message<'a> {
         session: u64,
         /// The key of the message.
         key: &'a str,
+    },
+    /// To the leader: a session is subscribed to these channels, and to no others.
+    Subscribe {
+        /// The session.
+        session: u64,
+        /// Whether it begins at the end of each, and leaves no cursor behind.
+        is_ephemeral: bool,
+        /// The names of the channels.
+        channels: Texts<'a>,
+    },
+    /// To the leader: a session has the records of a batch.
+    AcknowledgeRecords {
+        /// The session.
+        session: u64,
+        /// The batch.
+        batch: u64,
+    },
+    /// From the leader: records of channels for a session; those of one batch follow each other.
+    Records {
+        /// The session.
+        session: u64,
+        /// The batch; the same where it comes again.
+        batch: u64,
+        /// Whether the batch ends with it.
+        is_last: bool,
+        /// The records, each with its id.
+        records: Letters<'a>,
     },
     /// From the leader: messages for a session.
     Deliver {
@@ -172,6 +202,17 @@ pub enum Message<'a> {
         /// The answer.
         answer: &'a [u8],
     },
+}
+
+/// To whom a message goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recipient<'a> {
+    /// All who are connected.
+    Everybody,
+    /// The mailbox of this name.
+    Name(&'a str),
+    /// The channel of this name.
+    Channel(&'a str),
 }
 
 /// Who claims a name.
@@ -284,16 +325,26 @@ impl<'a> Message<'a> {
             Self::Submit { session, to, id, wants_receipt, body } => {
                 begin(out, kind::SUBMIT, session);
                 out.push(u8::from(wants_receipt));
-                out.push(u8::from(to.is_some()));
-                if let Some(to) = to {
-                    put_text(out, to);
-                }
+                to.encode(out);
                 put_text(out, id);
                 out.extend_from_slice(body);
             }
             Self::Acknowledge { session, key } => {
                 begin(out, kind::ACKNOWLEDGE, session);
                 out.extend_from_slice(key.as_bytes());
+            }
+            Self::Subscribe { session, is_ephemeral, channels } => {
+                begin(out, kind::SUBSCRIBE, session);
+                out.push(u8::from(is_ephemeral));
+                out.extend_from_slice(channels.bytes());
+            }
+            Self::AcknowledgeRecords { session, batch } => {
+                begin(out, kind::ACKNOWLEDGE_RECORDS, session);
+                out.extend_from_slice(&batch.to_be_bytes());
+            }
+            Self::Records { session, batch, is_last, records } => {
+                Self::begin_records(out, session, batch, is_last);
+                out.extend_from_slice(records.bytes());
             }
             Self::Deliver { session, letters } => {
                 Self::begin_deliver(out, session);
@@ -340,6 +391,8 @@ impl<'a> Message<'a> {
                 | Self::Close { .. }
                 | Self::Submit { .. }
                 | Self::Acknowledge { .. }
+                | Self::Subscribe { .. }
+                | Self::AcknowledgeRecords { .. }
                 | Self::Took { by_leader: false, .. }
                 | Self::Ask { .. }
         )
@@ -348,6 +401,19 @@ impl<'a> Message<'a> {
     /// Begins a [`Self::Deliver`]: its messages are to be appended ([`Letters::push`]).
     pub fn begin_deliver(out: &mut Vec<u8>, session: u64) {
         begin(out, kind::DELIVER, session);
+    }
+
+    /// Begins a [`Self::Records`]: its records are to be appended ([`Letters::push`]).
+    pub fn begin_records(out: &mut Vec<u8>, session: u64, batch: u64, is_last: bool) {
+        begin(out, kind::RECORDS, session);
+        out.extend_from_slice(&batch.to_be_bytes());
+        out.push(u8::from(is_last));
+    }
+
+    /// Begins a [`Self::Subscribe`]: its channels are to be appended ([`Texts::push`]).
+    pub fn begin_subscribe(out: &mut Vec<u8>, session: u64, is_ephemeral: bool) {
+        begin(out, kind::SUBSCRIBE, session);
+        out.push(u8::from(is_ephemeral));
     }
 
     /// Begins a [`Self::Answered`]: its outcomes are to be appended ([`Outcome::encode`]).
@@ -361,6 +427,26 @@ impl<'a> Message<'a> {
     /// The bytes are none.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Invalid> {
         read::message(bytes).ok_or(Invalid)
+    }
+}
+
+const EVERYBODY: u8 = 0;
+const NAME: u8 = 1;
+const CHANNEL: u8 = 2;
+
+impl Recipient<'_> {
+    fn encode(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Everybody => out.push(EVERYBODY),
+            Self::Name(name) => {
+                out.push(NAME);
+                put_text(out, name);
+            }
+            Self::Channel(name) => {
+                out.push(CHANNEL);
+                put_text(out, name);
+            }
+        }
     }
 }
 

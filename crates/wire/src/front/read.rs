@@ -1,7 +1,10 @@
 //! Reads messages.
 
 use super::rest::Rest;
-use super::{ClaimOutcome, Claimant, Letters, Message, Outcomes, kind};
+use super::{
+    CHANNEL, ClaimOutcome, Claimant, EVERYBODY, Letters, Message, NAME, Outcomes, Recipient, Texts,
+    kind,
+};
 
 /// A whole message; `None` where the bytes are none.
 pub(super) fn message(bytes: &[u8]) -> Option<Message<'_>> {
@@ -27,10 +30,24 @@ pub(super) fn message(bytes: &[u8]) -> Option<Message<'_>> {
         kind::CLOSE => Message::Close { session: rest.u64()? },
         kind::SUBMIT => {
             let (session, wants_receipt) = (rest.u64()?, rest.flag()?);
-            let to = if rest.flag()? { Some(rest.text()?) } else { None };
+            let to = recipient(&mut rest)?;
             Message::Submit { session, to, id: rest.text()?, wants_receipt, body: rest.all() }
         }
         kind::ACKNOWLEDGE => Message::Acknowledge { session: rest.u64()?, key: rest.last_text()? },
+        kind::SUBSCRIBE => Message::Subscribe {
+            session: rest.u64()?,
+            is_ephemeral: rest.flag()?,
+            channels: Texts::of(rest.all())?,
+        },
+        kind::ACKNOWLEDGE_RECORDS => {
+            Message::AcknowledgeRecords { session: rest.u64()?, batch: rest.u64()? }
+        }
+        kind::RECORDS => Message::Records {
+            session: rest.u64()?,
+            batch: rest.u64()?,
+            is_last: rest.flag()?,
+            records: Letters::of(rest.all())?,
+        },
         kind::DELIVER => {
             Message::Deliver { session: rest.u64()?, letters: Letters::of(rest.all())? }
         }
@@ -51,6 +68,15 @@ pub(super) fn message(bytes: &[u8]) -> Option<Message<'_>> {
         _ => return None,
     };
     rest.0.is_empty().then_some(message)
+}
+
+fn recipient<'a>(rest: &mut Rest<'a>) -> Option<Recipient<'a>> {
+    Some(match rest.u8()? {
+        EVERYBODY => Recipient::Everybody,
+        NAME => Recipient::Name(rest.text()?),
+        CHANNEL => Recipient::Channel(rest.text()?),
+        _ => return None,
+    })
 }
 
 fn claimant<'a>(rest: &mut Rest<'a>) -> Option<Claimant<'a>> {

@@ -16,12 +16,17 @@ fn messages_have_these_bytes() {
     let open = Message::Open { session: 5, age_ms: 258, is_listening: true, claimant };
     let head = b"\x05\0\0\0\0\0\0\0\x05\0\0\x01\x02\x01\x02";
     assert_eq!(encoded(&open), [&head[..], &[7; 32], b"bob"].concat());
-    let to = Some("al");
+    let to = Recipient::Name("al");
     let submit = Message::Submit { session: 5, to, id: "m1", wants_receipt: false, body: b"hi" };
     assert_eq!(encoded(&submit), b"\x08\0\0\0\0\0\0\0\x05\0\x01\0\x02al\0\x02m1hi");
-    let broadcast =
-        Message::Submit { session: 5, to: None, id: "m", wants_receipt: true, body: b"" };
+    let to = Recipient::Everybody;
+    let broadcast = Message::Submit { session: 5, to, id: "m", wants_receipt: true, body: b"" };
     assert_eq!(encoded(&broadcast), b"\x08\0\0\0\0\0\0\0\x05\x01\0\0\x01m");
+    let to = Recipient::Channel("c");
+    let record = Message::Submit { session: 5, to, id: "m", wants_receipt: true, body: b"" };
+    assert_eq!(encoded(&record), b"\x08\0\0\0\0\0\0\0\x05\x01\x02\0\x01c\0\x01m");
+    let acknowledged = Message::AcknowledgeRecords { session: 5, batch: 6 };
+    assert_eq!(encoded(&acknowledged), b"\x16\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06");
     let took = Message::Took { by_leader: true, bytes: 9 };
     assert_eq!(encoded(&took), b"\x11\x01\0\0\0\x09");
     let name = Message::Name { is_here: true, realm: 2, name: "al" };
@@ -39,6 +44,25 @@ fn lists_come_back_in_their_order() {
     let ends: Vec<_> =
         (0..=bytes.len()).filter(|end| Message::parse(&bytes[..*end]).is_ok()).collect();
     assert_eq!(ends, [9, 9 + 11, 9 + 11 + 8], "no message is cut off");
+
+    bytes.clear();
+    Message::begin_records(&mut bytes, 3, 4, true);
+    Letters::push(&mut bytes, "r1", b"one");
+    let parsed = Message::parse(&bytes);
+    let Ok(Message::Records { session: 3, batch: 4, is_last: true, records }) = parsed else {
+        panic!()
+    };
+    assert!(records.into_iter().eq([("r1", &b"one"[..])]));
+
+    bytes.clear();
+    Message::begin_subscribe(&mut bytes, 3, true);
+    ["a", "", "b"].iter().for_each(|name| Texts::push(&mut bytes, name));
+    let parsed = Message::parse(&bytes);
+    let Ok(Message::Subscribe { session: 3, is_ephemeral: true, channels }) = parsed else {
+        panic!()
+    };
+    assert!(channels.into_iter().eq(["a", "", "b"]));
+    assert!(Message::parse(&bytes[..bytes.len() - 1]).is_err(), "a name is cut off");
 
     let refused = Refusal::ALL.map(Outcome::Refused);
     let others = [Outcome::Stored, Outcome::Duplicate, Outcome::Partly { stored: 2, of: 3 }];
@@ -64,7 +88,7 @@ fn text_that_is_too_long_or_none_is_refused() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_message_of_one_form_or_none(mut bytes: Vec<u8>, kind in 0..24_u8) {
+    fn any_bytes_are_a_message_of_one_form_or_none(mut bytes: Vec<u8>, kind in 0..26_u8) {
         if let Some(first) = bytes.first_mut() {
             *first = kind;
         }
@@ -77,7 +101,7 @@ proptest! {
     fn submissions_come_back(
         session: u64, to: Option<String>, id: String, wants_receipt: bool, body: Vec<u8>,
     ) {
-        let to = to.as_deref();
+        let to = to.as_deref().map_or(Recipient::Everybody, Recipient::Channel);
         let message = Message::Submit { session, to, id: &id, wants_receipt, body: &body };
         let bytes = encoded(&message);
         prop_assert_eq!(Message::parse(&bytes), Ok(message));

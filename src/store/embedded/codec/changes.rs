@@ -14,6 +14,15 @@ const LEVEL: u8 = 7;
 const ACCEPTED: u8 = 8;
 const FORGET_ACCEPTED: u8 = 9;
 const REQUEUE: u8 = 10;
+const CHANNEL: u8 = 11;
+const DROP_CHANNEL: u8 = 12;
+const RECORD: u8 = 13;
+const TRIM: u8 = 14;
+const CURSOR: u8 = 15;
+const DROP_CURSOR: u8 = 16;
+
+/// Records that a change removes, at most: each is a row to look at.
+const MOST_TRIMMED: u64 = 1 << 20;
 
 /// The value of the commit of this number, in a buffer that had another.
 pub(in crate::store) fn write_commit(number: u64, commit: &Commit, buffer: Vec<u8>) -> Vec<u8> {
@@ -82,6 +91,20 @@ impl Value {
                 self.fixed(&[ACCEPTED]).accepted(*number, *at, origins)
             }
             Change::ForgetAccepted { before } => self.fixed(&[FORGET_ACCEPTED]).number(*before),
+            Change::Channel(state) => self.kind(CHANNEL, state.channel).channel(state),
+            Change::DropChannel { channel } => self.kind(DROP_CHANNEL, *channel),
+            Change::Record { channel, seq, record } => {
+                self.kind(RECORD, *channel).number(seq.0).message(record)
+            }
+            Change::Trim { channel, from, before } => {
+                self.kind(TRIM, *channel).number(from.0).number(before.0)
+            }
+            Change::Cursor { channel, peer, cursor: Some(cursor) } => {
+                self.kind(CURSOR, *channel).number(peer.0).cursor(cursor)
+            }
+            Change::Cursor { channel, peer, cursor: None } => {
+                self.kind(DROP_CURSOR, *channel).number(peer.0)
+            }
         }
     }
 }
@@ -134,6 +157,33 @@ impl Fields<'_> {
                 Change::Accepted { number, at, origins }
             }
             FORGET_ACCEPTED => Change::ForgetAccepted { before: self.number()? },
+            CHANNEL => {
+                let channel = self.mailbox()?;
+                Change::Channel(self.channel(channel)?)
+            }
+            DROP_CHANNEL => Change::DropChannel { channel: self.mailbox()? },
+            RECORD => Change::Record {
+                channel: self.mailbox()?,
+                seq: Seq(self.number()?),
+                record: self.message()?.into(),
+            },
+            TRIM => {
+                let channel = self.mailbox()?;
+                let from = Seq(self.number()?);
+                let before = Seq(self.number()?);
+                if before.0.checked_sub(from.0).is_none_or(|records| records > MOST_TRIMMED) {
+                    return Err(Malformed::Number);
+                }
+                Change::Trim { channel, from, before }
+            }
+            CURSOR => Change::Cursor {
+                channel: self.mailbox()?,
+                peer: self.mailbox()?,
+                cursor: Some(self.cursor()?),
+            },
+            DROP_CURSOR => {
+                Change::Cursor { channel: self.mailbox()?, peer: self.mailbox()?, cursor: None }
+            }
             other => return Err(Malformed::Change(other)),
         })
     }

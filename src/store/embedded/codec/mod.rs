@@ -16,7 +16,8 @@ pub(super) use self::changes::commit_number;
 pub(in crate::store) use self::changes::{read_commit, write_commit};
 
 use crate::proto::bus::{
-    Cause, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner, Seq, Stored,
+    Cause, ChannelState, Cursor, Digest, Found, Level, MailboxId, Message, Millis, Named, Owner,
+    Seq, Stored,
 };
 use crate::store::{AuditEntry, DeadLetter};
 
@@ -97,6 +98,28 @@ impl AsRef<[u8]> for DigestKey {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+}
+
+/// What the keys of channels begin with, among what there is once.
+pub(super) const CHANNEL: &[u8; 8] = b"channel ";
+
+/// What the keys of cursors begin with.
+pub(super) const CURSOR: &[u8; 7] = b"cursor ";
+
+/// The key of what is known of a channel.
+pub(super) fn channel_key(channel: MailboxId) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(CHANNEL);
+    bytes[8..].copy_from_slice(&channel.0.to_be_bytes());
+    bytes
+}
+
+/// The key of a cursor: those of a channel follow each other.
+pub(super) fn cursor_key(channel: MailboxId, peer: MailboxId) -> [u8; 23] {
+    let mut bytes = [0; 23];
+    bytes[..7].copy_from_slice(CURSOR);
+    bytes[7..].copy_from_slice(&numbers::<16>(&[channel.0, peer.0]));
+    bytes
 }
 
 /// The key of a dead letter: those of a mailbox are in the order of their burial.
@@ -186,6 +209,23 @@ impl Value {
             .number(level.messages)
             .number(level.bytes)
             .number(level.oldest.0)
+    }
+
+    fn channel(self, state: &ChannelState) -> Self {
+        self.fixed(&[state.realm])
+            .bytes(state.name.as_bytes())
+            .number(state.head.0)
+            .number(state.next.0)
+            .number(state.bytes)
+            .number(state.end)
+            .number(state.oldest.0)
+    }
+
+    fn cursor(self, cursor: &Cursor) -> Self {
+        self.number(cursor.seq.0)
+            .number(cursor.offset)
+            .number(cursor.seen.0)
+            .number(cursor.attempts.into())
     }
 
     fn accepted(self, number: u64, at: Millis, origins: &[Digest]) -> Self {
@@ -278,6 +318,32 @@ impl<'a> Fields<'a> {
         })
     }
 
+    fn channel(&mut self, channel: MailboxId) -> Result<ChannelState, Malformed> {
+        let state = ChannelState {
+            channel,
+            realm: self.byte()?,
+            name: self.text()?,
+            head: Seq(self.number()?),
+            next: Seq(self.number()?),
+            bytes: self.number()?,
+            end: self.number()?,
+            oldest: Millis(self.number()?),
+        };
+        if state.head > state.next || state.bytes > state.end {
+            return Err(Malformed::Number);
+        }
+        Ok(state)
+    }
+
+    fn cursor(&mut self) -> Result<Cursor, Malformed> {
+        Ok(Cursor {
+            seq: Seq(self.number()?),
+            offset: self.number()?,
+            seen: Millis(self.number()?),
+            attempts: self.small()?,
+        })
+    }
+
     fn accepted(&mut self) -> Result<Accepted, Malformed> {
         let number = self.number()?;
         let at = Millis(self.number()?);
@@ -351,6 +417,32 @@ pub(super) fn read_level(value: &[u8]) -> Result<Level, Malformed> {
     let mut fields = Fields::of(value)?;
     let level = fields.level()?;
     fields.end(level)
+}
+
+pub(super) fn write_channel(state: &ChannelState) -> Vec<u8> {
+    Value::of_at_least(40 + state.name.len()).channel(state).0
+}
+
+pub(super) fn read_channel(key: &[u8], value: &[u8]) -> Result<ChannelState, Malformed> {
+    let [channel] = key_numbers(key.strip_prefix(CHANNEL).ok_or(Malformed::Short)?)?;
+    let mut fields = Fields::of(value)?;
+    let state = fields.channel(MailboxId(channel))?;
+    fields.end(state)
+}
+
+pub(super) fn write_cursor(cursor: &Cursor) -> Vec<u8> {
+    Value::of_at_least(24).cursor(cursor).0
+}
+
+/// A cursor: of which channel, and of which peer's mailbox.
+pub(super) fn read_cursor(
+    key: &[u8],
+    value: &[u8],
+) -> Result<(MailboxId, MailboxId, Cursor), Malformed> {
+    let [channel, peer] = key_numbers(key.strip_prefix(CURSOR).ok_or(Malformed::Short)?)?;
+    let mut fields = Fields::of(value)?;
+    let cursor = fields.cursor()?;
+    fields.end((MailboxId(channel), MailboxId(peer), cursor))
 }
 
 pub(super) fn write_message(message: &Message) -> Vec<u8> {

@@ -22,7 +22,7 @@ fn message() -> impl Strategy<Value = Message> {
 type Reader = fn(&[u8]) -> Option<Malformed>;
 
 /// Everything that reads a value.
-const READERS: [Reader; 9] = [
+const READERS: [Reader; 11] = [
     |value| read_name(b"\x01name", value).err(),
     |value| read_level(value).err(),
     |value| read_message(value).err(),
@@ -32,6 +32,8 @@ const READERS: [Reader; 9] = [
     |value| read_letter(&[0; 24], value).err(),
     |value| read_audit(&[0; 8], value).err(),
     |value| read_commit(value).err(),
+    |value| read_channel(&channel_key(MailboxId(1)), value).err(),
+    |value| read_cursor(&cursor_key(MailboxId(1), MailboxId(2)), value).err(),
 ];
 
 proptest! {
@@ -66,6 +68,22 @@ proptest! {
         let accepted = vec![(c, Millis(a), origins.clone()), (d, Millis(b), Vec::new())];
         prop_assert_eq!(read_accepted(&write_accepted(&accepted)), Ok(accepted));
         let (mailbox, seq, key) = (MailboxId(a), Seq(b), message.origin);
+        let state = ChannelState {
+            channel: mailbox,
+            realm: 4,
+            name: named.name.clone(),
+            head: Seq((b >> 1).min(c)),
+            next: Seq((b >> 1).max(c)),
+            bytes: d.min(e),
+            end: d.max(e),
+            oldest: Millis(b),
+        };
+        prop_assert_eq!(read_channel(&channel_key(mailbox), &write_channel(&state)), Ok(state.clone()));
+        let cursor = Cursor { seq, offset: c, seen: Millis(d), attempts };
+        prop_assert_eq!(
+            read_cursor(&cursor_key(mailbox, MailboxId(c)), &write_cursor(&cursor)),
+            Ok((mailbox, MailboxId(c), cursor))
+        );
         let changes = vec![
             Change::Name(named.clone()),
             Change::Forget { realm: 7, name: named.name, mailbox },
@@ -77,6 +95,12 @@ proptest! {
             Change::Level { mailbox, level },
             Change::Accepted { number: c, at: Millis(d), origins },
             Change::ForgetAccepted { before: e },
+            Change::Channel(state.clone()),
+            Change::DropChannel { channel: mailbox },
+            Change::Record { channel: mailbox, seq, record: Arc::new(message.clone()) },
+            Change::Trim { channel: mailbox, from: state.head, before: Seq(state.head.0 + 9) },
+            Change::Cursor { channel: mailbox, peer: MailboxId(c), cursor: Some(cursor) },
+            Change::Cursor { channel: mailbox, peer: MailboxId(c), cursor: None },
         ];
         let stored = Stored { seq: Seq(c), attempts, message: Arc::new(message.clone()) };
         let letter = DeadLetter { stored, cause: Cause::Attempts, at: Millis(b) };

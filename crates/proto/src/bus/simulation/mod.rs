@@ -315,6 +315,7 @@ impl World {
             match effect {
                 Effect::Load(load) => self.loads.push(load),
                 Effect::Withdraw { .. } => unreachable!("no name is given to another owner"),
+                Effect::Records { .. } => unreachable!("nobody is subscribed"),
                 Effect::Deliver { mailbox, generation, seq, message } => {
                     assert!(self.store.has(mailbox, seq), "delivered after its acknowledgement");
                     let peer = self.peers.iter_mut().find(|peer| peer.mailbox == mailbox).unwrap();
@@ -353,7 +354,12 @@ impl World {
                 | Change::Attempt { .. }
                 | Change::Level { .. }
                 | Change::Accepted { .. }
-                | Change::ForgetAccepted { .. } => {}
+                | Change::ForgetAccepted { .. }
+                | Change::Channel(_)
+                | Change::DropChannel { .. }
+                | Change::Record { .. }
+                | Change::Trim { .. }
+                | Change::Cursor { .. } => {}
             }
         }
         for event in turn.events.iter().filter(|event| event.kind == EventKind::Expire) {

@@ -79,7 +79,7 @@ impl Scene {
             let mut has_read = false;
             for effect in effects {
                 match effect {
-                    Effect::Withdraw { .. } => {}
+                    Effect::Records { .. } | Effect::Withdraw { .. } => {}
                     Effect::Deliver { message, .. } => self.got.push_back(message.key.to_string()),
                     Effect::Load(load) => {
                         has_read = true;

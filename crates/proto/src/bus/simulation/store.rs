@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::Load;
 use super::super::types::{
     Change, Damaged, Digest, Found, Level, MailboxId, Message, Millis, Named, Reading, Recovered,
     Seq, Stored,
 };
+use super::super::{ChannelState, Cursor, DEAD_LETTERS, Load};
 use crate::simulated::Random;
 
 #[derive(Debug, Default)]
@@ -23,6 +23,9 @@ pub(crate) struct Store {
     /// Those that cannot be read any more.
     damaged: BTreeSet<(MailboxId, Seq)>,
     next_mailbox: u64,
+    pub(crate) channels: BTreeMap<MailboxId, ChannelState>,
+    /// By channel and peer.
+    pub(crate) cursors: BTreeMap<(MailboxId, MailboxId), Cursor>,
 }
 
 impl Store {
@@ -77,8 +80,60 @@ impl Store {
                 Change::ForgetAccepted { before } => {
                     self.accepted = self.accepted.split_off(before);
                 }
+                Change::Channel(state) => {
+                    self.next_mailbox = self.next_mailbox.max(state.channel.0 + 1);
+                    self.channels.insert(state.channel, state.clone());
+                }
+                Change::DropChannel { channel } => {
+                    assert_eq!(self.of(*channel).count(), 0, "a channel goes with records");
+                    assert!(self.cursors.keys().all(|(of, _)| of != channel), "or with cursors");
+                    self.channels.remove(channel);
+                }
+                Change::Record { channel, seq, record } => {
+                    let stored = Stored { seq: *seq, attempts: 0, message: Arc::clone(record) };
+                    let before = self.messages.insert((*channel, *seq), stored);
+                    assert!(before.is_none() || again, "a position is taken");
+                }
+                Change::Trim { channel, from, before } => {
+                    for seq in from.0..before.0 {
+                        let removed = self.messages.remove(&(*channel, Seq(seq)));
+                        assert!(removed.is_some() || again, "what is removed is not there");
+                    }
+                }
+                Change::Cursor { channel, peer, cursor: Some(cursor) } => {
+                    let before = self.cursors.insert((*channel, *peer), *cursor);
+                    let is_forward = before.is_none_or(|before| before.seq <= cursor.seq);
+                    assert!(is_forward || again, "a cursor goes back: {before:?} {cursor:?}");
+                }
+                Change::Cursor { channel, peer, cursor: None } => {
+                    self.cursors.remove(&(*channel, *peer));
+                }
             }
         }
+        self.check_cursors();
+    }
+
+    /// That no cursor is before the first record of its channel, and that channels have no gaps.
+    fn check_cursors(&self) {
+        for ((channel, peer), cursor) in &self.cursors {
+            let state = &self.channels[channel];
+            assert!(cursor.seq >= state.head, "{peer:?} at {cursor:?} lost records: {state:?}");
+            assert!(cursor.seq <= state.next, "{peer:?} at {cursor:?} is beyond: {state:?}");
+        }
+        for (channel, state) in &self.channels {
+            let range = (*channel, Seq(0))..(*channel, Seq(u64::MAX));
+            let seqs: Vec<_> = self.messages.range(range).map(|((_, seq), _)| seq.0).collect();
+            assert!(seqs.into_iter().eq(state.head.0..state.next.0), "{state:?} has gaps");
+            let bytes: usize = self.of(*channel).map(|record| record.cost()).sum();
+            assert!(state.bytes >= bytes as u64, "{state:?} has {bytes} bytes");
+            assert!(bytes > 0 || state.bytes == 0, "{state:?} is empty");
+        }
+    }
+
+    /// Records that wait for somebody: those of dead letters do not.
+    pub(crate) fn waiting_records(&self) -> u64 {
+        let alive = self.channels.values().filter(|state| !state.name.ends_with(DEAD_LETTERS));
+        alive.map(ChannelState::records).sum()
     }
 
     pub(crate) fn recover(&self) -> Recovered {
@@ -91,6 +146,8 @@ impl Store {
             names: names.collect(),
             accepted: accepted.collect(),
             next_mailbox: self.next_mailbox,
+            channels: self.channels.values().cloned().collect(),
+            cursors: self.cursors.iter().map(|((of, peer), at)| (*of, *peer, *at)).collect(),
         }
     }
 

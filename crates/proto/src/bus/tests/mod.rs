@@ -61,7 +61,10 @@ impl Fixture {
             Effect::Deliver { mailbox, message, .. } if mailbox == to => {
                 Some(message.key.to_string())
             }
-            Effect::Deliver { .. } | Effect::Load(_) | Effect::Withdraw { .. } => None,
+            Effect::Deliver { .. }
+            | Effect::Records { .. }
+            | Effect::Load(_)
+            | Effect::Withdraw { .. } => None,
         });
         delivered.collect()
     }
@@ -70,7 +73,7 @@ impl Fixture {
     fn load(&mut self) -> Load {
         let loads = self.finish().effects.into_iter().filter_map(|effect| match effect {
             Effect::Load(load) => Some(load),
-            Effect::Deliver { .. } | Effect::Withdraw { .. } => None,
+            Effect::Deliver { .. } | Effect::Records { .. } | Effect::Withdraw { .. } => None,
         });
         let loads: Vec<_> = loads.collect();
         let [load] = loads[..] else { panic!("one reading, not {loads:?}") };
@@ -95,5 +98,5 @@ fn waiting(messages: u64) -> Recovered {
         Named { mailbox: MailboxId(3), realm: REALM, name: "alice".into(), owner: ALICE, seen: T0 };
     let level =
         Level { head: Seq(1), next: Seq(messages + 1), messages, bytes: messages * 80, oldest: T0 };
-    Recovered { names: vec![(named, level)], accepted: Vec::new(), next_mailbox: 4 }
+    Recovered { names: vec![(named, level)], next_mailbox: 4, ..Recovered::default() }
 }

@@ -195,7 +195,12 @@ fn sender_of_very_many_messages_has_nobody_elses_forgotten() {
                 | Change::Bury { .. }
                 | Change::Requeue { .. }
                 | Change::Attempt { .. }
-                | Change::Level { .. } => {}
+                | Change::Level { .. }
+                | Change::Channel(_)
+                | Change::DropChannel { .. }
+                | Change::Record { .. }
+                | Change::Trim { .. }
+                | Change::Cursor { .. } => {}
             }
         }
         let written: usize = rows.values().map(|(_, origins)| origins.len()).sum();

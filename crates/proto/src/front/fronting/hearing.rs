@@ -70,7 +70,7 @@ impl Front {
             }
             Message::Reopen { session } => {
                 if let Some(of) = self.sessions.get_mut(&session) {
-                    of.state = State::Away;
+                    self.bytes -= of.lose_seat();
                     self.set_ready(session);
                     self.pump(now, out);
                 }
@@ -80,6 +80,14 @@ impl Front {
                     let letters = letters.into_iter();
                     let letters = letters.map(|(key, body)| (key.into(), body.into())).collect();
                     out.push(Action::Deliver { session, letters });
+                }
+            }
+            Message::Records { session, batch, is_last, records } => {
+                if let Some(of) = self.sessions.get_mut(&session).filter(|of| !of.is_closing)
+                    && let Some((batch, records)) =
+                        of.batch.take(batch, records.into_iter(), is_last)
+                {
+                    out.push(Action::Records { session, batch, records });
                 }
             }
             Message::Answered { session, outcomes } => {
@@ -114,6 +122,8 @@ impl Front {
             | Message::Close { .. }
             | Message::Submit { .. }
             | Message::Acknowledge { .. }
+            | Message::Subscribe { .. }
+            | Message::AcknowledgeRecords { .. }
             | Message::Ask { .. } => return Err(Invalid),
         }
         Ok(())

@@ -11,8 +11,8 @@ use super::action::{Action, Claim};
 use super::credit::Credit;
 use super::names::Names;
 use super::session::{Limits, Said, Session, State, Submitted};
-use crate::bus::To;
-use beacon_wire::front::Message;
+use crate::bus::{Subscription, To};
+use beacon_wire::front::{Message, Recipient, Texts};
 
 /// The sessions of a relay.
 #[derive(Debug)]
@@ -171,6 +171,37 @@ impl Front {
         self.say(session, Said::Acknowledged(key.into()), now, out);
     }
 
+    /// A session is subscribed to these channels, and to no others.
+    pub fn subscribe(
+        &mut self,
+        session: u64,
+        subscription: Subscription,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(of) = self.sessions.get_mut(&session).filter(|of| !of.is_closing) else { return };
+        if of.subscription != subscription {
+            of.subscription = subscription;
+            of.is_subscribing = true;
+            self.set_ready(session);
+            self.pump(now, out);
+        }
+    }
+
+    /// A session has the records of a batch, by the number that it was told.
+    pub fn acknowledge_records(
+        &mut self,
+        session: u64,
+        batch: u64,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(of) = self.sessions.get_mut(&session) else { return };
+        if let Some(batch) = of.batch.acknowledged(batch) {
+            self.say(session, Said::HasRecords(batch), now, out);
+        }
+    }
+
     fn say(&mut self, session: u64, said: Said, now: Instant, out: &mut Vec<Action>) {
         let Some(of) = self.sessions.get_mut(&session).filter(|of| !of.is_closing) else { return };
         let cost = said.cost();
@@ -235,7 +266,7 @@ impl Front {
         }
         let mut over = Vec::new();
         for (session, of) in &mut self.sessions {
-            of.lose_leader();
+            self.bytes -= of.lose_leader();
             if let Some(is_held) = of.judge_hold(false, false, &self.limits) {
                 out.push(Action::Hold { session: *session, is_held });
             }
@@ -282,6 +313,18 @@ impl Front {
             }
             State::Open => {}
         }
+        if of.is_subscribing && !of.is_closing {
+            of.is_subscribing = false;
+            let Subscription { channels, is_ephemeral } = &of.subscription;
+            let mut message = Vec::new();
+            Message::begin_subscribe(&mut message, session, *is_ephemeral);
+            channels.iter().for_each(|name| Texts::push(&mut message, name));
+            attached.say_bytes(message, out);
+            if !of.unsent.is_empty() {
+                self.set_ready(session);
+            }
+            return;
+        }
         match of.unsent.pop_front() {
             None if of.is_closing => {
                 attached.say(&Message::Close { session }, out);
@@ -293,9 +336,17 @@ impl Front {
                 attached.say(&submitted.message(session), out);
                 of.sent.push_back(submitted);
             }
-            Some(Said::Acknowledged(key)) => {
-                attached.say(&Message::Acknowledge { session, key: &key }, out);
-                let cost = Said::Acknowledged(key).cost();
+            Some(said @ (Said::Acknowledged(_) | Said::HasRecords(_))) => {
+                let cost = said.cost();
+                match said {
+                    Said::HasRecords(batch) => {
+                        attached.say(&Message::AcknowledgeRecords { session, batch }, out);
+                    }
+                    Said::Acknowledged(key) => {
+                        attached.say(&Message::Acknowledge { session, key: &key }, out);
+                    }
+                    Said::Submitted(_) => unreachable!("it acknowledges something"),
+                }
                 of.bytes -= cost;
                 self.bytes -= cost;
                 let by_leader = of.is_held_by_leader;
@@ -330,13 +381,20 @@ impl Attached {
         out.push(Action::Say { link: self.link, message: bytes });
         length
     }
+
+    /// The same as [`Self::say`] of what is written down.
+    fn say_bytes(&mut self, message: Vec<u8>, out: &mut Vec<Action>) {
+        self.credit.sent(message.len());
+        out.push(Action::Say { link: self.link, message });
+    }
 }
 
 impl Submitted {
     fn message(&self, session: u64) -> Message<'_> {
         let to = match &self.to {
-            To::Name(name) => Some(&**name),
-            To::Everybody => None,
+            To::Name(name) => Recipient::Name(name),
+            To::Everybody => Recipient::Everybody,
+            To::Channel(name) => Recipient::Channel(name),
         };
         let Self { id, body, wants_receipt, .. } = self;
         Message::Submit { session, to, id, wants_receipt: *wants_receipt, body }

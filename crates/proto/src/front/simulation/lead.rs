@@ -8,7 +8,8 @@ use super::super::{Host, Order, Output};
 use super::log::Log;
 use super::{PEERS, REALM, peer};
 use crate::bus::{
-    Bus, Effect, Limits, Load, MailboxId, Millis, NotClaimed, Owner, Recovered, Submitted, Turn,
+    Bus, Effect, Limits, Load, MailboxId, Millis, NotClaimed, Owner, Recovered, Submitted,
+    Subscription, Turn,
 };
 use crate::simulated::Random;
 use beacon_wire::front::{Outcome, Refusal};
@@ -101,6 +102,11 @@ impl Lead {
             match effect {
                 Effect::Load(load) => self.loads.push(load),
                 Effect::Withdraw { .. } => panic!("no name is another's"),
+                Effect::Records { generation, batch, records, .. } => {
+                    let records = records.iter().map(|record| (&*record.key, &*record.body));
+                    let may_serve = is_leader && !random.percent(2);
+                    self.host.records(generation, batch, records, may_serve, &mut out);
+                }
                 Effect::Deliver { generation, message, .. } => {
                     let letters = std::iter::once((&*message.key, &*message.body));
                     // Also a leader that cannot be sure for a moment.
@@ -147,6 +153,13 @@ impl Lead {
                     Submitted::Partly { .. } => panic!("no mailbox is full"),
                 };
                 replies.push(Reply::Answered(generation, outcome));
+            }
+            Order::Subscribe { generation, mailbox, channels, is_ephemeral } => {
+                let subscription = Subscription { channels, is_ephemeral };
+                self.bus.subscribe(mailbox, generation, &subscription, now, turn);
+            }
+            Order::AcknowledgeRecords { generation, mailbox, batch } => {
+                self.bus.acknowledge_records(mailbox, generation, batch, turn);
             }
             Order::Acknowledge { generation, mailbox, key } => {
                 let Ok(_) = self.bus.acknowledge(mailbox, generation, &key, now, turn, find);

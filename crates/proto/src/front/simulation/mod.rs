@@ -377,6 +377,7 @@ impl World {
                         self.peers[peer].got(&key, (sender, number), was_refused);
                     }
                 }
+                Action::Records { .. } => {}
                 Action::Receipt { session, id, outcome } => {
                     if let Some(peer) = whose(&self.peers, session) {
                         let told = self.peers[peer].told(&id, outcome);

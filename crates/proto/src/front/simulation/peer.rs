@@ -113,7 +113,7 @@ impl Peer {
                 Some((number, to))
             }
             To::Name(_) => panic!("message {number} is refused: {outcome:?}"),
-            To::Everybody => None,
+            To::Everybody | To::Channel(_) => None,
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A case gets what opens its store, which is empty at first, and opens it again once the last one
 //! is dropped.
 
+mod channels;
+
 use std::sync::Arc;
 
 use super::{AuditEntry, Commit, Most, Store};
@@ -14,7 +16,7 @@ use crate::proto::bus::{
 pub(super) type Case<S> = (&'static str, fn(&dyn Fn() -> S));
 
 /// All that a store has to show.
-pub(super) const fn cases<S: Store>() -> [Case<S>; 14] {
+pub(super) const fn cases<S: Store>() -> [Case<S>; 18] {
     [
         ("what was committed is there after a restart", restart::<S>),
         ("names are replaced, forgotten, and their mailboxes never given again", names::<S>),
@@ -30,6 +32,10 @@ pub(super) const fn cases<S: Store>() -> [Case<S>; 14] {
         ("a commit that is repeated does nothing twice", repeat::<S>),
         ("an empty commit is none", empty::<S>),
         ("100,000 messages are drained in order", many::<S>),
+        ("channels, records and cursors are there after a restart", channels::restart::<S>),
+        ("records that were removed are gone, however many", channels::removal::<S>),
+        ("channels and cursors are gone once they are dropped", channels::forget::<S>),
+        ("a commit of channels that is repeated does nothing twice", channels::repeat::<S>),
     ]
 }
 

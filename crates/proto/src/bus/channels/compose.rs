@@ -1,0 +1,305 @@
+//! What a session gets next: records of its channels in turn, as much as a batch holds.
+
+use std::sync::Arc;
+
+use super::super::turn::{Effect, Load, Purpose, Turn};
+use super::super::types::{Event, EventKind, MailboxId, Message, Millis, Reading, Seq};
+use super::channel::write_cursor;
+use super::reader::BATCH_RECORDS;
+use super::subscriber::{InFlight, Loading, Part};
+use super::types::ChannelLimits;
+use super::{Channels, Numbers};
+
+/// What the records of a batch count as, in bytes, at most; one record whatever it counts as.
+pub(super) const BATCH_BYTES: usize = 1 << 20;
+
+/// What the batches of all sessions count as: from there on each is small.
+const IN_FLIGHT_BYTES: usize = 64 << 20;
+
+/// What a small batch counts as.
+const SMALL_BATCH_BYTES: usize = 64 << 10;
+
+/// Readings that are under way, or whose records wait for their session: each of a batch at most.
+pub(super) const READINGS: usize = 16;
+
+/// How long what was read waits for its session where others wait to be read, in milliseconds.
+const HELD: u64 = 2_000;
+
+/// A batch that is being composed.
+#[derive(Default)]
+struct Draft {
+    parts: Vec<Part>,
+    records: Vec<Arc<Message>>,
+    bytes: usize,
+    /// It is to have nothing more.
+    is_complete: bool,
+}
+
+impl Draft {
+    /// Whether a record of this cost fits.
+    fn has_room(&self, cost: usize, most: usize) -> bool {
+        self.records.is_empty() || self.records.len() < BATCH_RECORDS && self.bytes + cost <= most
+    }
+}
+
+/// What a channel may have of a batch.
+#[derive(Clone, Copy)]
+struct Share {
+    records: usize,
+    bytes: usize,
+}
+
+impl Channels {
+    /// Hands a session its next batch, if it has none and something waits for it.
+    pub(super) fn compose(
+        &mut self,
+        peer: MailboxId,
+        limits: &ChannelLimits,
+        now: Millis,
+        numbers: &mut Numbers,
+        turn: &mut Turn,
+    ) {
+        let most =
+            if self.in_flight_bytes > IN_FLIGHT_BYTES { SMALL_BATCH_BYTES } else { BATCH_BYTES };
+        let mut draft = Draft::default();
+        let Some(subscriber) = self.subscribers.get(&peer) else { return };
+        if subscriber.batch.is_some() {
+            return;
+        }
+        let mut wanted = None;
+        for left in (1..=subscriber.waiting.len()).rev() {
+            let subscriber = self.subscribers.get_mut(&peer).expect("it was there");
+            let Some(id) = subscriber.waiting.pop_front() else { break };
+            let share = Share {
+                records: (BATCH_RECORDS - draft.records.len()).div_ceil(left),
+                bytes: most.saturating_sub(draft.bytes) / left,
+            };
+            let before = draft.records.len();
+            self.take(peer, id, (share, most), &mut draft, limits, now, numbers, turn);
+            if draft.records.len() == before && !draft.is_complete {
+                wanted = wanted.or(Some(id));
+            }
+            if draft.is_complete {
+                break;
+            }
+        }
+        let subscriber = self.subscribers.get_mut(&peer).expect("it was there");
+        if let (Some(channel), Loading::No) = (wanted, &subscriber.loading)
+            && subscriber.waiting.contains(&channel)
+        {
+            subscriber.loading = Loading::Queued { channel };
+            self.queue.push_back(peer);
+        }
+        if !draft.records.is_empty() {
+            self.hand_over(peer, draft, now, turn);
+        }
+    }
+
+    /// Takes records of a channel into a batch: as many as are in memory, or were read for it.
+    #[expect(clippy::too_many_arguments, reason = "the bounds and the time are everybody's")]
+    fn take(
+        &mut self,
+        peer: MailboxId,
+        id: MailboxId,
+        (share, most): (Share, usize),
+        draft: &mut Draft,
+        limits: &ChannelLimits,
+        now: Millis,
+        numbers: &mut Numbers,
+        turn: &mut Turn,
+    ) {
+        let subscriber = self.subscribers.get_mut(&peer).expect("it composes a batch");
+        let reader_id = subscriber.reader();
+        let channel = self.channels.get_mut(&id).expect("what a session waits for is there");
+        let mut taken = 0;
+        let mut bytes = 0;
+        let mut given_up = None;
+        let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+        let is_first = reader.sent == reader.cursor.seq;
+        let mut offset = reader.cursor.offset;
+        loop {
+            let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+            let sent = reader.sent;
+            let tailed = channel.in_tail(sent).map(|record| (sent, Arc::clone(record)));
+            let Some((seq, record)) = tailed.or_else(|| subscriber.loading.first(id, sent)) else {
+                break;
+            };
+            let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+            let cost = record.cost();
+            if taken > 0 && (taken >= share.records || bytes + cost > share.bytes) {
+                break;
+            }
+            if !draft.has_room(cost, most) {
+                // It begins the next batch.
+                draft.is_complete = true;
+                break;
+            }
+            if taken == 0 && is_first {
+                if reader.note_try(limits, now) {
+                    write_cursor(id, reader_id, &reader.cursor, turn);
+                }
+                reader.take_apart(Seq(sent.0 + BATCH_RECORDS as u64), limits);
+                if reader.gives_up(limits) {
+                    given_up = Some((seq, record));
+                    break;
+                }
+            }
+            let is_alone = reader.is_alone();
+            if is_alone && !draft.records.is_empty() {
+                draft.is_complete = true;
+                break;
+            }
+            self.totals.lost += seq.0 - sent.0;
+            reader.sent = seq.next();
+            taken += 1;
+            bytes += cost;
+            offset += cost as u64;
+            draft.bytes += cost;
+            draft.records.push(record);
+            if is_alone {
+                draft.is_complete = true;
+                break;
+            }
+        }
+        let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+        if taken > 0 {
+            let before = reader.sent;
+            let name = Arc::clone(&channel.state.name);
+            draft.parts.push(Part { channel: id, name, before, offset, records: taken });
+        }
+        let sent = reader.sent;
+        if subscriber.loading.first(id, sent).is_none() && subscriber.loading.is_used_up(id) {
+            subscriber.loading = Loading::No;
+            self.readings -= 1;
+        }
+        if let Some((seq, record)) = given_up {
+            self.give_up(peer, id, (seq, &record), limits, now, numbers, turn);
+        }
+        self.wait_again(peer, id, taken == 0 && draft.is_complete);
+    }
+
+    /// Puts a channel back among those that a session waits for, at the front or in turn, or among
+    /// those that it has all of.
+    fn wait_again(&mut self, peer: MailboxId, id: MailboxId, is_next: bool) {
+        let subscriber = self.subscribers.get_mut(&peer).expect("it composes a batch");
+        let reader_id = subscriber.reader();
+        let channel = self.channels.get_mut(&id).expect("what a session waits for is there");
+        let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+        reader.is_waiting = reader.sent < channel.state.next;
+        match (reader.is_waiting, is_next) {
+            (false, _) => {
+                channel.idle.insert(reader_id);
+            }
+            (true, true) => subscriber.waiting.push_front(id),
+            (true, false) => subscriber.waiting.push_back(id),
+        }
+    }
+
+    fn hand_over(&mut self, peer: MailboxId, draft: Draft, now: Millis, turn: &mut Turn) {
+        let Draft { parts, records, bytes, .. } = draft;
+        let subscriber = self.subscribers.get_mut(&peer).expect("it composes a batch");
+        let number = subscriber.next_batch();
+        self.in_flight_bytes += bytes;
+        subscriber.batch = Some(InFlight { number, parts, records, bytes, at: now });
+        self.deliver(peer, turn);
+    }
+
+    /// Has the batch in flight of a session be delivered.
+    pub(super) fn deliver(&mut self, peer: MailboxId, turn: &mut Turn) {
+        let subscriber = &self.subscribers[&peer];
+        let batch = subscriber.batch.as_ref().expect("there is a batch to deliver");
+        self.totals.delivered += batch.records.len() as u64;
+        let mut records = batch.records.iter();
+        for part in &batch.parts {
+            for record in records.by_ref().take(part.records) {
+                turn.events.push(Event {
+                    kind: EventKind::Deliver,
+                    key: Arc::clone(&record.key),
+                    from: Arc::clone(&part.name),
+                    to: Arc::clone(&subscriber.name),
+                });
+            }
+        }
+        turn.effects.push(Effect::Records {
+            mailbox: peer,
+            generation: subscriber.generation,
+            batch: batch.number,
+            records: batch.records.clone(),
+        });
+    }
+
+    /// Begins readings, as many as may be under way: those that have waited longest.
+    pub(super) fn start_readings(&mut self, turn: &mut Turn) {
+        while self.readings < READINGS {
+            let Some(peer) = self.queue.pop_front() else { break };
+            let Some(subscriber) = self.subscribers.get_mut(&peer) else { continue };
+            let Loading::Queued { channel: id } = subscriber.loading else { continue };
+            let channel = self.channels.get(&id).expect("what a session waits for is there");
+            let from = channel.readers[&subscriber.reader()].sent;
+            subscriber.loading = Loading::Reading { channel: id, from };
+            self.readings += 1;
+            turn.effects.push(Effect::Load(Load {
+                mailbox: id,
+                from,
+                messages: BATCH_RECORDS,
+                bytes: BATCH_BYTES,
+                purpose: Purpose::Records { peer, generation: subscriber.generation },
+                next: channel.state.next,
+                removals: 0,
+            }));
+        }
+    }
+
+    /// Takes records that were read for a session.
+    pub(in super::super) fn records_loaded(
+        &mut self,
+        load: &Load,
+        (peer, generation): (MailboxId, u64),
+        reading: Reading,
+        limits: &ChannelLimits,
+        now: Millis,
+        turn: &mut Turn,
+    ) {
+        let subscriber = self.subscribers.get_mut(&peer);
+        let subscriber = subscriber.filter(|subscriber| subscriber.generation == generation);
+        let is_awaited = |subscriber: &&mut super::Subscriber| matches!(subscriber.loading, Loading::Reading { channel, from } if channel == load.mailbox && from == load.from);
+        let Some(subscriber) = subscriber.filter(is_awaited) else {
+            self.readings -= 1;
+            return;
+        };
+        self.ready.insert(peer);
+        let last = reading.last();
+        if !reading.stored.is_empty() {
+            let stored = reading.stored.into();
+            subscriber.loading = Loading::Loaded { channel: load.mailbox, stored, since: now };
+            return;
+        }
+        // The store has nothing there that can be read, and is right.
+        subscriber.loading = Loading::No;
+        self.readings -= 1;
+        let id = subscriber.reader();
+        let before = last.map_or(load.next, Seq::next);
+        let channel = self.channels.get_mut(&load.mailbox).expect("a session waits for it");
+        let cursor = channel.readers[&id].cursor;
+        if cursor.seq < before {
+            self.totals.lost += before.0 - cursor.seq.0;
+            channel.move_on(id, (before, cursor.offset), limits, turn);
+            self.trimming.insert(load.mailbox);
+        }
+    }
+
+    /// Drops what was read for sessions that do not take it, where others wait to be read.
+    pub(super) fn drop_held(&mut self, now: Millis) {
+        if self.queue.is_empty() {
+            return;
+        }
+        for subscriber in self.subscribers.values_mut() {
+            if let Loading::Loaded { since, .. } = &subscriber.loading
+                && now.since(*since) >= HELD
+            {
+                subscriber.loading = Loading::No;
+                self.readings -= 1;
+            }
+        }
+    }
+}
