@@ -11,6 +11,7 @@
 //! - [`peerbus`]: the message bus of AI agents;
 //! - [`middleman`]: publications, requests and answers of services and clients;
 //! - [`keyop`]: records of channels between federated hubs, over WebSocket and gRPC;
+//! - [`certificate`]: what a certificate of X.509 says (RFC 5280);
 //! - [`stun`]: what tells a client its own address (RFC 8489);
 //! - [`websocket`]: framing of RFC 6455;
 //! - [`cluster`]: what relays of a cluster tell each other;
@@ -21,6 +22,7 @@
 
 pub mod auth;
 pub mod beacon;
+pub mod certificate;
 pub mod cluster;
 mod frames;
 mod framing;
