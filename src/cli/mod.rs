@@ -2,6 +2,7 @@
 
 mod audit;
 mod bus;
+mod certs;
 mod check;
 mod cluster_id;
 pub mod connect;
@@ -57,6 +58,9 @@ enum Command {
     Migrate(migrate::Migrate),
     /// Make a new Ed25519 key
     Keygen(keygen::Keygen),
+    /// Make and show the certificates that hubs and their clients know each other by
+    #[command(subcommand)]
+    Certs(certs::Certs),
     /// Add a node's public key to the directory in the state folder
     Enroll(enroll::Enroll),
     /// Print the id that other relays of a cluster know this one by
@@ -152,6 +156,7 @@ fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
         }
         Some(Command::Migrate(migrate)) => migrate.run(),
         Some(Command::Keygen(keygen)) => keygen.run(),
+        Some(Command::Certs(certs)) => certs.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
         Some(Command::ClusterId(id)) => id.run(),
         Some(Command::Bus(bus)) => bus.run(),

@@ -1,0 +1,236 @@
+//! `certs`: the keys and certificates that peers of mutual TLS know each other by, as the original's
+//! `keygen` makes them.
+
+mod files;
+mod inspect;
+mod sec1;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, anyhow};
+use clap::Subcommand;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384,
+    SerialNumber, date_time_ymd,
+};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use self::files::{Pair, read};
+use super::{Exit, output};
+use crate::wire::certificate::{Certificate, MAX_COMMON_NAME, TextKind};
+
+/// How far back a certificate begins, for machines whose clocks are behind.
+const GRACE: Duration = Duration::from_secs(60 * 60);
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is asked of certificates.
+#[derive(Debug, Subcommand)]
+pub(super) enum Certs {
+    /// Make an authority, which signs the certificates of hubs and their clients
+    Ca(Ca),
+    /// Make the certificate and the key of a hub or a client, by whose name others know it
+    Instance(Instance),
+    /// Print what a certificate says
+    Inspect(inspect::Inspect),
+}
+
+/// What `certs ca` is asked.
+#[derive(clap::Args, Debug)]
+pub(super) struct Ca {
+    /// New file for the certificate
+    #[arg(long, value_name = "FILE", default_value = "ca.crt")]
+    out_cert: PathBuf,
+    /// New file for the private key
+    #[arg(long, value_name = "FILE", default_value = "ca.key")]
+    out_key: PathBuf,
+    /// Common name of the authority
+    #[arg(long, value_name = "NAME", default_value = "beacon-relay CA")]
+    name: String,
+    /// Days until it ends
+    #[arg(long, value_name = "N", default_value = "3650", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    days: u32,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+/// What `certs instance` is asked.
+#[derive(clap::Args, Debug)]
+pub(super) struct Instance {
+    /// Certificate of the authority
+    #[arg(long, value_name = "FILE", default_value = "ca.crt")]
+    ca: PathBuf,
+    /// Private key of the authority
+    #[arg(long, value_name = "FILE", default_value = "ca.key")]
+    ca_key: PathBuf,
+    /// Common name, and DNS name; of a hub the host name that its clients dial
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// New file for the certificate [default: NAME.crt]
+    #[arg(long, value_name = "FILE")]
+    out_cert: Option<PathBuf>,
+    /// New file for the private key [default: NAME.key]
+    #[arg(long, value_name = "FILE")]
+    out_key: Option<PathBuf>,
+    /// Days until it ends
+    #[arg(long, value_name = "N", default_value = "730", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    days: u32,
+    /// Replace files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+impl Certs {
+    /// Does it.
+    pub(super) fn run(self) -> Result<(), Exit> {
+        match self {
+            Self::Ca(ca) => ca.run(),
+            Self::Instance(instance) => instance.run(),
+            Self::Inspect(inspect) => inspect.run(),
+        }
+    }
+}
+
+impl Ca {
+    fn run(self) -> Result<(), Exit> {
+        let key = new_key()?;
+        let mut params = params(&self.name, self.days)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).context("the certificate cannot be made")?;
+        let pair = Pair { cert: self.out_cert, key: self.out_key };
+        pair.write(&certificate.pem(), &sec1::pem(&key)?, self.force)?;
+        output::print(&pair.shown())
+    }
+}
+
+impl Instance {
+    fn run(self) -> Result<(), Exit> {
+        let key = new_key()?;
+        let mut params = params(&self.name, self.days)?;
+        params.subject_alt_names = CertificateParams::new([self.name.clone()])
+            .with_context(|| format!("--name = {:?}: no name of a host", self.name))?
+            .subject_alt_names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let issuer = issuer(&self.ca, &self.ca_key)?;
+        let certificate = params.signed_by(&key, &issuer);
+        let certificate = certificate.context("the certificate cannot be made")?;
+        let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", self.name));
+        let pair = Pair {
+            cert: self.out_cert.unwrap_or_else(|| beside("crt")),
+            key: self.out_key.unwrap_or_else(|| beside("key")),
+        };
+        pair.write(&certificate.pem(), &sec1::pem(&key)?, self.force)?;
+        output::print(&pair.shown())
+    }
+}
+
+fn new_key() -> Result<KeyPair, Exit> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384);
+    Ok(key.context("the key cannot be made")?)
+}
+
+/// A certificate of this name, which begins now.
+fn params(name: &str, days: u32) -> Result<CertificateParams, Exit> {
+    let is_name =
+        !name.is_empty() && name.len() <= MAX_COMMON_NAME && !name.chars().any(char::is_control);
+    if !is_name || name.contains('/') {
+        return Err(Exit::Usage(format!(
+            "--name = {name:?}: write 1 to {MAX_COMMON_NAME} bytes of plain text, without a slash"
+        )));
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    params.not_before = date_time_ymd(1970, 1, 1) + now.saturating_sub(GRACE);
+    params.not_after = date_time_ymd(1970, 1, 1) + now + DAY * days;
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial).context("the system gives no random bytes")?;
+    // A positive number of full length.
+    serial[0] = serial[0] & 0x3f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+/// Who signs, by the files of an authority.
+fn issuer(
+    ca: &std::path::Path,
+    ca_key: &std::path::Path,
+) -> Result<Issuer<'static, KeyPair>, Exit> {
+    let text = read("--ca-key", ca_key)?;
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
+    let key = key.map_err(|error| anyhow!("--ca-key = {ca_key:?}: no private key: {error}"))?;
+    let key = KeyPair::try_from(&key);
+    let key = key.map_err(|error| anyhow!("--ca-key = {ca_key:?}: of no use: {error}"))?;
+
+    let der = files::certificate("--ca", ca)?;
+    let refused = |reason: &str| anyhow!("--ca = {ca:?}: {reason}");
+    let authority = Certificate::parse(&der).map_err(|error| refused(&error.to_string()))?;
+    if !authority.is_authority {
+        return Err(refused("no authority: it must not sign others").into());
+    }
+    let is_key = key.public_key_raw();
+    if !der.windows(is_key.len()).any(|bytes| bytes == is_key) {
+        let ca_key = ca_key.display();
+        return Err(refused(&format!("{ca_key} is not its key; name that one")).into());
+    }
+    let mut params = CertificateParams::default();
+    params.distinguished_name = name_of(&authority).ok_or_else(|| {
+        refused("its subject has parts that are no plain text; make another with `certs ca`")
+    })?;
+    Ok(Issuer::new(params, key))
+}
+
+/// The subject of an authority, as the certificates that it signs name it.
+fn name_of(authority: &Certificate<'_>) -> Option<DistinguishedName> {
+    let mut name = DistinguishedName::new();
+    for attribute in authority.attributes().ok()? {
+        let (kind, text) = attribute.text?;
+        let value = match kind {
+            TextKind::Utf8 => DnValue::Utf8String(text.to_owned()),
+            TextKind::Printable => DnValue::PrintableString(text.try_into().ok()?),
+            TextKind::Ia5 => DnValue::Ia5String(text.try_into().ok()?),
+        };
+        name.push(DnType::from_oid(&numbers(attribute.kind)?), value);
+    }
+    Some(name)
+}
+
+/// The numbers of an object identifier (X.690 §8.19).
+fn numbers(kind: &[u8]) -> Option<Vec<u64>> {
+    let mut numbers = Vec::new();
+    let mut number = 0_u64;
+    for byte in kind {
+        number = number.checked_mul(128)? | u64::from(byte & 0x7f);
+        if byte & 0x80 == 0 {
+            if numbers.is_empty() {
+                let first = (number / 40).min(2);
+                numbers.extend([first, number - 40 * first]);
+            } else {
+                numbers.push(number);
+            }
+            number = 0;
+        }
+    }
+    Some(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn object_identifiers_are_read_as_numbers() {
+        assert_eq!(numbers(&[0x55, 0x04, 0x03]).unwrap(), [2, 5, 4, 3]);
+        assert_eq!(numbers(&[0x2b, 0x81, 0x04, 0x00, 0x22]).unwrap(), [1, 3, 132, 0, 34]);
+        assert!(numbers(&[0xff; 12]).is_none(), "no number is that long");
+    }
+}
