@@ -90,6 +90,7 @@ impl Door for Echo {
                 overflow: Overflow::DropOldest,
                 takes: LONGEST,
                 outbox_bytes: None,
+                is_patient: false,
                 data: None,
             })
         })

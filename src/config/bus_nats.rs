@@ -100,11 +100,12 @@ impl Layers {
 impl Config {
     /// What does not go together with messages in NATS, and why.
     pub(super) fn bus_nats_contradiction(&self) -> Option<(&'static str, String)> {
-        let has_messages = self.peerbus.is_some();
+        let has_messages = self.peerbus.is_some() || self.keyop.is_some();
         (self.bus_nats.is_some() && !has_messages).then(|| {
             (
                 "bus_nats",
-                "no door has messages; add --peerbus-tokens-file and --peerbus-bind".to_owned(),
+                "no door has messages; add --peerbus-tokens-file and --peerbus-bind, or --keyop-bind"
+                    .to_owned(),
             )
         })
     }

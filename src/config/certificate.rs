@@ -21,7 +21,7 @@ pub struct TlsPair {
     pub key: PathBuf,
 }
 
-/// Why a pair is of no use.
+/// Why a pair, or what judges the certificates of clients, is of no use.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct UnusablePair {
@@ -112,6 +112,9 @@ impl PairOf {
 
     /// Those of the listener of `netbird_bind`.
     pub(super) const NETBIRD_BIND: Self = Self { cert: "netbird_tls_cert", key: "netbird_tls_key" };
+
+    /// Those of the listener of `keyop_bind`.
+    pub(super) const KEYOP_BIND: Self = Self { cert: "keyop_cert", key: "keyop_key" };
 }
 
 /// That of the listener of `wss_bind`.

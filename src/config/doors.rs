@@ -43,8 +43,11 @@ pub const PEERBUS: DoorKind = DoorKind { name: "peerbus", paths: DoorPaths::Any,
 /// Clients and services of middleman, which publish, subscribe, ask and answer.
 pub const MIDDLEMAN: DoorKind = DoorKind { name: "middleman", paths: DoorPaths::Any, quic: None };
 
+/// Hubs and ephemeral clients of keyop-messenger, whose channels are federated.
+pub const KEYOP: DoorKind = DoorKind { name: "keyop", paths: DoorPaths::Any, quic: None };
+
 /// The doors of the relay itself. A door is added here, with its name and its paths.
-static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD, &PEERBUS, &MIDDLEMAN];
+static DOORS: &[&DoorKind] = &[&PILOT, &NETBIRD, &PEERBUS, &MIDDLEMAN, &KEYOP];
 
 /// Those that a program around the relay has added.
 static REGISTERED: RwLock<Vec<&'static DoorKind>> = RwLock::new(Vec::new());

@@ -24,10 +24,11 @@ struct Section {
 
 /// The tables: the settings whose keys begin with the name, which they may stand in without it,
 /// and some others.
-static SECTIONS: [Section; 4] = [
+static SECTIONS: [Section; 5] = [
     Section { name: "netbird", others: &[] },
     Section { name: "peerbus", others: &[] },
     Section { name: "middleman", others: &[] },
+    Section { name: "keyop", others: &[] },
     Section {
         name: "bus",
         others: &["audit_checkpoint_file", "audit_max_bytes", "audit_retention"],
@@ -41,9 +42,6 @@ impl Section {
             || self.others.contains(&key)
     }
 }
-
-/// Keys of a `[[listener]]` table whose function is not built.
-const NOT_BUILT: [&str; 1] = ["tls_client_ca"];
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -204,11 +202,6 @@ impl Text<'_> {
             let prefix = Scope::prefix_of_listener(index);
             let mut settings = Vec::new();
             for entry in in_order(entries) {
-                if NOT_BUILT.contains(&entry.0.get_ref().as_ref()) {
-                    let reason = "not built yet; leave it out, and name a certificate in tls, or \
-                                  end TLS in a proxy such as Caddy or nginx";
-                    return Err(self.refuse(&entry, &prefix, reason.to_owned()));
-                }
                 settings.push(self.setting(&entry, &prefix, listener_settings())?);
             }
             let scope = Scope { prefix, origin: self.origin(table.span().start) };
@@ -245,10 +238,21 @@ fn items(kind: Kind, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     }
 }
 
-/// The entries of a table, each on a line.
+/// The entries of a table, each on a line; of a list, with commas.
 fn lines(table: &DeTable<'_>) -> Result<String, String> {
     let lines = in_order(table).into_iter().map(|(key, value)| {
-        let text = item(value.get_ref())?;
+        let text = match value.get_ref() {
+            DeValue::Array(values) => {
+                let items = values.iter().map(|value| item(value.get_ref()));
+                items.collect::<Result<Vec<_>, _>>()?.join(",")
+            }
+            other @ (DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Table(_)) => item(other)?,
+        };
         let is_one_line = !text.contains('\n');
         let line = format!("{}={text}", key.get_ref());
         is_one_line.then_some(line).ok_or_else(|| "a text of several lines in it".to_owned())

@@ -1,7 +1,7 @@
 //! The settings that make a listener of one door each, next to `wss_bind`.
 
 use super::DoorKind;
-use super::doors::{MIDDLEMAN, NETBIRD, PEERBUS};
+use super::doors::{KEYOP, MIDDLEMAN, NETBIRD, PEERBUS};
 
 /// A setting that makes a listener of one door.
 #[derive(Debug)]
@@ -53,5 +53,15 @@ pub(super) static MIDDLEMAN_BIND: FlagBind = FlagBind {
     way_out: "bind to loopback, or add --public-plaintext; for TLS write a [[listener]] with tls",
 };
 
+/// That of the keyop door.
+pub(super) static KEYOP_BIND: FlagBind = FlagBind {
+    key: "keyop_bind",
+    flag: "--keyop-bind",
+    reason: "there is --keyop-bind",
+    door: &KEYOP,
+    way_out: "add --keyop-cert",
+};
+
 /// All of them, in the order in which their listeners are served.
-pub(super) static FLAG_BINDS: [&FlagBind; 3] = [&NETBIRD_BIND, &PEERBUS_BIND, &MIDDLEMAN_BIND];
+pub(super) static FLAG_BINDS: [&FlagBind; 4] =
+    [&NETBIRD_BIND, &PEERBUS_BIND, &MIDDLEMAN_BIND, &KEYOP_BIND];

@@ -3,7 +3,9 @@
 use super::doors::Routes;
 use super::flag_binds::{FLAG_BINDS, FlagBind};
 use super::value::PathPrefixes;
-use super::{AcmeName, AllowOrigins, Config, Error, IpNet, Layers, Listener, TlsPair, WssBind};
+use super::{
+    AcmeName, AllowOrigins, ClientTrust, Config, Error, IpNet, Layers, Listener, TlsPair, WssBind,
+};
 
 /// A listener that a flag makes, beyond what it has in common with that of `wss_bind`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,6 +16,8 @@ pub struct FlagListener {
     pub tls: Vec<TlsPair>,
     /// Names that it gets and renews a certificate for.
     pub acme: Vec<AcmeName>,
+    /// What the certificates of its clients are judged by, where they need one.
+    pub client_trust: Option<ClientTrust>,
     /// Proxies whose X-Forwarded-For counts there.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -35,7 +39,7 @@ impl FlagListener {
             return Err(layers.refuse(of.key, format!("{danger}; {}", of.way_out)));
         }
         let trusted_proxies = trusted_proxies(&bind, layers)?;
-        Ok(Self { bind, tls, acme, trusted_proxies })
+        Ok(Self { bind, tls, acme, client_trust: None, trusted_proxies })
     }
 
     /// The listener, with the settings that it has in common with that of `wss_bind`.
@@ -49,6 +53,7 @@ impl FlagListener {
                 .expect("one door has no conflict"),
             tls: self.tls.clone(),
             acme: self.acme.clone(),
+            client_trust: self.client_trust.clone(),
             public_plaintext: config.public_plaintext,
             trusted_proxies: self.trusted_proxies.clone(),
             allow_origins: AllowOrigins::DoorsAnd(config.allow_origins.clone()),
@@ -79,7 +84,9 @@ impl Config {
         let of_netbird = self.netbird.as_ref().and_then(|netbird| netbird.listener.as_ref());
         let of_peerbus = self.peerbus.as_ref().and_then(|peerbus| peerbus.listener.as_ref());
         let of_middleman = self.middleman.as_ref().and_then(|door| door.listener.as_ref());
-        let each = FLAG_BINDS.into_iter().zip([of_netbird, of_peerbus, of_middleman]);
+        let of_keyop = self.keyop.as_ref().and_then(|door| door.listener.as_ref());
+        let of_doors = [of_netbird, of_peerbus, of_middleman, of_keyop];
+        let each = FLAG_BINDS.into_iter().zip(of_doors);
         each.filter_map(|(of, listener)| Some((of, listener?)))
     }
 

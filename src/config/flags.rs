@@ -75,6 +75,7 @@ impl FromArgMatches for Flags {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         self.config = matches.get_one("config").cloned();
         self.given = all_settings()
+            .filter(|setting| setting.kind != Kind::Tables)
             .filter_map(|setting| {
                 let texts = matches.get_many::<String>(setting.key)?;
                 Some((setting.key, texts.cloned().collect()))
@@ -91,7 +92,9 @@ impl clap::Args for Flags {
             .value_name("FILE")
             .help("TOML file with these settings, with underscores for dashes")
             .help_heading("Files");
-        command.arg(config).args(all_settings().map(flag)).after_help(AFTER_HELP)
+        // Tables have more than a flag can say.
+        let flags = all_settings().filter(|setting| setting.kind != Kind::Tables).map(flag);
+        command.arg(config).args(flags).after_help(AFTER_HELP)
     }
 
     fn augment_args_for_update(command: Command) -> Command {

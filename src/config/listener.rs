@@ -2,14 +2,15 @@
 //! `[[listener]]` tables, and what is wrong among them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use super::doors::{Conflict, Routes};
+use super::doors::{Conflict, KEYOP, Routes};
 use super::flag_binds::{FLAG_BINDS, FlagBind, TABLE_WAY_OUT, WSS_WAY_OUT};
 use super::given::Scope;
 use super::table::settings;
 use super::{
-    AcmeContact, AcmeName, AllowOrigins, Config, DoorKind, Error, IpNet, Layers, ListenerName,
-    PILOT, PathPrefixes, TlsPair, WssBind, acme, certificate,
+    AcmeContact, AcmeName, AllowOrigins, ClientTrust, Config, DoorKind, Error, IpNet, Layers,
+    ListenerName, PILOT, PathPrefixes, TlsPair, WssBind, acme, certificate,
 };
 
 /// The flag of the listener for nodes, without its dashes.
@@ -30,6 +31,10 @@ settings! {
             path: PathPrefixes ["PREFIX"];
             /// Certificates with their keys: the relay then speaks TLS there
             tls: Vec<TlsPair> ["TABLES"];
+            /// Authorities, as PEM, that the certificates of clients are of: each has to have one there
+            tls_client_ca: Option<PathBuf> ["FILE"];
+            /// What these authorities have revoked, as PEM: a list of each
+            tls_client_crl: Option<PathBuf> ["FILE"];
             /// Names to get and renew a certificate for, by ACME
             acme: Vec<AcmeName> ["NAME"];
             /// Where the authority may write to, as mailto:NAME@HOST
@@ -45,6 +50,8 @@ settings! {
     made of several {
         /// The doors, by their paths.
         routes: Routes = routes;
+        /// What the certificates of clients are judged by, where they need one.
+        client_trust: Option<ClientTrust> = client_trust;
     }
 }
 
@@ -65,6 +72,8 @@ pub struct Listener {
     pub tls: Vec<TlsPair>,
     /// Names that it gets and renews a certificate for; then it speaks TLS as well.
     pub acme: Vec<AcmeName>,
+    /// What the certificates of clients are judged by, where they need one.
+    pub client_trust: Option<ClientTrust>,
     /// Whether others than this machine may reach it without TLS.
     pub public_plaintext: bool,
     /// Proxies whose X-Forwarded-For counts.
@@ -87,6 +96,7 @@ impl Config {
             routes: Routes::default(),
             tls: self.tls.clone(),
             acme: self.acme.clone(),
+            client_trust: None,
             public_plaintext: self.public_plaintext,
             trusted_proxies: self.trusted_proxies.clone(),
             allow_origins: AllowOrigins::DoorsAnd(self.allow_origins.clone()),
@@ -99,6 +109,7 @@ impl Config {
             routes: table.routes.clone(),
             tls: table.tls.clone(),
             acme: table.acme.clone(),
+            client_trust: table.client_trust.clone(),
             public_plaintext: table.public_plaintext,
             trusted_proxies: table.trusted_proxies.clone(),
             allow_origins: table.allow_origins.clone(),
@@ -168,6 +179,16 @@ fn table(layers: &Layers) -> Result<ListenerTable, Error> {
     certificate::check(&table.tls, layers)?;
     acme::check(&table.acme, &table.tls, layers)?;
     let speaks_tls = !table.tls.is_empty() || !table.acme.is_empty();
+    if table.client_trust.is_some() && table.tls.is_empty() {
+        let reason = "the relay has to speak TLS there itself, with a certificate that the clients \
+                      know: write tls = [{ cert = \"FILE\", key = \"FILE\" }]";
+        return Err(layers.refuse("tls_client_ca", reason));
+    }
+    if table.client_trust.is_none() && table.doors.contains(&&KEYOP) {
+        let reason = "the keyop door knows its peers by their certificates: write tls_client_ca = \
+                      \"FILE\" as well";
+        return Err(layers.refuse("doors", reason));
+    }
     if !table.bind.is_local() && !table.public_plaintext && !speaks_tls {
         let danger = "it is open to others than this machine, without TLS";
         return Err(layers.refuse("bind", format!("{danger}; {TABLE_WAY_OUT}")));
@@ -183,6 +204,12 @@ fn routes(layers: &Layers) -> Result<Routes, Error> {
         Conflict::Doors(reason) => layers.refuse("doors", reason),
         Conflict::Path(reason) => layers.refuse("path", reason),
     })
+}
+
+/// What a table says of its clients' certificates.
+fn client_trust(layers: &Layers) -> Result<Option<ClientTrust>, Error> {
+    let (ca_key, crl_key) = ("tls_client_ca", "tls_client_crl");
+    ClientTrust::of(layers, (ca_key, &layers.read(ca_key)?), (crl_key, &layers.read(crl_key)?))
 }
 
 /// Refuses two listeners of one address or one name.

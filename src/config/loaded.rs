@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::bus_nats::BusNatsFlags;
 use super::cluster::ClusterFlags;
 use super::given::Scope;
+use super::keyop::KeyopFlags;
 use super::middleman::MiddlemanFlags;
 use super::netbird::NetbirdFlags;
 use super::peerbus::PeerbusFlags;
@@ -105,6 +106,7 @@ impl Loaded {
             let (old, new) = (SECRET.to_owned(), SECRET.to_owned());
             difference.applied.push(Change { key: key.to_owned(), old, new });
         }
+        in_force.config.take_keyop(&new.config);
         in_force.config.bus.take_live(&new.config.bus);
         if moved {
             in_force.config.trusted_proxies.clone_from(&self.config.trusted_proxies);
@@ -158,6 +160,10 @@ impl Loaded {
         }
         if let (Ok(old), Ok(new)) =
             (MiddlemanFlags::read(&self.layers), MiddlemanFlags::read(&new.layers))
+        {
+            keys.extend(old.differing(&new));
+        }
+        if let (Ok(old), Ok(new)) = (KeyopFlags::read(&self.layers), KeyopFlags::read(&new.layers))
         {
             keys.extend(old.differing(&new));
         }

@@ -9,6 +9,7 @@ mod acme;
 mod bus;
 mod bus_nats;
 mod certificate;
+mod client_trust;
 mod cluster;
 mod doors;
 mod error;
@@ -18,6 +19,7 @@ mod flag_listener;
 mod flags;
 mod given;
 mod hidden;
+mod keyop;
 mod keys;
 mod layers;
 mod listener;
@@ -47,13 +49,18 @@ pub use bus::Bus;
 pub use bus_nats::BusNats;
 use bus_nats::BusNatsFlags;
 pub use certificate::{TlsPair, UnusablePair};
+pub use client_trust::{ClientTrust, TrustedAuthorities};
 use cluster::ClusterFlags;
 pub use cluster::{Cluster, ClusterFabric};
-pub use doors::{DoorKind, DoorPaths, DoorTaken, MIDDLEMAN, NETBIRD, PEERBUS, PILOT, Routes};
+pub use doors::{
+    DoorKind, DoorPaths, DoorTaken, KEYOP, MIDDLEMAN, NETBIRD, PEERBUS, PILOT, Routes,
+};
 pub use error::{Error, Invalid, Origin, Place};
 use flag_binds::WSS_WAY_OUT;
 pub use flag_listener::FlagListener;
 pub use flags::Flags;
+use keyop::KeyopFlags;
+pub use keyop::{HubName, Keyop, KeyopPeer};
 pub use keys::{KeyDigest, Keys, LONGEST_KEY};
 pub use layers::Layers;
 pub use listener::{Listener, ListenerTable};
@@ -240,6 +247,8 @@ settings! {
         peerbus: Option<Peerbus> = Peerbus::read;
         /// The middleman door, where there is one.
         middleman: Option<Middleman> = Middleman::read;
+        /// The keyop door, where there is one.
+        keyop: Option<Keyop> = Keyop::read;
         /// How messages are kept, where a door has some.
         bus: Bus = Bus::read;
         /// The NATS system that has them, where it is not the state folder.
@@ -270,6 +279,7 @@ impl Config {
             .or_else(|| config.netbird_contradiction())
             .or_else(|| config.peerbus_contradiction())
             .or_else(|| config.middleman_contradiction())
+            .or_else(|| config.keyop_contradiction())
             .or_else(|| config.bus_nats_contradiction());
         if let Some((key, reason)) = contradiction {
             return Err(layers.refuse(key, reason));
@@ -317,8 +327,8 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
 /// Every setting, in the order of the help.
 fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
     let of_doors = NetbirdFlags::SETTINGS.iter().chain(PeerbusFlags::SETTINGS);
-    let of_doors = of_doors.chain(MiddlemanFlags::SETTINGS).chain(Bus::SETTINGS);
-    let of_doors = of_doors.chain(BusNatsFlags::SETTINGS);
+    let of_doors = of_doors.chain(MiddlemanFlags::SETTINGS).chain(KeyopFlags::SETTINGS);
+    let of_doors = of_doors.chain(Bus::SETTINGS).chain(BusNatsFlags::SETTINGS);
     let settings = Config::SETTINGS.iter().chain(RegistryFlags::SETTINGS);
     settings.chain(ClusterFlags::SETTINGS).chain(of_doors)
 }

@@ -4,6 +4,7 @@
 //! a [`Plan`] each: those of the relay itself in [`plans`], those of a program around it in its
 //! [`Host`](crate::server::Host).
 
+pub mod keyop;
 pub mod middleman;
 pub mod netbird;
 pub mod peerbus;
@@ -107,5 +108,5 @@ impl Plan {
 /// The doors of the relay itself, but for Pilot's. A door is added here.
 #[must_use]
 pub fn plans() -> Vec<Plan> {
-    vec![netbird::plan(), peerbus::plan(), middleman::plan()]
+    vec![netbird::plan(), peerbus::plan(), middleman::plan(), keyop::plan()]
 }

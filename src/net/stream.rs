@@ -7,11 +7,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, recv};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::calls::{self, Call};
+
+/// Another side that has not answered for two minutes is gone.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(60))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// Records that go out one behind the other; of the first a part may have left.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +114,10 @@ pub trait Stream: fmt::Debug + Send + Sync + 'static {
     /// Tells the other side that nothing more will come; an error means that it is gone.
     fn shutdown_write(&self);
 
+    /// Has the system look whether the other side is still there, and end the stream where it is not,
+    /// for who says nothing for long.
+    fn keep_alive(&self) {}
+
     /// Has the stream end without waiting for the other side, once it is dropped: what was
     /// not taken is given up.
     fn give_up(&self) {}
@@ -148,6 +158,11 @@ macro_rules! stream {
             fn shutdown_write(&self) {
                 // The other side may have closed already, which is the end as well.
                 let _ = SockRef::from(self).shutdown(Shutdown::Write);
+            }
+
+            fn keep_alive(&self) {
+                // A Unix socket has no such thing: its other side is on this machine.
+                let _ = SockRef::from(self).set_tcp_keepalive(&KEEPALIVE);
             }
 
             fn give_up(&self) {

@@ -28,7 +28,7 @@ pub(super) fn start(
     tasks.spawn("directory", directory.clone().run(stopping.clone()));
     let own = [
         Task::new("sweep", sweep(Arc::clone(router))),
-        Task::new("certificates", Arc::clone(&doors.certificates).watch()),
+        Task::new("certificates", Arc::clone(&doors.certificates).watch(Arc::clone(table))),
         Task::new("acme", Arc::clone(doors.certificates.acme()).run()),
     ];
     let of_pilot = pilot::tasks(overlay, directory, table, config, grants);

@@ -14,9 +14,9 @@ use super::tasks::Tasks;
 use crate::bus::front::{CHANNELS, Front, Log, follow};
 use crate::bus::{self, Bus, Durable, Handle, Parts, Settings};
 use crate::cluster::{ChannelOwner, Cluster, load_or_create, relay_id};
-use crate::config::{BusDurability, BusNats, Config};
+use crate::config::{BusDurability, BusNats, Config, Keyop};
 use crate::net::nats;
-use crate::proto::bus::Limits;
+use crate::proto::bus::{ChannelLimits, Limits};
 use crate::store::{
     Embedded, Handover, JetStream, JetStreamSettings, Leadership, Outage, Store, bus_folder,
     replica_folder,
@@ -82,7 +82,7 @@ impl Log for ClusterLog {
 /// Opens the store and starts the bus over it, where a door has messages. With messages in NATS the
 /// bus is started where and when this relay leads their log.
 pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> {
-    if config.peerbus.is_none() {
+    if config.peerbus.is_none() && config.keyop.is_none() {
         return Ok(None);
     }
     if let Some(nats) = &config.bus_nats {
@@ -151,6 +151,7 @@ pub(super) fn settings(config: &Config) -> Settings {
             quota_messages: said.bus_quota_messages,
             quota_bytes: said.bus_quota_bytes,
             retention: retention.expect("ten years of milliseconds at most"),
+            channels: config.keyop.as_ref().map(channels).unwrap_or_default(),
             ..Limits::default()
         },
         durable: match said.bus_durability {
@@ -163,6 +164,23 @@ pub(super) fn settings(config: &Config) -> Settings {
         audit_retention: said.audit_retention,
         audit_max_bytes: said.audit_max_bytes,
         ..Settings::default()
+    }
+}
+
+/// What channels are bounded by.
+fn channels(keyop: &Keyop) -> ChannelLimits {
+    let millis = |time: Duration| {
+        u64::try_from(time.as_millis()).expect("ten years of milliseconds at most")
+    };
+    ChannelLimits {
+        retention: millis(keyop.retention),
+        bytes: keyop.channel_bytes,
+        records: keyop.channel_records,
+        dead_letter_retention: millis(keyop.dead_letter_retention),
+        cursor_expiry: millis(keyop.cursor_expiry),
+        ack_timeout: millis(keyop.ack_timeout),
+        attempts: keyop.ack_attempts,
+        ..ChannelLimits::default()
     }
 }
 

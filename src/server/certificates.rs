@@ -17,9 +17,10 @@ use tracing::{error, info, warn};
 
 use super::StartError;
 use super::acme::Acme;
-use crate::config::{self, TlsPair, UnusablePair};
+use crate::config::{self, ClientTrust, TlsPair, TrustedAuthorities, UnusablePair};
 use crate::metrics::{Labelled, family};
-use crate::net::tls::{Acceptor, Certificates};
+use crate::net::tls::{Acceptor, Authorities, AuthoritiesError, Certificates, Clients};
+use crate::peers::{End, Table};
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::words;
 
@@ -47,6 +48,17 @@ struct OfListener {
     certificates: Arc<Certificates>,
     /// Of the certificate and the key of each pair.
     watches: Mutex<Vec<[Watch; 2]>>,
+    /// Where its clients need certificates.
+    clients: Option<OfClients>,
+}
+
+/// What judges the certificates of a listener's clients.
+#[derive(Debug)]
+struct OfClients {
+    trust: ClientTrust,
+    clients: Arc<Clients>,
+    /// Of each of its files.
+    watches: Mutex<Vec<Watch>>,
 }
 
 impl Keeper {
@@ -65,15 +77,22 @@ impl Keeper {
         for listener in listeners {
             let (label, pairs) = (listener.label().to_owned(), listener.tls.clone());
             let loaded = if let Some(certificates) = keeper.acme.certificates(&listener.acme) {
-                OfListener { label, pairs, certificates, watches: Mutex::default() }
+                OfListener { label, pairs, certificates, watches: Mutex::default(), clients: None }
             } else if pairs.is_empty() {
                 acceptors.push(None);
                 continue;
             } else {
-                let loaded = spawn_blocking(move || OfListener::open(label, pairs)).await;
+                let trust = listener.client_trust.clone();
+                let loaded = spawn_blocking(move || OfListener::open(label, pairs, trust)).await;
                 loaded.expect("loading does not panic")?
             };
-            let acceptor = Acceptor::new(Arc::clone(&loaded.certificates))?;
+            let certificates = Arc::clone(&loaded.certificates);
+            if let Some(OfClients { clients, .. }) = &loaded.clients {
+                acceptors.push(Some(Acceptor::with_clients(certificates, Arc::clone(clients))?));
+                keeper.of_listeners.push(loaded);
+                continue;
+            }
+            let acceptor = Acceptor::new(certificates)?;
             // An authority comes to port 443, whichever listener is there.
             acceptors.push(Some(match keeper.acme.challenges() {
                 Some(challenges) => acceptor.with_challenges(challenges),
@@ -84,8 +103,8 @@ impl Keeper {
         Ok((Arc::new(keeper), acceptors))
     }
 
-    /// Reads again what has changed, for ever.
-    pub(super) async fn watch(self: Arc<Self>) {
+    /// Reads again what has changed, for ever, and ends sessions whose certificate is revoked.
+    pub(super) async fn watch(self: Arc<Self>, table: Arc<Table>) {
         if self.of_listeners.is_empty() {
             return std::future::pending().await;
         }
@@ -94,15 +113,34 @@ impl Keeper {
         loop {
             ticks.tick().await;
             let keeper = Arc::clone(&self);
+            let table = Arc::clone(&table);
             // A panic there is a bug, and ends no watch.
-            if let Err(panic) = spawn_blocking(move || keeper.look(Instant::now())).await {
+            if let Err(panic) = spawn_blocking(move || keeper.look(&table, Instant::now())).await {
                 error!(%panic, "certificates not looked at: the old ones stay");
                 self.outcomes.of(Outcome::Failed).increment();
             }
         }
     }
 
-    fn look(&self, now: Instant) {
+    fn look(&self, table: &Table, now: Instant) {
+        let clients = self.of_listeners.iter().filter_map(|listener| {
+            let looked = listener.clients.as_ref()?.look(now)?;
+            Some((&listener.label, looked))
+        });
+        for (label, looked) in clients {
+            let outcome = match looked {
+                Ok(()) => {
+                    info!(listener = label, "clients are judged by the new authorities and lists");
+                    end_revoked(table);
+                    Outcome::Ok
+                }
+                Err(error) => {
+                    warn!(listener = label, %error, "authorities of clients not read: the old ones stay");
+                    Outcome::Failed
+                }
+            };
+            self.outcomes.of(outcome).increment();
+        }
         for listener in &self.of_listeners {
             let outcome = match listener.look(now) {
                 None => continue,
@@ -167,12 +205,17 @@ impl Keeper {
 }
 
 impl OfListener {
-    fn open(label: String, pairs: Vec<TlsPair>) -> Result<Self, UnusablePair> {
+    fn open(
+        label: String,
+        pairs: Vec<TlsPair>,
+        trust: Option<ClientTrust>,
+    ) -> Result<Self, UnusablePair> {
         // The stamps come first: a write during the reading then shows as a change.
         let watches = pairs.iter().map(|pair| [&pair.cert, &pair.key].map(|path| watch(path)));
         let watches = Mutex::new(watches.collect());
         let certificates = Certificates::new(load(&pairs)?);
-        Ok(Self { label, pairs, certificates, watches })
+        let clients = trust.map(OfClients::open).transpose()?;
+        Ok(Self { label, pairs, certificates, watches, clients })
     }
 
     /// Looks at the files, and reads all of them where one has changed and is still.
@@ -184,6 +227,48 @@ impl OfListener {
             is_due |= key.poll(now, stamp(&pair.key));
         }
         is_due.then(|| load(&self.pairs).map(|new| self.certificates.exchange(new)))
+    }
+}
+
+impl OfClients {
+    fn open(trust: ClientTrust) -> Result<Self, UnusablePair> {
+        // The stamps come first, as with certificates.
+        let watches = Mutex::new(trust.files().map(watch).collect());
+        let unusable = |error: AuthoritiesError| UnusablePair {
+            path: trust.ca.clone(),
+            reason: error.to_string(),
+        };
+        let clients = Clients::new(authorities(trust.load()?)).map_err(unusable)?;
+        Ok(Self { trust, clients, watches })
+    }
+
+    /// Looks at the files, and reads all of them where one has changed and is still.
+    fn look(&self, now: Instant) -> Option<Result<(), UnusablePair>> {
+        let mut watches = self.watches.lock();
+        let mut is_due = false;
+        for (file, watch) in self.trust.files().zip(watches.iter_mut()) {
+            is_due |= watch.poll(now, stamp(file));
+        }
+        let unusable = |error: AuthoritiesError| UnusablePair {
+            path: self.trust.ca.clone(),
+            reason: error.to_string(),
+        };
+        is_due.then(|| self.clients.exchange(authorities(self.trust.load()?)).map_err(unusable))
+    }
+}
+
+fn authorities(loaded: TrustedAuthorities) -> Authorities {
+    Authorities::new(loaded.certificates, loaded.revoked)
+}
+
+/// Ends the sessions of those whose certificate has been revoked.
+fn end_revoked(table: &Table) {
+    for session in table.all_sessions() {
+        let is_revoked = session.certified.as_ref().is_some_and(|certified| certified.is_revoked());
+        if is_revoked && session.is_open() {
+            info!(peer = %session.id(), "ended a session: its certificate was revoked");
+            session.end(End::KeyWithdrawn);
+        }
     }
 }
 

@@ -85,7 +85,11 @@ fn of_listener(config: &Config, listener: &config::Listener) -> session::Setting
         upgrade_rate: config.upgrade_rate,
         upgrade_burst: config.upgrade_burst,
         routes: listener.routes.clone(),
-        trusted_proxies: listener.trusted_proxies.clone(),
+        // No proxy stands in between where clients show a certificate of their own.
+        trusted_proxies: match &listener.client_trust {
+            Some(_) => Vec::new(),
+            None => listener.trusted_proxies.clone(),
+        },
         translators: config.translators.clone(),
         allow_origins: match &listener.allow_origins {
             AllowOrigins::DoorsAnd(origins) => session::Origins::DoorAnd(texts(origins)),

@@ -14,6 +14,7 @@ use super::turn::Turn;
 use super::{Conversation, Door, Outcome, Refusal, Session, Settings, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
 use crate::net::Stream;
+use crate::net::tls::Certified;
 use crate::peers::{End, Limits, Link, Refused, Registration};
 use crate::wire::Framing;
 use crate::wire::name::Name;
@@ -27,6 +28,8 @@ pub(super) struct Carrier {
     pub(super) transport: Transport,
     pub(super) framing: Framing,
     pub(super) client: SocketAddr,
+    /// What carried it so far proved who the peer is.
+    pub(super) certified: Option<Arc<Certified>>,
 }
 
 /// A connection that has no session yet.
@@ -97,7 +100,7 @@ impl Attempt<'_> {
         took: Duration,
         outbox: Limits,
     ) -> Result<Admitted, (Arc<Session>, Refused)> {
-        let Carrier { stream, transport, framing, client } = carrier;
+        let Carrier { stream, transport, framing, client, certified } = carrier;
         let Turn { generation, accepted, is_probe } = self.turn;
         let shared = &self.site.shared;
         let link = Link {
@@ -117,6 +120,8 @@ impl Attempt<'_> {
         session.takeover = welcome.takeover;
         session.data.clone_from(&welcome.data);
         session.is_hidden = is_probe;
+        session.is_patient = welcome.is_patient;
+        session.certified = certified;
         let session = Arc::new(session);
         door.accept(&session);
         let registration = match shared.table.register(Arc::clone(&session)) {

@@ -16,11 +16,11 @@ use super::driver::Driver;
 use super::keepalive::Keepalive;
 use super::turn::Turn;
 use super::upgrade::{Front, NotUpgraded, Upgraded};
-use super::{Door, MAX_MESSAGE, Outcome, Session, Site};
+use super::{Door, MAX_MESSAGE, Outcome, Session, Site, http2};
 use crate::metrics::{Transport, What, Word};
 use crate::net::Stream;
 use crate::net::listener::{Accepted, Listener};
-use crate::net::tls::{Acceptor, Failure};
+use crate::net::tls::{Acceptor, Certified, Failure};
 use crate::peers::{Refused, Registration};
 use crate::wire::websocket::Decoder;
 
@@ -86,7 +86,19 @@ pub(super) async fn accept(
 }
 
 /// A connection that has logged in.
-struct LoggedIn {
+enum LoggedIn {
+    WebSocket(OverWebSocket),
+    Http2(Box<http2::LoggedIn>),
+}
+
+/// What a connection speaks.
+enum Spoken {
+    WebSocket { stream: Box<dyn Stream>, certified: Option<Arc<Certified>>, upgraded: Upgraded },
+    Http2(http2::Opened),
+}
+
+/// A connection that has logged in over WebSocket.
+struct OverWebSocket {
     door: Arc<dyn Door>,
     session: Arc<Session>,
     registration: Registration,
@@ -111,9 +123,15 @@ impl Site {
             Accepted::Unix(stream) => (Box::new(stream), UNIX_CLIENT),
         };
         let logged_in = Box::pin(self.log_in(stream, remote, turn)).await;
-        let Some(LoggedIn { door, session, registration, decoder, early }) = logged_in else {
-            return;
+        let logged_in = match logged_in {
+            Some(LoggedIn::WebSocket(logged_in)) => logged_in,
+            // Boxed, so that a session over WebSocket has no room for it in its task.
+            Some(LoggedIn::Http2(logged_in)) => {
+                return Box::pin(self.serve_calls(*logged_in)).await;
+            }
+            None => return,
         };
+        let OverWebSocket { door, session, registration, decoder, early } = logged_in;
         let guard = Alive::new(&self, &session, door.name());
         let found = Found { registration: &registration, door: &*door, session: &session };
         let times = Keepalive::new(Arc::clone(&session), &*door, &self.settings);
@@ -143,12 +161,22 @@ impl Site {
         let deadline = (turn.accepted + settings.timing.auth_timeout).into();
         let front = Front { gate, settings: &settings, doors: &self.doors, turn };
         let upgrade = async {
-            let stream = match &self.tls {
+            let (stream, certified) = match &self.tls {
                 Some(tls) => attempt.secure(tls, stream).await?,
-                None => stream,
+                None => (stream, None),
             };
-            let upgraded = front.upgrade(&*stream, remote).await?;
-            Ok::<_, NotUpgraded>((stream, upgraded))
+            let mut early = Vec::new();
+            if self.door_of_calls().is_some() {
+                let gone = |_| Some(attempt.counted(Outcome::Gone));
+                let (is_http2, read) = http2::opening(&*stream).await.map_err(gone)?;
+                if is_http2 {
+                    let opened = http2::Opened { stream, early: read, certified, remote };
+                    return Ok::<_, NotUpgraded>(Spoken::Http2(opened));
+                }
+                early = read;
+            }
+            let upgraded = front.upgrade(&*stream, early, remote).await?;
+            Ok(Spoken::WebSocket { stream, certified, upgraded })
         };
         let upgraded = tokio::select! {
             upgraded = timeout_at(deadline, upgrade) => upgraded,
@@ -158,8 +186,14 @@ impl Site {
                 return None;
             }
         };
-        let (stream, Upgraded { response, early, client, door }) = match upgraded {
-            Ok(Ok(upgraded)) => upgraded,
+        let (stream, certified, upgraded) = match upgraded {
+            Ok(Ok(Spoken::WebSocket { stream, certified, upgraded })) => {
+                (stream, certified, upgraded)
+            }
+            Ok(Ok(Spoken::Http2(opened))) => {
+                let logged_in = self.log_in_over_http2(attempt, opened, place, &settings).await;
+                return logged_in.map(|logged_in| LoggedIn::Http2(Box::new(logged_in)));
+            }
             Ok(Err(outcome)) => {
                 if let Some(outcome) = outcome {
                     attempt.note(What::Refused, None, remote, outcome.word());
@@ -173,12 +207,14 @@ impl Site {
                 return None;
             }
         };
+        let Upgraded { response, early, client, door } = upgraded;
         let attempt = Attempt { door: Some(door.name()), ..attempt };
         if let Some(place) = &place {
             place.belongs_to(client.address.ip(), &settings);
         }
         let terms = (door.max_greeting(), door.dialect());
-        let mut conversation = Conversation::new(&*stream, client, terms, response, &early);
+        let conversation = Conversation::new(&*stream, client, terms, response, &early);
+        let mut conversation = conversation.of(certified.clone());
         let settled = attempt.settle(&*door, &mut conversation, place, &settings, deadline).await;
         let longest = door.max_message().min(MAX_MESSAGE);
         let (early, decoder) = conversation.into_rest(longest).expect("it is over WebSocket");
@@ -194,11 +230,17 @@ impl Site {
             }
         };
         let (transport, framing) = (Transport::Wss, welcome.framing);
-        let carrier = Carrier { stream, transport, framing, client: client.address };
+        let client = client.address;
+        if welcome.is_patient {
+            // Nothing else notices a peer whose machine is gone.
+            stream.keep_alive();
+        }
+        let carrier = Carrier { stream, transport, framing, client, certified };
         match attempt.admit(&*door, carrier, &welcome, took, settings.outbox) {
             Ok((session, registration)) => {
                 session.flush(Instant::now());
-                Some(LoggedIn { door, session, registration, decoder, early })
+                let logged_in = OverWebSocket { door, session, registration, decoder, early };
+                Some(LoggedIn::WebSocket(logged_in))
             }
             Err((session, refused)) => {
                 attempt.turn_away(&*door, &session, refused).await;
@@ -214,13 +256,14 @@ impl Attempt<'_> {
         self,
         tls: &Acceptor,
         stream: Box<dyn Stream>,
-    ) -> Result<Box<dyn Stream>, NotUpgraded> {
+    ) -> Result<(Box<dyn Stream>, Option<Arc<Certified>>), NotUpgraded> {
         // Counted even where it is given up.
         let mut handshake = CountedHandshake { attempt: self, outcome: Handshake::NotDone };
         match tls.accept(stream).await {
             Ok(stream) => {
                 handshake.outcome = stream.kind().into();
-                Ok(Box::new(stream))
+                let certified = stream.certified().cloned();
+                Ok((Box::new(stream), certified))
             }
             Err(failure) => {
                 handshake.outcome = (&failure).into();
@@ -242,6 +285,12 @@ impl Attempt<'_> {
                 Err(Some(outcome))
             }
         }
+    }
+
+    /// The same outcome, which is counted now.
+    fn counted(self, outcome: Outcome) -> Outcome {
+        self.count(outcome);
+        outcome
     }
 
     /// Closes a session that found no place in the table.

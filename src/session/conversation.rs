@@ -4,13 +4,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::coop::consume_budget;
 
+use super::http2::Connection;
 use super::{Client, Close, Dialect, Kind, Outcome, Refusal};
 use crate::net::Stream;
 use crate::net::quic::{Lost, Receiver};
+use crate::net::tls::Certified;
 use crate::wire::websocket::{
     CloseCode, Decoder, LONGEST_IN_PLACE, MAX_HEADER, Message, Opcode, Role, close_payload,
     frame_header,
@@ -27,6 +30,7 @@ const IN_BUFFER: &str = "the decoder found it in the buffer";
 #[derive(Debug)]
 pub struct Conversation<'a> {
     client: Client,
+    certified: Option<Arc<Certified>>,
     wire: Wire<'a>,
 }
 
@@ -35,6 +39,7 @@ pub struct Conversation<'a> {
 enum Wire<'a> {
     WebSocket(WebSocket<'a>),
     Quic(Datagrams<'a>),
+    Http2(&'a mut Connection),
 }
 
 impl<'a> Conversation<'a> {
@@ -50,7 +55,7 @@ impl<'a> Conversation<'a> {
         let decoder = Decoder::new(Role::Server, longest);
         let decoder = if dialect.takes_any_text { decoder.with_any_text() } else { decoder };
         let wire = WebSocket { stream, decoder, dialect, longest, response, read: early.to_vec() };
-        Self { client, wire: Wire::WebSocket(wire) }
+        Self { client, certified: None, wire: Wire::WebSocket(wire) }
     }
 
     /// A conversation in datagrams of `longest` bytes at most.
@@ -60,13 +65,37 @@ impl<'a> Conversation<'a> {
         client: Client,
         longest: usize,
     ) -> Self {
-        Self { client, wire: Wire::Quic(Datagrams { sender, receiver, longest }) }
+        let wire = Wire::Quic(Datagrams { sender, receiver, longest });
+        Self { client, certified: None, wire }
+    }
+
+    /// A conversation over HTTP/2, where the client has proved who it is, and says nothing before it
+    /// calls.
+    pub(super) const fn over_http2(connection: &'a mut Connection, client: Client) -> Self {
+        Self { client, certified: None, wire: Wire::Http2(connection) }
+    }
+
+    /// The same, of a client that has shown a certificate.
+    pub(super) fn of(self, certified: Option<Arc<Certified>>) -> Self {
+        Self { certified, ..self }
     }
 
     /// Who is spoken to.
     #[must_use]
     pub const fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Who the client has proved to be, where the listener takes only clients with a certificate.
+    #[must_use]
+    pub const fn certified(&self) -> Option<&Arc<Certified>> {
+        self.certified.as_ref()
+    }
+
+    /// Whether it is over HTTP/2, where a client calls methods and no messages are exchanged.
+    #[must_use]
+    pub const fn is_over_http2(&self) -> bool {
+        matches!(self.wire, Wire::Http2(_))
     }
 
     /// Sends a message.
@@ -77,6 +106,7 @@ impl<'a> Conversation<'a> {
         match &mut self.wire {
             Wire::WebSocket(wire) => wire.send(kind, message).await,
             Wire::Quic(wire) => write_all(wire.sender, message).await.map_err(|_| Refusal::gone()),
+            Wire::Http2(_) => Err(Refusal::new(Outcome::Violation, None)),
         }
     }
 
@@ -88,6 +118,7 @@ impl<'a> Conversation<'a> {
         match &mut self.wire {
             Wire::WebSocket(wire) => wire.receive().await,
             Wire::Quic(wire) => Ok((Kind::Binary, wire.receive().await?.to_vec())),
+            Wire::Http2(_) => Err(Refusal::new(Outcome::Violation, None)),
         }
     }
 
@@ -101,7 +132,7 @@ impl<'a> Conversation<'a> {
                 wire.read.shrink_to_fit();
                 Some((wire.read, wire.decoder))
             }
-            Wire::Quic(_) => None,
+            Wire::Quic(_) | Wire::Http2(_) => None,
         }
     }
 
@@ -114,6 +145,7 @@ impl<'a> Conversation<'a> {
         match &mut self.wire {
             Wire::WebSocket(wire) => wire.listen(judge).await,
             Wire::Quic(wire) => wire.listen(judge).await,
+            Wire::Http2(connection) => connection.listen().await,
         }
     }
 }

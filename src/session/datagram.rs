@@ -226,7 +226,13 @@ impl Site {
             }
         };
         let (transport, framing) = (Transport::Quic, Framing::Datagram);
-        let carrier = Carrier { stream: Box::new(sender), transport, framing, client: remote };
+        let carrier = Carrier {
+            stream: Box::new(sender),
+            transport,
+            framing,
+            client: remote,
+            certified: None,
+        };
         match attempt.admit(&*door, carrier, &welcome, took, settings.outbox) {
             Ok((session, registration)) => {
                 session.flush(Instant::now());

@@ -1,5 +1,6 @@
 //! What a protocol over WebSocket is to the session machinery: how a connection logs in, what its messages mean, and how an end reads on its wire.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -45,6 +46,11 @@ pub trait Door: Send + Sync + 'static {
     /// Whether pages of this origin may connect, beside those of the listener's own host.
     fn admits_origin(&self, _origin: &str) -> bool {
         false
+    }
+
+    /// What it is over HTTP/2, where its clients call methods of gRPC; nothing where they do not.
+    fn calls(&self) -> Option<&dyn Calls> {
+        None
     }
 
     /// In what its WebSocket is not as other doors'.
@@ -172,6 +178,52 @@ pub trait Door: Send + Sync + 'static {
     }
 }
 
+/// What a door is over HTTP/2: methods of gRPC, each call a stream of bytes in both directions.
+///
+/// A connection is one session. What a call is to be answered leaves through the session's outbox, by
+/// [`http2::push_data`](super::http2::push_data) and [`http2::push_end`](super::http2::push_end).
+pub trait Calls: Send + Sync {
+    /// A call of the method that this path names. One that is taken has to be ended by the door.
+    ///
+    /// # Errors
+    /// What the caller is told instead.
+    fn begin(&self, session: &Arc<Session>, call: CallId, path: &str) -> Result<(), Status>;
+
+    /// Bytes of a call, in order. It runs on the session's own task and must not wait.
+    fn data(&self, session: &Arc<Session>, call: CallId, data: &[u8], now: Instant);
+
+    /// The peer says nothing more in a call.
+    fn ended(&self, session: &Arc<Session>, call: CallId, how: CallEnd);
+
+    /// What a caller is told whose login was refused.
+    fn refuse(&self, path: &str) -> Status;
+
+    /// What the calls of a session are told that ends.
+    fn farewell(&self, end: End) -> Status;
+}
+
+/// A call among those of one session.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct CallId(pub u32);
+
+/// How a peer ended its side of a call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CallEnd {
+    /// It has said everything, and waits for the end of the answer.
+    Finished,
+    /// It has given the call up.
+    Cancelled,
+}
+
+/// How a call ends, in the words of gRPC.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Status {
+    /// The code; 0 is success.
+    pub code: u32,
+    /// The message, as the header has it: percent-encoded.
+    pub message: Cow<'static, str>,
+}
+
 /// What a door is over QUIC.
 #[derive(Clone, Copy, Debug)]
 pub struct Quic {
@@ -274,6 +326,10 @@ pub struct Welcome {
     /// Most bytes that wait for the peer, as [`Limits::bytes`](crate::peers::Limits) has it; as
     /// many as the settings say where the door says nothing.
     pub outbox_bytes: Option<usize>,
+    /// Whether the relay waits for the peer as long as its connection lives: no pings, and no end
+    /// for one that says or takes nothing; a drain closes it last. For peers that never notice a
+    /// connection that ended.
+    pub is_patient: bool,
     /// What the door keeps with the session.
     pub data: DoorData,
 }

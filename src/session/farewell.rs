@@ -109,6 +109,7 @@ pub fn farewell(end: End, violation: Option<Violation>) -> Option<Close> {
         End::Idle => Close::new(CloseCode::Policy, "idle"),
         End::WriteTimeout | End::Overflow => Close::new(CloseCode::Policy, "too slow"),
         End::Kicked => Close::new(CloseCode::Policy, "kicked"),
+        End::NotStored => Close::new(CloseCode::TryAgain, "not stored"),
         End::Failed => Close::new(CloseCode::Internal, "internal error"),
     };
     Some(close)

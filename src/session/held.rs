@@ -14,13 +14,15 @@ use crate::net::head::HeadCheck;
 /// response, some hundred bytes.
 pub(super) struct Held<'a> {
     stream: &'a dyn Stream,
+    /// What was read of it before.
+    early: Vec<u8>,
     pub(super) written: Vec<u8>,
     head: HeadCheck,
 }
 
 impl<'a> Held<'a> {
-    pub(super) const fn new(stream: &'a dyn Stream) -> Self {
-        Self { stream, written: Vec::new(), head: HeadCheck::once() }
+    pub(super) const fn new(stream: &'a dyn Stream, early: Vec<u8>) -> Self {
+        Self { stream, early, written: Vec::new(), head: HeadCheck::once() }
     }
 }
 
@@ -31,6 +33,13 @@ impl AsyncRead for Held<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        if !self.early.is_empty() {
+            let taken = self.early.len().min(buffer.remaining());
+            let rest = self.early.split_off(taken);
+            buffer.put_slice(&std::mem::replace(&mut self.early, rest));
+            self.head.take(buffer, before);
+            return Poll::Ready(Ok(()));
+        }
         loop {
             ready!(self.stream.poll_readable(cx))?;
             match self.stream.try_read(buffer.initialize_unfilled()) {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::time::Sleep;
@@ -12,11 +12,16 @@ use super::{Door, Heartbeat, Session, Settings, Timing};
 use crate::peers::{End, State};
 use crate::wire::websocket::Opcode;
 
+/// A time that no session lasts, and that clocks can be set by.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// What a session's own task waits for, but for what its peer says.
 pub(super) struct Keepalive<'a> {
     pub(super) session: Arc<Session>,
     pub(super) door: &'a dyn Door,
     settings: &'a ArcSwap<Settings>,
+    /// What a ping has in it.
+    ping: &'static [u8],
     timing: Timing,
     pub(super) last_heard: Instant,
     next_ping: Instant,
@@ -40,16 +45,22 @@ impl<'a> Keepalive<'a> {
         settings: &'a ArcSwap<Settings>,
     ) -> Self {
         let now = Instant::now();
-        let timing = timing(settings, door);
+        let timing = timing(settings, door, &session);
         Self {
             session,
             door,
             settings,
+            ping: b"",
             timing,
             last_heard: now,
             next_ping: now + timing.ping_interval,
             pong_due: None,
         }
+    }
+
+    /// The same, where this record is a ping.
+    pub(super) fn with_ping(self, ping: &'static [u8]) -> Self {
+        Self { ping, ..self }
     }
 
     /// What comes next; `readable` says when there is something to read.
@@ -118,7 +129,7 @@ impl<'a> Keepalive<'a> {
 
     /// Does what is due; true where that was a sign of life of ours.
     pub(super) fn keep_time(&mut self, now: Instant) -> bool {
-        let timing = timing(self.settings, self.door);
+        let timing = timing(self.settings, self.door, &self.session);
         if timing != self.timing {
             // A peer that was silent by the times before is not idle by these yet.
             self.timing = timing;
@@ -148,7 +159,7 @@ impl<'a> Keepalive<'a> {
                 self.session.flush(now);
             } else if self.pong_due.is_none() {
                 // One that is not answered yet stands for this one.
-                self.session.push_control(Opcode::Ping, b"");
+                self.session.push_control(Opcode::Ping, self.ping);
                 self.session.flush(now);
                 self.pong_due = Some(now + self.timing.pong_timeout);
             }
@@ -157,9 +168,14 @@ impl<'a> Keepalive<'a> {
     }
 }
 
-/// The times of a session, of which a door with a heartbeat says two itself.
-fn timing(settings: &ArcSwap<Settings>, door: &dyn Door) -> Timing {
+/// The times of a session, of which a door with a heartbeat says two itself, and which never come
+/// for one that the relay waits for.
+fn timing(settings: &ArcSwap<Settings>, door: &dyn Door, session: &Session) -> Timing {
     let timing = settings.load().timing;
+    if session.is_patient {
+        let (idle_timeout, ping_interval, write_timeout) = (NEVER, NEVER, NEVER);
+        return Timing { idle_timeout, ping_interval, write_timeout, ..timing };
+    }
     match door.heartbeat() {
         Some(Heartbeat { interval, silence, .. }) => {
             Timing { ping_interval: interval, idle_timeout: silence, ..timing }
@@ -170,8 +186,6 @@ fn timing(settings: &ArcSwap<Settings>, door: &dyn Door) -> Timing {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::net::UnixStream;
 
     use super::*;

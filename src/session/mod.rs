@@ -17,6 +17,7 @@ mod driver;
 mod farewell;
 mod gate;
 mod held;
+pub mod http2;
 mod keepalive;
 mod message;
 mod settings;
@@ -50,7 +51,8 @@ pub use conversation::Conversation;
 pub use counters::{Counters, Outcome};
 pub use dialect::Dialect;
 pub use door::{
-    Answer, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, VisitError, Welcome,
+    Answer, CallEnd, CallId, Calls, Door, Heartbeat, Known, NotNotified, Notified, Quic, Status,
+    Task, VisitError, Welcome,
 };
 pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;
@@ -66,7 +68,7 @@ pub type Session = crate::peers::Session;
 
 /// Longest message after a login that any door may take, in bytes. One that comes in a frame
 /// beyond what a thread's read buffer holds is copied once.
-pub const MAX_MESSAGE: usize = 1_048_576;
+pub const MAX_MESSAGE: usize = 16_777_216;
 
 /// Time for the last peers to go at the end: the process has 1 s after its drain time, of
 /// which the receiving UDP threads take up to 0.1 s, and a busy machine some.
@@ -405,7 +407,8 @@ impl Server {
     pub async fn drain(&self, time: Duration) {
         self.refuse_upgrades(time);
         // Weak, since who keeps a session keeps its socket.
-        let sessions = self.shared.table.all_sessions();
+        let mut sessions = self.shared.table.all_sessions();
+        sessions.sort_by_key(|session| session.is_patient);
         let sessions: Vec<_> = sessions.iter().map(Arc::downgrade).collect();
         let began = tokio::time::Instant::now();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);

@@ -64,10 +64,11 @@ type Decision = Result<(Client, Arc<dyn Door>), NotUpgraded>;
 type Answer = (Response<Full<Bytes>>, Decision);
 
 impl Front<'_> {
-    /// Answers the request of a connection from `remote`.
+    /// Answers the request of a connection from `remote`, of which this was read already.
     pub(super) async fn upgrade(
         self,
         stream: &dyn Stream,
+        early: Vec<u8>,
         remote: SocketAddr,
     ) -> Result<Upgraded, NotUpgraded> {
         // What the service decided: it is called once, since every answer ends the HTTP.
@@ -80,7 +81,7 @@ impl Front<'_> {
         let mut connection = hyper::server::conn::http1::Builder::new()
             .auto_date_header(false)
             .max_buf_size(MAX_HEADERS)
-            .serve_connection(TokioIo::new(Held::new(stream)), service);
+            .serve_connection(TokioIo::new(Held::new(stream, early)), service);
         let served = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
         let parts = connection.into_parts();
         let Held { written, .. } = parts.io.into_inner();

@@ -12,7 +12,7 @@ const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
 /// One bad value for each setting, with a part of the reason.
-const BAD: [(&str, &str, &str); 98] = [
+const BAD: [(&str, &str, &str); 113] = [
     ("state_dir", "", "write a path"),
     ("keys", "/nonexistent/keys.json", "No such file"),
     ("wss_bind", "localhost:8443", "not IP:PORT"),
@@ -91,6 +91,21 @@ const BAD: [(&str, &str, &str); 98] = [
     ("middleman_guid", "maybe", "neither true nor false"),
     ("middleman_request_timeout", "30", "such as 30s"),
     ("middleman_max_message", "1024", "from 4096 to 1048576"),
+    ("keyop_bind", "localhost:7740", "not IP:PORT"),
+    ("keyop_cert", "/nonexistent/cert", "needs --keyop-bind as well"),
+    ("keyop_key", "/nonexistent/key", "needs --keyop-bind as well"),
+    ("keyop_client_ca", "/nonexistent/ca", "needs --keyop-bind as well"),
+    ("keyop_client_crl", "/nonexistent/crl", "needs --keyop-bind as well"),
+    ("keyop_name", "", "1 to 255 bytes of plain text"),
+    ("keyop_max_record", "100", "from 1024 to 8388608"),
+    ("keyop_ack_timeout", "30", "such as 30s"),
+    ("keyop_ack_attempts", "0", "from 1 to 10000"),
+    ("keyop_retention", "7", "such as 7s"),
+    ("keyop_channel_bytes", "1000", "from 1048576 to"),
+    ("keyop_channel_records", "0", "from 1 to 1000000000"),
+    ("keyop_dead_letter_retention", "1s", "from 1h to"),
+    ("keyop_cursor_expiry", "1s", "from 1h to"),
+    ("keyop_audit_file", "", "write a path"),
     ("bus_nats", "http://nats.example.net", "not a URL of nats:// or tls://"),
     ("bus_nats_credentials", "/nonexistent/creds", "needs --bus-nats as well"),
     ("bus_nats_name", "my.bus", "letters, digits, - and _"),
@@ -305,7 +320,7 @@ fn bad_table_of_a_listener_is_one_line_and_exits_78() {
     let good = "[[listener]]\nbind = \"127.0.0.1:8444\"\ndoors = [\"pilot\"]\n";
     for (more, part) in [
         ("tls = [{ cert = \"a\", key = \"b\" }]", "line 4: listener[1].tls = "),
-        ("tls_client_ca = \"a\"", "not built yet"),
+        ("tls_client_ca = \"a\"", "line 4: listener[1].tls_client_ca = "),
         ("acme = [\"*.relay.test\"]", "line 4: listener[1].acme = \"*.relay.test\": "),
         ("path = \"/bus\"", "listener[1].path = \"/bus\": pilot has fixed paths"),
         ("doors = [\"pilot\"]", "line 4: duplicate key"),

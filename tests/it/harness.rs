@@ -211,7 +211,7 @@ impl Relay {
             command.args(["--log-level", "debug"]);
         }
         // With a listener for others, that for nodes is there only where somebody asks for it.
-        let of_doors = ["--netbird-bind", "--peerbus-bind", "--middleman-bind"];
+        let of_doors = ["--netbird-bind", "--peerbus-bind", "--middleman-bind", "--keyop-bind"];
         let has_own = command.get_args().any(|argument| of_doors.iter().any(|of| argument == *of));
         for bind in ["--wss-bind", "--udp-bind", "--admin-bind"] {
             let is_wanted = !(has_own && bind == "--wss-bind");

@@ -28,6 +28,7 @@ mod hostile;
 mod http_proxy;
 mod hung_files;
 mod idle;
+mod keyop;
 mod last_words;
 mod late_address;
 mod listeners;

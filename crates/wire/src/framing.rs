@@ -11,6 +11,8 @@ pub enum Framing {
     Text,
     /// A datagram, with nothing in front of the record; it has at least one byte.
     Datagram,
+    /// A whole frame of WebSocket that the door has made: its messages are of both kinds.
+    Framed,
 }
 
 impl Framing {
@@ -21,7 +23,7 @@ impl Framing {
         match self {
             Self::Binary => frame_header(Opcode::Binary, length),
             Self::Text => frame_header(Opcode::Text, length),
-            Self::Datagram => ([0; 10], 0),
+            Self::Datagram | Self::Framed => ([0; 10], 0),
         }
     }
 
@@ -30,7 +32,7 @@ impl Framing {
     #[inline]
     pub fn control_header(self, opcode: Opcode, length: usize) -> ([u8; 10], usize) {
         match self {
-            Self::Binary | Self::Text => frame_header(opcode, length),
+            Self::Binary | Self::Text | Self::Framed => frame_header(opcode, length),
             Self::Datagram => ([0; 10], 0),
         }
     }
@@ -51,5 +53,7 @@ mod tests {
         assert!(header(Framing::Datagram, 300).is_empty());
         assert_eq!(Framing::Text.control_header(Opcode::Ping, 0).0[..2], [0x89, 0]);
         assert_eq!(Framing::Datagram.control_header(Opcode::Ping, 0).1, 0);
+        assert!(header(Framing::Framed, 300).is_empty());
+        assert_eq!(Framing::Framed.control_header(Opcode::Ping, 0).0[..2], [0x89, 0]);
     }
 }

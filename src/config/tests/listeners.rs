@@ -146,10 +146,20 @@ fn error_names_the_key_the_value_the_reason_and_the_way_out() {
 }
 
 #[test]
-fn key_that_is_known_and_not_built_is_refused_with_what_to_do() {
-    let refusal = refusal_of(&pilot("[::1]:1", "tls_client_ca = \"ca.pem\""));
+fn authorities_of_clients_need_files_that_hold_them_and_tls() {
+    let refusal = refusal_of(&pilot("[::1]:1", "tls_client_ca = \"/none/ca.pem\""));
     assert!(refusal.starts_with("4: listener[1].tls_client_ca = "), "{refusal}");
-    assert!(refusal.contains("not built yet") && refusal.contains("in a proxy"), "{refusal}");
+    assert!(refusal.contains("cannot be read"), "{refusal}");
+    let refusal = refusal_of(&pilot("[::1]:1", "tls_client_crl = \"crl.pem\""));
+    assert!(refusal.contains("needs tls_client_ca as well"), "{refusal}");
+    let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), ca).unwrap();
+    let named = format!("tls_client_ca = {:?}", file.path());
+    let refusal = refusal_of(&pilot("[::1]:1", &named));
+    assert!(refusal.contains("the relay has to speak TLS there itself"), "{refusal}");
+    let refusal = refusal_of("[[listener]]\nbind = \"127.0.0.1:1\"\ndoors = [\"keyop\"]");
+    assert!(refusal.contains("knows its peers by their certificates"), "{refusal}");
 }
 
 #[test]

@@ -109,8 +109,15 @@ fn each_live_setting_can_be_taken_over() {
         "--log-level=warn",
     ]);
     // Those of a door are there with it: tests/it/netbird. Those of the bus are a value of their own.
-    let others =
-        ["netbird_", "peerbus_", "middleman_", "bus_", "audit_retention", "audit_max_bytes"];
+    let others = [
+        "netbird_",
+        "peerbus_",
+        "middleman_",
+        "keyop_",
+        "bus_",
+        "audit_retention",
+        "audit_max_bytes",
+    ];
     let is_other = |key: &&str| others.iter().any(|other| key.starts_with(other));
     let live: Vec<_> = live_settings().filter(|key| !is_other(key)).collect();
     assert_eq!(old.differing(&new.config), live);

@@ -135,7 +135,7 @@ macro_rules! numbers {
     )* };
 }
 
-numbers! { u8 u32 u64 usize }
+numbers! { u8 u16 u32 u64 usize }
 
 impl Text for bool {
     const KIND: Kind = Kind::Switch;

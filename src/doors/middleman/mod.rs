@@ -183,6 +183,7 @@ impl Middleman {
             overflow: Overflow::EvictOldest,
             takes: self.max_message,
             outbox_bytes: Some(self.outbox_bytes),
+            is_patient: false,
             data: Some(Arc::new(connection)),
         })
     }

@@ -167,6 +167,7 @@ impl Netbird {
             overflow: Overflow::DropOldest,
             takes: MAX_MESSAGE,
             outbox_bytes: None,
+            is_patient: false,
             data: None,
         })
     }

@@ -174,6 +174,7 @@ impl Peerbus {
             overflow: Overflow::Refuse,
             takes: MAX_MESSAGE,
             outbox_bytes: Some(OUTBOX),
+            is_patient: false,
             data: Some(Arc::new(registered)),
         })
     }

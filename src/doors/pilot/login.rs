@@ -97,6 +97,7 @@ impl Pilot {
                     overflow: Overflow::DropOldest,
                     takes: reply.max_message.bytes(),
                     outbox_bytes: None,
+                    is_patient: false,
                     data: None,
                 })
             }

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod challenges;
+mod clients;
 mod engine;
 mod records;
 mod stream;
@@ -26,6 +27,7 @@ pub use beacon_client::net::tls::{TlsError, Trust, client_config, file_roots, sy
 pub use certificates::{Certificates, End, Term};
 use challenges::{ACME_TLS, WhilePending};
 pub use challenges::{Answer, ChallengeError, Challenges};
+pub use clients::{Authorities, AuthoritiesError, Certified, Clients};
 pub use engine::{Ciphertext, Engine};
 pub use stream::{Failure, Kind, TlsStream};
 
@@ -42,13 +44,17 @@ const TICKETS: usize = 1;
 /// What is spoken in TLS.
 const HTTP: &[u8] = b"http/1.1";
 
+/// What is spoken by clients of gRPC.
+const HTTP_2: &[u8] = b"h2";
+
 /// What a listener speaks TLS with: 1.2 and 1.3, tickets, no early data, no client
-/// certificates.
+/// certificates; or [with those](Self::with_clients), 1.3 alone, and no tickets.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
     challenged: Option<Challenged>,
+    clients: Option<Arc<Clients>>,
 }
 
 /// What a listener speaks TLS with while a challenge is pending.
@@ -74,7 +80,28 @@ impl Acceptor {
         config.ticketer = Ticketer::new()?;
         config.send_tls13_tickets = TICKETS;
         config.alpn_protocols = vec![HTTP.to_vec()];
-        Ok(Self { config: Arc::new(config), certificates, challenged: None })
+        Ok(Self { config: Arc::new(config), certificates, challenged: None, clients: None })
+    }
+
+    /// An acceptor that shows these certificates, and takes only clients that have one themselves:
+    /// TLS 1.3 alone, and no tickets, since each connection is to prove who it is.
+    ///
+    /// # Errors
+    /// The provider lacks TLS 1.3.
+    pub fn with_clients(
+        certificates: Arc<Certificates>,
+        clients: Arc<Clients>,
+    ) -> Result<Self, rustls::Error> {
+        let builder = ServerConfig::builder_with_provider(provider());
+        let mut config = builder
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::clone(&clients) as _)
+            .with_cert_resolver(Arc::clone(&certificates) as _);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP.to_vec()];
+        let config = Arc::new(config);
+        Ok(Self { config, certificates, challenged: None, clients: Some(clients) })
     }
 
     /// What the same certificates are shown by over QUIC, to clients that ask for one of these
@@ -116,7 +143,8 @@ impl Acceptor {
         let challenged = self.challenged.as_ref();
         let challenged = challenged.filter(|challenged| !challenged.challenges.is_empty());
         let config = challenged.map_or(&self.config, |challenged| &challenged.config);
-        let accepted = TlsStream::accept(stream, Arc::clone(config)).await;
+        let clients = self.clients.as_ref();
+        let accepted = TlsStream::accept(stream, Arc::clone(config), clients).await;
         match accepted {
             Ok(stream) if challenged.is_some() && stream.protocol_is(ACME_TLS) => {
                 stream.shutdown_write();

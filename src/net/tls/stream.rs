@@ -32,6 +32,7 @@ use rustls::{HandshakeKind, ServerConfig};
 use tokio::task::coop::consume_budget;
 
 use super::super::stream::{Records as OfPeer, Stream};
+use super::clients::{Certified, Clients};
 use super::engine::{Ciphertext, broken};
 use super::records::{MAX_RECORD, MOST_CARRIED, Records};
 
@@ -108,6 +109,7 @@ enum Left {
 pub struct TlsStream {
     stream: Box<dyn Stream>,
     records: Mutex<Records>,
+    certified: Option<Arc<Certified>>,
 }
 
 impl fmt::Debug for TlsStream {
@@ -117,14 +119,19 @@ impl fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    /// Makes the handshake with a client.
+    /// Makes the handshake with a client, which has to be one of `clients` where there are such.
     pub(super) async fn accept(
         stream: Box<dyn Stream>,
         config: Arc<ServerConfig>,
+        clients: Option<&Arc<Clients>>,
     ) -> Result<Self, Failure> {
-        let tls = Self { stream, records: Mutex::new(Records::new(config)?) };
+        let records = Mutex::new(Records::new(config)?);
+        let mut tls = Self { stream, records, certified: None };
         let failure = match tls.handshake().await {
-            Ok(()) => return Ok(tls),
+            Ok(()) => {
+                tls.certified = clients.and_then(|clients| tls.certify(clients));
+                return Ok(tls);
+            }
             Err(failure) => failure,
         };
         if matches!(failure, Failure::NotTls) {
@@ -154,6 +161,18 @@ impl TlsStream {
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    fn certify(&self, clients: &Arc<Clients>) -> Option<Arc<Certified>> {
+        let records = self.records.lock();
+        let certified = Certified::new(records.engine.peer_certificates()?, clients)?;
+        Some(Arc::new(certified))
+    }
+
+    /// Who the client has proved to be, where the listener takes only those that do.
+    #[must_use]
+    pub const fn certified(&self) -> Option<&Arc<Certified>> {
+        self.certified.as_ref()
     }
 
     /// Which handshake it was.
@@ -366,6 +385,10 @@ impl Stream for TlsStream {
         }
         drop(records);
         self.stream.shutdown_write();
+    }
+
+    fn keep_alive(&self) {
+        self.stream.keep_alive();
     }
 
     fn give_up(&self) {

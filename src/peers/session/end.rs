@@ -27,6 +27,8 @@ words! {
         Overflow => "overflow",
         /// An operator ended it.
         Kicked => "kicked",
+        /// What the peer sent could not be stored: it has to send it again.
+        NotStored => "not_stored",
         /// A panic of the relay's own code.
         Failed => "failed",
     }

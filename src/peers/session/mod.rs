@@ -16,6 +16,7 @@ use super::outbox::{Arrival, Backlog, Limits, Outbox, Overflow, Pushed, Record};
 use super::{Capabilities, Principal, Takeover};
 use crate::metrics::{Traffic, Transport, Word as _};
 use crate::net::Stream;
+use crate::net::tls::Certified;
 use crate::proto::limit;
 use crate::wire::Framing;
 use crate::wire::name::Name;
@@ -87,6 +88,10 @@ pub struct Session {
     /// It is the relay's own, which looks whether peers are served: found and routed to as any
     /// other, but no list, count, limit or other relay learns of it.
     pub is_hidden: bool,
+    /// Whether the relay waits for the peer as long as its connection lives: see the session's door.
+    pub is_patient: bool,
+    /// Whose certificate its connection has proved, where the listener takes only such.
+    pub certified: Option<Arc<Certified>>,
     /// What the peer may send in a second; only its own task takes from it. Locked to copy
     /// it in and out, never while something else is locked after it.
     pub inbound: Mutex<limit::Source>,
@@ -125,6 +130,8 @@ impl Session {
             accepted: now,
             takeover: Takeover::Always,
             is_hidden: false,
+            is_patient: false,
+            certified: None,
             inbound: Mutex::default(),
             requests: Mutex::default(),
             stirred: AtomicU32::new(0),

@@ -64,6 +64,7 @@ impl Door for Club {
                 overflow: Overflow::Refuse,
                 takes: 64,
                 outbox_bytes: None,
+                is_patient: false,
                 data: None,
             })
         })

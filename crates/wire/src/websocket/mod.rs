@@ -53,6 +53,8 @@ pub enum CloseCode {
     Internal = 1011,
     /// The relay is full.
     TryAgain = 1013,
+    /// The peer is not on the allow list of the keyop door.
+    NotAllowed = 4403,
 }
 
 /// The payload of a Close frame: the code and a reason of at most 123 bytes.
