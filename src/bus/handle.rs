@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use prometheus::proto::MetricFamily;
 
 use super::front::{Front, Names, Status};
-use super::{Bus, ClaimError, Health, Party, Settings};
+use super::{Alone, Bus, ClaimError, Health, Party, Settings};
 use crate::proto::bus::{MailboxId, Owner, Submission, Subscription, To};
 use crate::store::Store;
 use crate::wire::name::Realm;
@@ -15,7 +15,9 @@ use crate::wire::name::Realm;
 pub enum Handle {
     /// It is this relay's, on its own disk.
     Local(Arc<Bus>),
-    /// Its log is in NATS, and it is at whichever relay leads that.
+    /// It is this relay's, in NATS, once that can be used.
+    Alone(Arc<Alone>),
+    /// It is a cluster's, at whichever relay leads.
     Cluster(Arc<Front>),
 }
 
@@ -46,7 +48,24 @@ impl Address {
 /// No mailbox has it: in a cluster the leader knows which one it is.
 const ELSEWHERE: MailboxId = MailboxId(u64::MAX);
 
+/// What a session that has claimed a name talks to.
+enum Reached<'a> {
+    Bus(&'a Bus),
+    Front(&'a Front),
+}
+
 impl Handle {
+    /// What a session that has claimed a name talks to.
+    fn reached(&self) -> Reached<'_> {
+        match self {
+            Self::Local(bus) => Reached::Bus(bus),
+            Self::Alone(alone) => {
+                Reached::Bus(alone.bus().expect("the bus of a name that was claimed has begun"))
+            }
+            Self::Cluster(front) => Reached::Front(front),
+        }
+    }
+
     /// Has a name belong to who is first to claim it, also while that is offline and after a restart.
     ///
     /// # Errors
@@ -59,6 +78,7 @@ impl Handle {
     ) -> Result<Address, ClaimError> {
         let mailbox = match self {
             Self::Local(bus) => bus.claim(realm, &name, owner).await?,
+            Self::Alone(alone) => alone.begun().await?.claim(realm, &name, owner).await?,
             Self::Cluster(front) => {
                 front.claim(realm, &name, owner).await?;
                 ELSEWHERE
@@ -71,6 +91,7 @@ impl Handle {
     pub fn reserve(&self, realm: Realm, names: Vec<String>) {
         match self {
             Self::Local(bus) => bus.reserve(realm, names),
+            Self::Alone(alone) => alone.reserve(realm, names),
             Self::Cluster(front) => front.reserve(realm, names),
         }
     }
@@ -79,7 +100,7 @@ impl Handle {
     /// are others.
     pub fn watch_names(&self, realm: Realm, names: Weak<dyn Names>) {
         match self {
-            Self::Local(_) => {}
+            Self::Local(_) | Self::Alone(_) => {}
             Self::Cluster(front) => front.watch_names(realm, names),
         }
     }
@@ -87,17 +108,17 @@ impl Handle {
     /// A peer can be reached: what waits for it is delivered from here on.
     pub fn open(&self, address: &Address, party: &Arc<dyn Party>) {
         let Address { realm, name, owner, mailbox } = address;
-        match self {
-            Self::Local(bus) => bus.open(*mailbox, *owner, Arc::clone(party)),
-            Self::Cluster(front) => front.open(*realm, name, *owner, party),
+        match self.reached() {
+            Reached::Bus(bus) => bus.open(*mailbox, *owner, Arc::clone(party)),
+            Reached::Front(front) => front.open(*realm, name, *owner, party),
         }
     }
 
     /// A peer that was open is gone.
     pub fn close(&self, address: &Address, generation: u64) {
-        match self {
-            Self::Local(bus) => bus.close(address.mailbox, generation),
-            Self::Cluster(front) => front.close(generation),
+        match self.reached() {
+            Reached::Bus(bus) => bus.close(address.mailbox, generation),
+            Reached::Front(front) => front.close(generation),
         }
     }
 
@@ -110,12 +131,12 @@ impl Handle {
         (to, id, body): (To, Arc<str>, Arc<[u8]>),
         wants_receipt: bool,
     ) {
-        match self {
-            Self::Local(bus) => {
+        match self.reached() {
+            Reached::Bus(bus) => {
                 let submission = Submission { from: address.mailbox, to, id, body };
                 bus.submit(from, submission, wants_receipt);
             }
-            Self::Cluster(front) => {
+            Reached::Front(front) => {
                 front.submit(from.generation(), (to, id, body), wants_receipt);
             }
         }
@@ -123,9 +144,9 @@ impl Handle {
 
     /// A peer has a message, it says.
     pub fn acknowledge(&self, address: &Address, from: &Arc<dyn Party>, key: &str) {
-        match self {
-            Self::Local(bus) => bus.acknowledge(from, address.mailbox, key),
-            Self::Cluster(front) => front.acknowledge(from.generation(), key),
+        match self.reached() {
+            Reached::Bus(bus) => bus.acknowledge(from, address.mailbox, key),
+            Reached::Front(front) => front.acknowledge(from.generation(), key),
         }
     }
 
@@ -133,18 +154,20 @@ impl Handle {
     /// or from the end of a channel where it has none. Its connection ends
     /// ([`Party::withdraw`]) where there are too many channels or cursors.
     pub fn subscribe(&self, address: &Address, from: &Arc<dyn Party>, subscription: Subscription) {
-        match self {
-            Self::Local(bus) => bus.subscribe(address.mailbox, from.generation(), subscription),
-            Self::Cluster(front) => front.subscribe(from.generation(), subscription),
+        match self.reached() {
+            Reached::Bus(bus) => {
+                bus.subscribe(address.mailbox, from.generation(), subscription);
+            }
+            Reached::Front(front) => front.subscribe(from.generation(), subscription),
         }
     }
 
     /// A peer has the records of the batch of this number ([`Party::records`]), it says. Any but the
     /// last one has no effect.
     pub fn acknowledge_records(&self, address: &Address, from: &Arc<dyn Party>, batch: u64) {
-        match self {
-            Self::Local(bus) => bus.acknowledge_records(from, address.mailbox, batch),
-            Self::Cluster(front) => front.acknowledge_records(from.generation(), batch),
+        match self.reached() {
+            Reached::Bus(bus) => bus.acknowledge_records(from, address.mailbox, batch),
+            Reached::Front(front) => front.acknowledge_records(from.generation(), batch),
         }
     }
 
@@ -152,6 +175,7 @@ impl Handle {
     pub fn update(&self, settings: Settings) {
         match self {
             Self::Local(bus) => bus.update(settings),
+            Self::Alone(alone) => alone.update(settings),
             Self::Cluster(front) => front.update(settings),
         }
     }
@@ -161,6 +185,7 @@ impl Handle {
     pub fn leading(&self) -> Option<Arc<Bus>> {
         match self {
             Self::Local(bus) => Some(Arc::clone(bus)),
+            Self::Alone(alone) => alone.bus().cloned(),
             Self::Cluster(front) => front.leading(),
         }
     }
@@ -170,6 +195,7 @@ impl Handle {
     pub fn store(&self) -> Arc<dyn Store> {
         match self {
             Self::Local(bus) => bus.store(),
+            Self::Alone(alone) => alone.store(),
             Self::Cluster(front) => front.store(),
         }
     }
@@ -178,6 +204,7 @@ impl Handle {
     pub async fn ended(&self) {
         match self {
             Self::Local(bus) => bus.ended().await,
+            Self::Alone(alone) => alone.ended().await,
             Self::Cluster(front) => front.ended().await,
         }
     }
@@ -186,6 +213,7 @@ impl Handle {
     pub async fn stop(&self) {
         match self {
             Self::Local(bus) => bus.stop().await,
+            Self::Alone(alone) => alone.stop().await,
             Self::Cluster(front) => front.stop().await,
         }
     }
@@ -195,15 +223,17 @@ impl Handle {
     pub fn health(&self) -> Health {
         match self {
             Self::Local(bus) => bus.health(),
+            Self::Alone(alone) => alone.health(),
             Self::Cluster(front) => front.health(),
         }
     }
 
-    /// The bus of a cluster, as this relay sees it; nothing where it is this relay's alone.
+    /// The bus in NATS, as this relay sees it; nothing where it is on the relay's own disk.
     #[must_use]
     pub fn status(&self) -> Option<Status> {
         match self {
             Self::Local(_) => None,
+            Self::Alone(alone) => Some(alone.status()),
             Self::Cluster(front) => Some(front.status()),
         }
     }
@@ -212,6 +242,10 @@ impl Handle {
     pub fn families(&self, families: &mut Vec<MetricFamily>) {
         match self {
             Self::Local(bus) => bus.families(families),
+            Self::Alone(alone) => match alone.bus() {
+                Some(bus) => bus.families(families),
+                None => alone.store().families(families),
+            },
             Self::Cluster(front) => front.families(families),
         }
     }

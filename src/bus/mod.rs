@@ -9,6 +9,7 @@
 //!
 //! Doors reach it by a [`Handle`]: in a cluster the bus is at the relay that leads ([`front`]).
 
+mod alone;
 mod clock;
 pub mod front;
 mod handle;
@@ -48,6 +49,7 @@ use syncing::Syncing;
 use worker::Worker;
 
 pub use crate::proto::bus::{Submission, Subscription, To};
+pub use alone::Alone;
 pub use handle::{Address, Handle};
 pub use health::{Health, Trouble};
 

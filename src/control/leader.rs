@@ -21,7 +21,7 @@ impl Actions {
         let queues = self.queues().ok()?;
         match &queues.bus {
             Handle::Cluster(front) if front.leading().is_none() => Some(front),
-            Handle::Cluster(_) | Handle::Local(_) => None,
+            Handle::Cluster(_) | Handle::Alone(_) | Handle::Local(_) => None,
         }
     }
 

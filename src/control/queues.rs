@@ -264,7 +264,7 @@ impl Queues {
         &self,
         work: impl FnOnce(&mut Desk<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
-        let elsewhere = || Refused::Unavailable("another relay leads the message bus".to_owned());
+        let elsewhere = || Refused::Unavailable(self.bus.health().to_string());
         let answer = self.bus.leading().ok_or_else(elsewhere)?.ask(work).await;
         answer.map_err(|error| Refused::Unavailable(error.to_string()))?
     }

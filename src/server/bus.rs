@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::StartError;
 use super::tasks::Tasks;
-use crate::bus::front::{CHANNELS, Front, Log, follow};
-use crate::bus::{self, Bus, Durable, Handle, Parts, Settings};
+use crate::bus::front::{self, CHANNELS, Front, Log};
+use crate::bus::{self, Alone, Bus, Durable, Handle, Parts, Settings};
 use crate::cluster::{ChannelOwner, Cluster, load_or_create, relay_id};
 use crate::config::{BusDurability, BusNats, Config, Keyop};
 use crate::net::nats;
@@ -29,22 +29,19 @@ const SYNC: Duration = Duration::from_millis(200);
 /// Time for the last commit, and for the disk to take it: beyond that the disk hangs.
 const STOP_TIME: Duration = Duration::from_secs(10);
 
-/// The bus as doors reach it, and what says where it is, where its messages are in NATS.
-pub(super) struct Opened {
-    pub(super) handle: Handle,
-    front: Option<Arc<Front>>,
-}
-
-impl Opened {
-    /// Follows who leads the bus, and has the relays of a cluster talk.
-    pub(super) fn follow(self, tasks: &mut Tasks, cluster: Option<&Arc<Cluster>>) {
-        let Some(front) = self.front else { return };
-        if let Some(cluster) = cluster {
-            let owner: Weak<dyn ChannelOwner> = Arc::<Front>::downgrade(&front);
-            cluster.own_channels(CHANNELS, owner);
+/// Follows who leads the bus, where its messages are in NATS, and has the relays of a cluster talk.
+pub(super) fn follow(bus: &Handle, tasks: &mut Tasks, cluster: Option<&Arc<Cluster>>) {
+    match bus {
+        Handle::Local(_) => {}
+        Handle::Alone(alone) => tasks.spawn("message bus", Arc::clone(alone).run()),
+        Handle::Cluster(front) => {
+            if let Some(cluster) = cluster {
+                let owner: Weak<dyn ChannelOwner> = Arc::<Front>::downgrade(front);
+                cluster.own_channels(CHANNELS, owner);
+            }
+            tasks.spawn("message bus of the cluster", Arc::clone(front).run());
+            tasks.spawn("leadership of the message bus", front::follow(Arc::clone(front)));
         }
-        tasks.spawn("front of the message bus", Arc::clone(&front).run());
-        tasks.spawn("leadership of the message bus", follow(front));
     }
 }
 
@@ -81,12 +78,12 @@ impl Log for ClusterLog {
 
 /// Opens the store and starts the bus over it, where a door has messages. With messages in NATS the
 /// bus is started where and when this relay leads their log.
-pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> {
+pub(super) async fn open(config: &Config) -> Result<Option<Handle>, StartError> {
     if config.peerbus.is_none() && config.keyop.is_none() {
         return Ok(None);
     }
     if let Some(nats) = &config.bus_nats {
-        return open_front(config, nats).await.map(Some);
+        return open_in_nats(config, nats).await.map(Some);
     }
     let config = config.clone();
     let open = move || {
@@ -100,10 +97,10 @@ pub(super) async fn open(config: &Config) -> Result<Option<Opened>, StartError> 
     };
     let opened = spawn_blocking(open).await;
     let bus = opened.expect("opening does not panic")?;
-    Ok(Some(Opened { handle: Handle::Local(bus), front: None }))
+    Ok(Some(Handle::Local(bus)))
 }
 
-async fn open_front(config: &Config, nats: &BusNats) -> Result<Opened, StartError> {
+async fn open_in_nats(config: &Config, nats: &BusNats) -> Result<Handle, StartError> {
     let key = load_or_create(&config.state_dir)?;
     let relay = relay_id(&key);
     let (settings, folder) = (jetstream_settings(nats), replica_folder(&config.state_dir));
@@ -113,8 +110,11 @@ async fn open_front(config: &Config, nats: &BusNats) -> Result<Opened, StartErro
     let store = log.reader();
     let checkpoint_file = config.bus.audit_checkpoint_file.clone();
     let log = ClusterLog { log, settings: self::settings(config), key, checkpoint_file };
-    let front = Front::new(relay, store, Arc::new(log));
-    Ok(Opened { handle: Handle::Cluster(Arc::clone(&front)), front: Some(front) })
+    Ok(if config.cluster.is_some() {
+        Handle::Cluster(Front::new(relay, store, Arc::new(log)))
+    } else {
+        Handle::Alone(Alone::new(relay, store, Arc::new(log)))
+    })
 }
 
 /// Opens the store in the state folder.

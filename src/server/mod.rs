@@ -176,10 +176,10 @@ impl Server {
 
         // The core knows everybody, the doors let them in, and operators watch.
         let cluster = joining.as_ref().map(|joining| Arc::clone(&joining.cluster));
-        let handle = bus.as_ref().map(|bus| bus.handle.clone());
-        let (core, grants) = Core::new(&config, directory, traffic, cluster, &public.udp, handle);
-        if let Some(bus) = bus {
-            bus.follow(&mut tasks, core.cluster.as_ref());
+        let (core, grants) =
+            Core::new(&config, directory, traffic, cluster, &public.udp, bus.clone());
+        if let Some(bus) = &bus {
+            bus::follow(bus, &mut tasks, core.cluster.as_ref());
         }
         let doors = Doors::open(&config, &core, public, plans).map_err(StartError::Thread)?;
         let operators = Operators::new(config, &core, &doors, &mut host, phase.subscribe(), since);

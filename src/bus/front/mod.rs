@@ -1,6 +1,5 @@
-//! The message bus whose log is in NATS, as each relay of a cluster has it, or one alone: a front
-//! for the doors here, and while this relay leads, the bus itself behind a host for the fronts of
-//! all relays.
+//! The message bus of a cluster, as each of its relays has it: a front for the doors here, and
+//! while this relay leads, the bus itself behind a host for the fronts of all relays.
 //!
 //! What is decided is in [`crate::proto::front`]. Sessions talk to the leader over a channel to its
 //! relay, or where that is this one, over a queue: both keep the order, and end nobody's wait.
@@ -43,6 +42,7 @@ use crate::wire::name::Realm;
 
 pub use log::Log;
 pub use roles::follow;
+pub(in crate::bus) use status::unled;
 pub use status::{Role, Status};
 
 /// The realm of the channels between relays of one message bus: no door has it.

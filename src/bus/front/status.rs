@@ -193,7 +193,7 @@ impl Front {
 }
 
 /// Why there is no leader that this relay listens to.
-pub(super) fn unled(log: &dyn Log) -> String {
+pub(in crate::bus) fn unled(log: &dyn Log) -> String {
     let known = *log.leadership().borrow();
     match (known, log.outage()) {
         (Leadership::Here { .. }, _) => "this relay is about to lead the message bus".to_owned(),
