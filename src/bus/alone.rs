@@ -126,7 +126,14 @@ impl Alone {
 
     /// Why there is no bus.
     fn waits(&self) -> Trouble {
-        Trouble { reason: unled(&*self.log), since: self.waits_since }
+        let known = *self.log.leadership().borrow();
+        let reason = match (known, self.log.outage()) {
+            (Leadership::There { relay, .. }, None) => format!(
+                "relay {relay} leads the messages in NATS, and this one is not of its cluster"
+            ),
+            _ => unled(&*self.log),
+        };
+        Trouble { reason, since: self.waits_since }
     }
 
     /// Goes on by these settings.

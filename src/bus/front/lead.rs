@@ -220,7 +220,7 @@ impl Party for Seat {
     fn records(&self, batch: &Batch, _: Instant) {
         let Some(lead) = self.lead.upgrade() else { return };
         let may_serve = lead.may_serve();
-        lead.with(|host, out| {
+        lead.tell(|host, out| {
             let records = batch.records.iter().map(|Outgoing { key, body }| (&**key, &**body));
             host.records(self.generation, batch.number, records, may_serve, out);
         });

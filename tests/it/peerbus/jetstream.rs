@@ -1,6 +1,7 @@
 //! The door over NATS JetStream, with the real nats-server.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -239,6 +240,12 @@ fn second_relay_of_one_log_waits_and_takes_over_when_the_first_resigns() {
     command.arg("--peerbus-tokens-file").arg(&tokens);
     let second = Program::start(&mut command);
     second.wait_for_line("connected to NATS for messages");
+    let listening = second.wait_for_line(" listening ");
+    let admin = listening.split_once("admin=").unwrap().1.split(' ').next().unwrap();
+    let admin: SocketAddr = admin.parse().unwrap();
+    wait_until("it says why it waits", || {
+        http_get(admin, "/readyz").1.contains("leads the messages in NATS, and this one is not of")
+    });
     first.relay.signal("TERM");
     second.wait_for_line("this relay leads the log of messages");
     let open = second.wait_for_line("the message bus is open");
