@@ -1,5 +1,7 @@
 //! Records that were received together, until they are acknowledged.
 
+use std::sync::{Arc, Weak};
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -14,6 +16,8 @@ pub struct Batch {
     records: Vec<Bytes>,
     acked: Acked,
     acks: mpsc::Sender<Acked>,
+    /// As long as anybody has this, the same batch is not handed out again.
+    alive: Arc<()>,
 }
 
 /// A batch that the application has dealt with.
@@ -30,7 +34,12 @@ impl Batch {
         // A record that cannot be read has no id.
         let last = records.iter().rev().find_map(|record| Envelope::parse(record).ok());
         let last_id = last.map(|envelope| envelope.id.into_owned()).unwrap_or_default();
-        Self { records, acked: Acked { session, last_id }, acks }
+        Self { records, acked: Acked { session, last_id }, acks, alive: Arc::default() }
+    }
+
+    /// Tells whether somebody has it.
+    pub(super) fn life(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
     }
 
     /// The records, as the hub sent them.

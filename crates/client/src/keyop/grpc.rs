@@ -3,12 +3,13 @@
 //! HTTP/2 is spoken by `h2` itself: a gRPC library would bring a service framework and a second
 //! task, for two calls of four messages.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{Connection, ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Method as Verb, Request};
 
 use super::error::{Interruption, Over};
@@ -169,16 +170,28 @@ impl Grpc {
         }
     }
 
-    /// Takes leave as the original does: both calls are cancelled, and the connection is closed.
+    /// Takes leave: ends both calls, and once the hub has answered the end of Publish, so that it has
+    /// all that was said before, the connection.
     pub(super) async fn close(self) {
-        let Self { connection, calls, pings, is_pinging: _, mut publish, subscribe } = self;
-        publish.request.send_reset(Reason::CANCEL);
-        if let Some(mut subscribe) = subscribe {
-            subscribe.request.send_reset(Reason::CANCEL);
+        let Self { mut connection, calls, pings, is_pinging: _, mut publish, mut subscribe } = self;
+        for call in [Some(&mut publish), subscribe.as_mut()].into_iter().flatten() {
+            // One that is over needs no end.
+            let _ = call.request.send_data(Bytes::new(), true);
         }
-        drop((publish, calls, pings));
-        // It is over in any case.
-        let _ = connection.await;
+        let is_connected = poll_fn(|cx| {
+            while let Poll::Ready(message) = publish.poll_message(cx) {
+                if !matches!(message, Ok(Some(_))) {
+                    return Poll::Ready(true);
+                }
+            }
+            Pin::new(&mut connection).poll(cx).map(|_ended| false)
+        });
+        let is_connected = is_connected.await;
+        drop((publish, subscribe, calls, pings));
+        if is_connected {
+            // It is over in any case.
+            let _ = connection.await;
+        }
     }
 }
 

@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Weak;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -24,7 +26,7 @@ const MAX_RECORDS: usize = 1_024;
 const MAX_BYTES: usize = 1 << 20;
 
 /// Batches that a hub may send without an acknowledgement before it is taken for none: one is the
-/// protocol's number, and the hub may have sent a few again.
+/// protocol's number.
 const MAX_UNACKNOWLEDGED: usize = 4;
 
 /// What the application hands to the sessions.
@@ -77,6 +79,7 @@ pub(super) async fn run(
         timeouts: *timeouts,
         in_flight: None,
         arrived: VecDeque::new(),
+        last: (Vec::new(), Weak::new()),
         unacknowledged: 0,
         next_ping: Instant::now() + timeouts.ping_interval,
         silent_since: None,
@@ -103,6 +106,8 @@ struct Session<'a> {
     /// Batches that the application has not taken; at most [`MAX_UNACKNOWLEDGED`].
     arrived: VecDeque<Batch>,
     unacknowledged: usize,
+    /// The records of the last batch that came, and whether somebody has it.
+    last: (Vec<Bytes>, Weak<()>),
     next_ping: Instant,
     /// When the oldest ping was sent that nothing has followed.
     silent_since: Option<Instant>,
@@ -126,16 +131,7 @@ impl Session<'_> {
                     self.silent_since = None;
                     match event? {
                         Event::Acknowledged { is_new } => self.acknowledged(is_new),
-                        Event::Batch(records) => {
-                            if self.unacknowledged == MAX_UNACKNOWLEDGED {
-                                let why = "it does not wait for acknowledgements";
-                                return Err(Interruption::NoHub(why).into());
-                            }
-                            self.unacknowledged += 1;
-                            let acknowledge = acknowledge.clone();
-                            let batch = Batch::new(records, self.memory.session, acknowledge);
-                            self.arrived.push_back(batch);
-                        }
+                        Event::Batch(records) => self.received(records, acknowledge)?,
                         Event::Alive => {}
                     }
                 }
@@ -176,6 +172,30 @@ impl Session<'_> {
             Outgoing::Letter(_) => {}
             Outgoing::Close => self.memory.is_leaving = true,
         }
+    }
+
+    /// Takes a batch, unless the application has it: a hub may send it again while that deals with
+    /// it.
+    fn received(
+        &mut self,
+        records: Vec<Bytes>,
+        acknowledge: &mpsc::Sender<Acked>,
+    ) -> Result<(), Over> {
+        let (last, life) = &self.last;
+        let is_again = self.unacknowledged > 0 && records == *last;
+        if is_again && life.strong_count() > 0 {
+            return Ok(());
+        }
+        if !is_again {
+            if self.unacknowledged == MAX_UNACKNOWLEDGED {
+                return Err(Interruption::NoHub("it does not wait for acknowledgements").into());
+            }
+            self.unacknowledged += 1;
+        }
+        let batch = Batch::new(records.clone(), self.memory.session, acknowledge.clone());
+        self.last = (records, batch.life());
+        self.arrived.push_back(batch);
+        Ok(())
     }
 
     /// Publishes the next batch, once the last is acknowledged.

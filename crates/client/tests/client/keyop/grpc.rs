@@ -118,8 +118,21 @@ async fn records_are_published_and_received_in_two_calls() {
     let published = beside(&mut connection, pending.published()).await;
     assert_eq!(published, Ok(Published::Acknowledged));
 
-    // Takes leave: the connection ends.
-    let hub = async { while connection.accept().await.is_some() {} };
+    // Takes leave: both calls end, and then the connection.
+    let hub = async {
+        let mut publish = publish;
+        let ended = async {
+            // The end may come in a frame of its own.
+            while let Some(data) = publish.request.body_mut().data().await {
+                assert!(data.unwrap().is_empty(), "more than the end of the call");
+            }
+        };
+        beside(&mut connection, ended).await;
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", 0.into());
+        publish.body.as_mut().unwrap().send_trailers(trailers).unwrap();
+        while connection.accept().await.is_some() {}
+    };
     let (closed, ()) = soon(async { tokio::join!(client.close(), hub) }).await;
     assert_eq!(closed, Ok(()));
 }

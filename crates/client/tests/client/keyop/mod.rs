@@ -89,6 +89,32 @@ async fn batch_is_acknowledged_when_the_application_has_dealt_with_it() {
 }
 
 #[tokio::test]
+async fn batch_that_comes_again_while_the_application_has_it_comes_once() {
+    let authority = Authority::new();
+    let (hub, mut options) = Hub::listen(&authority, "localhost", Transport::WebSocket).await;
+    options.subscribe = vec!["alerts".to_owned()];
+    let mut client = Client::start(options).unwrap();
+    let mut peer = hub.greet(HELLO).await.welcome().await;
+    peer.send(batch(&["a"])).await;
+    let received = soon(client.recv()).await.unwrap().unwrap();
+    for _ in 0..9 {
+        peer.send(batch(&["a"])).await;
+    }
+    peer.send(batch(&["b"])).await;
+
+    let next = soon(client.recv()).await.unwrap().unwrap();
+
+    assert_eq!(next.records(), [record("b")]);
+    received.ack().await;
+    assert_eq!(peer.text().await, r#"{"last_id":"a"}"#);
+    drop(next);
+    peer.send(batch(&["b"])).await;
+    let again = soon(client.recv()).await.unwrap().unwrap();
+    again.ack().await;
+    assert_eq!(peer.text().await, r#"{"last_id":"b"}"#);
+}
+
+#[tokio::test]
 async fn batch_of_an_earlier_session_is_not_acknowledged_in_the_next() {
     let authority = Authority::new();
     let (hub, mut options) = Hub::listen(&authority, "localhost", Transport::WebSocket).await;
@@ -162,8 +188,8 @@ async fn hub_that_does_not_wait_for_acknowledgements_is_left() {
     let client = Client::start(options).unwrap();
     let (_publisher, _receiver, mut state) = client.split();
     let mut peer = hub.greet(HELLO).await.welcome().await;
-    for _ in 0..5 {
-        peer.send(batch(&["a"])).await;
+    for id in ["a", "b", "c", "d", "e"] {
+        peer.send(batch(&[id])).await;
     }
 
     let is_waiting = |state: &State| matches!(state, State::Waiting { .. });
