@@ -2,12 +2,13 @@
 //! publish and subscribe what.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::certificate::{PairOf, of_files};
 use super::doors::KEYOP;
 use super::flag_binds::KEYOP_BIND;
+use super::keyop_hubs::KeyopHub;
 use super::table::settings;
 use super::value::{Kind, Value, split};
 use super::{
@@ -20,7 +21,7 @@ use crate::wire::certificate::{Certificate, MAX_COMMON_NAME};
 const LEAST_RECORD: usize = 1_024;
 
 /// Most bytes that the longest record may have: relays of a cluster pass it on in one message.
-const MOST_RECORD: usize = 8_388_608;
+pub const MOST_RECORD: usize = 8_388_608;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -49,6 +50,8 @@ settings! {
             keyop_name: Option<HubName> ["NAME"];
             /// Peers that may come in, and their channels; without one, each with a certificate
             keyop_peers as "keyop_peer": Vec<KeyopPeer> ["TABLES"; live];
+            /// Other hubs that this relay is a client of
+            keyop_hubs as "keyop_hub": Vec<KeyopHub> ["TABLES"];
             /// Longest record, in bytes
             keyop_max_record: usize ["BYTES"; live] or "4194304" in LEAST_RECORD..=MOST_RECORD;
             /// Time for a peer to acknowledge a batch; then it comes again
@@ -78,6 +81,8 @@ pub struct Keyop {
     pub name: Option<HubName>,
     /// Who may come in; everybody with a certificate where there is none.
     pub peers: Vec<KeyopPeer>,
+    /// Other hubs that this relay is a client of.
+    pub hubs: Vec<KeyopHub>,
     /// Longest record, in bytes.
     pub max_record: usize,
     /// Time for the acknowledgement of a batch.
@@ -212,6 +217,7 @@ impl Keyop {
         Ok(Self {
             name: flags.keyop_name,
             peers: flags.keyop_peers,
+            hubs: flags.keyop_hubs,
             max_record: flags.keyop_max_record,
             ack_timeout: flags.keyop_ack_timeout,
             ack_attempts: flags.keyop_ack_attempts,
@@ -234,8 +240,8 @@ impl Config {
             listener.take_live(new);
         }
         let (name, audit_file) = (ours.name.clone(), ours.audit_file.clone());
-        let listener = ours.listener.clone();
-        *ours = Keyop { name, audit_file, listener, ..new.clone() };
+        let (listener, hubs) = (ours.listener.clone(), ours.hubs.clone());
+        *ours = Keyop { name, audit_file, listener, hubs, ..new.clone() };
     }
 
     /// The name of this relay in routes: what somebody has said, else the common name of the
@@ -248,12 +254,29 @@ impl Config {
         if let Some(HubName(name)) = said {
             return Ok(name.clone());
         }
-        let of_flag = self.keyop.as_ref().and_then(|keyop| keyop.listener.as_ref());
-        let of_flag = of_flag.and_then(|listener| listener.tls.first());
-        let named = |table: &&ListenerTable| table.doors.contains(&&KEYOP);
-        let of_table = || self.listeners.iter().find(named)?.tls.first();
-        let pair = of_flag.or_else(of_table).ok_or("no listener has the door")?;
-        common_name(pair)
+        common_name(self.keyop_pair().ok_or("no listener has the door")?)
+    }
+
+    /// The certificate that the door shows first, with its key.
+    pub(super) fn keyop_pair(&self) -> Option<&TlsPair> {
+        let of_flag = self.keyop_flag_listener().and_then(|listener| listener.tls.first());
+        of_flag.or_else(|| self.keyop_table()?.tls.first())
+    }
+
+    /// The authorities that the certificates of the door's peers are of.
+    pub(super) fn keyop_authorities(&self) -> Option<&Path> {
+        let of_flag =
+            self.keyop_flag_listener().and_then(|listener| listener.client_trust.as_ref());
+        let of_table = || self.keyop_table()?.client_trust.as_ref();
+        of_flag.or_else(of_table).map(|trust| trust.ca.as_path())
+    }
+
+    fn keyop_flag_listener(&self) -> Option<&FlagListener> {
+        self.keyop.as_ref()?.listener.as_ref()
+    }
+
+    fn keyop_table(&self) -> Option<&ListenerTable> {
+        self.listeners.iter().find(|table| table.doors.contains(&&KEYOP))
     }
 
     /// What does not go together with the door, and why.
@@ -262,6 +285,9 @@ impl Config {
         if let Err(reason) = self.keyop_hub_name() {
             let way_out = "write the name that other hubs know this one by";
             return Some(("keyop_name", format!("{reason}; {way_out}")));
+        }
+        if let Some(reason) = self.keyop_hub_without_files() {
+            return Some(("keyop_hub", reason));
         }
         if self.cluster.is_some() && self.bus_nats.is_none() {
             let reason = "a relay of a cluster keeps records in NATS, or peers at another relay would \

@@ -232,6 +232,8 @@ fn document_says_of_every_setting_when_a_reload_takes_effect() {
     assert_eq!(told(|row| !row.starts_with("| after a restart")), live);
     let mut others: Vec<_> = BAD.iter().map(|(key, ..)| (*key).to_owned()).collect();
     others.retain(|key| !live.contains(key));
+    // Tables have more than a flag can say.
+    others.push("keyop_hub".to_owned());
     others.sort();
     assert_eq!(told(|row| row.starts_with("| after a restart")), others);
 }

@@ -164,7 +164,7 @@ impl Peer {
 
 /// Whether a record has passed this peer, or was published by it. Few records have its name in them:
 /// the others are not read.
-fn may_have_passed(record: &[u8], peer: &str) -> bool {
+pub(super) fn may_have_passed(record: &[u8], peer: &str) -> bool {
     let is_escaped = |bytes: &[u8]| bytes.windows(2).any(|pair| pair == b"\\u");
     let is_plain =
         peer.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\<>&".contains(&byte));

@@ -11,6 +11,7 @@ mod calls;
 mod connected;
 mod deliver;
 mod drops;
+mod hubs;
 mod ingest;
 mod meters;
 mod policy;
@@ -30,6 +31,7 @@ use self::audit::Audit;
 use self::connected::{Connected, State, Wanted, connected};
 use self::deliver::Peer;
 pub use self::drops::KeyopDrop;
+use self::hubs::Hubs;
 use self::ingest::Via;
 use self::meters::{Meters, Refused, Speaks};
 use self::policy::Policy;
@@ -42,7 +44,7 @@ use crate::proto::bus::Owner;
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router};
 use crate::session::{
     self, Answer, Calls, Close, Conversation, Dialect, Door, Kind, Known, Messages, Outcome,
-    Refusal, Session, Welcome, farewell,
+    Refusal, Session, Task, Welcome, farewell,
 };
 use crate::wire::Framing;
 use crate::wire::keyop::grpc::max_message;
@@ -88,6 +90,7 @@ pub(super) fn plan() -> Plan {
 pub struct Keyop {
     router: Arc<Router>,
     shared: Arc<Shared>,
+    hubs: Arc<Hubs>,
 }
 
 /// What sessions of the door have in common.
@@ -128,7 +131,9 @@ impl Keyop {
             meters,
             runtime: tokio::runtime::Handle::current(),
         };
-        Self { router, shared: Arc::new(shared) }
+        let shared = Arc::new(shared);
+        let hubs = Hubs::new(config, &shared, router.table());
+        Self { router, shared, hubs }
     }
 
     fn max_record(&self) -> usize {
@@ -367,6 +372,14 @@ impl Door for Keyop {
 
     fn families(&self, families: &mut Vec<MetricFamily>) {
         self.shared.meters.families(families);
+        self.hubs.families(families);
+    }
+
+    fn tasks(&self) -> Vec<Task> {
+        if !self.hubs.are_some() {
+            return Vec::new();
+        }
+        vec![Task::new("keyop hubs", Arc::clone(&self.hubs).run())]
     }
 
     fn numbers(&self, numbers: &mut BTreeMap<&'static str, usize>) {

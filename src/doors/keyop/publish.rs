@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::connected::{Connected, connected};
+use super::connected::connected;
 use super::drops::Taken;
 use super::ingest::{Fate, Record, Via};
 use super::meters::Speaks;
@@ -21,7 +21,7 @@ use crate::wire::keyop::{Envelope, Event};
 const MAX_ID: usize = 256;
 
 /// What a record is, once it was looked at.
-enum Judged {
+pub(super) enum Judged {
     /// It has no id that could be acknowledged.
     Nothing(Taken),
     /// It goes no further, and counts as new.
@@ -43,10 +43,12 @@ impl Shared {
         let mut judged = Vec::new();
         let mut submissions = Vec::new();
         for record in records {
-            let taken = match self.judge(connected, record) {
+            let may_publish =
+                |channel: &str| self.policy.load().may_publish(&connected.name, channel);
+            let taken = match self.judge(record, may_publish) {
                 Judged::Nothing(taken) => taken,
                 Judged::Refused(record, taken) => {
-                    self.note_refused(session, connected, &record, taken);
+                    self.note_refused(&connected.name, &record, taken);
                     judged.push(record);
                     taken
                 }
@@ -69,7 +71,8 @@ impl Shared {
         }
     }
 
-    fn judge(&self, connected: &Connected, record: &[u8]) -> Judged {
+    /// Looks at a record of somebody who may publish to some channels.
+    pub(super) fn judge(&self, record: &[u8], may_publish: impl Fn(&str) -> bool) -> Judged {
         let envelope = match Envelope::parse(record) {
             Ok(envelope) if envelope.id.len() <= MAX_ID => envelope,
             Ok(_) => return Judged::Nothing(Taken::NoId),
@@ -87,7 +90,7 @@ impl Shared {
             Taken::BadChannel
         } else if is_dead_letter(channel) {
             Taken::DeadLetter
-        } else if !self.policy.load().may_publish(&connected.name, channel) {
+        } else if !may_publish(channel) {
             Taken::NotAllowed
         } else if envelope.route.contains(&self.hub) {
             Taken::Loop
@@ -100,7 +103,7 @@ impl Shared {
     }
 
     /// Tells the log, and the audit file, of a record that a peer may not publish.
-    fn note_refused(&self, session: &Session, peer: &Connected, record: &Record, taken: Taken) {
+    pub(super) fn note_refused(&self, peer: &str, record: &Record, taken: Taken) {
         let (event, detail) = match taken {
             Taken::Loop => ("loop_dropped", "own name in route"),
             Taken::TooLong => ("policy_violation", "record too large"),
@@ -115,13 +118,13 @@ impl Shared {
             | Taken::Stored
             | Taken::Duplicate => ("policy_violation", "publish not allowed"),
         };
-        tracing::debug!(peer = %session.id(), channel = &*record.channel, event, detail, "dropped a record");
+        tracing::debug!(peer, channel = &*record.channel, event, detail, "dropped a record");
         self.audit.note(Event {
             event,
             message_id: &record.id,
             channel: &record.channel,
             direction: "inbound",
-            peer: &peer.name,
+            peer,
             detail,
             ..Event::default()
         });

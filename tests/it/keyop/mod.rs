@@ -6,6 +6,7 @@ mod command;
 mod defects;
 mod grpc;
 mod hostile;
+mod hubs;
 mod kills;
 mod pki;
 mod recordings;
@@ -32,7 +33,7 @@ const HUB: &str = "localhost";
 pub(crate) struct Site {
     pub(crate) relay: Relay,
     pub(crate) address: SocketAddr,
-    pub(crate) authority: Authority,
+    pub(crate) authority: Arc<Authority>,
     /// What outlives the relay.
     state: Arc<TempDir>,
     /// The files that its settings name.
@@ -48,18 +49,19 @@ impl Site {
 
     /// A relay with a configuration file.
     pub(crate) fn with_config(toml: &str, more: &[&str]) -> Self {
-        Self::made(Authority::new("test CA"), toml, more)
+        Self::named(HUB, Arc::new(Authority::new("test CA")), toml, more)
     }
 
     /// A relay whose peers' certificates are of this authority, and its own as well.
     fn of(authority: Authority, more: &[&str]) -> Self {
-        Self::made(authority, "", more)
+        Self::named(HUB, Arc::new(authority), "", more)
     }
 
-    fn made(authority: Authority, toml: &str, more: &[&str]) -> Self {
+    /// A relay of this name, with a configuration file.
+    fn named(name: &str, authority: Arc<Authority>, toml: &str, more: &[&str]) -> Self {
         let (state, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         authority.write(&folder.path().join("ca.crt"));
-        let hub = authority.issue(HUB);
+        let hub = authority.issue(name);
         hub.write(folder.path(), "hub");
         let config = folder.path().join("relay.toml");
         fs::write(&config, toml).unwrap();
