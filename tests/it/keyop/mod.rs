@@ -11,6 +11,7 @@ mod kills;
 mod pki;
 mod recordings;
 mod sessions;
+mod stranger;
 mod websocket;
 
 use std::fs;
