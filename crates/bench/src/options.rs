@@ -110,7 +110,7 @@ pub struct Args {
         value_name = "NAME",
         default_value = "throughput,tls,latency,cluster,cluster-throughput,login,tls-login,idle,\
             tls-idle,stuck,growth,pairs,crowd,fan-in,netbird,netbird-login,netbird-idle,\
-            netbird-cluster,bus,bus-idle,bus-pending,middleman"
+            netbird-cluster,bus,bus-idle,bus-pending,middleman,keyop,keyop-idle,keyop-order"
     )]
     pub(crate) scenario: Vec<Scenario>,
     /// Cells of throughput and latency
@@ -145,7 +145,7 @@ pub struct Args {
     /// Logins of each measurement
     #[arg(long, value_parser = count, value_name = "N", default_value_t = 1_000)]
     pub(crate) logins: u32,
-    /// Messages that wait, for `bus-pending`
+    /// Messages that wait, for `bus-pending`; records of `keyop-order`
     #[arg(long, value_parser = count, value_name = "N", default_value_t = 1_000_000)]
     pub(crate) messages: u32,
     /// Write the JSON rows to this file as well
@@ -240,6 +240,13 @@ pub(crate) enum Scenario {
     BusPending,
     /// Publications and requests in a closed loop: CPU time for each, compared with NATS
     Middleman,
+    /// Records of channels in a closed loop, over gRPC and TLS: rate and CPU time for each, compared
+    /// with JetStream
+    Keyop,
+    /// Memory of federated peers that do nothing
+    KeyopIdle,
+    /// Many records through one publisher and one subscriber, all in their order
+    KeyopOrder,
 }
 
 /// Where packets come in and go out.

@@ -107,7 +107,7 @@ fn packet(protocol: Protocol, [from, to]: [&Node; 2], size: usize) -> anyhow::Re
             packet
         }
         Protocol::Netbird => netbird::packet(to, size),
-        Protocol::Peerbus | Protocol::Middleman => {
+        Protocol::Peerbus | Protocol::Middleman | Protocol::Keyop => {
             anyhow::bail!("messages have a loop of their own")
         }
     })
@@ -152,6 +152,7 @@ impl End {
                     let (stream, _) = peerbus::log_in(server.wss, &node.id.to_string())?;
                     Self::Wss(stream)
                 }
+                (Protocol::Keyop, _) => anyhow::bail!("its peers show certificates"),
                 (Protocol::Pilot, None) => Self::Wss(log_in(server.wss, node)?),
                 (Protocol::Pilot, Some(tls)) => {
                     Self::Tls(Box::new(log_in_with_tls(server.wss, tls, node)?))
@@ -162,7 +163,7 @@ impl End {
                     Self::Quic(netbird::QuicPeer::log_in(server.wss, tls, node)?)
                 }
                 (Protocol::Netbird, None) => anyhow::bail!("no QUIC without TLS"),
-                (Protocol::Peerbus | Protocol::Middleman, _) => {
+                (Protocol::Peerbus | Protocol::Middleman | Protocol::Keyop, _) => {
                     anyhow::bail!("only packets come as datagrams")
                 }
                 (Protocol::Pilot, _) => Self::Udp(register(server.udp, node.id)?),

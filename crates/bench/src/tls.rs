@@ -103,7 +103,7 @@ impl Certificate {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: KEY_EXCHANGES.to_vec(),
         cipher_suites: CIPHERS.to_vec(),

@@ -4,6 +4,7 @@
 //!
 //! One thread has all pairs, so that the load costs the same whatever is measured.
 
+pub(crate) mod keyop;
 pub(crate) mod middleman;
 pub(crate) mod nats;
 pub(crate) mod peerbus;

@@ -218,7 +218,7 @@ impl Scenarios<'_> {
 }
 
 /// Whether what is written there reaches a disk.
-fn has_disk(folder: &Path) -> anyhow::Result<()> {
+pub(super) fn has_disk(folder: &Path) -> anyhow::Result<()> {
     /// TMPFS_MAGIC of statfs(2).
     const TMPFS: i64 = 0x0102_1994;
     let folder_name = folder.display();

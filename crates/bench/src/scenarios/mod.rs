@@ -3,6 +3,7 @@
 mod bus;
 mod cluster;
 mod connections;
+mod keyop;
 mod middleman;
 mod netbird;
 mod tls;
@@ -78,6 +79,9 @@ impl Scenarios<'_> {
             Scenario::BusIdle => self.bus_idle(),
             Scenario::BusPending => self.bus_pending(),
             Scenario::Middleman => self.middleman(),
+            Scenario::Keyop => self.keyop(),
+            Scenario::KeyopIdle => self.keyop_idle(),
+            Scenario::KeyopOrder => self.keyop_order(),
         }
     }
 

@@ -18,6 +18,7 @@ pub(super) use self::broker::{Broker, Brokers};
 pub(super) use self::joined::Joined;
 use self::joined::free_port;
 use self::program::Program;
+use crate::bus::keyop::Authority;
 use crate::bus::{middleman, peerbus};
 use crate::netbird;
 use crate::peer::Node;
@@ -54,6 +55,8 @@ pub(super) enum Kind {
     PeerbusFloor,
     /// The relay with the door for services of middleman.
     Middleman,
+    /// The relay with the door for hubs of keyop-messenger.
+    Keyop,
 }
 
 /// What peers speak with a server.
@@ -63,15 +66,19 @@ pub(super) enum Protocol {
     Netbird,
     Peerbus,
     Middleman,
+    Keyop,
 }
 
 impl Kind {
     /// The word in tables.
     pub(super) const fn word(self) -> &'static str {
         match self {
-            Self::Relay | Self::Netbird | Self::NetbirdQuic | Self::Peerbus | Self::Middleman => {
-                "relay"
-            }
+            Self::Relay
+            | Self::Netbird
+            | Self::NetbirdQuic
+            | Self::Peerbus
+            | Self::Middleman
+            | Self::Keyop => "relay",
             Self::Floor | Self::NetbirdFloor | Self::NetbirdQuicFloor | Self::PeerbusFloor => {
                 "floor"
             }
@@ -88,6 +95,7 @@ impl Kind {
             }
             Self::Peerbus | Self::PeerbusFloor => Protocol::Peerbus,
             Self::Middleman => Protocol::Middleman,
+            Self::Keyop => Protocol::Keyop,
             Self::Relay | Self::Floor | Self::RelayTls | Self::FloorTls | Self::Caddy => {
                 Protocol::Pilot
             }
@@ -148,7 +156,8 @@ impl Servers {
             | Kind::Netbird
             | Kind::NetbirdQuic
             | Kind::Peerbus
-            | Kind::Middleman => {
+            | Kind::Middleman
+            | Kind::Keyop => {
                 let mut command = self.relay(state.path(), nodes, kind.protocol())?;
                 if kind == Kind::RelayTls {
                     command.arg("--wss-tls-cert").arg(&self.certificate.certificate);
@@ -184,6 +193,29 @@ impl Servers {
         Ok(subject)
     }
 
+    /// The folder of certificates.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts a relay for peers whose certificates are of this authority.
+    pub(super) fn start_keyop(
+        &self,
+        authority: &Authority,
+        further: &[&str],
+    ) -> anyhow::Result<Subject> {
+        let text = |path: &Path| {
+            let text = path.to_str().context("a temporary folder's name is text");
+            text.map(str::to_owned)
+        };
+        let certificate = text(&authority.hub.certificate)?;
+        let key = text(&authority.hub.key)?;
+        let file = text(&authority.file)?;
+        let flags =
+            [["--keyop-cert", &certificate], ["--keyop-key", &key], ["--keyop-client-ca", &file]];
+        self.start(Kind::Keyop, &[], &[&flags.concat()[..], further].concat())
+    }
+
     fn relay(&self, state: &Path, nodes: &[Node], protocol: Protocol) -> anyhow::Result<Command> {
         let keys = state.join("bench.json");
         let object = nodes.iter().map(|node| {
@@ -217,6 +249,7 @@ impl Servers {
                 command.args(["--middleman-bind", "127.0.0.1:0"]);
                 command.arg("--middleman-service-keys-file").arg(keys)
             }
+            Protocol::Keyop => command.args(["--keyop-bind", "127.0.0.1:0"]),
         };
         for flag in ["--upgrade-rate", "--relay-rate", "--discover-rate"] {
             command.args([flag, "0"]);
