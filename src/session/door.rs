@@ -195,8 +195,8 @@ pub trait Calls: Send + Sync {
     /// The peer says nothing more in a call.
     fn ended(&self, session: &Arc<Session>, call: CallId, how: CallEnd);
 
-    /// What a caller is told whose login was refused.
-    fn refuse(&self, path: &str) -> Status;
+    /// What a caller is told whose login was refused, for this reason.
+    fn refuse(&self, path: &str, outcome: Outcome) -> Status;
 
     /// What the calls of a session are told that ends.
     fn farewell(&self, end: End) -> Status;

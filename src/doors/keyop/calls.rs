@@ -8,10 +8,10 @@ use bytes::{Bytes, BytesMut};
 use super::connected::{Call, Wanted, connected};
 use super::drops::KeyopDrop;
 use super::ingest::Via;
-use super::{Keyop, MOST_CHANNELS};
+use super::{Keyop, MOST_CHANNELS, MOST_RECORDS};
 use crate::peers::End;
 use crate::relay::Message as Routed;
-use crate::session::{CallEnd, CallId, Calls, Session, Status, http2};
+use crate::session::{CallEnd, CallId, Calls, Outcome, Session, Status, http2};
 use crate::wire::Frames;
 use crate::wire::keyop::grpc::{
     Method, Refusal, SubscribeFrame, encode_message, max_message, read_publish_batch, take_message,
@@ -110,9 +110,11 @@ impl Calls for Keyop {
         }
     }
 
-    fn refuse(&self, path: &str) -> Status {
-        let method = Method::of(path);
-        status(&method.err().unwrap_or(Refusal::NotAllowed))
+    fn refuse(&self, path: &str, outcome: Outcome) -> Status {
+        // A client that hears that it may not gives up for good.
+        let why =
+            if outcome == Outcome::AuthFail { Refusal::NotAllowed } else { Refusal::Unavailable };
+        status(&Method::of(path).err().unwrap_or(why))
     }
 
     fn farewell(&self, end: End) -> Status {
@@ -146,6 +148,10 @@ impl Keyop {
         let records = read_publish_batch(message);
         self.count(session, message, records.is_ok(), now);
         let records = records.map_err(|_| Refusal::Malformed)?;
+        let bytes = records.iter().count();
+        if bytes > MOST_RECORDS {
+            return Err(Refusal::TooLong { bytes, longest: MOST_RECORDS });
+        }
         self.shared.publish(session, Via::Call(id), records.iter(), now);
         Ok(())
     }

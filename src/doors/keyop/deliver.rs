@@ -220,8 +220,12 @@ impl Party for Peer {
 
     fn withdraw(&self) {
         if let Some(session) = self.session.upgrade() {
-            tracing::info!(peer = %session.id(), "ended a session: its name was given to another, or it subscribes more than there may be");
-            session.end(End::KeyWithdrawn);
+            tracing::warn!(
+                peer = %session.id(),
+                "ended a session: there are too many channels or cursors, or its name was given to another"
+            );
+            // It may come back: who hears that it may not gives up for good.
+            session.end(End::NotStored);
         }
     }
 }

@@ -12,14 +12,18 @@ use crate::words;
 pub struct KeyopDrop;
 
 reasons! {
-impl KeyopDrop of Owner::Door(REALM, KEYOP.name);
+    impl KeyopDrop of Owner::Door(REALM, KEYOP.name);
 
-TRUNCATED = "truncated",
-    "it is a batch that ends within a record; the session ends",
-    "the client's software";
-MALFORMED = "malformed",
-    "it is no message of the service; the call ends",
-    "the client's software";}
+    TRUNCATED = "truncated",
+        "it is a batch that ends within a record; the session ends",
+        "the client's software";
+    TOO_MANY = "too_many",
+        "it is a batch of more than 65,536 records; the session ends, or the call",
+        "smaller batches";
+    MALFORMED = "malformed",
+        "it is no message of the service; the call ends",
+        "the client's software";
+}
 
 words! {
     /// What became of a record that a peer has published.

@@ -37,7 +37,7 @@ use self::meters::{Meters, Refused, Speaks};
 use self::policy::Policy;
 use super::Plan;
 use crate::bus::{Handle, Party};
-use crate::config::{Config, KEYOP};
+use crate::config::{Config, KEYOP, MOST_KEYOP_RECORD};
 use crate::metrics::Drop;
 use crate::peers::{Credential, End, Overflow, Principal, Takeover};
 use crate::proto::bus::Owner;
@@ -62,8 +62,9 @@ const MAX_HELLO: usize = 1_048_576;
 /// Channels that a peer may name when it subscribes; the others are passed over.
 const MOST_CHANNELS: usize = 4_096;
 
-/// Bytes of a batch, beyond one record that may be longer by itself.
-const BATCH: usize = 1_048_576;
+/// Records of a batch that a peer publishes, at most: each costs more than its bytes until it is
+/// stored.
+const MOST_RECORDS: usize = 65_536;
 
 /// What is about records in a batch, and acknowledgements.
 const BESIDE: usize = 131_072;
@@ -112,7 +113,7 @@ impl std::fmt::Debug for Keyop {
 }
 
 /// Whose a peer's name is: a certificate that was renewed is the same peer.
-fn owner(name: &str) -> [u8; 32] {
+pub(crate) fn owner(name: &str) -> [u8; 32] {
     Sha256::new().chain_update("keyop").chain_update(name).finalize().into()
 }
 
@@ -166,7 +167,8 @@ impl Keyop {
         let address = claimed.map_err(refused)?;
         let is_durable = wanted.as_ref().is_some_and(|wanted| !wanted.is_ephemeral);
         let state = State { wanted, ..State::default() };
-        let takes = BATCH.max(self.max_record()) + BESIDE;
+        // Also of records that were stored when longer ones were taken.
+        let takes = MOST_KEYOP_RECORD + BESIDE;
         Ok(Welcome {
             principal: Principal { name, credential: Credential(owner) },
             takeover: Takeover::SameCredential,
@@ -348,9 +350,13 @@ impl Door for Keyop {
                 return Routed::Handled;
             }
             match Records::parse(message) {
-                Ok(records) => {
+                Ok(records) if records.iter().count() <= MOST_RECORDS => {
                     self.shared.publish(session, Via::WebSocket, records.iter(), now);
                     Routed::Handled
+                }
+                Ok(_) => {
+                    session.end(End::Violation);
+                    Routed::Dropped { reason: KeyopDrop::TOO_MANY, dest: None }
                 }
                 Err(_) => {
                     session.end(End::Violation);

@@ -123,7 +123,7 @@ impl Site {
             Ok(settled) => settled,
             Err(refusal) => {
                 attempt.refused(&refusal, client.address);
-                let refused = connection.refuse_calls(|path| handler.refuse(path));
+                let refused = connection.refuse_calls(|path| handler.refuse(path, refusal.outcome));
                 let _expired = timeout(REFUSAL_TIME, refused).await;
                 let _expired = timeout(REFUSAL_TIME, connection.end()).await;
                 return None;

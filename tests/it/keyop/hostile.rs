@@ -79,3 +79,41 @@ fn connection_that_says_nothing_or_speaks_neither_protocol_is_ended() {
     let mut peer = site.ws("alpha");
     peer.hello("alpha", &[], false);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batch_of_very_many_records_is_refused_on_both_transports() {
+    let site = Site::start(&[]);
+    let many = vec![b"{}".to_vec(); 65_537];
+    let mut alpha = site.rpc("alpha").await;
+    let mut publisher = alpha.publisher().await;
+    publisher.say(&super::grpc::repeated(1, &many)).await;
+    assert_eq!(publisher.status().await.0, 8);
+    let mut beta = site.ws("beta");
+    beta.hello("beta", &[], false);
+    beta.say(2, &super::websocket::batch(&many));
+    assert_eq!(beta.close().0, 1002);
+    let mut again = alpha.publisher().await;
+    assert_eq!(again.publish(&[record("r1", "orders")]).await, "r1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_peer_over_grpc_is_pinged_and_one_that_does_not_answer_is_ended() {
+    let flags = ["--ping-interval=200ms", "--pong-timeout=500ms", "--idle-timeout=2s"];
+    let site = Site::start(&flags);
+    let mut alpha = site.rpc("alpha").await;
+    let mut publisher = alpha.publisher().await;
+    let identity = site.authority.issue("dead");
+    let mut dead = super::Ws::connect(site.address, &site.authority, &identity).unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let begun = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &settings].concat();
+    dead.stream.write_all(&begun).unwrap();
+
+    let mut heard = Vec::new();
+    let _ended = dead.stream.read_to_end(&mut heard);
+
+    let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0];
+    assert!(heard.windows(ping.len()).any(|bytes| bytes == ping), "{heard:?}");
+    site.relay.wait_for_metric("pilot_beacon_wss_sessions_ended_total{reason=\"idle\"}", 1.0);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(publisher.publish(&[record("r1", "orders")]).await, "r1", "it answers its pings");
+}

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -501,6 +502,8 @@ impl OverGrpc {
                 ("h2-DATA", true) => self.say(event, later).await,
                 ("h2-RST_STREAM", true) => {
                     if let Some(mut recall) = self.calls.remove(&self.key(event)) {
+                        // What was said last leaves before the call ends.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
                         recall.call.cancel();
                     }
                 }
@@ -728,8 +731,8 @@ async fn what_the_originals_clients_said_over_grpc_is_said() {
     let (connections, calls) = (HashMap::new(), HashMap::new());
     let acknowledged = HashSet::new();
     let mut replay = OverGrpc { stage: Stage::start(), connections, calls, acknowledged };
-    replay.run("grpc/real-clients.jsonl", "beta offline").await;
-    assert!(replay.stage.checked > 40, "{}", replay.stage.checked);
+    replay.run("grpc/real-clients.jsonl", "hub stops").await;
+    assert!(replay.stage.checked > 35, "{}", replay.stage.checked);
     assert_eq!(replay.stage.better, [Better::ReplaysNothingToEphemeralPeers].into());
 }
 
