@@ -29,6 +29,11 @@ fn aliases(text: &str) -> usize {
     text.match_indices('*').filter(|(at, _)| begins(*at) && names(*at)).count()
 }
 
+/// Whether a text has more aliases than are taken.
+pub(super) fn has_too_many_aliases(text: &str) -> bool {
+    aliases(text) > MOST_ALIASES
+}
+
 /// What a container of the service is started with.
 #[derive(Debug, Default)]
 pub(super) struct Service {
@@ -46,7 +51,7 @@ pub(super) fn service(
     folder: &Path,
     own: &Variables,
 ) -> Result<Service, String> {
-    if aliases(text) > MOST_ALIASES {
+    if has_too_many_aliases(text) {
         return Err("too many aliases; use the output of `docker compose config`".to_owned());
     }
     let documents = YamlLoader::load_from_str(text).map_err(|error| format!("no YAML: {error}"))?;

@@ -1,12 +1,14 @@
 //! `migrate`: the settings of another program's relay as a configuration of ours.
 //!
 //! What NetBird's was told is gathered by `sources` as text, by the names of its flags; `netbird`
-//! says what each of them is here, `peerbus` what those of peerbus's broker are, and `middleman` what
-//! the flags of middleman's. A secret is
-//! never printed.
+//! says what each of them is here, `peerbus` what those of peerbus's broker are, `middleman` what the
+//! flags of middleman's, and `keyop` what the file of a keyop-messenger hub says. A secret is never
+//! printed.
 
+mod channels;
 mod compose;
 mod import;
+mod keyop;
 mod lines;
 mod middleman;
 mod netbird;
@@ -43,6 +45,23 @@ enum From {
     Peerbus(Peerbus),
     /// Of middleman's broker: by its flags
     Middleman(Middleman),
+    /// Of a hub of keyop-messenger: by its YAML file
+    Keyop(Keyop),
+}
+
+/// Where the settings of a keyop-messenger hub are.
+#[derive(clap::Args, Debug)]
+struct Keyop {
+    /// The hub's file; - is stdin
+    #[arg(value_name = "CONFIG")]
+    file: PathBuf,
+    /// Take over records and places of peers instead, from the folder of what the hub keeps. Neither
+    /// the hub nor the relay may run
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder of what the relay keeps, for --data [default: that of `serve`]
+    #[arg(long, value_name = "DIR", requires = "data")]
+    state_dir: Option<String>,
 }
 
 /// Where the keys of middleman's broker go.
@@ -104,7 +123,22 @@ impl Migrate {
             From::Netbird(netbird) => netbird.run(),
             From::Peerbus(peerbus) => peerbus.run(),
             From::Middleman(middleman) => middleman.run(),
+            From::Keyop(keyop) => keyop.run(),
         }
+    }
+}
+
+impl Keyop {
+    fn run(self) -> Result<(), Exit> {
+        let file = &self.file;
+        let text = read(file).with_context(|| format!("{}", file.display()))?;
+        let migrated = keyop::migrate(&text);
+        let toml = migrated.map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
+        let Some(data) = self.data else { return output::print(&toml) };
+        let surroundings = Surroundings::of_this_process();
+        let layers = Layers::collect(Flags::state_dir(self.state_dir), &surroundings)?;
+        let imported = channels::import(&data, &layers.state_dir()?)?;
+        output::print(&imported.to_string())
     }
 }
 
