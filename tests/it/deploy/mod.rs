@@ -6,6 +6,7 @@ mod crowd;
 mod dashboard;
 mod docker;
 mod documents;
+mod kubernetes;
 mod metrics;
 mod netbird;
 pub(crate) mod nginx;
