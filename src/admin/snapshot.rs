@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Phase;
-use crate::bus::front;
+use crate::bus::{Lag, front};
 use crate::cluster;
 use crate::session::Topic;
 use crate::wire::name::Name;
@@ -94,6 +94,9 @@ pub struct Tables {
     /// topics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topics: Option<Vec<Topic>>,
+    /// Who is furthest behind in channels, where this relay has the message bus and there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Vec<Lag>>,
 }
 
 /// One who sends or receives much, estimated from a sample.

@@ -52,6 +52,7 @@ pub use crate::proto::bus::{Submission, Subscription, To};
 pub use alone::Alone;
 pub use handle::{Address, Handle};
 pub use health::{Health, Trouble};
+pub use meters::Lag;
 
 /// How often who waits for an answer looks whether the store can be used,
 const LOOK: Duration = Duration::from_millis(500);
@@ -482,6 +483,12 @@ impl Bus {
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.meters.health()
+    }
+
+    /// The peers that are furthest behind in channels; nothing where there is no channel.
+    #[must_use]
+    pub fn behind(&self, most: usize) -> Option<Vec<Lag>> {
+        self.shared.meters.behind(most)
     }
 
     /// Appends the families of a scrape.

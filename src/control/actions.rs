@@ -270,6 +270,30 @@ impl Actions {
                 self.note(None, "requeue-dead-letters");
                 json(&requeued)
             }
+            Action::Channels { limit } => {
+                json(&self.queues()?.channels(limit.min(MOST_ROWS)).await?)
+            }
+            Action::Channel { ref name, limit } => {
+                json(&self.queues()?.channel(name.clone(), limit.min(MOST_ROWS)).await?)
+            }
+            Action::PeekChannel { ref name, limit } => {
+                json(&self.queues()?.peek_channel(name.clone(), limit).await?)
+            }
+            Action::PurgeChannel { ref name } => {
+                let purged = self.queues()?.purge_channel(name.clone()).await?;
+                self.note(None, "purge-channel");
+                json(&purged)
+            }
+            Action::RemoveChannel { ref name } => {
+                let removed = self.queues()?.remove_channel(name.clone()).await?;
+                self.note(None, "remove-channel");
+                json(&removed)
+            }
+            Action::ForgetCursor { ref name, ref peer } => {
+                let forgotten = self.queues()?.forget_cursor(name.clone(), peer.clone()).await?;
+                self.note(None, "forget-cursor");
+                json(&forgotten)
+            }
         }
     }
 

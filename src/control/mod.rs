@@ -9,6 +9,7 @@ mod actions;
 mod answers;
 mod audit;
 mod audit_log;
+mod channels;
 pub mod client;
 mod explain;
 mod guesses;
@@ -177,6 +178,45 @@ pub enum Action {
         /// The name that it is for.
         name: String,
     },
+    /// The channels of the message bus.
+    Channels {
+        /// How many at most, those first of which somebody is furthest behind.
+        #[serde(default = "default_peers")]
+        limit: usize,
+    },
+    /// A channel of the message bus, and who reads it.
+    Channel {
+        /// Its name.
+        name: String,
+        /// How many readers at most, those first that are furthest behind.
+        #[serde(default = "default_peers")]
+        limit: usize,
+    },
+    /// The first records that a channel has.
+    PeekChannel {
+        /// Its name.
+        name: String,
+        /// How many at most.
+        #[serde(default = "default_messages")]
+        limit: usize,
+    },
+    /// Removes the records that a channel has.
+    PurgeChannel {
+        /// Its name.
+        name: String,
+    },
+    /// Removes the records of a channel, and the cursors of peers that are away.
+    RemoveChannel {
+        /// Its name.
+        name: String,
+    },
+    /// Removes the cursor of a peer that is away.
+    ForgetCursor {
+        /// The name of the channel.
+        name: String,
+        /// The name of the peer.
+        peer: String,
+    },
     /// A page of the audit log of messages.
     AuditLog {
         /// The number of its first entry.
@@ -201,6 +241,12 @@ impl Action {
                 | Self::PurgeQueue { .. }
                 | Self::DeadLetters { .. }
                 | Self::RequeueDeadLetters { .. }
+                | Self::Channels { .. }
+                | Self::Channel { .. }
+                | Self::PeekChannel { .. }
+                | Self::PurgeChannel { .. }
+                | Self::RemoveChannel { .. }
+                | Self::ForgetCursor { .. }
         )
     }
 
@@ -216,7 +262,10 @@ impl Action {
             | Self::ReleaseName { .. }
             | Self::BindName { .. }
             | Self::PurgeQueue { .. }
-            | Self::RequeueDeadLetters { .. } => true,
+            | Self::RequeueDeadLetters { .. }
+            | Self::PurgeChannel { .. }
+            | Self::RemoveChannel { .. }
+            | Self::ForgetCursor { .. } => true,
             Self::Status {}
             | Self::Peers { .. }
             | Self::Peer { .. }
@@ -229,6 +278,9 @@ impl Action {
             | Self::Queue { .. }
             | Self::PeekQueue { .. }
             | Self::DeadLetters { .. }
+            | Self::Channels { .. }
+            | Self::Channel { .. }
+            | Self::PeekChannel { .. }
             | Self::AuditLog { .. } => false,
         }
     }

@@ -84,7 +84,7 @@ pub(super) struct QueueList {
 
 /// A message; times in seconds.
 #[derive(Clone, Debug, Serialize)]
-struct MessageView {
+pub(super) struct MessageView {
     key: String,
     from: String,
     age: f64,
@@ -101,15 +101,15 @@ struct MessageView {
 /// Messages of a mailbox.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Messages {
-    name: String,
-    messages: Vec<MessageView>,
+    pub(super) name: String,
+    pub(super) messages: Vec<MessageView>,
 }
 
 /// What was removed.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Purged {
-    name: String,
-    purged: u64,
+    pub(super) name: String,
+    pub(super) purged: u64,
 }
 
 /// What became of dead letters that were put back.
@@ -204,7 +204,7 @@ impl Queues {
     pub(super) async fn peek(&self, name: String, limit: usize) -> Result<Messages, Refused> {
         self.ask(move |desk| {
             let Place { name, mailbox, level, .. } = find(desk, &name)?;
-            let most = Most { messages: limit.min(MOST_MESSAGES), bytes: MOST_BYTES };
+            let most = most(limit);
             let stored = desk.store.read(mailbox, level.head, most).map_err(unavailable)?.stored;
             let messages = stored.iter().map(|stored| MessageView::of(stored, desk.now));
             Ok(Messages { name: name.to_string(), messages: messages.collect() })
@@ -220,7 +220,7 @@ impl Queues {
     ) -> Result<Messages, Refused> {
         self.ask(move |desk| {
             let Place { name, mailbox, .. } = find(desk, &name)?;
-            let most = Most { messages: limit.min(MOST_MESSAGES), bytes: MOST_BYTES };
+            let most = most(limit);
             let letters = desk.store.dead_letters(mailbox, most).map_err(unavailable)?;
             let messages = letters.iter().map(|letter| MessageView {
                 cause: Some(match letter.cause {
@@ -260,7 +260,7 @@ impl Queues {
     }
 
     /// Has the bus's thread do something, and waits until what it changes is committed.
-    async fn ask<T: Send + 'static>(
+    pub(super) async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Desk<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
@@ -277,7 +277,7 @@ impl std::fmt::Debug for Queues {
 }
 
 impl MessageView {
-    fn of(stored: &Stored, now: Millis) -> Self {
+    pub(super) fn of(stored: &Stored, now: Millis) -> Self {
         let message = &stored.message;
         Self {
             key: message.key.to_string(),
@@ -337,9 +337,14 @@ fn owner(owner: Owner, labels: &[(String, Owner)]) -> String {
     }
 }
 
+/// As many messages as an answer shows.
+pub(super) fn most(limit: usize) -> Most {
+    Most { messages: limit.min(MOST_MESSAGES), bytes: MOST_BYTES }
+}
+
 /// How long ago something was, in seconds.
 #[allow(clippy::cast_precision_loss)] // far below 2^53
-fn ago(then: Millis, now: Millis) -> f64 {
+pub(super) fn ago(then: Millis, now: Millis) -> f64 {
     now.since(then) as f64 / 1e3
 }
 
@@ -396,6 +401,6 @@ fn unknown(name: &str) -> Refused {
 }
 
 #[allow(clippy::needless_pass_by_value)] // for `map_err`
-fn unavailable(error: StoreError) -> Refused {
+pub(super) fn unavailable(error: StoreError) -> Refused {
     Refused::Unavailable(error.to_string())
 }

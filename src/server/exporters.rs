@@ -157,6 +157,7 @@ pub(super) fn tables(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Tables 
             .iter()
             .find_map(|door| door.topics(TopicOrder::Busiest, MOST_ROWS))
             .map(|busiest| busiest.topics),
+        behind: core.bus.as_ref().and_then(|bus| bus.leading()?.behind(MOST_ROWS)),
     })
 }
 

@@ -182,6 +182,8 @@ function show(snapshot) {
   fill('slow_readers', snapshot.slow_readers, (row) => [String(row.node), bytes(row.waiting_bytes), duration(row.waiting_seconds), age(row.connected_seconds)]);
   byId('topics').closest('.card').hidden = !snapshot.topics;
   fill('topics', snapshot.topics ?? [], (row) => [row.name, [row.clients_publish && 'publish', row.clients_subscribe && 'subscribe'].filter(Boolean).join(', '), count(row.subscribers), count(row.workers), count(row.outstanding)]);
+  byId('behind').closest('.card').hidden = !snapshot.behind;
+  fill('behind', snapshot.behind ?? [], (row) => [row.peer, row.channel, row.is_away ? 'away' : 'connected', count(row.records), bytes(row.bytes), duration(row.seconds)]);
   const self = cluster ? [{ relay: cluster.relay, state: 'this one', seconds: snapshot.uptime_seconds, waiting_bytes: 0, clock_ahead_ms: cluster.clock_ahead_ms, address: '' }] : [];
   fill('members', [...self, ...(cluster?.members ?? [])], (row) => [row.relay.slice(0, 12), row.state, age(row.seconds), bytes(row.waiting_bytes), ahead(row.clock_ahead_ms), row.address]);
   fill('events', snapshot.events, (row) => [clock.format(row.at_ms), row.what, String(row.node ?? row.relay?.slice(0, 12) ?? ''), row.reason]);

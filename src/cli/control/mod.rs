@@ -1,6 +1,7 @@
 //! `status`, `peers`, `kick` and others: asks the relay of a state folder, and prints what it
 //! says.
 
+mod channels;
 mod layout;
 mod queues;
 mod tables;
@@ -145,6 +146,36 @@ pub(super) enum Control {
         #[command(flatten)]
         relay: Relay,
     },
+    /// List the channels of the keyop door, those first of which somebody is furthest behind
+    Channels {
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
+        limit: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
+    /// Show a channel of the keyop door and how far its peers have come; look at its records, or remove it
+    Channel {
+        /// The name of the channel
+        name: String,
+        /// Print the first records that it has
+        #[arg(long, conflicts_with_all = ["purge", "forget", "remove"])]
+        peek: bool,
+        /// Remove the records that it has: who has not got them never will
+        #[arg(long, conflicts_with_all = ["forget", "remove"])]
+        purge: bool,
+        /// Forget how far a peer that is away has come: nothing waits for it any more
+        #[arg(long, value_name = "PEER", conflicts_with = "remove")]
+        forget: Option<String>,
+        /// Remove its records and the cursors of all peers that are away
+        #[arg(long)]
+        remove: bool,
+        /// How many peers, or records, to print at most
+        #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
+        limit: usize,
+        #[command(flatten)]
+        relay: Relay,
+    },
 }
 
 /// What is asked about the names of the message bus.
@@ -261,6 +292,20 @@ impl Control {
                 (Action::RequeueDeadLetters { name }, relay)
             }
             Self::Queue { name, relay, .. } => (Action::Queue { name }, relay),
+            Self::Channels { limit, relay } => (Action::Channels { limit }, relay),
+            Self::Channel { name, peek: true, limit, relay, .. } => {
+                (Action::PeekChannel { name, limit }, relay)
+            }
+            Self::Channel { name, purge: true, relay, .. } => {
+                (Action::PurgeChannel { name }, relay)
+            }
+            Self::Channel { name, remove: true, relay, .. } => {
+                (Action::RemoveChannel { name }, relay)
+            }
+            Self::Channel { name, forget: Some(peer), relay, .. } => {
+                (Action::ForgetCursor { name, peer }, relay)
+            }
+            Self::Channel { name, limit, relay, .. } => (Action::Channel { name, limit }, relay),
         })
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::channels;
 use super::layout::{at, fields, list, table, time};
 use crate::control::Action;
 
@@ -21,7 +22,14 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
             format!("{purged} message{plural} for {name} removed\n")
         }
         Action::RequeueDeadLetters { name } => requeued(name, answer),
-        Action::PeekQueue { .. } | Action::DeadLetters { .. } => messages(answer),
+        Action::PeekQueue { .. } | Action::DeadLetters { .. } | Action::PeekChannel { .. } => {
+            messages(answer)
+        }
+        Action::Channels { .. } => channels::channels(answer),
+        Action::Channel { .. } => channels::channel(answer),
+        Action::PurgeChannel { name } => channels::purged(name, answer),
+        Action::RemoveChannel { name } => channels::removed(name, answer),
+        Action::ForgetCursor { name, peer } => channels::forgotten(name, peer),
         Action::Queue { .. }
         | Action::Status {}
         | Action::Peers { .. }
@@ -120,7 +128,7 @@ fn requeued(name: &str, answer: &Value) -> String {
 }
 
 /// How much a list leaves out.
-fn rest(answer: &Value, shown: usize) -> String {
+pub(super) fn rest(answer: &Value, shown: usize) -> String {
     let total = answer.get("total").and_then(Value::as_u64).unwrap_or_default();
     if total > shown as u64 {
         return format!("{shown} of {total}; more with --limit\n");

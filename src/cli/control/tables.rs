@@ -49,7 +49,13 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         | Action::PeekQueue { .. }
         | Action::PurgeQueue { .. }
         | Action::DeadLetters { .. }
-        | Action::RequeueDeadLetters { .. } => queues::show(action, answer),
+        | Action::RequeueDeadLetters { .. }
+        | Action::Channels { .. }
+        | Action::Channel { .. }
+        | Action::PeekChannel { .. }
+        | Action::PurgeChannel { .. }
+        | Action::RemoveChannel { .. }
+        | Action::ForgetCursor { .. } => queues::show(action, answer),
         // `audit` asks for it, and shows it another way.
         Action::AuditLog { .. } => format!("{answer}\n"),
     }

@@ -8,6 +8,7 @@ mod grpc;
 mod hostile;
 mod hubs;
 mod kills;
+mod operators;
 mod pki;
 mod recordings;
 mod sessions;
@@ -74,8 +75,18 @@ impl Site {
 
     /// Ends the relay by this signal, and starts another in its place and at its address.
     pub(crate) fn restart(&mut self, signal: &str) {
+        self.stop(signal);
+        self.start_again();
+    }
+
+    /// Ends the relay by this signal.
+    fn stop(&mut self, signal: &str) {
         self.relay.signal(signal);
         self.relay.wait_until_gone();
+    }
+
+    /// Starts a relay in the place of one that has ended, at its address.
+    fn start_again(&mut self) {
         let bind = self.address.to_string();
         self.relay = start(&self.state, self.folder.path(), &bind, &self.more);
     }

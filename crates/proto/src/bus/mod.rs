@@ -209,11 +209,11 @@ impl Bus {
         self.channels.views(realm, now)
     }
 
-    /// The cursors of a name space that are furthest behind, so many, each with the name of its
+    /// The cursors of all channels that are furthest behind, so many, each with the name of its
     /// channel.
     #[must_use]
-    pub fn behind(&self, realm: u8, most: usize, now: Millis) -> Vec<(Arc<str>, CursorView)> {
-        self.channels.behind(realm, most, now)
+    pub fn behind(&self, most: usize, now: Millis) -> Vec<(Arc<str>, CursorView)> {
+        self.channels.behind(most, now)
     }
 
     /// The cursors of a channel, and where sessions without one are; none where there is no such

@@ -29,15 +29,9 @@ impl Channels {
         views
     }
 
-    /// The cursors of a name space that are furthest behind, so many, each with its channel.
-    pub(in super::super) fn behind(
-        &self,
-        realm: u8,
-        most: usize,
-        now: Millis,
-    ) -> Vec<(Arc<str>, CursorView)> {
-        let of_it = self.channels.values().filter(|channel| channel.state.realm == realm);
-        let cursors = of_it.flat_map(|channel| {
+    /// The cursors that are furthest behind, so many, each with its channel.
+    pub(in super::super) fn behind(&self, most: usize, now: Millis) -> Vec<(Arc<str>, CursorView)> {
+        let cursors = self.channels.values().flat_map(|channel| {
             let durable = channel.readers.iter().filter(|(id, _)| !id.is_ephemeral);
             durable.map(move |(id, reader)| {
                 (Reverse(channel.state.next.0 - reader.cursor.seq.0), channel, id, reader)

@@ -1,11 +1,15 @@
 //! What the bus counts.
 
+mod channels;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 
+use self::channels::Channels;
+pub use self::channels::Lag;
 use super::health::{Call, Failing, Trouble, Watch};
 use super::syncing;
 use super::{Health, Outcome};
@@ -128,6 +132,7 @@ pub(super) struct Meters {
 #[derive(Debug, Default)]
 struct Seen {
     totals: Totals,
+    channels: Channels,
     names: usize,
     connected: usize,
     unacknowledged: usize,
@@ -219,6 +224,7 @@ impl Meters {
     /// Notes what the bus has at this moment.
     pub(super) fn note(&self, bus: &Bus, now: Millis) {
         let totals = bus.totals();
+        let channels = Channels::of(bus, now);
         let mut names = 0;
         let mut connected = 0;
         let mut unacknowledged = 0;
@@ -233,6 +239,7 @@ impl Meters {
         }
         let mut seen = self.seen.lock();
         seen.totals = totals;
+        seen.channels = channels;
         seen.names = names;
         seen.connected = connected;
         seen.unacknowledged = unacknowledged;
@@ -252,6 +259,11 @@ impl Meters {
 
     pub(super) fn note_audit(&self, bytes: u64) {
         self.audit_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The peers that are furthest behind in channels; nothing where there is none.
+    pub(super) fn behind(&self, most: usize) -> Option<Vec<Lag>> {
+        self.seen.lock().channels.behind(most)
     }
 
     pub(super) fn health(&self) -> Health {
@@ -376,6 +388,7 @@ impl Meters {
             let value = value as f64;
             families.push(family::gauge_value(&format!("beacon_relay_bus_{name}"), help, value));
         }
+        seen.channels.families(families);
         let oldest = Duration::from_millis(seen.oldest).as_secs_f64();
         families.push(family::gauge_value(
             "beacon_relay_bus_oldest_seconds",
