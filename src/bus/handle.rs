@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use prometheus::proto::MetricFamily;
 
 use super::front::{Front, Names, Status};
-use super::{Alone, Bus, ClaimError, Health, Party, Settings};
+use super::{Alone, Bus, ClaimError, Health, Party, Published, Settings};
 use crate::proto::bus::{MailboxId, Owner, Submission, Subscription, To};
 use crate::store::Store;
 use crate::wire::name::Realm;
@@ -139,6 +139,15 @@ impl Handle {
             Reached::Front(front) => {
                 front.submit(from.generation(), (to, id, body), wants_receipt);
             }
+        }
+    }
+
+    /// Takes records of a peer for channels, in this order; each is answered when it is committed or
+    /// refused. What came in one batch costs one wake-up of the bus, and most often one commit.
+    pub fn publish(&self, address: &Address, from: &Arc<dyn Party>, records: Vec<Published>) {
+        match self.reached() {
+            Reached::Bus(bus) => bus.publish(from, address.mailbox, records),
+            Reached::Front(front) => front.publish(from.generation(), records),
         }
     }
 

@@ -206,22 +206,28 @@ impl Inbox {
 
     /// Puts there what a peer says, which is held if that was too much.
     pub(super) fn say(&self, party: &Arc<dyn Party>, item: Item) {
-        let cost = item.cost();
-        let weight = item.weight();
+        self.say_all(party, std::iter::once(item));
+    }
+
+    /// The same of several things, which the bus's thread finds all at once.
+    pub(super) fn say_all(&self, party: &Arc<dyn Party>, items: impl Iterator<Item = Item>) {
         let mut state = self.state.lock();
         if state.is_closed {
             return;
         }
-        state.bytes += cost;
-        let is_much = state.bytes > OF_ALL;
-        let speaker = state.speakers.entry(party.generation()).or_default();
-        speaker.bytes += weight;
-        if is_much || speaker.bytes > OF_ONE {
-            speaker.held = Some(Arc::clone(party));
-            // Under the lock, or the bus's thread might release it before.
-            party.hold(true);
+        let mut is_urgent = false;
+        for item in items {
+            state.bytes += item.cost();
+            let is_much = state.bytes > OF_ALL;
+            let speaker = state.speakers.entry(party.generation()).or_default();
+            speaker.bytes += item.weight();
+            if is_much || speaker.bytes > OF_ONE {
+                speaker.held = Some(Arc::clone(party));
+                // Under the lock, or the bus's thread might release it before.
+                party.hold(true);
+            }
+            is_urgent |= state.push(item);
         }
-        let is_urgent = state.push(item);
         drop(state);
         if is_urgent {
             self.came.notify_one();

@@ -103,6 +103,17 @@ pub struct Outgoing {
     pub body: Arc<[u8]>,
 }
 
+/// A record that a peer publishes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Published {
+    /// The name of its channel.
+    pub channel: Arc<str>,
+    /// Its id.
+    pub id: Arc<str>,
+    /// What subscribers get.
+    pub body: Arc<[u8]>,
+}
+
 /// Records of channels on their way to a peer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Batch {
@@ -448,6 +459,17 @@ impl Bus {
         };
         let submitted = Submitted { party: Arc::clone(from), submission, wants_receipt, copies };
         self.shared.inbox.say(from, Item::Submit(submitted));
+    }
+
+    /// Takes records of a peer for channels, each of which is answered: their channel, id and body.
+    /// The bus's thread finds all of them at once.
+    pub fn publish(&self, from: &Arc<dyn Party>, mailbox: MailboxId, records: Vec<Published>) {
+        let items = records.into_iter().map(|Published { channel, id, body }| {
+            let submission = Submission { from: mailbox, to: To::Channel(channel), id, body };
+            let party = Arc::clone(from);
+            Item::Submit(Submitted { party, submission, wants_receipt: true, copies: 1 })
+        });
+        self.shared.inbox.say_all(from, items);
     }
 
     /// A peer has a message, it says.

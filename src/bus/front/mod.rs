@@ -31,7 +31,8 @@ use self::links::{Ear, LOOP, Links};
 use self::meters::Meters;
 use self::status::{Led, Waiting};
 use super::{
-    Batch, Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Receipt, Settings, Unanswered,
+    Batch, Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Published, Receipt, Settings,
+    Unanswered,
 };
 use crate::ids::RelayId;
 use crate::proto::bus::{Owner, Subscription, To};
@@ -269,6 +270,16 @@ impl Front {
     /// A session has a message.
     pub fn acknowledge(&self, session: u64, key: &str) {
         self.with(|front, now, actions| front.acknowledge(session, key, now, actions));
+    }
+
+    /// A session publishes records to channels.
+    pub fn publish(&self, session: u64, records: Vec<Published>) {
+        self.with(|front, now, actions| {
+            for Published { channel, id, body } in records {
+                let message = (To::Channel(channel), id, body);
+                front.submit(session, message, true, now, actions);
+            }
+        });
     }
 
     /// A session is subscribed to these channels, and to no others.

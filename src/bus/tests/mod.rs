@@ -2,7 +2,9 @@
 
 mod channels;
 mod faults;
+mod soak;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tempfile::TempDir;

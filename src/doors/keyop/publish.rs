@@ -9,7 +9,7 @@ use super::drops::Taken;
 use super::ingest::{Fate, Record, Via};
 use super::meters::Speaks;
 use super::{Shared, websocket};
-use crate::bus::{Outcome, Receipt, To};
+use crate::bus::{Outcome, Published, Receipt};
 use crate::peers::End;
 use crate::session::{Session, Status, http2};
 use crate::wire::keyop::channel::{is_dead_letter, is_name};
@@ -53,8 +53,8 @@ impl Shared {
                     taken
                 }
                 Judged::Good(record, body) => {
-                    let to = To::Channel(Arc::clone(&record.channel));
-                    submissions.push((to, Arc::clone(&record.id), Arc::from(body)));
+                    let (channel, id) = (Arc::clone(&record.channel), Arc::clone(&record.id));
+                    submissions.push(Published { channel, id, body: body.into() });
                     judged.push(record);
                     continue;
                 }
@@ -66,9 +66,7 @@ impl Shared {
         if submissions.is_empty() {
             return self.acknowledge_batches(session, now);
         }
-        for submission in submissions {
-            self.bus.submit(&connected.address, connected.party(), submission, true);
-        }
+        self.bus.publish(&connected.address, connected.party(), submissions);
     }
 
     /// Looks at a record of somebody who may publish to some channels.

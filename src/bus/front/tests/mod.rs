@@ -1,5 +1,6 @@
 //! Relays that serve one bus, with their threads and channels: a test says who leads, and cuts links.
 
+mod channels;
 mod log;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ const WAIT: Duration = Duration::from_secs(20);
 #[derive(Debug, PartialEq)]
 enum Heard {
     Message(String),
+    Records(u64, Vec<String>),
     Receipt(String, Outcome),
     Withdrawn,
     Replaced,
@@ -44,6 +46,11 @@ impl Party for Peer {
             let _ = self.heard.send(Heard::Message(message.key.to_string()));
         }
         messages.len()
+    }
+
+    fn records(&self, batch: &Batch, _: Instant) {
+        let ids = batch.records.iter().map(|record| record.key.to_string()).collect();
+        let _ = self.heard.send(Heard::Records(batch.number, ids));
     }
 
     fn receipts(&self, receipts: &[Receipt], _: Instant) {

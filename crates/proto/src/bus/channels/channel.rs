@@ -12,7 +12,7 @@ use super::types::{ChannelLimits, ChannelState, Cursor, DEAD_LETTERS};
 const TAIL_BYTES: usize = 2 << 20;
 
 /// Records that are removed by one turn.
-const TRIMMED: u64 = 4_096;
+const TRIMMED: u64 = 16_384;
 
 /// A channel.
 #[derive(Debug)]

@@ -44,7 +44,12 @@ impl Lead {
         let mut turn = Turn::default();
         for index in 0..PEERS {
             let owner = Owner(peer::owner(index));
-            self.bus.claim(REALM, &peer::name(index), owner, Millis(0), &mut turn).unwrap();
+            let name = peer::name(index);
+            let mailbox = self.bus.claim(REALM, &name, owner, Millis(0), &mut turn).unwrap();
+            // Each has a cursor before the first record.
+            self.bus.open(mailbox, 1, Millis(0), &mut turn);
+            self.bus.subscribe(mailbox, 1, &peer::subscription(), Millis(0), &mut turn);
+            self.bus.close(mailbox, 1, Millis(0), &mut turn);
         }
         self.bus.finish(Millis(0), &mut turn);
         log.store.commit(&turn.changes, false);

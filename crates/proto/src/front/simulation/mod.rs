@@ -83,8 +83,11 @@ impl World {
             0..150 => {
                 let from = self.random.index(PEERS);
                 let to = self.random.index(PEERS);
-                let to =
-                    if self.random.percent(8) { To::Everybody } else { To::Name(peer::name(to)) };
+                let to = match self.random.below(100) {
+                    0..8 => To::Everybody,
+                    8..40 => To::Channel(peer::CHANNEL.into()),
+                    _ => To::Name(peer::name(to)),
+                };
                 self.send(from, to);
             }
             150..700 => self.carry(),
@@ -238,6 +241,10 @@ impl World {
         self.relays[relay].front.open(session, claim, self.now, &mut actions);
         self.peers[peer].session = Some((session, relay));
         self.act(relay, actions);
+        let mut actions = Vec::new();
+        let front = &mut self.relays[relay].front;
+        front.subscribe(session, peer::subscription(), self.now, &mut actions);
+        self.act(relay, actions);
         // As clients do: what had no receipt first.
         for (number, to) in self.peers[peer].unreceipted.clone() {
             self.say(peer, number, to);
@@ -285,8 +292,12 @@ impl World {
         let Some((session, relay)) = self.peers[peer].session else { return };
         let keys = self.peers[peer].acknowledged(&mut self.random);
         let mut actions = Vec::new();
+        let front = &mut self.relays[relay].front;
         for key in keys {
-            self.relays[relay].front.acknowledge(session, &key, self.now, &mut actions);
+            front.acknowledge(session, &key, self.now, &mut actions);
+        }
+        if let Some(batch) = self.peers[peer].take_batch() {
+            front.acknowledge_records(session, batch, self.now, &mut actions);
         }
         self.act(relay, actions);
     }
@@ -321,7 +332,9 @@ impl World {
         } else {
             let mut actions = Vec::new();
             of.front.heard(link, &message, bytes.len(), self.now, &mut actions).unwrap();
-            if actions.iter().any(|action| matches!(action, Action::Deliver { .. })) {
+            let is_delivery =
+                |action: &Action| matches!(action, Action::Deliver { .. } | Action::Records { .. });
+            if actions.iter().any(is_delivery) {
                 let is_newest = of.front.epoch() == Some(*epoch) && *epoch >= of.known;
                 assert!(is_newest, "a former leader is listened to");
             }
@@ -377,10 +390,15 @@ impl World {
                         self.peers[peer].got(&key, (sender, number), was_refused);
                     }
                 }
-                Action::Records { .. } => {}
+                Action::Records { session, batch, records } => {
+                    let Some(peer) = whose(&self.peers, session) else { continue };
+                    let records = records.iter().map(|(_, body)| peer::sent(body)).collect();
+                    self.peers[peer].got_batch(batch, records);
+                }
                 Action::Receipt { session, id, outcome } => {
                     if let Some(peer) = whose(&self.peers, session) {
                         let told = self.peers[peer].told(&id, outcome);
+                        let told = told.into_iter();
                         self.promised.extend(told.map(|(number, to)| (peer, number, to)));
                     }
                 }

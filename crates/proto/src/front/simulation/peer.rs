@@ -1,11 +1,11 @@
 //! A peer that sends, acknowledges and roams.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::Claim;
-use super::REALM;
-use crate::bus::To;
+use super::{PEERS, REALM};
+use crate::bus::{Subscription, To};
 use crate::simulated::Random;
 use beacon_wire::front::Outcome;
 
@@ -23,6 +23,13 @@ pub(super) fn sent(body: &[u8]) -> (usize, u64) {
     (sender.parse().unwrap(), number.parse().unwrap())
 }
 
+/// The channel that all peers read.
+pub(super) const CHANNEL: &str = "channel";
+
+pub(super) fn subscription() -> Subscription {
+    Subscription { channels: vec![CHANNEL.into()], is_ephemeral: false }
+}
+
 pub(super) struct Peer {
     index: usize,
     /// Its session, and at which relay that is.
@@ -35,7 +42,15 @@ pub(super) struct Peer {
     got: BTreeSet<(usize, u64)>,
     /// The last number that it got first from each sender.
     last: BTreeMap<usize, u64>,
+    /// The last record that it got first from each sender.
+    last_records: BTreeMap<usize, u64>,
+    /// Batches of this session that it has not looked at, and the last one that came.
+    batches: VecDeque<Batch>,
+    newest: Option<Batch>,
 }
+
+/// The number of a batch; of each record its sender and number.
+type Batch = (u64, Vec<(usize, u64)>);
 
 impl Peer {
     pub(super) fn new(index: usize) -> Self {
@@ -47,6 +62,9 @@ impl Peer {
             unacknowledged: Vec::new(),
             got: BTreeSet::new(),
             last: BTreeMap::new(),
+            last_records: BTreeMap::new(),
+            batches: VecDeque::new(),
+            newest: None,
         }
     }
 
@@ -57,6 +75,8 @@ impl Peer {
     pub(super) fn disconnect(&mut self) {
         self.session = None;
         self.unacknowledged.clear();
+        self.batches.clear();
+        self.newest = None;
     }
 
     /// The number of its next message.
@@ -90,6 +110,28 @@ impl Peer {
         self.unacknowledged.push(Arc::clone(key));
     }
 
+    /// A batch comes: a later one than the last, or that again.
+    pub(super) fn got_batch(&mut self, number: u64, records: Vec<(usize, u64)>) {
+        if let Some((last, before)) = &self.newest {
+            assert!(number >= *last, "batch {number} comes behind {last}");
+            assert!(number > *last || *before == records, "batch {number} is another");
+        }
+        self.newest = Some((number, records.clone()));
+        self.batches.push_back((number, records));
+    }
+
+    /// It looks at the batch that came first; returns its number, to acknowledge it.
+    pub(super) fn take_batch(&mut self) -> Option<u64> {
+        let (number, records) = self.batches.pop_front()?;
+        for (sender, record) in records {
+            if self.got.insert((sender, record)) {
+                let last = self.last_records.insert(sender, record).unwrap_or(0);
+                assert!(record > last, "record {record} of {sender} comes behind {last}");
+            }
+        }
+        Some(number)
+    }
+
     pub(super) fn has(&self, sender: usize, number: u64) -> bool {
         self.got.contains(&(sender, number))
     }
@@ -100,20 +142,20 @@ impl Peer {
         self.unacknowledged.drain(..count).collect()
     }
 
-    /// It gets a receipt; returns what it may rely on.
-    pub(super) fn told(&mut self, id: &str, outcome: Outcome) -> Option<(u64, usize)> {
+    /// It gets a receipt; returns what it may rely on: to whom which message comes.
+    pub(super) fn told(&mut self, id: &str, outcome: Outcome) -> Vec<(u64, usize)> {
         let number: u64 = id.split_once('-').unwrap().1.parse().unwrap();
         // One that was sent twice has two receipts.
-        let at = self.unreceipted.iter().position(|(of, _)| *of == number)?;
-        let (_, to) = self.unreceipted.remove(at);
+        let at = self.unreceipted.iter().position(|(of, _)| *of == number);
+        let Some((_, to)) = at.map(|at| self.unreceipted.remove(at)) else { return Vec::new() };
         let is_stored = matches!(outcome, Outcome::Stored | Outcome::Duplicate);
         match to {
             To::Name(to) if is_stored => {
-                let to = to.strip_prefix("peer-").unwrap().parse().unwrap();
-                Some((number, to))
+                vec![(number, to.strip_prefix("peer-").unwrap().parse().unwrap())]
             }
-            To::Name(_) => panic!("message {number} is refused: {outcome:?}"),
-            To::Everybody | To::Channel(_) => None,
+            To::Channel(_) if is_stored => (0..PEERS).map(|to| (number, to)).collect(),
+            To::Name(_) | To::Channel(_) => panic!("message {number} is refused: {outcome:?}"),
+            To::Everybody => Vec::new(),
         }
     }
 }
