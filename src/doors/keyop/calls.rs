@@ -211,10 +211,11 @@ impl Keyop {
             http2::push_end(session, before, &status(&Refusal::TakenOver));
             session.flush(now);
         }
+        // What another call had, and was not acknowledged there. The bus waits for that: it has
+        // nothing else for this one.
+        let in_flight = peer.state.lock().in_flight.clone();
         self.shared.subscribe(peer);
         self.note_connected(session, peer);
-        // What another call had, and was not acknowledged there.
-        let in_flight = peer.state.lock().in_flight.clone();
         if let Some(batch) = in_flight {
             self.shared.send(session, &batch, now);
         }
