@@ -12,10 +12,10 @@ use super::keyop_hubs::KeyopHub;
 use super::table::settings;
 use super::value::{Kind, Value, split};
 use super::{
-    ClientTrust, Config, DAY, Error, FlagListener, Invalid, Layers, ListenerTable, MOMENT, TlsPair,
-    WssBind,
+    ClientTrust, Config, DAY, Error, FlagListener, HubName, Invalid, Layers, ListenerTable, MOMENT,
+    TlsPair, WssBind,
 };
-use crate::wire::certificate::{Certificate, MAX_COMMON_NAME};
+use crate::wire::certificate::Certificate;
 
 /// Fewest bytes that the longest record may have.
 const LEAST_RECORD: usize = 1_024;
@@ -116,28 +116,6 @@ pub struct KeyopPeer {
     pub publish: BTreeSet<String>,
 }
 
-/// The name of a hub, as the common name of a certificate has it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct HubName(String);
-
-impl HubName {
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl super::value::Text for HubName {
-    fn parse(text: &str) -> Result<Self, Invalid> {
-        let is_name = !text.is_empty()
-            && text.len() <= MAX_COMMON_NAME
-            && !text.chars().any(char::is_control);
-        let wanted = || format!("no name; write 1 to {MAX_COMMON_NAME} bytes of plain text");
-        is_name.then(|| Self(text.to_owned())).ok_or_else(|| wanted().into())
-    }
-}
-
 /// How peers are written.
 const HOW: &str = "no peer; write [[keyop.peer]] with name = \"COMMON NAME\", and subscribe and \
                    publish = [\"CHANNEL\"] where it may not do all";
@@ -166,7 +144,9 @@ fn peer(item: &str) -> Result<KeyopPeer, Invalid> {
     };
     for line in item.lines() {
         match line.split_once('=') {
-            Some(("name", text)) => name = Some(<HubName as super::value::Text>::parse(text)?.0),
+            Some(("name", text)) => {
+                name = Some(<HubName as super::value::Text>::parse(text)?.as_str().to_owned())
+            }
             Some(("subscribe", list)) => subscribe = channels(list),
             Some(("publish", list)) => publish = channels(list),
             _ => return Err(HOW.into()),
@@ -251,8 +231,8 @@ impl Config {
     /// The certificate has none.
     pub fn keyop_hub_name(&self) -> Result<String, String> {
         let said = self.keyop.as_ref().and_then(|keyop| keyop.name.as_ref());
-        if let Some(HubName(name)) = said {
-            return Ok(name.clone());
+        if let Some(name) = said {
+            return Ok(name.as_str().to_owned());
         }
         common_name(self.keyop_pair().ok_or("no listener has the door")?)
     }

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
 
-use super::keyop::HubName;
 use super::value::{Kind, Text as _, Value, split};
-use super::{Config, Invalid, TlsPair};
-use crate::client::Target;
+use super::{Config, HostPort, HubName, Invalid, TlsPair};
 use crate::wire::keyop::channel::{is_dead_letter, is_name};
 
 /// A hub that this relay is a client of.
@@ -92,7 +90,7 @@ impl KeyopHub {
             address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = if has_port { address } else { format!("{address}:{PORT}") };
         let wrong = |error| format!("`{address}`, the address of {name}, is {error}");
-        Target::parse_keyop(&address).map_err(wrong)?;
+        let address = address.parse::<HostPort>().map_err(wrong)?.to_string();
         if subscribe.is_empty() && publish.is_empty() {
             let reason =
                 format!("{name} would get nothing and give nothing: add subscribe or publish");

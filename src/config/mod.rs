@@ -61,7 +61,7 @@ use flag_binds::WSS_WAY_OUT;
 pub use flag_listener::FlagListener;
 pub use flags::Flags;
 use keyop::KeyopFlags;
-pub use keyop::{HubName, Keyop, KeyopPeer, MOST_RECORD as MOST_KEYOP_RECORD};
+pub use keyop::{Keyop, KeyopPeer, MOST_RECORD as MOST_KEYOP_RECORD};
 pub use keyop_hubs::{HubFiles, KeyopHub, KeyopTransport};
 pub use keys::{KeyDigest, Keys, LONGEST_KEY};
 pub use layers::Layers;
@@ -82,9 +82,9 @@ use table::{Setting, settings};
 pub use tokens::{LONGEST_TOKEN, NamePattern, Token, Tokens, owner_of_label};
 pub use value::{
     AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, BusDurability, ClusterName,
-    ExposedAddress, Fingerprint, HostName, HostPort, IpNet, ListenerName, LogFilter, LogFormat,
-    NatsServers, NetbirdTakeover, PathPrefix, PathPrefixes, PunchAllow, RelayName, UdpSenderCheck,
-    WebOrigin, WssBind,
+    ExposedAddress, Fingerprint, HostName, HostPort, HubName, IpNet, ListenerName, LogFilter,
+    LogFormat, NatsServers, NetbirdTakeover, PathPrefix, PathPrefixes, PunchAllow, RelayName,
+    UdpSenderCheck, WebOrigin, WssBind,
 };
 pub use warning::Warning;
 pub(crate) use warning::is_readable;

@@ -5,7 +5,6 @@ use serde::Serialize;
 use super::Refused;
 use super::queues::{MessageView, Messages, Purged, Queues, ago, most, unavailable};
 use crate::bus::Desk;
-use crate::doors::keyop::REALM;
 use crate::proto::bus::{ChannelView, CursorPeer, CursorView};
 
 /// A channel; times in seconds.
@@ -71,8 +70,9 @@ pub(super) struct Forgotten {
 impl Queues {
     /// The channels, those first whose last reader is furthest behind.
     pub(super) async fn channels(&self, limit: usize) -> Result<ChannelList, Refused> {
-        let work = |desk: &mut Desk<'_>| {
-            let views = desk.bus.channels(REALM.0, desk.now);
+        let realm = self.channel_realm.0;
+        let work = move |desk: &mut Desk<'_>| {
+            let views = desk.bus.channels(realm, desk.now);
             Ok(views.iter().map(|view| row(view, desk)).collect::<Vec<_>>())
         };
         let mut channels = self.ask(work).await?;
@@ -91,9 +91,10 @@ impl Queues {
         name: String,
         limit: usize,
     ) -> Result<ChannelReport, Refused> {
+        let realm = self.channel_realm.0;
         self.ask(move |desk| {
-            let view = find(desk, &name)?;
-            let mut readers = desk.bus.cursors(REALM.0, &name, desk.now).unwrap_or_default();
+            let view = find(desk, realm, &name)?;
+            let mut readers = desk.bus.cursors(realm, &name, desk.now).unwrap_or_default();
             readers.sort_by(|one, other| {
                 other.records.cmp(&one.records).then_with(|| one.name.cmp(&other.name))
             });
@@ -111,8 +112,9 @@ impl Queues {
         name: String,
         limit: usize,
     ) -> Result<Messages, Refused> {
+        let realm = self.channel_realm.0;
         self.ask(move |desk| {
-            let state = find(desk, &name)?.state;
+            let state = find(desk, realm, &name)?.state;
             let most = most(limit);
             let stored = desk.store.read(state.channel, state.head, most).map_err(unavailable)?;
             let messages = stored.stored.iter().map(|stored| MessageView::of(stored, desk.now));
@@ -123,8 +125,9 @@ impl Queues {
 
     /// Removes the records that a channel has at this moment: nobody gets them any more.
     pub(super) async fn purge_channel(&self, name: String) -> Result<Purged, Refused> {
+        let realm = self.channel_realm.0;
         self.ask(move |desk| {
-            let purged = desk.bus.purge_channel(REALM.0, &name, desk.turn);
+            let purged = desk.bus.purge_channel(realm, &name, desk.turn);
             Ok(Purged { purged: purged.ok_or_else(|| unknown(&name))?, name })
         })
         .await
@@ -132,8 +135,9 @@ impl Queues {
 
     /// Removes a channel: its records, and the cursors of peers that are away.
     pub(super) async fn remove_channel(&self, name: String) -> Result<Purged, Refused> {
+        let realm = self.channel_realm.0;
         self.ask(move |desk| {
-            let purged = desk.bus.drop_channel(REALM.0, &name, desk.turn);
+            let purged = desk.bus.drop_channel(realm, &name, desk.turn);
             Ok(Purged { purged: purged.ok_or_else(|| unknown(&name))?, name })
         })
         .await
@@ -145,9 +149,10 @@ impl Queues {
         name: String,
         peer: String,
     ) -> Result<Forgotten, Refused> {
+        let realm = self.channel_realm.0;
         self.ask(move |desk| {
-            find(desk, &name)?;
-            if desk.bus.drop_cursor(REALM.0, &name, &peer, desk.turn) {
+            find(desk, realm, &name)?;
+            if desk.bus.drop_cursor(realm, &name, &peer, desk.turn) {
                 return Ok(Forgotten { name, peer });
             }
             Err(Refused::Failed(format!(
@@ -191,8 +196,8 @@ fn row(view: &ChannelView, desk: &Desk<'_>) -> ChannelRow {
     }
 }
 
-fn find(desk: &Desk<'_>, name: &str) -> Result<ChannelView, Refused> {
-    let mut views = desk.bus.channels(REALM.0, desk.now).into_iter();
+fn find(desk: &Desk<'_>, realm: u8, name: &str) -> Result<ChannelView, Refused> {
+    let mut views = desk.bus.channels(realm, desk.now).into_iter();
     views.find(|view| *view.state.name == *name).ok_or_else(|| unknown(name))
 }
 

@@ -30,6 +30,8 @@ const SHOWN: usize = 4;
 pub struct Queues {
     /// The bus.
     pub bus: Handle,
+    /// The name space of its channels.
+    pub channel_realm: Realm,
     /// The labels of credentials, each with the owner of what they have taken.
     pub labels: Box<dyn Fn() -> Vec<(String, Owner)> + Send + Sync>,
 }

@@ -25,6 +25,7 @@ use crate::control::{
     Actions, Health, Order, Orders, Parts, Queues, Recorder, Socket, Token, keep_socket, rfc3339,
     routes,
 };
+use crate::doors::keyop;
 use crate::log_writer::LogWriter;
 
 /// Who watches a relay and changes it while it runs.
@@ -200,6 +201,7 @@ impl Operators {
         let config = self.reloader.config();
         let queues = core.bus.as_ref().map(|bus| Queues {
             bus: bus.clone(),
+            channel_realm: keyop::REALM,
             labels: Box::new(move || settings::labels(&config.borrow())),
         });
         Parts {

@@ -1,6 +1,5 @@
 //! What a protocol over WebSocket is to the session machinery: how a connection logs in, what its messages mean, and how an end reads on its wire.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,8 +10,8 @@ use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
 use super::{
-    Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session, TopicOrder, Topics,
-    farewell, refusal,
+    CallEnd, CallId, Close, Conversation, Dialect, Kind, Messages, Outcome, Refusal, Session,
+    Status, TopicOrder, Topics, farewell, refusal,
 };
 use crate::config::Config;
 use crate::net::entrance::Duplex;
@@ -200,28 +199,6 @@ pub trait Calls: Send + Sync {
 
     /// What the calls of a session are told that ends.
     fn farewell(&self, end: End) -> Status;
-}
-
-/// A call among those of one session.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct CallId(pub u32);
-
-/// How a peer ended its side of a call.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CallEnd {
-    /// It has said everything, and waits for the end of the answer.
-    Finished,
-    /// It has given the call up.
-    Cancelled,
-}
-
-/// How a call ends, in the words of gRPC.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Status {
-    /// The code; 0 is success.
-    pub code: u32,
-    /// The message, as the header has it: percent-encoded.
-    pub message: Cow<'static, str>,
 }
 
 /// What a door is over QUIC.

@@ -4,6 +4,7 @@
 //! Nothing here knows what a message holds: that is the [`Door`]'s.
 
 mod attempt;
+mod call;
 mod client;
 mod client_address;
 mod connection;
@@ -46,13 +47,13 @@ use crate::peers::{Arrival, End, Record, Table};
 use crate::wire::name::Name;
 use counters::OfDoors;
 
+pub use call::{CallEnd, CallId, Status};
 pub use client::Client;
 pub use conversation::Conversation;
 pub use counters::{Counters, Outcome};
 pub use dialect::Dialect;
 pub use door::{
-    Answer, CallEnd, CallId, Calls, Door, Heartbeat, Known, NotNotified, Notified, Quic, Status,
-    Task, VisitError, Welcome,
+    Answer, Calls, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, VisitError, Welcome,
 };
 pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;

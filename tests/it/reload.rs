@@ -78,7 +78,7 @@ fn is_undisturbed(peer: &Peer) -> bool {
 #[test]
 fn ten_thousand_peers_notice_nothing_of_a_reload() {
     // Those of a door are there with it: tests/it/netbird.
-    let doors = ["netbird_", "peerbus_", "middleman_"];
+    let doors = ["netbird_", "peerbus_", "middleman_", "keyop_"];
     let is_of_door = |key: &&str| doors.iter().any(|door| key.starts_with(door));
     let live = live_settings().filter(|key| !is_of_door(key));
     assert!(live.eq(SETTINGS.iter().map(|(key, ..)| *key)), "a setting is missing here");

@@ -14,6 +14,7 @@ fn client_of_coturn_learns_its_address_at_each_address_of_the_relay() {
     let relay = Relay::start(["--stun-bind", "127.0.0.1:0", "--stun-bind", "[::1]:0"]);
     let log = relay.wait_for_line("answering STUN");
     assert!(log.contains("stun=127.0.0.1:"), "{log}");
+    relay.wait_for_line("stun=[::1]:");
     let log = relay.log();
     let ports = log.lines().filter(|line| line.contains("answering STUN"));
     let ports: Vec<_> = ports

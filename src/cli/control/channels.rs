@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::layout::{at, list, table, time};
-use super::queues::rest;
+use super::layout::{at, list, rest, table, time};
 #[cfg(doc)]
 use crate::control::Action;
 

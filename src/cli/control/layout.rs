@@ -92,6 +92,15 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
+/// How much a list leaves out.
+pub(super) fn rest(answer: &Value, shown: usize) -> String {
+    let total = answer.get("total").and_then(Value::as_u64).unwrap_or_default();
+    if total > shown as u64 {
+        return format!("{shown} of {total}; more with --limit\n");
+    }
+    String::new()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::channels;
-use super::layout::{at, fields, list, table, time};
+use super::layout::{at, fields, list, rest, table, time};
 use crate::control::Action;
 
 /// The text of an answer to one of these actions; that of another is a line for each field.
@@ -125,15 +125,6 @@ fn requeued(name: &str, answer: &Value) -> String {
         let _ = writeln!(out, "the others stay: {refused}");
     }
     out
-}
-
-/// How much a list leaves out.
-pub(super) fn rest(answer: &Value, shown: usize) -> String {
-    let total = answer.get("total").and_then(Value::as_u64).unwrap_or_default();
-    if total > shown as u64 {
-        return format!("{shown} of {total}; more with --limit\n");
-    }
-    String::new()
 }
 
 /// A line for each message, and what it holds on the next.

@@ -23,7 +23,7 @@ pub use choice::{
 pub(super) use cluster::SharedName;
 pub use cluster::{ClusterName, NatsServers};
 pub use listener::{AllowOrigins, ListenerName, PathPrefix, PathPrefixes};
-pub use name::{ExposedAddress, Fingerprint, HostName, RelayName, WebOrigin};
+pub use name::{ExposedAddress, Fingerprint, HostName, HubName, RelayName, WebOrigin};
 pub use network::{IpNet, PunchAllow};
 
 use super::Invalid;

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Invalid;
+use super::{Invalid, Text};
+use crate::wire::certificate::MAX_COMMON_NAME;
 
 /// Longest host name, in bytes (RFC 1035 §2.3.4).
 const MAX_HOST_NAME: usize = 253;
@@ -180,6 +181,28 @@ impl FromStr for Fingerprint {
             format!("not a SHA-256 fingerprint: 64 hex digits, and this has {}", digits.len())
                 .into()
         })
+    }
+}
+
+/// The name of a hub, as the common name of a certificate has it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HubName(String);
+
+impl HubName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Text for HubName {
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let is_name = !text.is_empty()
+            && text.len() <= MAX_COMMON_NAME
+            && !text.chars().any(char::is_control);
+        let wanted = || format!("no name; write 1 to {MAX_COMMON_NAME} bytes of plain text");
+        is_name.then(|| Self(text.to_owned())).ok_or_else(|| wanted().into())
     }
 }
 

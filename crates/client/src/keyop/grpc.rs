@@ -13,7 +13,7 @@ use h2::{Ping, PingPong, RecvStream, SendStream};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Method as Verb, Request};
 
 use super::error::{Interruption, Over};
-use super::link::Event;
+use super::event::Event;
 use super::options::Options;
 use crate::SessionError;
 use crate::socket::Stream;

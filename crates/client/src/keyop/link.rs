@@ -2,26 +2,11 @@
 
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-
 use super::error::Over;
+use super::event::Event;
 #[cfg(feature = "grpc")]
 use super::grpc::Grpc;
 use super::websocket::WebSocket;
-
-/// What a hub says.
-#[derive(Debug)]
-pub(super) enum Event {
-    /// The oldest batch that was published without an acknowledgement has one.
-    Acknowledged {
-        /// Whether it names a record.
-        is_new: bool,
-    },
-    /// Records.
-    Batch(Vec<Bytes>),
-    /// It is there.
-    Alive,
-}
 
 /// A connection to a hub.
 ///

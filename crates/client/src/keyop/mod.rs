@@ -30,6 +30,7 @@
 
 mod batch;
 mod error;
+mod event;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod keep;

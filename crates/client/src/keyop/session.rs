@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::QUEUE;
 use super::batch::{Acked, Batch};
 use super::error::{Interruption, Over};
+use super::event::Event;
 use super::letter::{Letter, Published};
-use super::link::{Event, Link};
+use super::link::Link;
 use super::options::Timeouts;
 use crate::SessionError;
 

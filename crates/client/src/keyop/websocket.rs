@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::error::{Interruption, Over, Refused};
-use super::link::Event;
+use super::event::Event;
 use super::options::Options;
 use crate::SessionError;
 use crate::dial::{ConnectError, request};

@@ -39,8 +39,7 @@ use sweep::Swept;
 use turn::Purpose;
 
 pub use channels::{
-    ChannelLimits, ChannelState, ChannelTotals, ChannelView, Cursor, CursorPeer, CursorView,
-    DEAD_LETTERS, Subscription,
+    ChannelLimits, ChannelTotals, ChannelView, CursorPeer, CursorView, DEAD_LETTERS, Subscription,
 };
 pub use clock::Clock;
 pub use limits::Limits;
@@ -49,8 +48,8 @@ pub use requeue::{Letter, Requeued};
 pub use submit::{Refused, Submission, Submitted, To};
 pub use turn::{Effect, Load, Turn};
 pub use types::{
-    Cause, Change, Damaged, Digest, Event, EventKind, Found, Level, MailboxId, Message, Millis,
-    Named, Owner, Reading, Recovered, Seq, Stored,
+    Cause, Change, ChannelState, Cursor, Damaged, Digest, Event, EventKind, Found, Level,
+    MailboxId, Message, Millis, Named, Owner, Reading, Recovered, Seq, Stored,
 };
 
 /// Messages that were counted, each once: those recovered and accepted are those acknowledged,

@@ -4,8 +4,6 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::channels::{ChannelState, Cursor};
-
 /// The number of a mailbox; never given to another, also not after a restart.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MailboxId(pub u64);
@@ -215,6 +213,49 @@ pub struct Named {
     pub owner: Owner,
     /// When its owner was last here: logged in, or left.
     pub seen: Millis,
+}
+
+/// What there is to know of a channel without reading its records. It is stored with each commit
+/// that changes it, so that a start reads no record.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ChannelState {
+    /// Its number, as mailboxes have one: neither is ever given to another.
+    pub channel: MailboxId,
+    /// The name space: that of the door.
+    pub realm: u8,
+    /// The name.
+    pub name: Arc<str>,
+    /// The first record that is kept. Those behind it are kept without a gap.
+    pub head: Seq,
+    /// The position of the next record that comes.
+    pub next: Seq,
+    /// What the records that are kept count as, in bytes.
+    pub bytes: u64,
+    /// What all that ever came count as, in bytes: where the channel ends.
+    pub end: u64,
+    /// No record that is kept was accepted before.
+    pub oldest: Millis,
+}
+
+impl ChannelState {
+    /// Records that are kept.
+    #[must_use]
+    pub const fn records(&self) -> u64 {
+        self.next.0 - self.head.0
+    }
+}
+
+/// How far a peer has come in a channel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cursor {
+    /// The first record that it has not acknowledged.
+    pub seq: Seq,
+    /// What all records before that count as, in bytes.
+    pub offset: u64,
+    /// When its peer was connected last, an hour late at most.
+    pub seen: Millis,
+    /// How often the records behind it stayed without an acknowledgement.
+    pub attempts: u16,
 }
 
 /// Why a message is a dead letter.

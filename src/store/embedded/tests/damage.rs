@@ -36,7 +36,8 @@ fn table_that_cannot_be_merged_costs_a_moment_at_each_attempt_and_no_commit() {
         while let Err(error) = store.commit(&one(seq)) {
             assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
             failures += 1;
-            assert!(failures < 1_000, "{seq}: {error}");
+            // Two minutes: each attempt to merge takes longer where others compute.
+            assert!(failures < 6_000, "{seq}: {error}");
             thread::sleep(Duration::from_millis(20));
         }
     }

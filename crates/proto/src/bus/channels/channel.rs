@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::turn::Turn;
-use super::super::types::{Change, Event, EventKind, MailboxId, Message, Millis, Seq};
+use super::super::types::{
+    Change, ChannelState, Cursor, Event, EventKind, MailboxId, Message, Millis, Seq,
+};
 use super::reader::{Reader, ReaderId};
-use super::types::{ChannelLimits, ChannelState, Cursor, DEAD_LETTERS};
+use super::types::{ChannelLimits, DEAD_LETTERS};
 
 /// What the newest records of a channel take in memory, in bytes, at most.
 const TAIL_BYTES: usize = 2 << 20;

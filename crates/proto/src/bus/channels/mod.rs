@@ -22,14 +22,15 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::turn::Turn;
-use super::types::{Change, Event, EventKind, MailboxId, Message, Millis, Recovered, Seq};
+use super::types::{
+    Change, ChannelState, Event, EventKind, MailboxId, Message, Millis, Recovered, Seq,
+};
 use channel::Channel;
 use reader::{Reader, ReaderId};
 use subscriber::{Loading, Subscriber};
 
 pub use types::{
-    ChannelLimits, ChannelState, ChannelTotals, ChannelView, Cursor, CursorPeer, CursorView,
-    DEAD_LETTERS, Subscription,
+    ChannelLimits, ChannelTotals, ChannelView, CursorPeer, CursorView, DEAD_LETTERS, Subscription,
 };
 
 /// What the newest records of all channels take in memory, in bytes, at most.

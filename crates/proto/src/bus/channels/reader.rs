@@ -1,7 +1,7 @@
 //! One peer's position in a channel.
 
-use super::super::types::{MailboxId, Millis, Seq};
-use super::types::{ChannelLimits, Cursor};
+use super::super::types::{Cursor, MailboxId, Millis, Seq};
+use super::types::ChannelLimits;
 
 /// Times that a record is tried alone before it is given up.
 const ALONE: u16 = 6;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::types::{MailboxId, Millis, Seq};
+use super::super::types::{ChannelState, Cursor, MailboxId, Millis};
 
 /// What the name of a channel of dead letters ends with, behind that of the channel they are of.
 pub const DEAD_LETTERS: &str = ".dead-letter";
@@ -14,49 +14,6 @@ pub struct Subscription {
     pub channels: Vec<Arc<str>>,
     /// Whether it begins at the end of each, and leaves no cursor behind.
     pub is_ephemeral: bool,
-}
-
-/// What there is to know of a channel without reading its records. It is stored with each commit
-/// that changes it, so that a start reads no record.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ChannelState {
-    /// Its number, as mailboxes have one: neither is ever given to another.
-    pub channel: MailboxId,
-    /// The name space: that of the door.
-    pub realm: u8,
-    /// The name.
-    pub name: Arc<str>,
-    /// The first record that is kept. Those behind it are kept without a gap.
-    pub head: Seq,
-    /// The position of the next record that comes.
-    pub next: Seq,
-    /// What the records that are kept count as, in bytes.
-    pub bytes: u64,
-    /// What all that ever came count as, in bytes: where the channel ends.
-    pub end: u64,
-    /// No record that is kept was accepted before.
-    pub oldest: Millis,
-}
-
-impl ChannelState {
-    /// Records that are kept.
-    #[must_use]
-    pub const fn records(&self) -> u64 {
-        self.next.0 - self.head.0
-    }
-}
-
-/// How far a peer has come in a channel.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cursor {
-    /// The first record that it has not acknowledged.
-    pub seq: Seq,
-    /// What all records before that count as, in bytes.
-    pub offset: u64,
-    /// When its peer was connected last, an hour late at most.
-    pub seen: Millis,
-    /// How often the records behind it stayed without an acknowledgement.
-    pub attempts: u16,
 }
 
 /// What the channels of a bus are bounded by. Times are in milliseconds.
