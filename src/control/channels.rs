@@ -197,8 +197,7 @@ fn row(view: &ChannelView, desk: &Desk<'_>) -> ChannelRow {
 }
 
 fn find(desk: &Desk<'_>, realm: u8, name: &str) -> Result<ChannelView, Refused> {
-    let mut views = desk.bus.channels(realm, desk.now).into_iter();
-    views.find(|view| *view.state.name == *name).ok_or_else(|| unknown(name))
+    desk.bus.channel(realm, name, desk.now).ok_or_else(|| unknown(name))
 }
 
 fn unknown(name: &str) -> Refused {

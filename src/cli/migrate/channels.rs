@@ -10,17 +10,14 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 
+use super::offline::Offline;
 use crate::doors::keyop::{REALM, owner};
 use crate::proto::bus::{
-    Bus, ChannelLimits, Limits, MailboxId, Millis, Owner, Submission, Submitted, Subscription, To,
-    Turn,
+    ChannelLimits, Limits, MailboxId, Owner, Submission, Submitted, Subscription, To,
 };
-use crate::store::audit::Chain;
-use crate::store::{Commit, Embedded, Handover, Store as _, StoreError, bus_folder};
 use crate::wire::keyop::Envelope;
 use crate::wire::keyop::channel::is_name;
 
@@ -40,7 +37,7 @@ pub(super) struct Imported {
     channels: u64,
     records: u64,
     cursors: u64,
-    /// Lines that are no records.
+    /// Lines that are no records, or repeat one.
     left_out: u64,
 }
 
@@ -49,7 +46,7 @@ impl fmt::Display for Imported {
         let Self { channels, records, cursors, left_out } = self;
         write!(f, "{channels} channels: {records} records wait for {cursors} cursors of peers")?;
         if *left_out > 0 {
-            write!(f, ", {left_out} lines left out: no records")?;
+            write!(f, ", {left_out} lines left out: no records, or some that were there already")?;
         }
         f.write_str("\n")
     }
@@ -70,13 +67,10 @@ struct Found {
 /// The folder is no hub's, or the store cannot be used, or has such a channel already.
 pub(super) fn import(data: &Path, state_dir: &Path) -> anyhow::Result<Imported> {
     let found = channels(data)?;
-    let folder = bus_folder(state_dir);
-    let opened = Embedded::open(&folder, Handover::Kernel);
-    let store = opened.with_context(|| format!("{}: does a relay run there?", folder.display()))?;
-    let mut importing = Importing::new(&store)?;
-    let known = importing.bus.channels(REALM.0, importing.now);
-    if let Some(both) = found.iter().find(|one| known.iter().any(|of| *of.state.name == *one.name))
-    {
+    let mut importing = Importing::new(state_dir)?;
+    let offline = &importing.offline;
+    let is_known = |one: &&Found| offline.bus.channel(REALM.0, &one.name, offline.now).is_some();
+    if let Some(both) = found.iter().find(is_known) {
         bail!(
             "the channel {} is there already; `beacon-relay channel {} --remove` removes it",
             both.name,
@@ -86,8 +80,7 @@ pub(super) fn import(data: &Path, state_dir: &Path) -> anyhow::Result<Imported> 
     for channel in &found {
         importing.channel(channel).with_context(|| format!("channel {}", channel.name))?;
     }
-    importing.commit()?;
-    store.sync()?;
+    importing.offline.finish()?;
     Ok(importing.imported)
 }
 
@@ -147,21 +140,17 @@ fn peers(folder: &Path) -> anyhow::Result<Vec<(u64, String)>> {
     Ok(peers)
 }
 
-struct Importing<'a> {
-    store: &'a Embedded,
-    bus: Bus,
-    chain: Chain,
-    turn: Turn,
+struct Importing {
+    offline: Offline,
     publisher: MailboxId,
     /// The generation of the next session.
     generation: u64,
     records: usize,
-    now: Millis,
     imported: Imported,
 }
 
-impl<'a> Importing<'a> {
-    fn new(store: &'a Embedded) -> anyhow::Result<Self> {
+impl Importing {
+    fn new(state_dir: &Path) -> anyhow::Result<Self> {
         // Whatever the relay is told: what waits was accepted by another.
         let channels = ChannelLimits {
             channels: usize::MAX,
@@ -171,21 +160,11 @@ impl<'a> Importing<'a> {
             ..ChannelLimits::default()
         };
         let unbounded = Limits { names: usize::MAX, channels, ..Limits::default() };
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = Millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX));
-        let (mut bus, mut turn) = (Bus::new(unbounded, store.recover()?), Turn::default());
-        let publisher = bus.claim(REALM.0, PUBLISHER, Owner(owner(PUBLISHER)), now, &mut turn)?;
-        Ok(Self {
-            bus,
-            chain: Chain::after(store.last_audit()?.as_ref()),
-            store,
-            turn,
-            publisher,
-            generation: 1,
-            records: 0,
-            now,
-            imported: Imported::default(),
-        })
+        let mut offline = Offline::open(state_dir, unbounded)?;
+        let Offline { bus, turn, now, .. } = &mut offline;
+        let publisher = bus.claim(REALM.0, PUBLISHER, Owner(owner(PUBLISHER)), *now, turn)?;
+        let imported = Imported::default();
+        Ok(Self { offline, publisher, generation: 1, records: 0, imported })
     }
 
     /// Brings one channel in, from where the peer is that has come least far.
@@ -227,7 +206,7 @@ impl<'a> Importing<'a> {
 
     /// Has a peer begin at the end of what is in.
     fn cursor(&mut self, channel: &str, peer: &str) -> anyhow::Result<()> {
-        let Self { bus, turn, now, .. } = self;
+        let Offline { bus, turn, now, .. } = &mut self.offline;
         let mailbox = bus.claim(REALM.0, peer, Owner(owner(peer)), *now, turn);
         let mailbox = mailbox.with_context(|| format!("peer {peer}"))?;
         let generation = self.generation;
@@ -248,9 +227,7 @@ impl<'a> Importing<'a> {
         };
         let (id, to) = (envelope.id.as_ref().into(), To::Channel(channel.into()));
         let submission = Submission { from: self.publisher, to, id, body: record.into() };
-        let Self { bus, turn, now, store, .. } = self;
-        let find = |mailbox, key| store.find(mailbox, key);
-        match bus.submit::<StoreError>(&submission, *now, turn, find)? {
+        match self.offline.submit(&submission)? {
             Submitted::Stored(_) => self.imported.records += 1,
             Submitted::Duplicate => self.imported.left_out += 1,
             refused @ (Submitted::Partly { .. } | Submitted::Refused(_)) => {
@@ -258,20 +235,10 @@ impl<'a> Importing<'a> {
             }
         }
         self.records += 1;
-        if self.records >= RECORDS || self.turn.appended_bytes >= BYTES {
-            self.commit()?;
+        if self.records >= RECORDS || self.offline.turn.appended_bytes >= BYTES {
+            self.offline.commit()?;
+            self.records = 0;
         }
-        Ok(())
-    }
-
-    /// Writes what was taken so far.
-    fn commit(&mut self) -> anyhow::Result<()> {
-        let mut turn = std::mem::take(&mut self.turn);
-        self.bus.finish(self.now, &mut turn);
-        let entries = turn.events.iter().map(|event| self.chain.append(event, self.now));
-        let audit = entries.collect();
-        self.store.commit(&Commit { changes: turn.changes, audit })?;
-        self.records = 0;
         Ok(())
     }
 }
@@ -279,6 +246,8 @@ impl<'a> Importing<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::bus::{Bus, Millis};
+    use crate::store::{Embedded, Handover, Store as _, bus_folder};
 
     fn record(id: u32) -> String {
         format!(

@@ -7,15 +7,13 @@
 use std::fmt;
 use std::io::BufRead;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
+use super::offline::Offline;
 use crate::doors::peerbus::REALM;
-use crate::proto::bus::{Bus, Limits, Millis, Owner, Refused, Submission, Submitted, To, Turn};
-use crate::store::audit::Chain;
-use crate::store::{Commit, Embedded, Handover, Store as _, StoreError, bus_folder};
+use crate::proto::bus::{Limits, Owner, Refused, Submission, Submitted, To};
 use crate::wire::peerbus::{Envelope, MAX_MESSAGE, MAX_NAME, deliver_length};
 
 /// Rows of a commit.
@@ -59,10 +57,7 @@ impl fmt::Display for Imported {
 /// # Errors
 /// A line that is no row, or a store that cannot be used.
 pub(super) fn import(rows: impl BufRead, state_dir: &Path) -> anyhow::Result<Imported> {
-    let folder = bus_folder(state_dir);
-    let opened = Embedded::open(&folder, Handover::Kernel);
-    let store = opened.with_context(|| format!("{}: does a relay run there?", folder.display()))?;
-    let mut importing = Importing::new(&store)?;
+    let mut importing = Importing::new(state_dir)?;
     for (line, number) in rows.lines().zip(1..) {
         let line = line.context("the rows cannot be read")?;
         let row = line.trim().trim_start_matches('[').trim_end_matches([',', ']']);
@@ -73,24 +68,19 @@ pub(super) fn import(rows: impl BufRead, state_dir: &Path) -> anyhow::Result<Imp
             .map_err(|_| anyhow::anyhow!("line {number} is no row of docs/PEERBUS.md's query"))?;
         importing.take(row).with_context(|| format!("line {number}"))?;
     }
-    importing.commit()?;
-    store.sync()?;
+    importing.offline.finish()?;
     Ok(importing.imported)
 }
 
-struct Importing<'a> {
-    store: &'a Embedded,
-    bus: Bus,
-    chain: Chain,
-    turn: Turn,
+struct Importing {
+    offline: Offline,
     /// Rows of the turn.
     rows: usize,
-    now: Millis,
     imported: Imported,
 }
 
-impl<'a> Importing<'a> {
-    fn new(store: &'a Embedded) -> anyhow::Result<Self> {
+impl Importing {
+    fn new(state_dir: &Path) -> anyhow::Result<Self> {
         // Whatever the relay is told: what waits was accepted by another.
         let unbounded = Limits {
             quota_messages: u64::MAX,
@@ -98,16 +88,8 @@ impl<'a> Importing<'a> {
             names: usize::MAX,
             ..Limits::default()
         };
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(Self {
-            bus: Bus::new(unbounded, store.recover()?),
-            chain: Chain::after(store.last_audit()?.as_ref()),
-            store,
-            turn: Turn::default(),
-            rows: 0,
-            now: Millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)),
-            imported: Imported::default(),
-        })
+        let offline = Offline::open(state_dir, unbounded)?;
+        Ok(Self { offline, rows: 0, imported: Imported::default() })
     }
 
     fn take(&mut self, row: Row) -> anyhow::Result<()> {
@@ -121,7 +103,8 @@ impl<'a> Importing<'a> {
         }
         self.rows += 1;
         if self.rows >= ROWS {
-            self.commit()?;
+            self.offline.commit()?;
+            self.rows = 0;
         }
         Ok(())
     }
@@ -131,7 +114,7 @@ impl<'a> Importing<'a> {
         if name.is_empty() || name.len() > MAX_NAME {
             bail!("a name has 1 to {MAX_NAME} bytes");
         }
-        let Self { bus, turn, now, .. } = self;
+        let Offline { bus, turn, now, .. } = &mut self.offline;
         if bus.name(REALM.0, name).is_some() {
             return Ok(());
         }
@@ -158,28 +141,16 @@ impl<'a> Importing<'a> {
             self.imported.left_out += 1;
             return Ok(());
         }
-        let from = self.bus.name(REALM.0, sender).context("its sender is reserved")?.mailbox;
+        let from =
+            self.offline.bus.name(REALM.0, sender).context("its sender is reserved")?.mailbox;
         let (id, to) = (id.into(), To::Name(recipient.into()));
         let submission = Submission { from, to, id, body: body.into() };
-        let Self { bus, turn, now, store, .. } = self;
-        let find = |mailbox, key| store.find(mailbox, key);
-        match bus.submit::<StoreError>(&submission, *now, turn, find)? {
+        match self.offline.submit(&submission)? {
             Submitted::Stored(_) | Submitted::Partly { .. } => self.imported.messages += 1,
             Submitted::Duplicate => self.imported.duplicates += 1,
             Submitted::Refused(Refused::KeyTaken) => self.imported.left_out += 1,
             Submitted::Refused(refused) => bail!("the message is refused: {refused:?}"),
         }
-        Ok(())
-    }
-
-    /// Writes what was taken so far.
-    fn commit(&mut self) -> anyhow::Result<()> {
-        let mut turn = std::mem::take(&mut self.turn);
-        self.bus.finish(self.now, &mut turn);
-        let entries = turn.events.iter().map(|event| self.chain.append(event, self.now));
-        let audit = entries.collect();
-        self.store.commit(&Commit { changes: turn.changes, audit })?;
-        self.rows = 0;
         Ok(())
     }
 }
@@ -197,7 +168,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::proto::bus::Seq;
-    use crate::store::Most;
+    use crate::store::{Embedded, Handover, Most, Store as _, bus_folder};
 
     /// What sqlite3 prints for a database with two names and these messages for alice.
     fn rows(messages: &[(&str, &str)]) -> String {

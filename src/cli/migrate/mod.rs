@@ -12,6 +12,7 @@ mod keyop;
 mod lines;
 mod middleman;
 mod netbird;
+mod offline;
 mod peerbus;
 mod settings;
 mod sources;

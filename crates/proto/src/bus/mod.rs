@@ -208,6 +208,12 @@ impl Bus {
         self.channels.views(realm, now)
     }
 
+    /// One channel; nothing where there is none of this name.
+    #[must_use]
+    pub fn channel(&self, realm: u8, name: &str, now: Millis) -> Option<ChannelView> {
+        self.channels.view(realm, name, now)
+    }
+
     /// The cursors of all channels that are furthest behind, so many, each with the name of its
     /// channel.
     #[must_use]

@@ -70,7 +70,7 @@ impl Digest {
         Self::of(&[b"", &mailbox.0.to_be_bytes(), key.as_bytes()])
     }
 
-    /// The digest of the id of a record, whoever has sent it.
+    /// The digest of the id of a record, from any sender.
     #[must_use]
     pub fn of_record(realm: u8, id: &str) -> Self {
         // Four parts, as nothing else has.

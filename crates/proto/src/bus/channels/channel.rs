@@ -32,7 +32,7 @@ pub(super) struct Channel {
     pub(super) tail_bytes: usize,
     /// What of that was counted in the sum of all channels.
     pub(super) counted_bytes: usize,
-    /// Records before this one go, whoever has not got them.
+    /// Records before this one are removed, also for peers that have not got them.
     pub(super) purge_before: Seq,
     /// Its oldest records are being read, to remove those that are too many.
     pub(super) is_retaining: bool,

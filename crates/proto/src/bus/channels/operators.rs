@@ -8,25 +8,33 @@ use super::super::types::{Event, EventKind, MailboxId, Millis};
 use super::types::{ChannelLimits, ChannelView, CursorPeer, CursorView};
 use super::{Channel, Channels, Reader, ReaderId};
 
+impl Channel {
+    fn view(&self, now: Millis) -> ChannelView {
+        let durable = self.readers.iter().filter(|(id, _)| !id.is_ephemeral);
+        let last = durable.clone().min_by_key(|(_, reader)| reader.cursor.seq);
+        let last = last.map(|(_, reader)| reader);
+        ChannelView {
+            state: self.state.clone(),
+            cursors: durable.count(),
+            live: self.live,
+            lag: last.map_or(0, |reader| self.state.next.0 - reader.cursor.seq.0),
+            lag_age: last.map_or(0, |reader| self.age_behind(reader, now)),
+        }
+    }
+}
+
 impl Channels {
     /// The channels of a name space, by their names.
     pub(in super::super) fn views(&self, realm: u8, now: Millis) -> Vec<ChannelView> {
         let of_it = self.channels.values().filter(|channel| channel.state.realm == realm);
-        let view = |channel: &Channel| {
-            let durable = channel.readers.iter().filter(|(id, _)| !id.is_ephemeral);
-            let last = durable.clone().min_by_key(|(_, reader)| reader.cursor.seq);
-            let last = last.map(|(_, reader)| reader);
-            ChannelView {
-                state: channel.state.clone(),
-                cursors: durable.count(),
-                live: channel.live,
-                lag: last.map_or(0, |reader| channel.state.next.0 - reader.cursor.seq.0),
-                lag_age: last.map_or(0, |reader| channel.age_behind(reader, now)),
-            }
-        };
-        let mut views: Vec<_> = of_it.map(view).collect();
+        let mut views: Vec<_> = of_it.map(|channel| channel.view(now)).collect();
         views.sort_by(|a, b| a.state.name.cmp(&b.state.name));
         views
+    }
+
+    /// One channel.
+    pub(in super::super) fn view(&self, realm: u8, name: &str, now: Millis) -> Option<ChannelView> {
+        Some(self.channels.get(&self.find(realm, name)?)?.view(now))
     }
 
     /// The cursors that are furthest behind, so many, each with its channel.

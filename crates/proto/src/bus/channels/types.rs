@@ -23,7 +23,7 @@ pub struct ChannelLimits {
     pub channels: usize,
     /// Cursors, of all channels.
     pub cursors: usize,
-    /// A record that is so old is removed, whoever has not got it.
+    /// A record that is so old is removed, also for peers that have not got it.
     pub retention: u64,
     /// What the records of one channel count as, in bytes: the oldest are removed beyond that.
     pub bytes: u64,

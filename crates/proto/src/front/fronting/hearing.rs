@@ -1,4 +1,4 @@
-//! What a front hears over its links, from whoever leads.
+//! What a front hears over its links, from the relay that leads.
 
 use std::time::Instant;
 
