@@ -14,7 +14,7 @@ BINARY := $(TARGET_DIR)/release/beacon-relay
 BENCH := $(TARGET_DIR)/release/beacon-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers lint docs static wasm deny package man clean
+.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers lint docs book static wasm deny package man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ lint: ## Formatting and clippy, warnings denied; whether the fuzz targets compil
 
 docs: ## Build the documentation, warnings denied
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+
+book: ## Build the documents as a book, target/book, and check its links (installs mdBook from PyPI)
+	scripts/book $(TARGET_DIR)/book
 
 static: ## Static binaries for x86-64 and ARM, each shown at work (zig, qemu-user)
 	@scripts/setup readelf=binutils pip3=python3-pip qemu-aarch64=qemu-user qemu-x86_64=qemu-user

@@ -14,7 +14,7 @@ const AFTER_HELP: &str = "\
 Each flag is also an environment variable, such as BEACON_RELAY_UDP_BIND for --udp-bind.
 Flags beat the environment, which beats the file. Write times as 500ms, 10s, 2m or 1h,
 and lists with commas or by repeating the flag. The file can have [[listener]] tables,
-for more listeners than that of --wss-bind: see docs/OPERATIONS.md.";
+for more listeners than that of --wss-bind: see docs/CONFIGURE.md.";
 
 /// What the command line says about settings, as text. Debugged, it has only the keys,
 /// since texts can be secret.

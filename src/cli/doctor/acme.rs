@@ -100,7 +100,7 @@ fn tell_order(certificate: &Value, report: &mut Report) {
     match (text("error"), text("expires_at")) {
         (Some(error), _) => {
             let found = format!("{held}; the last order failed: {error}; the next is at {next}");
-            report.warn(CHECK, found, "docs/OPERATIONS.md, Certificates by ACME; the log has more");
+            report.warn(CHECK, found, "docs/TLS.md, Certificates by ACME; the log has more");
         }
         (None, Some(_)) => report.ok(CHECK, format!("{held}, renewed at {next}")),
         (None, None) => {

@@ -23,7 +23,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         report.ok("settings", "they are valid");
     }
     for warning in &config.warnings {
-        report.warn("settings", warning.to_string(), "see docs/OPERATIONS.md, Settings");
+        report.warn("settings", warning.to_string(), "see docs/SETTINGS.md");
     }
     let is_remote = config.registry.is_some() && config.keys.is_none();
     if is_remote {

@@ -35,7 +35,7 @@ pub(super) const NONE: [(&str, &str); 11] = [
     (
         "cluster-headless",
         "a cluster is another one here: set cluster_bind, cluster_dns with this name, and \
-         cluster_secret_file (docs/OPERATIONS.md, \"Cluster\")",
+         cluster_secret_file (docs/CLUSTER.md)",
     ),
     ("cluster-port", "see cluster-headless"),
     ("pod-ip", "relays tell each other where they are"),

@@ -35,7 +35,7 @@ fn alerts_fire_when_they_should_and_only_then() {
 #[test]
 fn each_metric_that_is_said_to_be_alerted_on_has_a_rule() {
     let rules = read("deploy/prometheus/alerts.yml");
-    let document = read("docs/OPERATIONS.md");
+    let document = read("docs/METRICS.md");
     let rows = document.lines().filter(|line| line.contains("| **alert**"));
     // The family may be followed by its labels.
     let families = rows.map(|row| row.strip_prefix("| `").unwrap().split(['`', '{']).next());
@@ -64,10 +64,36 @@ fn each_alert_is_tested_and_has_a_line_that_says_what_to_do() {
     // Each is seen silent before it fires.
     assert_eq!(after(&tests, ", alertname: ").len(), after(&tests, "        exp_alerts:").len());
 
-    let document = read("docs/OPERATIONS.md");
-    let (_, section) = document.split_once("\n## Alerts\n").expect("a section on alerts");
-    let section = section.split("\n## ").next().unwrap();
-    let explained: BTreeSet<_> =
-        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
-    assert_eq!(alerts, explained);
+    let document = read("docs/ALERTS.md");
+    let runbooks: BTreeSet<_> = after(&document, "### ").into_iter().collect();
+    assert_eq!(alerts, runbooks);
+}
+
+#[test]
+fn each_alert_links_to_its_runbook() {
+    let rules = read("deploy/prometheus/alerts.yml");
+    let alerts = after(&rules, "- alert: ");
+    let links = after(&rules, "runbook_url: ");
+    assert_eq!(alerts.len(), links.len());
+    for (alert, link) in alerts.into_iter().zip(links) {
+        // Where the package has the document.
+        let runbook = "file:///usr/share/doc/beacon-relay/docs/ALERTS.md";
+        assert_eq!(link, format!("{runbook}#{}", alert.to_lowercase()));
+    }
+}
+
+#[test]
+fn each_runbook_says_how_urgent_the_alert_is_and_what_to_do() {
+    let rules = read("deploy/prometheus/alerts.yml");
+    let document = read("docs/ALERTS.md");
+    let severity = |alert| {
+        let (_, rule) = rules.split_once(&format!("- alert: {alert}\n"))?;
+        rule.split_once("severity: ")?.1.split_whitespace().next()
+    };
+    for runbook in document.split("\n### ").skip(1) {
+        let (alert, text) = runbook.split_once('\n').unwrap();
+        let severity = severity(alert).unwrap();
+        assert!(text.starts_with(&format!("\n**{severity}** · ")), "{alert}: {severity}");
+        assert!(text.contains("\nDo: "), "{alert}");
+    }
 }

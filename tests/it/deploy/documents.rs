@@ -16,7 +16,7 @@ use super::{root, run};
 fn documents() -> Vec<PathBuf> {
     let of_docs = fs::read_dir(root("docs")).unwrap().map(|entry| entry.unwrap().path());
     let markdown = of_docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
-    let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(root);
+    let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(root);
     top.into_iter().chain(markdown).collect()
 }
 
@@ -60,6 +60,32 @@ fn links_of_the_documents_lead_somewhere() {
         }
     }
     assert!(links > 50, "{links} links: has the search gone blind?");
+}
+
+#[test]
+fn book_has_every_document_once() {
+    let summary = fs::read_to_string(root("docs/SUMMARY.md")).unwrap();
+    let mut listed: Vec<_> =
+        summary.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    listed.sort_unstable();
+    let files = fs::read_dir(root("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+    files.retain(|name| name.ends_with(".md") && name != "SUMMARY.md");
+    files.sort_unstable();
+    assert_eq!(listed, files);
+}
+
+/// Folders of the repository that no package of the relay has: they are packages of their own.
+const OTHER_PACKAGES: [&str; 2] = ["crates/", "fuzz/"];
+
+#[test]
+fn links_of_the_readme_lead_somewhere_in_the_package_as_well() {
+    let text = prose(&root("README.md"));
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let outside: Vec<_> = targets
+        .filter(|target| OTHER_PACKAGES.iter().any(|folder| target.starts_with(folder)))
+        .collect();
+    assert!(outside.is_empty(), "{outside:?}");
 }
 
 /// The first segments of paths of the repository that documents name.
@@ -120,7 +146,7 @@ fn flags(text: &str) -> Vec<&str> {
 #[test]
 fn every_flag_of_the_migration_exists() {
     let help = run(Command::new(env!("CARGO_BIN_EXE_beacon-relay")).args(["serve", "--help"]));
-    let text = fs::read_to_string(root("docs/MIGRATION.md")).unwrap();
+    let text = fs::read_to_string(root("docs/PILOT.md")).unwrap();
     let flags = flags(&text);
     assert!(flags.len() > 15, "{flags:?}");
     for flag in flags {
@@ -134,7 +160,7 @@ fn every_flag_of_the_migration_exists() {
 #[test]
 fn settings_that_the_migration_calls_unchanged_are_there() {
     let help = run(Command::new(env!("CARGO_BIN_EXE_beacon-relay")).args(["serve", "--help"]));
-    let text = fs::read_to_string(root("docs/MIGRATION.md")).unwrap();
+    let text = fs::read_to_string(root("docs/UPGRADE.md")).unwrap();
     let (_, unchanged) = text.split_once("\n### Unchanged\n").unwrap();
     let keys = unchanged.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
     let keys: Vec<_> = keys.split_whitespace().collect();
@@ -151,7 +177,7 @@ fn configuration_of_the_migration_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
     fs::write(&token, "hunter2\n").unwrap();
-    let text = fs::read_to_string(root("docs/MIGRATION.md")).unwrap();
+    let text = fs::read_to_string(root("docs/PILOT.md")).unwrap();
     let toml = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let toml = toml.replace("/etc/beacon-relay/registry.token", token.to_str().unwrap());
     let file = folder.path().join("relay.toml");
@@ -171,11 +197,11 @@ fn table(reasons: &Reasons) -> String {
 
 #[test]
 fn reasons_of_drops_are_explained_as_their_tables_have_them() {
-    let text = fs::read_to_string(root("docs/OPERATIONS.md")).unwrap();
-    let (_, section) = text.split_once("\n### Why did this packet not arrive?\n").unwrap();
+    let text = fs::read_to_string(root("docs/TROUBLESHOOTING.md")).unwrap();
+    let (_, section) = text.split_once("\n## Why did this packet not arrive?\n").unwrap();
     let of_doors = [PilotDrop::REASONS, NetbirdDrop::REASONS, PeerbusDrop::REASONS];
     let of_doors = of_doors.into_iter().chain([MiddlemanDrop::REASONS]);
     for reasons in of_doors.chain([Drop::REASONS]).map(table) {
-        assert!(section.contains(&reasons), "docs/OPERATIONS.md is to have:\n{reasons}");
+        assert!(section.contains(&reasons), "docs/TROUBLESHOOTING.md is to have:\n{reasons}");
     }
 }

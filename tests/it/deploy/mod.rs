@@ -13,6 +13,7 @@ pub(crate) mod nginx;
 mod package;
 mod peerbus;
 mod reload;
+mod settings;
 mod systemd;
 
 use std::fs;

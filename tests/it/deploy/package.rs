@@ -72,7 +72,7 @@ fn package_says_what_it_is_and_holds_what_a_relay_needs() {
         "usr/lib/systemd/system/beacon-relay.socket",
         "usr/lib/sysusers.d/beacon-relay.conf",
         "etc/beacon-relay/beacon-relay.toml",
-        "usr/share/doc/beacon-relay/OPERATIONS.md",
+        "usr/share/doc/beacon-relay/docs/CONFIGURE.md",
         "usr/share/doc/beacon-relay/copyright",
         "usr/share/doc/beacon-relay/examples/Caddyfile",
         "usr/share/man/man1/beacon-relay.1.gz",

@@ -130,7 +130,7 @@ fn reload_of_caddy_closes_all_and_the_limits_hold_the_storm() {
     assert!(0 < told_to_wait && told_to_wait <= limited, "{told_to_wait} of {limited}");
 }
 
-/// The figures of docs/OPERATIONS.md, with the default limits.
+/// The figures of docs/TLS.md, with the default limits.
 #[test]
 #[ignore = "takes minutes"]
 fn soak_redial_storm_by_offices() {
