@@ -33,9 +33,9 @@ use counters::Counters;
 use feed::Feed;
 
 pub use health::{HealthReport, Report, serve_health};
-pub use readiness::{Condition, Part, Readiness};
+pub use readiness::{Condition, Part, Readiness, Reason, Verdict};
 pub use snapshot::{
-    AcmeCertificate, Event, MOST_ROWS, SlowReader, Snapshot, Status, Tables, Talker,
+    AcmeCertificate, Event, MOST_ROWS, ReloadStatus, SlowReader, Snapshot, Status, Tables, Talker,
 };
 
 pub use hosts::Hosts;
@@ -85,12 +85,16 @@ impl Sources {
     /// a thread that others wait for.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let Readiness { ready, parts, .. } = (self.readiness)();
+        let readiness = (self.readiness)();
+        let reasons = readiness.reasons();
+        let Readiness { ready, verdict, parts, .. } = readiness;
         let failed = parts.into_iter().filter(|(_, part)| part.condition == Condition::Failed);
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             phase: *self.phase.borrow(),
             ready,
+            verdict,
+            reasons,
             failed: failed.map(|(name, part)| (name, part.reason)).collect(),
             uptime_seconds: (self.since.elapsed().as_secs_f64() * 1e3).round() / 1e3,
             status: (self.status)(),
@@ -270,6 +274,8 @@ mod tests {
                 of_doors: BTreeMap::new(),
                 packets_queued: 0,
                 packets_dropped: 0,
+                last_reload: ReloadStatus::default(),
+                needs_restart: Vec::new(),
                 switches: BTreeMap::new(),
                 expected_drops: Vec::new(),
                 cluster: None,

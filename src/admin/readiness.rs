@@ -37,11 +37,37 @@ impl Part {
     }
 }
 
+/// What all parts come to, which the status page, `status` and its exit code show.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Running, and every part is as it should be.
+    Ready,
+    /// Running, and peers are served; a part is worth a look.
+    Degraded,
+    /// No peer should be sent here: a part has failed, or the relay starts or drains.
+    #[serde(rename = "not ready")]
+    NotReady,
+}
+
+/// A part that is not as it should be.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Reason {
+    /// Its name.
+    pub part: &'static str,
+    /// How it is.
+    pub condition: Condition,
+    /// What that was judged by, for people.
+    pub reason: String,
+}
+
 /// Whether peers should be sent to the relay, and why.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Readiness {
     /// It is running, and no part has failed.
     pub ready: bool,
+    /// What the parts come to.
+    pub verdict: Verdict,
     /// How far the relay has come.
     pub phase: Phase,
     /// Each part by its name.
@@ -52,8 +78,31 @@ impl Readiness {
     /// What these parts come to.
     #[must_use]
     pub fn new(phase: Phase, parts: BTreeMap<&'static str, Part>) -> Self {
-        let whole = parts.values().all(|part| part.condition < Condition::Failed);
-        Self { ready: phase == Phase::Running && whole, phase, parts }
+        let worst = parts.values().map(|part| part.condition).max().unwrap_or(Condition::Ok);
+        let verdict = match (phase, worst) {
+            (Phase::Running, Condition::Ok) => Verdict::Ready,
+            (Phase::Running, Condition::Degraded) => Verdict::Degraded,
+            (Phase::Running, Condition::Failed)
+            | (Phase::Starting | Phase::Draining | Phase::Stopped, _) => Verdict::NotReady,
+        };
+        Self { ready: verdict != Verdict::NotReady, verdict, phase, parts }
+    }
+
+    /// The parts that are not as they should be, the failed ones first.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Reason> {
+        let is_wrong = |(_, part): &(&&str, &Part)| part.condition > Condition::Ok;
+        let wrong = self.parts.iter().filter(is_wrong);
+        let mut reasons: Vec<_> = wrong
+            .map(|(name, part)| Reason {
+                part: name,
+                condition: part.condition,
+                reason: part.reason.clone(),
+            })
+            .collect();
+        // Stable: parts of one condition stay in the order of their names.
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.condition));
+        reasons
     }
 
     /// The answer to a probe: one line, or all of it where that is asked for.
@@ -75,12 +124,14 @@ impl fmt::Display for Readiness {
             Phase::Starting => f.write_str("starting"),
             Phase::Draining => f.write_str("draining"),
             Phase::Stopped => f.write_str("stopped"),
-            Phase::Running if self.ready => f.write_str("ready"),
             Phase::Running => {
-                f.write_str("not ready")?;
-                let failed = |(_, part): &(&&str, &Part)| part.condition == Condition::Failed;
-                for (name, Part { reason, .. }) in self.parts.iter().filter(failed) {
-                    write!(f, "; {name}: {reason}")?;
+                f.write_str(match self.verdict {
+                    Verdict::Ready => "ready",
+                    Verdict::Degraded => "ready, but degraded",
+                    Verdict::NotReady => "not ready",
+                })?;
+                for Reason { part, reason, .. } in self.reasons() {
+                    write!(f, "; {part}: {reason}")?;
                 }
                 Ok(())
             }
@@ -93,23 +144,41 @@ mod tests {
     use super::*;
 
     fn readiness(phase: Phase, canary: Condition) -> Readiness {
-        let part = |condition| Part::new(condition, "why");
-        let parts = [("canary", part(canary)), ("registry", part(Condition::Degraded))];
+        let parts = [("canary", Part::new(canary, "why")), ("udp", Part::new(Condition::Ok, "-"))];
         Readiness::new(phase, parts.into())
     }
 
     #[test]
     fn relay_is_ready_while_it_runs_and_nothing_has_failed() {
-        for (phase, canary, ready, text) in [
-            (Phase::Running, Condition::Ok, true, "ready"),
-            (Phase::Running, Condition::Degraded, true, "ready"),
-            (Phase::Running, Condition::Failed, false, "not ready; canary: why"),
-            (Phase::Starting, Condition::Ok, false, "starting"),
-            (Phase::Draining, Condition::Failed, false, "draining"),
+        for (phase, canary, verdict, text) in [
+            (Phase::Running, Condition::Ok, Verdict::Ready, "ready"),
+            (
+                Phase::Running,
+                Condition::Degraded,
+                Verdict::Degraded,
+                "ready, but degraded; canary: why",
+            ),
+            (Phase::Running, Condition::Failed, Verdict::NotReady, "not ready; canary: why"),
+            (Phase::Starting, Condition::Ok, Verdict::NotReady, "starting"),
+            (Phase::Draining, Condition::Failed, Verdict::NotReady, "draining"),
         ] {
             let readiness = readiness(phase, canary);
-            assert_eq!((readiness.ready, &*readiness.to_string()), (ready, text));
+            assert_eq!((readiness.verdict, &*readiness.to_string()), (verdict, text));
+            assert_eq!(readiness.ready, verdict != Verdict::NotReady);
         }
+    }
+
+    #[test]
+    fn failed_parts_are_the_first_reasons_and_good_ones_are_none() {
+        let part = |condition| Part::new(condition, "why");
+        let (ok, degraded, failed) = (Condition::Ok, Condition::Degraded, Condition::Failed);
+        let conditions = [("acme", degraded), ("canary", ok), ("udp", failed)];
+        let parts = conditions.map(|(name, condition)| (name, part(condition)));
+
+        let reasons = Readiness::new(Phase::Running, parts.into()).reasons();
+
+        let order: Vec<_> = reasons.iter().map(|one| (one.part, one.condition)).collect();
+        assert_eq!(order, [("udp", failed), ("acme", degraded)]);
     }
 
     #[test]

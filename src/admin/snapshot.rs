@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Phase;
+use super::{Phase, Reason, Verdict};
 use crate::bus::{Lag, front};
 use crate::cluster;
 use crate::session::Topic;
@@ -23,6 +23,10 @@ pub struct Snapshot {
     pub phase: Phase,
     /// Whether peers should be sent here, as `/readyz` says.
     pub ready: bool,
+    /// What the parts of `/readyz` come to.
+    pub verdict: Verdict,
+    /// The parts that are not as they should be, the failed ones first.
+    pub reasons: Vec<Reason>,
     /// The parts that have failed, and why.
     pub failed: BTreeMap<&'static str, String>,
     /// Age of the relay, to the millisecond: what rates are computed over.
@@ -53,6 +57,10 @@ pub struct Status {
     pub packets_queued: u64,
     /// Packets that were dropped, but for the reasons of `expected_drops`.
     pub packets_dropped: u64,
+    /// What came of the last reading of settings and keys, the start included.
+    pub last_reload: ReloadStatus,
+    /// Settings that were changed in the file and wait for a restart, by their keys.
+    pub needs_restart: Vec<String>,
     /// What operators can switch off: `on` or `off`.
     pub switches: BTreeMap<&'static str, &'static str>,
     /// Reasons for which packets are dropped all the time and nothing is wrong.
@@ -66,6 +74,16 @@ pub struct Status {
     /// Certificates that the relay gets itself, where there are some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acme: Option<Vec<AcmeCertificate>>,
+}
+
+/// What came of the last reading of settings and keys.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct ReloadStatus {
+    /// When it ended, as RFC 3339 has it.
+    pub at: String,
+    /// Why everything stayed as it was, where it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// A certificate that the relay gets and renews itself.

@@ -5,6 +5,31 @@ use std::io;
 use crate::config;
 use crate::control::client::AskError;
 
+/// Every exit code of the program, and what it means: the documents and the manual's pages have
+/// this table, and a test compares them.
+pub const CODES: [(u8, &str); 8] = [
+    (0, "done, or drained; `status`: the relay is ready"),
+    (
+        1,
+        "anything else that failed, and what the relay refuses; `doctor` found something to look at; \
+         a second signal has ended the relay at once",
+    ),
+    (2, "`doctor`: a peer could not use the URL; `audit`: something cannot be read"),
+    (3, "`status`: degraded. Peers are served, and something is worth a look"),
+    (4, "`status`: not ready. No peer should be sent to the relay"),
+    (64, "the command line or the environment is wrong"),
+    (
+        69,
+        "an address cannot be bound to, which is named: if the machine does not have it yet, the \
+          relay waits for it first (`--bind-wait`). Or no relay answers a command",
+    ),
+    (
+        78,
+        "a file or folder that a setting names is wrong, or what the configuration file says; the \
+          NATS of `--bus-nats` is there and takes no message that is long enough",
+    ),
+];
+
 /// Why the program ends; shown as one line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +58,12 @@ pub enum Exit {
         /// Checks that found something to look at.
         warnings: usize,
     },
+    /// `status`: peers are served, and something is worth a look. It has printed what.
+    #[error("the relay is degraded")]
+    Degraded,
+    /// `status`: no peer should be sent to the relay. It has printed why.
+    #[error("the relay is not ready")]
+    NotReady,
     /// No relay runs with that state folder.
     #[error("{0}; {advice}", advice = way_out(.0))]
     NoRelay(AskError),
@@ -54,8 +85,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code: 64 (EX_USAGE), 69 (EX_UNAVAILABLE), 78 (EX_CONFIG), 2 where a peer could
-    /// not use the URL that `doctor` was given, or an audit log cannot be read, or else 1.
+    /// The exit code, one of [`CODES`]: 64 (EX_USAGE), 69 (EX_UNAVAILABLE) and 78 (EX_CONFIG) are
+    /// those of sysexits(3).
     #[must_use]
     pub const fn code(&self) -> u8 {
         match self {
@@ -69,9 +100,16 @@ impl Exit {
             }
             Self::Server(_) => 78,
             Self::Bind { .. } | Self::NoRelay(_) | Self::NoAnswer(_) => 69,
+            Self::Degraded => 3,
+            Self::NotReady => 4,
             Self::Findings { failed: 1.., .. } | Self::Unreadable(_) => 2,
             Self::Findings { .. } | Self::Broken(_) | Self::Failed(_) => 1,
         }
+    }
+
+    /// Whether what was printed before says it all: a health check has nothing on stderr.
+    pub(super) const fn is_told(&self) -> bool {
+        matches!(self, Self::Degraded | Self::NotReady)
     }
 }
 

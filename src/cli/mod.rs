@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
-pub use exit::Exit;
+pub use exit::{CODES, Exit};
 pub use logging::{LogControl, Logs, start as start_logging};
 pub use serve::serve;
 
@@ -103,7 +103,9 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, doors: Vec<Plan>)
     match done.and_then(|command| dispatch(command, doors)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            output::say_last(format!("beacon-relay: {exit}\n"));
+            if !exit.is_told() {
+                output::say_last(format!("beacon-relay: {exit}\n"));
+            }
             exit.code().into()
         }
     }

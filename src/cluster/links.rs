@@ -31,6 +31,7 @@ impl Cluster {
         }
         presence.joined(relay, now);
         self.settle(presence, now);
+        self.lost.joined(relay);
         self.counters.joined.increment();
         self.note(What::Joined, relay, "");
         tracing::info!(%relay, remote_addr = %member.address, "a relay has joined the cluster");
@@ -52,6 +53,7 @@ impl Cluster {
                 drop(members);
                 presence.left(member.relay, now);
                 self.settle(presence, now);
+                self.lost.left(member, now.at);
                 self.counters.lost.increment();
                 self.note(What::Left, member.relay, reason);
                 tracing::info!(relay = %member.relay, reason, "a relay has left the cluster");

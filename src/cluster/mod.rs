@@ -18,6 +18,7 @@ mod identity;
 mod line;
 mod links;
 mod locations;
+mod lost;
 mod member;
 pub mod mesh;
 pub mod nats;
@@ -56,6 +57,8 @@ pub use forward::{Circular, Outward};
 pub use identity::{Identity, IdentityError, identity_file, load_or_create, relay_id};
 pub use line::{Channel, Said};
 use locations::Locations;
+use lost::Lost;
+pub use lost::LostMember;
 pub use member::Member;
 pub use outbox::{Batch, Outbox};
 pub use status::{MemberStatus, Status};
@@ -113,6 +116,7 @@ pub struct Cluster {
     draining: AtomicBool,
     clock_notice: Notice,
     clone: clone::Clone,
+    lost: Lost,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -142,6 +146,7 @@ impl Cluster {
             draining: AtomicBool::new(false),
             clock_notice: Notice::default(),
             clone: clone::Clone::default(),
+            lost: Lost::default(),
         })
     }
 

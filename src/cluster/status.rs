@@ -7,12 +7,12 @@ use prometheus::proto::MetricFamily;
 use serde::Serialize;
 
 use super::clock::{Clocks, is_off};
-use super::{Cluster, Member};
+use super::{Cluster, LostMember, Member};
 use crate::metrics::family;
 use crate::proto::presence;
 
 /// The cluster at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
     /// Our id.
     pub relay: String,
@@ -20,6 +20,8 @@ pub struct Status {
     pub name: String,
     /// The other relays.
     pub members: Vec<MemberStatus>,
+    /// Relays that were members within the last hour, and are gone without having drained.
+    pub lost: Vec<LostMember>,
     /// Peers here that others are told of.
     pub nodes: usize,
     /// Peers that this relay is home to.
@@ -49,7 +51,7 @@ pub struct Status {
 }
 
 /// One other relay.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct MemberStatus {
     /// Its id.
     pub relay: String,
@@ -124,6 +126,7 @@ impl Cluster {
             relay: self.identity.relay.to_string(),
             name: self.identity.name.clone(),
             members: members.collect(),
+            lost: self.lost.at(now),
             nodes: stats.locals,
             homed: stats.entries,
             places: self.locations.places(),

@@ -165,8 +165,10 @@ impl Actions {
             Err(refused) => (Outcome::Failed, refused.to_string()),
         };
         self.outcomes.of(outcome).increment();
-        // A failure is counted and logged.
-        let _written = self.audit.write(&action, &by, &text).await;
+        if !action.is_a_probe() {
+            // A failure is counted and logged.
+            let _written = self.audit.write(&action, &by, &text).await;
+        }
         result
     }
 
@@ -187,6 +189,7 @@ impl Actions {
         let Parts { table, orders, .. } = &self.parts;
         let now = Instant::now();
         match *action {
+            Action::Readiness {} => json(&(self.parts.readiness)()),
             Action::Status {} => self.answer(|parts| Ok((parts.status)())).await,
             Action::Peers { limit } => {
                 self.answer(move |parts| Ok(Peers::of(parts, limit.min(MOST_ROWS), now))).await

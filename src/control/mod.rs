@@ -62,6 +62,9 @@ pub const DEFAULT_MESSAGES: usize = 10;
 pub enum Action {
     /// The main numbers.
     Status {},
+    /// Whether peers should be sent here, and why not. Probes ask it again and again: it is the
+    /// one action that the audit log does not have.
+    Readiness {},
     /// The peers that are connected or have an endpoint.
     Peers {
         /// How many at most, in the order of their ids.
@@ -250,6 +253,11 @@ impl Action {
         )
     }
 
+    /// Whether probes ask it, all day long.
+    const fn is_a_probe(&self) -> bool {
+        matches!(self, Self::Readiness {})
+    }
+
     /// Whether something is different after it.
     const fn changes_something(&self) -> bool {
         match self {
@@ -267,6 +275,7 @@ impl Action {
             | Self::RemoveChannel { .. }
             | Self::ForgetCursor { .. } => true,
             Self::Status {}
+            | Self::Readiness {}
             | Self::Peers { .. }
             | Self::Peer { .. }
             | Self::Top { .. }

@@ -38,6 +38,8 @@ pub struct Parts {
     pub local: Arc<LocalAddresses>,
     /// The main numbers, as `/status` has them.
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Whether peers should be sent here, and why not: quick, unlike `status`.
+    pub readiness: Box<dyn Fn() -> Value + Send + Sync>,
     /// What only the owner of the server can do.
     pub orders: Orders,
     /// The settings in force.

@@ -28,6 +28,7 @@ pub(super) fn parts(state_dir: &Path) -> (Parts, mpsc::Receiver<Order>) {
         switches: Switches::default(),
         local: Arc::default(),
         status: Box::new(|| Value::Null),
+        readiness: Box::new(|| Value::Null),
         orders,
         config: watch::channel(Arc::new(config)).1,
         health: Arc::default(),

@@ -19,7 +19,7 @@ use super::StartError;
 use super::acme::Acme;
 use crate::config::{self, ClientTrust, TlsPair, TrustedAuthorities, UnusablePair};
 use crate::metrics::{Labelled, family};
-use crate::net::tls::{Acceptor, Authorities, AuthoritiesError, Certificates, Clients};
+use crate::net::tls::{Acceptor, Authorities, AuthoritiesError, Certificates, Clients, End};
 use crate::peers::{End, Table};
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::words;
@@ -50,6 +50,8 @@ struct OfListener {
     watches: Mutex<Vec<[Watch; 2]>>,
     /// Where its clients need certificates.
     clients: Option<OfClients>,
+    /// Why changed files were not taken over, until they are.
+    trouble: Mutex<Option<String>>,
 }
 
 /// What judges the certificates of a listener's clients.
@@ -59,6 +61,19 @@ struct OfClients {
     clients: Arc<Clients>,
     /// Of each of its files.
     watches: Mutex<Vec<Watch>>,
+    /// Why changed files were not taken over, until they are.
+    trouble: Mutex<Option<String>>,
+}
+
+/// The certificates of a listener that reads them from files.
+#[derive(Debug)]
+pub(super) struct OfFiles {
+    /// The listener's label.
+    pub(super) listener: String,
+    /// When each certificate that it shows ends.
+    pub(super) ends: Vec<End>,
+    /// Why changed files were not taken over, where they were not.
+    pub(super) trouble: Option<String>,
 }
 
 impl Keeper {
@@ -77,7 +92,14 @@ impl Keeper {
         for listener in listeners {
             let (label, pairs) = (listener.label().to_owned(), listener.tls.clone());
             let loaded = if let Some(certificates) = keeper.acme.certificates(&listener.acme) {
-                OfListener { label, pairs, certificates, watches: Mutex::default(), clients: None }
+                OfListener {
+                    label,
+                    pairs,
+                    certificates,
+                    watches: Mutex::default(),
+                    clients: None,
+                    trouble: Mutex::default(),
+                }
             } else if pairs.is_empty() {
                 acceptors.push(None);
                 continue;
@@ -162,6 +184,18 @@ impl Keeper {
         &self.acme
     }
 
+    /// Those that are read from files, by listener.
+    pub(super) fn of_files(&self) -> Vec<OfFiles> {
+        let with_files = self.of_listeners.iter().filter(|of| !of.pairs.is_empty());
+        let of_files = with_files.map(|of| {
+            let of_clients =
+                || of.clients.as_ref().and_then(|clients| clients.trouble.lock().clone());
+            let trouble = of.trouble.lock().clone().or_else(of_clients);
+            OfFiles { listener: of.label.clone(), ends: of.certificates.ends(), trouble }
+        });
+        of_files.collect()
+    }
+
     /// Whether each of these listeners, if it has certificates, has one that is good, and none that
     /// has ended.
     pub(super) fn are_valid(&self, labels: &[String], now: SystemTime) -> bool {
@@ -215,7 +249,8 @@ impl OfListener {
         let watches = Mutex::new(watches.collect());
         let certificates = Certificates::new(load(&pairs)?);
         let clients = trust.map(OfClients::open).transpose()?;
-        Ok(Self { label, pairs, certificates, watches, clients })
+        let trouble = Mutex::default();
+        Ok(Self { label, pairs, certificates, watches, clients, trouble })
     }
 
     /// Looks at the files, and reads all of them where one has changed and is still.
@@ -226,7 +261,11 @@ impl OfListener {
             is_due |= cert.poll(now, stamp(&pair.cert));
             is_due |= key.poll(now, stamp(&pair.key));
         }
-        is_due.then(|| load(&self.pairs).map(|new| self.certificates.exchange(new)))
+        is_due.then(|| {
+            let read = load(&self.pairs).map(|new| self.certificates.exchange(new));
+            *self.trouble.lock() = read.as_ref().err().map(ToString::to_string);
+            read
+        })
     }
 }
 
@@ -239,7 +278,7 @@ impl OfClients {
             reason: error.to_string(),
         };
         let clients = Clients::new(authorities(trust.load()?)).map_err(unusable)?;
-        Ok(Self { trust, clients, watches })
+        Ok(Self { trust, clients, watches, trouble: Mutex::default() })
     }
 
     /// Looks at the files, and reads all of them where one has changed and is still.
@@ -253,7 +292,13 @@ impl OfClients {
             path: self.trust.ca.clone(),
             reason: error.to_string(),
         };
-        is_due.then(|| self.clients.exchange(authorities(self.trust.load()?)).map_err(unusable))
+        is_due.then(|| {
+            let read = self.trust.load();
+            let read =
+                read.and_then(|new| self.clients.exchange(authorities(new)).map_err(unusable));
+            *self.trouble.lock() = read.as_ref().err().map(ToString::to_string);
+            read
+        })
     }
 }
 

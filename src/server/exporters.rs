@@ -9,6 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::Reloader;
 use super::core::Core;
 use super::doors::Doors;
+use super::last_reload::LastReload;
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
@@ -111,7 +112,12 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
     registry
 }
 
-pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status + Send + Sync> {
+pub(super) fn status(
+    core: &Arc<Core>,
+    doors: &Doors,
+    last_reload: &Arc<LastReload>,
+) -> Box<dyn Fn() -> Status + Send + Sync> {
+    let last_reload = Arc::clone(last_reload);
     let core = Arc::clone(core);
     let acme = Arc::clone(doors.certificates.acme());
     let doors = doors.all.clone();
@@ -126,6 +132,8 @@ pub(super) fn status(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Status 
         },
         packets_queued: core.traffic.packets_queued(),
         packets_dropped: core.traffic.packets_dropped_unexpectedly(),
+        last_reload: last_reload.status(),
+        needs_restart: last_reload.needs_restart(),
         switches: core
             .switches()
             .iter()

@@ -11,6 +11,7 @@ mod cluster;
 mod core;
 mod doors;
 mod exporters;
+mod last_reload;
 mod messages;
 mod operators;
 mod readiness;

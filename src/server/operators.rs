@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -13,7 +14,8 @@ use tracing::info;
 use super::core::Core;
 use super::doors::Doors;
 use super::exporters;
-use super::readiness::Vitals;
+use super::last_reload::LastReload;
+use super::readiness::{Vitals, Watched};
 use super::reload;
 use super::service::Service;
 use super::sockets::OperatorSockets;
@@ -36,6 +38,7 @@ pub(super) struct Operators {
     pub(super) reloader: Arc<Reloader>,
     pub(super) recorder: Recorder,
     health: Arc<Health>,
+    last_reload: Arc<LastReload>,
     phase: watch::Receiver<Phase>,
     since: Instant,
 }
@@ -56,20 +59,16 @@ impl Operators {
         let health = Arc::<Health>::default();
         let turns = std::iter::once(doors.threads.turns()).chain(doors.stun.turns());
         let turns = turns.cloned().collect();
-        let watched = Arc::clone(core);
-        let acme = Arc::clone(doors.certificates.acme());
-        let is_visited = doors.visited().is_some();
-        let health_of_control = Arc::clone(&health);
-        let vitals = Vitals::new(
-            phase.clone(),
-            &config,
-            watched,
-            health_of_control,
+        let last_reload = Arc::<LastReload>::default();
+        let watched = Watched {
+            core: Arc::clone(core),
+            health: Arc::clone(&health),
+            certificates: Arc::clone(&doors.certificates),
+            last_reload: Arc::clone(&last_reload),
             turns,
-            acme,
-            is_visited,
-        );
-        let vitals = Arc::new(vitals);
+            is_visited: doors.visited().is_some(),
+        };
+        let vitals = Arc::new(Vitals::new(phase.clone(), &config, watched));
         let service = Service::new(host.manager.take(), Arc::clone(&vitals), Arc::clone(core));
         let service = Arc::new(service);
         let recorder = Recorder::start(Arc::clone(&core.traffic), &config.state_dir)?;
@@ -78,8 +77,9 @@ impl Operators {
             doors: Arc::clone(doors),
             service: Arc::clone(&service),
         };
-        let reloader = Reloader::new(parts, watch::Sender::new(Arc::new(config)), host);
-        Ok(Self { vitals, service, reloader, recorder, health, phase, since })
+        let config = watch::Sender::new(Arc::new(config));
+        let reloader = Reloader::new(parts, config, Arc::clone(&last_reload), host);
+        Ok(Self { vitals, service, reloader, recorder, health, last_reload, phase, since })
     }
 
     /// The settings in force.
@@ -180,7 +180,7 @@ impl Operators {
             registry,
             phase: self.phase.clone(),
             readiness: Box::new(move || vitals.readiness()),
-            status: exporters::status(core, doors),
+            status: exporters::status(core, doors, &self.last_reload),
             tables: exporters::tables(core, doors),
             since: self.since,
             max_connections: settings::max_operators(),
@@ -198,6 +198,7 @@ impl Operators {
     ) -> Parts {
         let Core { table, traffic, cluster, overlay, .. } = core;
         let numbers = Arc::clone(pages);
+        let vitals = Arc::clone(&self.vitals);
         let config = self.reloader.config();
         let queues = core.bus.as_ref().map(|bus| Queues {
             bus: bus.clone(),
@@ -214,6 +215,15 @@ impl Operators {
             switches: core.switches(),
             local: Arc::clone(overlay.local_addresses()),
             status: Box::new(move || serde_json::to_value(numbers.snapshot()).unwrap_or_default()),
+            readiness: Box::new(move || {
+                let readiness = vitals.readiness();
+                json!({
+                    "verdict": readiness.verdict,
+                    "phase": readiness.phase,
+                    "reasons": readiness.reasons(),
+                    "line": readiness.to_string(),
+                })
+            }),
             orders,
             config: self.reloader.config(),
             health: Arc::clone(&self.health),

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
@@ -19,11 +19,12 @@ use tracing::{Level, debug, enabled, info, warn};
 use super::bus;
 use super::core::Core;
 use super::doors::Doors;
+use super::last_reload::LastReload;
 use super::service::Service;
 use super::{Host, SetLogFilter, settings};
 use crate::config::{self, Config, Difference, Loaded, LogFilter, Source};
 use crate::doors::pilot::directory::{self, Reload};
-use crate::metrics::{Event, Gauge, Labelled, What, Word as _, family};
+use crate::metrics::{Event, Labelled, What, Word as _, family};
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::words;
 
@@ -99,8 +100,7 @@ pub struct Reloader {
     config: watch::Sender<Arc<Config>>,
     file: Arc<Mutex<Watch>>,
     outcomes: Labelled<Outcome>,
-    last_good: Gauge,
-    last_good_at: Gauge,
+    last: Arc<LastReload>,
 }
 
 impl std::fmt::Debug for Reloader {
@@ -114,13 +114,14 @@ impl Reloader {
     pub(super) fn new(
         parts: Parts,
         config: watch::Sender<Arc<Config>>,
+        last: Arc<LastReload>,
         host: &mut Host,
     ) -> Arc<Self> {
         let (source, layers) = host.settings.take().unzip();
         let loaded = |layers| Loaded { layers, config: Config::clone(&config.borrow()) };
         let in_force = tokio::sync::Mutex::new(layers.map(loaded));
         let file = Watch::new(source.as_ref().and_then(Source::file).and_then(stamp));
-        let reloader = Self {
+        Arc::new(Self {
             parts,
             source,
             set_log_filter: host.set_log_filter.take(),
@@ -129,11 +130,8 @@ impl Reloader {
             config,
             file: Arc::new(Mutex::new(file)),
             outcomes: Labelled::default(),
-            last_good: Gauge::default(),
-            last_good_at: Gauge::default(),
-        };
-        reloader.mark_good();
-        Arc::new(reloader)
+            last,
+        })
     }
 
     /// What is in force, and what will be.
@@ -196,7 +194,7 @@ impl Reloader {
                 if !is_heard {
                     self.set_log_filter(filter.as_ref());
                 }
-                self.mark_good();
+                self.last.succeeded(&settings);
                 tell(&settings);
                 self.count(Outcome::Ok);
                 info!(
@@ -213,7 +211,7 @@ impl Reloader {
                 Ok(Changes { settings, keys })
             }
             Err(error) => {
-                self.last_good.set(0);
+                self.last.failed(error.to_string());
                 self.count(Outcome::Failed);
                 warn!(%error, "not reloaded: everything stays as it was");
                 Err(error)
@@ -238,8 +236,9 @@ impl Reloader {
         let read = match timeout(LONG, &mut reading).await {
             Ok(read) => read,
             Err(_) => {
-                self.last_good.set(0);
-                warn!("a reload takes long: does a file that it reads not answer?");
+                let slow = "a reload takes long: does a file that it reads not answer?";
+                self.last.failed(slow.to_owned());
+                warn!("{slow}");
                 reading.await
             }
         };
@@ -301,32 +300,15 @@ impl Reloader {
         self.parts.core.traffic.events.note(event);
     }
 
-    fn mark_good(&self) {
-        self.last_good.set(1);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_good_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    }
-
     /// Appends the families of reloads to a scrape.
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {
-        families.extend([
-            family::labelled(
-                "pilot_beacon_reloads_total",
-                "Reloads: asked for, or since the configuration file has changed.",
-                "result",
-                &self.outcomes,
-            ),
-            family::gauge(
-                "pilot_beacon_last_reload_success",
-                "1 if the last reload went well, 0 if what is in force is older.",
-                &self.last_good,
-            ),
-            family::gauge(
-                "pilot_beacon_last_reload_timestamp_seconds",
-                "When the settings in force were read, in Unix time.",
-                &self.last_good_at,
-            ),
-        ]);
+        families.push(family::labelled(
+            "pilot_beacon_reloads_total",
+            "Reloads: asked for, or since the configuration file has changed.",
+            "result",
+            &self.outcomes,
+        ));
+        self.last.families(families);
     }
 }
 

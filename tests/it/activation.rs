@@ -286,7 +286,10 @@ fn service_manager_hears_how_the_relay_fares() {
     let started = Instant::now();
     let mut relay = Relay::start_by(command, ["--drain-time", "1s"]);
     let ready = hear("READY=1");
-    assert!(ready.contains("STATUS=ready; 0 peers over WebSocket"), "{ready}");
+    // Other tests may keep the machine busy, which degrades the scheduler.
+    let is_told =
+        ready.contains("STATUS=ready; 0") || ready.contains("STATUS=ready, but degraded;");
+    assert!(is_told && ready.contains("0 peers over WebSocket"), "{ready}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     hear("WATCHDOG=1");
     hear("WATCHDOG=1");

@@ -7,6 +7,7 @@ mod queues;
 mod tables;
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::{Exit, output};
 use crate::config::{Flags, Layers, LogFilter, Surroundings};
@@ -19,8 +20,11 @@ use crate::wire::name::Name;
 /// What is asked of a running relay.
 #[derive(Debug, Subcommand)]
 pub(super) enum Control {
-    /// Show the main numbers of the running relay
+    /// Show whether the relay is ready, why not, and its main numbers; exits 0, 3 (degraded) or 4 (not)
     Status {
+        /// Ask only whether peers should be sent here, as a health check does: exits 0 or 4
+        #[arg(long)]
+        ready: bool,
         #[command(flatten)]
         relay: Relay,
     },
@@ -249,12 +253,14 @@ impl Control {
             AskError::Refused(_) => Exit::Failed(error.into()),
         })?;
         let text = if relay.json { format!("{answer}\n") } else { tables::show(&action, &answer) };
-        output::print(&text)
+        output::print(&text)?;
+        verdict(&action, &answer)
     }
 
     fn action(self) -> Result<(Action, Relay), Exit> {
         Ok(match self {
-            Self::Status { relay } => (Action::Status {}, relay),
+            Self::Status { ready: true, relay } => (Action::Readiness {}, relay),
+            Self::Status { ready: false, relay } => (Action::Status {}, relay),
             Self::Peers { limit, relay } => (Action::Peers { limit }, relay),
             Self::Peer { node, relay } => (Action::Peer { node }, relay),
             Self::Top { count, relay } => (Action::Top { count }, relay),
@@ -307,6 +313,15 @@ impl Control {
             }
             Self::Channel { name, limit, relay, .. } => (Action::Channel { name, limit }, relay),
         })
+    }
+}
+
+/// How the answer of `status` ends the program. A health check is content with a relay that serves.
+fn verdict(action: &Action, answer: &Value) -> Result<(), Exit> {
+    match (action, &*layout::at(answer, &["verdict"])) {
+        (Action::Status {}, "degraded") => Err(Exit::Degraded),
+        (Action::Status {} | Action::Readiness {}, "not ready") => Err(Exit::NotReady),
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::control::Action;
 pub(super) fn show(action: &Action, answer: &Value) -> String {
     match action {
         Action::Status {} => status(answer),
+        Action::Readiness {} => format!("{}\n", at(answer, &["line"])),
         Action::Reload { .. } => reload(answer),
         Action::Peers { .. } => peers(answer),
         Action::Peer { .. } => peer(answer),
@@ -61,31 +62,51 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
     }
 }
 
-/// The main numbers; the tables and all samples of the metrics are for programs.
+/// What only programs read, or what other lines say.
+const NOT_A_FIELD: [&str; 13] = [
+    "phase",
+    "ready",
+    "verdict",
+    "reasons",
+    "failed",
+    "last_reload",
+    "needs_restart",
+    "metrics",
+    "top_talkers",
+    "slow_readers",
+    "events",
+    "topics",
+    "expected_drops",
+];
+
+/// How the relay is and why, then the main numbers; the tables and all samples of the metrics are for programs.
 fn status(answer: &Value) -> String {
-    let mut main = answer.clone();
-    if let Some(fields) = main.as_object_mut() {
-        if at(answer, &["phase"]) == "running" && at(answer, &["ready"]) == "false" {
-            let failed = answer.get("failed").and_then(Value::as_object).into_iter().flatten();
-            let failed: Vec<_> =
-                failed.map(|(part, reason)| format!("{part}: {}", text(reason))).collect();
-            fields.insert("phase".to_owned(), format!("not ready: {}", failed.join("; ")).into());
-        }
-        let for_programs = [
-            "metrics",
-            "top_talkers",
-            "slow_readers",
-            "events",
-            "topics",
-            "ready",
-            "failed",
-            "expected_drops",
-        ];
-        for key in for_programs {
-            fields.remove(key);
-        }
+    let verdict = match &*at(answer, &["phase"]) {
+        "running" => match at(answer, &["verdict"]) {
+            verdict if verdict == "degraded" => "ready, but degraded".to_owned(),
+            verdict => verdict,
+        },
+        phase => format!("not ready: {phase}"),
+    };
+    let mut out = format!("relay    {verdict}\n");
+    for reason in list(answer, "reasons") {
+        let of = |key: &str| at(reason, &[key]);
+        let _ = writeln!(out, "         {} {}: {}", of("part"), of("condition"), of("reason"));
     }
-    fields(&main)
+    let reload = match at(answer, &["last_reload", "error"]) {
+        error if error.is_empty() => "went well".to_owned(),
+        error => format!("failed: {error}"),
+    };
+    let _ = writeln!(out, "reload   the last, at {}, {reload}", at(answer, &["last_reload", "at"]));
+    let waiting: Vec<_> = list(answer, "needs_restart").iter().map(text).collect();
+    if !waiting.is_empty() {
+        let _ = writeln!(out, "restart  needed by {}", waiting.join(", "));
+    }
+    let mut numbers = answer.clone();
+    if let Some(fields) = numbers.as_object_mut() {
+        fields.retain(|key, _| !NOT_A_FIELD.contains(&key.as_str()));
+    }
+    format!("{out}\n{}", fields(&numbers))
 }
 
 /// What has changed, a line for each setting; then the numbers of the keys.
@@ -294,16 +315,24 @@ mod tests {
     use crate::ids::NodeId;
 
     #[test]
-    fn status_of_a_relay_that_is_not_ready_says_why() {
-        let of = |phase: &str, ready: bool, failed: Value| {
-            let answer = json!({ "phase": phase, "ready": ready, "failed": failed });
-            show(&Action::Status {}, &answer)
-        };
-        let failed = json!({ "canary": "not heard of", "scheduler": "1.2 s late" });
-        let why = "phase  not ready: canary: not heard of; scheduler: 1.2 s late\n";
-        assert_eq!(of("running", false, failed.clone()), why);
-        assert_eq!(of("running", true, json!({})), "phase  running\n");
-        assert_eq!(of("draining", false, failed), "phase  draining\n");
+    fn status_says_how_the_relay_is_and_why_before_the_numbers() {
+        let answer = json!({
+            "phase": "running", "ready": true, "verdict": "degraded", "failed": {}, "wss_peers": 7,
+            "reasons": [{ "part": "keys", "condition": "degraded", "reason": "line 3" }],
+            "last_reload": { "at": "2026-11-20T12:00:00.000Z", "error": "keys.json: line 3" },
+            "needs_restart": ["udp_bind", "stun_bind"],
+        });
+        let expected = "relay    ready, but degraded\n         keys degraded: line 3\n\
+                        reload   the last, at 2026-11-20T12:00:00.000Z, failed: keys.json: line 3\n\
+                        restart  needed by udp_bind, stun_bind\n\nwss_peers  7\n";
+        assert_eq!(show(&Action::Status {}, &answer), expected);
+    }
+
+    #[test]
+    fn relay_that_drains_is_not_ready_for_who_asks() {
+        let answer = json!({ "phase": "draining", "verdict": "not ready" });
+        let text = show(&Action::Status {}, &answer);
+        assert!(text.starts_with("relay    not ready: draining\n"), "{text}");
     }
 
     #[test]

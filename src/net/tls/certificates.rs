@@ -103,14 +103,17 @@ pub struct Term {
 pub struct End {
     /// The first name that it is for.
     pub name: String,
+    /// From when on it is good: Unix time, in seconds.
+    pub since: u64,
     /// Unix time, in seconds.
     pub at: u64,
 }
 
 /// The end of a certificate, and the first name that it is for.
 fn end(certificate: &CertifiedKey) -> Option<End> {
-    let Term { names, not_after, .. } = Term::of(certificate)?;
-    Some(End { name: names.into_iter().next().unwrap_or_default(), at: not_after })
+    let Term { names, not_before, not_after } = Term::of(certificate)?;
+    let name = names.into_iter().next().unwrap_or_default();
+    Some(End { name, since: not_before, at: not_after })
 }
 
 impl Term {

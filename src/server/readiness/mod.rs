@@ -1,14 +1,16 @@
 //! Whether the relay is fit for peers: what is looked at by the clock, and what that comes to.
 
 mod canary;
+mod certificates;
 mod lag;
 mod machine;
+mod parts;
 mod udp_threads;
 mod visits;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
@@ -22,14 +24,13 @@ use self::machine::Machine;
 use self::udp_threads::UdpThreads;
 pub(super) use self::visits::Visits;
 use self::visits::VisitsError;
-use super::acme::Acme;
 use super::audited::Audited;
+use super::certificates::Keeper;
 use super::core::Core;
+use super::last_reload::LastReload;
 use super::messages::MessageThread;
 use super::tasks::Tasks;
 use crate::admin::{Condition, Part, Phase, Readiness};
-use crate::bus;
-use crate::cluster::Status;
 use crate::config::Config;
 use crate::control::Health;
 use crate::doors::pilot;
@@ -50,6 +51,18 @@ pub(super) struct Canaries {
     pub(super) visits: Option<Visits>,
 }
 
+/// What is looked at.
+pub(super) struct Watched {
+    pub(super) core: Arc<Core>,
+    pub(super) health: Arc<Health>,
+    pub(super) certificates: Arc<Keeper>,
+    pub(super) last_reload: Arc<LastReload>,
+    /// Of the threads that receive over UDP.
+    pub(super) turns: Vec<Turns>,
+    /// Whether a door has the relay visit it.
+    pub(super) is_visited: bool,
+}
+
 /// Everything that says how the relay fares.
 pub(super) struct Vitals {
     phase: watch::Receiver<Phase>,
@@ -64,7 +77,8 @@ pub(super) struct Vitals {
     machine: ArcSwap<Machine>,
     core: Arc<Core>,
     health: Arc<Health>,
-    acme: Arc<Acme>,
+    certificates: Arc<Keeper>,
+    last_reload: Arc<LastReload>,
     /// The check of the audit log of messages, where a door has messages.
     audited: Option<Arc<Audited>>,
     /// When the drain is to be over.
@@ -78,15 +92,8 @@ impl std::fmt::Debug for Vitals {
 }
 
 impl Vitals {
-    pub(super) fn new(
-        phase: watch::Receiver<Phase>,
-        config: &Config,
-        core: Arc<Core>,
-        health: Arc<Health>,
-        turns: Vec<Turns>,
-        acme: Arc<Acme>,
-        is_visited: bool,
-    ) -> Self {
+    pub(super) fn new(phase: watch::Receiver<Phase>, config: &Config, watched: Watched) -> Self {
+        let Watched { core, health, certificates, last_reload, turns, is_visited } = watched;
         Self {
             phase,
             canary: Canary::new(Names::WSS, config.canary_interval),
@@ -107,7 +114,8 @@ impl Vitals {
             audited: core.bus.as_ref().map(|bus| Audited::new(bus.store())),
             core,
             health,
-            acme,
+            certificates,
+            last_reload,
             due: OnceLock::new(),
         }
     }
@@ -188,31 +196,35 @@ impl Vitals {
     /// Whether peers should be sent here, and why.
     pub(super) fn readiness(&self) -> Readiness {
         let (now, phase, machine) = (Instant::now(), *self.phase.borrow(), **self.machine.load());
-        let parts = [
-            ("acme", self.acme.part()),
-            ("audit", written(self.health.audit())),
+        let conditions = [
+            ("acme", self.certificates.acme().part()),
+            ("audit", parts::written(self.health.audit())),
             ("canary", self.canary.part(now)),
+            ("certificates", certificates::part(&self.certificates.of_files(), SystemTime::now())),
             ("cluster", self.cluster()),
-            ("control", reachable(self.health.socket())),
+            ("control", parts::reachable(self.health.socket())),
             ("descriptors", machine.descriptors()),
             ("drain", self.drained(now)),
+            ("keys", parts::believed(self.core.directory.file_trouble())),
             ("memory", machine.memory()),
             ("registry", self.registry()),
+            ("reload", self.last_reload.part()),
             ("scheduler", self.lag.part(now)),
+            ("switches", parts::served(&self.core.switches())),
             ("udp", self.udp(now)),
         ];
-        let mut parts = BTreeMap::from(parts);
+        let mut conditions = BTreeMap::from(conditions);
         if let Some(canary) = &self.door_canary {
-            parts.insert("netbird", canary.part(now));
+            conditions.insert("netbird", canary.part(now));
         }
         if let Some(lag) = &self.message_lag {
-            parts.insert("messages", lag.part(now));
+            conditions.insert("messages", lag.part(now));
         }
         if let Some(bus) = &self.core.bus {
             let broken = self.audited.as_ref().and_then(|audited| audited.broken());
-            parts.insert("bus", kept(&bus.health(), broken));
+            conditions.insert("bus", parts::kept(&bus.health(), broken));
         }
-        Readiness::new(phase, parts)
+        Readiness::new(phase, conditions)
     }
 
     /// Whether the end has begun.
@@ -235,18 +247,10 @@ impl Vitals {
             let reason = "another relay has this relay's key: remove cluster.key of one";
             return Part::new(Condition::Degraded, reason);
         }
-        if let Some(part) = clocks(&status) {
+        if let Some(part) = parts::clocks(&status) {
             return part;
         }
-        let members = status.members;
-        let up = members.iter().filter(|member| member.state == "up").count();
-        // The first relay of a cluster has to be ready while it is alone.
-        let condition = if members.is_empty() || up < members.len() {
-            Condition::Degraded
-        } else {
-            Condition::Ok
-        };
-        Part::new(condition, format!("{} other relays, {up} of them up", members.len()))
+        parts::members(&status)
     }
 
     /// The worse of the canary over UDP and of the threads that receive.
@@ -312,90 +316,5 @@ impl Vitals {
             "1 while peers should be sent to this relay, as /readyz says.",
             f64::from(u8::from(self.readiness().ready)),
         ));
-    }
-}
-
-/// That a clock of the cluster is off, if one is: relays whose clocks are a minute apart do
-/// not believe each other.
-fn clocks(cluster: &Status) -> Option<Part> {
-    let difference = |ahead_ms: Option<i64>| {
-        let ahead_ms = ahead_ms.unwrap_or_default();
-        let side = if ahead_ms < 0 { "behind" } else { "ahead of" };
-        format!("{} s {side}", ahead_ms.unsigned_abs() / 1_000)
-    };
-    let reason = if cluster.clock_is_off {
-        let difference = difference(cluster.clock_ahead_ms);
-        format!("this relay's clock is {difference} the other relays'")
-    } else {
-        let member = cluster.members.iter().find(|member| member.clock_is_off)?;
-        let difference = difference(member.clock_ahead_ms);
-        format!("the clock of relay {} is {difference} this one's", member.relay)
-    };
-    Some(Part::new(Condition::Degraded, reason))
-}
-
-/// Whether messages can be kept.
-fn kept(bus: &bus::Health, broken: Option<String>) -> Part {
-    match bus {
-        bus::Health::Serving => broken.map_or_else(
-            || Part::new(Condition::Ok, "takes messages"),
-            |reason| {
-                let reason = format!("its audit log is not what this relay wrote: {reason}");
-                Part::new(Condition::Degraded, reason)
-            },
-        ),
-        bus::Health::Damaged(reason) => {
-            let reason = format!("some of what is stored cannot be read: {reason}");
-            Part::new(Condition::Degraded, reason)
-        }
-        bus::Health::Limited(trouble) => Part::new(Condition::Degraded, trouble.to_string()),
-        bus::Health::Full => {
-            let reason = "the disk is full: new messages wait or are refused, the rest goes on";
-            Part::new(Condition::Degraded, reason)
-        }
-        bus::Health::Unavailable(trouble) => {
-            Part::new(Condition::Failed, format!("messages cannot be stored: {trouble}"))
-        }
-    }
-}
-
-/// How the audit log is, by what is wrong with it.
-fn written(trouble: Option<String>) -> Part {
-    trouble.map_or_else(
-        || Part::new(Condition::Ok, "nothing was lost"),
-        |reason| Part::new(Condition::Degraded, format!("cannot be written: {reason}")),
-    )
-}
-
-/// How the control socket is, by what is wrong with it.
-fn reachable(trouble: Option<String>) -> Part {
-    trouble.map_or_else(
-        || Part::new(Condition::Ok, "the socket is there"),
-        |reason| Part::new(Condition::Degraded, format!("no socket: {reason}")),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn relay_whose_messages_cannot_be_stored_is_not_ready_and_says_why() {
-        let reason = "no space left".to_owned();
-        let trouble = bus::Trouble { reason, since: Instant::now() };
-        let unavailable = bus::Health::Unavailable(trouble);
-        let of = |health: &bus::Health, broken: Option<&str>| {
-            let Part { condition, reason } = kept(health, broken.map(str::to_owned));
-            (condition, reason)
-        };
-        let reason = "messages cannot be stored: no space left, for 0 s".to_owned();
-        assert_eq!(of(&unavailable, None), (Condition::Failed, reason));
-        assert_eq!(of(&bus::Health::Serving, None).0, Condition::Ok);
-        assert_eq!(of(&bus::Health::Full, None).0, Condition::Degraded);
-        let trouble = bus::Trouble { reason: "no NATS".to_owned(), since: Instant::now() };
-        let limited = of(&bus::Health::Limited(trouble), None);
-        assert_eq!(limited, (Condition::Degraded, "no NATS, for 0 s".to_owned()));
-        let (condition, reason) = of(&bus::Health::Serving, Some("entry 7"));
-        assert_eq!((condition, reason.ends_with("entry 7")), (Condition::Degraded, true));
     }
 }

@@ -205,3 +205,21 @@ fn reasons_of_drops_are_explained_as_their_tables_have_them() {
         assert!(section.contains(&reasons), "docs/TROUBLESHOOTING.md is to have:\n{reasons}");
     }
 }
+
+#[test]
+fn documents_have_the_table_of_exit_codes_once_and_as_it_is() {
+    let tables: Vec<String> = documents()
+        .iter()
+        .map(|document| fs::read_to_string(document).unwrap())
+        .filter_map(|text| {
+            text.split_once("| exit code | |\n|---|---|\n").map(|(_, rest)| rest.to_owned())
+        })
+        .collect();
+    let [rest] = &*tables else { panic!("{} documents have the table", tables.len()) };
+    let rows: Vec<_> = rest.lines().take_while(|line| line.starts_with('|')).collect();
+    let expected: Vec<_> = beacon_relay::cli::CODES
+        .iter()
+        .map(|(code, meaning)| format!("| {code} | {meaning} |"))
+        .collect();
+    assert_eq!(rows, expected);
+}

@@ -94,6 +94,8 @@ pub(super) struct KeyFile {
     outcomes: Labelled<Outcome>,
     last_good: Gauge,
     last_good_at: Gauge,
+    /// Why the keys are older than the file, where they are.
+    trouble: Mutex<Option<String>>,
 }
 
 impl KeyFile {
@@ -110,6 +112,7 @@ impl KeyFile {
             outcomes: Labelled::default(),
             last_good: Gauge::default(),
             last_good_at: Gauge::default(),
+            trouble: Mutex::default(),
         };
         file.mark_good();
         Ok(file)
@@ -117,6 +120,11 @@ impl KeyFile {
 
     pub(super) fn find(&self, node: NodeId) -> Option<PublicKey> {
         self.keys.load().find(node)
+    }
+
+    /// Why the keys are older than the file, where they are.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 
     /// Looks at the file and reads it when it is time; blocks.
@@ -174,6 +182,7 @@ impl KeyFile {
 
     fn mark_good(&self) {
         self.outcomes.of(Outcome::Ok).increment();
+        *self.trouble.lock() = None;
         self.last_good.set(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.last_good_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
@@ -181,6 +190,7 @@ impl KeyFile {
 
     fn mark_bad(&self, error: &ReloadError) {
         self.last_good.set(0);
+        *self.trouble.lock() = Some(error.to_string());
         let outcome = match error {
             ReloadError::File(FileError::Read { path, source }) => {
                 warn!(file = %path.display(), reason = %source, "cannot read the key file, its keys stay");
@@ -321,10 +331,12 @@ mod tests {
         fixture.wait();
         assert_eq!(fixture.file.find(node(1)), Some(key(1)));
         assert_eq!((fixture.counts(), fixture.file.last_good.value()), (vec![1, 1, 0], 0));
+        assert!(fixture.file.trouble().is_some());
 
         fixture.write(&text([(1, 2)]));
         assert_eq!(fixture.file.find(node(1)), Some(key(2)));
         assert_eq!((fixture.counts(), fixture.file.last_good.value()), (vec![2, 1, 0], 1));
+        assert_eq!(fixture.file.trouble(), None);
     }
 
     #[test]

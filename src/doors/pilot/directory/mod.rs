@@ -301,6 +301,12 @@ impl Directory {
         }
     }
 
+    /// Why the keys in use are older than the key file, where they are.
+    #[must_use]
+    pub fn file_trouble(&self) -> Option<String> {
+        self.0.file.as_ref().and_then(KeyFile::trouble)
+    }
+
     /// Waits for the next change of a key; for one caller at a time. At most 4,096 nodes
     /// are remembered, beyond that they become one [`Change::Any`]; a change is never lost.
     pub async fn next_change(&self) -> Change {
