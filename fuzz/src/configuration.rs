@@ -104,7 +104,8 @@ impl<'a> Operator<'a> {
             let config = Config::new(&layers)?;
             Ok(Loaded { layers, config })
         };
-        read().map_err(|error| check_refusal(&error, text)).ok()
+        let refused = |error: Error| error.each().iter().for_each(|one| check_refusal(one, text));
+        read().map_err(refused).ok()
     }
 
     fn surroundings(&self, file: &Path) -> Surroundings {
@@ -161,6 +162,7 @@ fn check_refusal(error: &Error, file: &[u8]) {
             assert!((1..=lines).contains(line), "{text:?} is about no line");
             assert!(!reason.is_empty(), "{text:?} has no reason");
         }
+        Error::Several(_) => panic!("{text:?} is not one mistake"),
     }
 }
 

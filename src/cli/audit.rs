@@ -13,7 +13,7 @@ use rustix::process::geteuid;
 
 use super::{Exit, output};
 use crate::cluster::{identity_file, relay_id};
-use crate::config::{Flags, Layers, Surroundings};
+use crate::config::{Layers, Surroundings};
 use crate::control::client::{PATIENCE, ask};
 use crate::control::{Action, AuditPage, rfc3339};
 use crate::ids::RelayId;
@@ -107,12 +107,7 @@ impl Audit {
 }
 
 fn state_folder(state_dir: Option<String>) -> Result<PathBuf, Exit> {
-    let mut surroundings = Surroundings::of_this_process();
-    if state_dir.is_some() {
-        // Nothing else is needed, and what is broken there is no concern of this command.
-        surroundings.variables.clear();
-    }
-    Ok(Layers::collect(Flags::state_dir(state_dir), &surroundings)?.state_dir()?)
+    Ok(Layers::state_dir_of(state_dir, &Surroundings::of_this_process())?)
 }
 
 /// The relay of a state folder, where it has a key that can be read.

@@ -2,7 +2,7 @@
 
 use super::{Exit, output};
 use crate::cluster::{identity_file, load_or_create, relay_id};
-use crate::config::{Flags, Layers, Surroundings, create_state_dir};
+use crate::config::{Error, Layers, Place, Surroundings, create_state_dir};
 
 /// What `cluster-id` is asked.
 #[derive(clap::Args, Debug)]
@@ -15,12 +15,12 @@ pub(super) struct ClusterId {
 impl ClusterId {
     /// Prints the id; the key behind it is made where there is none.
     pub(super) fn run(self) -> Result<(), Exit> {
-        let flags = Flags::state_dir(self.state_dir);
-        let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
-        let folder = layers.state_dir()?;
+        let folder = Layers::state_dir_of(self.state_dir, &Surroundings::of_this_process())?;
         create_state_dir(&folder)?;
-        let key = load_or_create(&folder).map_err(|error| {
-            layers.refuse_file("state_dir", &identity_file(&folder), error.to_string())
+        let key = load_or_create(&folder).map_err(|error| Error::File {
+            place: Place::flag("state_dir"),
+            path: identity_file(&folder),
+            reason: error.to_string(),
         })?;
         output::print(&format!("{}\n", relay_id(&key)))
     }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use super::{Exit, output};
-use crate::config::{Flags, Layers, Surroundings, create_state_dir};
+use crate::config::{Layers, Surroundings, create_state_dir};
 use crate::doors::pilot::directory::{self, Enrolled};
 use crate::ids::{NodeId, PublicKey};
 
@@ -23,8 +23,7 @@ impl Enroll {
     /// Adds the key, and says what became of it.
     pub(super) fn run(self) -> Result<(), Exit> {
         let Self { node_id, key, state_dir: folder } = self;
-        let layers = Layers::collect(Flags::state_dir(folder), &Surroundings::of_this_process())?;
-        let folder = layers.state_dir()?;
+        let folder = Layers::state_dir_of(folder, &Surroundings::of_this_process())?;
         create_state_dir(&folder)?;
         let enrolled = directory::enroll(&folder, node_id, key).with_context(|| {
             format!("node {node_id} cannot be enrolled in {}", folder.display())

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::config;
 use crate::control::client::AskError;
+use crate::server::InUse;
 
 /// Every exit code of the program, and what it means: the documents and the manual's pages have
 /// this table, and a test compares them.
@@ -21,7 +22,8 @@ pub const CODES: [(u8, &str); 8] = [
     (
         69,
         "an address cannot be bound to, which is named: if the machine does not have it yet, the \
-          relay waits for it first (`--bind-wait`). Or no relay answers a command",
+          relay waits for it first (`--bind-wait`). Or another relay runs with the state folder, or none \
+          answers a command",
     ),
     (
         78,
@@ -50,6 +52,9 @@ pub enum Exit {
         /// What the system said.
         error: io::Error,
     },
+    /// Another relay runs with the state folder.
+    #[error("--state-dir = {folder:?}: {0}; stop it, or give this one another folder", folder = .0.folder)]
+    InUse(InUse),
     /// What `doctor` found, which it has printed.
     #[error("{failed} failed, {warnings} to look at")]
     Findings {
@@ -88,7 +93,7 @@ impl Exit {
     /// The exit code, one of [`CODES`]: 64 (EX_USAGE), 69 (EX_UNAVAILABLE) and 78 (EX_CONFIG) are
     /// those of sysexits(3).
     #[must_use]
-    pub const fn code(&self) -> u8 {
+    pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 64,
             Self::Config(error) => {
@@ -99,7 +104,7 @@ impl Exit {
                 }
             }
             Self::Server(_) => 78,
-            Self::Bind { .. } | Self::NoRelay(_) | Self::NoAnswer(_) => 69,
+            Self::Bind { .. } | Self::InUse(_) | Self::NoRelay(_) | Self::NoAnswer(_) => 69,
             Self::Degraded => 3,
             Self::NotReady => 4,
             Self::Findings { failed: 1.., .. } | Self::Unreadable(_) => 2,
@@ -107,15 +112,31 @@ impl Exit {
         }
     }
 
-    /// Whether what was printed before says it all: a health check has nothing on stderr.
-    pub(super) const fn is_told(&self) -> bool {
-        matches!(self, Self::Degraded | Self::NotReady)
+    /// What to say on stderr, a line for each mistake; nothing where what was printed before says
+    /// it all, as for a health check.
+    pub(super) fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Degraded | Self::NotReady => Vec::new(),
+            Self::Config(error) => error.each().iter().map(ToString::to_string).collect(),
+            Self::Usage(_)
+            | Self::Bind { .. }
+            | Self::InUse(_)
+            | Self::Findings { .. }
+            | Self::NoRelay(_)
+            | Self::NoAnswer(_)
+            | Self::Server(_)
+            | Self::Broken(_)
+            | Self::Unreadable(_)
+            | Self::Failed(_) => vec![self.to_string()],
+        }
     }
 }
 
 /// What to do about an address that cannot be bound to.
 fn way_to_bind(error: &io::Error) -> &'static str {
-    if error.kind() == io::ErrorKind::PermissionDenied {
+    if error.kind() == io::ErrorKind::NotFound {
+        "make the folder of the socket, or have systemd make it by RuntimeDirectory="
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
         "choose a port from 1024 on, or let the relay's user have this one: by a socket of systemd, \
          sysctl net.ipv4.ip_unprivileged_port_start, or CAP_NET_BIND_SERVICE"
     } else {

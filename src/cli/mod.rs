@@ -89,7 +89,7 @@ const GONE: [(&str, &str); 1] = [(
 
 /// Does what the arguments ask, the first of which is the program's name.
 ///
-/// Whatever goes wrong is one line on stderr, and an exit code of [`Exit`].
+/// Whatever goes wrong is a line on stderr for each mistake, and an exit code of [`Exit`].
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_with(arguments, Vec::new())
 }
@@ -103,9 +103,8 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, doors: Vec<Plan>)
     match done.and_then(|command| dispatch(command, doors)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
-            if !exit.is_told() {
-                output::say_last(format!("beacon-relay: {exit}\n"));
-            }
+            let lines = exit.lines().into_iter().map(|line| format!("beacon-relay: {line}\n"));
+            output::say_last(lines.collect());
             exit.code().into()
         }
     }

@@ -1,6 +1,7 @@
 //! `serve`: runs the relay until it is told to stop.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
@@ -22,6 +23,10 @@ use crate::doors::pilot::directory::OpenError;
 use crate::net::notify::ServiceManager;
 use crate::server::{BindError, Host, Reloader, Server, Sockets, StartError};
 use crate::store::{self, bus_folder};
+
+/// Signals that come so soon after each other are one: supervisors send SIGTERM to the whole group of
+/// processes, and who passes it on as well sends it twice.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Runs the relay until it is told to stop, with these doors beyond its own.
 ///
@@ -113,6 +118,7 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             Error::File { place: Place::flag("wss_tls_cert"), path, reason }.into()
         }
         StartError::StateDir(error) => error.into(),
+        StartError::InUse(error) => Exit::InUse(error),
         StartError::Identity(error) => {
             let (place, path) = (Place::flag("state_dir"), identity_file(&state_dir));
             Error::File { place, path, reason: error.to_string() }.into()
@@ -165,14 +171,14 @@ async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<()
             }
         };
         match told {
-            Told::Stop => break true,
+            Told::Stop => break Some(Instant::now()),
             // A further signal, while one waits for its turn, asks for nothing new.
             Told::Reload => hung_up.notify_one(),
             Told::Record => server.recorder().record(),
             Told::Order(order) => match order.task.clone() {
                 Task::Drain => {
                     order.answer(Ok(json!({ "draining": true })));
-                    break false;
+                    break None;
                 }
                 Task::Reload { force } => {
                     let reloader = Arc::clone(server.reloader());
@@ -194,12 +200,18 @@ async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<()
                 order.answer(is_done.then(|| json!({ "draining": true })).ok_or_else(refused));
             }
             // The first after an operator's order, such as systemd's, cuts nobody off.
-            () = signals.stop() => {
-                if std::mem::replace(&mut signalled, true) {
+            () = signals.stop() => match signalled {
+                Some(before) if before.elapsed() < ONE_SIGNAL => {
+                    debug!("a signal that came twice counts once");
+                }
+                Some(_) => {
                     info!("stopped without draining to the end, by a second signal");
                     return Err(anyhow!("stopped at once by a second signal").into());
                 }
-                info!("draining already; another signal stops at once");
+                None => {
+                    signalled = Some(Instant::now());
+                    info!("draining already; another signal stops at once");
+                }
             }
         }
     }

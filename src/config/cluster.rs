@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::error::Mistakes;
 use super::small_file::contents;
 use super::table::settings;
 use super::value::SharedName;
@@ -137,6 +138,7 @@ impl Cluster {
 fn refuse_alone(flags: &ClusterFlags, layers: &Layers) -> Result<(), Error> {
     let (mesh, nats) = (flags.cluster_bind.is_some(), flags.cluster_nats.is_some());
     let bind = "needs --cluster-bind as well";
+    let mut mistakes = Mistakes::default();
     [
         ("cluster_join", flags.cluster_join.is_empty() || mesh, bind),
         ("cluster_dns", flags.cluster_dns.is_none() || mesh, bind),
@@ -150,6 +152,7 @@ fn refuse_alone(flags: &ClusterFlags, layers: &Layers) -> Result<(), Error> {
         ),
     ]
     .into_iter()
-    .find(|(_, is_fine, _)| !is_fine)
-    .map_or(Ok(()), |(key, _, reason)| Err(layers.refuse(key, reason)))
+    .filter(|(_, is_fine, _)| !is_fine)
+    .for_each(|(key, _, reason)| mistakes.add(layers.refuse(key, reason)));
+    mistakes.end()
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 ///
 /// The message is one line: the key as the operator wrote it, the value, the reason and
 /// the way out.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting has a value that it cannot have, alone or beside the others.
@@ -40,15 +40,84 @@ pub enum Error {
         /// What the parser expected.
         reason: String,
     },
+    /// Several of these at once: two or more, each another, none of them several itself.
+    #[error("{}", Numbered(.0))]
+    Several(Vec<Self>),
 }
 
 impl Error {
     /// Whether a file is to blame, rather than the command line or the environment.
     #[must_use]
-    pub const fn is_about_a_file(&self) -> bool {
+    pub fn is_about_a_file(&self) -> bool {
         match self {
             Self::Setting { place, .. } => matches!(place.origin, Origin::File { .. }),
             Self::File { .. } | Self::Syntax { .. } => true,
+            Self::Several(mistakes) => mistakes.iter().all(Self::is_about_a_file),
+        }
+    }
+
+    /// Each mistake for itself, in the order in which they were found.
+    #[must_use]
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::Several(mistakes) => mistakes,
+            Self::Setting { .. } | Self::File { .. } | Self::Syntax { .. } => {
+                std::slice::from_ref(self)
+            }
+        }
+    }
+}
+
+/// Several mistakes on one line.
+struct Numbered<'a>(&'a [Error]);
+
+impl fmt::Display for Numbered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} mistakes", self.0.len())?;
+        self.0.iter().zip(1..).try_for_each(|(mistake, number)| write!(f, "; ({number}) {mistake}"))
+    }
+}
+
+/// Collects what is wrong, so that an operator hears of all of it at once.
+#[derive(Debug, Default)]
+pub(super) struct Mistakes(Vec<Error>);
+
+impl Mistakes {
+    /// What was read; `None` where that was a mistake, which is kept.
+    pub(super) fn take<T>(&mut self, read: Result<T, Error>) -> Option<T> {
+        read.map_err(|error| self.add(error)).ok()
+    }
+
+    /// Keeps a mistake, unless it is known: settings are read by several who need them.
+    pub(super) fn add(&mut self, error: Error) {
+        let each = match error {
+            Error::Several(mistakes) => mistakes,
+            one @ (Error::Setting { .. } | Error::File { .. } | Error::Syntax { .. }) => vec![one],
+        };
+        for mistake in each {
+            let text = mistake.to_string();
+            if self.0.iter().all(|known| known.to_string() != text) {
+                self.0.push(mistake);
+            }
+        }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The same without the mistakes that do not matter to whoever asks.
+    pub(super) fn end_unless(mut self, is_allowed: impl Fn(&Error) -> bool) -> Result<(), Error> {
+        self.0.retain(|mistake| !is_allowed(mistake));
+        self.end()
+    }
+
+    /// Nothing, or all that is wrong.
+    pub(super) fn end(mut self) -> Result<(), Error> {
+        match self.0.len() {
+            0 => Ok(()),
+            1 => Err(self.0.remove(0)),
+            _ => Err(Error::Several(self.0)),
         }
     }
 }
@@ -117,9 +186,12 @@ impl<T: fmt::Display> fmt::Display for OneLine<T> {
     }
 }
 
+/// What the variables of all settings begin with.
+pub(super) const PREFIX: &str = "BEACON_RELAY_";
+
 /// The environment variable of the setting `key`.
 pub(super) fn variable(key: &str) -> String {
-    format!("BEACON_RELAY_{}", key.to_ascii_uppercase())
+    format!("{PREFIX}{}", key.to_ascii_uppercase())
 }
 
 /// Why a text is not a value of a setting, and what to write instead.

@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::error::Mistakes;
 use super::given::{Given, Scope};
 use super::secret::shown;
 use super::small_file::contents;
@@ -61,17 +62,20 @@ pub(super) struct Table {
     pub(super) settings: Vec<(&'static str, Given)>,
 }
 
-/// What the file says; `named_by` is who named it.
-pub(super) fn read(path: &Path, named_by: Origin) -> Result<Said, Error> {
+/// What the file says; `named_by` is who named it. What is wrong in it is a mistake, and missing.
+///
+/// # Errors
+/// There is nothing to read.
+pub(super) fn read(path: &Path, named_by: Origin, mistakes: &mut Mistakes) -> Result<Said, Error> {
     let text = contents(path).map_err(|error| Error::File {
         place: Place { key: "config".to_owned(), origin: named_by },
         path: path.to_owned(),
         reason: format!("cannot be read: {error}"),
     })?;
-    parse(&text, path)
+    parse(&text, path, mistakes)
 }
 
-fn parse(text: &str, path: &Path) -> Result<Said, Error> {
+fn parse(text: &str, path: &Path, mistakes: &mut Mistakes) -> Result<Said, Error> {
     let file = Text { text, path };
     let table = DeTable::parse(text).map_err(|error| Error::Syntax {
         path: path.to_owned(),
@@ -84,16 +88,21 @@ fn parse(text: &str, path: &Path) -> Result<Said, Error> {
         let name = entry.0.get_ref().as_ref();
         let section = SECTIONS.iter().find(|section| section.name == name);
         match (name, section, entry.1.get_ref()) {
-            ("listener", ..) => said.listeners = file.listeners(&entry)?,
+            ("listener", ..) => {
+                let tables = file.listeners(&entry, mistakes);
+                said.listeners.extend(mistakes.take(tables).into_iter().flatten());
+            }
             (_, Some(section), DeValue::Table(entries)) => {
                 for entry in in_order(entries) {
-                    let setting = file.setting_of_section(&entry, section)?;
-                    file.add(&mut said.settings, setting, &entry)?;
+                    let setting = file.setting_of_section(&entry, section);
+                    let added = setting.and_then(|one| file.add(&mut said.settings, one, &entry));
+                    mistakes.take(added);
                 }
             }
             _ => {
-                let setting = file.setting(&entry, "", all_settings())?;
-                file.add(&mut said.settings, setting, &entry)?;
+                let setting = file.setting(&entry, "", all_settings());
+                let added = setting.and_then(|one| file.add(&mut said.settings, one, &entry));
+                mistakes.take(added);
             }
         }
     }
@@ -191,7 +200,7 @@ impl Text<'_> {
     }
 
     /// What each `[[listener]]` says.
-    fn listeners(&self, entry: &Entry<'_>) -> Result<Vec<Table>, Error> {
+    fn listeners(&self, entry: &Entry<'_>, mistakes: &mut Mistakes) -> Result<Vec<Table>, Error> {
         let (_, value) = entry;
         let no_tables =
             || self.refuse(entry, "", "not a list of tables; write [[listener]]".to_owned());
@@ -202,7 +211,7 @@ impl Text<'_> {
             let prefix = Scope::prefix_of_listener(index);
             let mut settings = Vec::new();
             for entry in in_order(entries) {
-                settings.push(self.setting(&entry, &prefix, listener_settings())?);
+                settings.extend(mistakes.take(self.setting(&entry, &prefix, listener_settings())));
             }
             let scope = Scope { prefix, origin: self.origin(table.span().start) };
             listeners.push(Table { scope, settings });
@@ -277,30 +286,43 @@ fn item(value: &DeValue<'_>) -> Result<String, String> {
 }
 
 fn unknown(key: &str, known: impl Iterator<Item = &'static Setting>) -> String {
+    nearest(key, known).map_or_else(
+        || "no setting has this key; `serve --help` lists them".to_owned(),
+        |nearest| format!("no setting has this key; did you mean {nearest}?"),
+    )
+}
+
+/// The key that somebody may have meant.
+pub(super) fn nearest(
+    key: &str,
+    known: impl Iterator<Item = &'static Setting>,
+) -> Option<&'static str> {
     let likeness = |known: &str| strsim::jaro_winkler(key, known);
     known
         .map(|setting| setting.key)
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .filter(|nearest| likeness(nearest) >= LEAST_LIKENESS)
-        .map_or_else(
-            || "no setting has this key; `serve --help` lists them".to_owned(),
-            |nearest| format!("no setting has this key; did you mean {nearest}?"),
-        )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Result<Said, Error> {
+        let mut mistakes = Mistakes::default();
+        let said = parse(text, Path::new("x.toml"), &mut mistakes)?;
+        mistakes.end().map(|()| said)
+    }
+
     fn error(text: &str) -> String {
-        parse(text, Path::new("x.toml")).unwrap_err().to_string()
+        read(text).unwrap_err().to_string()
     }
 
     #[test]
     fn values_become_the_texts_of_a_command_line() {
         let text = "# comment\nmax_nodes = 1_000\nopen_gossip = true\n\nlog_level = \"warn\"\n\
                     peers = [\n\"a:1\",\n\"b:2\",\n]\npunch_rate = 0x10";
-        let said = parse(text, Path::new("x.toml")).unwrap();
+        let said = read(text).unwrap();
         let given: Vec<_> = said
             .settings
             .iter()
@@ -335,7 +357,7 @@ mod tests {
     fn settings_of_netbird_can_stand_in_a_table_of_its_name() {
         let text = "netbird_bind = \":443\"\n[netbird]\nexposed_address = \"a:443\"\n\
                     netbird_tls_key = \"k\"\nacme = [\"a.test\", \"b.test\"]";
-        let said = parse(text, Path::new("x.toml")).unwrap().settings;
+        let said = read(text).unwrap().settings;
         let said: Vec<_> = said.iter().map(|(key, given)| (*key, given.items.join("|"))).collect();
         let expected = [
             ("netbird_bind", ":443"),
@@ -357,6 +379,18 @@ mod tests {
         }
         assert!(error("[netbird]\nudp_bind = \":1\"").contains("no setting has this key"));
         assert!(error("netbird = 1").contains("no setting has this key"));
+    }
+
+    #[test]
+    fn all_mistakes_of_a_file_are_told_at_once() {
+        let text = "idle_timout = \"90s\"\n[netbird]\nbint = \":1\"\n[[listener]]\nbimd = \":2\"";
+        let error = read(text).unwrap_err();
+        let lines: Vec<_> = error.each().iter().map(ToString::to_string).collect();
+        let [one, two, three] = &*lines else { panic!("{error}") };
+        assert!(one.starts_with("x.toml: line 1: idle_timout = "), "{one}");
+        assert!(two.starts_with("x.toml: line 3: netbird.bint = "), "{two}");
+        assert!(three.starts_with("x.toml: line 5: listener[1].bimd = "), "{three}");
+        assert!(error.to_string().starts_with("3 mistakes; (1) x.toml: line 1"), "{error}");
     }
 
     #[test]

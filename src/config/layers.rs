@@ -7,16 +7,16 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::error::{OneLine, variable};
+use super::error::{Mistakes, OneLine, variable};
 use super::flag_binds::{FLAG_BINDS, FlagBind};
 use super::given::{Given, Scope};
 use super::secret::{shown, shown_value};
 use super::surroundings::DEFAULT_MAX_PEERS;
 use super::table::Setting;
-use super::value::{Kind, Ordered, Value, WssBind, split};
+use super::value::{Kind, Ordered, Value, WssBind, bytes, split};
 use super::{
     DoorKind, Error, Flags, Invalid, IpNet, Origin, PILOT, Place, Surroundings, all_settings, file,
-    listener_settings,
+    listener_settings, paths,
 };
 
 /// The address of a relay with `acme` and nothing else, for IPv6 and IPv4.
@@ -51,8 +51,20 @@ impl Layers {
     /// Puts the layers on top of each other, reading the configuration file if one is named.
     ///
     /// # Errors
-    /// The file cannot be read or has an unknown key, or a variable is not UTF-8.
+    /// All that is wrong: the file cannot be read or has an unknown key, or a variable is unknown
+    /// or not UTF-8.
     pub fn collect(flags: Flags, surroundings: &Surroundings) -> Result<Self, Error> {
+        let mut mistakes = Mistakes::default();
+        let layers = Self::gather(flags, surroundings, &mut mistakes);
+        mistakes.end().map(|()| layers)
+    }
+
+    /// The same, without what is a mistake.
+    pub(super) fn gather(
+        flags: Flags,
+        surroundings: &Surroundings,
+        mistakes: &mut Mistakes,
+    ) -> Self {
         let most_peers = surroundings.most_peers();
         let mut layers =
             Self { given: BTreeMap::new(), listeners: Vec::new(), scope: Scope::TOP, most_peers };
@@ -67,21 +79,26 @@ impl Layers {
             layers.set("state_dir", vec![folder], Origin::Default);
         }
 
-        let file_from_environment = surroundings.variable("config")?;
+        let file_from_environment = mistakes.take(surroundings.variable("config")).flatten();
         let origin = if flags.config.is_some() { Origin::Flag } else { Origin::Environment };
         if let Some(path) = flags.config.or(file_from_environment) {
-            let said = file::read(path.as_ref(), origin)?;
-            layers.given.extend(said.settings);
-            layers.listeners = said.listeners.into_iter().map(Self::of_listener).collect();
+            let said = file::read(path.as_ref(), origin, mistakes);
+            if let Some(said) = mistakes.take(said) {
+                layers.given.extend(resolved(all_settings(), said.settings));
+                layers.listeners = said.listeners.into_iter().map(Self::of_listener).collect();
+            }
         }
+        let mut outside = Vec::new();
         for setting in all_settings() {
-            if let Some(text) = surroundings.variable(setting.key)? {
-                layers.set(setting.key, vec![text], Origin::Environment);
+            if let Some(text) = mistakes.take(surroundings.variable(setting.key)).flatten() {
+                let given = Given { items: vec![text], origin: Origin::Environment };
+                outside.push((setting.key, given));
             }
         }
         for (key, items) in flags.given {
-            layers.set(key, items, Origin::Flag);
+            outside.push((key, Given { items, origin: Origin::Flag }));
         }
+        layers.given.extend(resolved(all_settings(), outside));
 
         if layers.has_acme() && layers.is_default("wss_bind") {
             layers.set("wss_bind", vec![ACME_BIND.to_owned()], Origin::Default);
@@ -93,7 +110,30 @@ impl Layers {
                 layers.set("udp_bind", vec![UDP_BIND_OF_NONE.to_owned()], Origin::Default);
             }
         }
-        Ok(layers)
+        surroundings.strangers().into_iter().for_each(|stranger| mistakes.add(stranger));
+        layers
+    }
+
+    /// The state folder for a command that needs no other setting: `folder`, where somebody named
+    /// one, or that of `serve`. What else is wrong with the settings is no concern of such a command.
+    ///
+    /// # Errors
+    /// The configuration file cannot be read, or the folder has no default on this machine.
+    pub fn state_dir_of(
+        folder: Option<String>,
+        surroundings: &Surroundings,
+    ) -> Result<PathBuf, Error> {
+        let mut surroundings = surroundings.clone();
+        if folder.is_some() {
+            surroundings.variables.clear();
+        }
+        let mut mistakes = Mistakes::default();
+        let layers = Self::gather(Flags::state_dir(folder), &surroundings, &mut mistakes);
+        mistakes.end_unless(|mistake| match mistake {
+            Error::Setting { place, .. } => place.key != "state_dir",
+            Error::File { .. } | Error::Syntax { .. } | Error::Several(_) => false,
+        })?;
+        layers.state_dir()
     }
 
     /// What a `[[listener]]` table says, on top of the defaults.
@@ -106,7 +146,7 @@ impl Layers {
                 layers.set(setting.key, vec![default.to_owned()], Origin::Default);
             }
         }
-        layers.given.extend(settings);
+        layers.given.extend(resolved(listener_settings(), settings));
         layers.trust_loopback("bind", "trusted_proxies");
         layers
     }
@@ -182,6 +222,16 @@ impl Layers {
     /// Reads one setting.
     pub(super) fn read<T: Value>(&self, key: &str) -> Result<T, Error> {
         T::read(self.items(key)).map_err(|Invalid(reason)| self.refuse(key, reason))
+    }
+
+    /// Reads one setting, for whose value the help writes `value_name`.
+    pub(super) fn read_as<T: Value>(&self, key: &str, value_name: &str) -> Result<T, Error> {
+        if value_name != "BYTES" {
+            return self.read(key);
+        }
+        let in_bytes = |item: &String| bytes::in_bytes(item.trim()).unwrap_or_else(|| item.clone());
+        let items: Vec<_> = self.items(key).iter().map(in_bytes).collect();
+        T::read(&items).map_err(|_| self.refuse(key, bytes::HOW))
     }
 
     /// Refuses a value outside of its range.
@@ -266,7 +316,11 @@ impl Layers {
         Some(match setting.kind {
             Kind::List => split(items).collect::<Vec<_>>().into(),
             Kind::Switch => bool::read(items).ok()?.into(),
-            Kind::Number => text?.trim().parse::<i64>().ok()?.into(),
+            Kind::Number => {
+                let text = text?.trim();
+                // A size may have a unit.
+                text.parse::<i64>().map_or_else(|_| text.to_owned().into(), toml::Value::from)
+            }
             Kind::TextOrTable if items.iter().any(|item| item.contains('=')) => {
                 let pairs = items.iter().filter_map(|item| item.split_once('='));
                 let pairs = pairs.map(|(name, text)| (name.to_owned(), text.into()));
@@ -283,6 +337,17 @@ impl Layers {
             Kind::Text | Kind::TextOrTable => shown_value(setting.key, text?).into_owned().into(),
         })
     }
+}
+
+/// What was said of these settings, with the paths from the root.
+fn resolved(
+    settings: impl Iterator<Item = &'static Setting> + Clone,
+    said: Vec<(&'static str, Given)>,
+) -> impl Iterator<Item = (&'static str, Given)> {
+    said.into_iter().map(move |(key, given)| match settings.clone().find(|one| one.key == key) {
+        Some(setting) => (key, paths::resolve(setting, given)),
+        None => (key, given),
+    })
 }
 
 impl fmt::Display for Layers {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::doors::{Conflict, KEYOP, Routes};
+use super::error::Mistakes;
 use super::flag_binds::{FLAG_BINDS, FlagBind, TABLE_WAY_OUT, WSS_WAY_OUT};
 use super::given::Scope;
 use super::table::settings;
@@ -163,7 +164,10 @@ impl Listener {
 
 /// Reads all tables, and checks each for itself.
 pub(super) fn tables(layers: &Layers) -> Result<Vec<ListenerTable>, Error> {
-    layers.listeners().iter().map(table).collect()
+    let mut mistakes = Mistakes::default();
+    let tables: Vec<_> =
+        layers.listeners().iter().filter_map(|text| mistakes.take(table(text))).collect();
+    mistakes.end().map(|()| tables)
 }
 
 fn table(layers: &Layers) -> Result<ListenerTable, Error> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::bus_nats::BusNatsFlags;
 use super::cluster::ClusterFlags;
+use super::error::Mistakes;
 use super::given::Scope;
 use super::keyop::KeyopFlags;
 use super::middleman::MiddlemanFlags;
@@ -40,11 +41,15 @@ impl Source {
     /// Reads everything, and checks all of it. Blocks.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// All that is wrong.
     pub fn read(&self) -> Result<Loaded, Error> {
-        let layers = Layers::collect(self.flags.clone(), &self.surroundings)?;
-        let config = Config::new(&layers)?;
-        Ok(Loaded { layers, config })
+        let mut mistakes = Mistakes::default();
+        let layers = Layers::gather(self.flags.clone(), &self.surroundings, &mut mistakes);
+        // A setting that is missing for a mistake would look like one that others contradict.
+        let read = if mistakes.is_empty() { Config::new(&layers) } else { Config::read(&layers) };
+        let config = mistakes.take(read);
+        mistakes.end()?;
+        Ok(Loaded { layers, config: config.expect("what could not be read is a mistake") })
     }
 
     /// The configuration file, where one is named.

@@ -11,6 +11,7 @@ mod bus_nats;
 mod certificate;
 mod client_trust;
 mod cluster;
+mod contradictions;
 mod doors;
 mod error;
 mod file;
@@ -27,6 +28,7 @@ mod listener;
 mod loaded;
 mod middleman;
 mod netbird;
+mod paths;
 mod peerbus;
 mod registry;
 mod secret;
@@ -56,8 +58,8 @@ pub use cluster::{Cluster, ClusterFabric};
 pub use doors::{
     DoorKind, DoorPaths, DoorTaken, KEYOP, MIDDLEMAN, NETBIRD, PEERBUS, PILOT, Routes,
 };
+use error::Mistakes;
 pub use error::{Error, Invalid, Origin, Place};
-use flag_binds::WSS_WAY_OUT;
 pub use flag_listener::FlagListener;
 pub use flags::Flags;
 use keyop::KeyopFlags;
@@ -182,8 +184,8 @@ settings! {
         "Sessions" {
             /// End a session after this time without any frame
             idle_timeout: Duration ["TIME"; live] or "90s" in MOMENT..=DAY;
-            /// Time between pings to a peer
-            ping_interval: Duration ["TIME"; live] or "30s" in MOMENT..=DAY;
+            /// Time between pings to a peer, shorter than --idle-timeout; 0s turns them off
+            ping_interval: Duration ["TIME"; live] or "30s" in Duration::ZERO..=DAY;
             /// Time for a peer to answer a ping
             pong_timeout: Duration ["TIME"; live] or "10s" in MOMENT..=DAY;
             /// Time for a peer to take what is written to it
@@ -273,46 +275,21 @@ impl Config {
     /// Checks what was said, and reads the small files that it names.
     ///
     /// # Errors
-    /// The first setting that is wrong, alone or beside the others.
+    /// All settings that are wrong; where each is good for itself, all that are wrong beside the
+    /// others.
     pub fn new(layers: &Layers) -> Result<Self, Error> {
         let config = Self::read(layers)?;
-        let contradiction = config.contradiction(layers.most_peers());
-        let contradiction = contradiction
-            .or_else(|| config.netbird_contradiction())
-            .or_else(|| config.peerbus_contradiction())
-            .or_else(|| config.middleman_contradiction())
-            .or_else(|| config.keyop_contradiction())
-            .or_else(|| config.bus_nats_contradiction());
-        if let Some((key, reason)) = contradiction {
-            return Err(layers.refuse(key, reason));
-        }
-        acme::check(&config.acme, &config.tls, layers)?;
-        acme::check_directory_ca(layers)?;
-        listener::check_all(&config, layers)?;
-        Ok(config)
+        let mut mistakes = Mistakes::default();
+        config.contradictions(layers, &mut mistakes);
+        mistakes.take(acme::check(&config.acme, &config.tls, layers));
+        mistakes.take(acme::check_directory_ca(layers));
+        mistakes.take(listener::check_all(&config, layers));
+        mistakes.end().map(|()| config)
     }
 
     /// Whether the listener of `wss_bind` speaks TLS itself.
     const fn speaks_tls(&self) -> bool {
         !self.tls.is_empty() || !self.acme.is_empty()
-    }
-
-    /// The first setting that the others, or the machine, do not allow; and why.
-    fn contradiction(&self, most_peers: usize) -> Option<(&'static str, String)> {
-        let is_registering = self.registry.is_some() && self.beacon_id != BeaconId(0);
-        if self.max_peers == 0 || self.max_peers > most_peers {
-            let limit = "what the descriptor limit (ulimit -n) allows";
-            Some(("max_peers", format!("not from 1 to {most_peers}, which is {limit}")))
-        } else if !self.wss_bind.is_local() && !self.public_plaintext && !self.speaks_tls() {
-            let danger = "it is open to others than this machine, without TLS";
-            Some(("wss_bind", format!("{danger}; {WSS_WAY_OUT}")))
-        } else if self.min_auth_generation == 3 && self.relay_name.is_none() {
-            Some(("min_auth_generation", "generation 3 needs --relay-name as well".to_owned()))
-        } else if is_registering && self.advertise_addr.is_none() {
-            Some(("beacon_id", "to register, it needs --advertise-addr as well".to_owned()))
-        } else {
-            None
-        }
     }
 }
 

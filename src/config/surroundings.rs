@@ -1,5 +1,6 @@
 //! What a default depends on: the environment, the user and the descriptor limit.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -9,9 +10,10 @@ use std::path::Path;
 
 use rustix::process::{Resource, geteuid, getrlimit};
 
-use super::error::variable;
+use super::error::{PREFIX, variable};
+use super::file::nearest;
 use super::secret::shown;
-use super::{Error, Origin, Place};
+use super::{Error, Origin, Place, all_settings};
 
 /// Most peers by default, whatever the machine allows.
 pub(super) const DEFAULT_MAX_PEERS: usize = 50_000;
@@ -59,19 +61,45 @@ impl Surroundings {
         }
     }
 
-    /// The variable of the setting `key`, if it is set.
-    ///
-    /// Others that begin with `BEACON_RELAY_` are not refused: container platforms set
-    /// such variables for a service of that name.
+    /// The variable of the setting `key`, if it is set, and not to nothing: that is how
+    /// compose files and units leave one out.
     pub(super) fn variable(&self, key: &str) -> Result<Option<String>, Error> {
         let Some(value) = self.variables.get(OsStr::new(&variable(key))) else {
             return Ok(None);
         };
-        value.to_str().map(|text| Some(text.to_owned())).ok_or_else(|| Error::Setting {
-            place: Place { key: key.to_owned(), origin: Origin::Environment },
-            value: shown(key, &value.to_string_lossy()).into_owned(),
-            reason: "not UTF-8".to_owned(),
-        })
+        match value.to_str() {
+            Some(text) => Ok(Some(text.to_owned()).filter(|text| !text.is_empty())),
+            None => Err(Error::Setting {
+                place: Place { key: key.to_owned(), origin: Origin::Environment },
+                value: shown(key, &value.to_string_lossy()).into_owned(),
+                reason: "not UTF-8".to_owned(),
+            }),
+        }
+    }
+
+    /// Variables with the relay's prefix that no setting has, in the order of their names.
+    pub(super) fn strangers(&self) -> Vec<Error> {
+        let names = self.variables.iter().filter(|(_, value)| !value.is_empty());
+        let mut keys: Vec<_> = names
+            .filter_map(|(name, value)| Some((name.to_str()?.strip_prefix(PREFIX)?, value)))
+            .filter(|(name, _)| !is_of_a_platform(name))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_string_lossy()))
+            .filter(|(key, _)| key != "config" && all_settings().all(|known| known.key != key))
+            .collect();
+        keys.sort_unstable();
+        let error = |(key, value): (String, Cow<'_, str>)| {
+            let reason = match nearest(&key, all_settings()) {
+                Some(nearest) => {
+                    format!("no setting has this variable; did you mean {}?", variable(nearest))
+                }
+                None => {
+                    "no setting has this variable; `serve --help` lists the settings".to_owned()
+                }
+            };
+            let value = shown(&key, &value).into_owned();
+            Error::Setting { place: Place { key, origin: Origin::Environment }, value, reason }
+        };
+        keys.into_iter().map(error).collect()
     }
 
     /// The folder that systemd gives, or where the platform keeps state.
@@ -97,6 +125,19 @@ impl Surroundings {
         let all = usize::try_from(descriptors).unwrap_or(usize::MAX);
         all.saturating_sub(max_waiting(self.descriptors) + max_operators(self.descriptors))
     }
+}
+
+/// Whether container platforms set a variable of this name, behind the prefix, for a service called
+/// `beacon-relay`, or `beacon-relay-…`.
+fn is_of_a_platform(name: &str) -> bool {
+    let has_word = |word: &str| format!("_{name}").contains(word);
+    let ends = |end: &str| format!("_{name}").ends_with(end);
+    // Such as PORT_9001_UDP_ADDR.
+    let has_port = format!("_{name}").split("_PORT_").skip(1).any(|rest| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        digits > 0 && rest.get(digits..).is_some_and(|rest| rest.starts_with('_'))
+    });
+    ends("_SERVICE_HOST") || has_word("_SERVICE_PORT") || ends("_PORT") || has_port
 }
 
 impl fmt::Debug for Surroundings {
@@ -128,6 +169,46 @@ mod tests {
     fn surroundings(variables: &[(&str, &str)]) -> Surroundings {
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
         Surroundings { variables, is_root: false, descriptors: 1_024 }
+    }
+
+    #[test]
+    fn variable_of_no_setting_is_a_mistake_unless_a_platform_sets_it() {
+        let texts = |variables: &[(&str, &str)]| {
+            let strangers = surroundings(variables).strangers();
+            strangers.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let reason = "no setting has this variable; did you mean BEACON_RELAY_IDLE_TIMEOUT?";
+        assert_eq!(
+            texts(&[("BEACON_RELAY_IDLE_TIMOUT", "9s"), ("BEACON_RELAY_UDP_BIND", ":1")]),
+            [format!("BEACON_RELAY_IDLE_TIMOUT = \"9s\": {reason}")]
+        );
+        let (platform, other) = ("tcp://10.0.0.1:9001", "x");
+        for name in [
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_HTTPS",
+            "PORT",
+            "PORT_9001_UDP",
+            "PORT_9001_UDP_ADDR",
+            "RELAYS_SERVICE_HOST",
+            "RELAYS_PORT_443_TCP_PORT",
+        ] {
+            let name = format!("BEACON_RELAY_{name}");
+            assert!(texts(&[(&name, platform)]).is_empty(), "{name}");
+        }
+        assert_eq!(
+            texts(&[("BEACON_RELAY_PORTS", other), ("BEACON_RELAY_X_PORT_A", other)]).len(),
+            2
+        );
+        assert!(texts(&[("BEACON_RELAY_PORTS", ""), ("BEACON_RELAY_CONFIG", "a")]).is_empty());
+    }
+
+    #[test]
+    fn empty_variable_is_not_set() {
+        let surroundings =
+            surroundings(&[("BEACON_RELAY_KEYS", ""), ("BEACON_RELAY_PEERS", "a:1")]);
+        assert_eq!(surroundings.variable("keys").unwrap(), None);
+        assert_eq!(surroundings.variable("peers").unwrap().as_deref(), Some("a:1"));
     }
 
     #[test]

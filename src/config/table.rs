@@ -74,18 +74,28 @@ macro_rules! settings {
                 },
             )*)*];
 
-            /// Reads all its settings; the first that is wrong is the error.
+            /// Reads all its settings; all that are wrong are the error.
             pub(in crate::config) fn read(
                 layers: &$crate::config::Layers,
             ) -> Result<Self, $crate::config::Error> {
-                Ok(Self {
-                    $($($field: {
+                let mut mistakes = $crate::config::error::Mistakes::default();
+                $($(
+                    let $field = {
                         let key = $crate::config::table::key!($field $($key)?);
-                        let value: $type = layers.read(key)?;
-                        $(layers.check_range(key, &value, &$range)?;)?
-                        value
-                    },)*)*
-                    $($($made: $make(layers)?,)*)?
+                        let read: Result<$type, _> = layers.read_as(key, $value_name);
+                        $(let read = read.and_then(|value| {
+                            layers.check_range(key, &value, &$range)?;
+                            Ok(value)
+                        });)?
+                        mistakes.take(read)
+                    };
+                )*)*
+                $($(let $made: Option<$made_type> = mistakes.take($make(layers));)*)?
+                mistakes.end()?;
+                let is_there = "what could not be read is a mistake";
+                Ok(Self {
+                    $($($field: $field.expect(is_there),)*)*
+                    $($($made: $made.expect(is_there),)*)?
                 })
             }
         }

@@ -19,7 +19,7 @@ use super::StartError;
 use super::acme::Acme;
 use crate::config::{self, ClientTrust, TlsPair, TrustedAuthorities, UnusablePair};
 use crate::metrics::{Labelled, family};
-use crate::net::tls::{Acceptor, Authorities, AuthoritiesError, Certificates, Clients, End};
+use crate::net::tls::{self, Acceptor, Authorities, AuthoritiesError, Certificates, Clients};
 use crate::peers::{End, Table};
 use crate::proto::watch::{POLL, Stamp, Watch};
 use crate::words;
@@ -71,7 +71,7 @@ pub(super) struct OfFiles {
     /// The listener's label.
     pub(super) listener: String,
     /// When each certificate that it shows ends.
-    pub(super) ends: Vec<End>,
+    pub(super) ends: Vec<tls::End>,
     /// Why changed files were not taken over, where they were not.
     pub(super) trouble: Option<String>,
 }

@@ -20,6 +20,7 @@ mod service;
 mod settings;
 mod slow_readers;
 mod sockets;
+mod state_lock;
 mod tasks;
 
 use std::net::SocketAddr;
@@ -53,6 +54,8 @@ use operators::Operators;
 pub use reload::{Changes, ReloadError, Reloader};
 pub(crate) use settings::directory as directory_settings;
 use sockets::Bound;
+pub use state_lock::InUse;
+use state_lock::StateLock;
 use tasks::Tasks;
 
 /// Time to save what is remembered of the registry.
@@ -77,6 +80,9 @@ pub enum StartError {
     /// The key file, or the trust in the registry, cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
+    /// Another relay runs with the state folder.
+    #[error(transparent)]
+    InUse(#[from] InUse),
     /// The state folder cannot be made.
     #[error(transparent)]
     StateDir(#[from] config::Error),
@@ -115,6 +121,8 @@ pub struct Server {
     stopping: CancellationToken,
     tasks: Tasks,
     orders: Option<mpsc::Receiver<Order>>,
+    /// Keeps other relays out until everything has ended.
+    _lock: StateLock,
 }
 
 /// Sets what is logged from here on.
@@ -168,7 +176,7 @@ impl Server {
         let plans = doors::plans(&config, std::mem::take(&mut host.doors))?;
 
         // Files and sockets first: what is wrong with them shows before anything runs.
-        let directory = open_files(&config).await?;
+        let (lock, directory) = open_files(&config).await?;
         let bus = bus::open(&config).await?;
         let inherited = std::mem::take(&mut host.sockets);
         let bound = Bound::all(&config, inherited, host.manager.as_ref(), &traffic).await?;
@@ -196,8 +204,18 @@ impl Server {
         operators.vitals.start(&mut tasks, doors.canaries(), config, messages).await;
         tasks.spawn("service manager", Arc::clone(&operators.service).keep_telling());
         phase.send_replace(Phase::Running);
-        let server =
-            Self { core, doors, operators, admin_address, cluster, phase, stopping, tasks, orders };
+        let server = Self {
+            core,
+            doors,
+            operators,
+            admin_address,
+            cluster,
+            phase,
+            stopping,
+            tasks,
+            orders,
+            _lock: lock,
+        };
         server.announce();
         server.operators.service.ready();
         Ok(server)
@@ -364,10 +382,14 @@ impl Server {
     }
 }
 
-/// Makes the state folder and reads the keys.
-async fn open_files(config: &Config) -> Result<Directory, StartError> {
+/// Makes the state folder, keeps other relays out of it, and reads the keys.
+async fn open_files(config: &Config) -> Result<(StateLock, Directory), StartError> {
     config::create_state_dir(&config.state_dir)?;
+    let folder = config.state_dir.clone();
     let files = settings::directory(config);
-    let opened = spawn_blocking(|| Directory::open(files)).await;
-    Ok(opened.expect("opening does not panic")?)
+    let opened = spawn_blocking(move || {
+        let lock = StateLock::take(&folder)?;
+        Ok((lock, Directory::open(files)?))
+    });
+    opened.await.expect("opening does not panic")
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use rustix::process::{Resource, getrlimit};
@@ -20,6 +21,9 @@ use crate::proto::bus::Owner;
 use crate::proto::limit::{Rate, SourceRates};
 use crate::session::{self, Door};
 use crate::wire::auth::MaxMessage;
+
+/// Between two pings where there are to be none: a century.
+const NO_PINGS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Times that a listed beacon may send what a node may: it relays for many.
 const BEACON_SHARE: u64 = 25;
@@ -76,7 +80,10 @@ fn of_listener(config: &Config, listener: &config::Listener) -> session::Setting
         timing: session::Timing {
             auth_timeout: config.auth_timeout,
             idle_timeout: config.idle_timeout,
-            ping_interval: config.ping_interval,
+            ping_interval: match config.ping_interval {
+                Duration::ZERO => NO_PINGS,
+                interval => interval,
+            },
             pong_timeout: config.pong_timeout,
             write_timeout: config.write_timeout,
         },

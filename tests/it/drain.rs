@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::say;
-use crate::harness::{Node, PATIENCE, Relay, look_until};
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
 use crate::peer::{Peer, upgrade_request};
 
 const PEERS: u32 = 500;
@@ -132,4 +132,19 @@ fn signal_after_an_operators_drain_cuts_nobody_off() {
         assert_eq!(peer.read_close().0, 1001);
     }
     assert_eq!(relay.wait_for_end(), 0);
+}
+
+#[test]
+fn signal_that_came_twice_cut_off_the_drain() {
+    let nodes = [11, 12].map(Node::new);
+    let mut relay = Relay::with_nodes(&nodes.each_ref(), &["--drain-time", "1h"]);
+    let _peers = nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
+    // As a supervisor does that signals the group, and whoever passes it on.
+    relay.signal("TERM");
+    relay.signal("INT");
+    relay.wait_for_line("draining");
+    let is_there = http_get(relay.admin, "/healthz").0 == 200;
+    assert!(is_there, "{}", relay.log());
+    assert_eq!(relay.signal_until_gone("TERM"), 1);
+    assert!(relay.log().contains("by a second signal"), "{}", relay.log());
 }

@@ -269,6 +269,15 @@ impl Relay {
         status.expect("the relay ends").code().expect("the relay is not killed")
     }
 
+    /// Sends a signal again and again until the relay has ended; its exit code.
+    pub(crate) fn signal_until_gone(&mut self, name: &str) -> i32 {
+        let ended = look_until(Instant::now() + PATIENCE, || {
+            self.signal(name);
+            self.program.child.try_wait().unwrap()
+        });
+        ended.expect("the relay ends").code().expect("the relay is not killed")
+    }
+
     /// Waits until the relay is no more, whatever ended it.
     pub(crate) fn wait_until_gone(&mut self) {
         self.program.wait_for_end();

@@ -20,7 +20,7 @@ fn idle_connection_takes_at_most_5_000_bytes() {
     let nodes: Vec<_> = (1..=WARM_UP + COUNT).map(Node::new).collect();
     let known: Vec<_> = nodes.iter().collect();
     // The peers answer no pings.
-    let patient = ["--upgrade-rate", "0", "--ping-interval", "1h", "--idle-timeout", "1h"];
+    let patient = ["--upgrade-rate", "0", "--ping-interval", "0s", "--idle-timeout", "1h"];
     let relay = Relay::with_nodes(&known, &patient);
     let mut peers = Vec::new();
     let mut before = 0;

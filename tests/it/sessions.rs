@@ -134,7 +134,7 @@ fn spec_3_7_relay_pings_and_drops_a_peer_that_does_not_answer(over: Over) {
 
 fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it(over: Over) {
     let nodes = [11, 12, 13, 14].map(Node::new);
-    let times = ["--ping-interval", NEVER, "--idle-timeout", "1s"];
+    let times = ["--ping-interval", "0s", "--idle-timeout", "1s"];
     let relay = over.relay(&nodes.each_ref(), &times);
     let mut peers = nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
     // Twice the idle time, in which each of the last three sends another kind of frame.
@@ -153,7 +153,7 @@ fn spec_3_7_session_without_any_frame_ends_and_any_frame_keeps_it(over: Over) {
 
 fn spec_3_7_frame_that_comes_byte_by_byte_is_no_sign_of_life(over: Over) {
     let (node, other) = (Node::new(11), Node::new(12));
-    let times = ["--ping-interval", NEVER, "--idle-timeout", "1s"];
+    let times = ["--ping-interval", "0s", "--idle-timeout", "1s"];
     let relay = over.relay(&[&node, &other], &times);
     let mut peer = Peer::log_in(relay.wss, &node);
     let packet = frame(0x82, &crate::peer::relay(11, 12, &[0; 1_000]));

@@ -184,7 +184,7 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else() {
     let all: Vec<_> = nodes.iter().collect();
     let node = |id: u32| all.iter().copied().find(|node| node.id == id).unwrap();
     // Nobody is ended meanwhile: these readers stay for good.
-    let arguments = ["--relay-rate", "0", "--write-timeout", "1h", "--ping-interval", "1h"];
+    let arguments = ["--relay-rate", "0", "--write-timeout", "1h", "--ping-interval", "0s"];
     let relay = Relay::with_nodes(&all, &arguments);
     let tcp_before = tcp_memory();
     let stuck: Vec<_> = STUCK.map(|id| Peer::log_in(relay.wss, node(id))).collect();

@@ -201,7 +201,7 @@ fn changed_certificates_are_for_new_connections_and_broken_ones_for_nobody() {
 fn idle_connection_takes_at_most_ten_thousand_bytes() {
     let folder = certificates();
     let nodes: Vec<_> = (1..=WARM_UP + COUNT).map(Node::new).collect();
-    let patient = ["--upgrade-rate", "0", "--ping-interval", "1h", "--idle-timeout", "1h"];
+    let patient = ["--upgrade-rate", "0", "--ping-interval", "0s", "--idle-timeout", "1h"];
     let relay = relay(folder.path(), &nodes, &patient);
     let mut before = 0;
     run(async {

@@ -15,7 +15,7 @@ const WARM_UP: u32 = 50;
 
 /// Lets all come at once, and asks nothing of those that answer nothing.
 const PATIENT: &[&str] =
-    &["--upgrade-burst", "1000000", "--ping-interval", "1h", "--idle-timeout", "1h"];
+    &["--upgrade-burst", "1000000", "--ping-interval", "0s", "--idle-timeout", "1h"];
 
 /// What an idle, authenticated connection costs.
 #[derive(Clone, Copy, Debug)]

@@ -24,7 +24,7 @@ const WAIT: Duration = Duration::from_millis(50);
 pub(super) fn run(servers: &Servers, load: &Load, receivers: u32) -> anyhow::Result<Figures> {
     let nodes: Vec<_> = (1..=load.pairs + receivers).map(Node::new).collect();
     let (senders, receivers) = nodes.split_at(load.pairs as usize);
-    let patient = ["--upgrade-burst", "1000000", "--ping-interval", "1h", "--idle-timeout", "1h"];
+    let patient = ["--upgrade-burst", "1000000", "--ping-interval", "0s", "--idle-timeout", "1h"];
     let server = servers.start(Kind::Relay, &nodes, &patient)?;
     let stop = Arc::new(AtomicBool::new(false));
     // One window for all: what arrives says nothing of who sent it.

@@ -21,7 +21,7 @@ pub(super) fn among_wss(servers: &Servers, load: &Load, count: u32) -> anyhow::R
     let idle: Vec<_> = (FIRST_IDLE..FIRST_IDLE + count).map(Node::new).collect();
     let known = [&*active, &*idle].concat();
     // Nobody answers pings for the idle ones.
-    let patient = ["--upgrade-burst", "1000000", "--ping-interval", "1h", "--idle-timeout", "1h"];
+    let patient = ["--upgrade-burst", "1000000", "--ping-interval", "0s", "--idle-timeout", "1h"];
     let server = servers.start(Kind::Relay, &known, &patient)?;
     let streams: Result<Vec<TcpStream>, _> =
         idle.iter().map(|node| log_in(server.wss, node)).collect();

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{Exit, output};
-use crate::config::{Flags, Layers, LogFilter, Surroundings};
+use crate::config::{Layers, LogFilter, Surroundings};
 use crate::control::client::{AskError, PATIENCE, ask};
 use crate::control::{Action, DEFAULT_MESSAGES, DEFAULT_PEERS, DEFAULT_TALKERS};
 use crate::doors::pilot::{DISCOVER, PUNCH};
@@ -240,13 +240,8 @@ impl Control {
     /// Asks, and prints the answer.
     pub(super) fn run(self) -> Result<(), Exit> {
         let (action, relay) = self.action()?;
-        let mut surroundings = Surroundings::of_this_process();
-        if relay.state_dir.is_some() {
-            // Nothing else is needed, and what is broken there is no concern of this command.
-            surroundings.variables.clear();
-        }
-        let folder = Layers::collect(Flags::state_dir(relay.state_dir), &surroundings)?;
-        let asked = ask(&folder.state_dir()?, &action, PATIENCE);
+        let folder = Layers::state_dir_of(relay.state_dir, &Surroundings::of_this_process())?;
+        let asked = ask(&folder, &action, PATIENCE);
         let answer = asked.map_err(|error| match error {
             AskError::NoRelay { .. } => Exit::NoRelay(error),
             AskError::Silent { .. } | AskError::NoAnswer { .. } => Exit::NoAnswer(error),

@@ -32,6 +32,7 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         Action::ForgetCursor { name, peer } => channels::forgotten(name, peer),
         Action::Queue { .. }
         | Action::Status {}
+        | Action::Readiness {}
         | Action::Peers { .. }
         | Action::Peer { .. }
         | Action::Top { .. }

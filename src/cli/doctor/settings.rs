@@ -1,17 +1,18 @@
 //! What the configuration of this machine says, without the network.
 
 use super::report::Report;
-use crate::config::{Config, Flags, Layers, Surroundings};
+use crate::config::{Config, Flags, Loaded, Source, Surroundings};
 use crate::doors::pilot::directory::{Directory, Settings};
 
 /// Reads the configuration as `serve` would.
 pub(super) fn read(flags: Flags, report: &mut Report) -> Option<Config> {
-    let layers = Layers::collect(flags, &Surroundings::of_this_process());
-    match layers.and_then(|layers| Config::new(&layers)) {
-        Ok(config) => Some(config),
+    match Source::new(flags, Surroundings::of_this_process()).read() {
+        Ok(Loaded { config, .. }) => Some(config),
         Err(error) => {
-            let remedy = "the relay would not start with it: correct it, then check-config";
-            report.warn("settings", error.to_string(), remedy);
+            let remedy = "the relay does not start with it: correct it, then run check-config";
+            for mistake in error.each() {
+                report.fail("settings", mistake.to_string(), remedy);
+            }
             None
         }
     }

@@ -26,7 +26,7 @@ use anyhow::{Context as _, anyhow};
 
 use self::sources::{Said, Variables};
 use super::{Exit, output};
-use crate::config::{Flags, Layers, Surroundings};
+use crate::config::{Layers, Surroundings};
 
 /// Longest compose file, in bytes.
 const MAX_FILE: u64 = 1_048_576;
@@ -136,9 +136,8 @@ impl Keyop {
         let migrated = keyop::migrate(&text);
         let toml = migrated.map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
         let Some(data) = self.data else { return output::print(&toml) };
-        let surroundings = Surroundings::of_this_process();
-        let layers = Layers::collect(Flags::state_dir(self.state_dir), &surroundings)?;
-        let imported = channels::import(&data, &layers.state_dir()?)?;
+        let folder = Layers::state_dir_of(self.state_dir, &Surroundings::of_this_process())?;
+        let imported = channels::import(&data, &folder)?;
         output::print(&imported.to_string())
     }
 }
@@ -165,8 +164,7 @@ impl Peerbus {
     fn run(self) -> Result<(), Exit> {
         if let Some(file) = &self.messages {
             let surroundings = Surroundings::of_this_process();
-            let layers = Layers::collect(Flags::state_dir(self.state_dir), &surroundings)?;
-            let state_dir = layers.state_dir()?;
+            let state_dir = Layers::state_dir_of(self.state_dir, &surroundings)?;
             let imported = if file == Path::new("-") {
                 import::import(io::stdin().lock(), &state_dir)
             } else {

@@ -13,7 +13,7 @@ pub(super) fn texts(changes: &[Change]) -> Vec<(&str, &str, &str)> {
 #[test]
 fn live_settings_take_effect_and_the_others_wait() {
     let old = flags(&["--relay-rate=5", "--peers=a:1", "--max-nodes=7"]);
-    let file = "relay_rate = 6\nidle_timeout = \"9s\"\nudp_bind = \":1\"\nmax_nodes = 7\n\
+    let file = "relay_rate = 6\nidle_timeout = \"80s\"\nudp_bind = \":1\"\nmax_nodes = 7\n\
                 beacon_id = 4\ntrusted_proxy = [\"10.0.0.0/8\", \"::1\"]";
     let new = Said { file, ..Said::default() }.loaded();
     let (in_force, difference) = old.updated(&new);
@@ -21,7 +21,7 @@ fn live_settings_take_effect_and_the_others_wait() {
         texts(&difference.applied),
         [
             ("trusted_proxy", "127.0.0.0/8,::1/128", "10.0.0.0/8,::1"),
-            ("idle_timeout", "90s", "9s"),
+            ("idle_timeout", "90s", "80s"),
             ("relay_rate", "5", "6"),
             ("peers", "a:1", ""),
         ]
@@ -87,7 +87,7 @@ fn each_live_setting_can_be_taken_over() {
         "--max-peers=7",
         "--upgrade-rate=7",
         "--upgrade-burst=7",
-        "--idle-timeout=1s",
+        "--idle-timeout=2s",
         "--ping-interval=1s",
         "--pong-timeout=1s",
         "--write-timeout=1s",

@@ -113,9 +113,121 @@ fn switch_is_true_alone_and_can_be_turned_off() {
 }
 
 #[test]
-fn variables_of_other_names_are_nobodys_settings() {
-    let variables = &[("BEACON_RELAY_PORT", "tcp://10.0.0.1:9001")] as &[_];
-    assert!(Said { variables, ..Said::default() }.config().is_ok());
+fn unknown_variable_is_refused_and_those_of_platforms_are_not() {
+    let variables =
+        &[("BEACON_RELAY_PORT", "tcp://10.0.0.1:9001"), ("BEACON_RELAY_KEYS", "")] as &[_];
+    assert_eq!(Said { variables, ..Said::default() }.config().unwrap().keys, None);
+    let variables = &[("BEACON_RELAY_KEY", "keys.json")] as &[_];
+    let error = Said { variables, ..Said::default() }.config().unwrap_err();
+    assert!(!error.is_about_a_file());
+    let expected = "BEACON_RELAY_KEY = \"keys.json\": no setting has this variable; \
+                    did you mean BEACON_RELAY_KEYS?";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_and_each_once() {
+    let file = "outbox_age = \"2\"\nadmin_bind = \"9464\"\n[[listener]]\nbind = \"x\"\n\
+                [[listener]]\ndoors = [\"pilot\"]\n";
+    let said = Said { file, flags: &["--max-nodes", "0"], ..Said::default() };
+    let error = Config::new(&said.layers().unwrap()).unwrap_err();
+    let keys = error.each().iter().map(|one| match one {
+        Error::Setting { place, .. } => place.key.clone(),
+        Error::File { .. } | Error::Syntax { .. } | Error::Several(_) => panic!("{one}"),
+    });
+    let keys = keys.collect::<Vec<_>>();
+    assert_eq!(
+        keys,
+        ["admin_bind", "outbox_age", "max_nodes", "listener[1].doors", "listener[2].bind"]
+    );
+    assert!(!error.is_about_a_file(), "a flag is wrong as well");
+    assert!(!error.to_string().contains('\n'), "{error}");
+}
+
+#[test]
+fn unknown_key_hides_no_other_mistake_and_causes_none() {
+    let source = |file: &str| {
+        let named = NamedTempFile::new().unwrap();
+        fs::write(named.path(), file).unwrap();
+        let config = Some(named.path().to_str().unwrap().to_owned());
+        let flags = Flags { config, ..Flags::default() };
+        let variables = [("HOME".into(), "/home/a".into())].into();
+        let surroundings = Surroundings { variables, is_root: false, descriptors: 1_024 };
+        Source::new(flags, surroundings).read().unwrap_err()
+    };
+    let error = source("advertise_adr = \"a:1\"\nbeacon_id = 7\nregistry = \"r:9000\"\n");
+    assert_eq!(error.each().len(), 1, "{error}");
+    let error = source("advertise_adr = \"a:1\"\nmax_nodes = 0\n");
+    assert_eq!(error.each().len(), 2, "{error}");
+}
+
+#[test]
+fn sizes_and_times_are_taken_as_people_write_them() {
+    let flags = &["--outbox-bytes", "256KiB", "--idle-timeout", "1m45s", "--relay-bytes=1GB"];
+    let config = with_flags(flags).unwrap();
+    assert_eq!((config.outbox_bytes, config.relay_bytes), (262_144, 1_000_000_000));
+    assert_eq!(config.idle_timeout, Duration::from_secs(105));
+    let layers = Said { flags, ..Said::default() }.layers().unwrap();
+    assert!(layers.to_string().contains("outbox_bytes = \"256KiB\" # by a flag\n"), "{layers}");
+    assert!(
+        refusal(&["--outbox-bytes", "1KiB"]).contains("\"1KiB\": out of range; write a value from")
+    );
+    assert!(refusal(&["--outbox-bytes", "256k"]).contains("such as 256KiB"));
+    assert!(refusal(&["--max-nodes", "1KiB"]).contains("not a whole number from"), "it is no size");
+}
+
+#[test]
+fn relative_paths_are_relative_to_the_file_and_shown_from_the_root() {
+    let said =
+        Said { file: "keys = \"keys.json\"\nkeyop_audit_file = \"/a/b\"", ..Said::default() };
+    let layers = said.layers().unwrap();
+    let folder = std::env::temp_dir();
+    let printed = layers.to_string();
+    let expected = format!("keys = \"{}\" # by ", folder.join("keys.json").display());
+    assert!(printed.contains(&expected), "{printed}");
+    assert!(printed.contains("keyop_audit_file = \"/a/b\""), "{printed}");
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(with_flags(&["--keys", "k.json"]).unwrap().keys, Some(here.join("k.json")));
+    let variables = &[("BEACON_RELAY_STATE_DIR", "state")] as &[_];
+    let config = Said { variables, ..Said::default() }.config().unwrap();
+    assert_eq!(config.state_dir, here.join("state"));
+}
+
+#[test]
+fn two_settings_of_one_address_are_refused() {
+    for (flags, part) in [
+        (
+            &["--admin-bind=127.0.0.1:8443"] as &[_],
+            "--admin-bind = \"127.0.0.1:8443\": that is the address of --wss-bind",
+        ),
+        (
+            &["--stun-bind=[::]:9001"],
+            "--stun-bind = \"[::]:9001\": that is the address of --udp-bind",
+        ),
+        (
+            &["--stun-bind=:3478,:3478"],
+            "--stun-bind = \":3478,:3478\": that is the address of --stun-bind",
+        ),
+        (
+            &["--wss-bind=127.0.0.1:9464"],
+            "--admin-bind = \"127.0.0.1:9464\": that is the address of --wss-bind",
+        ),
+    ] {
+        let line = refusal(flags);
+        assert!(line.starts_with(part), "{line}");
+    }
+    let any_port = &["--admin-bind=127.0.0.1:0", "--wss-bind=127.0.0.1:0", "--stun-bind=:0,:0"];
+    assert!(with_flags(any_port).is_ok());
+    assert!(with_flags(&["--stun-bind=127.0.0.1:8443"]).is_ok(), "TCP and UDP do not meet");
+}
+
+#[test]
+fn socket_in_a_missing_folder_is_refused() {
+    let line = refusal(&["--wss-bind=unix:/nonexistent/wss.sock"]);
+    assert!(line.contains("there is no folder /nonexistent; make it"), "{line}");
+    let file = "[[listener]]\nbind = \"unix:/nonexistent/a.sock\"\ndoors = [\"pilot\"]";
+    let error = Said { file, ..Said::default() }.config().unwrap_err();
+    assert!(error.to_string().contains("line 2: listener[1].bind = "), "{error}");
 }
 
 #[test]
@@ -135,9 +247,21 @@ fn error_names_the_place_that_won() {
 }
 
 #[test]
-fn every_combination_of_ping_pong_and_idle_times_is_allowed() {
-    let flags = &["--ping-interval", "1h", "--pong-timeout", "2h", "--idle-timeout", "1ms"];
-    assert!(with_flags(flags).is_ok());
+fn pings_that_come_too_late_are_refused_and_can_be_turned_off() {
+    let late = refusal(&["--ping-interval", "90s"]);
+    assert!(
+        late.starts_with(
+            "--ping-interval = \"90s\": not shorter than --idle-timeout, which is 90s"
+        ),
+        "{late}"
+    );
+    let early = refusal(&["--idle-timeout", "30s"]);
+    assert!(
+        early.starts_with("--idle-timeout = \"30s\": not longer than --ping-interval"),
+        "{early}"
+    );
+    let none = &["--ping-interval", "0s", "--pong-timeout", "2h", "--idle-timeout", "1ms"];
+    assert!(with_flags(none).is_ok());
 }
 
 #[test]

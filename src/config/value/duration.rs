@@ -1,4 +1,4 @@
-//! Times such as `10s`: a whole number and one unit.
+//! Times such as `10s` or `1m30s`: whole numbers with units.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,22 +9,37 @@ use super::Invalid;
 const UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Reads `500ms`, `10s`, `2m`, `1h` or `7d`.
+/// Reads `500ms`, `10s`, `2m`, `1h`, `7d` or, with the largest unit first, `1m30s`.
 pub(super) fn parse(text: &str) -> Result<Duration, Invalid> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    if !number.is_empty() && unit.is_empty() {
-        return Err(format!("not a duration; write a number and a unit, such as {number}s").into());
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("not a duration; write a number and a unit, such as {text}s").into());
     }
-    number
-        .parse::<u64>()
-        .ok()
-        .zip(UNITS.iter().find(|(name, _)| *name == unit))
-        .and_then(|(number, (_, milliseconds))| number.checked_mul(*milliseconds))
-        .map(Duration::from_millis)
-        .ok_or_else(|| {
-            "not a duration; write a number and a unit (ms, s, m, h, d), such as 10s".into()
-        })
+    milliseconds(text).map(Duration::from_millis).ok_or_else(|| {
+        "not a duration; write numbers with units (d, h, m, s, ms), such as 10s or 1m30s".into()
+    })
+}
+
+/// The sum of all parts, each of a smaller unit than the one before.
+fn milliseconds(text: &str) -> Option<u64> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    let mut larger = u64::MAX;
+    loop {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, behind) = rest.split_at(digits);
+        let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, others) = behind.split_at(letters);
+        let (_, length) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        if *length >= larger {
+            return None;
+        }
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(*length)?)?;
+        if others.is_empty() {
+            return Some(total);
+        }
+        larger = *length;
+        rest = others;
+    }
 }
 
 /// A whole number of milliseconds in its largest unit; one day is 24h.
@@ -66,6 +81,16 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_time_add_up_the_largest_first() {
+        for (text, milliseconds) in
+            [("1m30s", 90_000), ("1d2h", 93_600_000), ("1h30m", 5_400_000), ("1s500ms", 1_500)]
+        {
+            assert_eq!(parse(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+        }
+        assert_eq!(Shown(parse("1m30s").unwrap()).to_string(), "90s");
+    }
+
+    #[test]
     fn number_without_a_unit_is_told_what_to_write() {
         let Invalid(reason) = parse("2").unwrap_err();
         assert_eq!(reason, "not a duration; write a number and a unit, such as 2s");
@@ -73,9 +98,20 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_durations() {
-        for text in
-            ["", "s", "-1s", "+1s", "1.5s", "1 s", "1w", "1d2h", "1h30m", "1S", "99999999999999h"]
-        {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "1 s",
+            "1w",
+            "30s1m",
+            "1m1m",
+            "1m30",
+            "1S",
+            "99999999999999h",
+        ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

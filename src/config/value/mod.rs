@@ -2,6 +2,7 @@
 
 mod acme;
 mod address;
+pub(super) mod bytes;
 mod choice;
 mod cluster;
 mod duration;

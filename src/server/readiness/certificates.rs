@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn certificate_near_its_end_degrades_and_one_past_it_fails() {
         for (days, condition) in [
-            (&[15] as &[_], Condition::Ok),
+            (&[15_i64] as &[_], Condition::Ok),
             (&[13], Condition::Degraded),
             (&[90, 13], Condition::Degraded),
             (&[90, -1], Condition::Degraded),

@@ -50,7 +50,7 @@ fn command_without_a_relay_says_so() {
 fn broken_configuration_is_no_concern_of_who_names_the_state_folder() {
     let relay = Relay::start::<&str>([]);
     let file = relay.state_dir().join("broken.toml");
-    fs::write(&file, "no_such_key = 1").unwrap();
+    fs::write(&file, "no TOML").unwrap();
     let command = |state_dir: Option<&Path>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
         command.arg("status").env("BEACON_RELAY_CONFIG", &file);
@@ -73,7 +73,7 @@ fn serve(folder: &Path) -> Program {
 }
 
 #[test]
-fn socket_of_a_killed_relay_is_replaced_and_that_of_a_living_one_is_not() {
+fn second_relay_of_a_state_folder_is_refused_unless_the_first_was_killed() {
     let folder = tempfile::tempdir().unwrap();
     // Dropping it kills it.
     drop(serve(folder.path()));
@@ -82,9 +82,11 @@ fn socket_of_a_killed_relay_is_replaced_and_that_of_a_living_one_is_not() {
 
     let _first = serve(folder.path());
     assert!(run(folder.path(), &["status"]).status.success());
-    let second = serve(folder.path());
-    second.wait_for_line("no control socket");
-    drop(second);
+    let (code, error) =
+        fail(folder.path(), &["serve", "--wss-bind=127.0.0.1:0", "--udp-bind=127.0.0.1:0"]);
+    assert_eq!(code, 69);
+    assert!(error.contains("another relay runs with it (process "), "{error}");
+    assert!(error.contains("give this one another folder"), "{error}");
     assert!(run(folder.path(), &["status"]).status.success(), "the first one still answers");
 }
 
