@@ -40,16 +40,16 @@ pub(super) enum Audit {
     /// Check that nobody changed the audit log of messages
     Verify {
         /// Exported log to check, instead of that of the state folder
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         from: Option<PathBuf>,
         /// Checkpoints of the relay, which prove that the end is not cut off
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
         checkpoint: Option<PathBuf>,
         /// Relay whose log is checked, of those that the store has [default: all]
         #[arg(long, value_name = "KEY", conflicts_with = "from")]
         chain: Option<RelayId>,
         /// Folder of what the relay keeps [default: that of `serve`]
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
         state_dir: Option<String>,
     },
     /// Print the audit log of messages as lines of JSON
@@ -58,7 +58,7 @@ pub(super) enum Audit {
         #[arg(long, value_name = "KEY")]
         chain: Option<RelayId>,
         /// Folder of what the relay keeps [default: that of `serve`]
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
         state_dir: Option<String>,
     },
 }

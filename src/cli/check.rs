@@ -1,7 +1,5 @@
 //! `check-config`: reads what `serve` would read, and binds nothing.
 
-use std::io::{self, Write as _};
-
 use super::{Exit, output};
 use crate::config::{Config, Layers, Loaded};
 use crate::doors::pilot::directory::{self, Directory};
@@ -15,8 +13,7 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), Exit> {
     }
     check_keys(layers, config)?;
     for warning in &config.warnings {
-        // The exit code tells all to whoever has closed stderr.
-        let _ = writeln!(io::stderr(), "beacon-relay: {warning}");
+        output::warn(warning);
     }
     output::print(&format!("# configuration is valid\n\n{layers}"))
 }

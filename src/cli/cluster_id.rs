@@ -8,7 +8,7 @@ use crate::config::{Error, Layers, Place, Surroundings, create_state_dir};
 #[derive(clap::Args, Debug)]
 pub(super) struct ClusterId {
     /// Folder of what the relay keeps [default: that of `serve`]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     state_dir: Option<String>,
 }
 

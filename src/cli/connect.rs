@@ -17,6 +17,7 @@ use crate::client::{
     ConnectError, Delivery, Interruption, LoginError, MAX_PAYLOAD, Options, Proxy, ProxyError,
     Receiver, Reconnecting, Sender, State, Target, read_key,
 };
+use crate::config::parse_duration;
 use crate::ids::{NodeId, PublicKey};
 use crate::net::tls::Trust;
 
@@ -41,16 +42,16 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub node_id: NodeId,
     /// File with this node's key, as `beacon-relay keygen --out FILE` writes it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub key: PathBuf,
     /// Node to which the lines of stdin go, one packet each; without it, only receive
     #[arg(long, value_name = "M")]
     pub to: Option<NodeId>,
     /// Sends this file in packets of 1,200 bytes instead of stdin
-    #[arg(long, value_name = "PATH", requires = "to")]
+    #[arg(long, value_name = "PATH", requires = "to", value_hint = clap::ValueHint::FilePath)]
     pub file: Option<PathBuf>,
     /// PEM file of the certificate authorities to trust instead of the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
     /// Another public name than the host of the URL that the relay may have; it must have one
     #[arg(long, value_name = "NAME")]
@@ -62,12 +63,19 @@ pub struct Args {
     /// Writes the payloads' bytes only, without sender, escapes or line ends
     #[arg(long)]
     pub raw: bool,
+    /// End after the first delivery; with --to, after the first of that node once the input is sent
+    #[arg(long)]
+    pub once: bool,
+    /// Fail if --once gets nothing within this time, such as 5s
+    #[arg(long, value_name = "TIME", requires = "once", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
 }
 
-/// Runs until the input is sent, or without `--to` until a signal.
+/// Runs until the input is sent, or without `--to` until a signal; with `--once`, until the first
+/// delivery.
 ///
 /// # Errors
-/// A key, CA or input file that is of no use; a relay that refuses this node.
+/// A key, CA or input file that is of no use; a relay that refuses this node; nothing came in time.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let options = options(&args)?;
     let public_key = PublicKey(options.key.verifying_key().to_bytes());
@@ -80,24 +88,44 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         match input {
             Some((dest, input)) => {
                 feed(&mut sender, dest, input).await?;
-                sender.bye().await;
+                // Who waits for an answer stays for it.
+                if !args.once {
+                    sender.bye().await;
+                }
             }
             None => pending().await,
         }
         // The session goes on until the bye has left: its end is the receiver's.
         pending::<anyhow::Result<()>>().await
     };
+    let printing = async {
+        if args.once {
+            first(&mut receiver, &args).await
+        } else {
+            print(&mut receiver, args.raw).await
+        }
+    };
     tokio::select! {
-        printed = print(&mut receiver, args.raw) => return printed,
+        printed = printing => {
+            if !args.once || printed.is_err() {
+                return printed;
+            }
+        }
         sent = sending => return sent,
         refused = report(state, &args, &explain) => return Err(refused),
         stopped = stop() => stopped?,
     }
     let leaving = async {
         sender.bye().await;
+        if args.once {
+            while receiver.recv().await?.is_some() {}
+            return Ok(());
+        }
         print(&mut receiver, args.raw).await
     };
-    timeout(GRACE, leaving).await.unwrap_or(Ok(()))
+    let left = timeout(GRACE, leaving).await.unwrap_or(Ok(()));
+    // What came after the first is nobody's concern.
+    if args.once { Ok(()) } else { left }
 }
 
 fn options(args: &Args) -> anyhow::Result<Options> {
@@ -194,15 +222,50 @@ async fn feed(sender: &mut Sender, dest: NodeId, mut input: Input) -> anyhow::Re
 /// Prints deliveries until the session is over for good.
 async fn print(receiver: &mut Receiver, raw: bool) -> anyhow::Result<()> {
     while let Some(delivery) = receiver.recv().await? {
-        let mut out = io::stdout().lock();
-        if raw {
-            out.write_all(&delivery.payload).and_then(|()| out.flush())
-        } else {
-            writeln!(out, "{}", text(&delivery))
-        }
-        .context("cannot write to stdout")?;
+        write(&delivery, raw)?;
     }
     Ok(())
+}
+
+fn write(delivery: &Delivery, raw: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if raw {
+        out.write_all(&delivery.payload).and_then(|()| out.flush())
+    } else {
+        writeln!(out, "{}", text(delivery))
+    }
+    .context("cannot write to stdout")
+}
+
+/// Prints the first delivery, of `--to` where that is given.
+async fn first(receiver: &mut Receiver, args: &Args) -> anyhow::Result<()> {
+    let waiting = async {
+        while let Some(delivery) = receiver.recv().await? {
+            if args.to.is_none_or(|node| node == delivery.sender) {
+                return write(&delivery, args.raw);
+            }
+        }
+        Err(anyhow!("the session has ended before anything came"))
+    };
+    let Some(time) = args.timeout else { return waiting.await };
+    timeout(time, waiting).await.unwrap_or_else(|_| Err(anyhow!("{}", silence(args, time))))
+}
+
+/// Why nothing may have come.
+fn silence(args: &Args, time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match args.to {
+        Some(node) => format!(
+            "no answer of node {node} within {seconds} s: nobody has taken the packet, or who took it \
+             does not answer; at the relay, `beacon-relay explain {node}` says whether the node is \
+             there and why packets were dropped"
+        ),
+        None => format!(
+            "nothing came within {seconds} s: `beacon-relay explain {}` at the relay says what was \
+             dropped on the way",
+            args.node_id
+        ),
+    }
 }
 
 /// One line, whatever the payload holds: `<sender>\t<payload>`.

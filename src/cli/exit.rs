@@ -15,7 +15,11 @@ pub const CODES: [(u8, &str); 8] = [
         "anything else that failed, and what the relay refuses; `doctor` found something to look at; \
          a second signal has ended the relay at once",
     ),
-    (2, "`doctor`: a peer could not use the URL; `audit`: something cannot be read"),
+    (
+        2,
+        "`doctor`: a peer could not use the URL, or the relay would not start with its settings; `audit`: \
+         something cannot be read",
+    ),
     (3, "`status`: degraded. Peers are served, and something is worth a look"),
     (4, "`status`: not ready. No peer should be sent to the relay"),
     (64, "the command line or the environment is wrong"),

@@ -16,7 +16,7 @@ use crate::key_file::create_key;
 #[derive(clap::Args, Debug)]
 pub(super) struct Keygen {
     /// New file for the private key, as base64; without it, both keys are printed as JSON
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     out: Option<PathBuf>,
 }
 

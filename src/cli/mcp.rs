@@ -35,11 +35,11 @@ pub(super) struct Args {
     #[arg(long)]
     name: Option<String>,
     /// File with the token that lets it in; without it, the token is in PEERBUS_TOKEN
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     token_file: Option<PathBuf>,
     /// File with the secret that peers sign with, 32 bytes or more; without it, the secret is in
     /// PEERBUS_HMAC_SECRET, and where there is none, messages are not signed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     hmac_secret_file: Option<PathBuf>,
     /// Whether the host asks for messages, or is told of each as Claude Code's channels are
     #[arg(long, value_enum, default_value = "generic")]
@@ -48,7 +48,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value = ".", value_name = "CHARACTER")]
     tool_separator: SeparatorName,
     /// PEM file of the certificate authorities to trust instead of the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     ca: Option<PathBuf>,
     /// HTTP proxy to go through, `http://[user:password@]host:port`, or `none`; without it, that of
     /// https_proxy or all_proxy, but for no_proxy

@@ -31,6 +31,7 @@ pub use serve::serve;
 
 use crate::config::{Flags, Source, Surroundings, shown};
 use crate::doors::{Plan, plans};
+use crate::ids::PRIVATE_KEY_MARK;
 
 /// Carries packets between peers that cannot reach each other.
 #[derive(Debug, Parser)]
@@ -63,6 +64,10 @@ enum Command {
     Certs(certs::Certs),
     /// Add a node's public key to the directory in the state folder
     Enroll(enroll::Enroll),
+    /// Remove a node's public key from the directory in the state folder
+    Unenroll(enroll::Unenroll),
+    /// List the nodes of the directory in the state folder, with their keys
+    Enrolled(enroll::List),
     /// Print the id that other relays of a cluster know this one by
     ClusterId(cluster_id::ClusterId),
     /// Move the messages of a relay
@@ -140,7 +145,20 @@ fn one_line(text: &str) -> String {
     let line = paragraphs.join("; ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     // A URL in a wrong place is quoted, and may have a password.
-    shown("", line).into_owned()
+    without_private_keys(&shown("", line))
+}
+
+/// The text without the private keys in it, which somebody gave for public ones.
+fn without_private_keys(text: &str) -> String {
+    let mut parts = text.split(PRIVATE_KEY_MARK);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let is_of_a_key = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+        out.push_str(PRIVATE_KEY_MARK);
+        out.push('…');
+        out.push_str(part.trim_start_matches(is_of_a_key));
+    }
+    out
 }
 
 fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
@@ -159,6 +177,8 @@ fn dispatch(command: Option<Command>, doors: Vec<Plan>) -> Result<(), Exit> {
         Some(Command::Keygen(keygen)) => keygen.run(),
         Some(Command::Certs(certs)) => certs.run(),
         Some(Command::Enroll(enroll)) => enroll.run(),
+        Some(Command::Unenroll(unenroll)) => unenroll.run(),
+        Some(Command::Enrolled(list)) => list.run(),
         Some(Command::ClusterId(id)) => id.run(),
         Some(Command::Bus(bus)) => bus.run(),
         Some(Command::Audit(audit)) => audit.run(),
@@ -177,6 +197,24 @@ mod tests {
     #[test]
     fn flags_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_shows_a_commands_own_flags_before_those_of_all_commands() {
+        fn check(command: &clap::Command) {
+            let own: Vec<_> = command
+                .get_arguments()
+                .filter(|flag| flag.get_long().is_some() && flag.get_help_heading().is_none())
+                .map(|flag| flag.get_id().as_str())
+                .filter(|id| !["help", "version"].contains(id))
+                .collect();
+            let is_shared = |id: &&str| ["state_dir", "json"].contains(id);
+            if own.contains(&"state_dir") {
+                assert!(own.iter().is_sorted_by_key(is_shared), "{}: {own:?}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

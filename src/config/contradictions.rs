@@ -112,9 +112,11 @@ impl Config {
         let mut binds = Vec::new();
         for listener in self.all_listeners(false) {
             let WssBind::Tcp(address) = listener.bind else { continue };
-            let said = match listener.setting.contains('[') {
-                true => listener.setting.clone(),
-                false => format!("--{}", listener.setting),
+            let is_of_a_table = listener.setting.contains('[');
+            let said = if is_of_a_table {
+                listener.setting.clone()
+            } else {
+                format!("--{}", listener.setting)
             };
             if !listener.quic_protocols().is_empty() {
                 let (said, transport) = (said.clone(), Transport::Udp);

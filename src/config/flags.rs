@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::Error;
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, ValueHint};
 
 use super::all_settings;
 use super::table::Setting;
@@ -90,6 +91,7 @@ impl clap::Args for Flags {
         let config = Arg::new("config")
             .long("config")
             .value_name("FILE")
+            .value_hint(ValueHint::FilePath)
             .help("TOML file with these settings, with underscores for dashes")
             .help_heading("Files");
         // Tables have more than a flag can say.
@@ -99,6 +101,39 @@ impl clap::Args for Flags {
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
+    }
+}
+
+/// The settings that take one of a few words, and these.
+const WORDS: [(&str, &[&str]); 6] = [
+    ("audit", &["best-effort", "required"]),
+    ("udp_sender_check", &["off", "observed"]),
+    ("log_level", &["error", "warn", "info", "debug", "trace"]),
+    ("log_format", &["text", "json"]),
+    ("netbird_takeover", &["always", "same-address"]),
+    ("bus_durability", &["always", "interval", "none"]),
+];
+
+/// Words that shells offer. Any other text is taken as well: the setting's type says what is wrong
+/// with it, and which place it is from.
+#[derive(Clone, Copy)]
+struct Suggested(&'static [&'static str]);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        _: &Command,
+        _: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, Error> {
+        let text = value.to_str().map(str::to_owned);
+        text.ok_or_else(|| Error::new(clap::error::ErrorKind::InvalidUtf8))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
     }
 }
 
@@ -119,6 +154,16 @@ fn flag(setting: &'static Setting) -> Arg {
         .help_heading(setting.heading)
         // So that the type of the setting explains what is wrong with -1.
         .allow_negative_numbers(true);
+    let arg = match setting.value_name {
+        "FILE" => arg.value_hint(ValueHint::FilePath),
+        "DIR" => arg.value_hint(ValueHint::DirPath),
+        _ => arg,
+    };
+    let words = WORDS.iter().find(|(key, _)| *key == setting.key);
+    let arg = match words {
+        Some((_, words)) => arg.value_parser(Suggested(words)).hide_possible_values(true),
+        None => arg,
+    };
     match setting.kind {
         Kind::Text | Kind::Number | Kind::TextOrTable | Kind::Tables => arg.action(ArgAction::Set),
         Kind::List => arg.action(ArgAction::Append),
@@ -127,5 +172,30 @@ fn flag(setting: &'static Setting) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Layers, Surroundings};
+
+    #[test]
+    fn words_that_shells_offer_are_taken_by_their_settings() {
+        for (key, words) in WORDS {
+            for word in words {
+                let mut flags = Flags::state_dir(Some("/nonexistent".to_owned()));
+                flags.add(key, (*word).to_owned());
+                let surroundings = Surroundings {
+                    variables: std::collections::HashMap::new(),
+                    is_root: false,
+                    descriptors: 1_024,
+                };
+                let layers = Layers::collect(flags, &surroundings).unwrap();
+                let refused = Config::new(&layers).err().map(|error| error.to_string());
+                let flag = format!("--{}", key.replace('_', "-"));
+                assert!(refused.is_none_or(|text| !text.contains(&flag)), "{key} {word}");
+            }
+        }
     }
 }

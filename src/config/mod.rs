@@ -303,6 +303,14 @@ fn admin_token(layers: &Layers) -> Result<Option<Secret>, Error> {
     path.map(read).transpose()
 }
 
+/// Reads a time as settings have it, such as `10s` or `1m30s`.
+///
+/// # Errors
+/// The text is no time.
+pub fn parse_duration(text: &str) -> Result<Duration, Invalid> {
+    <Duration as value::Text>::parse(text)
+}
+
 /// Every setting, in the order of the help.
 fn all_settings() -> impl Iterator<Item = &'static Setting> + Clone {
     let of_doors = NetbirdFlags::SETTINGS.iter().chain(PeerbusFlags::SETTINGS);

@@ -36,6 +36,9 @@ const AT_ONCE: usize = 4;
 /// How often the audit log is asked whether it takes a line about wrong tokens again.
 const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Longest time for which a peer is kept out, in seconds: a year.
+const MOST_KEPT_OUT_SECONDS: u64 = 365 * 24 * 60 * 60;
+
 /// Most peers and talkers that one answer lists.
 const MOST_ROWS: usize = 100_000;
 
@@ -186,27 +189,32 @@ impl Actions {
         if let Some(answer) = self.ask_leader(action).await {
             return answer;
         }
-        let Parts { table, orders, .. } = &self.parts;
+        let orders = &self.parts.orders;
         let now = Instant::now();
         match *action {
             Action::Readiness {} => json(&(self.parts.readiness)()),
             Action::Status {} => self.answer(|parts| Ok((parts.status)())).await,
-            Action::Peers { limit } => {
-                self.answer(move |parts| Ok(Peers::of(parts, limit.min(MOST_ROWS), now))).await
+            Action::Peers { limit, sort, after } => {
+                let limit = limit.min(MOST_ROWS);
+                self.answer(move |parts| Ok(Peers::of(parts, limit, sort, after, now))).await
             }
             Action::Peer { node } => {
                 let peer = Peer::of(node, &self.parts, now);
-                peer.over.ok_or(Refused::NotHere(node))?;
+                if peer.over.is_none() && peer.kept_out.is_none() {
+                    return Err(Refused::NotHere(node));
+                }
                 json(&peer)
             }
-            Action::Top { count } => {
+            Action::Top { count, .. } => {
                 self.answer(move |parts| Ok(Top::of(&parts.traffic, count.min(MOST_ROWS), now)))
                     .await
             }
-            Action::Record {} => {
-                self.answer(|parts| {
+            Action::Record { after } => {
+                let after = after.unwrap_or_default();
+                self.answer(move |parts| {
                     let events = parts.traffic.events.recent(usize::MAX);
-                    Ok(events.into_iter().rev().map(Recorded::from).collect::<Vec<_>>())
+                    let news = events.into_iter().rev().filter(|event| event.number > after);
+                    Ok(news.map(Recorded::from).collect::<Vec<_>>())
                 })
                 .await
             }
@@ -215,17 +223,11 @@ impl Actions {
                 self.answer(move |parts| AuditPage::of(parts, from, chain.as_deref())).await
             }
             Action::Explain { node } => json(&Explanation::of(node, &self.parts).await),
-            Action::Kick { node } => {
-                let session = table.session(node);
-                if let Some(session) = &session {
-                    session.end(End::Kicked);
-                }
-                let (session, endpoint) = (session.is_some(), table.forget(node));
-                if !session && !endpoint {
-                    return Err(Refused::NotHere(node));
-                }
-                self.note(Some(node), "kick");
-                json(&Kicked { node, session, endpoint })
+            Action::Kick { node, seconds } => self.kick(node, seconds, now),
+            Action::Enrolment { node } => {
+                let enrolment = self.parts.door_of(node).and_then(|door| door.enrolment(node));
+                let none = || format!("the door of {node} keeps no list of peers");
+                json(&enrolment.ok_or_else(|| Refused::Failed(none()))?)
             }
             Action::Notify { node } => self.notify(node).await,
             Action::Switch { ref switch, on } => self.throw(switch, on),
@@ -300,9 +302,36 @@ impl Actions {
         }
     }
 
+    fn kick(&self, node: Name, seconds: Option<u64>, now: Instant) -> Result<String, Refused> {
+        let table = &self.parts.table;
+        if let Some(seconds) = seconds {
+            let time = Duration::from_secs(seconds.min(MOST_KEPT_OUT_SECONDS));
+            // First: it would be back at once.
+            table.keep_out(node, time, now).map_err(|error| Refused::Failed(error.to_string()))?;
+        }
+        if seconds == Some(0) {
+            self.note(Some(node), "let-in");
+            return json(&Kicked { node, session: false, endpoint: false, seconds });
+        }
+        let session = table.session(node);
+        if let Some(session) = &session {
+            session.end(End::Kicked);
+        }
+        let (session, endpoint) = (session.is_some(), table.forget(node));
+        if !session && !endpoint && seconds.is_none() {
+            return Err(Refused::NotHere(node));
+        }
+        self.note(Some(node), "kick");
+        json(&Kicked { node, session, endpoint, seconds })
+    }
+
     /// The message bus, where a door has one.
     pub(super) fn queues(&self) -> Result<&Queues, Refused> {
-        let none = || Refused::Failed("this relay has no message bus".to_owned());
+        let none = || {
+            Refused::Failed(
+                "this relay has no message bus: no listener has a door for messages".to_owned(),
+            )
+        };
         self.parts.queues.as_ref().ok_or_else(none)
     }
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
-use super::{Parts, Refused};
+use super::{Parts, PeerOrder, Refused};
 use crate::metrics::{Talker, Talkers, Traffic, Word as _};
+use crate::net::Shown;
 use crate::peers::{EndpointLook, Look, Session, TakeoverLook};
 use crate::session::{self, TopicOrder, Topics};
 use crate::wire::name::Name;
@@ -33,6 +34,9 @@ pub(super) struct Peer {
     /// Where its sessions have replaced each other of late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) takeovers: Option<TakeoversView>,
+    /// For how many seconds it is kept out yet, where an operator has kicked it for a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept_out: Option<f64>,
 }
 
 /// The foreign server that serves a peer; shown as its address, under the name of its kind.
@@ -112,7 +116,8 @@ pub(super) fn topics(parts: &Parts, limit: usize) -> Result<Topics, Refused> {
         all.topics.extend(more.topics);
         all
     });
-    let refused = || Refused::Failed("this relay has no door with topics".to_owned());
+    let refused =
+        || Refused::Failed("this relay has no door with topics: no listener names one".to_owned());
     let mut all = all.ok_or_else(refused)?;
     all.topics.truncate(limit);
     Ok(all)
@@ -141,6 +146,9 @@ pub(super) struct Kicked {
     pub(super) session: bool,
     /// Its endpoint was forgotten.
     pub(super) endpoint: bool,
+    /// For how long it is kept out, in seconds.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub(super) seconds: Option<u64>,
 }
 
 /// What became of a switch.
@@ -201,6 +209,7 @@ impl Peer {
             endpoint: endpoint.as_ref().map(EndpointView::of),
             foreign: foreign.map(|address| Foreign { kind, address }),
             takeovers: table.takeovers(node, now).map(TakeoversView::from),
+            kept_out: table.kept_out(node, now).map(seconds),
         }
     }
 }
@@ -222,7 +231,7 @@ impl SessionView {
         let backlog = session.backlog(now);
         Self {
             age: seconds(now.saturating_duration_since(session.since)),
-            address: session.observed.to_string(),
+            address: Shown(session.observed).to_string(),
             waiting: backlog.records,
             waiting_bytes: backlog.bytes,
             waiting_age: seconds(backlog.age),
@@ -245,13 +254,48 @@ impl EndpointView {
 }
 
 impl Peers {
-    /// The first `limit` that are served here, by id.
-    pub(super) fn of(parts: &Parts, limit: usize, now: Instant) -> Self {
+    /// The first `limit` that are served here, in this order.
+    pub(super) fn of(
+        parts: &Parts,
+        limit: usize,
+        sort: PeerOrder,
+        after: Option<Name>,
+        now: Instant,
+    ) -> Self {
         let mut nodes = parts.table.served();
         nodes.sort_unstable();
         let total = nodes.len();
-        let peers = nodes.into_iter().take(limit).map(|node| Peer::of(node, parts, now));
+        nodes.retain(|node| after.is_none_or(|after| *node > after));
+        if sort == PeerOrder::Node {
+            let peers = nodes.into_iter().take(limit).map(|node| Peer::of(node, parts, now));
+            return Self { total, peers: peers.collect() };
+        }
+        // Looked at once for the order, and once more for the answer: one that lists all holds
+        // far more than the numbers do.
+        let mut ranked: Vec<_> =
+            nodes.into_iter().map(|node| (sort.rank(node, parts, now), node)).collect();
+        // Stable: those that are alike stay in the order of their ids.
+        ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let peers = ranked.into_iter().take(limit).map(|(_, node)| Peer::of(node, parts, now));
         Self { total, peers: peers.collect() }
+    }
+}
+
+impl PeerOrder {
+    /// How far in front a peer stands; nothing of what it has not.
+    fn rank(self, node: Name, parts: &Parts, now: Instant) -> Option<u128> {
+        let look = parts.table.look(node, now)?;
+        let session = look.session.as_ref();
+        match self {
+            Self::Node => None,
+            Self::Waiting => session.map(|session| session.backlog(now).bytes as u128),
+            Self::Age => {
+                let age = session.map(|session| now.saturating_duration_since(session.since));
+                let age = age.or_else(|| look.endpoint.as_ref().map(|endpoint| endpoint.age));
+                age.map(|age| u128::MAX - age.as_nanos())
+            }
+            Self::Silence => look.endpoint.map(|endpoint| endpoint.silence.as_nanos()),
+        }
     }
 }
 

@@ -358,7 +358,7 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         fs::create_dir(&path).unwrap();
         let audit = Audit::start(folder.path(), Arc::default()).unwrap();
-        let action = Action::Kick { node: "7".parse().unwrap() };
+        let action = Action::Kick { node: "7".parse().unwrap(), seconds: None };
         for _ in 0..2 {
             audit.write(&action, "uid 0", "ok").await.unwrap_err();
         }

@@ -70,7 +70,9 @@ impl AuditPage {
     /// The page that begins with this entry.
     pub(super) fn of(parts: &Parts, from: u64, chain: Option<&str>) -> Result<Self, Refused> {
         let Some(store) = &parts.store else {
-            return Err(Refused::Failed("this relay keeps no messages".to_owned()));
+            return Err(Refused::Failed(
+                "this relay keeps no messages: no listener has a door for them".to_owned(),
+            ));
         };
         let chain = chain.map(str::parse).transpose();
         let chain = chain.map_err(|_| Refused::Failed("that is no relay's id".to_owned()))?;

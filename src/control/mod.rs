@@ -56,6 +56,27 @@ pub const DEFAULT_TALKERS: usize = 10;
 /// Messages that are shown where nobody says how many.
 pub const DEFAULT_MESSAGES: usize = 10;
 
+/// In which order peers are listed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerOrder {
+    /// By their ids.
+    #[default]
+    Node,
+    /// Those first for which most bytes wait.
+    Waiting,
+    /// Those first that came last.
+    Age,
+    /// Those first of which nothing was heard for longest over UDP.
+    Silence,
+}
+
+impl PeerOrder {
+    const fn is_default(&self) -> bool {
+        matches!(self, Self::Node)
+    }
+}
+
 /// What is asked: a line such as `{"action":"kick","node":7}`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
@@ -67,9 +88,15 @@ pub enum Action {
     Readiness {},
     /// The peers that are connected or have an endpoint.
     Peers {
-        /// How many at most, in the order of their ids.
+        /// How many at most.
         #[serde(default = "default_peers")]
         limit: usize,
+        /// Their order.
+        #[serde(default, skip_serializing_if = "PeerOrder::is_default")]
+        sort: PeerOrder,
+        /// Those after this one alone, in the order of their ids.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Name>,
     },
     /// What is known of a node here.
     Peer {
@@ -81,11 +108,23 @@ pub enum Action {
         /// How many of each.
         #[serde(default = "default_talkers")]
         count: usize,
+        /// Whether it was asked for just before.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
+    },
+    /// What the door of a node checks its login with, and where that is from. Asked again and
+    /// again until an enrolment is known, and like [`Self::Readiness`] no line of the audit log.
+    Enrolment {
+        /// The node.
+        node: Name,
     },
     /// Ends a node's session, and forgets its endpoint.
     Kick {
         /// The node.
         node: Name,
+        /// For how many seconds it is kept out; 0 lets it in again. Without, it may come back.
+        #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+        seconds: Option<u64>,
     },
     /// Tells a node that a handshake waits for it at the registry.
     Notify {
@@ -119,7 +158,11 @@ pub enum Action {
         node: Name,
     },
     /// The last events of connections.
-    Record {},
+    Record {
+        /// Those after the one of this number alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<u64>,
+    },
     /// The topics of doors that have such.
     Topics {
         /// How many at most, in the order of their names.
@@ -255,7 +298,14 @@ impl Action {
 
     /// Whether probes ask it, all day long.
     const fn is_a_probe(&self) -> bool {
-        matches!(self, Self::Readiness {})
+        matches!(
+            self,
+            Self::Readiness {}
+                | Self::Enrolment { .. }
+                // Who follows was written down when it began to.
+                | Self::Top { again: true, .. }
+                | Self::Record { after: Some(_) }
+        )
     }
 
     /// Whether something is different after it.
@@ -276,11 +326,12 @@ impl Action {
             | Self::ForgetCursor { .. } => true,
             Self::Status {}
             | Self::Readiness {}
+            | Self::Enrolment { .. }
             | Self::Peers { .. }
             | Self::Peer { .. }
             | Self::Top { .. }
             | Self::Explain { .. }
-            | Self::Record {}
+            | Self::Record { .. }
             | Self::Topics { .. }
             | Self::Names { .. }
             | Self::Queues { .. }
@@ -369,8 +420,12 @@ mod tests {
         let node: Name = "7".parse().unwrap();
         for (text, action) in [
             (r#"{"action":"status"}"#, Action::Status {}),
-            (r#"{"action":"peers"}"#, Action::Peers { limit: DEFAULT_PEERS }),
-            (r#"{"action":"kick","node":7}"#, Action::Kick { node }),
+            (
+                r#"{"action":"peers"}"#,
+                Action::Peers { limit: DEFAULT_PEERS, sort: PeerOrder::Node, after: None },
+            ),
+            (r#"{"action":"kick","node":7}"#, Action::Kick { node, seconds: None }),
+            (r#"{"action":"kick","node":7,"for":60}"#, Action::Kick { node, seconds: Some(60) }),
             (
                 r#"{"action":"switch","switch":"relay","on":false}"#,
                 Action::Switch { switch: "relay".to_owned(), on: false },

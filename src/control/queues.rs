@@ -157,7 +157,9 @@ impl Queues {
     pub(super) async fn bind(&self, name: String, label: String) -> Result<Bound, Refused> {
         let labels = (self.labels)();
         let Some((_, owner)) = labels.iter().find(|(known, _)| *known == label) else {
-            return Err(Refused::Failed(format!("no token in force has the label {label}")));
+            return Err(Refused::Failed(format!(
+                "no token in force has the label {label}: add it to the file of tokens, then reload"
+            )));
         };
         self.give(name, *owner, label).await
     }
@@ -399,7 +401,9 @@ fn requeue_piece(desk: &mut Desk<'_>, name: &str) -> Result<Requeued, Refused> {
 }
 
 fn unknown(name: &str) -> Refused {
-    Refused::Failed(format!("nobody has the name {name}, nor is it reserved"))
+    Refused::Failed(format!(
+        "nobody has the name {name}, nor is it reserved: `names` lists those that are"
+    ))
 }
 
 #[allow(clippy::needless_pass_by_value)] // for `map_err`

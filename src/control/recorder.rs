@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::time::rfc3339;
 use crate::config::create_state_dir;
 use crate::metrics::{Event, Traffic, Word as _};
+use crate::net::Shown;
 use crate::wire::name::Name;
 
 /// Files that are kept: 8 of at most 1 MB.
@@ -58,7 +59,7 @@ impl From<Event> for Recorded {
             door,
             node: peer,
             relay: relay.map(|relay| relay.to_string()),
-            address: address.map(|address| address.to_string()),
+            address: address.map(|address| Shown(address).to_string()),
             reason,
         }
     }

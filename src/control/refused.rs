@@ -7,7 +7,9 @@ use crate::wire::name::Name;
 #[non_exhaustive]
 pub enum Refused {
     /// Nobody has the node here.
-    #[error("node {0} is neither connected nor known here")]
+    #[error(
+        "node {0} is neither connected nor known here: `beacon-relay explain {0}` says where it is"
+    )]
     NotHere(Name),
     /// What was to be done has failed, for this reason.
     #[error("{0}")]
@@ -19,6 +21,6 @@ pub enum Refused {
     #[error("nothing was done, since --audit is required: {0}")]
     NotAudited(String),
     /// A bug of ours.
-    #[error("a bug of the relay")]
+    #[error("a bug of the relay: please report it, with its log")]
     Internal,
 }

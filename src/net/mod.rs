@@ -10,10 +10,12 @@ pub mod local;
 pub mod nats;
 pub mod notify;
 pub mod quic;
+mod shown;
 mod stream;
 pub mod tls;
 pub mod udp;
 
 /// What dials: nodes use it too.
-pub use beacon_client::net::{dial, options, resolve};
+pub use beacon_client::net::{dial, options, resolve, words};
+pub use shown::Shown;
 pub use stream::{Longest, Records, Stream};

@@ -22,8 +22,8 @@ pub use filled::Filled;
 pub use outbox::{Arrival, Backlog, Limits, Overflow, Pushed, Record, Source};
 pub use session::{DoorData, End, Link, Session, State};
 pub use table::{
-    Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, Neighbour, NotDelayed, Refused,
-    Registration, SenderView, Table, TakeoverLook,
+    Claimed, Delay, Destination, EndpointLook, Here, Kind, Look, MOST_KEPT_OUT, Neighbour,
+    NotDelayed, Refused, Registration, SenderView, Table, TakeoverLook, TooManyKicks,
 };
 
 /// What a peer has proved to have: its key, or the SHA-256 of its token, certificate or secret.

@@ -13,8 +13,8 @@ use super::gate::Place;
 use super::turn::Turn;
 use super::{Conversation, Door, Outcome, Refusal, Session, Settings, Site, Welcome};
 use crate::metrics::{Event, Transport, What, Word};
-use crate::net::Stream;
 use crate::net::tls::Certified;
+use crate::net::{Shown, Stream};
 use crate::peers::{End, Limits, Link, Refused, Registration};
 use crate::wire::Framing;
 use crate::wire::name::Name;
@@ -57,6 +57,11 @@ impl Attempt<'_> {
         let since_accepted = self.turn.accepted.elapsed();
         // It has proved who it is, and takes no room from those that have not.
         drop(place);
+        let name = welcome.principal.name;
+        if self.site.shared.table.kept_out(name, Instant::now()).is_some() {
+            let refusal = Refusal::new(Outcome::Kicked, door.refusal(Outcome::Kicked));
+            return Err(refusal.of(name));
+        }
         self.await_turn(door, conversation, &welcome, settings).await?;
         // What began before the drain ends in it.
         if self.site.shared.gate.draining().is_some() {
@@ -71,7 +76,7 @@ impl Attempt<'_> {
         let reason = refusal.reason.unwrap_or_else(|| refusal.outcome.word());
         self.note(What::Refused, refusal.id, client, reason);
         debug!(
-            remote_addr = %client,
+            remote_addr = %Shown(client),
             node = refusal.id.map(tracing::field::display),
             outcome = refusal.outcome.word(),
             reason = refusal.reason,
@@ -134,7 +139,7 @@ impl Attempt<'_> {
         let node = session.id();
         self.note(What::LoggedIn, Some(node), client, "");
         if !is_probe {
-            debug!(%node, remote_addr = %client, door = door.name(), "peer connected");
+            debug!(%node, remote_addr = %Shown(client), door = door.name(), "peer connected");
         }
         if !is_probe {
             shared.counters.login_time.observe(took);

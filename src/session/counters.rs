@@ -44,6 +44,8 @@ words! {
         CrowdedOut => "crowded_out",
         /// Another login of the same node, of a later connection, came before it.
         Superseded => "superseded",
+        /// An operator has kicked the peer for some time.
+        Kicked => "kicked",
         /// The relay is stopping.
         Draining => "draining",
     }
@@ -123,6 +125,7 @@ impl Outcome {
             | Self::Violation
             | Self::CrowdedOut
             | Self::Superseded
+            | Self::Kicked
             | Self::Draining => true,
             Self::RateLimited
             | Self::OriginRefused

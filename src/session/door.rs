@@ -138,6 +138,12 @@ pub trait Door: Send + Sync + 'static {
         Box::pin(std::future::ready(None))
     }
 
+    /// What a peer's login is checked with, and where the door has that from, without asking
+    /// anybody; nothing where it keeps no list of peers.
+    fn enrolment(&self, _peer: Name) -> Option<Enrolment> {
+        None
+    }
+
     /// Tells a peer that is here that something waits for it elsewhere.
     ///
     /// # Errors
@@ -265,6 +271,18 @@ pub enum Known {
     Unknown,
     /// It cannot tell at this time.
     Unavailable,
+}
+
+/// What a peer's login is checked with.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Enrolment {
+    /// Where the door has its list from, for people.
+    pub source: String,
+    /// Whether that is what `enroll` writes.
+    pub is_embedded: bool,
+    /// The public half of the peer's credential, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
 }
 
 /// How a peer was notified.

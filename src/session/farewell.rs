@@ -77,6 +77,7 @@ pub const fn refusal(outcome: Outcome) -> Option<Close> {
         Outcome::CrowdedOut => Close::new(CloseCode::TryAgain, "too many logins"),
         Outcome::AtCapacity => Close::new(CloseCode::TryAgain, "at capacity"),
         Outcome::Superseded => Close::new(CloseCode::Normal, "replaced"),
+        Outcome::Kicked => Close::new(CloseCode::Policy, "kicked"),
         Outcome::Draining => Close::new(CloseCode::GoingAway, "shutting down"),
         Outcome::Violation => Close::new(CloseCode::Protocol, "protocol violation"),
         // Answered in HTTP, or by nobody.

@@ -53,7 +53,8 @@ pub use conversation::Conversation;
 pub use counters::{Counters, Outcome};
 pub use dialect::Dialect;
 pub use door::{
-    Answer, Calls, Door, Heartbeat, Known, NotNotified, Notified, Quic, Task, VisitError, Welcome,
+    Answer, Calls, Door, Enrolment, Heartbeat, Known, NotNotified, Notified, Quic, Task,
+    VisitError, Welcome,
 };
 pub use farewell::{Close, Refusal, farewell, refusal};
 pub use gate::Gate;

@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::harness::assert_plain;
+
 const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
 
@@ -146,6 +148,7 @@ fn refused(command: &mut Command, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{command:?}: {line}");
     assert_eq!(line.lines().count(), 1, "{command:?}: {line}");
     assert!(!line.contains("panicked"), "{command:?}: {line}");
+    assert_plain("a refusal", &line);
     assert!(output.stdout.is_empty(), "{command:?}");
     line
 }
@@ -425,7 +428,7 @@ fn new_key_is_its_owners_alone_and_replaces_none() {
     let public = stdout(&relay(&out).output().unwrap());
     assert!(public.trim().parse::<beacon_relay::ids::PublicKey>().is_ok(), "{public}");
     let seed = fs::read_to_string(&file).unwrap();
-    assert_eq!(seed.trim().len(), 44);
+    assert_eq!(seed.trim().strip_prefix("private-key:").unwrap().len(), 44);
     assert_ne!(seed, public);
     assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 

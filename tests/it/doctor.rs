@@ -363,8 +363,8 @@ fn relay_of_this_machine_is_looked_at_without_a_url() {
     diagnosis.assert("relay", "warning", "start it");
     assert_eq!(diagnosis.code, 1);
     let diagnosis = doctor(["--max-peers", "0"]);
-    diagnosis.assert("settings", "warning", "--max-peers");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert("settings", "failed", "--max-peers");
+    assert_eq!(diagnosis.code, 2);
 }
 
 #[test]

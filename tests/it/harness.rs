@@ -75,6 +75,15 @@ impl Program {
         })
     }
 
+    /// Waits until so many whole lines of stdout contain `needle`; returns all that it has.
+    pub(crate) fn wait_for_stdout_lines(&self, needle: &str, count: usize) -> Vec<String> {
+        self.wait(&self.stdout, needle, |text| {
+            let whole = &text[..text.rfind('\n')?];
+            let found = whole.lines().filter(|line| line.contains(needle)).count();
+            (found >= count).then(|| whole.lines().map(str::to_owned).collect())
+        })
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -113,12 +122,25 @@ impl Program {
     }
 }
 
+/// Fails where a text for people has what Rust shows to programmers.
+pub(crate) fn assert_plain(what: &str, text: &str) {
+    for debug in ["Some(", "Err(", "Ok(", "Other(", "OtherError("] {
+        let line = text.lines().find(|line| line.contains(debug));
+        assert!(line.is_none(), "{what} says {line:?}");
+    }
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         // Both fail only if the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        show_log(&self.name, self.child.id(), &self.log());
+        let log = self.log();
+        show_log(&self.name, self.child.id(), &log);
+        // What it wrote to stderr is for people, whichever test it is of.
+        if !thread::panicking() && self.name == env!("CARGO_BIN_EXE_beacon-relay") {
+            assert_plain("the log", &log);
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod changes;
 mod circles;
 mod client;
 mod cluster;
+mod completions;
 mod config;
 mod control;
 mod deploy;
@@ -17,6 +18,7 @@ mod descriptors;
 mod doctor;
 mod drain;
 mod echo;
+mod enroll;
 #[cfg(target_arch = "x86_64")] // what the fleet's package has binaries for
 mod fleet;
 mod flood;

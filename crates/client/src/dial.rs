@@ -26,6 +26,7 @@ use super::target::{InvalidUrl, Target};
 use crate::net::dial::Destination;
 use crate::net::resolve::Resolver;
 use crate::net::tls::{TlsError, Trust, client_config};
+use crate::net::words::of_handshake;
 use crate::wire::beacon::MAX_WSS_PACKET;
 
 const SUBPROTOCOL: HeaderValue = HeaderValue::from_static("pilot.v1");
@@ -262,7 +263,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     /// The TLS handshake failed.
-    #[error("the TLS handshake failed: {source}")]
+    #[error("the TLS handshake failed: {}", of_handshake(.source))]
     Handshake {
         /// What TLS or the system said.
         source: io::Error,

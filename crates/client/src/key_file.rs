@@ -1,4 +1,5 @@
-//! A file with an Ed25519 key: the 32-byte seed in base64 and a line end, for its owner alone.
+//! A file with an Ed25519 key: `private-key:`, the 32-byte seed in base64 and a line end, for its
+//! owner alone. Earlier versions wrote it without the mark, and such files are read as well.
 //!
 //! Nodes and relays have such files; `beacon-relay keygen --out` writes one.
 
@@ -11,9 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 
+use crate::wire::ids::PRIVATE_KEY_MARK;
 use crate::wire::mark::without_mark;
 
-/// More than any key file has, in bytes: 44 of base64 and a line end.
+/// More than any key file has, in bytes: 12 of the mark, 44 of base64 and a line end.
 const MAX_FILE: u64 = 256;
 
 /// What a key file holds. Without a debug form, since it is a secret.
@@ -34,8 +36,9 @@ pub fn read_key(path: &Path) -> Result<KeyFile, KeyFileError> {
     let exposed = file.metadata().map_err(unreadable)?.permissions().mode() & 0o077 != 0;
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).map_err(unreadable)?;
-    let seed =
-        STANDARD.decode(without_mark(&text).trim()).ok().and_then(|seed| seed.try_into().ok());
+    let text = without_mark(&text).trim();
+    let seed = text.strip_prefix(PRIVATE_KEY_MARK).unwrap_or(text);
+    let seed = STANDARD.decode(seed).ok().and_then(|seed| seed.try_into().ok());
     let seed = seed.ok_or_else(|| KeyFileError::NotAKey { path: path.to_owned() })?;
     Ok(KeyFile { key: SigningKey::from_bytes(&seed), exposed })
 }
@@ -46,7 +49,7 @@ pub fn read_key(path: &Path) -> Result<KeyFile, KeyFileError> {
 /// The system refuses; `AlreadyExists` where there is a file, which is somebody's key and
 /// stays.
 pub fn create_key(path: &Path, key: &SigningKey) -> io::Result<()> {
-    let seed = format!("{}\n", STANDARD.encode(key.to_bytes()));
+    let seed = format!("{PRIVATE_KEY_MARK}{}\n", STANDARD.encode(key.to_bytes()));
     let draft = path.with_added_extension(format!("{:016x}.new", getrandom::u64()?));
     let written = write_new(&draft, &seed).and_then(|()| match fs::hard_link(&draft, path) {
         // Some network file systems have no links: there, a crash can leave a part of it.
@@ -139,6 +142,10 @@ mod tests {
 
         let file = read_key(&path).unwrap();
         assert_eq!((file.key.to_bytes(), file.exposed), ([7; 32], false));
+        // Nobody takes it for a public key.
+        let text = fs::read_to_string(&path).unwrap();
+        let taken = text.trim().parse::<crate::wire::ids::PublicKey>();
+        assert!(taken.unwrap_err().to_string().starts_with("that is a private key"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "a draft stayed");
         let nowhere = folder.path().join("missing/node.key");

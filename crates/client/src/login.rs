@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::options::Options;
 use super::socket::Socket;
 use crate::ids::PublicKey;
+use crate::net::words::of_close;
 use crate::wire::auth::{Challenge, Generation, MaxMessage, Reply};
 
 /// Close code of a refusal (policy violation).
@@ -96,7 +97,7 @@ pub enum LoginError {
         reason: String,
     },
     /// The relay closed the connection for another reason.
-    #[error("the relay closed the connection during the login ({code:?}, {reason:?})")]
+    #[error("the relay closed the connection during the login ({})", of_close(*.code, .reason))]
     Closed {
         /// The close code, where it gave one.
         code: Option<u16>,

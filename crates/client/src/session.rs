@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use super::Delivery;
 use super::options::Timeouts;
 use super::socket::{BUFFER, Socket};
+use crate::net::words::of_close;
 use crate::wire::auth::BYE;
 use crate::wire::beacon::{self, Packet};
 
@@ -44,7 +45,7 @@ pub(super) enum Outgoing {
 pub enum SessionError {
     /// The relay closed the session: in the Pilot protocol 1000 "replaced" by a newer session of
     /// the same node, 1001 when it shuts down, 1009 for a packet that is too large.
-    #[error("the relay closed the session ({code:?}, {reason:?})")]
+    #[error("the relay closed the session ({})", of_close(*.code, .reason))]
     Closed {
         /// The close code, where it gave one.
         code: Option<u16>,

@@ -124,12 +124,21 @@ pub enum InvalidPublicKey {
     /// The text decodes to another number of bytes than 32.
     #[error("a public key is 32 bytes in standard base64, and this has {0}")]
     WrongLength(usize),
+    /// The text is what a file of a private key holds.
+    #[error("that is a private key, which is for its owner alone: give the public one")]
+    Private,
 }
+
+/// What the private key of a key file is marked by, so that nobody takes it for a public one.
+pub const PRIVATE_KEY_MARK: &str = "private-key:";
 
 impl FromStr for PublicKey {
     type Err = InvalidPublicKey;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.trim_start().starts_with(PRIVATE_KEY_MARK) {
+            return Err(InvalidPublicKey::Private);
+        }
         // 64 bytes hold what any text up to 85 characters can decode to; longer ones are refused unread.
         let mut bytes = [0; 64];
         if text.len() > 85 {

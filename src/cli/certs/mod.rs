@@ -42,10 +42,10 @@ pub(super) enum Certs {
 #[derive(clap::Args, Debug)]
 pub(super) struct Ca {
     /// New file for the certificate
-    #[arg(long, value_name = "FILE", default_value = "ca.crt")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, default_value = "ca.crt")]
     out_cert: PathBuf,
     /// New file for the private key
-    #[arg(long, value_name = "FILE", default_value = "ca.key")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, default_value = "ca.key")]
     out_key: PathBuf,
     /// Common name of the authority
     #[arg(long, value_name = "NAME", default_value = "beacon-relay CA")]
@@ -62,19 +62,19 @@ pub(super) struct Ca {
 #[derive(clap::Args, Debug)]
 pub(super) struct Instance {
     /// Certificate of the authority
-    #[arg(long, value_name = "FILE", default_value = "ca.crt")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, default_value = "ca.crt")]
     ca: PathBuf,
     /// Private key of the authority
-    #[arg(long, value_name = "FILE", default_value = "ca.key")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, default_value = "ca.key")]
     ca_key: PathBuf,
     /// Common name, and DNS name; of a hub the host name that its clients dial
     #[arg(long, value_name = "NAME")]
     name: String,
     /// New file for the certificate [default: NAME.crt]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     out_cert: Option<PathBuf>,
     /// New file for the private key [default: NAME.key]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     out_key: Option<PathBuf>,
     /// Days until it ends
     #[arg(long, value_name = "N", default_value = "730", value_parser = clap::value_parser!(u32).range(1..=36_500))]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 /// Columns, as wide as they need; numbers to the right.
-pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(in crate::cli) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let is_number = |column: usize| {
         let mut cells = rows.iter().filter_map(|row| row.get(column));
         cells.all(|cell| cell.starts_with(|c: char| c.is_ascii_digit()) && !cell.contains(':'))
@@ -65,7 +65,7 @@ pub(super) fn list<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
 }
 
 /// The text of a field by its path.
-pub(super) fn at(value: &Value, path: &[&str]) -> String {
+pub(in crate::cli) fn at(value: &Value, path: &[&str]) -> String {
     let found = path.iter().try_fold(value, |value, key| value.get(key));
     found.map(text).unwrap_or_default()
 }

@@ -2,17 +2,23 @@
 //! says.
 
 mod channels;
-mod layout;
+mod follow;
+pub(super) mod layout;
 mod queues;
 mod tables;
 
+use std::path::Path;
+use std::time::Duration;
+
 use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 use serde_json::Value;
 
+use self::follow::Followed;
 use super::{Exit, output};
-use crate::config::{Layers, LogFilter, Surroundings};
+use crate::config::{Layers, LogFilter, Surroundings, parse_duration};
 use crate::control::client::{AskError, PATIENCE, ask};
-use crate::control::{Action, DEFAULT_MESSAGES, DEFAULT_PEERS, DEFAULT_TALKERS};
+use crate::control::{Action, DEFAULT_MESSAGES, DEFAULT_PEERS, DEFAULT_TALKERS, PeerOrder};
 use crate::doors::pilot::{DISCOVER, PUNCH};
 use crate::relay::RELAY;
 use crate::wire::name::Name;
@@ -30,9 +36,16 @@ pub(super) enum Control {
     },
     /// List the nodes that are connected or have a UDP endpoint
     Peers {
-        /// How many at most, in the order of their ids
+        /// How many at most
         #[arg(long, value_name = "N", default_value_t = DEFAULT_PEERS)]
         limit: usize,
+        /// Their order: node (by id), or those first for whom most waits (waiting), that came last (age), or
+        /// that were silent longest over UDP (silence)
+        #[arg(long, value_name = "ORDER", value_enum, hide_possible_values = true, default_value_t = Order::Node)]
+        sort: Order,
+        /// Those after this one alone: the next page of a list by ids
+        #[arg(long, value_name = "NODE", conflicts_with = "sort")]
+        after: Option<Name>,
         #[command(flatten)]
         relay: Relay,
     },
@@ -48,13 +61,19 @@ pub(super) enum Control {
         /// How many of each
         #[arg(long, value_name = "N", default_value_t = DEFAULT_TALKERS)]
         count: usize,
+        /// Show it again every 2 s
+        #[arg(long)]
+        follow: bool,
         #[command(flatten)]
         relay: Relay,
     },
-    /// End a node's session and forget its UDP endpoint; it may come back at once
+    /// End a node's session and forget its UDP endpoint; it may come back at once, or after a time
     Kick {
         /// The node's id
         node: Name,
+        /// Keep it out for this time, such as 10m or 7d; 0s lets it in again
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+        time: Option<Duration>,
         #[command(flatten)]
         relay: Relay,
     },
@@ -68,7 +87,7 @@ pub(super) enum Control {
     /// Switch one kind of traffic off, or on again: punch, relay or discover. A restart has all on
     Switch {
         /// Which: punch, relay or discover
-        #[arg(value_name = "SWITCH", value_parser = switch)]
+        #[arg(value_name = "SWITCH", value_parser = PossibleValuesParser::new(SWITCHES), hide_possible_values = true)]
         switch: String,
         /// On or off
         #[arg(value_name = "STATE")]
@@ -107,6 +126,9 @@ pub(super) enum Control {
     },
     /// Print the last events of connections, the latest last
     Record {
+        /// Go on with each event that happens
+        #[arg(long)]
+        follow: bool,
         #[command(flatten)]
         relay: Relay,
     },
@@ -225,11 +247,38 @@ pub(super) enum State {
     Off,
 }
 
+/// What can be switched off.
+const SWITCHES: [&str; 3] = [PUNCH.name, RELAY.name, DISCOVER.name];
+
+/// In which order peers are listed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(super) enum Order {
+    /// By their ids.
+    Node,
+    /// Those first for which most bytes wait.
+    Waiting,
+    /// Those first that came last.
+    Age,
+    /// Those first of which nothing was heard for longest over UDP.
+    Silence,
+}
+
+impl From<Order> for PeerOrder {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Node => Self::Node,
+            Order::Waiting => Self::Waiting,
+            Order::Age => Self::Age,
+            Order::Silence => Self::Silence,
+        }
+    }
+}
+
 /// Which relay, and how to print.
 #[derive(clap::Args, Debug)]
 pub(super) struct Relay {
     /// Folder of what the relay keeps [default: that of `serve`]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     state_dir: Option<String>,
     /// Print the answer as JSON
     #[arg(long)]
@@ -239,14 +288,19 @@ pub(super) struct Relay {
 impl Control {
     /// Asks, and prints the answer.
     pub(super) fn run(self) -> Result<(), Exit> {
+        let followed = if let Self::Top { follow: true, count, .. } = self {
+            Some(Followed::Top { count })
+        } else if matches!(self, Self::Record { follow: true, .. }) {
+            Some(Followed::Events)
+        } else {
+            None
+        };
         let (action, relay) = self.action()?;
         let folder = Layers::state_dir_of(relay.state_dir, &Surroundings::of_this_process())?;
-        let asked = ask(&folder, &action, PATIENCE);
-        let answer = asked.map_err(|error| match error {
-            AskError::NoRelay { .. } => Exit::NoRelay(error),
-            AskError::Silent { .. } | AskError::NoAnswer { .. } => Exit::NoAnswer(error),
-            AskError::Refused(_) => Exit::Failed(error.into()),
-        })?;
+        if let Some(followed) = followed {
+            return followed.show(&folder, relay.json);
+        }
+        let answer = ask_relay(&folder, &action)?;
         let text = if relay.json { format!("{answer}\n") } else { tables::show(&action, &answer) };
         output::print(&text)?;
         verdict(&action, &answer)
@@ -256,10 +310,14 @@ impl Control {
         Ok(match self {
             Self::Status { ready: true, relay } => (Action::Readiness {}, relay),
             Self::Status { ready: false, relay } => (Action::Status {}, relay),
-            Self::Peers { limit, relay } => (Action::Peers { limit }, relay),
+            Self::Peers { limit, sort, after, relay } => {
+                (Action::Peers { limit, sort: sort.into(), after }, relay)
+            }
             Self::Peer { node, relay } => (Action::Peer { node }, relay),
-            Self::Top { count, relay } => (Action::Top { count }, relay),
-            Self::Kick { node, relay } => (Action::Kick { node }, relay),
+            Self::Top { count, relay, .. } => (Action::Top { count, again: false }, relay),
+            Self::Kick { node, time, relay } => {
+                (Action::Kick { node, seconds: time.map(|time| time.as_secs()) }, relay)
+            }
             Self::Notify { node, relay } => (Action::Notify { node }, relay),
             Self::Switch { switch, state, relay } => {
                 (Action::Switch { switch, on: state == State::On }, relay)
@@ -272,7 +330,7 @@ impl Control {
                 (Action::LogLevel { filter: parsed }, relay)
             }
             Self::Explain { node, relay } => (Action::Explain { node }, relay),
-            Self::Record { relay } => (Action::Record {}, relay),
+            Self::Record { relay, .. } => (Action::Record { after: None }, relay),
             Self::Topics { limit, relay } => (Action::Topics { limit }, relay),
             Self::Names(Names { change: None, limit, relay }) => (Action::Names { limit }, relay),
             Self::Names(Names { change: Some(change), .. }) => match change {
@@ -311,6 +369,15 @@ impl Control {
     }
 }
 
+/// Asks the relay of a state folder.
+fn ask_relay(folder: &Path, action: &Action) -> Result<Value, Exit> {
+    ask(folder, action, PATIENCE).map_err(|error| match error {
+        AskError::NoRelay { .. } => Exit::NoRelay(error),
+        AskError::Silent { .. } | AskError::NoAnswer { .. } => Exit::NoAnswer(error),
+        AskError::Refused(_) => Exit::Failed(error.into()),
+    })
+}
+
 /// How the answer of `status` ends the program. A health check is content with a relay that serves.
 fn verdict(action: &Action, answer: &Value) -> Result<(), Exit> {
     match (action, &*layout::at(answer, &["verdict"])) {
@@ -318,13 +385,4 @@ fn verdict(action: &Action, answer: &Value) -> Result<(), Exit> {
         (Action::Status {} | Action::Readiness {}, "not ready") => Err(Exit::NotReady),
         _ => Ok(()),
     }
-}
-
-/// The name of something that can be switched off.
-fn switch(text: &str) -> Result<String, String> {
-    let names = [PUNCH.name, RELAY.name, DISCOVER.name];
-    if names.contains(&text) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("`{text}` is none of {}", names.join(", ")))
 }

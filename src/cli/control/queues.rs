@@ -33,6 +33,7 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         Action::Queue { .. }
         | Action::Status {}
         | Action::Readiness {}
+        | Action::Enrolment { .. }
         | Action::Peers { .. }
         | Action::Peer { .. }
         | Action::Top { .. }
@@ -43,7 +44,7 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         | Action::Reload { .. }
         | Action::LogLevel { .. }
         | Action::Explain { .. }
-        | Action::Record {}
+        | Action::Record { .. }
         | Action::AuditLog { .. } => fields(answer),
     }
 }

@@ -13,17 +13,23 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
     match action {
         Action::Status {} => status(answer),
         Action::Readiness {} => format!("{}\n", at(answer, &["line"])),
+        // `enroll` asks for it, and shows it another way.
+        Action::Enrolment { .. } => format!("{answer}\n"),
         Action::Reload { .. } => reload(answer),
         Action::Peers { .. } => peers(answer),
         Action::Peer { .. } => peer(answer),
         Action::Top { .. } => top(answer),
-        Action::Kick { node } => {
+        Action::Kick { node, seconds: Some(0) } => format!("node {node} may come in again\n"),
+        Action::Kick { node, seconds } => {
             let was = |key: &str, text: &'static str| {
                 answer.get(key).and_then(Value::as_bool).unwrap_or_default().then_some(text)
             };
             let done =
                 [was("session", "its session ends"), was("endpoint", "its endpoint is gone")];
-            let done: Vec<_> = done.into_iter().flatten().collect();
+            let kept_out =
+                seconds.map(|seconds| format!("it is kept out for {}", duration(seconds)));
+            let done: Vec<_> =
+                done.into_iter().flatten().map(str::to_owned).chain(kept_out).collect();
             format!("kicked node {node}: {}\n", done.join(", "))
         }
         Action::Switch { switch, on: true } => format!("{switch} is on\n"),
@@ -40,7 +46,7 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         Action::Drain {} => "the relay drains, and ends when its peers are gone\n".to_owned(),
         Action::LogLevel { filter } => format!("the relay logs {filter}\n"),
         Action::Explain { node } => format!("node {node}: {}", explanation(answer)),
-        Action::Record {} => events(answer),
+        Action::Record { .. } => events(answer),
         Action::Topics { .. }
         | Action::Names { .. }
         | Action::ReleaseName { .. }
@@ -60,6 +66,16 @@ pub(super) fn show(action: &Action, answer: &Value) -> String {
         // `audit` asks for it, and shows it another way.
         Action::AuditLog { .. } => format!("{answer}\n"),
     }
+}
+
+/// A number of seconds in the largest unit that it is a whole number of.
+fn duration(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let unit = units.into_iter().find(|(length, _)| seconds.is_multiple_of(*length));
+    unit.map_or_else(
+        || format!("{seconds}s"),
+        |(length, unit)| format!("{}{unit}", seconds / length),
+    )
 }
 
 /// What only programs read, or what other lines say.
@@ -192,6 +208,10 @@ fn peer(answer: &Value) -> String {
     if answer.get("takeovers").is_some() {
         out.push_str(&takeovers(answer));
     }
+    if answer.get("kept_out").is_some() {
+        let rest = time(answer, &["kept_out"]);
+        let _ = writeln!(out, "kicked     it is kept out for {rest} more");
+    }
     out
 }
 
@@ -312,6 +332,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::control::PeerOrder;
     use crate::ids::NodeId;
 
     #[test]
@@ -372,7 +393,7 @@ mod tests {
     fn short_list_says_how_much_is_left_out() {
         let answer = json!({ "total": 5, "peers": [{ "node": 7, "over": "udp",
             "endpoint": { "address": "192.0.2.1:7", "age": 12.5, "silence": 0.25 } }] });
-        let text = show(&Action::Peers { limit: 1 }, &answer);
+        let text = show(&Action::Peers { limit: 1, sort: PeerOrder::Node, after: None }, &answer);
         assert!(text.contains("udp   192.0.2.1:7  12s"), "{text}");
         assert!(text.ends_with("1 of 5; more with --limit\n"), "{text}");
     }

@@ -102,8 +102,8 @@ impl<'a> Exchange<'a> {
                         let body = request.content.body.clone();
                         Ok(request.answer(Content::text(body)).await?)
                     }
-                    other @ (Event::Publication(_) | Event::Complaint(_)) => {
-                        Err(anyhow::anyhow!("{other:?} came instead of a request"))
+                    Event::Publication(_) | Event::Complaint(_) => {
+                        Err(anyhow::anyhow!("something else came instead of a request"))
                     }
                 }
             };
@@ -137,8 +137,8 @@ impl<'a> Exchange<'a> {
 async fn publication(client: &mut Client) -> anyhow::Result<Content> {
     match client.recv().await?.context("the client has ended")? {
         Event::Publication(publication) => Ok(publication.content),
-        other @ (Event::Request(_) | Event::Complaint(_)) => {
-            Err(anyhow::anyhow!("{other:?} came instead of a publication"))
+        Event::Request(_) | Event::Complaint(_) => {
+            Err(anyhow::anyhow!("something else came instead of a publication"))
         }
     }
 }

@@ -13,7 +13,8 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore,
+    SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -24,6 +25,7 @@ use super::PATIENCE;
 use super::report::Report;
 use crate::client::Target;
 use crate::net::tls::{file_roots, system_roots};
+use crate::net::words::{of_handshake, of_tls};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -69,7 +71,8 @@ pub(super) async fn check<S: AsyncRead + AsyncWrite + Unpin>(
         Ok(Err(error)) => {
             let remedy = "is this the proxy's TLS port? Its log says what it thinks; a listener \
                           without TLS is ws://";
-            report.fail("tls", format!("the handshake failed: {error}"), remedy);
+            let found = format!("the handshake failed: {}", of_handshake(&error));
+            report.fail("tls", found, remedy);
             return None;
         }
         Err(_late) => {
@@ -78,12 +81,14 @@ pub(super) async fn check<S: AsyncRead + AsyncWrite + Unpin>(
             return None;
         }
     };
-    let version = tls.get_ref().1.protocol_version().map(|version| format!("{version:?}"));
-    let version = version.unwrap_or_default().replace('_', ".");
+    let version = match tls.get_ref().1.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS 1.3",
+    };
     let trusted = judge.verdict.lock().take().is_some_and(|verdict| match verdict {
         Ok(end) => {
             let soon = if ca.is_some() { SOON_OF_ONES_OWN } else { SOON };
-            tell_end(end, UnixTime::now(), soon, &version, report);
+            tell_end(end, UnixTime::now(), soon, version, report);
             true
         }
         Err(error) => {
@@ -135,7 +140,7 @@ fn explain(error: &Error, host: &str) -> (String, String) {
             "the certificate is signed by nobody whom this machine trusts".to_owned(),
             "serve the whole chain (fullchain.pem); for a CA of your own: --ca FILE".to_owned(),
         ),
-        other => (other.to_string(), "give the proxy another certificate".to_owned()),
+        other => (of_tls(other), "give the proxy another certificate".to_owned()),
     }
 }
 
@@ -267,7 +272,7 @@ mod tests {
         for (days, code) in [(60, None), (14, None), (13, Some(1)), (0, Some(1))] {
             let end = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + days * DAY));
             let mut report = Report::default();
-            tell_end(end, now, SOON, "TLSv1.3", &mut report);
+            tell_end(end, now, SOON, "TLS 1.3", &mut report);
             assert_eq!(report.end().err().map(|exit| exit.code()), code, "{days}: {report}");
         }
     }

@@ -1,7 +1,7 @@
 //! `doctor`: checks the whole chain as a peer would, and says what to do about each finding.
 //!
-//! A failure is what keeps a peer from using the URL; everything else is at most a warning, and
-//! what the arguments do not let us check is skipped.
+//! A failure is what keeps a peer from using the URL, or the relay from starting with the settings;
+//! everything else is at most a warning, and what the arguments do not let us check is skipped.
 
 mod acme;
 mod certificate;
@@ -47,14 +47,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", requires = "key")]
     node_id: Option<NodeId>,
     /// File with the key of --node-id
-    #[arg(long, value_name = "FILE", requires = "node_id")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, requires = "node_id")]
     key: Option<PathBuf>,
     /// File with the secret of a relay of NetBird's clients: log in at the rel:// or rels:// URL, and
     /// use the session
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     secret_file: Option<PathBuf>,
     /// PEM file of the certificate authorities to trust instead of the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     ca: Option<PathBuf>,
     /// HTTP proxy to go through to the URL, `http://[user:password@]host:port`, or `none`; without
     /// it, that of https_proxy or all_proxy, but for no_proxy
@@ -64,7 +64,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     udp: Option<String>,
     /// Caddyfile or nginx.conf of the proxy, or http://HOST:PORT of Caddy's own control port
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     proxy_config: Option<String>,
     /// Prints one line of JSON instead
     #[arg(long)]

@@ -185,15 +185,15 @@ mod tests {
     fn what_differs_between_addresses_names_them() {
         let [one, two, three] = [1, 2, 3].map(|n| SocketAddr::from(([192, 0, 2, n], 443)));
         let [mut good, mut bad] = [Report::default(), Report::default()];
-        good.ok("tls", "TLSv1.3");
+        good.ok("tls", "TLS 1.3");
         good.ok("upgrade", "a WebSocket");
-        bad.ok("tls", "TLSv1.3");
+        bad.ok("tls", "TLS 1.3");
         bad.fail("upgrade", "refused", "look");
         let mut report = Report::default();
         report.merge(&[(one, &good), (two, &bad), (three, &good)]);
         assert_eq!(
             report.to_string(),
-            "ok       tls            TLSv1.3\n\
+            "ok       tls            TLS 1.3\n\
              ok       upgrade        at 192.0.2.1:443, 192.0.2.3:443: a WebSocket\n\
              FAILED   upgrade        at 192.0.2.2:443: refused -> look\n"
         );

@@ -40,7 +40,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         Ok(_directory) => report.ok("keys", "the key file can be read"),
         Err(error) => {
             let remedy = "correct the file; run the doctor as the user of the relay";
-            report.warn("keys", error.to_string(), remedy);
+            report.fail("keys", error.to_string(), remedy);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use super::offline::Offline;
+use super::offline::{Offline, why};
 use crate::doors::keyop::{REALM, owner};
 use crate::proto::bus::{
     ChannelLimits, Limits, MailboxId, Owner, Submission, Submitted, Subscription, To,
@@ -230,8 +230,9 @@ impl Importing {
         match self.offline.submit(&submission)? {
             Submitted::Stored(_) => self.imported.records += 1,
             Submitted::Duplicate => self.imported.left_out += 1,
-            refused @ (Submitted::Partly { .. } | Submitted::Refused(_)) => {
-                bail!("the record {} is not taken: {refused:?}", submission.id)
+            Submitted::Partly { .. } => bail!("the record {} is taken in part", submission.id),
+            Submitted::Refused(refused) => {
+                bail!("the record {} is not taken: {}", submission.id, why(refused))
             }
         }
         self.records += 1;

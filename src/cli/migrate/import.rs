@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
-use super::offline::Offline;
+use super::offline::{Offline, why};
 use crate::doors::peerbus::REALM;
 use crate::proto::bus::{Limits, Owner, Refused, Submission, Submitted, To};
 use crate::wire::peerbus::{Envelope, MAX_MESSAGE, MAX_NAME, deliver_length};
@@ -149,7 +149,7 @@ impl Importing {
             Submitted::Stored(_) | Submitted::Partly { .. } => self.imported.messages += 1,
             Submitted::Duplicate => self.imported.duplicates += 1,
             Submitted::Refused(Refused::KeyTaken) => self.imported.left_out += 1,
-            Submitted::Refused(refused) => bail!("the message is refused: {refused:?}"),
+            Submitted::Refused(refused) => bail!("the message is refused: {}", why(refused)),
         }
         Ok(())
     }

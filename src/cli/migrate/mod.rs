@@ -58,10 +58,10 @@ struct Keyop {
     file: PathBuf,
     /// Take over records and places of peers instead, from the folder of what the hub keeps. Neither
     /// the hub nor the relay may run
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     data: Option<PathBuf>,
     /// Folder of what the relay keeps, for --data [default: that of `serve`]
-    #[arg(long, value_name = "DIR", requires = "data")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, requires = "data")]
     state_dir: Option<String>,
 }
 
@@ -69,10 +69,10 @@ struct Keyop {
 #[derive(clap::Args, Debug)]
 struct Middleman {
     /// New file for the key of services, which is never printed; one that holds the same stays
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     service_keys_file: Option<PathBuf>,
     /// New file for the key of clients
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     client_keys_file: Option<PathBuf>,
     /// Flags that it was started with, behind --
     #[arg(last = true, value_name = "FLAGS")]
@@ -83,13 +83,13 @@ struct Middleman {
 #[derive(clap::Args, Debug)]
 struct Netbird {
     /// Compose file (YAML or JSON) with its service, instead of this process's environment; - is stdin
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     compose: Option<PathBuf>,
     /// The service, where the file has several that may be it
     #[arg(long, value_name = "NAME", requires = "compose")]
     service: Option<String>,
     /// New file for the secret, which is never printed; one that holds the same stays
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     secret_file: Option<PathBuf>,
     /// Flags that it was started with, behind --
     #[arg(last = true, value_name = "FLAGS")]
@@ -100,17 +100,17 @@ struct Netbird {
 #[derive(clap::Args, Debug)]
 struct Peerbus {
     /// New file for the tokens, which are never printed; one that holds the same stays
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     tokens_file: Option<PathBuf>,
     /// New file for the secret that peers sign by: the relay then drops what is not signed by it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     hmac_secret_file: Option<PathBuf>,
     /// Take over names and messages instead, from its database as the line in docs/PEERBUS.md prints
     /// it; - is stdin. The relay must not run
     #[arg(long, value_name = "FILE", conflicts_with_all = ["tokens_file", "hmac_secret_file", "flags"])]
     messages: Option<PathBuf>,
     /// Folder of what the relay keeps, for --messages [default: that of `serve`]
-    #[arg(long, value_name = "DIR", requires = "messages")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, requires = "messages")]
     state_dir: Option<String>,
     /// Flags that it was started with, behind --
     #[arg(last = true, value_name = "FLAGS")]

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
-use crate::proto::bus::{Bus, Limits, Millis, Submission, Submitted, Turn};
+use crate::proto::bus::{Bus, Limits, Millis, Refused, Submission, Submitted, Turn};
 use crate::store::audit::Chain;
 use crate::store::{Commit, Embedded, Handover, Store as _, StoreError, bus_folder};
 
@@ -67,5 +67,20 @@ impl Offline {
     pub(super) fn finish(mut self) -> anyhow::Result<()> {
         self.commit()?;
         Ok(self.store.sync()?)
+    }
+}
+
+/// Why the message bus did not take a message of another program's, for people.
+pub(super) const fn why(refused: Refused) -> &'static str {
+    match refused {
+        Refused::UnknownRecipient => "nobody has the recipient's name",
+        Refused::Quota => {
+            "the recipient's mailbox is full: raise --bus-quota-messages or --bus-quota-bytes"
+        }
+        Refused::StoreFull => "the disk of the state folder is full",
+        Refused::NoRecipients => "it is for all others, and there is nobody else",
+        Refused::RecipientsFull => "the mailboxes of all recipients are full",
+        Refused::TooManyCopies => "it is for too many at a time",
+        Refused::KeyTaken => "its mailbox has no room for its id",
     }
 }

@@ -39,6 +39,7 @@ use super::Plan;
 use crate::bus::{Handle, Party};
 use crate::config::{Config, KEYOP, MOST_KEYOP_RECORD};
 use crate::metrics::Drop;
+use crate::net::Shown;
 use crate::peers::{Credential, End, Overflow, Principal, Takeover};
 use crate::proto::bus::Owner;
 use crate::relay::{Delivery, Flow, Head, Message as Routed, Router};
@@ -212,7 +213,7 @@ impl Keyop {
             return;
         }
         let channels = peer.state.lock().channels.join(",");
-        let address = session.observed.to_string();
+        let address = Shown(session.observed).to_string();
         let detail = format!("addr={address} sub=[{channels}] pub=[]");
         self.shared.audit.note(Event {
             event: "client_connected",

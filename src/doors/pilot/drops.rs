@@ -54,6 +54,9 @@ reasons! {
     DISCOVER_LIMITED = "discover_limited",
         "over `--discover-rate` Discovers and punches a second of one client address",
         "a flood or a forgery; a NAT with more than 12,000 nodes: raise it";
+    KICKED = "kicked",
+        "a Discover or a punch over UDP of a node that an operator has kicked for some time",
+        "`kick N --for 0s` lets it in again";
     CLAIM_OF_WSS_NODE = "claim_of_wss_node",
         "a punch over UDP of a node that has a WebSocket session, or has lost one within 90 s \
          at another address",

@@ -40,14 +40,14 @@ use arc_swap::ArcSwap;
 use prometheus::proto::MetricFamily;
 
 use crate::config::Config;
-use crate::doors::pilot::directory::{Keys, Lookup};
+use crate::doors::pilot::directory::{Keys, Listed, Lookup};
 use crate::ids::{NodeId, PublicKey};
 use crate::metrics::{Labelled, family};
 use crate::net::listener::Listener;
 use crate::peers::{Credential, End, Table};
 use crate::session::{
-    self, Answer, Conversation, Door, Kind, Known, Messages, Notified, Refusal, Server, Session,
-    Settings, Spec, Welcome,
+    self, Answer, Conversation, Door, Enrolment, Kind, Known, Messages, Notified, Refusal, Server,
+    Session, Settings, Spec, Welcome,
 };
 use crate::wire::auth::{AUTH_OK, Control, Generation, MAX_REPLY};
 use crate::wire::beacon::MAX_WSS_PACKET;
@@ -225,6 +225,11 @@ impl Door for Pilot {
                 Lookup::Unavailable => Known::Unavailable,
             })
         })
+    }
+
+    fn enrolment(&self, peer: Name) -> Option<Enrolment> {
+        let Listed { source, is_embedded, key } = self.keys.listed(peer.node_id()?)?;
+        Some(Enrolment { source, is_embedded, credential: key.map(|key| key.to_string()) })
     }
 
     fn notify(&self, peer: Name, now: Instant) -> Result<Notified, session::NotNotified> {

@@ -24,12 +24,14 @@ use crate::wire::name::Name;
 mod changes;
 mod claims;
 mod delays;
+mod kicks;
 mod look;
 mod route;
 
 pub use changes::{Here, Kind};
 pub use claims::Claimed;
 pub use delays::{Delay, NotDelayed, TakeoverLook};
+pub use kicks::{MOST_KEPT_OUT, TooManyKicks};
 pub use look::{EndpointLook, Look};
 pub use route::{Destination, Neighbour};
 
@@ -123,6 +125,7 @@ pub struct Table {
     translators: Translators,
     /// Who took over from whom. Locked after a shard, never before.
     delays: Mutex<delays::Delays>,
+    kicks: kicks::Kicks,
     /// Who came and went, where somebody wants to know.
     changes: OnceLock<changes::Changes>,
 }
@@ -145,6 +148,7 @@ impl Table {
             newcomers: Mutex::default(),
             translators: Translators::default(),
             delays: Mutex::default(),
+            kicks: kicks::Kicks::default(),
             changes: OnceLock::new(),
         }
     }

@@ -5,6 +5,8 @@
 //! since 1970, and the relay's id. The signature is an Ed25519 of the relay's key, the same that
 //! its id in a cluster is made of.
 
+use std::fmt;
+
 use blake3::Hash;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,15 @@ pub enum Kind {
     Checkpoint,
     /// This entry was the last of those that retention removed.
     Head,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checkpoint => "checkpoint",
+            Self::Head => "head of what was removed",
+        })
+    }
 }
 
 /// A signed statement on an entry.
@@ -44,7 +55,7 @@ pub struct Seal {
 #[non_exhaustive]
 pub enum BadSeal {
     /// Not the JSON of one.
-    #[error("it is no {expected:?}: {reason}")]
+    #[error("it is no {expected}: {reason}")]
     Malformed {
         /// What it should be.
         expected: Kind,
@@ -117,7 +128,7 @@ impl Seal {
         let json: Json =
             serde_json::from_slice(json).map_err(|error| malformed(error.to_string()))?;
         if json.kind != expected {
-            return Err(malformed(format!("it is a {:?}", json.kind)));
+            return Err(malformed(format!("it is a {}", json.kind)));
         }
         let hash = |text: &str| {
             Hash::from_hex(text).map(<[u8; 32]>::from).map_err(|error| malformed(error.to_string()))
@@ -194,7 +205,7 @@ mod tests {
     fn checkpoint_is_no_head() {
         let json = seal(Kind::Checkpoint).to_json();
         let error = Seal::from_json(Kind::Head, json.as_bytes()).unwrap_err();
-        assert_eq!(error.to_string(), "it is no Head: it is a Checkpoint");
+        assert_eq!(error.to_string(), "it is no head of what was removed: it is a checkpoint");
         let relabelled = json.replace("checkpoint", "head");
         let error = Seal::from_json(Kind::Head, relabelled.as_bytes()).unwrap_err();
         assert!(matches!(error, BadSeal::Signature(_)), "{error}");

@@ -60,7 +60,7 @@ pub enum Break {
         checkpoint: u64,
     },
     /// Not this relay signed it.
-    #[error("a {kind:?} is signed by relay {found}, not {expected}")]
+    #[error("a {kind} is signed by relay {found}, not {expected}")]
     Relay {
         /// What is signed.
         kind: Kind,

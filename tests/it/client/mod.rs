@@ -33,6 +33,8 @@ fn connect_args(url: &str, key: &Path) -> connect::Args {
         relay_name: None,
         proxy: None,
         raw: false,
+        once: false,
+        timeout: None,
     }
 }
 
@@ -80,4 +82,51 @@ async fn connect_that_is_refused_ends_with_what_to_do() {
         assert!(error.contains(part), "{error}");
     }
     assert_eq!(error.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn connect_once_ends_with_the_first_answer_of_the_node_that_it_sent_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, path) = (folder.path().join("node.key"), folder.path().join("file"));
+    std::fs::write(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n").unwrap();
+    std::fs::write(&path, "question").unwrap();
+    let relay = Relay::start(u32::MAX).await;
+    let mut peer = udp::Peer::connect(relay.udp, node(2), None, false).await.unwrap();
+    let other = udp::Peer::connect(relay.udp, node(3), None, false).await.unwrap();
+    let args = connect::Args {
+        file: Some(path),
+        once: true,
+        timeout: Some(PATIENCE),
+        ..connect_args(&relay.url, &key)
+    };
+
+    let answering = async {
+        let question = peer.recv().await.unwrap().payload;
+        // Not whom it asked.
+        other.send_to(node(1), b"noise").await.unwrap();
+        peer.send_to(node(1), b"answer").await.unwrap();
+        question
+    };
+    let (ended, question) = tokio::join!(timeout(PATIENCE, connect::run(args)), answering);
+    ended.unwrap().unwrap();
+    assert_eq!(&*question, b"question");
+}
+
+#[tokio::test]
+async fn connect_says_when_nobody_has_taken_the_packet() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, path) = (folder.path().join("node.key"), folder.path().join("file"));
+    std::fs::write(&key, "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n").unwrap();
+    std::fs::write(&path, "anybody?").unwrap();
+    let relay = Relay::start(u32::MAX).await;
+    let args = connect::Args {
+        file: Some(path),
+        once: true,
+        timeout: Some(Duration::from_millis(300)),
+        ..connect_args(&relay.url, &key)
+    };
+    let error = connect::run(args).await.unwrap_err().to_string();
+    for part in ["no answer of node 2 within 0.3 s", "beacon-relay explain 2"] {
+        assert!(error.contains(part), "{error}");
+    }
 }

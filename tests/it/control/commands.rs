@@ -230,7 +230,10 @@ fn audit_log_says_who_did_what_and_only_its_owner_reads_it() {
     let of = |line: &serde_json::Value| (line["action"].clone(), line["argument"].clone());
     assert_eq!(of(&lines[0]), ("status".into(), serde_json::json!({})));
     assert_eq!(of(&lines[1]), ("kick".into(), serde_json::json!({ "node": 7 })));
-    assert_eq!(lines[1]["result"], "node 7 is neither connected nor known here");
+    assert_eq!(
+        lines[1]["result"],
+        "node 7 is neither connected nor known here: `beacon-relay explain 7` says where it is"
+    );
     assert_eq!(of(&lines[2]), ("log-level".into(), serde_json::json!({ "filter": "debug" })));
     for line in &lines {
         assert_eq!(line["by"], by);
@@ -238,4 +241,56 @@ fn audit_log_says_who_did_what_and_only_its_owner_reads_it() {
     }
     relay.wait_for_metric("pilot_beacon_control_actions_total{result=\"ok\"}", 2.0);
     relay.wait_for_metric("pilot_beacon_control_actions_total{result=\"failed\"}", 1.0);
+}
+
+#[test]
+fn kicked_node_is_kept_out_for_the_time_and_let_in_again() {
+    let node = Node::new(11);
+    let relay = Relay::with_nodes(&[&node], &[]);
+    let mut peer = Peer::log_in(relay.wss, &node);
+    let udp = UdpNode::register(relay.udp, 21);
+
+    assert_eq!(
+        say(&relay, &["kick", "11", "--for", "1h"]),
+        "kicked node 11: its session ends, it is kept out for 1h\n"
+    );
+    assert_eq!(peer.read_close(), (1008, "kicked".to_owned()));
+    let mut again = Peer::upgrade(relay.wss);
+    let (opcode, payload) = again.try_to_authenticate(&node, 2);
+    assert_eq!(
+        (opcode, &payload[..2], &payload[2..]),
+        (8, &1008_u16.to_be_bytes()[..], &b"kicked"[..])
+    );
+    relay.wait_for_metric("pilot_beacon_wss_connections_total{outcome=\"kicked\"}", 1.0);
+    assert!(say(&relay, &["peer", "11"]).contains("it is kept out for 60m more"));
+
+    say(&relay, &["kick", "21", "--for", "90s"]);
+    udp.discover();
+    relay.wait_for_dropped("kicked", 1);
+    assert_eq!(relay.metric("pilot_beacon_udp_nodes"), 0.0);
+
+    assert_eq!(say(&relay, &["kick", "11", "--for", "0s"]), "node 11 may come in again\n");
+    let _back = Peer::log_in(relay.wss, &node);
+    let (code, error) = fail(relay.state_dir(), &["kick", "11", "--for", "soon"]);
+    assert_eq!((code, error.contains("not a duration")), (64, true), "{error}");
+}
+
+#[test]
+fn peers_are_sorted_and_listed_page_by_page() {
+    let nodes = [11, 12, 13].map(Node::new);
+    let relay = Relay::with_nodes(&nodes.each_ref(), &[]);
+    let _peers = [1, 0, 2].map(|index: usize| Peer::log_in(relay.wss, &nodes[index]));
+    let _udp = UdpNode::register(relay.udp, 21);
+    let listed = |words: &[&str]| {
+        let answer = ask(&relay, &[&["peers"], words].concat());
+        let peers = answer["peers"].as_array().unwrap().iter();
+        peers.map(|peer| peer["node"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&[]), [11, 12, 13, 21]);
+    assert_eq!(listed(&["--after", "11", "--limit", "2"]), [12, 13]);
+    assert_eq!(listed(&["--after", "21"]), [0; 0]);
+    // The last to come is the first.
+    assert_eq!(listed(&["--sort", "age"]), [21, 13, 11, 12]);
+    assert_eq!(listed(&["--sort", "silence", "--limit", "1"]), [21]);
+    assert_eq!(listed(&["--sort", "waiting"])[3], 21, "it has no outbox");
 }

@@ -2,6 +2,7 @@
 
 mod commands;
 mod explain;
+mod follow;
 mod http;
 mod notify;
 mod record;
@@ -14,12 +15,15 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::harness::Relay;
+use crate::harness::{Relay, assert_plain};
 
 /// Runs `beacon-relay` with these words, for the relay of a state folder.
 fn run(state_dir: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
-    command.args(words).arg("--state-dir").arg(state_dir).output().unwrap()
+    let output = command.args(words).arg("--state-dir").arg(state_dir).output().unwrap();
+    assert_plain(&words.join(" "), &String::from_utf8_lossy(&output.stdout));
+    assert_plain(&words.join(" "), &String::from_utf8_lossy(&output.stderr));
+    output
 }
 
 /// What a command prints, which must succeed. `status` also ends with 3 or 4, by what it tells.

@@ -53,7 +53,7 @@ fn broken_configuration_is_no_concern_of_who_names_the_state_folder() {
     fs::write(&file, "no TOML").unwrap();
     let command = |state_dir: Option<&Path>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
-        command.arg("status").env("BEACON_RELAY_CONFIG", &file);
+        command.arg("peers").env("BEACON_RELAY_CONFIG", &file);
         command.args(state_dir.map(|folder| [Path::new("--state-dir"), folder]).iter().flatten());
         command.output().unwrap().status.code()
     };
@@ -81,13 +81,13 @@ fn second_relay_of_a_state_folder_is_refused_unless_the_first_was_killed() {
     assert_eq!(fail(folder.path(), &["status"]).0, 69);
 
     let _first = serve(folder.path());
-    assert!(run(folder.path(), &["status"]).status.success());
+    assert!(run(folder.path(), &["peers"]).status.success());
     let (code, error) =
         fail(folder.path(), &["serve", "--wss-bind=127.0.0.1:0", "--udp-bind=127.0.0.1:0"]);
     assert_eq!(code, 69);
     assert!(error.contains("another relay runs with it (process "), "{error}");
     assert!(error.contains("give this one another folder"), "{error}");
-    assert!(run(folder.path(), &["status"]).status.success(), "the first one still answers");
+    assert!(run(folder.path(), &["peers"]).status.success(), "the first one still answers");
 }
 
 #[test]

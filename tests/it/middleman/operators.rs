@@ -77,7 +77,7 @@ fn doctor_looks_at_the_keys_the_listener_and_the_relay() {
     std::fs::set_permissions(&clients, PermissionsExt::from_mode(0o644)).unwrap();
     site.doctor(&[]).assert("settings", "warning", "every user of this machine can read");
     std::fs::remove_file(clients).unwrap();
-    site.doctor(&[]).assert("settings", "warning", "clients");
+    site.doctor(&[]).assert("settings", "failed", "clients");
 
     let other = Relay::start(&[] as &[&str]);
     let elsewhere = Site { relay: other, ..Site::start(&[]) };

@@ -6,3 +6,4 @@ pub mod dial;
 pub mod options;
 pub mod resolve;
 pub mod tls;
+pub mod words;

@@ -122,6 +122,15 @@ impl KeyFile {
         self.keys.load().find(node)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is the one that `enroll` writes, and may be missing.
+    pub(super) fn is_embedded(&self) -> bool {
+        self.absent == Absent::Empty
+    }
+
     /// Why the keys are older than the file, where they are.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()

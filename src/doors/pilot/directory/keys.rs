@@ -27,6 +27,12 @@ pub trait Keys: Send + Sync + 'static {
     /// Asks for a node's key; should take seconds at most.
     fn lookup(&self, node: NodeId) -> Pin<Box<dyn Future<Output = Lookup> + Send + '_>>;
 
+    /// What is known of a node's key without asking anybody, and where keys are from; nothing where
+    /// there is no list to look into, as by default.
+    fn listed(&self, _node: NodeId) -> Option<Listed> {
+        None
+    }
+
     /// Called when `node` has logged in with `key` and its session can be found in the table; must
     /// not wait. The key may have been withdrawn since the look-up: whoever ends the sessions of
     /// withdrawn keys may have looked before this session was there. Does nothing by default.
@@ -35,9 +41,25 @@ pub trait Keys: Send + Sync + 'static {
     }
 }
 
+/// A node in a list of keys.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listed {
+    /// Where the keys are from, for people.
+    pub source: String,
+    /// Whether that is the embedded directory, which [`super::enroll`] writes.
+    pub is_embedded: bool,
+    /// The node's key, where it is known.
+    pub key: Option<PublicKey>,
+}
+
 impl Keys for Directory {
     fn lookup(&self, node: NodeId) -> Pin<Box<dyn Future<Output = Lookup> + Send + '_>> {
         Box::pin(Self::lookup(self, node))
+    }
+
+    fn listed(&self, node: NodeId) -> Option<Listed> {
+        let (source, is_embedded) = self.source();
+        Some(Listed { source, is_embedded, key: self.known(node) })
     }
 
     fn session_began(&self, node: NodeId, key: PublicKey) {

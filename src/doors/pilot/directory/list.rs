@@ -91,6 +91,14 @@ impl KeyList {
         Self(entries.into_boxed_slice())
     }
 
+    /// Removes the entry of a node; `None` where there is none.
+    pub(super) fn without(self, node: NodeId) -> Option<Self> {
+        let mut entries = self.0.into_vec();
+        let position = entries.binary_search_by_key(&node, |(node, _)| *node).ok()?;
+        entries.remove(position);
+        Some(Self(entries.into_boxed_slice()))
+    }
+
     /// The entries in which `newer` differs from this list, in the order of their ids.
     pub(super) fn differences<'a>(
         &'a self,

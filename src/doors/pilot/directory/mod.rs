@@ -12,7 +12,7 @@ mod list;
 mod registry;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::changes::Changes;
-pub use self::embedded::{EnrollError, Enrolled, enroll};
+pub use self::embedded::{EnrollError, Enrolled, enroll, enrolled, unenroll};
 use self::file::{Absent, KeyFile};
 pub use self::file::{Reload, ReloadError};
-pub use self::keys::Keys;
+pub use self::keys::{Keys, Listed};
 pub use self::list::FileError;
 use self::registry::{Connections, Registry};
 pub use self::registry::{RegistryError, RegistrySettings};
@@ -298,6 +298,22 @@ impl Directory {
         match &self.0.file {
             Some(file) => file.reload(&self.0.changes, force),
             None => Ok(Reload::default()),
+        }
+    }
+
+    /// Where the keys are from, for people; and whether that is the embedded directory.
+    fn source(&self) -> (String, bool) {
+        let of_file = self.0.file.as_ref().map(KeyFile::path).map(Path::display);
+        match (of_file, &self.0.registry) {
+            (Some(path), None) => {
+                let is_embedded = self.0.file.as_ref().is_some_and(KeyFile::is_embedded);
+                (path.to_string(), is_embedded)
+            }
+            (None, Some(registry)) => (format!("the registry at {}", registry.address()), false),
+            (Some(path), Some(registry)) => {
+                (format!("{path}, and the registry at {}", registry.address()), false)
+            }
+            (None, None) => ("nowhere".to_owned(), false),
         }
     }
 

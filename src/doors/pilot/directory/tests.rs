@@ -8,7 +8,7 @@ fn node(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-fn embedded(state_dir: &std::path::Path) -> Directory {
+fn embedded(state_dir: &Path) -> Directory {
     let state_dir = state_dir.to_owned();
     Directory::open(Settings { keys: None, registry: None, state_dir }).unwrap()
 }

@@ -91,6 +91,9 @@ impl Overlay {
     ) -> Result<Option<PublicKey>, Drop> {
         let &Batch { now, shard, .. } = batch;
         self.check_endpoint(datagram, batch)?;
+        if self.table.kept_out(node.into(), now).is_some() {
+            return Err(PilotDrop::KICKED);
+        }
         if self.router.has_session_elsewhere(node.into(), now) {
             shard.endpoint(EndpointEvent::Held, 1);
             return Err(PilotDrop::CLAIM_OF_WSS_NODE);

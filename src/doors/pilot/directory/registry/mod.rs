@@ -211,6 +211,11 @@ impl Registry {
         (registry, connections)
     }
 
+    /// Its address, as the settings have it.
+    pub(super) fn address(&self) -> &str {
+        self.health.address()
+    }
+
     /// Sets how long a login may take.
     pub(super) fn set_patience(&self, login: Duration) {
         self.health.set_patience(login);
