@@ -6,13 +6,24 @@ use std::hash::{BuildHasher as _, RandomState};
 thread_local! {
     /// State of this thread's generator, never 0.
     static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(()) | 1);
+    /// Whether this thread takes the same ones in each run.
+    static IS_FIXED: Cell<bool> = const { Cell::new(false) };
 }
+
+/// Of so many one is taken where that is fixed: about what a busy relay takes.
+const FIXED_RATE: u32 = 64;
 
 /// Has this thread take the same ones in each run, so that counts of instructions can be
 /// compared. For benchmarks alone.
 #[doc(hidden)]
 pub fn fix_samples() {
     STATE.set(1);
+    IS_FIXED.set(true);
+}
+
+/// Of how many one is taken where [`fix_samples`] was called on this thread.
+pub(super) fn fixed_rate() -> Option<u32> {
+    IS_FIXED.get().then_some(FIXED_RATE)
 }
 
 /// How many to leave out before the next, so that one of `rate` is taken on average.
