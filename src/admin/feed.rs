@@ -1,4 +1,5 @@
-//! The stream of snapshots: one a second while anybody watches, made once for all of them.
+//! The stream of snapshots: one a second while anybody watches, made once for all of them. While
+//! nobody does, only the history of the charts goes on.
 //!
 //! A watcher who reads too slowly misses snapshots; one who reads nothing is ended by the
 //! connection ([`super::connections`]).
@@ -13,10 +14,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::Sources;
 use super::counters::Counters;
+use super::history::{self, History, is_charted};
 
 /// Between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -87,30 +89,53 @@ impl Feed {
     }
 
     /// Makes the snapshots; for a task of its own.
-    pub(super) async fn run(&self, sources: Arc<Sources>, counters: &Counters) {
+    pub(super) async fn run(
+        &self,
+        sources: Arc<Sources>,
+        counters: &Counters,
+        history: &Arc<History>,
+    ) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut noted = Instant::now();
         loop {
-            while self.latest.receiver_count() == 0 {
+            let is_watched = self.latest.receiver_count() > 0;
+            if is_watched {
+                ticks.tick().await;
+            } else {
                 // What there is would be old news for the next one.
                 self.latest.send_replace(Bytes::new());
-                self.arrived.notified().await;
+                if timeout_at(noted + history::INTERVAL, self.arrived.notified()).await.is_ok() {
+                    continue;
+                }
             }
-            ticks.tick().await;
-            let sources = Arc::clone(&sources);
+            noted = Instant::now();
+            let (sources, history) = (Arc::clone(&sources), Arc::clone(history));
             // Apart from the threads of the packets: it reads /proc and looks at each session.
-            let Ok(event) = spawn_blocking(move || event(&sources)).await else {
+            let made = spawn_blocking(move || {
+                if is_watched {
+                    return event(&sources, &history);
+                }
+                history.note(sources.uptime_seconds(), &sources.registry.samples(is_charted));
+                Bytes::new()
+            });
+            let Ok(event) = made.await else {
                 tracing::error!("making a snapshot panicked: this is a bug of the relay");
                 continue;
             };
-            counters.snapshots.increment();
-            self.latest.send_replace(event);
+            if is_watched {
+                counters.snapshots.increment();
+                self.latest.send_replace(event);
+            }
         }
     }
 }
 
-/// A snapshot as an event of the stream (WHATWG HTML, 9.2.5): one line of JSON.
-fn event(sources: &Sources) -> Bytes {
-    let json = serde_json::to_string(&sources.snapshot()).expect("all keys are strings");
+/// A snapshot as an event of the stream (WHATWG HTML, 9.2.5): one line of JSON. It is a point of
+/// the history as well.
+fn event(sources: &Sources, history: &History) -> Bytes {
+    let snapshot = sources.snapshot();
+    history.note(snapshot.uptime_seconds, &snapshot.metrics);
+    let json = serde_json::to_string(&snapshot).expect("all keys are strings");
     Bytes::from(format!("data: {json}\n\n"))
 }

@@ -7,6 +7,7 @@ mod connections;
 mod counters;
 mod feed;
 mod health;
+mod history;
 mod hosts;
 mod page;
 mod readiness;
@@ -31,11 +32,13 @@ use crate::cluster::MemberStatus;
 use crate::metrics::Registry;
 use counters::Counters;
 use feed::Feed;
+use history::History;
 
 pub use health::{HealthReport, Report, serve_health};
 pub use readiness::{Condition, Part, Readiness, Reason, Verdict};
 pub use snapshot::{
-    AcmeCertificate, Event, MOST_ROWS, ReloadStatus, SlowReader, Snapshot, Status, Tables, Talker,
+    AcmeCertificate, Event, MOST_EVENTS, MOST_ROWS, ReloadStatus, SlowReader, Snapshot, Status,
+    Tables, Talker,
 };
 
 pub use hosts::Hosts;
@@ -96,11 +99,16 @@ impl Sources {
             verdict,
             reasons,
             failed: failed.map(|(name, part)| (name, part.reason)).collect(),
-            uptime_seconds: (self.since.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+            uptime_seconds: self.uptime_seconds(),
             status: (self.status)(),
             tables: (self.tables)(),
-            metrics: self.registry.samples(),
+            metrics: self.registry.samples(|_| true),
         }
+    }
+
+    /// Age of the relay, to the millisecond.
+    fn uptime_seconds(&self) -> f64 {
+        (self.since.elapsed().as_secs_f64() * 1e3).round() / 1e3
     }
 }
 
@@ -132,6 +140,7 @@ pub async fn serve(
     sources.registry.add(move |families| counted.families(watched.watchers(), families));
     let (watched, counted) = (Arc::clone(&feed), Arc::clone(&counters));
     let events = get(async move || watched.watch(&counted));
+    let history = Arc::<History>::default();
     let hosts = Arc::clone(&sources.hosts);
     let router = Router::new()
         .merge(page::routes())
@@ -141,7 +150,8 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .route("/cluster", get(cluster_members))
-        .with_state(Pages::new(Arc::clone(&sources)))
+        .route("/history", get(points))
+        .with_state(Pages::new(Arc::clone(&sources), Arc::clone(&history)))
         .merge(actions.routes)
         .layer(from_fn_with_state(hosts, hosts::check))
         .layer(from_fn(connections::end_after_body))
@@ -155,7 +165,7 @@ pub async fn serve(
             actions.give_way,
             shutdown,
         ) => {}
-        () = feed.run(sources, &counters) => {}
+        () = feed.run(sources, &counters, &history) => {}
     }
 }
 
@@ -167,12 +177,13 @@ const AT_ONCE: usize = 2;
 #[derive(Clone)]
 struct Pages {
     sources: Arc<Sources>,
+    history: Arc<History>,
     places: Arc<Semaphore>,
 }
 
 impl Pages {
-    fn new(sources: Arc<Sources>) -> Self {
-        Self { sources, places: Arc::new(Semaphore::new(AT_ONCE)) }
+    fn new(sources: Arc<Sources>, history: Arc<History>) -> Self {
+        Self { sources, history, places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// Makes something large of the sources, apart from the threads of the packets; `None`
@@ -181,7 +192,7 @@ impl Pages {
         self,
         page: impl FnOnce(&Sources) -> T + Send + 'static,
     ) -> Option<T> {
-        let Self { sources, places } = self;
+        let Self { sources, places, .. } = self;
         let place = places.acquire_owned().await;
         let made = spawn_blocking(move || {
             let made = page(&sources);
@@ -243,6 +254,15 @@ async fn cluster_members(State(Pages { sources, .. }): State<Pages>) -> Response
     text.into_response()
 }
 
+/// The last five minutes of what the charts show.
+async fn points(State(pages): State<Pages>) -> Response {
+    let history = Arc::clone(&pages.history);
+    match pages.make(move |_| history.points()).await {
+        Some(points) => ([(header::CACHE_CONTROL, "no-store")], axum::Json(points)).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
 async fn status(State(pages): State<Pages>) -> Response {
     match pages.make(Sources::snapshot).await {
         Some(snapshot) => axum::Json(snapshot).into_response(),
@@ -296,7 +316,7 @@ mod tests {
         let (release, released) = channel::<()>();
         let released = Mutex::new(released);
         registry.add(move |_| released.lock().recv_timeout(Duration::from_secs(10)).unwrap());
-        let pages = Pages::new(sources(registry));
+        let pages = Pages::new(sources(registry), Arc::default());
         let scrape = tokio::spawn(metrics(State(pages)));
         // The one thread of this runtime gets here only while the scrape waits elsewhere.
         yield_now().await;
@@ -306,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn few_pages_are_made_at_a_time() {
-        let pages = Pages::new(sources(Registry::default()));
+        let pages = Pages::new(sources(Registry::default()), Arc::default());
         let (making, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let mut asked = JoinSet::new();
         for _ in 0..8 * AT_ONCE {

@@ -14,6 +14,9 @@ use crate::wire::name::Name;
 /// Rows of a table at most.
 pub const MOST_ROWS: usize = 10;
 
+/// Events of one area at most.
+pub const MOST_EVENTS: usize = 20;
+
 /// The relay at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
@@ -99,7 +102,7 @@ pub struct AcmeCertificate {
     pub error: Option<String>,
 }
 
-/// The tables of the page, at most [`MOST_ROWS`] rows each.
+/// The tables of the page, at most [`MOST_ROWS`] rows each; [`MOST_EVENTS`] events of each area.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Tables {
     /// Who sends or receives most, the busiest first.
@@ -150,6 +153,8 @@ pub struct Event {
     pub at_ms: u64,
     /// What, in a word.
     pub what: &'static str,
+    /// What it is about, in a word.
+    pub area: &'static str,
     /// At which door, where it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub door: Option<&'static str>,

@@ -51,21 +51,34 @@ words! {
     }
 }
 
+words! {
+    /// What an event is about.
+    pub enum Area {
+        /// Peers that come and go.
+        Connections => "connections",
+        /// Relays that come and go.
+        Cluster => "cluster",
+        /// Keys, settings and certificates.
+        Configuration => "configuration",
+        /// What people have the relay do.
+        Operators => "operators",
+    }
+}
+
 impl What {
-    const fn is_of_connections(self) -> bool {
+    /// What it is about.
+    #[must_use]
+    pub const fn area(self) -> Area {
         match self {
             Self::Accepted
             | Self::Refused
             | Self::Delayed
             | Self::LoggedIn
             | Self::TakenOver
-            | Self::Ended => true,
-            Self::Joined
-            | Self::Left
-            | Self::Reloaded
-            | Self::Certificate
-            | Self::Draining
-            | Self::Action => false,
+            | Self::Ended => Area::Connections,
+            Self::Joined | Self::Left => Area::Cluster,
+            Self::Reloaded | Self::Certificate => Area::Configuration,
+            Self::Draining | Self::Action => Area::Operators,
         }
     }
 }
@@ -117,7 +130,7 @@ impl Events {
         let mut rings = self.0.lock();
         rings.noted += 1;
         let event = Event { number: rings.noted, ..event };
-        let (ring, room) = if event.what.is_of_connections() {
+        let (ring, room) = if event.what.area() == Area::Connections {
             (&mut rings.connections, CONNECTIONS)
         } else {
             (&mut rings.own, OWN)
@@ -132,6 +145,24 @@ impl Events {
     #[must_use]
     pub fn recent(&self, count: usize) -> Vec<Event> {
         self.0.lock().newest_first(|_| true).take(count).collect()
+    }
+
+    /// The last `count` events of each area, the newest first. Without accepted connections: what
+    /// became of such a one is an event of its own.
+    #[must_use]
+    pub fn recent_of_each_area(&self, count: usize) -> Vec<Event> {
+        let rings = self.0.lock();
+        let mut left = vec![count; Area::ALL.len()];
+        let is_shown = |event: &Event| event.what != What::Accepted;
+        let mut recent = Vec::new();
+        for event in rings.newest_first(is_shown) {
+            let Some(left) = left.get_mut(event.what.area().index()) else { continue };
+            if *left > 0 {
+                *left -= 1;
+                recent.push(event);
+            }
+        }
+        recent
     }
 
     /// The last `count` events of a peer, the newest first.
@@ -189,6 +220,24 @@ mod tests {
         assert_eq!(all[0].what, What::Draining);
         assert!(all.is_sorted_by_key(|event| event.number));
         assert_eq!(events.of(name(1), 9), [], "the oldest are gone");
+    }
+
+    #[test]
+    fn flood_of_one_area_hid_the_events_of_the_others() {
+        let events = Events::default();
+        for what in [What::Joined, What::Reloaded, What::Draining] {
+            events.note(Event::new(what));
+        }
+        for number in 1..=100 {
+            events.note(of_peer(What::Accepted, number));
+            events.note(of_peer(What::Refused, number));
+        }
+        let recent: Vec<_> =
+            events.recent_of_each_area(3).iter().map(|e| (e.what, e.peer)).collect();
+        let refused = |number| (What::Refused, Some(name(number)));
+        let rest = [What::Draining, What::Reloaded, What::Joined].map(|what| (what, None));
+        assert_eq!(recent[..3], [refused(100), refused(99), refused(98)]);
+        assert_eq!(recent[3..], rest);
     }
 
     #[test]

@@ -43,11 +43,22 @@ impl Registry {
     }
 
     /// The samples of a scrape, current at this moment, by the names that its text gives them:
-    /// `name`, or `name{label="value"}`.
+    /// `name`, or `name{label="value"}`. Only of the families that are `wanted`; a histogram is
+    /// wanted by its `_bucket`.
     #[must_use]
-    pub fn samples(&self) -> BTreeMap<String, f64> {
+    pub fn samples(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, f64> {
         let mut samples = BTreeMap::new();
         for family in self.families() {
+            let is_wanted = match family.get_field_type() {
+                MetricType::HISTOGRAM => wanted(&format!("{}_bucket", family.name())),
+                MetricType::COUNTER
+                | MetricType::GAUGE
+                | MetricType::SUMMARY
+                | MetricType::UNTYPED => wanted(family.name()),
+            };
+            if !is_wanted {
+                continue;
+            }
             for metric in family.get_metric() {
                 add_samples(&mut samples, &family, metric);
             }
@@ -270,7 +281,7 @@ mod tests {
             .map(|line| line.rsplit_once(' ').unwrap())
             .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
             .collect();
-        assert_eq!(registry.samples(), of_text);
+        assert_eq!(registry.samples(|_| true), of_text);
         assert_eq!(of_text["pilot_beacon_packets_dropped_total{reason=\"failed\"}"], 3.0);
         assert_eq!(of_text["pilot_beacon_outbox_delay_seconds_bucket{le=\"0.005\"}"], 1.0);
     }

@@ -12,7 +12,7 @@ use super::doors::Doors;
 use super::last_reload::LastReload;
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
-use crate::admin::{self, MOST_ROWS, Status, Tables, Talker};
+use crate::admin::{self, MOST_EVENTS, MOST_ROWS, Status, Tables, Talker};
 use crate::bus;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Registry, Talkers, Traffic, Transport, Word as _, family};
@@ -159,7 +159,13 @@ pub(super) fn tables(core: &Arc<Core>, doors: &Doors) -> Box<dyn Fn() -> Tables 
     Box::new(move || Tables {
         top_talkers: top_talkers(&core.traffic),
         slow_readers: slow_readers.now(),
-        events: core.traffic.events.recent(MOST_ROWS).into_iter().map(shown).collect(),
+        events: core
+            .traffic
+            .events
+            .recent_of_each_area(MOST_EVENTS)
+            .into_iter()
+            .map(shown)
+            .collect(),
         // At most one door has topics.
         topics: doors
             .iter()
@@ -194,6 +200,7 @@ fn shown(event: metrics::Event) -> admin::Event {
     admin::Event {
         at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
         what: event.what.word(),
+        area: event.what.area().word(),
         door: event.door,
         node: event.peer,
         relay: event.relay.map(|relay| relay.to_string()),

@@ -4,8 +4,11 @@ import { WINDOW } from './series.js';
 import { count, trimmed } from './format.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
-const HEIGHT = 148;
-const [LEFT, RIGHT, TOP, BOTTOM] = [52, 8, 8, 20];
+const [LEFT, RIGHT, TOP, BOTTOM] = [56, 8, 8, 22];
+
+/** Least width of a minute in which each has its label: a narrow chart has every other. */
+const MINUTE = 52;
+
 const COLOURS = 8;
 
 function svg(name, attributes, parent) {
@@ -31,7 +34,8 @@ function roundUp(value) {
 
 /**
  * What `spec` says: `title`, `unit`, `format` (of a value), `least` (the smallest top of the axis),
- * `stacked`, and `series(history)`: all lines that there may be, in order, each with a `label`,
+ * `axis` (the same for its ticks, where that is shorter), `stacked`, `empty` (what is said in place of a chart without
+ * lines), and `series(history)`: all lines that there may be, in order, each with a `label`,
  * `at(index)` and perhaps a `total`, the name of a counter. A line with a total appears once that is above 0.
  */
 export class Chart {
@@ -39,21 +43,19 @@ export class Chart {
   #svg;
   #rows = new Map();
   #width = 0;
+  #height = 0;
 
   constructor(spec, parent) {
     this.#spec = spec;
-    const card = html('section', 'card chart', '', parent);
+    this.card = html('section', 'card chart', '', parent);
+    const card = this.card;
     const title = html('h2', '', spec.title, card);
     html('small', '', spec.unit, title);
-    this.#svg = svg('svg', { role: 'img', height: HEIGHT, 'aria-label': `${spec.title}, ${spec.unit}, over five minutes; the numbers are in the table below` }, card);
+    this.#svg = svg('svg', { role: 'img', 'aria-label': `${spec.title}, ${spec.unit}, over five minutes; the numbers are in the table below` }, card);
     this.grid = svg('g', { class: 'grid' }, this.#svg);
     this.lines = svg('g', { class: 'lines' }, this.#svg);
-    this.cursor = svg('line', { class: 'cursor', y1: TOP, y2: HEIGHT - BOTTOM, visibility: 'hidden' }, this.#svg);
-    const rows = html('div', 'rows', '', card);
-    rows.tabIndex = 0;
-    rows.setAttribute('role', 'region');
-    rows.setAttribute('aria-label', spec.title);
-    const table = html('table', '', '', rows);
+    this.cursor = svg('line', { class: 'cursor', y1: TOP, visibility: 'hidden' }, this.#svg);
+    const table = html('table', '', '', card);
     const head = html('tr', '', '', html('thead', '', '', table));
     this.when = [spec.by, 'now', spec.totals ? 'in all' : 'peak'].map((text, column) => {
       const cell = html('th', column ? 'n' : '', text, head);
@@ -61,10 +63,12 @@ export class Chart {
       return cell;
     })[1];
     this.body = html('tbody', '', '', table);
-    this.empty = html('p', 'empty', spec.empty ?? '', rows);
+    html('p', 'empty', spec.empty ?? '', card);
     new ResizeObserver(([entry]) => {
       this.#width = Math.round(entry.contentRect.width);
-      this.#svg.setAttribute('viewBox', `0 0 ${this.#width} ${HEIGHT}`);
+      this.#height = Math.round(entry.contentRect.height);
+      this.#svg.setAttribute('viewBox', `0 0 ${this.#width} ${this.#height}`);
+      this.cursor.setAttribute('y2', this.#height - BOTTOM);
       this.onresize?.();
     }).observe(this.#svg);
   }
@@ -89,8 +93,8 @@ export class Chart {
     const end = history.latest.at;
     const index = ago === null ? history.length - 1 : history.nearest(end - ago);
     this.when.textContent = ago === null ? 'now' : `${Math.round(end - history.point(index).at)} s ago`;
-    this.empty.hidden = shown.length > 0;
     const columns = shown.map((line) => ({ line, values: Array.from({ length: history.length }, (_, i) => line.at(i)) }));
+    this.card.classList.toggle('quiet', !columns.some(({ line, values }) => line.total || values.some(Number.isFinite)));
     for (const [position, { line, values }] of columns.entries()) this.#row(line, values, index, history, position);
     if (this.#width) this.#plot(columns, history, end, ago === null ? null : index);
   }
@@ -122,7 +126,7 @@ export class Chart {
   }
 
   #plot(columns, history, end, cursor) {
-    const width = this.#width;
+    const [width, height] = [this.#width, this.#height];
     const length = history.length;
     const sums = new Array(length).fill(0);
     const layers = columns.map(({ line, values }) => {
@@ -137,8 +141,8 @@ export class Chart {
     const highest = Math.max(this.#spec.least, ...layers.flatMap((layer) => layer.above.filter(Number.isFinite)));
     const top = roundUp(highest);
     const x = (at) => LEFT + (1 - (end - at) / WINDOW) * (width - LEFT - RIGHT);
-    const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
-    this.#axes(top, x, y, end);
+    const y = (value) => TOP + (1 - value / top) * (height - TOP - BOTTOM);
+    this.#axes(top, x, y, end, height);
     this.lines.replaceChildren();
     for (const { line, values, below, above } of layers) {
       const { colour } = this.#rows.get(line.label);
@@ -161,16 +165,18 @@ export class Chart {
     }
   }
 
-  #axes(top, x, y, end) {
+  #axes(top, x, y, end, height) {
     this.grid.replaceChildren();
     for (const share of [0, 0.5, 1]) {
       const at = Math.round(y(top * share)) + 0.5;
       svg('line', { x1: LEFT, x2: this.#width - RIGHT, y1: at, y2: at }, this.grid);
-      svg('text', { x: LEFT - 6, y: at + 4, 'text-anchor': 'end' }, this.grid).textContent = trimmed(this.#spec.format(top * share));
+      svg('text', { x: LEFT - 6, y: at + 4, 'text-anchor': 'end' }, this.grid).textContent = trimmed((this.#spec.axis ?? this.#spec.format)(top * share));
     }
-    for (const minutes of [5, 4, 3, 2, 1, 0]) {
-      const anchor = minutes === 0 ? 'end' : 'middle';
-      const text = svg('text', { x: x(end - minutes * 60), y: HEIGHT - 5, 'text-anchor': anchor }, this.grid);
+    const isNarrow = (this.#width - LEFT - RIGHT) / 5 < MINUTE;
+    for (const minutes of isNarrow ? [5, 3, 1, 0] : [5, 4, 3, 2, 1, 0]) {
+      // The outermost stay within the chart.
+      const anchor = { 5: 'start', 0: 'end' }[minutes] ?? 'middle';
+      const text = svg('text', { x: x(end - minutes * 60), y: height - 5, 'text-anchor': anchor }, this.grid);
       text.textContent = minutes ? `−${minutes}${minutes === 5 ? ' min' : ''}` : 'now';
     }
   }

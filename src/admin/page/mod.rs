@@ -20,17 +20,21 @@ const TEXT: &str = concat!(
     "\n\n/         the status page, in a browser\n/metrics  for Prometheus\n\
      /healthz  200 while the process answers\n/readyz   200 while it takes new peers; ?verbose says why, as JSON\n\
      /status   what the page shows, as JSON\n/events   the same each second, as a stream\n\
+     /history  the last five minutes of its charts, as JSON\n\
      /cluster  the relays of the cluster, as a table\n"
 );
 
 /// The page's files, each under the path that the page names it by.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 10] = [
     ("/page/page.css", "text/css; charset=utf-8", include_str!("page.css")),
     ("/page/theme.js", SCRIPT, include_str!("theme.js")),
     ("/page/main.js", SCRIPT, include_str!("main.js")),
     ("/page/chart.js", SCRIPT, include_str!("chart.js")),
+    ("/page/charts.js", SCRIPT, include_str!("charts.js")),
     ("/page/series.js", SCRIPT, include_str!("series.js")),
     ("/page/format.js", SCRIPT, include_str!("format.js")),
+    ("/page/tables.js", SCRIPT, include_str!("tables.js")),
+    ("/page/peers.js", SCRIPT, include_str!("peers.js")),
     ("/page/icon.svg", "image/svg+xml", include_str!("icon.svg")),
 ];
 

@@ -1,11 +1,14 @@
-//! Drives a real Chromium by the DevTools protocol, over the tests' own WebSocket client.
+//! Drives a real Chromium by the DevTools protocol, over the tests' own WebSocket client. Tests that
+//! run at the same time share one, in which each has a profile and a window of its own.
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -16,27 +19,38 @@ use crate::peer::Peer;
 const WATCH_THE_POLICY: &str = "window.violations = []; addEventListener('securitypolicyviolation', \
      (event) => violations.push(`${event.violatedDirective} ${event.blockedURI}`));";
 
-/// A browser with one page.
-pub(crate) struct Browser {
-    connection: Peer,
-    session: Value,
-    calls: u64,
-    /// What the page complained of.
-    complaints: Vec<String>,
+/// A Chromium without a window, which ends with the last test that uses it.
+struct Chromium {
+    /// Host and port, and the path, of its DevTools.
+    address: SocketAddr,
+    path: String,
     _program: Program,
     /// Outlives the program.
     _profile: TempDir,
 }
 
-impl Browser {
-    /// Starts Chromium without a window.
-    pub(crate) fn start() -> Self {
+impl Chromium {
+    /// The one that runs, or a new one: to start one takes a second.
+    fn shared() -> Arc<Self> {
+        static RUNNING: Mutex<Weak<Chromium>> = Mutex::new(Weak::new());
+        let mut running = RUNNING.lock();
+        running.upgrade().unwrap_or_else(|| {
+            let started = Arc::new(Self::start());
+            *running = Arc::downgrade(&started);
+            started
+        })
+    }
+
+    fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
         let program = Program::start(
             Command::new("chromium")
                 // No sandbox: root has none, and the page is our own.
                 .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
                 .args(["--no-first-run", "--disable-background-networking", "--hide-scrollbars"])
+                // Several windows, all of which are to draw.
+                .args(["--disable-background-timer-throttling", "--disable-renderer-backgrounding"])
+                .args(["--disable-backgrounding-occluded-windows"])
                 .args(["--remote-debugging-port=0", "--lang=en-GB"])
                 .arg(format!("--user-data-dir={}", profile.path().display()))
                 .arg("about:blank"),
@@ -44,7 +58,27 @@ impl Browser {
         let line = program.wait_for_line("DevTools listening on ws://");
         let url = line.split("ws://").nth(1).unwrap().trim();
         let (address, path) = url.split_once('/').unwrap();
-        let mut connection = Peer::connect(address.parse::<SocketAddr>().unwrap());
+        let (address, path) = (address.parse().unwrap(), path.to_owned());
+        Self { address, path, _program: program, _profile: profile }
+    }
+}
+
+/// A page in a browser.
+pub(crate) struct Browser {
+    connection: Peer,
+    session: Value,
+    calls: u64,
+    /// What the page complained of.
+    complaints: Vec<String>,
+    _chromium: Arc<Chromium>,
+}
+
+impl Browser {
+    /// Opens an empty page, with storage that no other test has.
+    pub(crate) fn start() -> Self {
+        let chromium = Chromium::shared();
+        let Chromium { address, path, .. } = &*chromium;
+        let mut connection = Peer::connect(*address);
         let (status, _) = connection.ask(&format!(
             "GET /{path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -56,10 +90,17 @@ impl Browser {
             session: Value::Null,
             calls: 0,
             complaints: Vec::new(),
-            _program: program,
-            _profile: profile,
+            _chromium: chromium,
         };
-        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
+        // It is closed with the connection.
+        let profile = json!({ "disposeOnDetach": true });
+        let profile = browser.call("Target.createBrowserContext", &profile);
+        let window = json!({
+            "url": "about:blank",
+            "browserContextId": profile["browserContextId"],
+            "newWindow": true,
+        });
+        let target = browser.call("Target.createTarget", &window);
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         browser.session = browser.call("Target.attachToTarget", &attach)["sessionId"].clone();
         for domain in ["Page", "Runtime", "Log"] {
@@ -110,9 +151,11 @@ impl Browser {
         self.wait_for("document.readyState === 'complete' && location.protocol === 'http:'");
     }
 
-    /// The value of an expression in the page.
+    /// The value of an expression in the page, or of what it promises.
     pub(crate) fn value(&mut self, expression: &str) -> Value {
-        let how = json!({ "expression": expression, "returnByValue": true });
+        let how = json!({
+            "expression": expression, "returnByValue": true, "awaitPromise": true,
+        });
         let result = self.call("Runtime.evaluate", &how);
         assert!(result["exceptionDetails"].is_null(), "{expression}: {result}");
         result["result"]["value"].clone()

@@ -1,6 +1,8 @@
 //! The status page in a real Chromium, and its stream under many watchers.
 
 pub(crate) mod browser;
+mod layout;
+mod lookup;
 mod screenshots;
 mod traffic;
 mod watchers;
@@ -21,9 +23,8 @@ use traffic::Traffic;
 /// What the page is in: set by its own script.
 const LIVE: &str = "document.documentElement.dataset.link === 'live'";
 
-/// Narrowest phone that the page is for, in CSS pixels.
+/// The width of a phone, in CSS pixels.
 const PHONE: u32 = 360;
-
 fn nodes() -> Vec<Node> {
     traffic::WSS.into_iter().map(Node::new).collect()
 }
@@ -109,28 +110,31 @@ fn assert_same_numbers(relay: &Relay, browser: &mut Browser) {
 #[test]
 fn page_shows_what_the_metrics_say_in_a_real_browser() {
     let mut relay = start(&[]);
+    // Under traffic: 4 cells × 4 packets in 20 ms are 800 a second, and 20 more that are dropped.
+    let traffic = Traffic::start(&relay, 4, false);
     let mut browser = Browser::start();
     browser.resize(1_280, 900, false);
     browser.prefer("light");
+    wait_for_points(&relay, 3);
     browser.open(&format!("http://{}/", relay.admin));
     browser.wait_for(LIVE);
-
-    // Under traffic: 4 cells × 4 packets in 20 ms are 800 a second, and 20 more that are dropped.
-    let traffic = Traffic::start(&relay, 4, false);
+    assert_history(&mut browser);
     let rate =
         "[...document.querySelectorAll('[data-rate]')].map((e) => parseFloat(e.textContent))[0]";
     browser.wait_for(&format!("{rate} > 600 && {rate} < 1000"));
     // Of each chart a line with several points, none of them flat on the page's edge.
     browser.wait_for(
-        "[...document.querySelectorAll('.chart')].every((chart) => \
+        "[...document.querySelectorAll('#charts .chart')].every((chart) => \
          [...chart.querySelectorAll('.line')].some((line) => \
          line.getAttribute('d').split('L').length > 3 && line.getTotalLength() > 3))",
     );
-    let cells = "[...document.querySelectorAll('.chart')][0].querySelectorAll('tbody tr').length";
+    let cells =
+        "[...document.querySelectorAll('#charts .chart')][0].querySelectorAll('tbody tr').length";
     assert_eq!(browser.value(cells), 4);
-    let reasons = "[...[...document.querySelectorAll('.chart')][2].querySelectorAll('tbody tr')]\
+    let reasons = "[...[...document.querySelectorAll('#charts .chart')][2].querySelectorAll('tbody tr')]\
                    .map((row) => row.cells[0].textContent.trim()).join()";
     assert_eq!(browser.value(reasons), "unknown_destination");
+    assert_talkers(&mut browser);
     let rest = "getComputedStyle(document.querySelector('.line')).stroke !== 'none'";
     assert_eq!(browser.value(rest), true);
     traffic.stop();
@@ -160,6 +164,45 @@ fn page_shows_what_the_metrics_say_in_a_real_browser() {
     assert_ne!(browser.complaints(), [] as [String; 0]);
 }
 
+/// Waits until the relay has kept so many points of its charts, which nobody has seen.
+fn wait_for_points(relay: &Relay, count: usize) {
+    let kept = || {
+        let (status, text) = http_get(relay.admin, "/history");
+        assert_eq!(status, 200);
+        let points: Value = serde_json::from_str(&text).unwrap();
+        points["uptime_seconds"].as_array().unwrap().len()
+    };
+    let end = Instant::now() + PATIENCE;
+    look_until(end, || (kept() >= count).then_some(())).expect("points are kept");
+}
+
+/// The page that was just opened has drawn what was before: more seconds than it is old.
+fn assert_history(browser: &mut Browser) {
+    browser.wait_for(
+        "(() => { \
+         const line = document.querySelector('#charts .line')?.getAttribute('d'); \
+         if (!line) return false; \
+         const places = line.slice(1).split('L').map((place) => Number(place.split(',')[0])); \
+         const width = document.querySelector('#charts svg').viewBox.baseVal.width - 64; \
+         const seconds = (places.at(-1) - places[0]) / width * 300; \
+         return seconds > 1.5 + performance.now() / 1000; })()",
+    );
+}
+
+/// What talkers send is, by their estimates, what came in, to a tenth.
+fn assert_talkers(browser: &mut Browser) {
+    browser.wait_for(
+        "(() => { \
+         const rows = [...document.querySelectorAll('#top_talkers tbody tr')]; \
+         const cells = rows.map((row) => [...row.cells].map((cell) => cell.textContent)); \
+         if (!cells.every((row) => row[2].startsWith('≈') && row[3].startsWith('≈'))) return false; \
+         const sent = cells.filter((row) => row[1] === 'sends').map((row) => parseFloat(row[2].slice(1))); \
+         const sum = sent.reduce((sum, rate) => sum + rate, 0); \
+         const rate = parseFloat(document.querySelector('[data-rate=pilot_beacon_packets_in_total]').textContent); \
+         return rate > 600 && Math.abs(sum - rate) < rate / 10; })()",
+    );
+}
+
 #[test]
 fn page_of_a_relay_that_is_not_ready_says_why() {
     let folder = tempfile::tempdir().unwrap();
@@ -168,17 +211,20 @@ fn page_of_a_relay_that_is_not_ready_says_why() {
     let relay = Relay::start(["--wss-bind", &bind, "--canary-interval", "10ms"]);
     let mut browser = Browser::start();
     browser.open(&format!("http://{}/", relay.admin));
-    browser.wait_for("document.getElementById('phase').textContent === 'running'");
-    let colour = "getComputedStyle(document.getElementById('phase')).color";
+    let is_ready = "document.getElementById('verdict').textContent === 'ready' \
+                    && document.getElementById('reasons').hidden";
+    browser.wait_for(is_ready);
+    let colour = "getComputedStyle(document.querySelector('header')).backgroundColor";
     let good = browser.value(colour);
 
     std::fs::rename(&socket, &away).unwrap();
     browser.wait_for(
-        "document.getElementById('phase').textContent.startsWith('not ready: canary: cannot connect')",
+        "document.getElementById('verdict').textContent === 'not ready' && \
+         document.getElementById('reasons').textContent.startsWith('canary: cannot connect')",
     );
     assert_ne!(browser.value(colour), good);
     std::fs::rename(&away, &socket).unwrap();
-    browser.wait_for("document.getElementById('phase').textContent === 'running'");
+    browser.wait_for(is_ready);
     assert_eq!(browser.value(colour), good);
 }
 
@@ -266,7 +312,7 @@ fn page_shows_topics_and_requests_of_a_relay_with_the_middleman_door() {
     browser.resize(1_280, 900, false);
     browser.open(&format!("http://{}/", site.relay.admin));
     browser.wait_for(LIVE);
-    browser.wait_for("document.querySelectorAll('.chart').length === 12");
+    browser.wait_for("document.querySelectorAll('#charts .chart').length === 12");
 
     let _talking = site.converse();
 
@@ -302,7 +348,7 @@ fn page_shows_the_message_bus_of_a_relay_that_has_one() {
     let number = |family: &str| format!("document.querySelector('[data-metric={family}]')");
     browser.wait_for(&format!("{}?.textContent === '1'", number("beacon_relay_bus_messages")));
     browser.wait_for(&format!("{}.textContent === '2'", number("beacon_relay_bus_names")));
-    browser.wait_for("document.querySelectorAll('.chart').length === 10");
+    browser.wait_for("document.querySelectorAll('#charts .chart').length === 10");
     browser.wait_for("!document.getElementById('bus_tiles')");
 }
 
@@ -321,7 +367,7 @@ fn page_shows_which_relay_of_a_cluster_leads_its_message_bus() {
     browser.wait_for(&format!("{}.startsWith('this relay, epoch 1, for ')", text("bus_role")));
     browser.wait_for(&format!("{} === 'connected'", text("bus_nats")));
     // Those of every relay, those of the bus, and what waits for the leader.
-    browser.wait_for("document.querySelectorAll('.chart').length === 11");
+    browser.wait_for("document.querySelectorAll('#charts .chart').length === 11");
     assert_same_numbers(&site.relay, &mut browser);
     browser.resize(PHONE, 740, true);
     assert_eq!(browser.value("document.documentElement.scrollWidth"), PHONE);

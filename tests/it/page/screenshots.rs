@@ -5,10 +5,12 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::LIVE;
 use super::browser::Browser;
+use super::layout::SCREENS;
+use super::nodes;
 use super::traffic::Traffic;
-use super::{LIVE, PHONE, nodes};
-use crate::cluster::{Cluster, Fabric};
+use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, Relay};
 use crate::peer::{Peer, UdpNode, frame};
 
@@ -28,17 +30,12 @@ fn screenshots_of_the_page_under_traffic() {
     let mut all = nodes();
     all.extend([stuck.clone(), far.clone()]);
     let known: Vec<_> = all.iter().collect();
-    let cluster = Cluster::of_three(Fabric::Mesh, &known, &PATIENT);
+    let mut cluster = Cluster::of_three(Fabric::Mesh, &known, &PATIENT);
     let relay = &cluster.relays[0];
-    let _far = Peer::log_in(cluster.relays[1].wss, &far);
-    let mut browser = Browser::start();
-    browser.resize(1_440, 1_340, false);
-    browser.prefer("light");
-    browser.open(&format!("http://{}/", relay.admin));
-    browser.wait_for(LIVE);
-
+    let far_peer = Peer::log_in(cluster.relays[1].wss, &far);
+    // Nobody watches: the page draws what the relay has kept.
     let traffic = Traffic::start(relay, 12, true);
-    let _stuck = Peer::log_in(relay.wss, &stuck);
+    let stuck_peer = Peer::log_in(relay.wss, &stuck);
     let sender = UdpNode::register(relay.udp, 23);
     let began = Instant::now();
     let mut minute = 0;
@@ -53,17 +50,39 @@ fn screenshots_of_the_page_under_traffic() {
             crowd(relay);
         }
     }
-    let shoot = |name: &str, browser: &mut Browser| {
-        browser.wait_for(LIVE);
-        let png = browser.screenshot();
-        fs::write(folder.join(name), png).unwrap();
-    };
-    shoot("light.png", &mut browser);
-    browser.prefer("dark");
-    shoot("dark.png", &mut browser);
-    browser.resize(PHONE, 780, true);
-    shoot("phone.png", &mut browser);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/", relay.admin));
+    browser.wait_for(LIVE);
+    shoot(&mut browser, folder.as_path(), "ready");
+
+    // The other relays are lost, and a key file is broken.
+    drop(far_peer);
+    fs::write(cluster.folder().join("keys.json"), "{").unwrap();
+    cluster.relays.truncate(1);
+    let relay = &cluster.relays[0];
+    wait_for_members(relay, 1);
+    browser.wait_for("document.getElementById('verdict').textContent === 'degraded'");
+    shoot(&mut browser, folder.as_path(), "degraded");
     traffic.stop();
+    drop(stuck_peer);
+}
+
+/// Takes a picture of all of the overview at each width in each theme.
+fn shoot(browser: &mut Browser, folder: &Path, state: &str) {
+    for (width, height, is_phone) in SCREENS {
+        browser.resize(width, height, is_phone);
+        for theme in ["light", "dark"] {
+            browser.prefer(theme);
+            browser.value("new Promise((done) => setTimeout(done, 1500))");
+            let whole = browser.value("document.documentElement.scrollHeight").as_u64().unwrap();
+            // What is below the window of a phone is a picture too long for a document.
+            let shown = u32::try_from(whole).unwrap().min(if is_phone { height } else { u32::MAX });
+            browser.resize(width, shown, is_phone);
+            browser.value("new Promise((done) => setTimeout(done, 200))");
+            let png = browser.screenshot();
+            fs::write(folder.join(format!("{state}-{width}-{theme}.png")), png).unwrap();
+        }
+    }
 }
 
 /// Clients that come and are refused.
