@@ -13,9 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
+use crate::client::receiver::Receiver;
 use crate::client::{
     ConnectError, Delivery, Interruption, LoginError, MAX_PAYLOAD, Options, Proxy, ProxyError,
-    Receiver, Reconnecting, Sender, State, Target, read_key,
+    Reconnecting, Sender, State, Target, read_key,
 };
 use crate::config::parse_duration;
 use crate::ids::{NodeId, PublicKey};
@@ -82,12 +83,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let explain = |error: &ConnectError| anyhow!("{}", advice(error, &args, public_key));
     let input = args.to.map(|dest| open(&args).map(|input| (dest, input))).transpose()?;
     let reconnecting = Reconnecting::start(options).map_err(|error| explain(&error))?;
-    let (mut sender, mut receiver, state) = reconnecting.split();
+    let (sender, mut receiver, state) = reconnecting.split();
 
     let sending = async {
         match input {
             Some((dest, input)) => {
-                feed(&mut sender, dest, input).await?;
+                feed(&sender, dest, input).await?;
                 // Who waits for an answer stays for it.
                 if !args.once {
                     sender.bye().await;
@@ -207,7 +208,7 @@ fn line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Sends packets at a pace that the relay's default limit allows.
-async fn feed(sender: &mut Sender, dest: NodeId, mut input: Input) -> anyhow::Result<()> {
+async fn feed(sender: &Sender, dest: NodeId, mut input: Input) -> anyhow::Result<()> {
     let mut tick = interval(Duration::from_millis(1));
     loop {
         tick.tick().await;
@@ -220,7 +221,7 @@ async fn feed(sender: &mut Sender, dest: NodeId, mut input: Input) -> anyhow::Re
 }
 
 /// Prints deliveries until the session is over for good.
-async fn print(receiver: &mut Receiver, raw: bool) -> anyhow::Result<()> {
+async fn print(receiver: &mut Receiver<Delivery, Interruption>, raw: bool) -> anyhow::Result<()> {
     while let Some(delivery) = receiver.recv().await? {
         write(&delivery, raw)?;
     }
@@ -238,7 +239,7 @@ fn write(delivery: &Delivery, raw: bool) -> anyhow::Result<()> {
 }
 
 /// Prints the first delivery, of `--to` where that is given.
-async fn first(receiver: &mut Receiver, args: &Args) -> anyhow::Result<()> {
+async fn first(receiver: &mut Receiver<Delivery, Interruption>, args: &Args) -> anyhow::Result<()> {
     let waiting = async {
         while let Some(delivery) = receiver.recv().await? {
             if args.to.is_none_or(|node| node == delivery.sender) {
@@ -372,7 +373,7 @@ mod tests {
 
     fn line_of(payload: &[u8]) -> String {
         let payload = bytes::Bytes::copy_from_slice(payload);
-        text(&Delivery { sender: NodeId::new(7).unwrap(), payload })
+        text(&Delivery::new(NodeId::new(7).unwrap(), payload))
     }
 
     #[test]

@@ -320,9 +320,13 @@ impl Server {
     /// Sends a frame to a node; false where it is not connected here, so that the caller
     /// falls back to another way. A frame that does not fit its outbox is dropped and counted.
     pub fn write_frame(&self, peer: impl Into<Name>, frame: &[u8]) -> bool {
-        let Some(session) = self.shared.table.session(peer.into()) else { return false };
+        self.write_record(peer.into(), Record { head: &[], body: frame })
+    }
+
+    /// As [`Self::write_frame`], of a frame in two parts.
+    pub(crate) fn write_record(&self, peer: Name, record: Record<'_>) -> bool {
+        let Some(session) = self.shared.table.session(peer) else { return false };
         let at = Instant::now();
-        let record = Record { head: &[], body: frame };
         let arrival = Arrival::ours(at);
         session.push(std::iter::once(record), &arrival);
         session.flush(at);

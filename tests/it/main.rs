@@ -19,6 +19,7 @@ mod doctor;
 mod drain;
 mod echo;
 mod enroll;
+mod examples;
 #[cfg(target_arch = "x86_64")] // what the fleet's package has binaries for
 mod fleet;
 mod flood;

@@ -132,7 +132,7 @@ fn reader_that_is_stuck_loses_its_own_packets_and_its_session() {
     let more = ["--write-timeout", "500ms", "--relay-rate", "0"];
     let relay = relay(folder.path(), &nodes, &more);
     run(async {
-        let mut one = log_in(&relay, folder.path(), &nodes[0]).await;
+        let one = log_in(&relay, folder.path(), &nodes[0]).await;
         let mut other = log_in(&relay, folder.path(), &nodes[1]).await;
         let stuck = log_in(&relay, folder.path(), &nodes[2]).await;
         let ended = "pilot_beacon_wss_sessions_ended_total{reason=\"write_timeout\"}";
@@ -175,7 +175,7 @@ fn changed_certificates_are_for_new_connections_and_broken_ones_for_nobody() {
         for node in &nodes[..SESSIONS as usize] {
             clients.push(log_in(&relay, folder.path(), node).await);
         }
-        let mut last = log_in(&relay, folder.path(), &nodes[SESSIONS as usize]).await;
+        let last = log_in(&relay, folder.path(), &nodes[SESSIONS as usize]).await;
 
         // A key of another certificate: the old pair stays, for new connections too.
         copy("key.pem");

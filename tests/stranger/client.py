@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../examples/python"))
 import ed25519
 
 NODE, UDP_NODE = 4242, 9202

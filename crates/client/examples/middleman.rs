@@ -28,7 +28,7 @@ pub(crate) async fn answer(
                 answered += 1;
             }
             Event::Complaint(text) => eprintln!("the broker says: {text}"),
-            Event::Publication(_) => {}
+            Event::Publication(_) | _ => {}
         }
     }
     Ok(client.close().await?)

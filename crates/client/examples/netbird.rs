@@ -28,7 +28,7 @@ pub(crate) async fn meet(options: &Options, friend: PeerId) -> Result<String, Bo
             }
             // Asked anew, the relay says when the friend comes again.
             Event::Offline(peers) if peers.contains(&friend) => client.subscribe(&[friend]).await?,
-            Event::Online(_) | Event::Offline(_) | Event::Packet { .. } => {}
+            Event::Online(_) | Event::Offline(_) | Event::Packet { .. } | _ => {}
         }
     }
     client.close().await?;

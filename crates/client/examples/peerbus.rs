@@ -17,7 +17,7 @@ pub(crate) async fn talk(
     messages: usize,
 ) -> Result<Vec<(String, String)>, Box<dyn Error>> {
     let mut client = Client::start(options)?;
-    client.registered().await?;
+    client.connected().await?;
     let sent = client.send(friend, &"hello").await?;
     eprintln!("greeted {friend}: {sent:?}");
     let mut heard = Vec::new();

@@ -19,6 +19,7 @@ use crate::wire::mark::without_mark;
 const MAX_FILE: u64 = 256;
 
 /// What a key file holds. Without a debug form, since it is a secret.
+#[non_exhaustive]
 pub struct KeyFile {
     /// The key.
     pub key: SigningKey,

@@ -1,20 +1,20 @@
 //! The client library: dials a relay, proves who the node is, sends and receives.
 //!
-//! [`Client`] is one session and ends with it. [`Reconnecting`] keeps a session alive and
-//! redials with the fleet's [`backoff`]. [`udp::Peer`] is a node that uses UDP instead.
+//! [`Options`] say where to connect, as whom and how. [`Client`] is one session and ends with it.
+//! [`Reconnecting`] keeps a session alive and redials with the fleet's [`backoff`]. [`udp::Peer`] is a node that uses UDP instead.
 //! Packets may be lost on the way, as datagrams may: who needs all of them acknowledges.
 //! [`netbird`] is a client of the protocol of NetBird and openZro instead, and [`peerbus`] one of the
 //! message bus of AI agents, where nothing is lost; [`middleman`] publishes, asks and answers, and
 //! [`keyop`] is a peer of federated hubs.
 //!
 //! ```no_run
-//! use beacon_client::{Client, Options, read_key};
+//! use beacon_client::{Options, read_key};
 //! use beacon_client::ids::NodeId;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let (me, friend) = (NodeId::new(4242).unwrap(), NodeId::new(4243).unwrap());
 //! let key = read_key("node.key".as_ref())?.key;
-//! let mut client = Client::connect(&Options::new("wss://relay.example.net", me, key)).await?;
+//! let mut client = Options::new("wss://relay.example.net", me, key).connect().await?;
 //! client.send_to(friend, b"hello").await?;
 //! while let Some(delivery) = client.recv().await? {
 //!     println!("{} sent {} bytes", delivery.sender, delivery.payload.len());
@@ -38,6 +38,7 @@ mod proxy;
 pub mod receiver;
 mod reconnect;
 mod session;
+mod setters;
 mod socket;
 mod target;
 pub mod udp;
@@ -45,7 +46,6 @@ pub mod udp;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -55,6 +55,16 @@ use crate::wire::beacon::{self, MAX_WSS_PACKET, RELAY_HEADER};
 
 pub use beacon_wire as wire;
 pub use beacon_wire::ids;
+pub use bytes::Bytes;
+/// The TLS of [`net::tls`].
+pub use rustls;
+
+/// Keys of nodes, as [`Options`] take them.
+pub use ed25519_dalek::SigningKey;
+/// The crate whose errors [`SessionError`] and [`ConnectError`] have, and whose headers [`Options`].
+pub use tokio_tungstenite::tungstenite;
+pub use tungstenite::http;
+
 pub use dial::{ConnectError, upgrade_request};
 pub use key_file::{KeyFile, KeyFileError, read_key};
 pub use login::LoginError;
@@ -87,11 +97,20 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// A payload that another node sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Delivery {
     /// The node that sent it, as the relay says.
     pub sender: NodeId,
     /// What it sent.
     pub payload: Bytes,
+}
+
+impl Delivery {
+    /// A payload that a node sent, for what stands in for a relay.
+    #[must_use]
+    pub const fn new(sender: NodeId, payload: Bytes) -> Self {
+        Self { sender, payload }
+    }
 }
 
 /// Why a packet was not sent, or a question was not answered.
@@ -145,29 +164,17 @@ impl Client {
 
     fn of(socket: Socket, options: &Options) -> Self {
         let timeouts = options.timeouts;
-        Self::over(options.node, async move |mut outgoing, deliveries| {
+        let (sender, receiver) = halves(options.node, async move |mut outgoing, deliveries| {
             session::run(socket, &mut outgoing, &deliveries, &timeouts).await
-        })
-    }
-
-    /// The two halves over queues that `task` serves.
-    fn over<T>(node: NodeId, task: impl FnOnce(Outbound, Inbound) -> T) -> Self
-    where
-        T: Future<Output = Result<(), SessionError>> + Send + 'static,
-    {
-        let (outgoing, to_send) = mpsc::channel(QUEUE);
-        let (delivered, deliveries) = mpsc::channel(QUEUE);
-        Self {
-            sender: Sender { node, outgoing },
-            receiver: Receiver::spawn(deliveries, task(to_send, delivered)),
-        }
+        });
+        Self { sender, receiver }
     }
 
     /// Sends a payload to another node: [`Sender::send_to`].
     ///
     /// # Errors
     /// As [`Sender::send_to`].
-    pub async fn send_to(&mut self, dest: NodeId, payload: &[u8]) -> Result<(), SendError> {
+    pub async fn send_to(&self, dest: NodeId, payload: &[u8]) -> Result<(), SendError> {
         self.sender.send_to(dest, payload).await
     }
 
@@ -175,7 +182,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Sender::send_packet`].
-    pub async fn send_packet(&mut self, packet: &[u8]) -> Result<(), SendError> {
+    pub async fn send_packet(&self, packet: &[u8]) -> Result<(), SendError> {
         self.sender.send_packet(packet).await
     }
 
@@ -191,7 +198,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Sender::discover`].
-    pub async fn discover(&mut self) -> Result<SocketAddr, SendError> {
+    pub async fn discover(&self) -> Result<SocketAddr, SendError> {
         self.sender.discover().await
     }
 
@@ -199,7 +206,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Sender::ping`].
-    pub async fn ping(&mut self) -> Result<Duration, SendError> {
+    pub async fn ping(&self) -> Result<Duration, SendError> {
         self.sender.ping().await
     }
 
@@ -208,9 +215,15 @@ impl Client {
     /// # Errors
     /// The session ended before, for another reason.
     pub async fn bye(self) -> Result<(), SessionError> {
-        let (mut sender, mut receiver) = self.split();
+        let (sender, mut receiver) = self.split();
         sender.bye().await;
         receiver.drain().await
+    }
+
+    /// The sending half, to clone.
+    #[must_use]
+    pub const fn sender(&self) -> &Sender {
+        &self.sender
     }
 
     /// Takes the halves apart, to send while receiving.
@@ -220,11 +233,27 @@ impl Client {
     }
 }
 
+/// The two halves of a client, over queues that `task` serves.
+fn halves<T, E>(
+    node: NodeId,
+    task: impl FnOnce(Outbound, Inbound) -> T,
+) -> (Sender, receiver::Receiver<Delivery, E>)
+where
+    T: Future<Output = Result<(), E>> + Send + 'static,
+    E: Send + 'static,
+{
+    let (outgoing, to_send) = mpsc::channel(QUEUE);
+    let (delivered, deliveries) = mpsc::channel(QUEUE);
+    let receiver = receiver::Receiver::spawn(deliveries, task(to_send, delivered));
+    (Sender { node, outgoing }, receiver)
+}
+
 type Outbound = mpsc::Receiver<Outgoing>;
 type Inbound = mpsc::Sender<Delivery>;
 
-/// The sending half. Dropping it leaves the session open for the [`Receiver`].
-#[derive(Debug)]
+/// The sending half; clones send into the same queue. Dropping all leaves the session open for the
+/// [`Receiver`].
+#[derive(Clone, Debug)]
 pub struct Sender {
     node: NodeId,
     outgoing: mpsc::Sender<Outgoing>,
@@ -235,7 +264,7 @@ impl Sender {
     ///
     /// # Errors
     /// A payload that is too large; a session that is over.
-    pub async fn send_to(&mut self, dest: NodeId, payload: &[u8]) -> Result<(), SendError> {
+    pub async fn send_to(&self, dest: NodeId, payload: &[u8]) -> Result<(), SendError> {
         let mut packet = Vec::with_capacity(RELAY_HEADER + payload.len());
         beacon::encode_relay(self.node, dest, payload, &mut packet);
         self.send_owned(packet.into()).await
@@ -245,7 +274,7 @@ impl Sender {
     ///
     /// # Errors
     /// A packet that is too large; a session that is over.
-    pub async fn send_packet(&mut self, packet: &[u8]) -> Result<(), SendError> {
+    pub async fn send_packet(&self, packet: &[u8]) -> Result<(), SendError> {
         self.send_owned(Bytes::copy_from_slice(packet)).await
     }
 
@@ -260,7 +289,7 @@ impl Sender {
     ///
     /// # Errors
     /// No answer in time; a session that is over.
-    pub async fn discover(&mut self) -> Result<SocketAddr, SendError> {
+    pub async fn discover(&self) -> Result<SocketAddr, SendError> {
         let mut packet = Vec::new();
         beacon::encode_discover(self.node, None, false, &mut packet);
         self.ask(|answer| Outgoing::Discover(packet.into(), answer)).await
@@ -270,7 +299,7 @@ impl Sender {
     ///
     /// # Errors
     /// No answer in time; a session that is over.
-    pub async fn ping(&mut self) -> Result<Duration, SendError> {
+    pub async fn ping(&self) -> Result<Duration, SendError> {
         self.ask(Outgoing::Ping).await
     }
 
@@ -288,7 +317,7 @@ impl Sender {
 
     /// Queues the graceful end behind all that was sent. [`Receiver::recv`] returns `None`
     /// when it is done; on a [`Reconnecting`] that is not connected, that waits for a session.
-    pub async fn bye(&mut self) {
+    pub async fn bye(&self) {
         // Over already: there is nobody to say it to.
         let _ = self.queue(Outgoing::Bye).await;
     }

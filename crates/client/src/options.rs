@@ -4,15 +4,33 @@ use std::fmt;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use tokio_tungstenite::tungstenite::http::HeaderMap;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::dial::ConnectError;
 use super::proxy::Proxy;
+use super::setters::setters;
+use super::{Client, Reconnecting};
 use crate::ids::NodeId;
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 
-/// Where and how to connect.
+/// Where and how to connect. What is not said is as [`Self::new`] has it.
+///
+/// ```no_run
+/// # use beacon_client::{Options, SigningKey, net::tls::Trust};
+/// # async fn example(key: SigningKey) -> Result<(), Box<dyn std::error::Error>> {
+/// let relay = Options::new("wss://relay.example.net", "4242".parse()?, key)
+///     .trust(Trust::CaFile("ca.pem".into()))
+///     .relay_name("relay.example.net".to_owned())
+///     .require_relay_name(true);
+/// let mut client = relay.keep_connected()?;
+/// client.connected().await?;
+/// client.send_to("4243".parse()?, b"hello").await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// `wss://host[:port][/path]` or `ws://…`; without a scheme `wss`, without a path `/v1/compat`.
     pub url: String,
@@ -35,6 +53,11 @@ pub struct Options {
     pub proxy: Proxy,
     /// How the name of the relay, or of the proxy, is resolved: by the system, where nothing else is said.
     pub resolver: Resolver,
+    /// How often in a row a [`Reconnecting`] that was never let in may be refused for something that
+    /// a person has to change ([`ConnectError::needs_attention`]), before it ends: 3 where nothing
+    /// else is said, 0 for ever. A relay whose directory is away refuses as one that does not know
+    /// the node (SPEC §4.4).
+    pub refusals: u32,
     /// How long to wait for what.
     pub timeouts: Timeouts,
 }
@@ -53,8 +76,44 @@ impl Options {
             headers: HeaderMap::new(),
             proxy: Proxy::default(),
             resolver: Resolver::shared(),
+            refusals: 3,
             timeouts: Timeouts::default(),
         }
+    }
+
+    setters! {
+        trust: Trust,
+        relay_name: Option<String>,
+        require_relay_name: bool,
+        headers: HeaderMap,
+        proxy: Proxy,
+        resolver: Resolver,
+        refusals: u32,
+        timeouts: Timeouts,
+    }
+
+    /// Adds a header of the upgrade to [`Self::headers`](Self#structfield.headers), for a proxy
+    /// that asks for it.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Dials and logs in: [`Client::connect`].
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect(&self) -> Result<Client, ConnectError> {
+        Client::connect(self).await
+    }
+
+    /// Starts a client that is connected again whenever its session ends: [`Reconnecting::start`].
+    ///
+    /// # Errors
+    /// As [`Reconnecting::start`].
+    pub fn keep_connected(self) -> Result<Reconnecting, ConnectError> {
+        Reconnecting::start(self)
     }
 }
 
@@ -71,6 +130,7 @@ impl fmt::Debug for Options {
             headers: _,
             proxy,
             resolver: _,
+            refusals,
             timeouts,
         } = self;
         f.debug_struct("Options")
@@ -80,6 +140,7 @@ impl fmt::Debug for Options {
             .field("relay_name", relay_name)
             .field("require_relay_name", require_relay_name)
             .field("proxy", proxy)
+            .field("refusals", refusals)
             .field("timeouts", timeouts)
             .finish_non_exhaustive()
     }
@@ -87,6 +148,7 @@ impl fmt::Debug for Options {
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the name, all its addresses, the proxy, TLS and the upgrade together.
     pub connect: Duration,
@@ -99,6 +161,16 @@ pub struct Timeouts {
     pub pong: Duration,
     /// For the socket to take what is queued.
     pub write: Duration,
+}
+
+impl Timeouts {
+    setters! {
+        connect: Duration,
+        login: Duration,
+        ping_interval: Duration,
+        pong: Duration,
+        write: Duration,
+    }
 }
 
 impl Default for Timeouts {

@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_millis(200);
 
 async fn connect(bus: &Access, name: &str) -> anyhow::Result<Client> {
     let mut client = Client::start(Options::new(&bus.url, name, &bus.secret))?;
-    client.registered().await.with_context(|| format!("registering {name}"))?;
+    client.connected().await.with_context(|| format!("registering {name}"))?;
     Ok(client)
 }
 

@@ -116,11 +116,11 @@ impl Peer {
             Self::Wss(client) => client.recv().await?.context("the session is over"),
             Self::Udp(peer) => Ok(peer.recv().await?),
             Self::Netbird(client, friend) => loop {
-                match client.recv().await?.context("the session is over")? {
-                    Event::Packet { sender, payload } if sender == peer(*friend) => {
-                        return Ok(Delivery { sender: *friend, payload });
-                    }
-                    Event::Packet { .. } | Event::Online(_) | Event::Offline(_) => {}
+                let event = client.recv().await?.context("the session is over")?;
+                if let Event::Packet { sender, payload } = event
+                    && sender == peer(*friend)
+                {
+                    return Ok(Delivery::new(*friend, payload));
                 }
             },
         }

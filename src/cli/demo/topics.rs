@@ -97,15 +97,12 @@ impl<'a> Exchange<'a> {
             let clock = Instant::now();
             let asked = asker.sender().request("demo", STANDARD.encode(piece));
             let answered = async {
-                match responder.recv().await?.context("the client has ended")? {
-                    Event::Request(request) => {
-                        let body = request.content.body.clone();
-                        Ok(request.answer(Content::text(body)).await?)
-                    }
-                    Event::Publication(_) | Event::Complaint(_) => {
-                        Err(anyhow::anyhow!("something else came instead of a request"))
-                    }
-                }
+                let event = responder.recv().await?.context("the client has ended")?;
+                let Event::Request(request) = event else {
+                    anyhow::bail!("something else came instead of a request");
+                };
+                let body = request.content.body.clone();
+                Ok(request.answer(Content::text(body)).await?)
             };
             let (answer, answered) = tokio::join!(asked, answered);
             answered?;
@@ -135,10 +132,9 @@ impl<'a> Exchange<'a> {
 
 /// The next publication.
 async fn publication(client: &mut Client) -> anyhow::Result<Content> {
-    match client.recv().await?.context("the client has ended")? {
-        Event::Publication(publication) => Ok(publication.content),
-        Event::Request(_) | Event::Complaint(_) => {
-            Err(anyhow::anyhow!("something else came instead of a publication"))
-        }
-    }
+    let event = client.recv().await?.context("the client has ended")?;
+    let Event::Publication(publication) = event else {
+        anyhow::bail!("something else came instead of a publication");
+    };
+    Ok(publication.content)
 }

@@ -22,6 +22,7 @@
 mod background;
 mod beacon_list;
 mod canary;
+mod deliver;
 pub mod directory;
 mod drops;
 mod login;
@@ -57,6 +58,7 @@ use crate::wire::websocket::Opcode;
 pub use crate::proto::login::RefusalReason;
 pub use background::tasks;
 pub use canary::{Canary, CanaryError, script as canary_script};
+pub use deliver::deliver;
 pub use drops::PilotDrop;
 pub use overlay::{
     Beacons, Buckets, DISCOVER, GrantQueue, NotNotified, Overlay, PUNCH, PunchRules, Rules,

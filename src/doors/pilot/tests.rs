@@ -91,9 +91,13 @@ async fn frames_go_both_ways_with_the_authenticated_node() {
     let delivery = client.recv().await.unwrap().unwrap();
     assert_eq!((delivery.sender, &delivery.payload[..]), (id(2), &b"hello"[..]));
     assert!(!server.write_frame(id(2), b"not connected here"));
+    assert!(deliver(&server, id(2), id(1), b"in one call"));
+    let delivery = client.recv().await.unwrap().unwrap();
+    assert_eq!((delivery.sender, &delivery.payload[..]), (id(2), &b"in one call"[..]));
+    assert!(!deliver(&server, id(1), id(2), b"not connected here"));
 
     let counted = server.metrics();
-    assert_eq!((counted.frames_in, counted.frames_out, counted.active_peers), (3, 1, 1));
+    assert_eq!((counted.frames_in, counted.frames_out, counted.active_peers), (3, 2, 1));
     client.bye().await.unwrap();
     until(|| !server.is_connected(id(1))).await;
     assert_eq!(server.peer_count(), 0);
@@ -112,7 +116,7 @@ async fn sink_gets_all_frames_of_one_read_at_once() {
     let pilot = Pilot::new(keys(), Arc::clone(&batches), Login::default());
     let server = pilot.listen(settings()).unwrap();
     let client = connect(&server, 1, key(1)).await.unwrap();
-    let (mut sender, _receiver) = client.split();
+    let (sender, _receiver) = client.split();
     for number in 0..200u8 {
         sender.send_packet(&[number; 100]).await.unwrap();
     }

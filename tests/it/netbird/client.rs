@@ -41,10 +41,8 @@ async fn clients_subscribe_exchange_packets_and_leave() {
     assert_eq!(alice.instance(), EXPOSED);
     alice.subscribe(&[peer("bob"), peer("alice")]).await.unwrap();
     assert_eq!(recv(&mut alice).await, Event::Online(vec![peer("alice")]));
-    let by_token = Options {
-        credential: Credential::Token(token(SECRET, unix_now() + 60)),
-        ..site.options("bob")
-    };
+    let mut by_token = site.options("bob");
+    by_token.credential = Credential::Token(token(SECRET, unix_now() + 60));
     let mut bob = Client::connect(&by_token).await.unwrap();
     assert_eq!(recv(&mut alice).await, Event::Online(vec![peer("bob")]));
     for size in [0, 1, 125, 126, 1_312, 8_782] {
@@ -73,8 +71,9 @@ impl Site {
     /// How a peer of this name logs in where there is TLS.
     fn options_over(&self, transport: Transport, name: &str) -> Options {
         let url = format!("rels://{}", self.quic.unwrap());
-        let trust = Trust::CaFile(self.ca());
-        Options { url, transport, trust, ..self.options(name) }
+        let secret = Credential::Secret(SECRET.to_owned());
+        let options = Options::new(url, peer(name), secret);
+        options.transport(transport).trust(Trust::CaFile(self.ca()))
     }
 }
 
@@ -110,9 +109,12 @@ async fn client_over_quic_is_refused_taken_over_and_told_what_does_not_fit() {
     let site = Site::with_tls(&[]);
     let over_quic = |name| site.options_over(Transport::Quic, name);
     let guessed = Credential::Secret("guessed".to_owned());
-    let refused = Client::connect(&Options { credential: guessed, ..over_quic("eve") }).await;
+    let mut guessing = over_quic("eve");
+    guessing.credential = guessed;
+    let refused = Client::connect(&guessing).await;
     assert!(matches!(refused.unwrap_err(), ConnectError::Refused));
-    let without_tls = Options { url: format!("rel://{}", site.address), ..over_quic("eve") };
+    let mut without_tls = over_quic("eve");
+    without_tls.url = format!("rel://{}", site.address);
     let error = Client::connect(&without_tls).await.unwrap_err();
     assert!(matches!(error, ConnectError::Quic(QuicError::NoTls)), "{error}");
 
@@ -152,7 +154,8 @@ fn operators_see_clients_of_both_carriers_and_end_them() {
 async fn client_tells_a_refusal_a_takeover_and_a_shutdown_apart() {
     let site = Site::start(&[]);
     let guessed = Credential::Secret("guessed".to_owned());
-    let refused = Options { credential: guessed, ..site.options("eve") };
+    let mut refused = site.options("eve");
+    refused.credential = guessed;
     let error = Client::connect(&refused).await.unwrap_err();
     assert!(matches!(error, ConnectError::Refused), "{error}");
 

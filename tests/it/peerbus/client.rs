@@ -24,7 +24,7 @@ impl Site {
 
     async fn client(&self, name: &str) -> Client {
         let mut client = Client::start(self.options(name)).unwrap();
-        soon(client.registered()).await.unwrap();
+        soon(client.connected()).await.unwrap();
         client
     }
 }
@@ -119,13 +119,10 @@ async fn signatures_are_good_for_the_relay_and_for_peers() {
     let secret = folder.path().join("secret");
     write_secret(&secret, SECRET);
     let site = Site::start(&["--peerbus-hmac-secret-file", secret.to_str().unwrap()]);
-    let options = |name, secret: &str| Options {
-        secret: Some(Secret::new(secret).unwrap()),
-        ..site.options(name)
-    };
+    let options = |name, secret: &str| site.options(name).secret(Secret::new(secret).unwrap());
     let mut alice = Client::start(options("alice", SECRET)).unwrap();
     let bob = Client::start(options("bob", SECRET)).unwrap();
-    soon(alice.registered()).await.unwrap();
+    soon(alice.connected()).await.unwrap();
     assert_eq!(soon(bob.send("alice", &["<é>"])).await, Ok(Sent::Stored));
     assert_eq!(recv(&mut alice).await.body(), "[\"\\u003cé\\u003e\"]");
     let mallory = Client::start(options("mallory", &"x".repeat(32))).unwrap();

@@ -32,7 +32,7 @@ async fn longest_messages_cross_tls_below_a_prefix_next_to_another_door() {
     let mut options = Options::new(format!("wss://{address}/bus/agents"), "alice", "tok");
     options.trust = Trust::CaFile(folder.path().join("ca.pem"));
     let mut alice = Client::start(options).unwrap();
-    alice.registered().await.unwrap();
+    alice.connected().await.unwrap();
     for letter in ["x", "y"] {
         let body = letter.repeat(LONG);
         assert_eq!(alice.send("alice", &body).await.unwrap(), Sent::Stored);

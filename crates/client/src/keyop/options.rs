@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::net::resolve::Resolver;
+use crate::setters::setters;
 use crate::wire::keyop::DEFAULT_MAX_RECORD;
 
 /// How a hub is spoken to.
@@ -44,8 +45,9 @@ pub enum HubName {
     Any,
 }
 
-/// Where and how to connect.
+/// Where and how to connect. What is not said is as [`Self::new`] has it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// `host:port`.
     pub address: String,
@@ -97,10 +99,22 @@ impl Options {
             timeouts: Timeouts::default(),
         }
     }
+
+    setters! {
+        transport: Transport,
+        hub_name: HubName,
+        subscribe: Vec<String>,
+        publish: Vec<String>,
+        is_ephemeral: bool,
+        max_record: usize,
+        resolver: Resolver,
+        timeouts: Timeouts,
+    }
 }
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the name, its addresses, TLS, and what the transport begins with.
     pub connect: Duration,
@@ -111,6 +125,15 @@ pub struct Timeouts {
     pub ping_interval: Duration,
     /// From a ping to a sign of life.
     pub pong: Duration,
+}
+
+impl Timeouts {
+    setters! {
+        connect: Duration,
+        acknowledgement: Duration,
+        ping_interval: Duration,
+        pong: Duration,
+    }
 }
 
 impl Default for Timeouts {

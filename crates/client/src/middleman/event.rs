@@ -8,6 +8,7 @@ use crate::wire::middleman::Command;
 
 /// What a client is told.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A publication of a topic, or one that is for this connection alone (`MSG:…`).
     Publication(Publication),

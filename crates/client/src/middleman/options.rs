@@ -3,14 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::http::HeaderMap;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 use crate::proxy::Proxy;
+use crate::setters::setters;
 
-/// Where and how to connect.
+/// Where and how to connect. What is not said is as [`Self::new`] has it.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// `ws://host[:port][/path]` or `wss://…`; without a scheme `wss`.
     pub url: String,
@@ -43,6 +45,22 @@ impl Options {
             timeouts: Timeouts::default(),
         }
     }
+
+    setters! {
+        trust: Trust,
+        headers: HeaderMap,
+        proxy: Proxy,
+        resolver: Resolver,
+        timeouts: Timeouts,
+    }
+
+    /// Adds a header of the upgrade to [`Self::headers`](Self#structfield.headers), for a proxy
+    /// that asks for it.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
 }
 
 impl fmt::Debug for Options {
@@ -71,6 +89,7 @@ impl fmt::Debug for Key {
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the name, its addresses, the proxy, TLS and the upgrade together.
     pub connect: Duration,
@@ -84,6 +103,17 @@ pub struct Timeouts {
     pub pong: Duration,
     /// For the socket to take what is queued.
     pub write: Duration,
+}
+
+impl Timeouts {
+    setters! {
+        connect: Duration,
+        login: Duration,
+        request: Duration,
+        ping_interval: Duration,
+        pong: Duration,
+        write: Duration,
+    }
 }
 
 impl Default for Timeouts {

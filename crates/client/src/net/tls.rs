@@ -26,6 +26,7 @@ const MAX_PEM: u64 = 16 << 20;
 
 /// Which server certificates a connection accepts.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Trust {
     /// Those of the platform's certificate authorities, for the name that was dialled.
     System,

@@ -59,6 +59,7 @@ pub const QUEUE: usize = crate::QUEUE;
 
 /// What a relay tells a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Event {
     /// A payload that another peer sent.
     Packet {
@@ -158,7 +159,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Sender::send_to`].
-    pub async fn send_to(&mut self, dest: PeerId, payload: &[u8]) -> Result<(), SendError> {
+    pub async fn send_to(&self, dest: PeerId, payload: &[u8]) -> Result<(), SendError> {
         self.sender.send_to(dest, payload).await
     }
 
@@ -166,7 +167,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Sender::subscribe`].
-    pub async fn subscribe(&mut self, peers: &[PeerId]) -> Result<(), SendError> {
+    pub async fn subscribe(&self, peers: &[PeerId]) -> Result<(), SendError> {
         self.sender.subscribe(peers).await
     }
 
@@ -174,7 +175,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Sender::unsubscribe`].
-    pub async fn unsubscribe(&mut self, peers: &[PeerId]) -> Result<(), SendError> {
+    pub async fn unsubscribe(&self, peers: &[PeerId]) -> Result<(), SendError> {
         self.sender.unsubscribe(peers).await
     }
 
@@ -192,9 +193,15 @@ impl Client {
     /// # Errors
     /// The session ended before, for another reason.
     pub async fn close(self) -> Result<(), SessionError> {
-        let (mut sender, mut receiver) = self.split();
+        let (sender, mut receiver) = self.split();
         sender.close().await;
         receiver.drain().await
+    }
+
+    /// The sending half, to clone.
+    #[must_use]
+    pub const fn sender(&self) -> &Sender {
+        &self.sender
     }
 
     /// Takes the halves apart, to send while receiving.
@@ -208,15 +215,16 @@ fn upgrade(options: &Options) -> Upgrade {
     Upgrade { headers: options.headers.clone(), max_message: MAX_MESSAGE }
 }
 
-/// The sending half. Dropping it leaves the session open for the [`Receiver`].
-#[derive(Debug)]
+/// The sending half; clones send into the same queue. Dropping all leaves the session open for the
+/// [`Receiver`].
+#[derive(Clone, Debug)]
 pub struct Sender {
     outgoing: mpsc::Sender<Outgoing>,
     largest: Largest,
 }
 
 /// How long a message may be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Largest {
     /// So many bytes.
     Fixed(usize),
@@ -241,7 +249,7 @@ impl Sender {
     ///
     /// # Errors
     /// A payload that is too large; a session that is over.
-    pub async fn send_to(&mut self, dest: PeerId, payload: &[u8]) -> Result<(), SendError> {
+    pub async fn send_to(&self, dest: PeerId, payload: &[u8]) -> Result<(), SendError> {
         let header = transport_header(dest);
         self.queue([&header[..], payload].concat()).await
     }
@@ -250,7 +258,7 @@ impl Sender {
     ///
     /// # Errors
     /// A session that is over.
-    pub async fn subscribe(&mut self, peers: &[PeerId]) -> Result<(), SendError> {
+    pub async fn subscribe(&self, peers: &[PeerId]) -> Result<(), SendError> {
         for peers in peers.chunks(self.ids()) {
             for message in netbird::subscribe(peers) {
                 self.queue(message).await?;
@@ -263,7 +271,7 @@ impl Sender {
     ///
     /// # Errors
     /// A session that is over.
-    pub async fn unsubscribe(&mut self, peers: &[PeerId]) -> Result<(), SendError> {
+    pub async fn unsubscribe(&self, peers: &[PeerId]) -> Result<(), SendError> {
         for peers in peers.chunks(self.ids()) {
             for message in netbird::unsubscribe(peers) {
                 self.queue(message).await?;
@@ -274,7 +282,7 @@ impl Sender {
 
     /// Queues the end of the session behind all that was sent. [`Receiver::recv`] returns `None`
     /// when it is done.
-    pub async fn close(&mut self) {
+    pub async fn close(&self) {
         // Over already: there is nobody to say it to.
         let _ = self.outgoing.send(Outgoing::Close).await;
     }

@@ -3,15 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::http::HeaderMap;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 use crate::proxy::Proxy;
+use crate::setters::setters;
 use crate::wire::netbird::PeerId;
 
-/// Where and how to connect.
+/// Where and how to connect. What is not said is as [`Self::new`] has it.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// `rels://host[:port]` with TLS or `rel://…` without, `wss://` and `ws://` for the same;
     /// without a scheme `rels`, without a path `/relay`.
@@ -52,6 +54,23 @@ impl Options {
             timeouts: Timeouts::default(),
         }
     }
+
+    setters! {
+        transport: Transport,
+        trust: Trust,
+        headers: HeaderMap,
+        proxy: Proxy,
+        resolver: Resolver,
+        timeouts: Timeouts,
+    }
+
+    /// Adds a header of the upgrade to [`Self::headers`](Self#structfield.headers), for a proxy
+    /// that asks for it.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
 }
 
 impl fmt::Debug for Options {
@@ -82,6 +101,7 @@ impl fmt::Debug for Options {
 
 /// What lets a client in.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Credential {
     /// A token, as the management server gives it out.
     Token(Vec<u8>),
@@ -112,6 +132,7 @@ pub enum Transport {
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the name, its addresses, the proxy, TLS and the upgrade together.
     pub connect: Duration,
@@ -121,6 +142,15 @@ pub struct Timeouts {
     pub silence: Duration,
     /// For the socket to take what is queued.
     pub write: Duration,
+}
+
+impl Timeouts {
+    setters! {
+        connect: Duration,
+        login: Duration,
+        silence: Duration,
+        write: Duration,
+    }
 }
 
 impl Default for Timeouts {

@@ -116,6 +116,7 @@ fn transport() -> Arc<TransportConfig> {
 }
 
 /// What the path of a connection carries.
+#[derive(Clone)]
 pub(super) struct Path(Connection);
 
 impl fmt::Debug for Path {

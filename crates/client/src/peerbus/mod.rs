@@ -154,7 +154,7 @@ impl Client {
     ///
     /// # Errors
     /// It refuses.
-    pub async fn registered(&mut self) -> Result<(), Refused> {
+    pub async fn connected(&mut self) -> Result<(), Refused> {
         self.receiver.connected(&mut self.state).await
     }
 

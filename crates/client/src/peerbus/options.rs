@@ -3,17 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::http::HeaderMap;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 use crate::proxy::Proxy;
+use crate::setters::setters;
 
 /// What the adapters of the original call themselves.
 const SOURCE: &str = "peer-bus";
 
-/// Where and how to connect.
+/// Where and how to connect. What is not said is as [`Self::new`] has it.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Options {
     /// `ws://host[:port][/path]` or `wss://…`; without a scheme `wss`.
     pub url: String,
@@ -59,6 +61,25 @@ impl Options {
             resolver: Resolver::shared(),
             timeouts: Timeouts::default(),
         }
+    }
+
+    setters! {
+        secret: Option<Secret>,
+        source: String,
+        receipts: bool,
+        trust: Trust,
+        headers: HeaderMap,
+        proxy: Proxy,
+        resolver: Resolver,
+        timeouts: Timeouts,
+    }
+
+    /// Adds a header of the upgrade to [`Self::headers`](Self#structfield.headers), for a proxy
+    /// that asks for it.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
     }
 }
 
@@ -143,6 +164,7 @@ pub struct InvalidSecret {
 
 /// How long a client waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Timeouts {
     /// For the name, its addresses, the proxy, TLS and the upgrade together.
     pub connect: Duration,
@@ -155,6 +177,16 @@ pub struct Timeouts {
     pub pong: Duration,
     /// For the socket to take what is queued.
     pub write: Duration,
+}
+
+impl Timeouts {
+    setters! {
+        connect: Duration,
+        register: Duration,
+        ping_interval: Duration,
+        pong: Duration,
+        write: Duration,
+    }
 }
 
 impl Default for Timeouts {

@@ -206,7 +206,7 @@ async fn largest_packet_passes_and_a_larger_one_is_refused() {
 #[tokio::test]
 async fn discover_and_ping_are_answered() {
     let relay = Relay::start(u32::MAX).await;
-    let mut client = Client::connect(&options(&relay.url, 1)).await.unwrap();
+    let client = Client::connect(&options(&relay.url, 1)).await.unwrap();
     assert!(client.discover().await.unwrap().ip().is_loopback());
     assert!(client.ping().await.unwrap() < PATIENCE);
 }
@@ -229,7 +229,7 @@ async fn bye_follows_what_was_sent() {
         received
     };
     let client = async {
-        let mut client = Client::connect(&options).await.unwrap();
+        let client = Client::connect(&options).await.unwrap();
         for _ in 0..300 {
             client.send_to(node(2), b"x").await.unwrap();
         }
@@ -267,7 +267,7 @@ async fn closed_session_says_why_once_and_then_stays_over() {
 #[tokio::test]
 async fn relay_that_does_not_answer_pings_is_given_up() {
     let (listener, mut options) = listen().await;
-    options.timeouts = Timeouts { ping_interval: SHORT, pong: SHORT, ..options.timeouts };
+    options.timeouts = Timeouts::default().ping_interval(SHORT).pong(SHORT);
     let accepted = async {
         let mut socket = accept(&listener).await;
         relay::log_in(&mut socket).await;
@@ -284,13 +284,13 @@ async fn relay_that_does_not_answer_pings_is_given_up() {
 async fn answered_pings_keep_a_session_and_full_queues_do_not_end_it() {
     let relay = Relay::start(u32::MAX).await;
     let mut options = options(&relay.url, 1);
-    options.timeouts = Timeouts { ping_interval: SHORT, pong: 3 * SHORT, ..options.timeouts };
-    let mut client = Client::connect(&options).await.unwrap();
+    options.timeouts = Timeouts::default().ping_interval(SHORT).pong(3 * SHORT);
+    let client = Client::connect(&options).await.unwrap();
     // More than the queue of deliveries holds, so that nothing is read for a while.
     for _ in 0..2 * beacon_client::QUEUE {
         client.send_to(node(1), b"x").await.unwrap();
     }
-    let (mut sender, mut receiver) = client.split();
+    let (sender, mut receiver) = client.split();
     // The time itself is the condition: longer than a ping may stay unanswered.
     tokio::time::sleep(6 * SHORT).await;
     for _ in 0..2 * beacon_client::QUEUE {
@@ -307,7 +307,7 @@ async fn answered_pings_keep_a_session_and_full_queues_do_not_end_it() {
 #[tokio::test]
 async fn session_is_dialled_again_and_keeps_its_queues() {
     let (listener, options) = listen().await;
-    let (mut sender, mut receiver, mut state) = Reconnecting::start(options).unwrap().split();
+    let (sender, mut receiver, mut state) = Reconnecting::start(options).unwrap().split();
 
     let mut socket = accept(&listener).await;
     relay::log_in(&mut socket).await;
@@ -340,24 +340,102 @@ async fn session_is_dialled_again_and_keeps_its_queues() {
     assert_eq!(receiver.recv().await.unwrap(), None);
 }
 
+/// A relay that does not know the node's key.
+async fn refuse(listener: &TcpListener) {
+    let mut socket = accept(listener).await;
+    relay::challenge(&mut socket, None).await.unwrap();
+    relay::close(socket, 1008, "auth failed").await;
+}
+
+fn is_refusal(cause: &Interruption) -> bool {
+    matches!(cause, Interruption::Connect(ConnectError::Login(LoginError::Refused { .. })))
+}
+
 #[tokio::test]
-async fn refused_login_is_tried_again_and_dropping_ends_it() {
+async fn client_ends_where_its_first_logins_are_refused() {
     let (listener, options) = listen().await;
-    let reconnecting = Reconnecting::start(options).unwrap();
-    for _ in 0..2 {
+    let mut client = options.refusals(2_u32).keep_connected().unwrap();
+
+    let relay = async {
+        refuse(&listener).await;
+        refuse(&listener).await;
+    };
+    let (connected, ()) = tokio::join!(timeout(PATIENCE, client.connected()), relay);
+
+    let error = connected.unwrap().unwrap_err();
+    assert!(is_refusal(&error), "{error}");
+    assert_eq!(client.send_to(node(2), b"x").await, Err(SendError::Ended));
+    assert_eq!(client.recv().await.unwrap(), None, "the end is told once");
+}
+
+#[tokio::test]
+async fn relay_that_is_full_or_away_ends_no_client() {
+    let (listener, options) = listen().await;
+    let mut client = options.refusals(1_u32).keep_connected().unwrap();
+
+    let relay = async {
+        drop(listener.accept().await.unwrap());
         let mut socket = accept(&listener).await;
         relay::challenge(&mut socket, None).await.unwrap();
-        relay::close(socket, 1008, "auth failed").await;
-    }
-    let (_sender, receiver, mut state) = reconnecting.split();
-    let refused = |cause: &Interruption| {
-        matches!(cause, Interruption::Connect(ConnectError::Login(LoginError::Refused { .. })))
+        relay::close(socket, 1013, "try again").await;
+        let mut socket = accept(&listener).await;
+        relay::log_in(&mut socket).await;
+        socket
     };
-    let waiting = |state: &State| matches!(state, State::Waiting { cause, .. } if refused(cause));
+
+    let (connected, _socket) = tokio::join!(timeout(PATIENCE, client.connected()), relay);
+    connected.unwrap().unwrap();
+    assert!(matches!(client.state(), State::Connected));
+}
+
+#[tokio::test]
+async fn login_that_is_refused_later_is_tried_again_and_dropping_ends_it() {
+    let (listener, options) = listen().await;
+    let mut client = Reconnecting::start(options.refusals(1_u32)).unwrap();
+    let relay = async {
+        let mut socket = accept(&listener).await;
+        relay::log_in(&mut socket).await;
+        socket
+    };
+    let (connected, socket) = tokio::join!(timeout(PATIENCE, client.connected()), relay);
+    connected.unwrap().unwrap();
+    relay::close(socket, 1008, "key withdrawn").await;
+    for _ in 0..2 {
+        refuse(&listener).await;
+    }
+    let (_sender, receiver, mut state) = client.split();
+    let waiting =
+        |state: &State| matches!(state, State::Waiting { cause, .. } if is_refusal(cause));
     timeout(PATIENCE, state.wait_for(waiting)).await.unwrap().unwrap();
     drop(receiver);
     let ended = async { while state.changed().await.is_ok() {} };
     timeout(PATIENCE, ended).await.unwrap();
+}
+
+#[tokio::test]
+async fn clones_of_a_sender_send_at_the_same_time() {
+    let (listener, options) = listen().await;
+    let relay = async {
+        let mut socket = accept(&listener).await;
+        relay::log_in(&mut socket).await;
+        let mut heard = std::collections::BTreeSet::new();
+        while heard.len() < 20 {
+            heard.insert(socket.next().await.unwrap().unwrap().into_data().to_vec());
+        }
+    };
+    let sending = async {
+        let client = options.connect().await.unwrap();
+        let senders = (0..20_u8).map(|number| {
+            let sender = client.sender().clone();
+            tokio::spawn(async move { sender.send_to(node(2), &[number]).await })
+        });
+        for sender in senders.collect::<Vec<_>>() {
+            sender.await.unwrap().unwrap();
+        }
+        client
+    };
+    let (_client, heard) = tokio::join!(sending, timeout(PATIENCE, relay));
+    heard.unwrap();
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ async fn messages_go_out_and_events_come_in() {
 
 #[tokio::test]
 async fn largest_payload_passes_and_a_larger_one_is_refused() {
-    let (mut client, mut socket) = session(|_| ()).await;
+    let (client, mut socket) = session(|_| ()).await;
     let too_large = client.send_to(peer("bob"), &vec![7; MAX_PAYLOAD + 1]).await;
     assert_eq!(too_large, Err(SendError::TooLarge { bytes: 8_821, most: 8_820 }));
     client.send_to(peer("bob"), &vec![7; MAX_PAYLOAD]).await.unwrap();
@@ -122,7 +122,7 @@ async fn largest_payload_passes_and_a_larger_one_is_refused() {
 
 #[tokio::test]
 async fn thousands_of_subscriptions_take_as_many_messages_as_needed() {
-    let (mut client, mut socket) = session(|_| ()).await;
+    let (client, mut socket) = session(|_| ()).await;
     let peers: Vec<_> = (0..1_000).map(|number| peer(&number.to_string())).collect();
     client.subscribe(&peers).await.unwrap();
     let mut subscribed = Vec::new();
@@ -176,7 +176,7 @@ async fn end_of_a_session_says_who_ended_it_and_why() {
 
 #[tokio::test]
 async fn close_follows_what_was_sent() {
-    let (mut client, mut socket) = session(|_| ()).await;
+    let (client, mut socket) = session(|_| ()).await;
     let relay = async {
         let packet = next(&mut socket).await;
         assert!(matches!(FromClient::decode(&packet), Ok(FromClient::Transport { .. })));

@@ -136,7 +136,7 @@ async fn session(change: impl FnOnce(&mut Options)) -> (Client, TcpListener, Ses
     change(&mut options);
     let mut client = Client::start(options).unwrap();
     let session = register(&listener).await;
-    soon(client.registered()).await.unwrap();
+    soon(client.connected()).await.unwrap();
     (client, listener, session)
 }
 
@@ -236,7 +236,7 @@ async fn refusal_that_passes_is_tried_again() {
     let mut client = Client::start(options).unwrap();
     refuse(&listener, Refusal::NotStored).await;
     let _broker = register(&listener).await;
-    soon(client.registered()).await.unwrap();
+    soon(client.connected()).await.unwrap();
 }
 
 #[tokio::test]

@@ -110,17 +110,15 @@ fn options(config: &Config, hub: &KeyopHub, own_name: &str) -> Options {
     let HubFiles { pair, authorities } = files;
     let KeyopHub { name, address, transport, subscribe, publish, .. } = hub;
     let identity = Identity::new(&pair.cert, &pair.key);
-    Options {
-        transport: match transport {
+    Options::new(address, own_name, identity, authorities)
+        .transport(match transport {
             KeyopTransport::Grpc => Transport::Grpc,
             KeyopTransport::WebSocket => Transport::WebSocket,
-        },
-        hub_name: HubName::Is(name.clone()),
-        subscribe: subscribe.iter().cloned().collect(),
-        publish: publish.iter().cloned().collect(),
-        max_record: MOST_KEYOP_RECORD,
-        ..Options::new(address, own_name, identity, authorities)
-    }
+        })
+        .hub_name(HubName::Is(name.clone()))
+        .subscribe(subscribe.iter().cloned().collect::<Vec<_>>())
+        .publish(publish.iter().cloned().collect::<Vec<_>>())
+        .max_record(MOST_KEYOP_RECORD)
 }
 
 impl Hub {

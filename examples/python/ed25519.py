@@ -1,6 +1,8 @@
 """Ed25519 signatures in plain Python, after RFC 8032, sections 5.1.5 and 5.1.6.
 
-Slow, and open to whoever can measure it: good for a test and for nothing else.
+One signature takes some milliseconds, and how long exactly depends on the key: whoever can
+measure that on this machine can find the key out. Where others share the machine, sign with a
+library such as cryptography instead.
 """
 
 from hashlib import sha512
