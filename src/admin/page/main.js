@@ -3,7 +3,7 @@
 import { Chart } from './chart.js';
 import { CLUSTER, OVERVIEW, PARTS, doorsOf, ofDoor } from './charts.js';
 import { History } from './series.js';
-import { age } from './format.js';
+import { age, count } from './format.js';
 import { byId, showBus, showNumbers, showTables } from './tables.js';
 import { lookUp } from './peers.js';
 
@@ -124,7 +124,7 @@ function show(snapshot) {
   const { cluster } = snapshot;
   byId('cluster-fact').hidden = !cluster;
   document.querySelector('nav a[href="#cluster"]').hidden = !cluster;
-  byId('cluster-name').textContent = cluster ? `${cluster.name}, ${cluster.members.length + 1} relays` : '';
+  byId('cluster-name').textContent = cluster ? `${cluster.name}, ${count(cluster.members.length + 1)} ${cluster.members.length ? 'relays' : 'relay'}` : '';
   addParts(snapshot.metrics);
   showNumbers(history);
   showBus(snapshot);
