@@ -27,11 +27,11 @@ use crate::client::Target;
 use crate::net::tls::{file_roots, system_roots};
 use crate::net::words::{of_handshake, of_tls};
 
-const DAY: u64 = 24 * 60 * 60;
+pub(super) const DAY: u64 = 24 * 60 * 60;
 
 /// A proxy that renews by itself has done so long before: Caddy at a third of the time, which
 /// for 90 days is 30.
-const SOON: u64 = 14 * DAY;
+pub(super) const SOON: u64 = 14 * DAY;
 
 /// Certificates of a CA of one's own may be meant to live for hours: those of Caddy's own CA
 /// for 12, of which 4 are left when they are renewed.
@@ -234,7 +234,7 @@ fn first_end(at: impl Fn(UnixTime) -> Result<ServerCertVerified, Error>) -> Unix
 }
 
 /// The day of a time in Unix seconds, in UTC: `2026-11-20`.
-fn date(seconds: u64) -> String {
+pub(super) fn date(seconds: u64) -> String {
     // The proleptic Gregorian calendar, from the 1st of March of a year 0 on: the day that
     // leap years add is then the last. 719,468 days lie between then and 1970.
     let days = seconds / DAY + 719_468;

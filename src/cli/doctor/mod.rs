@@ -21,6 +21,7 @@ mod registry;
 mod report;
 mod session;
 mod settings;
+mod tls_files;
 mod udp;
 mod upgrade;
 
@@ -104,6 +105,7 @@ async fn check(args: Args, report: &mut Report) -> Result<(), Exit> {
             machine::check_relay(config, report).await;
             messages::check(config, report).await;
             listeners::check(config, report).await;
+            tls_files::check(config, report);
             middleman::check(config, report).await;
             acme::check(config, report).await;
         }

@@ -4,6 +4,7 @@
 mod certificates;
 mod command;
 mod defects;
+mod doctor;
 mod grpc;
 mod hostile;
 mod hubs;

@@ -51,11 +51,17 @@ fn rand() -> [u8; 8] {
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        Self::by(name, |_| {})
+    }
+
+    /// One whose certificate is changed before it is signed.
+    pub(crate) fn by(name: &str, change: impl Fn(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
         let mut params = params(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.extended_key_usages = Vec::new();
+        change(&mut params);
         let certificate = params.self_signed(&key).unwrap();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
@@ -77,6 +83,11 @@ impl Authority {
 
     /// What it has revoked, as PEM.
     pub(crate) fn revocations(&self, revoked: &[&Identity]) -> String {
+        self.revocations_until(revoked, 2100)
+    }
+
+    /// The same, where the next list comes with that year.
+    pub(crate) fn revocations_until(&self, revoked: &[&Identity], year: i32) -> String {
         let revoked = revoked.iter().map(|identity| RevokedCertParams {
             serial_number: identity.serial.clone(),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -85,7 +96,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2100, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
