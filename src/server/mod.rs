@@ -270,6 +270,12 @@ impl Server {
         self.address_of("middleman-bind")
     }
 
+    /// The address of the listener of `keyop_bind`; `None` where there is none, or a Unix socket.
+    #[must_use]
+    pub fn keyop_addr(&self) -> Option<SocketAddr> {
+        self.address_of("keyop-bind")
+    }
+
     /// The address of the listener of a setting.
     fn address_of(&self, setting: &str) -> Option<SocketAddr> {
         let Doors { sessions, listeners, .. } = &*self.doors;

@@ -10,17 +10,21 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::Exit;
+use super::issue::Made;
 
 /// A certificate's file and its key's.
 #[derive(Debug)]
-pub(super) struct Pair {
-    pub(super) cert: PathBuf,
-    pub(super) key: PathBuf,
+pub(in crate::cli) struct Pair {
+    pub(in crate::cli) cert: PathBuf,
+    pub(in crate::cli) key: PathBuf,
 }
 
 impl Pair {
     /// Writes both; the key so that its owner alone reads it.
-    pub(super) fn write(&self, cert: &str, key: &str, force: bool) -> Result<(), Exit> {
+    ///
+    /// # Errors
+    /// A file is there and not to be replaced, or cannot be written.
+    pub(in crate::cli) fn write(&self, made: &Made, force: bool) -> Result<(), Exit> {
         let there = [&self.key, &self.cert].into_iter().find(|path| path.exists());
         if let Some(path) = there.filter(|_| !force) {
             return Err(anyhow!(
@@ -31,8 +35,8 @@ impl Pair {
         let written = |path: &Path, text: &str, mode| {
             replace(path, text, mode).with_context(|| format!("{path:?}: cannot be written"))
         };
-        written(&self.key, key, 0o600)?;
-        written(&self.cert, cert, 0o644)?;
+        written(&self.key, &made.key, 0o600)?;
+        written(&self.cert, &made.cert, 0o644)?;
         Ok(())
     }
 

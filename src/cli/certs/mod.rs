@@ -3,29 +3,22 @@
 
 mod files;
 mod inspect;
+mod issue;
 mod sec1;
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384,
-    SerialNumber, date_time_ymd,
-};
+use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use self::files::{Pair, read};
+pub(in crate::cli) use self::files::Pair;
+use self::files::read;
+pub(in crate::cli) use self::issue::{authority, instance};
 use super::{Exit, output};
-use crate::wire::certificate::{Certificate, MAX_COMMON_NAME, TextKind};
-
-/// How far back a certificate begins, for machines whose clocks are behind.
-const GRACE: Duration = Duration::from_secs(60 * 60);
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+use crate::wire::certificate::{Certificate, TextKind};
 
 /// What is asked of certificates.
 #[derive(Debug, Subcommand)]
@@ -97,67 +90,25 @@ impl Certs {
 
 impl Ca {
     fn run(self) -> Result<(), Exit> {
-        let key = new_key()?;
-        let mut params = params(&self.name, self.days)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).context("the certificate cannot be made")?;
+        let (made, _issuer) = authority(&self.name, self.days)?;
         let pair = Pair { cert: self.out_cert, key: self.out_key };
-        pair.write(&certificate.pem(), &sec1::pem(&key)?, self.force)?;
+        pair.write(&made, self.force)?;
         output::print(&pair.shown())
     }
 }
 
 impl Instance {
     fn run(self) -> Result<(), Exit> {
-        let key = new_key()?;
-        let mut params = params(&self.name, self.days)?;
-        params.subject_alt_names = CertificateParams::new([self.name.clone()])
-            .with_context(|| format!("--name = {:?}: no name of a host", self.name))?
-            .subject_alt_names;
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let issuer = issuer(&self.ca, &self.ca_key)?;
-        let certificate = params.signed_by(&key, &issuer);
-        let certificate = certificate.context("the certificate cannot be made")?;
+        let made = instance(&self.name, self.days, &issuer)?;
         let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", self.name));
         let pair = Pair {
             cert: self.out_cert.unwrap_or_else(|| beside("crt")),
             key: self.out_key.unwrap_or_else(|| beside("key")),
         };
-        pair.write(&certificate.pem(), &sec1::pem(&key)?, self.force)?;
+        pair.write(&made, self.force)?;
         output::print(&pair.shown())
     }
-}
-
-fn new_key() -> Result<KeyPair, Exit> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384);
-    Ok(key.context("the key cannot be made")?)
-}
-
-/// A certificate of this name, which begins now.
-fn params(name: &str, days: u32) -> Result<CertificateParams, Exit> {
-    let is_name =
-        !name.is_empty() && name.len() <= MAX_COMMON_NAME && !name.chars().any(char::is_control);
-    if !is_name || name.contains('/') {
-        return Err(Exit::Usage(format!(
-            "--name = {name:?}: write 1 to {MAX_COMMON_NAME} bytes of plain text, without a slash"
-        )));
-    }
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    params.not_before = date_time_ymd(1970, 1, 1) + now.saturating_sub(GRACE);
-    params.not_after = date_time_ymd(1970, 1, 1) + now + DAY * days;
-    let mut serial = [0; 16];
-    getrandom::fill(&mut serial).context("the system gives no random bytes")?;
-    // A positive number of full length.
-    serial[0] = serial[0] & 0x3f | 0x40;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    Ok(params)
 }
 
 /// Who signs, by the files of an authority.

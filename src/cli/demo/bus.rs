@@ -10,11 +10,9 @@ use tokio::time::{Instant, timeout};
 
 use super::Access;
 use super::carry::Row;
+use super::exchange::Exchange;
 use crate::client::peerbus::{Client, Options, Sent};
 use crate::wire::peerbus::EVERYBODY;
-
-/// How much of the file is in one message, in bytes.
-const PIECE: usize = 1_024;
 
 /// Messages to who is offline, at most.
 const QUEUED: usize = 256;
@@ -53,19 +51,7 @@ pub(super) async fn exchange(
     report(broadcast.into_row("broadcast", ended));
 }
 
-/// Messages that each carry a piece of the file.
-struct Exchange<'a> {
-    pieces: Vec<&'a [u8]>,
-    /// How many peers get each.
-    copies: usize,
-    latencies: Vec<Duration>,
-}
-
-impl<'a> Exchange<'a> {
-    fn new(file: &'a [u8], most: usize, copies: usize) -> Self {
-        Self { pieces: file.chunks(PIECE).take(most).collect(), copies, latencies: Vec::new() }
-    }
-
+impl Exchange<'_> {
     /// The latencies are those from the return of the recipient.
     async fn offline(&mut self, bus: &Access, run: u32) -> anyhow::Result<()> {
         let [sender, recipient] = ["sender", "recipient"].map(|name| format!("{name}-{run:08x}"));
@@ -113,20 +99,6 @@ impl<'a> Exchange<'a> {
             client.close().await?;
         }
         Ok(())
-    }
-
-    fn into_row(self, cell: &str, ended: anyhow::Result<()>) -> Row {
-        let Self { pieces, copies, mut latencies } = self;
-        latencies.sort_unstable();
-        let messages = pieces.len() * copies;
-        Row {
-            cell: cell.to_owned(),
-            packets: messages as u64,
-            bytes: pieces.iter().map(|piece| piece.len()).sum::<usize>() * copies,
-            lost: (messages - latencies.len()) as u64,
-            latencies,
-            verdict: ended.map_err(|error| format!("{error:#}")),
-        }
     }
 }
 

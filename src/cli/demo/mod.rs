@@ -1,5 +1,5 @@
 //! `beacon-relay demo`: carries a real file through a relay in all four cells of each protocol and
-//! over its message bus and its topics, verifies each copy, and prints a table.
+//! over its message bus, its topics and a channel, verifies each copy, and prints a table.
 //!
 //! The relay runs in this process; who starts it enrols [`Nodes`] in its directory, shows
 //! it with [`show`], and keeps it up unless [`Args::once`].
@@ -7,6 +7,8 @@
 mod access;
 mod bus;
 mod carry;
+mod channel;
+mod exchange;
 mod netbird;
 mod peer;
 mod run;
@@ -25,6 +27,7 @@ use clap::builder::FalseyValueParser;
 
 pub use access::Access;
 pub use carry::{Cell, Nodes, Row, carry};
+pub use channel::Hub;
 pub use netbird::Site;
 pub use peer::{Node, Transport};
 pub use run::Demo;
@@ -65,6 +68,8 @@ pub struct Addresses {
     pub bus: Option<Access>,
     /// Its topics, where it has the demo's.
     pub topics: Option<Access>,
+    /// Its listener for peers of channels, where it has the demo's.
+    pub hub: Option<Hub>,
 }
 
 /// Carries the file and prints the table to `out`; true if every copy is whole.
@@ -92,6 +97,9 @@ pub async fn show(
     }
     if let Some(topics) = &relay.topics {
         topics::exchange(topics, &file, DEADLINE, &mut report).await;
+    }
+    if let Some(hub) = &relay.hub {
+        channel::exchange(hub, &file, DEADLINE, &mut report).await;
     }
     written?;
     let admin = relay.admin;

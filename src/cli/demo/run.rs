@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, anyhow};
 
 use super::access::SecretFile;
-use super::{Addresses, Args, Nodes, TemporaryState, netbird, show};
+use super::{Addresses, Args, Nodes, TemporaryState, channel, netbird, show};
 use crate::cli::serve::{self, Signals};
 use crate::cli::{Exit, logging};
 use crate::config::{Config, Flags, Layers, Surroundings};
@@ -63,11 +63,12 @@ struct Guests {
     netbird: Option<netbird::Files>,
     bus: Option<SecretFile>,
     topics: Option<SecretFile>,
+    hub: Option<channel::Files>,
 }
 
-/// The settings, with a listener each for NetBird's clients, for peers of a message bus and for
-/// services of topics where they have none and there is no cluster: that would have to have the
-/// first and the last as well, and cannot have the other.
+/// The settings, with a listener each for NetBird's clients, for peers of a message bus, for services
+/// of topics and for peers of channels where they have none and there is no cluster: all its relays
+/// would have to have them as well.
 fn with_doors(mut flags: Flags) -> Result<(Config, Guests), Exit> {
     let read = |flags| {
         let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
@@ -90,6 +91,11 @@ fn with_doors(mut flags: Flags) -> Result<(Config, Guests), Exit> {
         let file = SecretFile::create()?;
         settings.extend(file.settings("middleman_bind", "middleman_service_keys_file"));
         guests.topics = Some(file);
+    }
+    if config.keyop.is_none() && config.cluster.is_none() {
+        let files = channel::Files::create()?;
+        settings.extend(files.settings());
+        guests.hub = Some(files);
     }
     if settings.is_empty() {
         return Ok((config, guests));
@@ -133,6 +139,7 @@ fn addresses(server: &Server, guests: &Guests) -> Result<Addresses, Exit> {
     let netbird = guests.netbird.as_ref().zip(server.netbird_addr());
     let bus = guests.bus.as_ref().zip(server.peerbus_addr());
     let topics = guests.topics.as_ref().zip(server.middleman_addr());
+    let hub = guests.hub.as_ref().zip(server.keyop_addr());
     Ok(Addresses {
         wss_url: format!("ws://{}", reachable(wss)),
         udp: reachable(server.udp_addr()),
@@ -140,6 +147,7 @@ fn addresses(server: &Server, guests: &Guests) -> Result<Addresses, Exit> {
         netbird: netbird.map(|(files, address)| files.site(address)),
         bus: bus.map(|(file, address)| file.access(address)),
         topics: topics.map(|(file, address)| file.access(address)),
+        hub: hub.map(|(files, address)| files.hub(address)),
     })
 }
 

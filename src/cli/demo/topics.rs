@@ -9,10 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use super::Access;
 use super::carry::Row;
+use super::exchange::Exchange;
 use crate::client::middleman::{Client, Content, Event, Options};
-
-/// How much of the file is in one message, in bytes.
-const PIECE: usize = 1_024;
 
 /// Publications and requests, at most.
 const PUBLICATIONS: usize = 256;
@@ -44,19 +42,7 @@ pub(super) async fn exchange(
     report(asked.into_row("REQ→RES", ended));
 }
 
-/// Messages that each carry a piece of the file.
-struct Exchange<'a> {
-    pieces: Vec<&'a [u8]>,
-    /// How many peers get each.
-    copies: usize,
-    latencies: Vec<Duration>,
-}
-
-impl<'a> Exchange<'a> {
-    fn new(file: &'a [u8], most: usize, copies: usize) -> Self {
-        Self { pieces: file.chunks(PIECE).take(most).collect(), copies, latencies: Vec::new() }
-    }
-
+impl Exchange<'_> {
     async fn publish(&mut self, topics: &Access) -> anyhow::Result<()> {
         let speaker = connect(topics).await?;
         let mut listeners = Vec::new();
@@ -113,20 +99,6 @@ impl<'a> Exchange<'a> {
             client.close().await?;
         }
         Ok(())
-    }
-
-    fn into_row(self, cell: &str, ended: anyhow::Result<()>) -> Row {
-        let Self { pieces, copies, mut latencies } = self;
-        latencies.sort_unstable();
-        let messages = pieces.len() * copies;
-        Row {
-            cell: cell.to_owned(),
-            packets: messages as u64,
-            bytes: pieces.iter().map(|piece| piece.len()).sum::<usize>() * copies,
-            lost: (messages - latencies.len()) as u64,
-            latencies,
-            verdict: ended.map_err(|error| format!("{error:#}")),
-        }
     }
 }
 

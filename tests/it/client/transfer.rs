@@ -16,6 +16,7 @@ fn addresses(relay: &Relay) -> Addresses {
         netbird: None,
         bus: None,
         topics: None,
+        hub: None,
     }
 }
 
