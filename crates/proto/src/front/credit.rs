@@ -1,28 +1,29 @@
 //! How much may be on its way over a link, so that neither end has to keep what the other cannot
 //! take.
 
-/// Bytes on their way in one direction: from there on nothing more is said.
-const WINDOW: usize = 4 << 20;
+/// Bytes on their way in one direction, between any two relays: from there on nothing more is said.
+pub(super) const WINDOW: usize = 4 << 20;
 
-/// Bytes that are taken in before the other end hears of it.
-const TELL: usize = WINDOW / 8;
+/// The part of the window that is taken in before the other end hears of it.
+const TELL: usize = 8;
 
 /// What is on its way over a link, and what has come and the other end does not know of.
 #[derive(Debug)]
 pub(super) struct Credit {
+    window: usize,
     in_transit: usize,
     untold: usize,
 }
 
 impl Credit {
     /// Nothing is on its way.
-    pub(super) const fn new() -> Self {
-        Self { in_transit: 0, untold: 0 }
+    pub(super) const fn new(window: usize) -> Self {
+        Self { window, in_transit: 0, untold: 0 }
     }
 
     /// Whether more may be said.
     pub(super) const fn has_room(&self) -> bool {
-        self.in_transit < WINDOW
+        self.in_transit < self.window
     }
 
     /// So many bytes were said.
@@ -38,7 +39,7 @@ impl Credit {
     /// So many have come; returns what the other end is to be told of, where it is enough.
     pub(super) fn took(&mut self, bytes: usize) -> Option<u32> {
         self.untold += bytes;
-        if self.untold < TELL {
+        if self.untold < self.window / TELL {
             return None;
         }
         u32::try_from(std::mem::take(&mut self.untold)).ok()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::LinkId;
 use super::action::Claim;
+use super::credit::WINDOW;
 use super::link::Link;
 use crate::bus::{MailboxId, NotClaimed, Owner, Submission, To};
 use beacon_wire::front::{
@@ -112,6 +113,8 @@ pub struct Output {
 #[derive(Debug)]
 pub struct Host {
     epoch: u64,
+    /// Bytes on their way to each front, at most.
+    pub(super) window: usize,
     links: BTreeMap<LinkId, Link>,
     /// By their generations.
     seats: BTreeMap<u64, Seat>,
@@ -144,6 +147,7 @@ impl Host {
     pub const fn new(epoch: u64) -> Self {
         Self {
             epoch,
+            window: WINDOW,
             links: BTreeMap::new(),
             seats: BTreeMap::new(),
             current: BTreeMap::new(),
@@ -163,12 +167,18 @@ impl Host {
         self.seats.len()
     }
 
+    /// What waits for room on its links.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.links.values().flat_map(Link::waiting)
+    }
+
     /// A link stands: the relay behind it hears who leads. Twice is as good as once.
     pub fn link_up(&mut self, id: LinkId, out: &mut Output) {
         if self.links.contains_key(&id) {
             return;
         }
-        self.links.insert(id, Link::new(id));
+        self.links.insert(id, Link::new(id, self.window));
         let mut message = Vec::new();
         Message::Leads { epoch: self.epoch }.encode(&mut message);
         out.says.push((id, message));

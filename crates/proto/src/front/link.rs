@@ -19,6 +19,7 @@ pub(super) struct Link {
     id: LinkId,
     /// It takes this relay for the leader.
     pub(super) is_attached: bool,
+    window: usize,
     credit: Credit,
     queue: VecDeque<Vec<u8>>,
     queued: usize,
@@ -27,11 +28,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) const fn new(id: LinkId) -> Self {
+    pub(super) const fn new(id: LinkId, window: usize) -> Self {
         Self {
             id,
             is_attached: false,
-            credit: Credit::new(),
+            window,
+            credit: Credit::new(window),
             queue: VecDeque::new(),
             queued: 0,
             sessions: BTreeMap::new(),
@@ -41,7 +43,7 @@ impl Link {
     /// The front attaches: nothing is on its way.
     pub(super) fn attach(&mut self) {
         self.is_attached = true;
-        self.credit = Credit::new();
+        self.credit = Credit::new(self.window);
         self.queue.clear();
         self.queued = 0;
     }
@@ -82,6 +84,12 @@ impl Link {
             Message::Took { by_leader: true, bytes }.encode(&mut message);
             says.push((self.id, message));
         }
+    }
+
+    /// What waits for room.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.queue.iter()
     }
 
     fn pump(&mut self, says: &mut Says) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::LinkId;
 use super::action::{Action, Claim};
-use super::credit::Credit;
+use super::credit::{Credit, WINDOW};
 use super::names::Names;
 use super::session::{Limits, Said, Session, State, Submitted};
 use crate::bus::{Subscription, To};
@@ -18,6 +18,8 @@ use beacon_wire::front::{Message, Recipient, Texts};
 #[derive(Debug)]
 pub struct Front {
     limits: Limits,
+    /// Bytes on their way to the leader, at most.
+    pub(super) window: usize,
     sessions: BTreeMap<u64, Session>,
     /// The links, each with the epoch in which the relay behind it leads; 0 where it does not.
     links: BTreeMap<LinkId, u64>,
@@ -48,6 +50,7 @@ impl Front {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            window: WINDOW,
             sessions: BTreeMap::new(),
             links: BTreeMap::new(),
             newest: 0,
@@ -245,7 +248,7 @@ impl Front {
     }
 
     fn attach(&mut self, link: LinkId, epoch: u64, now: Instant, out: &mut Vec<Action>) {
-        let mut attached = Attached { link, epoch, credit: Credit::new() };
+        let mut attached = Attached { link, epoch, credit: Credit::new(self.window) };
         attached.say(&Message::Attach { epoch }, out);
         for (request, claim) in &self.claims {
             attached.say(&claim.message(*request), out);

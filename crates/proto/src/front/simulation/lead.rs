@@ -33,10 +33,12 @@ enum Reply {
 }
 
 impl Lead {
-    pub(super) fn new(epoch: u64, recovered: Recovered) -> Self {
+    pub(super) fn new(epoch: u64, window: usize, recovered: Recovered) -> Self {
         let limits = Limits { window: 5, redelivery: NEVER, ..Limits::default() };
         let bus = Bus::new(limits, recovered);
-        Self { host: Host::new(epoch), bus, inbox: VecDeque::new(), loads: Vec::new() }
+        let mut host = Host::new(epoch);
+        host.window = window;
+        Self { host, bus, inbox: VecDeque::new(), loads: Vec::new() }
     }
 
     /// All peers have logged in once.

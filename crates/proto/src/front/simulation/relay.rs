@@ -16,8 +16,9 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn new() -> Self {
-        let front = Front::new(Limits { of_one: 2_000, of_all: 10_000 });
+    pub(super) fn new(window: usize) -> Self {
+        let mut front = Front::new(Limits { of_one: 2_000, of_all: 10_000 });
+        front.window = window;
         Self { front, lead: None, names: BTreeSet::new(), known: 0 }
     }
 }
