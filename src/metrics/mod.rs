@@ -8,6 +8,7 @@ mod drops;
 pub mod events;
 pub mod family;
 mod histogram;
+mod rarely;
 mod reasons;
 mod sampling;
 mod shard;
@@ -23,6 +24,7 @@ pub use drops::{Dropped, Whose};
 pub use events::{Event, Events, What};
 pub use family::Registry;
 pub use histogram::{Buckets, Histogram};
+pub use rarely::Rarely;
 pub use reasons::{Drop, Owner, Reason, Reasons};
 #[doc(hidden)]
 pub use sampling::fix_samples;

@@ -1,5 +1,6 @@
 //! The thread of the bus: judges a batch, commits what it comes to, and then tells.
 
+mod crowded;
 mod untold;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info};
 
+use self::crowded::Crowded;
 use self::untold::Untold;
 use super::clock::system_now;
 use super::health::Call;
@@ -69,6 +71,7 @@ pub(super) struct Worker {
     untold_bytes: usize,
     /// Failures of the disk that were answered.
     failures: u64,
+    crowded: Crowded,
     next_tick: Instant,
     next_retry: Instant,
 }
@@ -124,6 +127,7 @@ impl Worker {
             untold: VecDeque::new(),
             untold_bytes: 0,
             failures: 0,
+            crowded: Crowded::default(),
             next_tick: now,
             next_retry: now,
         })
@@ -424,7 +428,9 @@ impl Worker {
                     // The reader ends with this thread.
                     let _ = self.readings.send(load);
                 }
-                Effect::Withdraw { mailbox, generation } => {
+                Effect::Withdraw { mailbox, generation, why } => {
+                    let peer = self.bus.name_of(mailbox).map_or("", |name| name);
+                    self.crowded.note(peer, why, now);
                     let party = self.parties.get(&mailbox);
                     if let Some(party) = party.filter(|party| party.generation() == generation) {
                         party.withdraw();

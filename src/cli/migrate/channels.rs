@@ -8,15 +8,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use super::offline::{Offline, why};
+use crate::config::MOST_KEYOP_RECORD;
 use crate::doors::keyop::{REALM, owner};
 use crate::proto::bus::{
-    ChannelLimits, Limits, MailboxId, Owner, Submission, Submitted, Subscription, To,
+    ChannelLimits, Effect, Limits, MOST_CHANNELS_OF_PEER, MailboxId, Owner, Submission, Submitted,
+    Subscription, To,
 };
 use crate::wire::keyop::Envelope;
 use crate::wire::keyop::channel::is_name;
@@ -25,30 +27,44 @@ use crate::wire::keyop::channel::is_name;
 const RECORDS: usize = 1_000;
 const BYTES: usize = 4 << 20;
 
-/// Longest line, in bytes: the original passes over longer ones.
-const MAX_LINE: usize = 10 << 20;
+/// Longest line, in bytes: no peer could be sent a longer record.
+const MAX_LINE: usize = MOST_KEYOP_RECORD;
+
+/// Longest file of a place, in bytes: a number, and the end of its line.
+const MAX_PLACE: u64 = 64;
 
 /// Who has published what is brought in, as the audit log says it.
 const PUBLISHER: &str = "(migrated)";
 
 /// What was brought in.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Imported {
     channels: u64,
     records: u64,
     cursors: u64,
     /// Lines that are no records, or repeat one.
     left_out: u64,
+    /// Peers with places in more channels than a peer may have, and in how many channels each begins
+    /// at the end.
+    cut: BTreeMap<String, u64>,
 }
 
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { channels, records, cursors, left_out } = self;
+        let Self { channels, records, cursors, left_out, cut } = self;
         write!(f, "{channels} channels: {records} records wait for {cursors} cursors of peers")?;
         if *left_out > 0 {
             write!(f, ", {left_out} lines left out: no records, or some that were there already")?;
         }
-        f.write_str("\n")
+        f.write_str("\n")?;
+        for (peer, channels) in cut {
+            writeln!(
+                f,
+                "{peer} begins at the end of {channels} channels: a peer has a place in \
+                 {MOST_CHANNELS_OF_PEER} at most"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -130,7 +146,10 @@ fn peers(folder: &Path) -> anyhow::Result<Vec<(u64, String)>> {
             continue;
         };
         let file = folder.join(&name);
-        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let mut text = String::new();
+        let read =
+            File::open(&file).and_then(|file| file.take(MAX_PLACE).read_to_string(&mut text));
+        read.with_context(|| file.display().to_string())?;
         let offset = text.trim().parse();
         let offset = offset.with_context(|| format!("{}: no number", file.display()))?;
         peers.push((offset, peer.to_owned()));
@@ -182,13 +201,12 @@ impl Importing {
                     self.cursor(&found.name, peer)?;
                     has_reader = true;
                 }
-                line.clear();
-                let read = lines.read_until(b'\n', &mut line);
+                let read = next_line(&mut lines, MAX_LINE, &mut line);
                 let read = read.with_context(|| file.display().to_string())?;
                 if read == 0 {
                     break;
                 }
-                at += read as u64;
+                at += read;
                 // The end of a file may be a line that was not written whole.
                 if let Some(record) = line.strip_suffix(b"\n")
                     && has_reader
@@ -213,15 +231,21 @@ impl Importing {
         self.generation += 1;
         bus.open(mailbox, generation, *now, turn);
         let subscription = Subscription { channels: vec![channel.into()], is_ephemeral: false };
+        let before = turn.effects.len();
         bus.subscribe(mailbox, generation, &subscription, *now, turn);
+        let said = turn.effects.get(before..).unwrap_or_default();
+        let is_cut = said.iter().any(|effect| matches!(effect, Effect::Withdraw { .. }));
         bus.close(mailbox, generation, *now, turn);
-        self.imported.cursors += 1;
+        if is_cut {
+            *self.imported.cut.entry(peer.to_owned()).or_default() += 1;
+        } else {
+            self.imported.cursors += 1;
+        }
         Ok(())
     }
 
     fn record(&mut self, channel: &str, record: &[u8]) -> anyhow::Result<()> {
-        let Some(envelope) = Envelope::parse(record).ok().filter(|_| record.len() <= MAX_LINE)
-        else {
+        let Ok(envelope) = Envelope::parse(record) else {
             self.imported.left_out += 1;
             return Ok(());
         };
@@ -242,6 +266,21 @@ impl Importing {
         }
         Ok(())
     }
+}
+
+/// Reads a line with its end, and of one that is longer than `most` nothing but that; how many bytes it
+/// is, 0 at the end.
+fn next_line(lines: &mut impl BufRead, most: usize, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    let with_end = most as u64 + 1;
+    let read = lines.by_ref().take(with_end).read_until(b'\n', line)? as u64;
+    if read < with_end || line.ends_with(b"\n") {
+        return Ok(read);
+    }
+    // What is left is a line that is no record.
+    line.clear();
+    line.push(b'\n');
+    Ok(read + lines.skip_until(b'\n')? as u64)
 }
 
 #[cfg(test)]
@@ -281,7 +320,8 @@ mod tests {
 
         let imported = import(hub.path(), state.path()).unwrap();
 
-        let expected = Imported { channels: 1, records: 7, cursors: 2, left_out: 1 };
+        let expected =
+            Imported { channels: 1, records: 7, cursors: 2, left_out: 1, ..Imported::default() };
         assert_eq!(imported, expected);
         let store = Embedded::open(&bus_folder(state.path()), Handover::Kernel).unwrap();
         let bus = Bus::new(Limits::default(), store.recover().unwrap());
@@ -291,6 +331,47 @@ mod tests {
         assert_eq!(behind, [("beta", 7), ("gamma", 3)]);
         let audit = store.audit(0, 100).unwrap();
         assert_eq!(audit.len(), 7, "each record stands in the audit log");
+    }
+
+    #[test]
+    fn line_that_is_too_long_is_never_read_whole_and_those_behind_it_are() {
+        let text = [&b"12345678\n"[..], &[b'x'; 100_000], b"\n1234567\nrest"].concat();
+        let mut lines = BufReader::with_capacity(16, &text[..]);
+        let mut line = Vec::new();
+        let mut found = Vec::new();
+        loop {
+            let read = next_line(&mut lines, 8, &mut line).unwrap();
+            if read == 0 {
+                break;
+            }
+            assert!(line.capacity() < 1_000);
+            found.push((read, String::from_utf8(line.clone()).unwrap()));
+        }
+        let found: Vec<_> = found.iter().map(|(read, text)| (*read, &**text)).collect();
+        assert_eq!(found, [(9, "12345678\n"), (100_001, "\n"), (8, "1234567\n"), (4, "rest")]);
+    }
+
+    #[test]
+    fn peer_with_places_in_more_channels_than_it_may_have_is_named() {
+        let (hub, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for number in 0..MOST_CHANNELS_OF_PEER + 2 {
+            let channel = hub.path().join(format!("channels/channel-{number}"));
+            let peers = hub.path().join(format!("subscribers/channel-{number}"));
+            fs::create_dir_all(&channel).unwrap();
+            fs::create_dir_all(&peers).unwrap();
+            fs::write(peers.join("fed-beta.offset"), "0\n").unwrap();
+        }
+
+        let imported = import(hub.path(), state.path()).unwrap();
+
+        assert_eq!((imported.cursors, &imported.cut), (1_000, &[("beta".to_owned(), 2)].into()));
+        let said = imported.to_string();
+        assert!(
+            said.ends_with(
+                "beta begins at the end of 2 channels: a peer has a place in 1000 at most\n"
+            ),
+            "{said}"
+        );
     }
 
     #[test]

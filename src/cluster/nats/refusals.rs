@@ -1,17 +1,13 @@
 //! Counts what is refused, and says so in the log without flooding it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::ServerError;
-use parking_lot::Mutex;
 
 use crate::cluster::{Cluster, Reject};
 use crate::ids::RelayId;
-use crate::metrics::Word as _;
-
-/// Between two warnings of one kind.
-const QUIET: Duration = Duration::from_secs(60);
+use crate::metrics::{Rarely, Word as _};
 
 /// What was refused, by reason.
 #[derive(Debug)]
@@ -46,36 +42,5 @@ impl Refusals {
         } else {
             tracing::debug!(%error, "NATS has refused something");
         }
-    }
-}
-
-/// When something was last said aloud.
-#[derive(Debug, Default)]
-struct Rarely(Mutex<Option<Instant>>);
-
-impl Rarely {
-    /// Whether it is time to say it again; if so, it counts as said.
-    fn is_due(&self, now: Instant) -> bool {
-        let mut last = self.0.lock();
-        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
-        if is_due {
-            *last = Some(now);
-        }
-        is_due
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn warning_is_repeated_after_a_minute() {
-        let rarely = Rarely::default();
-        let t0 = Instant::now();
-        assert!(rarely.is_due(t0));
-        assert!(!rarely.is_due(t0 + QUIET - Duration::from_millis(1)));
-        assert!(rarely.is_due(t0 + QUIET));
-        assert!(!rarely.is_due(t0 + QUIET));
     }
 }

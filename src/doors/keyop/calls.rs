@@ -1,5 +1,6 @@
 //! The two methods of peers from v1.5.0 on: Publish, and Subscribe.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::connected::{Call, Wanted, connected};
 use super::drops::KeyopDrop;
 use super::ingest::Via;
-use super::{Keyop, MOST_CHANNELS, MOST_RECORDS};
+use super::{Keyop, MOST_RECORDS};
 use crate::peers::End;
 use crate::relay::Message as Routed;
 use crate::session::{CallEnd, CallId, Calls, Outcome, Session, Status, http2};
@@ -31,7 +32,7 @@ pub(super) fn status(refusal: &Refusal<'_>) -> Status {
 }
 
 /// All is well.
-const OK: Status = Status { code: 0, message: std::borrow::Cow::Borrowed("") };
+const OK: Status = Status { code: 0, message: Cow::Borrowed("") };
 
 impl Calls for Keyop {
     fn begin(&self, session: &Arc<Session>, id: CallId, path: &str) -> Result<(), Status> {
@@ -152,6 +153,7 @@ impl Keyop {
         if bytes > MOST_RECORDS {
             return Err(Refusal::TooLong { bytes, longest: MOST_RECORDS });
         }
+        self.note_publisher(session, connected(&session.data));
         self.shared.publish(session, Via::Call(id), records.iter(), now);
         Ok(())
     }
@@ -175,9 +177,8 @@ impl Keyop {
         };
         match frame {
             SubscribeFrame::Request(request) if is_first => {
-                let channels = request.channels.iter().take(MOST_CHANNELS).map(str::to_owned);
-                let wanted =
-                    Wanted { channels: channels.collect(), is_ephemeral: request.is_ephemeral };
+                let named = request.channels.iter().map(Cow::Borrowed);
+                let wanted = self.wanted(&peer.name, named, request.is_ephemeral);
                 self.subscribe_by(session, id, wanted, now);
                 Ok(())
             }

@@ -40,6 +40,8 @@ pub(super) struct State {
     /// The call in which it has subscribed.
     pub(super) subscriber: Option<CallId>,
     pub(super) calls: Vec<Call>,
+    /// The audit file says that it has come.
+    pub(super) is_noted: bool,
     pub(super) batches: Batches,
     /// The batches that it was sent and has not acknowledged, in order: one, unless it came again.
     pub(super) deliveries: VecDeque<Delivery>,

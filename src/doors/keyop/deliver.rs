@@ -220,10 +220,13 @@ impl Party for Peer {
 
     fn withdraw(&self) {
         if let Some(session) = self.session.upgrade() {
-            tracing::warn!(
-                peer = %session.id(),
-                "ended a session: there are too many channels or cursors, or its name was given to another"
-            );
+            const MESSAGE: &str = "ended a session: there are too many channels or cursors, or its name was given to another";
+            let peer = session.id();
+            if self.shared.withdrawals.is_due(Instant::now()) {
+                tracing::warn!(%peer, "{MESSAGE}");
+            } else {
+                tracing::debug!(%peer, "{MESSAGE}");
+            }
             // It may come back: who hears that it may not gives up for good.
             session.end(End::NotStored);
         }

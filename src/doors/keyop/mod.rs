@@ -18,6 +18,7 @@ mod policy;
 mod publish;
 mod websocket;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -38,7 +39,7 @@ use self::policy::Policy;
 use super::Plan;
 use crate::bus::{Handle, Party};
 use crate::config::{Config, KEYOP, MOST_KEYOP_RECORD};
-use crate::metrics::Drop;
+use crate::metrics::{Drop, Rarely};
 use crate::net::Shown;
 use crate::peers::{Credential, End, Overflow, Principal, Takeover};
 use crate::proto::bus::Owner;
@@ -48,7 +49,7 @@ use crate::session::{
     Refusal, Session, Task, Welcome, farewell,
 };
 use crate::wire::Framing;
-use crate::wire::keyop::grpc::max_message;
+use crate::wire::keyop::grpc::{Method, max_message};
 use crate::wire::keyop::websocket::{Hello, Records, hub_hello, read_ack};
 use crate::wire::keyop::{Event, NOT_ALLOWED};
 use crate::wire::name::{Name, Realm, Spelling};
@@ -104,6 +105,9 @@ struct Shared {
     max_record: AtomicUsize,
     meters: Arc<Meters>,
     audit: Audit,
+    /// What peers can have the log say as often as they like.
+    withdrawals: Rarely,
+    crowded: Rarely,
     runtime: tokio::runtime::Handle,
 }
 
@@ -131,6 +135,8 @@ impl Keyop {
             max_record: AtomicUsize::new(keyop.map_or(0, |keyop| keyop.max_record)),
             audit: Audit::new(audit_file, Arc::clone(&meters)),
             meters,
+            withdrawals: Rarely::default(),
+            crowded: Rarely::default(),
             runtime: tokio::runtime::Handle::current(),
         };
         let shared = Arc::new(shared);
@@ -207,12 +213,48 @@ impl Keyop {
         Err(self.refuse(Refused::NotAllowed, Outcome::AuthFail, Some(name)))
     }
 
+    /// Channels that a peer names when it subscribes, as many as it may.
+    fn wanted<'a>(
+        &self,
+        peer: &str,
+        mut named: impl Iterator<Item = Cow<'a, str>>,
+        is_ephemeral: bool,
+    ) -> Wanted {
+        let channels = named.by_ref().take(MOST_CHANNELS).map(Cow::into_owned).collect();
+        let passed_over = named.count();
+        if passed_over > 0 && self.shared.crowded.is_due(Instant::now()) {
+            let most = MOST_CHANNELS;
+            tracing::warn!(peer, passed_over, most, "a peer names more channels than it may");
+        }
+        Wanted { channels, is_ephemeral }
+    }
+
+    /// Notes in the audit file that a peer has come that only publishes, with its first batch:
+    /// whoever subscribes as well has begun to do so before.
+    fn note_publisher(&self, session: &Session, peer: &Connected) {
+        if !self.shared.audit.is_on() {
+            return;
+        }
+        let is_new = {
+            let mut state = peer.state.lock();
+            let subscribes = state.calls.iter().any(|call| call.method == Method::Subscribe);
+            !subscribes && !std::mem::replace(&mut state.is_noted, true)
+        };
+        if is_new {
+            self.note_connected(session, peer);
+        }
+    }
+
     /// Notes in the audit file that a peer has come.
     fn note_connected(&self, session: &Session, peer: &Connected) {
         if !self.shared.audit.is_on() {
             return;
         }
-        let channels = peer.state.lock().channels.join(",");
+        let channels = {
+            let mut state = peer.state.lock();
+            state.is_noted = true;
+            state.channels.join(",")
+        };
         let address = Shown(session.observed).to_string();
         let detail = format!("addr={address} sub=[{channels}] pub=[]");
         self.shared.audit.note(Event {
@@ -281,9 +323,7 @@ impl Door for Keyop {
                 let name = Name::new(REALM, peer.as_bytes());
                 return Err(self.refuse(Refused::Hello, Outcome::Violation, Some(name)));
             };
-            let channels = hello.subscribe.iter().take(MOST_CHANNELS);
-            let channels = channels.map(std::borrow::Cow::into_owned).collect();
-            let wanted = Wanted { channels, is_ephemeral: hello.is_ephemeral };
+            let wanted = self.wanted(&peer, hello.subscribe.iter(), hello.is_ephemeral);
             self.welcome(peer, Speaks::WebSocket, Some(wanted)).await
         })
     }

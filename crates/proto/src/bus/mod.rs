@@ -39,14 +39,15 @@ use sweep::Swept;
 use turn::Purpose;
 
 pub use channels::{
-    ChannelLimits, ChannelTotals, ChannelView, CursorPeer, CursorView, DEAD_LETTERS, Subscription,
+    ChannelLimits, ChannelTotals, ChannelView, CursorPeer, CursorView, DEAD_LETTERS,
+    MOST_CHANNELS_OF_PEER, Subscription,
 };
 pub use clock::Clock;
 pub use limits::Limits;
 pub use names::{NotBound, NotClaimed, Presence};
 pub use requeue::{Letter, Requeued};
 pub use submit::{Refused, Submission, Submitted, To};
-pub use turn::{Effect, Load, Turn};
+pub use turn::{Effect, Load, Turn, Withdrawn};
 pub use types::{
     Cause, Change, ChannelState, Cursor, Damaged, Digest, Event, EventKind, Found, Level,
     MailboxId, Message, Millis, Named, Owner, Reading, Recovered, Seq, Stored,
@@ -184,9 +185,9 @@ impl Bus {
         let session = Session { peer: id, generation, realm, name, is_ephemeral };
         let limits = self.limits.channels;
         let numbers = &mut self.next_mailbox;
-        let fits = self.channels.subscribe(&session, channels, &limits, now, numbers, turn);
-        if !fits {
-            turn.effects.push(Effect::Withdraw { mailbox: id, generation });
+        let subscribed = self.channels.subscribe(&session, channels, &limits, now, numbers, turn);
+        if let Err(why) = subscribed {
+            turn.effects.push(Effect::Withdraw { mailbox: id, generation, why });
         }
     }
 

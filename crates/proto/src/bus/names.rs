@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Bus;
 use super::mailbox::Mailbox;
-use super::turn::{Effect, Turn};
+use super::turn::{Effect, Turn, Withdrawn};
 use super::types::{Change, Level, MailboxId, Millis, Named, Owner};
 
 /// How exactly it is known when an owner was last here, in milliseconds: each login that writes it
@@ -143,7 +143,9 @@ impl Bus {
         if before != owner
             && let Some(live) = &mailbox.live
         {
-            turn.effects.push(Effect::Withdraw { mailbox: id, generation: live.generation });
+            let generation = live.generation;
+            let why = Withdrawn::NotItsName;
+            turn.effects.push(Effect::Withdraw { mailbox: id, generation, why });
             self.channels.leave(id, now);
             mailbox.close_live(&self.limits, now, turn);
             let Named { realm, name, .. } = &mailbox.named;
@@ -204,6 +206,12 @@ impl Bus {
     #[must_use]
     pub fn owner(&self, mailbox: MailboxId) -> Option<Owner> {
         Some(self.mailboxes.get(&mailbox)?.named.owner)
+    }
+
+    /// The name of a mailbox.
+    #[must_use]
+    pub fn name_of(&self, mailbox: MailboxId) -> Option<&Arc<str>> {
+        Some(&self.mailboxes.get(&mailbox)?.named.name)
     }
 
     /// A name.

@@ -88,13 +88,28 @@ pub enum Effect {
     },
     /// Read messages and bring them by [`super::Bus::loaded`].
     Load(Load),
-    /// End a session: the name that it has logged in under belongs to another owner.
+    /// End a session.
     Withdraw {
         /// Of which mailbox.
         mailbox: MailboxId,
         /// Which of its sessions.
         generation: u64,
+        /// Why.
+        why: Withdrawn,
     },
+}
+
+/// Why a session is ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Withdrawn {
+    /// The name that it has logged in under belongs to another owner.
+    NotItsName,
+    /// It subscribes more channels than one peer may, or has cursors in so many.
+    ChannelsOfPeer,
+    /// There are as many channels as there may be.
+    Channels,
+    /// There are as many cursors as there may be.
+    Cursors,
 }
 
 /// A reading of messages from the store.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::turn::Turn;
+use super::turn::{Turn, Withdrawn};
 use super::types::{
     Change, ChannelState, Event, EventKind, MailboxId, Message, Millis, Recovered, Seq,
 };
@@ -38,7 +38,7 @@ const TAILS_BYTES: usize = 64 << 20;
 
 /// Channels that one session is subscribed to, and cursors of one peer: nobody takes all that
 /// there may be.
-const OF_ONE: usize = 1_000;
+pub const MOST_CHANNELS_OF_PEER: usize = 1_000;
 
 /// The number that the next mailbox or channel gets.
 pub(super) type Numbers = u64;
@@ -161,8 +161,10 @@ impl Channels {
         channel
     }
 
-    /// A session is subscribed to these channels, and to no others; false where there are too many
-    /// channels or cursors, and it is to some.
+    /// A session is subscribed to these channels, and to no others.
+    ///
+    /// # Errors
+    /// There are too many channels or cursors, and it is subscribed to some of them.
     pub(super) fn subscribe(
         &mut self,
         session: &Session,
@@ -171,7 +173,7 @@ impl Channels {
         now: Millis,
         numbers: &mut Numbers,
         turn: &mut Turn,
-    ) -> bool {
+    ) -> Result<(), Withdrawn> {
         let peer = session.peer;
         let is_same = self.subscribers.get(&peer).is_some_and(|of| {
             of.generation == session.generation && of.is_ephemeral == session.is_ephemeral
@@ -179,7 +181,7 @@ impl Channels {
         if !is_same {
             self.leave(peer, now);
             if names.is_empty() {
-                return true;
+                return Ok(());
             }
             let Session { generation, is_ephemeral, .. } = *session;
             let name = Arc::clone(&session.name);
@@ -187,11 +189,12 @@ impl Channels {
             self.subscribers.insert(peer, subscriber);
         }
         let mut wanted = BTreeSet::new();
-        let mut fits = names.len() <= OF_ONE;
-        for name in names.iter().take(OF_ONE) {
+        let is_too_much = names.len() > MOST_CHANNELS_OF_PEER;
+        let mut fits = if is_too_much { Err(Withdrawn::ChannelsOfPeer) } else { Ok(()) };
+        for name in names.iter().take(MOST_CHANNELS_OF_PEER) {
             let place = (session.realm, Arc::clone(name));
             if !self.names.contains_key(&place) && self.channels.len() >= limits.channels {
-                fits = false;
+                fits = Err(Withdrawn::Channels);
                 continue;
             }
             wanted.insert(self.named(place, numbers, now));
@@ -200,14 +203,17 @@ impl Channels {
         for left in had.difference(&wanted) {
             self.part(peer, *left, now);
         }
-        for joined in wanted.difference(&had) {
-            fits &= self.join(peer, *joined, limits, now, turn);
+        for id in wanted.difference(&had) {
+            let joined = self.join(peer, *id, limits, now, turn);
+            fits = fits.and(joined);
         }
         fits
     }
 
-    /// A session reads a channel from its cursor on, or from the end; false where there are too many
-    /// cursors.
+    /// A session reads a channel from its cursor on, or from the end.
+    ///
+    /// # Errors
+    /// There are too many cursors.
     fn join(
         &mut self,
         peer: MailboxId,
@@ -215,15 +221,17 @@ impl Channels {
         limits: &ChannelLimits,
         now: Millis,
         turn: &mut Turn,
-    ) -> bool {
+    ) -> Result<(), Withdrawn> {
         let subscriber = self.subscribers.get_mut(&peer).expect("it subscribes");
         let channel = self.channels.get_mut(&id).expect("it was named");
         let reader_id = subscriber.reader();
         if !channel.readers.contains_key(&reader_id) {
             let of_peer = self.peers.get(&peer).map_or(0, |(_, cursors)| *cursors);
-            let has_room = self.cursors < limits.cursors && of_peer < OF_ONE;
-            if !reader_id.is_ephemeral && !has_room {
-                return false;
+            if !reader_id.is_ephemeral && of_peer >= MOST_CHANNELS_OF_PEER {
+                return Err(Withdrawn::ChannelsOfPeer);
+            }
+            if !reader_id.is_ephemeral && self.cursors >= limits.cursors {
+                return Err(Withdrawn::Cursors);
             }
             let cursor = channel.end(now);
             channel.insert(reader_id, Reader::new(cursor, limits));
@@ -251,7 +259,7 @@ impl Channels {
         } else {
             channel.idle.insert(reader_id);
         }
-        true
+        Ok(())
     }
 
     /// A session reads a channel no more.

@@ -39,7 +39,7 @@ fn name_that_is_given_to_another_owner_is_taken_from_the_session_that_had_it() {
     assert_eq!(fixture.finish().effects, [], "it is its own");
     fixture.bus.bind(REALM, "alice", BOB, T0, &mut fixture.turn).unwrap();
 
-    let withdraw = Effect::Withdraw { mailbox: alice, generation: 7 };
+    let withdraw = Effect::Withdraw { mailbox: alice, generation: 7, why: Withdrawn::NotItsName };
     assert_eq!(fixture.finish().effects, [withdraw]);
     assert_eq!(fixture.bus.owner(alice), Some(BOB));
     assert!(!fixture.acknowledge(alice, 7, "m1"), "it is no more its message");
