@@ -45,7 +45,7 @@ impl Default for ChannelLimits {
         Self {
             channels: 10_000,
             cursors: 100_000,
-            retention: 30 * DAY,
+            retention: 7 * DAY,
             bytes: 1 << 30,
             records: 10_000_000,
             dead_letter_retention: 7 * DAY,
