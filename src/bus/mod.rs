@@ -106,8 +106,8 @@ pub struct Outgoing {
 /// A record that a peer publishes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Published {
-    /// The name of its channel.
-    pub channel: Arc<str>,
+    /// A channel, or nobody.
+    pub to: To,
     /// Its id.
     pub id: Arc<str>,
     /// What subscribers get.
@@ -454,18 +454,18 @@ impl Bus {
     /// refused.
     pub fn submit(&self, from: &Arc<dyn Party>, submission: Submission, wants_receipt: bool) {
         let copies = match &submission.to {
-            To::Name(_) | To::Channel(_) => 1,
+            To::Name(_) | To::Channel(_) | To::Dropped { .. } => 1,
             To::Everybody => self.shared.open.load(Ordering::Relaxed).max(1),
         };
         let submitted = Submitted { party: Arc::clone(from), submission, wants_receipt, copies };
         self.shared.inbox.say(from, Item::Submit(submitted));
     }
 
-    /// Takes records of a peer for channels, each of which is answered: their channel, id and body.
-    /// The bus's thread finds all of them at once.
+    /// Takes records of a peer for channels, each of which is answered. The bus's thread finds all of
+    /// them at once.
     pub fn publish(&self, from: &Arc<dyn Party>, mailbox: MailboxId, records: Vec<Published>) {
-        let items = records.into_iter().map(|Published { channel, id, body }| {
-            let submission = Submission { from: mailbox, to: To::Channel(channel), id, body };
+        let items = records.into_iter().map(|Published { to, id, body }| {
+            let submission = Submission { from: mailbox, to, id, body };
             let party = Arc::clone(from);
             Item::Submit(Submitted { party, submission, wants_receipt: true, copies: 1 })
         });

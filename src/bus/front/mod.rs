@@ -275,9 +275,8 @@ impl Front {
     /// A session publishes records to channels.
     pub fn publish(&self, session: u64, records: Vec<Published>) {
         self.with(|front, now, actions| {
-            for Published { channel, id, body } in records {
-                let message = (To::Channel(channel), id, body);
-                front.submit(session, message, true, now, actions);
+            for Published { to, id, body } in records {
+                front.submit(session, (to, id, body), true, now, actions);
             }
         });
     }

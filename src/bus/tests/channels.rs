@@ -99,8 +99,8 @@ async fn subscriber_goes_on_at_its_cursor_after_a_restart_and_without_one_at_the
         }
         bus.acknowledge_records(&to_alice, alice, number);
     }
-    let (channel, id, body) = ("news".into(), "last".into(), b"body"[..].into());
-    bus.publish(&to_bob, bob, vec![Published { channel, id, body }]);
+    let (to, id, body) = (To::Channel("news".into()), "last".into(), b"body"[..].into());
+    bus.publish(&to_bob, bob, vec![Published { to, id, body }]);
     assert_eq!(next(&mut at_bob).await, Heard::Receipt("last".to_owned(), Outcome::Stored));
     batch(&mut at_alice, &["last"]).await;
     batch(&mut at_bob, &["last"]).await;

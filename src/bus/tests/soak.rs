@@ -106,7 +106,7 @@ impl World {
         let micros = u64::try_from(self.begun.elapsed().as_micros()).unwrap();
         body[..8].copy_from_slice(&micros.to_be_bytes());
         let id = format!("{channel} {number}").into();
-        Published { channel: channel.into(), id, body: body.into() }
+        Published { to: To::Channel(channel.into()), id, body: body.into() }
     }
 
     async fn totals(&self) -> ChannelTotals {

@@ -35,7 +35,17 @@ pub(super) enum Fate {
 pub(super) struct Record {
     pub(super) id: Arc<str>,
     pub(super) channel: Arc<str>,
+    /// One that goes no further has its fate from the beginning.
     pub(super) fate: Fate,
+    /// The bus has said that it is committed: itself, or that it was dropped.
+    pub(super) is_settled: bool,
+}
+
+impl Record {
+    /// A record whose batch was just read.
+    pub(super) const fn new(id: Arc<str>, channel: Arc<str>, fate: Fate) -> Self {
+        Self { id, channel, fate, is_settled: false }
+    }
 }
 
 #[derive(Debug)]
@@ -51,24 +61,29 @@ struct Batch {
 pub(super) struct Batches(VecDeque<Batch>);
 
 impl Batches {
-    /// A batch has come, whose records are judged, or submitted behind this call.
+    /// A batch has come, whose records are submitted behind this call.
     pub(super) fn push(&mut self, via: Via, records: Vec<Record>) {
         self.0.push_back(Batch { via, records, next: 0 });
     }
 
-    /// The bus has said what became of the next record that was submitted; which one that was.
+    /// The bus has said what became of the next record that was submitted; which one that was, unless
+    /// its fate was known before.
     pub(super) fn settle(&mut self, id: &str, fate: Fate) -> Option<&Record> {
         let mut batches = self.0.iter_mut();
-        let batch = batches.find_map(|batch| batch.skip_judged().then_some(batch))?;
+        let batch = batches.find_map(|batch| batch.skip_settled().then_some(batch))?;
         let record = batch.records.get_mut(batch.next)?;
         debug_assert_eq!(&*record.id, id, "the bus answers in the order of submissions");
-        record.fate = fate;
-        Some(record)
+        record.is_settled = true;
+        let is_open = record.fate == Fate::Submitted;
+        if is_open {
+            record.fate = fate;
+        }
+        is_open.then_some(record)
     }
 
-    /// Takes the oldest batch if all of it is judged: where its acknowledgement goes, and by which id.
+    /// Takes the oldest batch if all of it is settled: where its acknowledgement goes, and by which id.
     pub(super) fn pop(&mut self) -> Option<(Via, Arc<str>)> {
-        if self.0.front_mut()?.skip_judged() {
+        if self.0.front_mut()?.skip_settled() {
             return None;
         }
         let batch = self.0.pop_front()?;
@@ -82,11 +97,10 @@ impl Batches {
 }
 
 impl Batch {
-    /// Goes to the first record that is not judged; false where there is none.
-    fn skip_judged(&mut self) -> bool {
+    /// Goes to the first record that is not settled; false where there is none.
+    fn skip_settled(&mut self) -> bool {
         let rest = self.records.get(self.next..).unwrap_or_default();
-        let judged = rest.iter().take_while(|record| record.fate != Fate::Submitted).count();
-        self.next += judged;
+        self.next += rest.iter().take_while(|record| record.is_settled).count();
         self.next < self.records.len()
     }
 
@@ -121,14 +135,14 @@ mod tests {
         let record = |(id, fate): &(&str, Fate)| {
             let submitted = matches!(fate, Fate::Stored | Fate::Duplicate);
             let fate = if submitted { Fate::Submitted } else { *fate };
-            Record { id: (*id).into(), channel: "orders".into(), fate }
+            Record::new((*id).into(), "orders".into(), fate)
         };
         batches.push(via, records.iter().map(record).collect());
-        for (id, fate) in
-            records.iter().filter(|(_, fate)| matches!(fate, Fate::Stored | Fate::Duplicate))
-        {
+        for (id, fate) in records {
             assert!(batches.pop().is_none(), "nothing is acknowledged before its commit");
-            batches.settle(id, *fate).unwrap();
+            let is_kept = matches!(fate, Fate::Stored | Fate::Duplicate);
+            let said = if is_kept { *fate } else { Fate::Stored };
+            assert_eq!(batches.settle(id, said).is_some(), is_kept, "{id}");
         }
         let (answered, id) = batches.pop().unwrap();
         assert_eq!(answered, via);
@@ -158,7 +172,7 @@ mod tests {
 
     #[test]
     fn batches_are_acknowledged_in_the_order_in_which_they_came() {
-        let record = |id: &str, fate| Record { id: id.into(), channel: "c".into(), fate };
+        let record = |id: &str, fate| Record::new(id.into(), "c".into(), fate);
         let mut batches = Batches::default();
         batches.push(CALL, vec![record("a", Fate::Submitted)]);
         batches.push(Via::WebSocket, vec![record("b", Fate::Dropped)]);
@@ -166,6 +180,8 @@ mod tests {
         assert!(batches.has(CallId(1)) && !batches.has(CallId(2)));
         assert_eq!(&*batches.settle("a", Fate::Stored).unwrap().channel, "c");
         assert_eq!(batches.pop(), Some((CALL, "a".into())));
+        assert!(batches.pop().is_none(), "that it was dropped is not committed");
+        assert!(batches.settle("b", Fate::Stored).is_none(), "it stays dropped");
         assert_eq!(batches.pop(), Some((Via::WebSocket, "b".into())));
         assert!(batches.pop().is_none() && batches.settle("x", Fate::Stored).is_none());
     }

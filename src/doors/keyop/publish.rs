@@ -9,10 +9,10 @@ use super::drops::Taken;
 use super::ingest::{Fate, Record, Via};
 use super::meters::Speaks;
 use super::{Shared, websocket};
-use crate::bus::{Outcome, Published, Receipt};
+use crate::bus::{Outcome, Published, Receipt, To};
 use crate::peers::End;
 use crate::session::{Session, Status, http2};
-use crate::wire::keyop::channel::{is_dead_letter, is_name};
+use crate::wire::keyop::channel::{MAX_NAME, is_dead_letter, is_name};
 use crate::wire::keyop::grpc::publish_ack;
 use crate::wire::keyop::websocket::ack;
 use crate::wire::keyop::{Envelope, Event};
@@ -24,7 +24,7 @@ const MAX_ID: usize = 256;
 pub(super) enum Judged {
     /// It has no id that could be acknowledged.
     Nothing(Taken),
-    /// It goes no further, and counts as new.
+    /// It counts as new, and goes no further than into the audit log.
     Refused(Record, Taken),
     /// It is for the bus, in this form.
     Good(Record, Vec<u8>),
@@ -45,21 +45,23 @@ impl Shared {
         for record in records {
             let may_publish =
                 |channel: &str| self.policy.load().may_publish(&connected.name, channel);
-            let taken = match self.judge(record, may_publish) {
-                Judged::Nothing(taken) => taken,
-                Judged::Refused(record, taken) => {
-                    self.note_refused(&connected.name, &record, taken);
-                    judged.push(record);
-                    taken
-                }
-                Judged::Good(record, body) => {
-                    let (channel, id) = (Arc::clone(&record.channel), Arc::clone(&record.id));
-                    submissions.push(Published { channel, id, body: body.into() });
-                    judged.push(record);
+            let record = match self.judge(record, may_publish) {
+                Judged::Nothing(taken) => {
+                    self.meters.taken.add(taken, 1);
                     continue;
                 }
+                Judged::Refused(record, taken) => {
+                    submissions.push(self.drop_record(&connected.name, &record, taken));
+                    record
+                }
+                Judged::Good(record, body) => {
+                    let to = To::Channel(Arc::clone(&record.channel));
+                    let id = Arc::clone(&record.id);
+                    submissions.push(Published { to, id, body: body.into() });
+                    record
+                }
             };
-            self.meters.taken.add(taken, 1);
+            judged.push(record);
         }
         // First, since the bus may answer at once.
         connected.state.lock().batches.push(via, judged);
@@ -77,8 +79,10 @@ impl Shared {
             Err(invalid) => return Judged::Nothing(invalid.into()),
         };
         let refused = |fate, taken| {
-            let (id, channel) = (Arc::from(&*envelope.id), Arc::from(&*envelope.channel));
-            Judged::Refused(Record { id, channel, fate }, taken)
+            // A name that no channel may have can be as long as a record.
+            let channel = &*envelope.channel;
+            let channel = channel.get(..channel.floor_char_boundary(MAX_NAME)).unwrap_or(channel);
+            Judged::Refused(Record::new(Arc::from(&*envelope.id), channel.into(), fate), taken)
         };
         if record.len() > self.max_record.load(Ordering::Relaxed) {
             return refused(Fate::TooLong, Taken::TooLong);
@@ -94,14 +98,16 @@ impl Shared {
             Taken::Loop
         } else {
             let (id, channel) = (Arc::from(&*envelope.id), Arc::from(channel));
-            let record = Record { id, channel, fate: Fate::Submitted };
+            let record = Record::new(id, channel, Fate::Submitted);
             return Judged::Good(record, envelope.forwarded_by(&self.hub));
         };
         refused(Fate::Dropped, taken)
     }
 
-    /// Tells the log, and the audit file, of a record that a peer may not publish.
-    pub(super) fn note_refused(&self, peer: &str, record: &Record, taken: Taken) {
+    /// Counts a record that a peer may not publish, and tells the log and the audit file of it; what
+    /// goes into the audit log.
+    pub(super) fn drop_record(&self, peer: &str, record: &Record, taken: Taken) -> Published {
+        self.meters.taken.add(taken, 1);
         let (event, detail) = match taken {
             Taken::Loop => ("loop_dropped", "own name in route"),
             Taken::TooLong => ("policy_violation", "record too large"),
@@ -126,6 +132,9 @@ impl Shared {
             detail,
             ..Event::default()
         });
+        let channel = Arc::clone(&record.channel);
+        let to = To::Dropped { channel, is_loop: taken == Taken::Loop };
+        Published { to, id: Arc::clone(&record.id), body: Arc::default() }
     }
 
     /// Notes what the bus says of records, and acknowledges batches that are done.
@@ -144,10 +153,9 @@ impl Shared {
                         break;
                     }
                 };
+                let Some(record) = state.batches.settle(id, fate) else { continue };
                 self.meters.taken.add(taken, 1);
-                let record = state.batches.settle(id, fate);
-                if let Some(record) = record.filter(|_| fate == Fate::Stored && self.audit.is_on())
-                {
+                if fate == Fate::Stored && self.audit.is_on() {
                     self.audit.note(Event {
                         event: "forward",
                         message_id: &record.id,

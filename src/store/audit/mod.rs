@@ -76,6 +76,8 @@ impl Chain {
             EventKind::Purge => "purge",
             EventKind::Requeue => "requeue",
             EventKind::ReplayGap => "replay_gap",
+            EventKind::PolicyViolation => "policy_violation",
+            EventKind::LoopDropped => "loop_dropped",
         };
         // In one buffer: hashing it in pieces costs as much again.
         self.text.clear();

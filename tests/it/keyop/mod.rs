@@ -1,6 +1,7 @@
 //! The keyop door: recorded conversations of the original hub on both transports, what it did worse,
 //! and certificates.
 
+mod audit;
 mod certificates;
 mod command;
 mod defects;

@@ -160,55 +160,6 @@ fn long_records_come_whole_in_fragments_and_go_whole() {
     alpha.acknowledge("long");
 }
 
-#[test]
-fn audit_file_has_the_lines_of_the_original() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("audit.jsonl");
-    let site = Site::start(&[&format!("--keyop-audit-file={}", file.display())]);
-    let mut alpha = site.ws("alpha");
-    alpha.hello("alpha", &["orders"], false);
-    site.wait_until_subscribed(1);
-    let mut beta = site.ws("beta");
-    beta.hello("beta", &[], false);
-    assert_eq!(beta.publish(&[record("r1", "orders"), record("r2", "a/b")]), "r2");
-    assert_eq!(ids(&alpha.records()), ["r1"]);
-    alpha.acknowledge("r1");
-    drop(beta);
-
-    let lines =
-        crate::harness::look_until(std::time::Instant::now() + Duration::from_secs(10), || {
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            let has_all =
-                ["\"outbound\"", "peer_disconnected"].iter().all(|part| text.contains(part));
-            has_all.then_some(text)
-        });
-    let lines = lines.expect("all lines are written");
-    let lines: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let find = |event: &str, direction: &str| {
-        let is = |line: &&serde_json::Value| {
-            line["event"] == event && (direction.is_empty() || line["direction"] == direction)
-        };
-        lines.iter().find(is).unwrap_or_else(|| panic!("no {event} in {lines:?}"))
-    };
-    let connected = find("client_connected", "");
-    assert_eq!(connected["peer"], "alpha");
-    assert!(connected["detail"].as_str().unwrap().contains("sub=[orders]"), "{connected}");
-    let inbound = find("forward", "inbound");
-    assert_eq!(
-        [&inbound["message_id"], &inbound["channel"], &inbound["peer"]],
-        ["r1", "orders", "beta"]
-    );
-    let outbound = find("forward", "outbound");
-    assert_eq!(
-        [&outbound["message_id"], &outbound["channel"], &outbound["peer"]],
-        ["r1", "orders", "alpha"]
-    );
-    assert!(outbound["send_duration_ms"].as_f64().unwrap() > 0.0);
-    assert_eq!(find("policy_violation", "inbound")["message_id"], "r2");
-    assert_eq!(find("peer_disconnected", "")["peer"], "beta");
-}
-
 /// `cargo test … soak_idle_peers_of_keyop -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures memory"]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Bus;
 use super::turn::Turn;
-use super::types::{Digest, Found, MailboxId, Message, Millis};
+use super::types::{Digest, Event, EventKind, Found, MailboxId, Message, Millis};
 
 /// Delivery keys that are tried for a message whose id is taken in its mailbox.
 const KEYS: u64 = 16;
@@ -19,6 +19,13 @@ pub enum To {
     /// The channel of this name, in that name space. Whoever has sent its id before, it is a
     /// duplicate.
     Channel(Arc<str>),
+    /// Nobody: it was published to this channel, and is only noted in the audit log.
+    Dropped {
+        /// The channel.
+        channel: Arc<str>,
+        /// It has been here before; else its sender may not publish it.
+        is_loop: bool,
+    },
 }
 
 /// A message that somebody wants to send.
@@ -121,8 +128,18 @@ impl Bus {
         };
         let realm = sender.named.realm;
         let from = Arc::clone(&sender.named.name);
-        if let To::Channel(name) = to {
-            return Ok(self.publish(submission, (realm, from), name, now, turn));
+        match to {
+            To::Channel(name) => {
+                return Ok(self.publish(submission, (realm, from), name, now, turn));
+            }
+            To::Dropped { channel, is_loop } => {
+                let kind =
+                    if *is_loop { EventKind::LoopDropped } else { EventKind::PolicyViolation };
+                let (key, to) = (Arc::clone(id), Arc::clone(channel));
+                turn.events.push(Event { kind, key, from, to });
+                return Ok(Submitted::Stored(0));
+            }
+            To::Name(_) | To::Everybody => {}
         }
         let origin = Digest::of_origin(&from, id);
         if self.remembered.has(origin) {
@@ -186,7 +203,7 @@ impl Bus {
                     return Ok(Submitted::Refused(Refused::RecipientsFull));
                 }
             }
-            To::Channel(_) => unreachable!("a record is published"),
+            To::Channel(_) | To::Dropped { .. } => unreachable!("a record is published"),
         }
         self.remembered.add(origin, submission.from);
         turn.origins.push(origin);

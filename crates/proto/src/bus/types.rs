@@ -420,6 +420,10 @@ pub enum EventKind {
     Requeue,
     /// Records of the channel `from` went before `to` had them.
     ReplayGap,
+    /// `from` published it to the channel `to`, and may not: it was dropped.
+    PolicyViolation,
+    /// `from` published it to the channel `to`, and it has been here before: it was dropped.
+    LoopDropped,
 }
 
 /// One entry of the audit log, before it has its place in the chain.

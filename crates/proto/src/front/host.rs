@@ -283,6 +283,9 @@ impl Host {
                     Recipient::Everybody => To::Everybody,
                     Recipient::Name(name) => To::Name(name.into()),
                     Recipient::Channel(name) => To::Channel(name.into()),
+                    Recipient::Dropped { channel, is_loop } => {
+                        To::Dropped { channel: channel.into(), is_loop }
+                    }
                 };
                 let submission = Submission { from, to, id: id.into(), body: body.into() };
                 out.orders.push_back(Order::Submit { generation, submission, wants_receipt });

@@ -213,6 +213,13 @@ pub enum Recipient<'a> {
     Name(&'a str),
     /// The channel of this name.
     Channel(&'a str),
+    /// Nobody: it was published to this channel, and is only noted in the audit log.
+    Dropped {
+        /// The channel.
+        channel: &'a str,
+        /// It has been here before; else its sender may not publish it.
+        is_loop: bool,
+    },
 }
 
 /// Who claims a name.
@@ -433,6 +440,7 @@ impl<'a> Message<'a> {
 const EVERYBODY: u8 = 0;
 const NAME: u8 = 1;
 const CHANNEL: u8 = 2;
+const DROPPED: u8 = 3;
 
 impl Recipient<'_> {
     fn encode(self, out: &mut Vec<u8>) {
@@ -445,6 +453,10 @@ impl Recipient<'_> {
             Self::Channel(name) => {
                 out.push(CHANNEL);
                 put_text(out, name);
+            }
+            Self::Dropped { channel, is_loop } => {
+                out.extend_from_slice(&[DROPPED, u8::from(is_loop)]);
+                put_text(out, channel);
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use super::rest::Rest;
 use super::{
-    CHANNEL, ClaimOutcome, Claimant, EVERYBODY, Letters, Message, NAME, Outcomes, Recipient, Texts,
-    kind,
+    CHANNEL, ClaimOutcome, Claimant, DROPPED, EVERYBODY, Letters, Message, NAME, Outcomes,
+    Recipient, Texts, kind,
 };
 
 /// A whole message; `None` where the bytes are none.
@@ -75,6 +75,7 @@ fn recipient<'a>(rest: &mut Rest<'a>) -> Option<Recipient<'a>> {
         EVERYBODY => Recipient::Everybody,
         NAME => Recipient::Name(rest.text()?),
         CHANNEL => Recipient::Channel(rest.text()?),
+        DROPPED => Recipient::Dropped { is_loop: rest.flag()?, channel: rest.text()? },
         _ => return None,
     })
 }

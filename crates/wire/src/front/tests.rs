@@ -25,6 +25,9 @@ fn messages_have_these_bytes() {
     let to = Recipient::Channel("c");
     let record = Message::Submit { session: 5, to, id: "m", wants_receipt: true, body: b"" };
     assert_eq!(encoded(&record), b"\x08\0\0\0\0\0\0\0\x05\x01\x02\0\x01c\0\x01m");
+    let to = Recipient::Dropped { channel: "c", is_loop: true };
+    let dropped = Message::Submit { session: 5, to, id: "m", wants_receipt: true, body: b"" };
+    assert_eq!(encoded(&dropped), b"\x08\0\0\0\0\0\0\0\x05\x01\x03\x01\0\x01c\0\x01m");
     let acknowledged = Message::AcknowledgeRecords { session: 5, batch: 6 };
     assert_eq!(encoded(&acknowledged), b"\x16\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06");
     let took = Message::Took { by_leader: true, bytes: 9 };

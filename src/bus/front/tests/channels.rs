@@ -4,7 +4,7 @@ use super::*;
 use crate::bus::{Published, Subscription};
 
 fn published(id: &str) -> Published {
-    Published { channel: "news".into(), id: id.into(), body: b"body"[..].into() }
+    Published { to: To::Channel("news".into()), id: id.into(), body: b"body"[..].into() }
 }
 
 impl Session {

@@ -6,9 +6,8 @@ use tokio::sync::watch;
 
 use super::party::Party;
 use super::{Hub, Over};
-use crate::bus::{self, Address, To};
+use crate::bus::{self, Address, Published, To};
 use crate::client::keyop::{Batch, Receiver};
-use crate::doors::keyop::ingest::Fate;
 use crate::doors::keyop::publish::Judged;
 use crate::wire::keyop::Event;
 
@@ -56,12 +55,9 @@ impl Hub {
             match self.shared.judge(record, may_publish) {
                 Judged::Nothing(taken) => self.shared.meters.taken.add(taken, 1),
                 Judged::Refused(record, taken) => {
-                    self.shared.note_refused(&self.settings.name, &record, taken);
-                    self.shared.meters.taken.add(taken, 1);
+                    submissions.push(self.shared.drop_record(&self.settings.name, &record, taken));
                 }
                 Judged::Good(record, body) => {
-                    debug_assert_eq!(record.fate, Fate::Submitted);
-                    let to = To::Channel(Arc::clone(&record.channel));
                     self.shared.audit.note(Event {
                         event: "forward",
                         message_id: &record.id,
@@ -70,15 +66,14 @@ impl Hub {
                         peer: &self.settings.name,
                         ..Event::default()
                     });
-                    submissions.push((to, record.id, Arc::from(body)));
+                    self.meters.taken.increment();
+                    let to = To::Channel(record.channel);
+                    submissions.push(Published { to, id: record.id, body: body.into() });
                 }
             }
         }
-        self.meters.taken.add(submissions.len() as u64);
         party.expect(submissions.len());
         let from: Arc<dyn bus::Party> = Arc::clone(party) as _;
-        for submission in submissions {
-            self.shared.bus.submit(address, &from, submission, true);
-        }
+        self.shared.bus.publish(address, &from, submissions);
     }
 }

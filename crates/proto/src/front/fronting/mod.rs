@@ -398,6 +398,7 @@ impl Submitted {
             To::Name(name) => Recipient::Name(name),
             To::Everybody => Recipient::Everybody,
             To::Channel(name) => Recipient::Channel(name),
+            To::Dropped { channel, is_loop } => Recipient::Dropped { channel, is_loop: *is_loop },
         };
         let Self { id, body, wants_receipt, .. } = self;
         Message::Submit { session, to, id, wants_receipt: *wants_receipt, body }

@@ -155,7 +155,7 @@ impl Peer {
             }
             To::Channel(_) if is_stored => (0..PEERS).map(|to| (number, to)).collect(),
             To::Name(_) | To::Channel(_) => panic!("message {number} is refused: {outcome:?}"),
-            To::Everybody => Vec::new(),
+            To::Everybody | To::Dropped { .. } => Vec::new(),
         }
     }
 }

@@ -372,7 +372,9 @@ impl World {
                 | EventKind::Ack
                 | EventKind::Expire
                 | EventKind::Purge
-                | EventKind::Requeue => {}
+                | EventKind::Requeue
+                | EventKind::PolicyViolation
+                | EventKind::LoopDropped => {}
             }
         }
     }
