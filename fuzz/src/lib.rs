@@ -6,6 +6,7 @@
 //! `netbird.rs`.
 
 pub mod beacon;
+pub mod certificate;
 pub mod cluster;
 pub mod front;
 pub mod keyop;
@@ -22,8 +23,9 @@ pub mod websocket;
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their seeds' folders.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("beacon", beacon::run),
+    ("certificate", certificate::run),
     ("cluster", cluster::run),
     ("front", front::run),
     ("keyop", keyop::run),
