@@ -4,7 +4,7 @@ use super::{ALL, append, commit, level, message, named, positions};
 use crate::proto::bus::{Change, ChannelState, Cursor, MailboxId, Millis, Seq};
 use crate::store::{Most, Store};
 
-fn state(channel: u64, head: u64, next: u64) -> ChannelState {
+pub(in crate::store) fn state(channel: u64, head: u64, next: u64) -> ChannelState {
     ChannelState {
         channel: MailboxId(channel),
         realm: 4,
@@ -17,20 +17,20 @@ fn state(channel: u64, head: u64, next: u64) -> ChannelState {
     }
 }
 
-fn record(channel: u64, seq: u64) -> Change {
+pub(in crate::store) fn record(channel: u64, seq: u64) -> Change {
     let record = message("alice", seq, 300);
     Change::Record { channel: MailboxId(channel), seq: Seq(seq), record }
 }
 
-fn trim(channel: u64, from: u64, before: u64) -> Change {
+pub(in crate::store) fn trim(channel: u64, from: u64, before: u64) -> Change {
     Change::Trim { channel: MailboxId(channel), from: Seq(from), before: Seq(before) }
 }
 
-fn at(seq: u64) -> Cursor {
+pub(in crate::store) fn at(seq: u64) -> Cursor {
     Cursor { seq: Seq(seq), offset: 100 * (seq - 1), seen: Millis(77), attempts: 3 }
 }
 
-fn cursor(channel: u64, peer: u64, cursor: Option<Cursor>) -> Change {
+pub(in crate::store) fn cursor(channel: u64, peer: u64, cursor: Option<Cursor>) -> Change {
     Change::Cursor { channel: MailboxId(channel), peer: MailboxId(peer), cursor }
 }
 

@@ -3,7 +3,7 @@
 //! A case gets what opens its store, which is empty at first, and opens it again once the last one
 //! is dropped.
 
-mod channels;
+pub(super) mod channels;
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! The store on JetStream with the real nats-server.
 
+mod channels;
 mod faults;
 mod leading;
 mod snapshots;

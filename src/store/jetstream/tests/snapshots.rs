@@ -14,7 +14,7 @@ fn filled(site: &Site, name: &str) -> (Arc<JetStream>, Arc<dyn Store>) {
 }
 
 /// Positions of the first record of a log.
-fn first_of_log(site: &Site, log: &JetStream) -> u64 {
+pub(super) fn first_of_log(site: &Site, log: &JetStream) -> u64 {
     site.runtime.block_on(async {
         let context = log.shared.connection.wait().await;
         let stream = context.get_stream(&log.shared.streams.log).await.unwrap();
@@ -22,7 +22,7 @@ fn first_of_log(site: &Site, log: &JetStream) -> u64 {
     })
 }
 
-fn snapshot(site: &Site, log: &JetStream, stop: Option<Stop>) {
+pub(super) fn snapshot(site: &Site, log: &JetStream, stop: Option<Stop>) {
     site.runtime.block_on(log.shared.write_snapshot_up_to(stop)).unwrap();
 }
 
