@@ -1,6 +1,8 @@
 //! The relay as a client of other hubs: records go both ways, each once, over outages as well.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use beacon_client::keyop::{Client, HubName, Identity, Options, Publication, Published, Transport};
@@ -11,7 +13,7 @@ use super::pki::Authority;
 use crate::harness::PATIENCE;
 
 /// Settings that make a relay a client of others.
-fn hubs(of: &[(&str, &Site)], more: &str) -> String {
+pub(super) fn hubs(of: &[(&str, &Site)], more: &str) -> String {
     let table = |(name, site): &(&str, &Site)| {
         format!(
             "[[keyop.hub]]\nname = \"{name}\"\naddress = \"{}\"\nsubscribe = [\"orders\"]\n\
@@ -24,11 +26,22 @@ fn hubs(of: &[(&str, &Site)], more: &str) -> String {
 
 /// A client of a relay whose name is `hub`, as `name`.
 fn client(site: &Site, hub: &str, name: &str, transport: Transport) -> Client {
-    site.authority.issue(name).write(site.folder.path(), name);
-    let file = |ending: &str| site.folder.path().join(format!("{name}.{ending}"));
+    client_at(site.address, (&site.authority, site.folder.path()), hub, name, transport)
+}
+
+/// The same at this address, with certificates of an authority, whose own is in a folder.
+pub(super) fn client_at(
+    address: SocketAddr,
+    (authority, folder): (&Authority, &Path),
+    hub: &str,
+    name: &str,
+    transport: Transport,
+) -> Client {
+    authority.issue(name).write(folder, name);
+    let file = |ending: &str| folder.join(format!("{name}.{ending}"));
     let identity = Identity::new(file("crt"), file("key"));
-    let authorities = site.folder.path().join("ca.crt");
-    let mut options = Options::new(site.address.to_string(), name, identity, authorities);
+    let authorities = folder.join("ca.crt");
+    let mut options = Options::new(address.to_string(), name, identity, authorities);
     options.transport = transport;
     options.hub_name = HubName::Is(hub.to_owned());
     options.subscribe = vec!["orders".to_owned()];
@@ -36,7 +49,7 @@ fn client(site: &Site, hub: &str, name: &str, transport: Transport) -> Client {
 }
 
 /// The payloads of the next records, each of which comes once, and the hubs that the last one passed.
-async fn take(client: &mut Client, count: usize) -> (BTreeSet<u64>, Vec<String>) {
+pub(super) async fn take(client: &mut Client, count: usize) -> (BTreeSet<u64>, Vec<String>) {
     let mut payloads = BTreeSet::new();
     let mut route = Vec::new();
     while payloads.len() < count {
@@ -52,7 +65,7 @@ async fn take(client: &mut Client, count: usize) -> (BTreeSet<u64>, Vec<String>)
     (payloads, route)
 }
 
-async fn publish(client: &Client, payloads: impl Iterator<Item = u64>) {
+pub(super) async fn publish(client: &Client, payloads: impl Iterator<Item = u64>) {
     let mut pending = Vec::new();
     for payload in payloads {
         let publication = Publication::new("orders", "t", &payload);

@@ -3,6 +3,7 @@
 
 mod audit;
 mod certificates;
+mod cluster;
 mod command;
 mod defects;
 mod doctor;
