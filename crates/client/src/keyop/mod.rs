@@ -1,13 +1,15 @@
-//! A client of keyop-messenger's hubs: it publishes records to channels, each of which counts as
-//! published once the hub has acknowledged it, and acknowledges what it has received when the
-//! application has dealt with it.
+//! A client for keyop-messenger hubs: publishes records to channels, and receives the records of
+//! subscribed channels.
 //!
-//! It dials again whenever a session ends, and publishes again, in the same order and with the same
-//! ids, what was not acknowledged. What the application did not acknowledge comes again: whoever
-//! must not deal with a record twice knows it by its id.
+//! A record counts as published once the hub has acknowledged it. A received batch is acknowledged
+//! when the application says so.
 //!
-//! Both transports are here: gRPC, which hubs speak from v1.5.0 on (with the feature `grpc`), and
-//! WebSocket before. Both sides show certificates; who the client is, its certificate says.
+//! The client reconnects when a session ends. It then publishes unacknowledged records again, in the
+//! same order and with the same ids. The hub delivers unacknowledged batches again; an application
+//! that must not process a record twice compares ids.
+//!
+//! Two transports: gRPC for hubs from v1.5.0 on (feature `grpc`), and WebSocket for earlier ones.
+//! Both use mutual TLS; the common name of the client's certificate is its identity.
 //!
 //! ```no_run
 //! use beacon_client::keyop::{Client, Identity, Options, Publication, Transport};
@@ -60,13 +62,13 @@ use keep::{Keeper, SCHEDULE};
 use letter::{Letter, Pen};
 use session::Outgoing;
 
-/// Records that wait for the hub, and batches that wait for the application.
+/// Records that are queued for the hub, at most.
 pub const QUEUE: usize = 1_024;
 
-/// What all records that wait for the hub, or for its acknowledgement, may take together, in bytes.
+/// Bytes of all records that are queued or not acknowledged, at most.
 pub const QUEUE_BYTES: usize = 32 << 20;
 
-/// A peer of a hub.
+/// A connection to a hub that reconnects automatically.
 #[derive(Debug)]
 pub struct Client {
     publisher: Publisher,
@@ -75,12 +77,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts to dial; must run inside a tokio runtime.
+    /// Starts to connect; must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// An address that is none, or a transport that this build does not have. A hub that cannot be
-    /// reached is no error here, nor are certificates that cannot be read, since they may be renewed
-    /// at any time: [`State`] tells. A hub that refuses ends the client: [`Receiver::recv`] tells.
+    /// An invalid address, or a transport that this build does not have. A hub that cannot be reached,
+    /// or certificates that cannot be read, are not errors: they are shown by [`State`] and retried. A
+    /// hub that refuses the client ends it: [`Receiver::recv`] returns the reason.
     pub fn start(options: Options) -> Result<Self, ConnectError> {
         let (outgoing, to_send) = mpsc::channel(QUEUE);
         let (delivered, batches) = mpsc::channel(1);
@@ -106,7 +108,7 @@ impl Client {
         self.publisher.publish(publication).await
     }
 
-    /// The publishing half, to clone.
+    /// The publishing half, which can be cloned.
     #[must_use]
     pub const fn publisher(&self) -> &Publisher {
         &self.publisher
@@ -120,16 +122,16 @@ impl Client {
         self.receiver.recv().await
     }
 
-    /// Waits until there is a session. Over gRPC a hub may still refuse then.
+    /// Waits until a session is open. Over gRPC the hub may still refuse afterwards.
     ///
     /// # Errors
-    /// The hub refuses.
+    /// The hub refused.
     pub async fn connected(&mut self) -> Result<(), Refused> {
         self.receiver.connected(&mut self.state).await
     }
 
-    /// Ends the client once all that was published is acknowledged. What is received meanwhile comes
-    /// again the next time.
+    /// Ends the client once all published records are acknowledged. Batches received meanwhile are
+    /// delivered again in the next session.
     ///
     /// # Errors
     /// The hub refused before.
@@ -139,7 +141,7 @@ impl Client {
         receiver.drain().await
     }
 
-    /// Takes apart the two halves, and the state.
+    /// Splits the client into its halves and its state.
     #[must_use]
     pub fn split(self) -> (Publisher, Receiver, watch::Receiver<State>) {
         (self.publisher, self.receiver, self.state)
@@ -152,16 +154,15 @@ impl Client {
 pub struct Publisher {
     pen: Arc<Pen>,
     outgoing: mpsc::Sender<Outgoing>,
-    /// Bytes that may still wait.
+    /// Free bytes of the queue.
     room: Arc<Semaphore>,
 }
 
 impl Publisher {
-    /// Publishes a record, and waits until the hub has acknowledged it. That may be for as long as
-    /// there is no hub.
+    /// Publishes a record and waits for the hub's acknowledgement, as long as the hub is unreachable.
     ///
     /// # Errors
-    /// A record that no hub takes; a client that has ended.
+    /// An invalid record, or the client has ended.
     pub async fn publish<T: Serialize + Sync + ?Sized>(
         &self,
         publication: &Publication<'_, T>,
@@ -169,7 +170,7 @@ impl Publisher {
         self.post(publication).await?.published().await
     }
 
-    /// Queues a record behind those before it; waits only while the queue is full.
+    /// Queues a record; waits only while the queue is full.
     ///
     /// # Errors
     /// As [`Self::publish`].
@@ -180,10 +181,10 @@ impl Publisher {
         self.post_record(self.pen.write(publication)?).await
     }
 
-    /// Queues a record as it is, for a hub that passes on what others published.
+    /// Queues an encoded record, for a hub that forwards what others published.
     ///
     /// # Errors
-    /// A record that is longer than [`Options::max_record`]; a client that has ended.
+    /// The record is longer than [`Options::max_record`], or the client has ended.
     pub async fn post_record(&self, record: Bytes) -> Result<Pending, PublishError> {
         self.pen.measure(&record)?;
         let permits = u32::try_from(record.len()).expect("records were measured");
@@ -196,13 +197,13 @@ impl Publisher {
         Ok(Pending::new(pending))
     }
 
-    /// Queues the end of the client behind all that was published. [`Receiver::recv`] returns `None`
-    /// when it is done.
+    /// Ends the client once all queued records are acknowledged; [`Receiver::recv`] then returns
+    /// `None`.
     pub async fn close(&self) {
-        // Over already: there is nobody to say it to.
+        // The client has ended already.
         let _ = self.outgoing.send(Outgoing::Close).await;
     }
 }
 
-/// The receiving half. It owns the client: dropping it ends the session at once.
+/// The receiving half. It owns the session: dropping it ends the session immediately.
 pub type Receiver = crate::receiver::Receiver<Batch, Refused>;
