@@ -42,9 +42,9 @@ settings! {
             keyop_cert: Option<PathBuf> ["FILE"];
             /// Private key of --keyop-cert, as PEM
             keyop_key: Option<PathBuf> ["FILE"];
-            /// Authorities, as PEM, that the certificates of peers are of
+            /// Certificate authorities, as PEM, that sign the certificates of peers
             keyop_client_ca: Option<PathBuf> ["FILE"];
-            /// What these authorities have revoked, as PEM: a list of each
+            /// Revocation lists of these authorities, as PEM: one of each
             keyop_client_crl: Option<PathBuf> ["FILE"];
             /// Name of this hub in routes [default: the common name of its certificate]
             keyop_name: Option<HubName> ["NAME"];
@@ -54,19 +54,19 @@ settings! {
             keyop_hubs as "keyop_hub": Vec<KeyopHub> ["TABLES"];
             /// Longest record, in bytes
             keyop_max_record: usize ["BYTES"; live] or "4194304" in LEAST_RECORD..=MOST_RECORD;
-            /// Time for a peer to acknowledge a batch; then it comes again
+            /// Time for a peer to acknowledge a batch; then it is delivered again
             keyop_ack_timeout: Duration ["TIME"; live] or "30s" in MOMENT..=DAY;
-            /// Times that a batch comes; then a record that is not acknowledged is a dead letter
+            /// Deliveries of a batch; then a record that is not acknowledged becomes a dead letter
             keyop_ack_attempts: u16 ["N"; live] or "16" in 1..=10_000;
-            /// Longest time that a record waits for the peers that subscribe its channel
+            /// Records older than this are removed, also for peers that have not received them
             keyop_retention: Duration ["TIME"; live] or "7d" in HOUR..=TEN_YEARS;
-            /// Most bytes of a channel that wait; then the oldest records go
+            /// Most bytes of one channel; beyond them its oldest records are removed
             keyop_channel_bytes: u64 ["BYTES"; live] or "1073741824" in 1_048_576..=MOST_BYTES;
-            /// Most records of a channel that wait; then the oldest go
+            /// Most records of one channel; beyond them its oldest are removed
             keyop_channel_records: u64 ["N"; live] or "10000000" in 1..=MOST_RECORDS;
-            /// Longest time that dead letters are kept
+            /// Dead letters older than this are removed
             keyop_dead_letter_retention: Duration ["TIME"; live] or "7d" in HOUR..=TEN_YEARS;
-            /// Time after which the place of a peer that stays away is forgotten
+            /// Cursors of a peer that has been offline for this long are removed
             keyop_cursor_expiry: Duration ["TIME"; live] or "7d" in HOUR..=TEN_YEARS;
             /// File of audit events, as lines of JSON that tools of keyop-messenger read
             keyop_audit_file: Option<PathBuf> ["FILE"];
@@ -97,7 +97,7 @@ pub struct Keyop {
     pub channel_records: u64,
     /// Longest time that dead letters are kept.
     pub dead_letter_retention: Duration,
-    /// Time after which the place of a peer that is away is forgotten.
+    /// Cursors of a peer that has been offline for this long are removed.
     pub cursor_expiry: Duration,
     /// The file of audit events, where there is one.
     pub audit_file: Option<PathBuf>,
