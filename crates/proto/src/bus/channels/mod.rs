@@ -188,20 +188,28 @@ impl Channels {
             let subscriber = Subscriber::new(peer, generation, name, is_ephemeral);
             self.subscribers.insert(peer, subscriber);
         }
-        let mut wanted = BTreeSet::new();
         let is_too_much = names.len() > MOST_CHANNELS_OF_PEER;
         let mut fits = if is_too_much { Err(Withdrawn::ChannelsOfPeer) } else { Ok(()) };
-        for name in names.iter().take(MOST_CHANNELS_OF_PEER) {
-            let place = (session.realm, Arc::clone(name));
+        let places = names.iter().take(MOST_CHANNELS_OF_PEER);
+        let places: Vec<_> = places.map(|name| (session.realm, Arc::clone(name))).collect();
+        let known = places.iter().filter_map(|place| self.names.get(place).copied());
+        let known: BTreeSet<_> = known.collect();
+        let had = self.subscribers[&peer].channels.clone();
+        for left in had.difference(&known) {
+            self.part(peer, *left, now);
+        }
+        // Whoever goes from channel to channel leaves no room to nobody.
+        let beyond = (self.channels.len() + places.len()).saturating_sub(limits.channels);
+        if beyond > 0 {
+            self.forget_channels(beyond, turn);
+        }
+        let mut wanted = BTreeSet::new();
+        for place in places {
             if !self.names.contains_key(&place) && self.channels.len() >= limits.channels {
                 fits = Err(Withdrawn::Channels);
                 continue;
             }
             wanted.insert(self.named(place, numbers, now));
-        }
-        let had = self.subscribers[&peer].channels.clone();
-        for left in had.difference(&wanted) {
-            self.part(peer, *left, now);
         }
         for id in wanted.difference(&had) {
             let joined = self.join(peer, *id, limits, now, turn);

@@ -23,7 +23,7 @@ const SEEN: u64 = 3_600_000;
 /// How often cursors and channels that are of no use are looked for, in milliseconds.
 const SWEEP: u64 = 10_000;
 
-/// Channels that are forgotten at a time.
+/// Channels that a tick forgets.
 const FORGOTTEN: usize = 256;
 
 /// Why records of a channel are removed that not all have passed.
@@ -73,7 +73,7 @@ impl Channels {
         if now.since(self.swept) >= SWEEP.min(limits.cursor_expiry) {
             self.swept = now;
             self.sweep_cursors(limits, now, turn);
-            self.forget_channels(turn);
+            self.forget_channels(FORGOTTEN, turn);
         }
     }
 
@@ -306,12 +306,12 @@ impl Channels {
         }
     }
 
-    /// Forgets channels that nobody reads and that have nothing.
-    fn forget_channels(&mut self, turn: &mut Turn) {
+    /// Forgets channels that nobody reads and that have nothing, so many at most.
+    pub(super) fn forget_channels(&mut self, most: usize, turn: &mut Turn) {
         let is_over = |channel: &&Channel| {
             channel.readers.is_empty() && channel.state.records() == 0 && !channel.is_retaining
         };
-        let over = self.channels.values().filter(is_over).map(Channel::id).take(FORGOTTEN);
+        let over = self.channels.values().filter(is_over).map(Channel::id).take(most);
         for id in over.collect::<Vec<_>>() {
             let channel = self.channels.remove(&id).expect("it was found");
             self.names.remove(&(channel.state.realm, Arc::clone(&channel.state.name)));
