@@ -117,3 +117,23 @@ async fn idle_peer_over_grpc_is_pinged_and_one_that_does_not_answer_is_ended() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(publisher.publish(&[record("r1", "orders")]).await, "r1", "it answers its pings");
 }
+
+#[test]
+fn peer_that_names_too_many_channels_is_sent_away_and_the_log_says_why() {
+    let site = Site::start(&[]);
+    let names: Vec<_> = (0..4_100).map(|number| format!("channel-{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let mut hostile = site.ws("hostile");
+
+    hostile.hello("hostile", &names, true);
+
+    assert_eq!(hostile.close().0, 1013);
+    let line = site.relay.wait_for_line("a peer names more channels than it may");
+    assert!(line.contains("passed_over=4") && line.contains("hostile"), "{line}");
+    let line = site.relay.wait_for_line("a subscriber is refused");
+    assert!(line.contains("channels_of_peer"), "{line}");
+    let mut alpha = site.ws("alpha");
+    alpha.hello("alpha", &["orders"], true);
+    site.wait_until_subscribed(1);
+    assert_eq!(alpha.publish(&[record("r1", "alerts")]), "r1");
+}
