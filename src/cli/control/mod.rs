@@ -316,7 +316,7 @@ impl Control {
             Self::Peer { node, relay } => (Action::Peer { node }, relay),
             Self::Top { count, relay, .. } => (Action::Top { count, again: false }, relay),
             Self::Kick { node, time, relay } => {
-                (Action::Kick { node, seconds: time.map(|time| time.as_secs()) }, relay)
+                (Action::Kick { node, seconds: time.map(whole_seconds) }, relay)
             }
             Self::Notify { node, relay } => (Action::Notify { node }, relay),
             Self::Switch { switch, state, relay } => {
@@ -369,6 +369,12 @@ impl Control {
     }
 }
 
+/// A time in seconds, rounded up: a part of one is not none, which would let a peer in.
+const fn whole_seconds(time: Duration) -> u64 {
+    let part = if time.subsec_nanos() > 0 { 1 } else { 0 };
+    time.as_secs() + part
+}
+
 /// Asks the relay of a state folder.
 fn ask_relay(folder: &Path, action: &Action) -> Result<Value, Exit> {
     ask(folder, action, PATIENCE).map_err(|error| match error {
@@ -384,5 +390,17 @@ fn verdict(action: &Action, answer: &Value) -> Result<(), Exit> {
         (Action::Status {}, "degraded") => Err(Exit::Degraded),
         (Action::Status {} | Action::Readiness {}, "not ready") => Err(Exit::NotReady),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kick_for_a_part_of_a_second_let_the_node_in() {
+        for (ms, seconds) in [(0, 0), (1, 1), (1_000, 1), (1_001, 2), (90_000, 90)] {
+            assert_eq!(whole_seconds(Duration::from_millis(ms)), seconds, "{ms} ms");
+        }
     }
 }

@@ -28,7 +28,9 @@ pub(super) async fn check_relay(config: &Config, report: &mut Report) {
         return;
     };
     let found = format!("{admin}: {}", said.trim());
-    if status == 200 {
+    if status == 200 && said.contains("degraded") {
+        report.warn("relay", found, "peers are served; `beacon-relay status` says what is wrong");
+    } else if status == 200 {
         report.ok("relay", found);
     } else {
         report.warn("relay", found, "no peer should be sent to it: see its log, and /readyz");
