@@ -188,7 +188,7 @@ fn checkpoints_of_another_relay_and_forged_ones_are_no_proof() {
     load_or_create(state.path()).unwrap();
     let theirs = other.sign();
     let line = refused(&state.verify(&["--checkpoint", theirs.to_str().unwrap()]), 1);
-    assert!(line.contains("a Checkpoint is signed by relay"), "{line}");
+    assert!(line.contains("a checkpoint is signed by relay"), "{line}");
 
     let ours = state.sign();
     let forged = fs::read_to_string(&ours).unwrap().replace("\"seq\":9", "\"seq\":8");

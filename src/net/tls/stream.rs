@@ -35,6 +35,7 @@ use super::super::stream::{Records as OfPeer, Stream};
 use super::clients::{Certified, Clients};
 use super::engine::{Ciphertext, broken};
 use super::records::{MAX_RECORD, MOST_CARRIED, Records};
+use crate::net::words::of_tls;
 
 /// What a first byte says: a record of a handshake.
 const HANDSHAKE: u8 = 22;
@@ -85,7 +86,7 @@ pub enum Failure {
     #[error("a handshake message is too long")]
     TooLong,
     /// The two sides do not agree, or one has broken the rules.
-    #[error(transparent)]
+    #[error("{}", of_tls(.0))]
     Tls(#[from] rustls::Error),
 }
 

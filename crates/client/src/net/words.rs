@@ -49,7 +49,7 @@ pub fn of_certificate(error: &CertificateError) -> String {
             let text = format!("{other:?}");
             // As for a certificate that an authority has signed for itself, and a server shows.
             if text.contains("CaUsedAsEndEntity") {
-                return "its certificate is that of an authority, and cannot be a server's"
+                return "its certificate is that of an authority, which nobody can show as its own"
                     .to_owned();
             }
             format!("its certificate is of no use: {}", words(&text))

@@ -14,6 +14,7 @@ use crate::cluster::Reject;
 use crate::cluster::mesh::tls;
 use crate::ids::RelayId;
 use crate::net::tls::{Ciphertext, Engine};
+use crate::net::words::of_tls;
 
 /// Ciphertext that is kept since it is no whole record or message yet, at most: a whole record of
 /// TLS 1.3, twice.
@@ -57,7 +58,7 @@ pub(in crate::cluster::mesh) enum Failure {
     #[error("the connection was lost: {0}")]
     Lost(#[from] io::Error),
     /// The two sides do not agree, the other has no key that we know, or it broke the rules.
-    #[error(transparent)]
+    #[error("{}", of_tls(.0))]
     Tls(#[from] rustls::Error),
     /// More than anybody has to say at that point.
     #[error("too many bytes before the first packet")]
