@@ -94,6 +94,6 @@ fn each_runbook_says_how_urgent_the_alert_is_and_what_to_do() {
         let (alert, text) = runbook.split_once('\n').unwrap();
         let severity = severity(alert).unwrap();
         assert!(text.starts_with(&format!("\n**{severity}** · ")), "{alert}: {severity}");
-        assert!(text.contains("\nDo: "), "{alert}");
+        assert!(text.contains("\nDo:"), "{alert}");
     }
 }
