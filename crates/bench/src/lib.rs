@@ -21,6 +21,7 @@ mod peer;
 pub mod process;
 mod readiness;
 pub mod report;
+mod scale;
 mod scenarios;
 mod stuck;
 mod subject;

@@ -65,6 +65,18 @@ fn runs(text: &str) -> Result<usize, String> {
     at_least_one::<u32>(text, 1_000).map(|runs| runs as usize)
 }
 
+/// A cluster of fewer relays is none; NATS carries 256 at most.
+fn relays(text: &str) -> Result<u32, String> {
+    match at_least_one(text, 256)? {
+        1 => Err("one relay is no cluster; give a whole number from 2 to 256".to_owned()),
+        relays => Ok(relays),
+    }
+}
+
+fn cluster_nodes(text: &str) -> Result<u32, String> {
+    at_least_one(text, 100_000_000)
+}
+
 fn count(text: &str) -> Result<u32, String> {
     at_least_one(text, 1_000_000)
 }
@@ -142,6 +154,18 @@ pub struct Args {
     /// Most UDP nodes of `growth`
     #[arg(long, value_parser = count, value_name = "N", default_value_t = 500_000)]
     pub(crate) nodes: u32,
+    /// Relays of the clusters of `scale`
+    #[arg(
+        long,
+        value_parser = relays,
+        value_delimiter = ',',
+        value_name = "N",
+        default_value = "16,64,128"
+    )]
+    pub(crate) relays: Vec<u32>,
+    /// Nodes of the clusters of `scale`
+    #[arg(long, value_parser = cluster_nodes, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) cluster_nodes: u32,
     /// Logins of each measurement
     #[arg(long, value_parser = count, value_name = "N", default_value_t = 1_000)]
     pub(crate) logins: u32,
@@ -247,6 +271,9 @@ pub(crate) enum Scenario {
     KeyopIdle,
     /// Many records through one publisher and one subscriber, all in their order
     KeyopOrder,
+    /// Simulated clusters of --relays and --cluster-nodes: control messages, memory, time to find
+    /// a node; only where it is named
+    Scale,
 }
 
 /// Where packets come in and go out.

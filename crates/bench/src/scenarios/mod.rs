@@ -6,6 +6,7 @@ mod connections;
 mod keyop;
 mod middleman;
 mod netbird;
+mod scale;
 mod tls;
 
 use std::fs::File;
@@ -82,6 +83,7 @@ impl Scenarios<'_> {
             Scenario::Keyop => self.keyop(),
             Scenario::KeyopIdle => self.keyop_idle(),
             Scenario::KeyopOrder => self.keyop_order(),
+            Scenario::Scale => self.scale(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Two servers with one path between them.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
@@ -13,8 +14,8 @@ use super::{Kind, Servers, Subject, temporary_folder};
 use crate::peer::Node;
 use crate::process::Usage;
 
-/// Longest time until two relays are linked.
-const LINK_TIME: Duration = Duration::from_secs(10);
+/// Longest time until relays are linked.
+const LINK_TIME: Duration = Duration::from_secs(30);
 
 /// By what two servers are joined.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,35 +64,75 @@ impl Two {
     }
 }
 
+/// Relays that are joined, and what is between them.
+pub(crate) struct Cluster {
+    relays: Vec<Subject>,
+    between: Option<Program>,
+}
+
+impl Cluster {
+    /// What all relays have used so far, and what is between them.
+    pub(crate) fn usage(&self) -> anyhow::Result<(Usage, Usage)> {
+        let mut relays = Usage::default();
+        for relay in &self.relays {
+            relays = relays + relay.usage()?;
+        }
+        let between = self.between.as_ref().map(Program::usage).transpose()?;
+        Ok((relays, between.unwrap_or_default()))
+    }
+}
+
 impl Servers {
     /// Starts two servers that know these nodes, and waits until they are joined.
     pub(crate) fn joined(&self, joined: Joined, nodes: &[Node]) -> anyhow::Result<Two> {
-        match joined {
-            Joined::Mesh => self.mesh(Kind::Relay, nodes),
-            Joined::NetbirdMesh => self.mesh(Kind::Netbird, nodes),
-            Joined::Nats => self.nats(Kind::Relay, nodes),
-            Joined::NetbirdNats => self.nats(Kind::Netbird, nodes),
-            Joined::Tcp => self.floors("tcp"),
-            Joined::Quic => self.floors("quic"),
-        }
+        let (relays, between) = match joined {
+            Joined::Mesh => (self.mesh(Kind::Relay, nodes, 2)?, None),
+            Joined::NetbirdMesh => (self.mesh(Kind::Netbird, nodes, 2)?, None),
+            Joined::Nats => self.nats(Kind::Relay, nodes, 2)?,
+            Joined::NetbirdNats => self.nats(Kind::Netbird, nodes, 2)?,
+            Joined::Tcp => return self.floors("tcp"),
+            Joined::Quic => return self.floors("quic"),
+        };
+        wait_for_links(&relays)?;
+        let mut relays = relays.into_iter();
+        let (near, far) = relays.next().zip(relays.next()).context("two were started")?;
+        Ok(Two { near, far, between })
     }
 
-    fn mesh(&self, kind: Kind, nodes: &[Node]) -> anyhow::Result<Two> {
+    /// Starts so many relays without peers, and waits until all are joined.
+    pub(crate) fn cluster(&self, joined: Joined, count: usize) -> anyhow::Result<Cluster> {
+        let (relays, between) = match joined {
+            Joined::Nats | Joined::NetbirdNats => self.nats(Kind::Relay, &[], count)?,
+            Joined::Mesh | Joined::NetbirdMesh | Joined::Tcp | Joined::Quic => {
+                (self.mesh(Kind::Relay, &[], count)?, None)
+            }
+        };
+        wait_for_links(&relays)?;
+        Ok(Cluster { relays, between })
+    }
+
+    fn mesh(&self, kind: Kind, nodes: &[Node], count: usize) -> anyhow::Result<Vec<Subject>> {
         let secret = temporary_folder()?;
         let secret_file = secret.path().join("secret");
         std::fs::write(&secret_file, "a secret for as long as a measurement lasts")?;
-        let free = || UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let one = free()?.to_string();
-        let other = free()?.to_string();
-        let relay = |bind: &str, join: &str| {
-            let secret_file = secret_file.to_str().context("a temporary folder's name is text")?;
-            let flags = ["--cluster-bind", bind, "--cluster-join", join, "--cluster-secret-file"];
+        let secret_file = secret_file.to_str().context("a temporary folder's name is text")?;
+        let sockets: Vec<_> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0")).collect();
+        let free = |socket: io::Result<UdpSocket>| Ok(socket?.local_addr()?.to_string());
+        let binds = sockets.into_iter().map(free).collect::<anyhow::Result<Vec<_>>>()?;
+        let join = binds.join(",");
+        let relay = |bind: &String| {
+            let flags = ["--cluster-bind", bind, "--cluster-join", &join, "--cluster-secret-file"];
             self.start(kind, nodes, &[&flags[..], &[secret_file]].concat())
         };
-        linked(Two { near: relay(&one, &other)?, far: relay(&other, &one)?, between: None })
+        binds.iter().map(relay).collect()
     }
 
-    fn nats(&self, kind: Kind, nodes: &[Node]) -> anyhow::Result<Two> {
+    fn nats(
+        &self,
+        kind: Kind,
+        nodes: &[Node],
+        count: usize,
+    ) -> anyhow::Result<(Vec<Subject>, Option<Program>)> {
         // Debian puts it where not everybody looks.
         let debian = Path::new("/usr/sbin/nats-server");
         let mut command =
@@ -101,8 +142,8 @@ impl Servers {
         command.args(["--addr", &address.ip().to_string(), "--port", &port]);
         let (server, _) = Program::start(command, "Server is ready")?;
         let url = format!("nats://{address}");
-        let relay = || self.start(kind, nodes, &["--cluster-nats", &url]);
-        linked(Two { near: relay()?, far: relay()?, between: Some(server) })
+        let relay = |_| self.start(kind, nodes, &["--cluster-nats", &url]);
+        Ok(((0..count).map(relay).collect::<anyhow::Result<_>>()?, Some(server)))
     }
 
     fn floors(&self, transport: &str) -> anyhow::Result<Two> {
@@ -119,13 +160,14 @@ pub(super) fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn linked(two: Two) -> anyhow::Result<Two> {
+fn wait_for_links(relays: &[Subject]) -> anyhow::Result<()> {
     let end = Instant::now() + LINK_TIME;
-    for relay in [&two.near, &two.far] {
-        while !relay.metrics()?.contains("\npilot_beacon_cluster_members 2\n") {
-            anyhow::ensure!(Instant::now() < end, "the two relays do not link");
+    let members = format!("\npilot_beacon_cluster_members {}\n", relays.len());
+    for relay in relays {
+        while !relay.metrics()?.contains(&members) {
+            anyhow::ensure!(Instant::now() < end, "the relays do not link");
             thread::sleep(Duration::from_millis(20));
         }
     }
-    Ok(two)
+    Ok(())
 }
