@@ -19,9 +19,10 @@
 //! - floor 0: the crates `beacon-client`, [`client`] (what a node is made of) with its
 //!   [`key_file`], `beacon-mcp` (a host of the Model Context Protocol as a peer of the bus),
 //!   `beacon-proto`, [`proto`] (decisions without IO), and `beacon-wire`, [`wire`] (bytes and
-//!   values) with its [`ids`].
+//!   values) with its [`ids`], and [`build`], which sources the program is made of.
 
 pub mod admin;
+pub mod build;
 pub mod bus;
 pub mod cli;
 pub mod cluster;

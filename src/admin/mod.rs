@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 
+use crate::build;
 use crate::cluster::MemberStatus;
 use crate::metrics::Registry;
 use counters::Counters;
@@ -93,7 +94,8 @@ impl Sources {
         let Readiness { ready, verdict, parts, .. } = readiness;
         let failed = parts.into_iter().filter(|(_, part)| part.condition == Condition::Failed);
         Snapshot {
-            version: env!("CARGO_PKG_VERSION"),
+            version: build::VERSION,
+            build: build::BUILD,
             phase: *self.phase.borrow(),
             ready,
             verdict,

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{Phase, Reason, Verdict};
+use crate::build::Build;
 use crate::bus::{Lag, front};
 use crate::cluster;
 use crate::session::Topic;
@@ -22,6 +23,9 @@ pub const MOST_EVENTS: usize = 20;
 pub struct Snapshot {
     /// The version that runs.
     pub version: &'static str,
+    /// What it was built from.
+    #[serde(flatten)]
+    pub build: Build,
     /// How far the relay has come.
     pub phase: Phase,
     /// Whether peers should be sent here, as `/readyz` says.

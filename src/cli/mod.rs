@@ -29,13 +29,20 @@ pub use exit::{CODES, Exit};
 pub use logging::{LogControl, Logs, start as start_logging};
 pub use serve::serve;
 
+use crate::build;
 use crate::config::{Flags, Source, Surroundings, shown};
 use crate::doors::{Plan, plans};
 use crate::ids::PRIVATE_KEY_MARK;
 
 /// Carries packets between peers that cannot reach each other.
 #[derive(Debug, Parser)]
-#[command(name = "beacon-relay", version, term_width = 0, arg_required_else_help = false)]
+#[command(
+    name = "beacon-relay",
+    version = build::VERSION,
+    long_version = build::ABOUT,
+    term_width = 0,
+    arg_required_else_help = false
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

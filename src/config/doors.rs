@@ -308,6 +308,13 @@ mod tests {
     }
 
     #[test]
+    fn version_names_the_doors_that_are_compiled_in() {
+        let doors: Vec<_> = DOORS.iter().map(|door| door.name).collect();
+        let line = format!("doors: {}", doors.join(", "));
+        assert_eq!(crate::build::ABOUT.lines().last(), Some(line.as_str()));
+    }
+
+    #[test]
     fn two_doors_of_any_path_need_prefixes_that_differ() {
         for path in [&[][..], &["/a"], &["bus=/a", "hub=/a"], &["bus=/"]] {
             let reason = routes(&[&BUS, &HUB], path).unwrap_err();

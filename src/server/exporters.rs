@@ -13,6 +13,7 @@ use super::last_reload::LastReload;
 use super::readiness::Vitals;
 use super::slow_readers::SlowReaders;
 use crate::admin::{self, MOST_EVENTS, MOST_ROWS, Status, Tables, Talker};
+use crate::build;
 use crate::bus;
 use crate::log_writer::LogWriter;
 use crate::metrics::{self, Registry, Talkers, Traffic, Transport, Word as _, family};
@@ -95,9 +96,9 @@ pub(super) fn all(parts: &Parts<'_>) -> Registry {
         ));
         families.push(family::gauge_values(
             "pilot_beacon_build_info",
-            "The version that runs, as a label.",
-            &["version"],
-            [(&[env!("CARGO_PKG_VERSION")] as &[&str], 1.0)],
+            "What runs, as labels.",
+            &["version", "commit", "target"],
+            [(&[build::VERSION, build::BUILD.commit, build::BUILD.target] as &[&str], 1.0)],
         ));
     });
     let process = prometheus::process_collector::ProcessCollector::for_self();

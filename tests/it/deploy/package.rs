@@ -8,21 +8,28 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::{root, run, systemd};
+use crate::harness::{Relay, http_get};
 
 /// The package of this binary; uncompressed, which takes a second.
 fn package(folder: &Path) -> PathBuf {
+    package_of(env!("CARGO_PKG_VERSION"), folder)
+}
+
+/// The same with another version.
+pub(super) fn package_of(version: &str, folder: &Path) -> PathBuf {
     let mut command = Command::new(root("scripts/package"));
-    command.arg(env!("CARGO_BIN_EXE_beacon-relay")).arg(folder).env("COMPRESSION", "none");
+    command.arg(env!("CARGO_BIN_EXE_beacon-relay")).arg(folder);
+    command.env("COMPRESSION", "none").env("PACKAGE_VERSION", version);
     PathBuf::from(run(&mut command).trim())
 }
 
 /// A machine with nothing on it but a list of installed packages, which is empty.
-struct Machine {
+pub(super) struct Machine {
     folder: TempDir,
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         for path in ["var/lib/dpkg/updates", "var/lib/dpkg/info", "etc", "usr/bin"] {
             fs::create_dir_all(folder.path().join(path)).unwrap();
@@ -31,12 +38,12 @@ impl Machine {
         Self { folder }
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
     /// dpkg on this machine, by a user who may think that he is root.
-    fn dpkg(&self, arguments: &[&str]) -> String {
+    pub(super) fn dpkg(&self, arguments: &[&str]) -> String {
         let folder = self.folder.path().display();
         // The scripts run outside, told of the folder; what the package depends on is there.
         let force = "--force-script-chrootless,depends";
@@ -108,7 +115,7 @@ fn package_installs_a_relay_that_systemd_would_start_and_purges_all_of_it() {
     }
     let relay = machine.path("usr/bin/beacon-relay");
     let version = run(Command::new(&relay).arg("--version"));
-    assert_eq!(version.trim(), concat!("beacon-relay ", env!("CARGO_PKG_VERSION")));
+    assert_eq!(version.lines().next(), Some(concat!("beacon-relay ", env!("CARGO_PKG_VERSION"))));
     let settings = machine.path("etc/beacon-relay/beacon-relay.toml");
     run(Command::new(&relay)
         .env_clear()
@@ -120,6 +127,30 @@ fn package_installs_a_relay_that_systemd_would_start_and_purges_all_of_it() {
     for path in ["usr/bin/beacon-relay", "etc/beacon-relay", "usr/share/doc/beacon-relay"] {
         assert!(!machine.path(path).exists(), "{path}");
     }
+}
+
+#[test]
+fn program_says_what_it_was_built_from_and_each_view_agrees() {
+    let version = run(Command::new(env!("CARGO_BIN_EXE_beacon-relay")).arg("--version"));
+    let said = |name: &str| {
+        let line = version.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} is not in {version}")).to_owned()
+    };
+    let commit_and_date = said("commit: ");
+    let (commit, date) = commit_and_date.split_once(" of ").unwrap();
+    let target = said("target: ");
+    assert!(target.contains("-linux-"), "{target}");
+    assert!(date == "unknown" || date.split('-').count() == 3, "{date}");
+
+    let relay = Relay::with_nodes(&[], &[]);
+    let version = env!("CARGO_PKG_VERSION");
+    let labels = format!("{{version=\"{version}\",commit=\"{commit}\",target=\"{target}\"}}");
+    assert_eq!(relay.metric(&format!("pilot_beacon_build_info{labels}")), 1.0);
+    let (_, status) = http_get(relay.admin, "/status");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["commit"], commit);
+    assert_eq!(status["commit_date"], date);
+    assert_eq!(status["target"], *target);
 }
 
 #[test]
