@@ -12,9 +12,15 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/release/beacon-relay
 BENCH := $(TARGET_DIR)/release/beacon-bench
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+
+# What `--version` says that the program was built from; `cargo build` alone says that it is unknown.
+# From the sources of a commit comes the same program: its date is that of the commit.
+export BUILD_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers lint docs book static wasm deny package man clean
+.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers scale lint docs book static wasm deny package archives newcomer test-units man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +41,10 @@ test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
 	@$(MAKE) --no-print-directory counts
+
+test-units: setup ## The unit tests and the tests of the package alone, as on machines that are not x86-64
+	$(CARGO) test --release --locked --workspace --lib
+	$(CARGO) test --release --locked --test it -- deploy::package
 
 # Where setup puts gungraun-runner. A container may not switch randomized addresses off, and no
 # count depends on them.
@@ -71,6 +81,9 @@ bench-peers: beacon-bench ## Public relays compared with ours (installs coturn);
 	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
 	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-bench $(BENCH) $(if $(JSON),--json) $(ARGS)
 
+scale: setup beacon-bench ## Clusters of real and of simulated relays, the figures of docs/SCALE.md (20 min); ARGS for options
+	$(BENCH) --scenario scale $(ARGS)
+
 lint: ## Formatting and clippy, warnings denied; whether the fuzz targets compile
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
@@ -96,6 +109,18 @@ deny: ## Licences, bans, sources, advisories (installs cargo-deny, needs the net
 
 package: build ## Make a Debian package, target/package/beacon-relay_VERSION_ARCHITECTURE.deb
 	scripts/package $(BINARY) $(TARGET_DIR)/package
+
+archives: static ## The archives of a release with their symbols and bills of materials, target/archives
+	@scripts/setup aarch64-linux-gnu-objcopy=binutils-aarch64-linux-gnu objcopy=binutils
+	scripts/archive $(TARGET_DIR)/x86_64-unknown-linux-musl/release/beacon-relay x86_64 $(TARGET_DIR)/archives
+	OBJCOPY=aarch64-linux-gnu-objcopy STRIP=aarch64-linux-gnu-strip \
+		scripts/archive $(TARGET_DIR)/aarch64-unknown-linux-musl/release/beacon-relay aarch64 $(TARGET_DIR)/archives
+	scripts/sbom x86_64-unknown-linux-gnu >$(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-x86_64.cdx.json
+	scripts/sbom aarch64-unknown-linux-gnu >$(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-aarch64.cdx.json
+
+newcomer: ## README's first commands in a bare Debian, from the archive (root; debootstrap)
+	@scripts/setup debootstrap=debootstrap
+	tests/newcomer $(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-$(shell uname -m).tar.gz $(TARGET_DIR)/newcomer
 
 man: build ## Write the manual's pages to target/man
 	$(BINARY) man $(TARGET_DIR)/man

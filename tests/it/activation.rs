@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,14 @@ const FREE: i32 = 100;
 
 /// A command that gets these sockets as systemd would hand them over, each with its name.
 pub(crate) fn hand_over(sockets: &[(&str, BorrowedFd<'_>)]) -> (Command, Vec<OwnedFd>) {
+    hand_over_to(Path::new(env!("CARGO_BIN_EXE_beacon-relay")), sockets)
+}
+
+/// The same for the relay that this program is.
+pub(crate) fn hand_over_to(
+    program: &Path,
+    sockets: &[(&str, BorrowedFd<'_>)],
+) -> (Command, Vec<OwnedFd>) {
     let mut script = String::new();
     let mut kept = Vec::new();
     for (number, (_, socket)) in (3..).zip(sockets) {
@@ -38,12 +47,12 @@ pub(crate) fn hand_over(sockets: &[(&str, BorrowedFd<'_>)]) -> (Command, Vec<Own
     writeln!(script, "export LISTEN_FDNAMES={}", names.join(":")).unwrap();
     script.push_str("exec \"$@\"");
     let mut command = Command::new("bash");
-    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_beacon-relay")]);
+    command.args(["-c", &script, "bash"]).arg(program);
     (command, kept)
 }
 
 /// So many UDP sockets on one address, as ReusePort=yes has them.
-fn udp_sockets(count: usize) -> Vec<UdpSocket> {
+pub(crate) fn udp_sockets(count: usize) -> Vec<UdpSocket> {
     let mut sockets = Vec::<UdpSocket>::new();
     for _ in 0..count {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
@@ -180,14 +189,14 @@ fn sockets_of_no_use_are_refused_in_one_line() {
 }
 
 /// A client that asks again and again; it must be answered each time.
-struct Traffic {
+pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Traffic {
-    fn start(wss: SocketAddr, udp: SocketAddr) -> Self {
+    pub(crate) fn start(wss: SocketAddr, udp: SocketAddr) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let mut threads = Vec::new();
         for _ in 0..3 {
@@ -212,13 +221,13 @@ impl Traffic {
         Self { stop, answered, threads }
     }
 
-    fn wait_for_more(&self) {
+    pub(crate) fn wait_for_more(&self) {
         let before = self.answered.load(Ordering::Relaxed);
         let more = || (self.answered.load(Ordering::Relaxed) > before + 50).then_some(());
         look_until(Instant::now() + PATIENCE, more).expect("answers");
     }
 
-    fn stop(self) -> usize {
+    pub(crate) fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
         self.answered.load(Ordering::Relaxed)

@@ -15,6 +15,8 @@ mod peerbus;
 mod reload;
 mod settings;
 mod systemd;
+mod upgrade;
+mod workflows;
 
 use std::fs;
 use std::path::{Path, PathBuf};
