@@ -316,9 +316,14 @@ impl TlsStream {
         &self.stream
     }
 
+    /// Whether something is decrypted that nobody has taken.
+    pub(super) const fn has_more(&self) -> bool {
+        self.taken < self.plain.len()
+    }
+
     /// The socket and the connection, once nothing waits between them.
     pub(super) fn into_parts(self) -> io::Result<(TcpStream, Tls)> {
-        if self.filled > 0 || self.taken < self.plain.len() {
+        if self.filled > 0 || self.has_more() {
             return Err(io::Error::other("the other side did not wait for an answer"));
         }
         Ok((self.stream, self.tls))

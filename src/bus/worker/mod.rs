@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_secs(1);
 const PARKED: Duration = Duration::from_millis(50);
 
 /// What a turn takes, in changes and in bytes of messages, a broadcast beyond that.
-const TURN: usize = 16_384;
+const TURN: usize = 2_048;
 const TURN_BYTES: usize = 8 << 20;
 
 /// The first and the longest wait before a commit that failed is repeated.
@@ -74,6 +74,8 @@ pub(super) struct Worker {
     crowded: Crowded,
     next_tick: Instant,
     next_retry: Instant,
+    /// When the last turn began.
+    turned: Instant,
 }
 
 /// What is told when a turn is committed.
@@ -130,6 +132,7 @@ impl Worker {
             crowded: Crowded::default(),
             next_tick: now,
             next_retry: now,
+            turned: now,
         })
     }
 
@@ -158,6 +161,9 @@ impl Worker {
 
     /// When there is something to do although nothing comes.
     fn next_deadline(&self) -> Instant {
+        if self.bus.has_leftovers() {
+            return self.turned;
+        }
         let mut next = self.next_tick;
         next = self.next_sync().map_or(next, |at| next.min(at));
         if !self.parked.is_empty() {
@@ -170,6 +176,7 @@ impl Worker {
     fn turn(&mut self, batch: Items) -> bool {
         let now = Instant::now();
         self.shared.meters.turns.begin(now);
+        self.turned = now;
         self.now = self.shared.clock.now();
         let mut turn = std::mem::take(&mut self.turn);
         let mut replies = Replies::default();

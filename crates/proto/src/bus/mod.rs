@@ -385,6 +385,13 @@ impl Bus {
         }
     }
 
+    /// Whether something is left to do that no turn waits for: the next one goes on with it, and
+    /// should begin as soon as nothing else is to be done.
+    #[must_use]
+    pub fn has_leftovers(&self) -> bool {
+        self.channels.is_trimming()
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn totals(&self) -> Totals {

@@ -37,8 +37,9 @@ const INITIAL_WINDOW: i64 = 65_535;
 /// SETTINGS_INITIAL_WINDOW_SIZE.
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
-/// More than one read brings.
-const READ: usize = 1 << 20;
+/// Room for what comes, in bytes, at first: it is kept from read to read, or clearing it would be most
+/// of the load.
+const ROOM: usize = 16 << 10;
 
 /// A connection whose calls have begun.
 pub(super) struct Connection {
@@ -64,7 +65,7 @@ struct Call {
 impl Connection {
     pub(super) fn open(server: SocketAddr, config: Arc<ClientConfig>) -> anyhow::Result<Self> {
         let stream = TlsStream::new(connect(server)?, Tls::client(config)?)?;
-        let incoming = vec![0; HEADER];
+        let incoming = vec![0; ROOM];
         let mut made = Self {
             stream,
             incoming,
@@ -175,12 +176,21 @@ impl Connection {
 
     /// Reads once, and hands over the data of calls.
     pub(super) fn read(&mut self, mut data: impl FnMut(u32, &[u8])) -> anyhow::Result<()> {
-        self.incoming.resize(self.filled + READ, 0);
-        let read = self.stream.read(self.incoming.get_mut(self.filled..).unwrap_or_default())?;
-        if read == 0 {
-            return Err(over());
+        loop {
+            let room = self.incoming.get_mut(self.filled..).unwrap_or_default();
+            let read = self.stream.read(room)?;
+            if read == 0 {
+                return Err(over());
+            }
+            self.filled += read;
+            if self.filled == self.incoming.len() {
+                self.incoming.resize(2 * self.filled, 0);
+            }
+            // Nobody is told of what is decrypted and was not taken.
+            if !self.stream.has_more() {
+                break;
+            }
         }
-        self.filled += read;
         let incoming = std::mem::take(&mut self.incoming);
         let mut at = 0;
         while let Some(frame) = Frame::first(incoming.get(at..self.filled).unwrap_or_default()) {
@@ -203,9 +213,6 @@ impl Connection {
         self.fill_windows();
         self.incoming.copy_within(at..self.filled, 0);
         self.filled -= at;
-        if self.filled == 0 {
-            self.incoming = Vec::new();
-        }
         self.flush()
     }
 }

@@ -13,9 +13,6 @@ use super::types::{ChannelLimits, DEAD_LETTERS};
 /// What the newest records of a channel take in memory, in bytes, at most.
 const TAIL_BYTES: usize = 2 << 20;
 
-/// Records that are removed by one turn.
-const TRIMMED: u64 = 16_384;
-
 /// A channel.
 #[derive(Debug)]
 pub(super) struct Channel {
@@ -44,8 +41,6 @@ pub(super) struct Channel {
 pub(super) struct Trimmed {
     pub(super) consumed: u64,
     pub(super) purged: u64,
-    /// There is more to be removed.
-    pub(super) is_more: bool,
 }
 
 impl Channel {
@@ -187,11 +182,10 @@ impl Channel {
         self.floor() > self.state.head
     }
 
-    /// Removes records that all readers have passed, or that were purged: so many at a time.
-    pub(super) fn trim(&mut self, turn: &mut Turn) -> Trimmed {
-        let floor = self.floor();
+    /// Removes records that all readers have passed, or that were purged: so many at most.
+    pub(super) fn trim(&mut self, most: u64, turn: &mut Turn) -> Trimmed {
         let from = self.state.head;
-        let before = floor.min(Seq(from.0 + TRIMMED));
+        let before = self.floor().min(Seq(from.0 + most));
         if before == from {
             return Trimmed::default();
         }
@@ -199,7 +193,7 @@ impl Channel {
         let purged = self.purge_before.min(before).0.saturating_sub(from.0);
         let bytes = if before == self.state.next { Some(0) } else { self.bytes_from(before) };
         self.cut(before, bytes, turn);
-        Trimmed { consumed: count - purged, purged, is_more: before < floor }
+        Trimmed { consumed: count - purged, purged }
     }
 
     /// What the records from a position on count as, where a reader is there.

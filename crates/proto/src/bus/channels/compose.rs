@@ -209,16 +209,13 @@ impl Channels {
         let subscriber = &self.subscribers[&peer];
         let batch = subscriber.batch.as_ref().expect("there is a batch to deliver");
         self.totals.delivered += batch.records.len() as u64;
-        let mut records = batch.records.iter();
-        for part in &batch.parts {
-            for record in records.by_ref().take(part.records) {
-                turn.events.push(Event {
-                    kind: EventKind::Deliver,
-                    key: Arc::clone(&record.key),
-                    from: Arc::clone(&part.name),
-                    to: Arc::clone(&subscriber.name),
-                });
-            }
+        for (part, last) in batch.parts_with_last() {
+            turn.events.push(Event {
+                kind: EventKind::Deliver,
+                key: Arc::clone(&last.key),
+                from: Arc::clone(&part.name),
+                to: Arc::clone(&subscriber.name),
+            });
         }
         turn.effects.push(Effect::Records {
             mailbox: peer,

@@ -66,8 +66,11 @@ pub(super) struct Channels {
     ready: BTreeSet<MailboxId>,
     /// Channels that this turn has changed.
     touched: BTreeSet<MailboxId>,
-    /// Channels of which records may be removed.
+    /// Channels of which records may be removed; that of which some were last.
     trimming: BTreeSet<MailboxId>,
+    trimmed: MailboxId,
+    /// Records that this turn has appended.
+    appended: u64,
     /// Sessions that wait for a reading, in turn.
     queue: VecDeque<MailboxId>,
     /// Readings that are under way, or whose records wait for their session.
@@ -346,6 +349,7 @@ impl Channels {
     fn append(&mut self, id: MailboxId, record: &Arc<Message>, turn: &mut Turn) {
         let channel = self.channels.get_mut(&id).expect("it is appended to a channel");
         channel.append(record, turn);
+        self.appended += 1;
         self.totals.stored += 1;
         self.touched.insert(id);
         for reader_id in std::mem::take(&mut channel.idle) {
@@ -376,16 +380,13 @@ impl Channels {
         self.in_flight_bytes -= batch.bytes;
         self.totals.acknowledged += batch.records.len() as u64;
         let reader_id = subscriber.reader();
-        let mut records = batch.records.iter();
-        for part in &batch.parts {
-            for record in records.by_ref().take(part.records) {
-                turn.events.push(Event {
-                    kind: EventKind::Ack,
-                    key: Arc::clone(&record.key),
-                    from: Arc::clone(&subscriber.name),
-                    to: Arc::clone(&part.name),
-                });
-            }
+        for (part, last) in batch.parts_with_last() {
+            turn.events.push(Event {
+                kind: EventKind::Ack,
+                key: Arc::clone(&last.key),
+                from: Arc::clone(&subscriber.name),
+                to: Arc::clone(&part.name),
+            });
             let Some(channel) = self.channels.get_mut(&part.channel) else { continue };
             let Some(reader) = channel.readers.get_mut(&reader_id) else { continue };
             if reader.cursor.seq < part.before {

@@ -1,5 +1,6 @@
 //! The end of records, cursors and channels, and of batches that nobody acknowledges.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::turn::{Effect, Load, Purpose, Turn};
@@ -8,8 +9,11 @@ use super::channel::{Channel, write_cursor};
 use super::types::{ChannelLimits, DEAD_LETTERS};
 use super::{Channels, Numbers};
 
+/// Records that one turn removes because all have passed them; beyond that, twice what it appends.
+const TRIMMED: u64 = 128;
+
 /// Records that are read at a time to remove those that are too old or too many.
-const RETAINED: usize = 1_024;
+const RETAINED: usize = 256;
 
 /// What they count as, in bytes.
 const RETAINED_BYTES: usize = 4 << 20;
@@ -42,8 +46,10 @@ impl Excess {
             if channel.has_dead_letters { limits.dead_letter_retention } else { limits.retention };
         // A little more, so that not each record that comes has one be read that goes.
         let over = |has: u64, most: u64| if has > most { has - (most - most / PIECE) } else { 0 };
-        let records = over(state.records(), limits.records);
-        let bytes = over(state.bytes, limits.bytes);
+        // What all have passed goes by itself, and counts until then.
+        let is_settled = !channel.is_trimmable();
+        let records = if is_settled { over(state.records(), limits.records) } else { 0 };
+        let bytes = if is_settled { over(state.bytes, limits.bytes) } else { 0 };
         let is_old = now.since(state.oldest) >= age;
         let is_any = state.records() > 0 && (is_old || records > 0 || bytes > 0);
         is_any.then(|| Self { before: Millis(now.0.saturating_sub(age)), records, bytes })
@@ -261,21 +267,33 @@ impl Channels {
         self.totals.skipped += channel.undercut((before, offset), name, limits, turn);
     }
 
-    /// Removes what all cursors have passed, or an operator has purged.
+    /// Removes what all cursors have passed, or an operator has purged: of one channel after the
+    /// other, and of all so little that nobody waits long for the turn to be committed. The rest
+    /// goes in the next turns.
     pub(super) fn trim(&mut self, turn: &mut Turn) {
-        for id in std::mem::take(&mut self.trimming) {
-            let Some(channel) = self.channels.get_mut(&id) else { continue };
-            if !channel.is_trimmable() {
+        // What comes is less than what may go, however busy the bus is.
+        let mut room = TRIMMED + 2 * std::mem::take(&mut self.appended);
+        while room > 0 {
+            let behind = (Bound::Excluded(self.trimmed), Bound::Unbounded);
+            let mut in_turn = self.trimming.range(behind).chain(&self.trimming);
+            let Some(id) = in_turn.next().copied() else { break };
+            let channel = self.channels.get_mut(&id).filter(|channel| channel.is_trimmable());
+            let Some(channel) = channel else {
+                self.trimming.remove(&id);
                 continue;
-            }
-            let trimmed = channel.trim(turn);
+            };
+            let trimmed = channel.trim(room, turn);
+            room -= trimmed.consumed + trimmed.purged;
             self.totals.consumed += trimmed.consumed;
             self.totals.purged += trimmed.purged;
             self.touched.insert(id);
-            if trimmed.is_more {
-                self.trimming.insert(id);
-            }
+            self.trimmed = id;
         }
+    }
+
+    /// Whether there is more to be removed.
+    pub(in super::super) fn is_trimming(&self) -> bool {
+        !self.trimming.is_empty()
     }
 
     /// Forgets cursors whose peer was away for too long, and notes of the others that it is here.

@@ -32,6 +32,17 @@ pub(super) struct InFlight {
     pub(super) at: Millis,
 }
 
+impl InFlight {
+    /// Each part with its last record. The audit log has an entry for a part, under the id of that
+    /// record: a cursor passes no record without those before it.
+    pub(super) fn parts_with_last(&self) -> impl Iterator<Item = (&Part, &Message)> {
+        self.parts.iter().scan(0, |before, part| {
+            *before += part.records;
+            Some((part, &*self.records[*before - 1]))
+        })
+    }
+}
+
 /// What a batch has of one channel.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -42,7 +53,7 @@ pub(super) struct Part {
     pub(super) before: Seq,
     /// What all records up to there count as.
     pub(super) offset: u64,
-    /// Its records, in the order of the batch.
+    /// Its records, in the order of the batch; one at least.
     pub(super) records: usize,
 }
 
