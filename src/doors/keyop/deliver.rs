@@ -3,6 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use memchr::memmem;
+
 use super::Shared;
 use super::connected::{Connected, Delivery, Wanted, connected};
 use super::meters::Speaks;
@@ -165,10 +167,10 @@ impl Peer {
 /// Whether a record has passed this peer, or was published by it. Few records have its name in them:
 /// the others are not read.
 pub(super) fn may_have_passed(record: &[u8], peer: &str) -> bool {
-    let is_escaped = |bytes: &[u8]| bytes.windows(2).any(|pair| pair == b"\\u");
+    let is_escaped = |bytes: &[u8]| memmem::find(bytes, b"\\u").is_some();
     let is_plain =
         peer.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"\"\\<>&".contains(&byte));
-    let has_name = || record.windows(peer.len()).any(|bytes| bytes == peer.as_bytes());
+    let has_name = || memmem::find(record, peer.as_bytes()).is_some();
     if is_plain && !has_name() && !is_escaped(record) {
         return false;
     }
