@@ -7,6 +7,7 @@
 //! what is for a node that the one does not know goes to the other.
 
 mod datagrams;
+mod keyop;
 mod lanes;
 mod link;
 mod netbird;
@@ -56,6 +57,9 @@ pub(super) struct Options {
     /// Serve peers of peerbus, with what comes on the disk then
     #[arg(long, hide = true)]
     floor_peerbus: Option<peerbus::Sync>,
+    /// Serve peers of keyop-messenger
+    #[arg(long, hide = true)]
+    floor_keyop: bool,
     /// Be joined with another floor
     #[arg(long, hide = true)]
     floor_link: Option<Transport>,
@@ -118,6 +122,9 @@ impl Places {
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     if let Some(sync) = options.floor_peerbus {
         return peerbus::run(sync);
+    }
+    if let Some(folder) = options.floor_certificate.as_deref().filter(|_| options.floor_keyop) {
+        return keyop::run(folder);
     }
     if options.floor_netbird {
         let folder = options.floor_certificate.as_deref().filter(|_| options.floor_tls);

@@ -53,17 +53,7 @@ struct Floor {
 pub(super) fn run(sync: Sync) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
-    let file = Arc::new(tempfile::tempfile()?);
-    if sync == Sync::Interval {
-        let file = Arc::clone(&file);
-        thread::spawn(move || {
-            loop {
-                thread::sleep(INTERVAL);
-                // A disk that fails is seen by who appends.
-                let _failed = file.sync_data();
-            }
-        });
-    }
+    let file = log_file(sync)?;
     writeln!(io::stderr(), "listening wss={address} udp={address}")?;
     let mut readiness = Readiness::new()?;
     readiness.add(&listener, usize::MAX)?;
@@ -86,6 +76,22 @@ pub(super) fn run(sync: Sync) -> anyhow::Result<()> {
         }
         floor.finish(&file, sync)?;
     }
+}
+
+/// A file for what comes.
+pub(super) fn log_file(sync: Sync) -> io::Result<Arc<File>> {
+    let file = Arc::new(tempfile::tempfile()?);
+    if sync == Sync::Interval {
+        let file = Arc::clone(&file);
+        thread::spawn(move || {
+            loop {
+                thread::sleep(INTERVAL);
+                // A disk that fails is seen by who appends.
+                let _failed = file.sync_data();
+            }
+        });
+    }
+    Ok(file)
 }
 
 /// The upgrade, and the registration, of which only the name is looked at.
@@ -188,7 +194,7 @@ impl Floor {
 }
 
 /// The text of a member that stands behind this, and has nothing escaped.
-fn field<'a>(message: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn field<'a>(message: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let at = message.windows(name.len()).position(|window| window == name)? + name.len();
     let rest = message.get(at..)?;
     rest.get(..rest.iter().position(|byte| *byte == b'"')?)

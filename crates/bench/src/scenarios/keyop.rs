@@ -1,4 +1,4 @@
-//! What records of channels cost: compared with JetStream; what an idle peer takes, and whether many
+//! What records of channels cost: compared with their floor and with JetStream; what an idle peer takes, and whether many
 //! records arrive in their order.
 
 use anyhow::Context as _;
@@ -9,7 +9,7 @@ use crate::bus::keyop::{Authority, KeyopPair, Peer, order};
 use crate::bus::nats::{NatsPair, Streams};
 use crate::bus::{self, Figures, Load};
 use crate::report::Value;
-use crate::subject::{Broker, Brokers, Servers};
+use crate::subject::{Broker, Brokers, Kind, Servers};
 
 /// Bytes of a record's payload.
 const SIZE: usize = 256;
@@ -26,30 +26,53 @@ const IDLE_BYTES: f64 = 65_536.0;
 /// Peers before the measurement, so that what is kept for all is not counted for each.
 const WARM_UP: u32 = 50;
 
-/// What is measured: the relay, or JetStream.
+/// What is measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Server {
+    Relay,
+    Floor,
+    JetStream,
+}
+
+impl Server {
+    const ALL: [Self; 3] = [Self::Relay, Self::Floor, Self::JetStream];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Relay => "relay, gRPC and TLS",
+            Self::Floor => "floor, gRPC and TLS",
+            Self::JetStream => "JetStream",
+        }
+    }
+}
+
+/// A server, and what is connected with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Subject {
-    is_ours: bool,
+    server: Server,
     pairs: u32,
 }
 
 impl Subject {
     fn measure(self, servers: &Servers, load: &Load) -> anyhow::Result<Figures> {
         let load = &Load { pairs: self.pairs, ..*load };
-        if self.is_ours {
+        if self.server != Server::JetStream {
             let authority = Authority::make(servers.folder())?;
-            let server = servers.start_keyop(&authority, &[])?;
+            let server = match self.server {
+                Server::Floor => servers.start(Kind::KeyopFloor, &[], &["--floor-keyop"])?,
+                Server::Relay | Server::JetStream => servers.start_keyop(&authority, &[])?,
+            };
             let mut pairs = open(load, |number| {
                 Ok(Box::new(KeyopPair::open(server.wss, &authority, number, load.size)?))
             })?;
-            return bus::run(&mut pairs, || server.usage(), load.time).context("the relay");
+            return bus::run(&mut pairs, || server.usage(), load.time).context(self.server.word());
         }
         let broker = Broker::start(Brokers::JetStream("\"200ms\""))?;
         Streams::One.make(broker.address, load.pairs)?;
         let mut pairs = open(load, |number| {
             Ok(Box::new(NatsPair::open(broker.address, Streams::One, number, load.size)?))
         })?;
-        bus::run(&mut pairs, || broker.usage(), load.time).context("JetStream")
+        bus::run(&mut pairs, || broker.usage(), load.time).context(self.server.word())
     }
 }
 
@@ -60,11 +83,11 @@ impl Scenarios<'_> {
         let load = Load { pairs: common.pairs, size: SIZE, time: common.time() };
         let mut pairs = vec![load.pairs, 1];
         pairs.dedup();
-        let both = |pairs| [true, false].map(|is_ours| Subject { is_ours, pairs });
-        let subjects: Vec<_> = pairs.into_iter().flat_map(both).collect();
+        let of_each = |pairs| Server::ALL.map(|server| Subject { server, pairs });
+        let subjects: Vec<_> = pairs.into_iter().flat_map(of_each).collect();
         let all = self.all_in_turn(&subjects, |one: Subject| one.measure(&self.servers, &load))?;
         let mut measured = Vec::new();
-        for (Subject { is_ours, pairs }, runs) in all {
+        for (Subject { server, pairs }, runs) in all {
             let figures = Figures::median(&runs);
             measured.push(figures);
             self.report.row(
@@ -72,7 +95,7 @@ impl Scenarios<'_> {
                 &[
                     ("bytes", Value::Count(load.size as u64)),
                     ("pairs", Value::Count(pairs.into())),
-                    ("server", word(if is_ours { "relay, gRPC and TLS" } else { "JetStream" })),
+                    ("server", word(server.word())),
                     ("records/s", Value::Number(figures.per_second, 0)),
                     ("µs/record", Value::Number(figures.cpu_us_each, 1)),
                     ("p50 µs", Value::Number(figures.p50_us, 0)),
@@ -81,7 +104,7 @@ impl Scenarios<'_> {
                 ],
             )?;
         }
-        let [relay, jet_stream, ..] = *measured else { anyhow::bail!("each is measured") };
+        let [relay, _, jet_stream, ..] = *measured else { anyhow::bail!("each is measured") };
         let rate = jet_stream.per_second / relay.per_second;
         self.limit("records of channels: rate of JetStream, × relay's", rate, RATE);
         let cpu = relay.cpu_us_each / jet_stream.cpu_us_each;

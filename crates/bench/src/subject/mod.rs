@@ -57,6 +57,8 @@ pub(super) enum Kind {
     Middleman,
     /// The relay with the door for hubs of keyop-messenger.
     Keyop,
+    /// The floor for the same peers.
+    KeyopFloor,
 }
 
 /// What peers speak with a server.
@@ -79,9 +81,11 @@ impl Kind {
             | Self::Peerbus
             | Self::Middleman
             | Self::Keyop => "relay",
-            Self::Floor | Self::NetbirdFloor | Self::NetbirdQuicFloor | Self::PeerbusFloor => {
-                "floor"
-            }
+            Self::Floor
+            | Self::NetbirdFloor
+            | Self::NetbirdQuicFloor
+            | Self::PeerbusFloor
+            | Self::KeyopFloor => "floor",
             Self::RelayTls => "relay, TLS",
             Self::FloorTls => "floor, TLS",
             Self::Caddy => "Caddy + relay",
@@ -95,7 +99,7 @@ impl Kind {
             }
             Self::Peerbus | Self::PeerbusFloor => Protocol::Peerbus,
             Self::Middleman => Protocol::Middleman,
-            Self::Keyop => Protocol::Keyop,
+            Self::Keyop | Self::KeyopFloor => Protocol::Keyop,
             Self::Relay | Self::Floor | Self::RelayTls | Self::FloorTls | Self::Caddy => {
                 Protocol::Pilot
             }
@@ -174,7 +178,8 @@ impl Servers {
             | Kind::FloorTls
             | Kind::NetbirdFloor
             | Kind::NetbirdQuicFloor
-            | Kind::PeerbusFloor => {
+            | Kind::PeerbusFloor
+            | Kind::KeyopFloor => {
                 let mut command = Command::new(&self.floor);
                 command.arg("--serve-floor").arg("--floor-certificate").arg(self.folder.path());
                 // What is for the relay alone is nothing to it.

@@ -8,9 +8,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
 };
 use rustls::client::Resumption;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::tls::{Certificate, NAME, provider};
 
@@ -30,10 +32,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let file = folder.join("ca.crt");
+        let file = authority_file(folder);
         fs::write(&file, issuer.pem())?;
-        let hub = Certificate { certificate: folder.join("hub.crt"), key: folder.join("hub.key") };
-        let made = Self { issuer, file, hub };
+        let made = Self { issuer, file, hub: hub_files(folder) };
         let (certificate, key) = made.sign(NAME)?;
         fs::write(&made.hub.certificate, certificate.pem())?;
         fs::write(&made.hub.key, key.serialize_pem())?;
@@ -62,4 +63,28 @@ impl Authority {
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
+}
+
+fn authority_file(folder: &Path) -> PathBuf {
+    folder.join("ca.crt")
+}
+
+fn hub_files(folder: &Path) -> Certificate {
+    Certificate { certificate: folder.join("hub.crt"), key: folder.join("hub.key") }
+}
+
+/// What a hub of the authority in this folder speaks TLS with.
+pub(crate) fn hub_config(folder: &Path) -> anyhow::Result<ServerConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority_file(folder))?)?;
+    let peers = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build()?;
+    let hub = hub_files(folder);
+    let chain = vec![CertificateDer::from_pem_file(&hub.certificate)?];
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(peers)
+        .with_single_cert(chain, PrivateKeyDer::from_pem_file(&hub.key)?)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }

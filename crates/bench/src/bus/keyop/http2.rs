@@ -7,29 +7,13 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::over;
+use super::frame::{
+    ACK, DATA, END_HEADERS, Frame, GOAWAY, HEADERS, MAX_FRAME, PING, PREFACE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, push_frame,
+};
+use super::{frame, over};
 use crate::peer::connect;
 use crate::tls::{NAME, Tls, TlsStream};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// Longest payload of a frame that every server takes, in bytes.
-const MAX_FRAME: usize = 16_384;
-
-/// Length of a frame's header, in bytes.
-const HEADER: usize = 9;
-
-/// As large as windows can be: ours are opened once, for as much as a measurement takes.
-const WINDOW: u32 = (1 << 31) - 1;
 
 /// What windows are before either side says anything.
 const INITIAL_WINDOW: i64 = 65_535;
@@ -76,12 +60,9 @@ impl Connection {
             initial_window: INITIAL_WINDOW,
             calls: Vec::new(),
         };
-        made.out.extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        // SETTINGS_ENABLE_PUSH 0, SETTINGS_INITIAL_WINDOW_SIZE.
-        let settings = [&[0, 2, 0, 0, 0, 0, 0, 4][..], &WINDOW.to_be_bytes()].concat();
-        made.push_frame(SETTINGS, 0, 0, &settings);
-        // 65,535 are open from the beginning.
-        made.push_frame(WINDOW_UPDATE, 0, 0, &(WINDOW - 65_535).to_be_bytes());
+        made.out.extend_from_slice(PREFACE);
+        // SETTINGS_ENABLE_PUSH 0.
+        frame::open_windows(&mut made.out, &[0, 2, 0, 0, 0, 0]);
         Ok(made)
     }
 
@@ -194,7 +175,7 @@ impl Connection {
         let incoming = std::mem::take(&mut self.incoming);
         let mut at = 0;
         while let Some(frame) = Frame::first(incoming.get(at..self.filled).unwrap_or_default()) {
-            at += HEADER + frame.payload.len();
+            at += frame.length();
             match (frame.kind, frame.flags & ACK) {
                 (DATA, _) => data(frame.stream, frame.payload),
                 (SETTINGS, 0) => self.settle(frame.payload),
@@ -214,33 +195,5 @@ impl Connection {
         self.incoming.copy_within(at..self.filled, 0);
         self.filled -= at;
         self.flush()
-    }
-}
-
-fn push_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).expect("frames are short");
-    let [_, length @ ..] = length.to_be_bytes();
-    out.extend_from_slice(&length);
-    out.extend_from_slice(&[kind, flags]);
-    out.extend_from_slice(&stream.to_be_bytes());
-    out.extend_from_slice(payload);
-}
-
-/// A frame that has come.
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    /// The one that these bytes begin with, if it is whole.
-    fn first(bytes: &'a [u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk::<HEADER>()?;
-        let [l0, l1, l2, kind, flags, stream @ ..] = *header;
-        let length = usize::try_from(u32::from_be_bytes([0, l0, l1, l2])).ok()?;
-        let payload = rest.get(..length)?;
-        Some(Self { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 }

@@ -2,6 +2,7 @@
 //! wire.
 
 mod authority;
+pub(crate) mod frame;
 mod http2;
 pub(crate) mod order;
 
@@ -18,14 +19,14 @@ use bytes::{Bytes, BytesMut};
 use super::Pair;
 use http2::Connection;
 
-pub(crate) use authority::Authority;
+pub(crate) use authority::{Authority, hub_config};
 
 /// Longest message of a hub that is taken, in bytes.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
 
 /// The calls of a peer: stream numbers of a client are odd.
-const PUBLISH: u32 = 1;
-const SUBSCRIBE: u32 = 3;
+pub(crate) const PUBLISH: u32 = 1;
+pub(crate) const SUBSCRIBE: u32 = 3;
 
 /// What is around the text of a payload: quotes.
 const QUOTES: usize = 2;
