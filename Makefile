@@ -4,12 +4,13 @@
 # share build scripts, macros and (all but lint and documents) the compiled dependencies. Only the
 # largest tests themselves are not optimized (scripts/rustc).
 # Tests are one call of cargo for the whole workspace, or the members' features would differ
-# and dependencies be built once for each. Tokio's test clock is for tests only: what stands
-# on tokio is built once for them and once for the binary.
+# and dependencies be built once for each. The binary is built with the same features, which cargo
+# does where a target with its development dependencies is among what it builds: a small one is.
 
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BUILD := build --release --locked --workspace --bin beacon-relay --bench counts
 BINARY := $(TARGET_DIR)/release/beacon-relay
 BENCH := $(TARGET_DIR)/release/beacon-bench
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
@@ -28,18 +29,20 @@ help: ## List the targets
 setup: ## Install what the tests need and this machine lacks (Debian packages, rustfmt, clippy)
 	@scripts/setup
 
-build: ## Build the binary, target/release/beacon-relay
-	$(CARGO) build --release --locked
+build: ## Build the binary, target/release/beacon-relay: that which `make test` has tested
+	$(CARGO) $(BUILD)
 
 run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 	$(BINARY) demo
 
 # Most integration tests wait for servers and timers: three times as many as there are cores run at a
 # time.
-test counts: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
+test counts build beacon-bench: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
 test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
+	@$(CARGO) $(BUILD) 2>&1 | tee /dev/stderr | { ! grep -q Compiling; } || \
+		{ echo "make build does not ship the binary that was tested" >&2; exit 1; }
 	@$(MAKE) --no-print-directory counts
 
 test-units: setup ## The unit tests and the tests of the package alone, as on machines that are not x86-64
@@ -68,7 +71,7 @@ sanitize: ## The unsafe code of net/ under AddressSanitizer (x86-64)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --locked --target x86_64-unknown-linux-gnu --lib -- net::udp net::inherited
 
 beacon-bench: ## Build the load generator and the relay, target/release/beacon-bench
-	$(CARGO) build --release --locked --package beacon-relay --package beacon-bench
+	$(CARGO) $(BUILD) --bin beacon-bench
 
 bench: setup beacon-bench ## Measure relay, floor and public peers in one run; writes docs/PERFORMANCE.md (55 min)
 	$(BENCH) --rows $(TARGET_DIR)/bench.jsonl

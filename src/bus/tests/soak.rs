@@ -113,19 +113,26 @@ impl World {
         self.bus.ask(|desk| desk.bus.channel_totals()).await.unwrap()
     }
 
-    /// Publishes 200 records a second for a while; says how long they took.
-    async fn live(&mut self, publisher: &Arc<Reader>, what: &str) -> Duration {
+    /// Publishes 200 records a second for a while, or until something is over; says how long they took.
+    async fn live(
+        &mut self,
+        publisher: &Arc<Reader>,
+        what: &str,
+        is_over: impl Fn() -> bool,
+    ) -> Duration {
         self.delays.lock().clear();
         let end = Instant::now() + LIVE;
         let mut next = 0;
-        while Instant::now() < end {
+        while Instant::now() < end && !is_over() {
             let record = self.record(&format!("c{}", next % PEERS));
             next += 7;
             let mailbox = publisher.me.get().unwrap().1;
             self.bus.publish(&publisher.party(), mailbox, vec![record]);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        if !is_over() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let mut delays = std::mem::take(&mut *self.delays.lock());
         delays.sort_unstable();
         let at = |percent: usize| delays[(delays.len() - 1) * percent / 100];
@@ -174,7 +181,7 @@ async fn soak_thousand_subscribers_beside_one_that_is_a_million_records_behind()
     let totals = world.totals().await;
     println!("{} cursors, {} MiB in memory", totals.cursors, resident());
 
-    let alone = world.live(&publisher, "live").await;
+    let alone = world.live(&publisher, "live", || false).await;
 
     let filled = Instant::now();
     while world.published.get("big").is_none_or(|published| *published < BACKLOG) {
@@ -193,11 +200,12 @@ async fn soak_thousand_subscribers_beside_one_that_is_a_million_records_behind()
         resident()
     );
 
-    let behind = world.live(&publisher, "beside one that is away").await;
+    let behind = world.live(&publisher, "beside one that is away", || false).await;
     let drained = Instant::now();
     let (slow, _) = world.subscriber("slow", vec!["big".into()]).await;
-    let beside = world.live(&publisher, "beside one that reads its backlog").await;
-    while slow.came.lock().get(&b"big"[..]).is_none_or(|came| *came < BACKLOG) {
+    let has_all = || slow.came.lock().get(&b"big"[..]).is_some_and(|came| *came == BACKLOG);
+    let beside = world.live(&publisher, "beside one that reads its backlog", has_all).await;
+    while !has_all() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     println!("it has all after {:?}; {} MiB in memory", drained.elapsed(), resident());

@@ -28,6 +28,9 @@ use crate::store::{Commit, Store, StoreError};
 /// How often redeliveries and ages are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long what the last turn left waits for company: nobody waits for it.
+const LEFTOVERS: Duration = Duration::from_millis(1);
+
 /// How often messages that wait for room are judged again.
 const PARKED: Duration = Duration::from_millis(50);
 
@@ -161,10 +164,10 @@ impl Worker {
 
     /// When there is something to do although nothing comes.
     fn next_deadline(&self) -> Instant {
-        if self.bus.has_leftovers() {
-            return self.turned;
-        }
         let mut next = self.next_tick;
+        if self.bus.has_leftovers() {
+            next = next.min(self.turned + LEFTOVERS);
+        }
         next = self.next_sync().map_or(next, |at| next.min(at));
         if !self.parked.is_empty() {
             next = next.min(self.next_retry);

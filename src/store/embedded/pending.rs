@@ -21,6 +21,10 @@ const LOG_ROWS: u32 = 1_024;
 /// What the log holds, in bytes.
 const LOG_BYTES: usize = 1 << 20;
 
+/// Rows of messages that it stands for, which come or go when it is full: nobody is to wait long for
+/// that.
+const LOG_MESSAGES: usize = 1_024;
+
 /// What the log has, and the rows have not.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
@@ -97,8 +101,10 @@ fn take<K: Ord, V>(rows: &mut BTreeMap<K, Row<V>>, key: K) -> Option<V> {
 
 impl Pending {
     /// Whether the log has room for a commit of so many bytes.
-    pub(super) const fn has_room(&self, bytes: usize) -> bool {
-        self.rows < LOG_ROWS && self.bytes + bytes <= LOG_BYTES
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.rows < LOG_ROWS
+            && self.bytes + bytes <= LOG_BYTES
+            && self.messages.len() < LOG_MESSAGES
     }
 
     /// Forgets all, since the rows have it.
