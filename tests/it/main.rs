@@ -3,6 +3,7 @@
 
 mod acme;
 mod activation;
+mod alarms;
 mod audit;
 mod caddy;
 mod cells;

@@ -48,6 +48,11 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Scrapes these relays five times a second.
     pub(crate) fn start(relays: &[&Relay]) -> Self {
+        Self::start_with(relays, |alerts| alerts)
+    }
+
+    /// The same, with the alerts changed.
+    pub(crate) fn start_with(relays: &[&Relay], change: impl FnOnce(String) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
         let targets: Vec<_> = relays.iter().map(|relay| format!("\"{}\"", relay.admin)).collect();
@@ -58,11 +63,12 @@ impl Prometheus {
                     "interval: 15s\n  evaluation_interval: 15s",
                     "interval: 200ms\n  scrape_timeout: 200ms",
                 ),
-                ("  - alerts.yml", &format!("  - {}", deploy("prometheus/alerts.yml").display())),
                 ("\"127.0.0.1:9464\"", &targets.join(", ")),
             ],
         );
         fs::write(&config, text).unwrap();
+        let alerts = fs::read_to_string(deploy("prometheus/alerts.yml")).unwrap();
+        fs::write(folder.path().join("alerts.yml"), change(alerts)).unwrap();
         let program = Program::start(
             Command::new("prometheus")
                 .arg("--config.file")
