@@ -181,6 +181,9 @@ impl Channels {
     /// Has the oldest records of a channel be read where some of them are to go.
     fn retain(&mut self, id: MailboxId, limits: &ChannelLimits, now: Millis, turn: &mut Turn) {
         let channel = self.channels.get_mut(&id).expect("it was there");
+        if channel.is_trimmable() {
+            self.trimming.insert(id);
+        }
         if channel.is_retaining || Excess::of(channel, limits, now).is_none() {
             return;
         }

@@ -1,5 +1,6 @@
 //! What a bus does with one message, one name, one recipient at a time.
 
+mod backlog;
 mod channels;
 mod delivery;
 mod names;
