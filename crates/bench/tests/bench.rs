@@ -243,18 +243,19 @@ fn numbers_that_measure_nothing_are_refused() {
 }
 
 #[test]
-fn records_of_channels_are_compared_with_jetstream_and_limited() {
+fn records_of_channels_are_compared_with_their_floor_and_jetstream_and_limited() {
     let rows = measure("keyop,keyop-idle,keyop-order", "--messages 2000 --peers 20");
 
     let [measured @ .., idle, order, rate, cpu, bytes] = &*rows else { panic!("{rows:?}") };
-    for (row, server) in measured.iter().zip(["relay, gRPC and TLS", "JetStream"]) {
+    let servers = ["relay, gRPC and TLS", "floor, gRPC and TLS", "JetStream"];
+    for (row, server) in measured.iter().zip(servers) {
         assert_eq!(row["server"], server);
         assert_eq!(row["bytes"], 256);
         for figure in ["records/s", "µs/record", "p50 µs"] {
             assert!(row[figure].as_f64().unwrap() > 0.0, "{row}");
         }
     }
-    assert_eq!(measured.len(), 2, "one pair is measured once");
+    assert_eq!(measured.len(), 3, "one pair is measured once");
     assert!(idle["bytes each"].as_f64().unwrap() > 0.0, "{idle}");
     assert_eq!(order["records"], 2_000);
     assert!(order["records/s"].as_f64().unwrap() > 0.0, "{order}");
