@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 
 use crate::cluster::{Cluster, Fabric};
 use crate::deploy::nginx::write_certificates;
 use crate::harness::{Node, Relay};
 use crate::peer::{Peer, upgrade_request};
 use crate::prometheus::Prometheus;
+use crate::registry::{Answer, Registry};
 use crate::tls;
 
 /// What is to fire, and nothing of it before there is trouble.
@@ -53,9 +54,10 @@ fn twelve_shipped_alerts_fire_for_real_trouble() {
     fs::write(&settings, "max_peers = 1").unwrap();
     fs::write(&token, "a token that nobody guesses").unwrap();
     let known = Node::new(11);
-    let nowhere = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().to_string();
+    let registry = Registry::start(|_| Answer::NotFound);
+    let address = registry.address.to_string();
     let more =
-        ["--config", text(&settings), "--registry", &nowhere, "--admin-token-file", text(&token)];
+        ["--config", text(&settings), "--registry", &address, "--admin-token-file", text(&token)];
     let relay = Relay::with_nodes(&[&known], &more);
 
     let prometheus = Prometheus::start_with(&[&edge, &relay, &relays[0], &relays[1]], at_once);
@@ -70,6 +72,7 @@ fn twelve_shipped_alerts_fire_for_real_trouble() {
         assert_eq!(prometheus.query(&firing(alert)), [""; 0], "{alert}");
     }
 
+    drop(registry);
     let mut unknown = Peer::upgrade(relay.wss);
     unknown.try_to_authenticate(&Node::new(12), 1);
     drop(unknown);

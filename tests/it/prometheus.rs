@@ -61,7 +61,7 @@ impl Prometheus {
             &[
                 (
                     "interval: 15s\n  evaluation_interval: 15s",
-                    "interval: 200ms\n  scrape_timeout: 200ms",
+                    "interval: 200ms\n  scrape_timeout: 200ms\n  evaluation_interval: 500ms",
                 ),
                 ("\"127.0.0.1:9464\"", &targets.join(", ")),
             ],
