@@ -118,8 +118,8 @@ archives: static ## The archives of a release with their symbols and bills of ma
 	scripts/archive $(TARGET_DIR)/x86_64-unknown-linux-musl/release/beacon-relay x86_64 $(TARGET_DIR)/archives
 	OBJCOPY=aarch64-linux-gnu-objcopy STRIP=aarch64-linux-gnu-strip \
 		scripts/archive $(TARGET_DIR)/aarch64-unknown-linux-musl/release/beacon-relay aarch64 $(TARGET_DIR)/archives
-	scripts/sbom x86_64-unknown-linux-gnu >$(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-x86_64.cdx.json
-	scripts/sbom aarch64-unknown-linux-gnu >$(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-aarch64.cdx.json
+	scripts/sbom x86_64-unknown-linux-musl >$(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-x86_64.cdx.json
+	scripts/sbom aarch64-unknown-linux-musl >$(TARGET_DIR)/archives/beacon-relay-$(VERSION)-linux-aarch64.cdx.json
 
 newcomer: ## README's first commands in a bare Debian, from the archive (root; debootstrap)
 	@scripts/setup debootstrap=debootstrap
