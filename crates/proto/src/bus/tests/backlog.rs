@@ -7,18 +7,20 @@ const BACKLOG: u64 = 2_000;
 
 /// Records that a turn removes.
 fn removed(turn: &Turn) -> u64 {
-    let trims = turn.changes.iter().map(|change| match change {
-        Change::Trim { from, before, .. } => before.0 - from.0,
-        _ => 0,
-    });
-    trims.sum()
+    let mut removed = 0;
+    for change in &turn.changes {
+        if let Change::Trim { from, before, .. } = change {
+            removed += before.0 - from.0;
+        }
+    }
+    removed
 }
 
 /// The number of the batch that a turn hands over, and its records.
 fn batch(turn: &Turn) -> Option<(u64, usize)> {
     turn.effects.iter().find_map(|effect| match effect {
         Effect::Records { batch, records, .. } => Some((*batch, records.len())),
-        _ => None,
+        Effect::Deliver { .. } | Effect::Load(_) | Effect::Withdraw { .. } => None,
     })
 }
 
