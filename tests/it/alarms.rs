@@ -31,7 +31,7 @@ const TROUBLE: [&str; 10] = [
 const GUESSES: usize = 12;
 
 /// The alerts as they are shipped, but for how long something has to last.
-fn at_once(alerts: String) -> String {
+fn at_once(alerts: &str) -> String {
     let lines = alerts.lines().filter(|line| !line.trim_start().starts_with("for: "));
     lines.map(|line| format!("{line}\n")).collect()
 }

@@ -48,11 +48,11 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Scrapes these relays five times a second.
     pub(crate) fn start(relays: &[&Relay]) -> Self {
-        Self::start_with(relays, |alerts| alerts)
+        Self::start_with(relays, str::to_owned)
     }
 
     /// The same, with the alerts changed.
-    pub(crate) fn start_with(relays: &[&Relay], change: impl FnOnce(String) -> String) -> Self {
+    pub(crate) fn start_with(relays: &[&Relay], change: impl FnOnce(&str) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("prometheus.yml");
         let targets: Vec<_> = relays.iter().map(|relay| format!("\"{}\"", relay.admin)).collect();
@@ -68,7 +68,7 @@ impl Prometheus {
         );
         fs::write(&config, text).unwrap();
         let alerts = fs::read_to_string(deploy("prometheus/alerts.yml")).unwrap();
-        fs::write(folder.path().join("alerts.yml"), change(alerts)).unwrap();
+        fs::write(folder.path().join("alerts.yml"), change(&alerts)).unwrap();
         let program = Program::start(
             Command::new("prometheus")
                 .arg("--config.file")
