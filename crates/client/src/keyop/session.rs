@@ -138,7 +138,9 @@ impl Session<'_> {
                 }
                 Some(Acked { session, last_id }) = acks.recv() => {
                     if session == self.memory.session {
-                        self.unacknowledged -= 1;
+                        // Of a batch that came again while its acknowledgement was on its way
+                        // there are two.
+                        self.unacknowledged = self.unacknowledged.saturating_sub(1);
                         self.link.acknowledge(&last_id)?;
                     }
                 }
