@@ -5,12 +5,12 @@
 # largest tests themselves are not optimized (scripts/rustc).
 # Tests are one call of cargo for the whole workspace, or the members' features would differ
 # and dependencies be built once for each. The binary is built with the same features, which cargo
-# does where a target with its development dependencies is among what it builds: a small one is.
+# does where a target with development dependencies is among what it builds: a small example is.
 
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-BUILD := build --release --locked --workspace --bin beacon-relay --bench counts
+BUILD := build --release --locked --workspace --bin beacon-relay --example echo
 BINARY := $(TARGET_DIR)/release/beacon-relay
 BENCH := $(TARGET_DIR)/release/beacon-bench
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)

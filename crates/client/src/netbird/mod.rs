@@ -18,6 +18,8 @@
 //!         Event::Packet { sender, payload } => println!("{sender} sent {} bytes", payload.len()),
 //!         Event::Online(peers) if peers.contains(&friend) => client.send_to(friend, b"hi").await?,
 //!         Event::Online(_) => {}
+//!         // Later versions may say more.
+//!         _ => {}
 //!         Event::Offline(peers) => println!("{} peers have gone", peers.len()),
 //!     }
 //! }
