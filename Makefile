@@ -41,8 +41,10 @@ test counts build beacon-bench: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scri
 test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
-	@$(CARGO) $(BUILD) 2>&1 | tee /dev/stderr | { ! grep -q Compiling; } || \
-		{ echo "make build does not ship the binary that was tested" >&2; exit 1; }
+	@out=$$($(CARGO) $(BUILD) 2>&1) || { echo "$$out" >&2; exit 1; }; \
+	if grep -q Compiling <<<"$$out"; then \
+		echo "$$out" >&2; echo "make build does not ship the binary that was tested" >&2; exit 1; \
+	fi
 	@$(MAKE) --no-print-directory counts
 
 test-units: setup ## The unit tests and the tests of the package alone, as on machines that are not x86-64
