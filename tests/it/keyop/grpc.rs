@@ -202,6 +202,18 @@ impl Call {
         timeout(Duration::from_millis(200), self.receive()).await.is_err()
     }
 
+    /// The records that come for a while.
+    pub(crate) async fn records_for_a_while(&mut self) -> Vec<Vec<u8>> {
+        let mut records = Vec::new();
+        let all = async {
+            loop {
+                records.extend(self.records().await);
+            }
+        };
+        let _over = timeout(Duration::from_millis(200), all).await;
+        records
+    }
+
     /// Publishes records, and returns the id that they are acknowledged by.
     pub(crate) async fn publish(&mut self, records: &[Vec<u8>]) -> String {
         self.say(&repeated(1, records)).await;
