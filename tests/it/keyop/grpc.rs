@@ -197,11 +197,6 @@ impl Call {
         (text("grpc-status").parse().unwrap(), text("grpc-message"))
     }
 
-    /// Whether nothing comes for a while.
-    pub(crate) async fn is_silent(&mut self) -> bool {
-        timeout(Duration::from_millis(200), self.receive()).await.is_err()
-    }
-
     /// The records that come for a while.
     pub(crate) async fn records_for_a_while(&mut self) -> Vec<Vec<u8>> {
         let mut records = Vec::new();
