@@ -77,12 +77,6 @@ impl Digest {
         Self::of(&[b"", b"", &[realm], id.as_bytes()])
     }
 
-    /// The digest of the ids of a batch of records.
-    pub(crate) fn of_batch<'a>(ids: impl Iterator<Item = &'a str>) -> Self {
-        let parts: Vec<_> = ids.map(str::as_bytes).collect();
-        Self::of(&parts)
-    }
-
     /// The digest of parts, each behind its length, so that none runs into the next.
     fn of(parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();

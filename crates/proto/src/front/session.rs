@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::bus::{Digest, Message, Subscription, To};
+use crate::bus::{Message, Subscription, To};
 use beacon_wire::front::Claimant;
 
 /// Bounds of what waits for the leader's answer, in bytes.
@@ -73,9 +73,8 @@ type Records = Vec<(Arc<str>, Arc<[u8]>)>;
 /// Each leader, and each seat there, counts from 1: a session is told numbers of its own.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// The last number that it was told, what that batch has, and its number at the leader.
+    /// The last number that it was told, and whose number that is at the leader.
     told: u64,
-    has: Option<Digest>,
     of_leader: Option<u64>,
     /// Records that have come of one that is not whole.
     coming: Records,
@@ -94,18 +93,11 @@ impl Batch {
         if !is_last {
             return None;
         }
-        let records = std::mem::take(&mut self.coming);
         if self.of_leader != Some(batch) {
-            let has = Digest::of_batch(records.iter().map(|(id, _)| &**id));
-            // A session may have got the same records of a former leader, and a client that knows them
-            // again acknowledges one copy: whichever, it has the batch.
-            if self.has != Some(has) {
-                self.told += 1;
-                self.has = Some(has);
-            }
+            self.told += 1;
             self.of_leader = Some(batch);
         }
-        Some((self.told, records))
+        Some((self.told, std::mem::take(&mut self.coming)))
     }
 
     /// The leader's number of a batch that the session acknowledges, where it is the last one.

@@ -46,7 +46,7 @@ impl Excess {
             if channel.has_dead_letters { limits.dead_letter_retention } else { limits.retention };
         // A little more, so that not each record that comes has one be read that goes.
         let over = |has: u64, most: u64| if has > most { has - (most - most / PIECE) } else { 0 };
-        // What all have passed goes by itself, and counts until then.
+        // Records behind all cursors are trimmed without this, and count until then.
         let is_settled = !channel.is_trimmable();
         let records = if is_settled { over(state.records(), limits.records) } else { 0 };
         let bytes = if is_settled { over(state.bytes, limits.bytes) } else { 0 };
