@@ -67,26 +67,30 @@ impl Standing {
 
     /// Waits until there is a session or a refusal, for this long at most.
     pub(crate) async fn settle(&self, patience: Duration) {
-        let mut state = self.state.clone();
-        let mut refused = self.refused.clone();
-        let settled = async {
-            tokio::select! {
-                _ = state.wait_for(|state| matches!(state, State::Connected)) => {}
-                _ = refused.wait_for(Option::is_some) => {}
-            }
-        };
+        let settled = self.refused_or(|state| matches!(state, State::Connected));
         // Whoever asked looks itself.
         let _ = timeout(patience, settled).await;
     }
 
     /// Waits while the relay may still answer: until a dial has failed or the relay has refused.
     pub(crate) async fn gone(&self) {
+        self.refused_or(|state| matches!(state, State::Waiting { .. })).await;
+    }
+
+    /// Waits for a state or a refusal.
+    async fn refused_or(&self, wanted: impl FnMut(&State) -> bool) {
         let mut state = self.state.clone();
-        let mut refused = self.refused.clone();
         tokio::select! {
-            _ = state.wait_for(|state| matches!(state, State::Waiting { .. })) => {}
-            _ = refused.wait_for(Option::is_some) => {}
+            // A client that has been refused ends, its states first and then with the reason.
+            Ok(_) = state.wait_for(wanted) => {}
+            () = self.ended() => {}
         }
+    }
+
+    /// Waits until the relay has refused or the client has ended.
+    async fn ended(&self) {
+        // An error: it has ended unrefused.
+        let _ = self.refused.clone().wait_for(Option::is_some).await;
     }
 
     /// Waits until there is a session.
@@ -121,6 +125,7 @@ impl Standing {
                 break;
             }
         }
+        self.ended().await;
         if let Some(Refused(refusal)) = *self.refused.borrow() {
             error!(reason = advice(refusal, &self.name), "the relay has refused");
         }
@@ -176,5 +181,21 @@ mod tests {
         refuse.send_replace(Some(Refused(Refusal::Token)));
         assert_eq!(standing.reach(), Reach::Refused);
         assert!(standing.trouble().unwrap().contains("token"));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn client_that_ends_before_its_refusal_is_known_is_waited_for() {
+        let (states, state) = watch::channel(State::Connecting);
+        let (refuse, refused) = watch::channel(None);
+        let standing = Standing::new("alice".to_owned(), state, refused);
+        drop(states);
+        let refusing = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            refuse.send_replace(Some(Refused(Refusal::Token)));
+        };
+        let settling = async {
+            tokio::join!(standing.settle(Duration::from_secs(5)), standing.gone());
+            standing.reach()
+        };
+        assert_eq!(tokio::join!(refusing, settling).1, Reach::Refused);
     }
 }
