@@ -32,15 +32,16 @@ fn table_that_cannot_be_merged_costs_a_moment_at_each_attempt_and_no_commit() {
 
     let store = open(folder.path());
     let mut failures = 0;
-    for seq in 8_000..18_000 {
+    for seq in 8_000..11_000 {
         while let Err(error) = store.commit(&one(seq)) {
             assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
             failures += 1;
-            // Two minutes: each attempt to merge takes longer where others compute.
-            assert!(failures < 6_000, "{seq}: {error}");
+            // Four minutes: each attempt to merge begins when the database is open, once a second, and
+            // leaves time for fewer commits where others compute.
+            assert!(failures < 12_000, "{seq}: {error}");
             thread::sleep(Duration::from_millis(20));
         }
     }
     let read = store.read(MailboxId(1), Seq(1), ALL).unwrap();
-    assert_eq!(positions(&read.stored), (1..18_000).collect::<Vec<_>>());
+    assert_eq!(positions(&read.stored), (1..11_000).collect::<Vec<_>>());
 }
