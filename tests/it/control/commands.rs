@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
 
 use super::{ask, audit, fail, run, say};
-use crate::harness::{Node, PATIENCE, Relay, look_until, write_directory};
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, write_directory};
 use crate::peer::{Peer, UdpNode};
 
 #[test]
@@ -46,6 +46,14 @@ fn status(relay: &Relay, words: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
+/// How `status --ready` ends, and what it prints; `/readyz` has to come to the same.
+fn health(relay: &Relay) -> (i32, String) {
+    let (code, line) = status(relay, &["--ready"]);
+    let (http, said) = http_get(relay.admin, "/readyz");
+    assert_eq!((code, http), if code == 0 { (0, 200) } else { (4, 503) }, "{line}{said}");
+    (code, line)
+}
+
 #[test]
 fn status_exits_0_ready_3_degraded_and_4_not_ready_and_says_why() {
     let folder = tempfile::tempdir().unwrap();
@@ -56,14 +64,14 @@ fn status_exits_0_ready_3_degraded_and_4_not_ready_and_says_why() {
     let is_ready = || Some(status(&relay, &[])).filter(|(code, _)| *code == 0);
     let (_, text) = look_until(Instant::now() + PATIENCE, is_ready).expect("nothing is wrong");
     assert!(text.starts_with("relay    ready\nreload   the last, at 2"), "{text}");
-    let (code, line) = status(&relay, &["--ready"]);
+    let (code, line) = health(&relay);
     assert_eq!((code, line.starts_with("ready")), (0, true), "{line}");
 
     say(&relay, &["switch", "punch", "off"]);
     let (code, text) = status(&relay, &[]);
     assert!(text.starts_with("relay    ready, but degraded\n"), "{text}");
     assert!(text.contains("switches degraded: switched off by an operator: punch\n"), "{text}");
-    let (probed, line) = status(&relay, &["--ready"]);
+    let (probed, line) = health(&relay);
     assert_eq!((code, probed), (3, 0));
     assert!(line.starts_with("ready, but degraded; ") && line.contains("punch"), "{line}");
 
@@ -78,7 +86,7 @@ fn status_exits_0_ready_3_degraded_and_4_not_ready_and_says_why() {
         text.starts_with("relay    not ready\n         canary failed: cannot connect"),
         "{text}"
     );
-    let (probed, line) = status(&relay, &["--ready"]);
+    let (probed, line) = health(&relay);
     assert_eq!((code, probed), (4, 4));
     assert!(line.starts_with("not ready; canary: cannot connect to the listener"), "{line}");
     // A health check all day long fills no log.

@@ -5,10 +5,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::{deploy, run, tools, try_to_run};
+use crate::control::say;
+use crate::harness::{Node, PATIENCE, Relay, http_get, look_until};
+use crate::peer::Peer;
 
 /// The newest version whose schemas the tool has; the syntax is that of kubectl 1.20.
 const KUBERNETES: &str = "1.37";
@@ -185,4 +189,43 @@ fn relay_takes_the_settings_of_each_overlay() {
         }
         run(&mut relay);
     }
+}
+
+/// Runs a probe's command in the container of this relay; whether it passes.
+fn passes(probe: &Value, relay: &Relay) -> bool {
+    let words = probe["exec"]["command"].as_array().unwrap().iter();
+    let words: Vec<_> = words.map(|word| word.as_str().unwrap()).collect();
+    assert_eq!(words[0], "beacon-relay", "the image has no other program");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
+    // Where the container has its state folder.
+    command.args(&words[1..]).env_clear().env("BEACON_RELAY_STATE_DIR", relay.state_dir());
+    try_to_run(&mut command).0
+}
+
+#[test]
+fn probes_pass_at_a_degraded_relay_and_only_readiness_fails_while_it_drains() {
+    let objects = objects("one");
+    let [set] = of_kind(&objects, "StatefulSet")[..] else { panic!("one StatefulSet") };
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    let (readiness, liveness) = (&container["readinessProbe"], &container["livenessProbe"]);
+    let ports = container["ports"].as_array().unwrap();
+    let admin = ports.iter().find(|port| port["name"] == liveness["httpGet"]["port"]).unwrap();
+    assert_eq!(admin["containerPort"], 9464);
+    let lives = |relay: &Relay| {
+        http_get(relay.admin, liveness["httpGet"]["path"].as_str().unwrap()).0 == 200
+    };
+    let nodes = [11, 12, 13].map(Node::new);
+    let relay = Relay::with_nodes(&nodes.each_ref(), &["--drain-time", "1m"]);
+    // Somebody to wait for: it would be gone at once.
+    let _peers = nodes.each_ref().map(|node| Peer::log_in(relay.wss, node));
+    let is_ready = || passes(readiness, &relay).then_some(());
+    look_until(Instant::now() + PATIENCE, is_ready).expect("it is ready");
+
+    say(&relay, &["switch", "punch", "off"]);
+    assert!(say(&relay, &["status"]).contains("degraded"));
+    assert!(passes(readiness, &relay) && lives(&relay));
+
+    say(&relay, &["drain"]);
+    assert!(!passes(readiness, &relay), "it drains");
+    assert!(lives(&relay), "nobody restarts a relay because it drains");
 }
