@@ -37,7 +37,7 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 
 # Most integration tests wait for servers and timers: three times as many as there are cores run at a
 # time.
-test counts build beacon-bench: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
+test test-units counts build beacon-bench: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
 test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
@@ -49,7 +49,7 @@ test: setup ## Every check there is: unit, integration (real Caddy and Prometheu
 
 test-units: setup ## The unit tests and the tests of the package alone, as on machines that are not x86-64
 	$(CARGO) test --release --locked --workspace --lib
-	$(CARGO) test --release --locked --test it -- deploy::package
+	$(CARGO) test --release --locked --workspace --test it -- deploy::package
 
 # Where setup puts gungraun-runner. A container may not switch randomized addresses off, and no
 # count depends on them.

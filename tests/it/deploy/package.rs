@@ -92,6 +92,23 @@ fn package_says_what_it_is_and_holds_what_a_relay_needs() {
 }
 
 #[test]
+fn binary_of_the_package_names_the_file_with_its_symbols() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = package(folder.path());
+    let unpacked = folder.path().join("unpacked");
+    run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&unpacked));
+
+    let mut link = Command::new("readelf");
+    link.arg("--string-dump=.gnu_debuglink").arg(unpacked.join("usr/bin/beacon-relay"));
+
+    let symbols = package.with_extension("debug");
+    let name = symbols.file_name().unwrap().to_str().unwrap();
+    assert!(run(&mut link).contains(name), "{name}");
+    let sections = run(Command::new("readelf").args(["--section-headers", "--wide"]).arg(&symbols));
+    assert!(sections.contains(".symtab"), "{sections}");
+}
+
+#[test]
 fn package_installs_a_relay_that_systemd_would_start_and_purges_all_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let package = package(folder.path());
