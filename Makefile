@@ -21,7 +21,7 @@ export BUILD_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclu
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers scale lint docs book static wasm deny package archives newcomer test-units man clean
+.PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers scale lint docs book static conformance wasm deny package archives newcomer test-units man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,8 @@ run: build ## Build, then show the relay at work; ONCE=1 ends after the table
 
 # Most integration tests wait for servers and timers: three times as many as there are cores run at a
 # time.
-test test-units counts build beacon-bench: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
-test: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
+test test-units counts build beacon-bench conformance: export RUSTC_WORKSPACE_WRAPPER := $(CURDIR)/scripts/rustc
+test conformance: export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
 test: setup ## Every check there is: unit, integration (real Caddy and Prometheus), doc tests, counts
 	$(CARGO) test --release --locked --workspace
 	@out=$$($(CARGO) $(BUILD) 2>&1) || { echo "$$out" >&2; exit 1; }; \
@@ -103,6 +103,9 @@ book: ## Build the documents as a book, target/book, and check its links (instal
 static: ## Static binaries for x86-64 and ARM, each shown at work (zig, qemu-user)
 	@scripts/setup readelf=binutils pip3=python3-pip qemu-aarch64=qemu-user qemu-x86_64=qemu-user
 	scripts/static
+
+conformance: setup static ## The tests of all protocols against the static binary (root)
+	tests/conformance $(TARGET_DIR)/$(shell uname -m)-unknown-linux-musl/release/beacon-relay
 
 wasm: ## Build the codecs for wasm32, the proof that they need no system
 	rustup target add wasm32-unknown-unknown
