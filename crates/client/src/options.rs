@@ -4,11 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use super::dial::ConnectError;
 use super::proxy::Proxy;
-use super::setters::setters;
+use super::setters::{setters, upgrade_setters};
 use super::{Client, Reconnecting};
 use crate::ids::NodeId;
 use crate::net::resolve::Resolver;
@@ -82,23 +82,12 @@ impl Options {
     }
 
     setters! {
-        trust: Trust,
         relay_name: Option<String>,
         require_relay_name: bool,
-        headers: HeaderMap,
-        proxy: Proxy,
-        resolver: Resolver,
         refusals: u32,
-        timeouts: Timeouts,
     }
 
-    /// Adds a header of the upgrade to [`Self::headers`](Self#structfield.headers), for a proxy
-    /// that asks for it.
-    #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
-        self
-    }
+    upgrade_setters!();
 
     /// Dials and logs in: [`Client::connect`].
     ///

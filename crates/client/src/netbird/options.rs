@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use crate::net::resolve::Resolver;
 use crate::net::tls::Trust;
 use crate::proxy::Proxy;
-use crate::setters::setters;
+use crate::setters::{setters, upgrade_setters};
 use crate::wire::netbird::PeerId;
 
 /// Where and how to connect. What is not said is as [`Self::new`] has it.
@@ -57,20 +57,9 @@ impl Options {
 
     setters! {
         transport: Transport,
-        trust: Trust,
-        headers: HeaderMap,
-        proxy: Proxy,
-        resolver: Resolver,
-        timeouts: Timeouts,
     }
 
-    /// Adds a header of the upgrade to [`Self::headers`](Self#structfield.headers), for a proxy
-    /// that asks for it.
-    #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
-        self
-    }
+    upgrade_setters!();
 }
 
 impl fmt::Debug for Options {
