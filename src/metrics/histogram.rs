@@ -10,6 +10,24 @@ use super::family;
 /// Upper bounds of the buckets, ascending; what is longer than the last counts in `+Inf`.
 pub type Buckets = &'static [Duration];
 
+/// Upper bounds for what takes from microseconds to half a minute: two a decade.
+pub const HALF_DECADES: Buckets = &[
+    Duration::from_micros(10),
+    Duration::from_micros(30),
+    Duration::from_micros(100),
+    Duration::from_micros(300),
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
+
 /// The bucket that a duration counts in.
 pub(super) fn bucket(bounds: &[Duration], duration: Duration) -> usize {
     bounds.partition_point(|bound| *bound < duration)

@@ -23,7 +23,7 @@ pub use cold::{Counter, Gauge, Labelled, Word};
 pub use drops::{Dropped, Whose};
 pub use events::{Event, Events, What};
 pub use family::Registry;
-pub use histogram::{Buckets, Histogram};
+pub use histogram::{Buckets, HALF_DECADES, Histogram};
 pub use rarely::Rarely;
 pub use reasons::{Drop, Owner, Reason, Reasons};
 #[doc(hidden)]

@@ -13,25 +13,10 @@ pub use self::channels::Lag;
 use super::health::{Call, Failing, Trouble, Watch};
 use super::syncing;
 use super::{Health, Outcome};
-use crate::metrics::{Counter, Histogram, Labelled, Word as _, family};
+use crate::metrics::{Counter, HALF_DECADES, Histogram, Labelled, Word as _, family};
 use crate::proto::bus::{Bus, Millis, Refused, Totals};
 use crate::store::{Space, StoreError};
 use crate::words;
-
-/// Upper bounds of the time that a commit takes.
-const BOUNDS: &[Duration] = &[
-    Duration::from_micros(10),
-    Duration::from_micros(30),
-    Duration::from_micros(100),
-    Duration::from_micros(300),
-    Duration::from_millis(1),
-    Duration::from_millis(3),
-    Duration::from_millis(10),
-    Duration::from_millis(30),
-    Duration::from_millis(100),
-    Duration::from_secs(1),
-    Duration::from_secs(10),
-];
 
 /// Places that cannot be read and are told of, each once.
 const MOST_DAMAGES: usize = 64;
@@ -169,7 +154,7 @@ impl Meters {
             letters_dropped: Counter::default(),
             damaged: Counter::default(),
             failures: Counter::default(),
-            commits: Histogram::new(BOUNDS),
+            commits: Histogram::new(HALF_DECADES),
             audit_bytes: AtomicU64::new(0),
             seen: Mutex::default(),
             turns: Watch::new(),

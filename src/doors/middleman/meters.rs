@@ -1,10 +1,8 @@
 //! What the door counts, beside what every door's messages are counted by.
 
-use std::time::Duration;
-
 use prometheus::proto::MetricFamily;
 
-use crate::metrics::{Counter, Histogram, Labelled, Sharded, Word, family};
+use crate::metrics::{Counter, HALF_DECADES, Histogram, Labelled, Sharded, Word, family};
 use crate::proto::middleman::{Class, Counts, Ended, Refusal};
 use crate::wire::middleman::Command;
 use crate::words;
@@ -60,22 +58,6 @@ words! {
         Abandoned => "abandoned",
     }
 }
-
-/// Upper bounds of the time that an answer takes.
-const BOUNDS: &[Duration] = &[
-    Duration::from_micros(100),
-    Duration::from_micros(300),
-    Duration::from_millis(1),
-    Duration::from_millis(3),
-    Duration::from_millis(10),
-    Duration::from_millis(30),
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(10),
-    Duration::from_secs(30),
-];
 
 impl Word for Refusal {
     const ALL: &'static [Self] = &Self::ALL;
@@ -139,7 +121,7 @@ impl Default for Meters {
             refused: Labelled::default(),
             lost: Counter::default(),
             requests: Sharded::default(),
-            answers: Histogram::new(BOUNDS),
+            answers: Histogram::new(HALF_DECADES),
         }
     }
 }

@@ -7,20 +7,7 @@ use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 
 use super::Leadership;
-use crate::metrics::{Counter, Histogram, family};
-
-/// Upper bounds of the time that an append takes.
-const BOUNDS: &[Duration] = &[
-    Duration::from_micros(100),
-    Duration::from_micros(300),
-    Duration::from_millis(1),
-    Duration::from_millis(3),
-    Duration::from_millis(10),
-    Duration::from_millis(30),
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-    Duration::from_secs(1),
-];
+use crate::metrics::{Counter, HALF_DECADES, Histogram, family};
 
 /// What the store counts.
 pub(super) struct Meters {
@@ -41,7 +28,7 @@ pub(super) struct Meters {
 impl Meters {
     pub(super) fn new() -> Self {
         Self {
-            appends: Histogram::new(BOUNDS),
+            appends: Histogram::new(HALF_DECADES),
             failures: Counter::default(),
             lost: Counter::default(),
             snapshots: Counter::default(),
