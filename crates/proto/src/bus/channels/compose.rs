@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::super::turn::{Effect, Load, Purpose, Turn};
 use super::super::types::{Event, EventKind, MailboxId, Message, Millis, Reading, Seq};
-use super::channel::write_cursor;
-use super::reader::BATCH_RECORDS;
+use super::channel::{Channel, write_cursor};
+use super::reader::{BATCH_RECORDS, ReaderId};
 use super::subscriber::{InFlight, Loading, Part};
 use super::types::ChannelLimits;
 use super::{Channels, Numbers};
@@ -39,6 +39,77 @@ impl Draft {
     /// Whether a record of this cost fits.
     fn has_room(&self, cost: usize, most: usize) -> bool {
         self.records.is_empty() || self.records.len() < BATCH_RECORDS && self.bytes + cost <= most
+    }
+
+    /// Takes records of a channel: as many as are in memory, or were read for its reader.
+    fn fill(
+        &mut self,
+        (id, reader_id): (MailboxId, ReaderId),
+        channel: &mut Channel,
+        loading: &mut Loading,
+        (share, most): (Share, usize),
+        (limits, now): (&ChannelLimits, Millis),
+        turn: &mut Turn,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+        let is_first = reader.sent == reader.cursor.seq;
+        while !self.is_complete {
+            let sent = channel.readers[&reader_id].sent;
+            let tailed = channel.in_tail(sent).map(|record| (sent, Arc::clone(record)));
+            let Some((seq, record)) = tailed.or_else(|| loading.first(id, sent)) else { break };
+            let cost = record.cost();
+            if taken.records > 0 && taken.would_exceed(cost, share) {
+                break;
+            }
+            if !self.has_room(cost, most) {
+                // It begins the next batch.
+                self.is_complete = true;
+                break;
+            }
+            let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
+            if taken.records == 0 && is_first {
+                if reader.note_try(limits, now) {
+                    write_cursor(id, reader_id, &reader.cursor, turn);
+                }
+                reader.take_apart(Seq(sent.0 + BATCH_RECORDS as u64), limits);
+                if reader.gives_up(limits) {
+                    taken.given_up = Some((seq, record));
+                    break;
+                }
+            }
+            let is_alone = reader.is_alone();
+            if is_alone && !self.records.is_empty() {
+                self.is_complete = true;
+                break;
+            }
+            reader.sent = seq.next();
+            taken.lost += seq.0 - sent.0;
+            taken.records += 1;
+            taken.bytes += cost;
+            self.bytes += cost;
+            self.records.push(record);
+            self.is_complete = is_alone;
+        }
+        taken
+    }
+}
+
+/// What a batch has taken of a channel.
+#[derive(Default)]
+struct Taken {
+    records: usize,
+    bytes: usize,
+    /// Records before them that cannot be read any more.
+    lost: u64,
+    /// The first record, where it was tried often enough.
+    given_up: Option<(Seq, Arc<Message>)>,
+}
+
+impl Taken {
+    /// Whether a record of this cost would be more than the channel's share.
+    const fn would_exceed(&self, cost: usize, share: Share) -> bool {
+        self.records >= share.records || self.bytes + cost > share.bytes
     }
 }
 
@@ -111,71 +182,26 @@ impl Channels {
         let subscriber = self.subscribers.get_mut(&peer).expect("it composes a batch");
         let reader_id = subscriber.reader();
         let channel = self.channels.get_mut(&id).expect("what a session waits for is there");
-        let mut taken = 0;
-        let mut bytes = 0;
-        let mut given_up = None;
+        let of = (id, reader_id);
+        let loading = &mut subscriber.loading;
+        let taken = draft.fill(of, channel, loading, (share, most), (limits, now), turn);
+        self.totals.lost += taken.lost;
         let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
-        let is_first = reader.sent == reader.cursor.seq;
-        let mut offset = reader.cursor.offset;
-        loop {
-            let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
-            let sent = reader.sent;
-            let tailed = channel.in_tail(sent).map(|record| (sent, Arc::clone(record)));
-            let Some((seq, record)) = tailed.or_else(|| subscriber.loading.first(id, sent)) else {
-                break;
-            };
-            let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
-            let cost = record.cost();
-            if taken > 0 && (taken >= share.records || bytes + cost > share.bytes) {
-                break;
-            }
-            if !draft.has_room(cost, most) {
-                // It begins the next batch.
-                draft.is_complete = true;
-                break;
-            }
-            if taken == 0 && is_first {
-                if reader.note_try(limits, now) {
-                    write_cursor(id, reader_id, &reader.cursor, turn);
-                }
-                reader.take_apart(Seq(sent.0 + BATCH_RECORDS as u64), limits);
-                if reader.gives_up(limits) {
-                    given_up = Some((seq, record));
-                    break;
-                }
-            }
-            let is_alone = reader.is_alone();
-            if is_alone && !draft.records.is_empty() {
-                draft.is_complete = true;
-                break;
-            }
-            self.totals.lost += seq.0 - sent.0;
-            reader.sent = seq.next();
-            taken += 1;
-            bytes += cost;
-            offset += cost as u64;
-            draft.bytes += cost;
-            draft.records.push(record);
-            if is_alone {
-                draft.is_complete = true;
-                break;
-            }
-        }
-        let reader = channel.readers.get_mut(&reader_id).expect("who waits reads");
-        if taken > 0 {
-            let before = reader.sent;
-            let name = Arc::clone(&channel.state.name);
-            draft.parts.push(Part { channel: id, name, before, offset, records: taken });
-        }
         let sent = reader.sent;
+        if taken.records > 0 {
+            let name = Arc::clone(&channel.state.name);
+            let offset = reader.cursor.offset + taken.bytes as u64;
+            let records = taken.records;
+            draft.parts.push(Part { channel: id, name, before: sent, offset, records });
+        }
         if subscriber.loading.first(id, sent).is_none() && subscriber.loading.is_used_up(id) {
             subscriber.loading = Loading::No;
             self.readings -= 1;
         }
-        if let Some((seq, record)) = given_up {
+        if let Some((seq, record)) = taken.given_up {
             self.give_up(peer, id, (seq, &record), limits, now, numbers, turn);
         }
-        self.wait_again(peer, id, taken == 0 && draft.is_complete);
+        self.wait_again(peer, id, taken.records == 0 && draft.is_complete);
     }
 
     /// Puts a channel back among those that a session waits for, at the front or in turn, or among
