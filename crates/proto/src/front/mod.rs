@@ -16,6 +16,7 @@ mod fronting;
 mod host;
 mod link;
 mod names;
+mod order;
 mod session;
 #[cfg(test)]
 mod simulation;
@@ -24,7 +25,8 @@ mod tests;
 
 pub use action::{Action, Claim};
 pub use fronting::Front;
-pub use host::{Host, Order, Output};
+pub use host::Host;
+pub use order::{Order, Output};
 pub use session::Limits;
 
 /// A link to a relay, which may be this one; another has another number.
