@@ -134,6 +134,17 @@ async fn log_in_soon(relay: &Relay, root: &Path, node: &Node) -> Client {
 }
 
 /// Waits until the relay is ready.
+/// Hands over a relay that has got its certificate.
+pub(crate) fn with_certificate<T>(then: impl FnOnce(&Relay) -> T) -> T {
+    let (authority, home) = (Authority::new(), Home::new(0));
+    authority.name(NAME);
+    let port = free_port();
+    let _pebble = authority.start(port, LONG);
+    let relay = home.start(&authority, port, NAME);
+    relay.wait_for_metric(&orders("ok"), 1.0);
+    then(&relay)
+}
+
 fn ready(relay: &Relay) {
     let is_ready = || (http_get(relay.admin, "/readyz").0 == 200).then_some(());
     look_until(Instant::now() + PATIENCE, is_ready)

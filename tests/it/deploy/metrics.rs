@@ -7,8 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{dashboard, root};
+use crate::acme;
 use crate::cluster::{Cluster, Fabric, wait_for_members};
-use crate::harness::{Node, look_until};
+use crate::harness::{Node, Relay, look_until};
 use crate::middleman;
 use crate::peerbus::jetstream::Engine;
 
@@ -46,7 +47,8 @@ fn families() -> BTreeSet<String> {
     let more = [&["--registry", "127.0.0.1:1"], &doors[..]].concat();
     let cluster = Cluster::start(Fabric::Mesh, 1, &[&Node::new(1)], |_| more.clone());
     let engine = Engine::start();
-    let text = cluster.relays[0].metrics()
+    let text = acme::with_certificate(Relay::metrics)
+        + &cluster.relays[0].metrics()
         + &engine.site_of_a_cluster().relay.metrics()
         + &middleman::Site::start(&[]).relay.metrics();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
