@@ -19,7 +19,7 @@ settings! {
             bus_nats: Option<NatsServers> ["URL"];
             /// Credentials file for it, with a JWT and its seed
             bus_nats_credentials: Option<PathBuf> ["FILE"];
-            /// What tells the streams of these messages from others: letters, digits, - and _
+            /// Name of this log on its NATS: letters, digits, - and _
             bus_nats_name: ClusterName ["NAME"] or "beacon";
             /// Servers of NATS that have a copy of each stream
             bus_nats_replicas: usize ["N"] or "1" in 1..=5;

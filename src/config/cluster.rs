@@ -34,13 +34,13 @@ settings! {
             cluster_allow: Vec<RelayId> ["KEY"];
             /// Carry packets over TLS at the TCP port of --cluster-bind, where others reach it
             cluster_tcp: bool ["BOOL"] or "true";
-            /// Time between signs of life; a relay that misses three is lost
+            /// Time between keepalives; a relay that misses three is lost
             cluster_keepalive: Duration ["TIME"] or "5s" in LEAST_KEEPALIVE..=MOST_KEEPALIVE;
             /// Reach other relays through NATS instead: nats:// or tls://, several with commas
             cluster_nats: Option<NatsServers> ["URL"];
             /// Credentials file for NATS, with a JWT and its seed
             cluster_nats_credentials: Option<PathBuf> ["FILE"];
-            /// What tells this cluster from others: letters, digits, - and _
+            /// Name of this cluster: letters, digits, - and _
             cluster_name: ClusterName ["NAME"] or "beacon";
         }
     }

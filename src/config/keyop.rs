@@ -36,7 +36,7 @@ settings! {
     #[derive(Debug)]
     pub(super) struct KeyopFlags {
         "keyop" {
-            /// For peers of keyop-messenger, over TLS; then none for --wss-bind unless it is set
+            /// For peers of keyop-messenger, over TLS; then --wss-bind has no listener unless set
             keyop_bind: Option<WssBind> ["ADDRESS"];
             /// Certificate of --keyop-bind, with its chain, as PEM
             keyop_cert: Option<PathBuf> ["FILE"];

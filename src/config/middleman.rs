@@ -20,7 +20,7 @@ settings! {
     #[derive(Debug)]
     pub(super) struct MiddlemanFlags {
         "middleman" {
-            /// For clients and services of middleman, IP:PORT or unix:/PATH; then none for --wss-bind unless it is set
+            /// For clients and services of middleman, IP:PORT or unix:/PATH; then --wss-bind has no listener unless set
             middleman_bind: Option<WssBind> ["ADDRESS"];
             /// File with the keys of services, one a line: they may do everything
             middleman_service_keys_file: Option<PathBuf> ["FILE"; live];

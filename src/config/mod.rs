@@ -148,7 +148,7 @@ settings! {
             stun_bind: Vec<SocketAddr> ["IP:PORT"];
             /// For operators: metrics and health
             admin_bind: SocketAddr ["IP:PORT"] or "127.0.0.1:9464";
-            /// Further names that --admin-bind is asked by, beside its address and localhost
+            /// More host names that --admin-bind answers to, besides its address and localhost
             admin_hosts as "admin_host": Vec<HostName> ["NAME"];
             /// File with the token for actions over HTTP, 16 bytes or more; none without it
             admin_token_file: Option<PathBuf> ["FILE"];
@@ -158,17 +158,17 @@ settings! {
             bind_wait: Duration ["TIME"] or "1m" in Duration::ZERO..=DAY;
             /// Bind to addresses that this machine does not have (IP_FREEBIND)
             free_bind: bool ["BOOL"] or "false";
-            /// Allow a --wss-bind without TLS that others than this machine can reach
+            /// Allow listeners without TLS that other machines can reach
             public_plaintext: bool ["BOOL"] or "false";
             /// Proxies whose X-Forwarded-For counts [default: loopback for a local --wss-bind]
             trusted_proxies as "trusted_proxy": Vec<IpNet> ["IP[/N]"; live];
-            /// NAT64 prefixes, beside 64:ff9b::/96, whose clients count by the IPv4 addresses in them
+            /// NAT64 prefixes, besides 64:ff9b::/96, whose clients count by the IPv4 addresses in them
             translators as "nat64_prefix": Translators ["PREFIX"];
             /// Origins of web pages that may connect; none otherwise
             allow_origins as "allow_origin": Vec<WebOrigin> ["ORIGIN"; live];
         }
         "Login" {
-            /// Public host name of this relay, for logins that no other can pass on
+            /// Public host name of this relay: logins signed for it are of no use to another relay
             relay_name: Option<RelayName> ["NAME"; live];
             /// Refuse logins of earlier generations: 1 to 3; 3 needs --relay-name
             min_auth_generation: u8 ["N"; live] or "1" in 1..=3;
@@ -190,9 +190,9 @@ settings! {
             pong_timeout: Duration ["TIME"; live] or "10s" in MOMENT..=DAY;
             /// Time for a peer to take what is written to it
             write_timeout: Duration ["TIME"; live] or "5s" in MOMENT..=DAY;
-            /// Time over which peers are closed at the end
+            /// Time over which peers are closed at shutdown
             drain_time: Duration ["TIME"; live] or "5s" in Duration::ZERO..=DAY;
-            /// Most bytes that wait for a peer, 16384 or more; then the oldest go
+            /// Most bytes that wait for a peer, 16384 or more; then the oldest packets are dropped
             outbox_bytes: usize ["BYTES"; live] or "262144" in LEAST_OUTBOX_BYTES..=MOST_OUTBOX_BYTES;
             /// Longest time that a packet waits for a peer
             outbox_age: Duration ["TIME"; live] or "2s" in MOMENT..=DAY;

@@ -18,7 +18,7 @@ settings! {
     #[derive(Debug)]
     pub(super) struct NetbirdFlags {
         "NetBird" {
-            /// For clients of NetBird and openZro, IP:PORT or unix:/PATH; then none for --wss-bind unless it is set
+            /// For clients of NetBird and openZro, IP:PORT or unix:/PATH; then --wss-bind has no listener unless set
             netbird_bind: Option<WssBind> ["ADDRESS"];
             /// Certificate of --netbird-bind, with its chain, as PEM: the relay then speaks TLS there
             netbird_tls_cert: Option<PathBuf> ["FILE"];

@@ -16,7 +16,7 @@ settings! {
     #[derive(Debug)]
     pub(super) struct PeerbusFlags {
         "peerbus" {
-            /// For adapters of peerbus, IP:PORT or unix:/PATH; then none for --wss-bind unless it is set
+            /// For adapters of peerbus, IP:PORT or unix:/PATH; then --wss-bind has no listener unless set
             peerbus_bind: Option<WssBind> ["ADDRESS"];
             /// File with the tokens of peers, one a line: TOKEN, LABEL TOKEN or LABEL=NAMES TOKEN
             peerbus_tokens_file: Option<PathBuf> ["FILE"; live];

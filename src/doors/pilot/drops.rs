@@ -62,7 +62,7 @@ reasons! {
          at another address",
         "wait, or let it use one way";
     ENDPOINTS_FULL = "endpoints_full",
-        "as many UDP nodes as `--max-nodes` allows, and nobody gives way",
+        "as many UDP nodes as `--max-nodes` allows, and none can be evicted",
         "raise it";
     DISCOVER_FOR_OTHER = "discover_for_other",
         "a Discover over WebSocket for another node",

@@ -29,7 +29,7 @@ fn code(text: &str) -> Vec<&str> {
 
 #[test]
 fn picture_has_every_room_and_every_crate() {
-    let blocks = blocks(&section("The rooms"), "text");
+    let blocks = blocks(&section("The modules"), "text");
     let [picture] = blocks.as_slice() else { panic!("{} pictures", blocks.len()) };
     let lib = fs::read_to_string(root("src/lib.rs")).unwrap();
     let rooms = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
