@@ -28,12 +28,35 @@ pub struct Part {
     pub condition: Condition,
     /// What that was judged by, for people.
     pub reason: String,
+    /// What to do about it, unless it is as it should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 impl Part {
-    /// A part in this condition.
-    pub fn new(condition: Condition, reason: impl Into<String>) -> Self {
-        Self { condition, reason: reason.into() }
+    /// A part that is as it should be.
+    pub fn ok(reason: impl Into<String>) -> Self {
+        Self { condition: Condition::Ok, reason: reason.into(), remedy: None }
+    }
+
+    /// A part that is worth a look, and what to do about it.
+    pub fn degraded(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::judged(Condition::Degraded, reason, remedy)
+    }
+
+    /// A part without which no peer should be sent here, and what to do about it.
+    pub fn failed(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::judged(Condition::Failed, reason, remedy)
+    }
+
+    /// A part in this condition; the remedy is left out where nothing is wrong.
+    pub fn judged(
+        condition: Condition,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let remedy = (condition > Condition::Ok).then(|| remedy.into());
+        Self { condition, reason: reason.into(), remedy }
     }
 }
 
@@ -59,6 +82,8 @@ pub struct Reason {
     pub condition: Condition,
     /// What that was judged by, for people.
     pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// Whether peers should be sent to the relay, and why.
@@ -98,6 +123,7 @@ impl Readiness {
                 part: name,
                 condition: part.condition,
                 reason: part.reason.clone(),
+                remedy: part.remedy.clone().unwrap_or_default(),
             })
             .collect();
         // Stable: parts of one condition stay in the order of their names.
@@ -130,8 +156,8 @@ impl fmt::Display for Readiness {
                     Verdict::Degraded => "ready, but degraded",
                     Verdict::NotReady => "not ready",
                 })?;
-                for Reason { part, reason, .. } in self.reasons() {
-                    write!(f, "; {part}: {reason}")?;
+                for Reason { part, reason, remedy, .. } in self.reasons() {
+                    write!(f, "; {part}: {reason} -> {remedy}")?;
                 }
                 Ok(())
             }
@@ -144,7 +170,7 @@ mod tests {
     use super::*;
 
     fn readiness(phase: Phase, canary: Condition) -> Readiness {
-        let parts = [("canary", Part::new(canary, "why")), ("udp", Part::new(Condition::Ok, "-"))];
+        let parts = [("canary", Part::judged(canary, "why", "what to do")), ("udp", Part::ok("-"))];
         Readiness::new(phase, parts.into())
     }
 
@@ -156,9 +182,14 @@ mod tests {
                 Phase::Running,
                 Condition::Degraded,
                 Verdict::Degraded,
-                "ready, but degraded; canary: why",
+                "ready, but degraded; canary: why -> what to do",
             ),
-            (Phase::Running, Condition::Failed, Verdict::NotReady, "not ready; canary: why"),
+            (
+                Phase::Running,
+                Condition::Failed,
+                Verdict::NotReady,
+                "not ready; canary: why -> what to do",
+            ),
             (Phase::Starting, Condition::Ok, Verdict::NotReady, "starting"),
             (Phase::Draining, Condition::Failed, Verdict::NotReady, "draining"),
         ] {
@@ -170,7 +201,7 @@ mod tests {
 
     #[test]
     fn failed_parts_are_the_first_reasons_and_good_ones_are_none() {
-        let part = |condition| Part::new(condition, "why");
+        let part = |condition| Part::judged(condition, "why", "what to do");
         let (ok, degraded, failed) = (Condition::Ok, Condition::Degraded, Condition::Failed);
         let conditions = [("acme", degraded), ("canary", ok), ("udp", failed)];
         let parts = conditions.map(|(name, condition)| (name, part(condition)));

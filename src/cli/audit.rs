@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use rustix::process::geteuid;
 
+use super::bus::no_store;
 use super::{Exit, output};
 use crate::cluster::{identity_file, relay_id};
 use crate::config::{Layers, Surroundings};
@@ -32,7 +33,8 @@ const PAGE: usize = 1_000;
 /// Bytes of lines that are written at once.
 const WRITE_AT: usize = 64 * 1024;
 
-const NO_LOG: &str = "the relay's answer is no audit log";
+const OTHER_VERSION: &str =
+    "the relay's answer is no audit log; is it of another version? Use its own program";
 
 /// What is done with the audit log of messages.
 #[derive(Debug, Subcommand)]
@@ -160,8 +162,7 @@ impl Stored {
         let replica = replica_folder(state_dir);
         let folder = bus_folder(state_dir);
         let folder = if replica.exists() && !folder.exists() { replica } else { folder };
-        let there = fs::metadata(&folder)
-            .with_context(|| format!("there is no store of messages at {}", folder.display()));
+        let there = fs::metadata(&folder).map_err(|error| no_store(&folder, &error));
         // A file of another user in it would keep its relay from opening it.
         if there.map_err(Exit::Unreadable)?.uid() != geteuid().as_raw() {
             let folder = folder.display();
@@ -183,7 +184,7 @@ impl Stored {
                 let AuditPage { chains, .. } = ask_for_page(folder, u64::MAX, None)?;
                 let chains = chains.iter().map(|relay| relay.parse());
                 let chains: Result<_, _> = chains.collect();
-                chains.context("the relay's answer names no relays").map_err(Exit::Unreadable)
+                chains.context(OTHER_VERSION).map_err(Exit::Unreadable)
             }
         }
     }
@@ -236,7 +237,7 @@ fn page_of(store: &Embedded, from: u64, chain: Option<RelayId>) -> Result<Page, 
 fn page_from(state_dir: &Path, from: u64, chain: Option<RelayId>) -> Result<Page, Exit> {
     let AuditPage { head, last, entries, .. } = ask_for_page(state_dir, from, chain)?;
     let entries: Result<_, _> = entries.into_iter().map(AuditEntry::try_from).collect();
-    let entries = entries.context(NO_LOG).map_err(Exit::Unreadable)?;
+    let entries = entries.context(OTHER_VERSION).map_err(Exit::Unreadable)?;
     Ok(Page { head: head.map(String::into_bytes), last, entries })
 }
 
@@ -244,7 +245,7 @@ fn ask_for_page(state_dir: &Path, from: u64, chain: Option<RelayId>) -> Result<A
     let chain = chain.map(|relay| relay.to_string());
     let answer = ask(state_dir, &Action::AuditLog { from, chain }, PATIENCE);
     let answer = answer.map_err(|error| Exit::Unreadable(error.into()))?;
-    serde_json::from_value(answer).context(NO_LOG).map_err(Exit::Unreadable)
+    serde_json::from_value(answer).context(OTHER_VERSION).map_err(Exit::Unreadable)
 }
 
 /// Hands on all parts that there are at the first page.

@@ -1,9 +1,9 @@
 //! `bus move`: messages from the state folder to NATS JetStream, and back.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Subcommand, ValueEnum};
@@ -49,7 +49,9 @@ impl Bus {
         let layers = Layers::collect(flags, &Surroundings::of_this_process())?;
         let state_dir = layers.state_dir()?;
         let nats = layers.bus_nats()?;
-        let nats = nats.ok_or_else(|| Exit::Usage("bus move: --bus-nats is missing".to_owned()))?;
+        let nats = nats.ok_or_else(|| {
+            Exit::Usage("bus move: --bus-nats is missing; add the URL of the NATS".to_owned())
+        })?;
         let began = Instant::now();
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.context("there is no runtime")?;
@@ -59,7 +61,9 @@ impl Bus {
         // Before anything is connected to: a relay that runs has it.
         let embedded = (to == Target::Nats).then(|| source(&state_dir)).transpose()?;
         let log = JetStream::open(&jetstream_settings(&nats), &replica, relay_id(&key));
-        let log = Arc::new(log.map_err(|error| anyhow!("{error}; {}", "does a relay run here?"))?);
+        let log = Arc::new(
+            log.map_err(|error| anyhow!("{error}; does a relay run here? Stop it first"))?,
+        );
         let epoch = runtime.block_on(lead(&log))?;
         let moved = match &embedded {
             Some(embedded) => log.take_in(epoch, embedded),
@@ -80,14 +84,21 @@ impl Bus {
     }
 }
 
+/// Why there is nothing to work on in a state folder.
+pub(super) fn no_store(folder: &Path, error: &io::Error) -> anyhow::Error {
+    let folder = folder.display();
+    anyhow!(
+        "there is no store of messages at {folder}: {error}; name the relay's state folder by --state-dir"
+    )
+}
+
 /// The store of a relay that does not run.
 fn source(state_dir: &Path) -> Result<Embedded, Exit> {
     let folder = bus_folder(state_dir);
-    fs::metadata(&folder)
-        .with_context(|| format!("there is no store of messages at {}", folder.display()))?;
+    fs::metadata(&folder).map_err(|error| no_store(&folder, &error))?;
     Embedded::open(&folder, Handover::Kernel).map_err(|error| {
         if matches!(error, StoreError::Locked) {
-            return anyhow!("a relay uses {}: stop it first", folder.display()).into();
+            return anyhow!("a relay uses {}; stop it first", folder.display()).into();
         }
         Exit::Failed(error.into())
     })
@@ -102,13 +113,13 @@ async fn lead(log: &JetStream) -> Result<u64, Exit> {
         Ok(Ok(Leadership::Here { epoch })) => Ok(epoch),
         _ => Err(match *log.leadership().borrow() {
             Leadership::There { relay, .. } => {
-                anyhow!("relay {relay} has the messages in NATS: stop it first").into()
+                anyhow!("relay {relay} has the messages in NATS; stop it first").into()
             }
             Leadership::Nobody | Leadership::Here { .. } => {
                 let trouble = log.outage();
                 let trouble =
                     trouble.map_or_else(|| "the log says why".to_owned(), |outage| outage.reason);
-                anyhow!("the log of messages cannot be used: {trouble}").into()
+                anyhow!("the log of messages cannot be used: {trouble}; `beacon-relay doctor` checks NATS").into()
             }
         }),
     }

@@ -9,7 +9,9 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), Exit> {
     let Loaded { layers, config } = loaded;
     let state_dir = &config.state_dir;
     if state_dir.exists() && !state_dir.is_dir() {
-        return Err(layers.refuse_file("state_dir", state_dir, "it is no folder").into());
+        return Err(layers
+            .refuse_file("state_dir", state_dir, "it is no folder; name another")
+            .into());
     }
     check_keys(layers, config)?;
     for warning in &config.warnings {

@@ -1,5 +1,6 @@
 //! `cluster-id`: what the other relays of a cluster know this one by.
 
+use super::way_out::{completed, of_identity};
 use super::{Exit, output};
 use crate::cluster::{identity_file, load_or_create, relay_id};
 use crate::config::{Error, Layers, Place, Surroundings, create_state_dir};
@@ -20,7 +21,7 @@ impl ClusterId {
         let key = load_or_create(&folder).map_err(|error| Error::File {
             place: Place::flag("state_dir"),
             path: identity_file(&folder),
-            reason: error.to_string(),
+            reason: completed(&error.to_string(), of_identity(&error)),
         })?;
         output::print(&format!("{}\n", relay_id(&key)))
     }

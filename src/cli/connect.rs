@@ -18,7 +18,7 @@ use crate::client::{
     ConnectError, Delivery, Interruption, LoginError, MAX_PAYLOAD, Options, Proxy, ProxyError,
     Reconnecting, Sender, State, Target, read_key,
 };
-use crate::config::parse_duration;
+use crate::config::{parse_duration, remedy};
 use crate::ids::{NodeId, PublicKey};
 use crate::net::tls::Trust;
 
@@ -169,7 +169,7 @@ fn open(args: &Args) -> anyhow::Result<Input> {
 }
 
 fn cannot_read(path: &Path, error: &io::Error) -> anyhow::Error {
-    anyhow!("cannot read --file {}: {error}", path.display())
+    anyhow!("cannot read --file {}: {error}; {}", path.display(), remedy(error))
 }
 
 /// Hands on what `next` reads until its end, an error, or nobody wants more.
@@ -246,7 +246,7 @@ async fn first(receiver: &mut Receiver<Delivery, Interruption>, args: &Args) -> 
                 return write(&delivery, args.raw);
             }
         }
-        Err(anyhow!("the session has ended before anything came"))
+        Err(anyhow!("the session has ended before anything came; the relay's log says why"))
     };
     let Some(time) = args.timeout else { return waiting.await };
     timeout(time, waiting).await.unwrap_or_else(|_| Err(anyhow!("{}", silence(args, time))))
@@ -346,7 +346,7 @@ fn advice(error: &ConnectError, args: &Args, public_key: PublicKey) -> String {
         ConnectError::Login(LoginError::Unexpected { .. } | LoginError::Nonce)
         | ConnectError::Url(_)
         | ConnectError::Status { .. } => {
-            format!("{error}; check the URL {:?}", args.url)
+            format!("{error}; write another URL than {:?}", args.url)
         }
         ConnectError::Trust(_)
         | ConnectError::Proxy(_)
@@ -354,7 +354,7 @@ fn advice(error: &ConnectError, args: &Args, public_key: PublicKey) -> String {
         | ConnectError::Unreachable { .. }
         | ConnectError::Upgrade { .. }
         | ConnectError::Timeout { .. }
-        | _ => error.to_string(),
+        | _ => format!("{error}; `beacon-relay doctor {}` looks at each step of the way", args.url),
     }
 }
 

@@ -172,7 +172,7 @@ impl Place {
             if Instant::now() >= end {
                 let seconds = PATIENCE.as_secs();
                 return Err(anyhow!(
-                    "the running relay has not taken it within {seconds} s: `beacon-relay status` may \
+                    "the running relay has not taken it within {seconds} s; `beacon-relay status` may \
                      say why (keys)"
                 )
                 .into());

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::way_out::{completed, of_asking, of_failure};
 use crate::config;
 use crate::control::client::AskError;
 use crate::server::InUse;
@@ -74,16 +75,16 @@ pub enum Exit {
     #[error("the relay is not ready")]
     NotReady,
     /// No relay runs with that state folder.
-    #[error("{0}; {advice}", advice = way_out(.0))]
+    #[error("{}; {}", .0, of_asking(.0))]
     NoRelay(AskError),
     /// A relay runs, and does not answer.
-    #[error(transparent)]
+    #[error("{}; {}", .0, of_asking(.0))]
     NoAnswer(AskError),
     /// A server that the settings name is not set up for this relay.
     #[error("{0}")]
     Server(String),
     /// The audit log of messages is not what it was.
-    #[error("audit chain BROKEN: {0}")]
+    #[error("audit chain BROKEN: {0}; keep a copy of the log, then see docs/MESSAGES.md")]
     Broken(String),
     /// The audit log of messages, or its checkpoints, cannot be read.
     #[error("{}", one_line(.0))]
@@ -148,37 +149,27 @@ fn way_to_bind(error: &io::Error) -> &'static str {
     }
 }
 
-/// What to do about a relay that cannot be asked.
-fn way_out(error: &AskError) -> &'static str {
-    match error {
-        AskError::NoRelay { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            "run this as the relay's user or as root"
-        }
-        AskError::NoRelay { .. }
-        | AskError::Silent { .. }
-        | AskError::NoAnswer { .. }
-        | AskError::Refused(_) => "start one, or name its state folder with --state-dir",
-    }
-}
-
-/// The error and its causes; not again those that it has told already.
+/// The error and its causes, and what to do; nothing of it twice.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !line.ends_with(&cause) {
+        if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
     }
-    line
+    of_failure(error).map_or_else(|| line.clone(), |way_out| completed(&line, way_out))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use anyhow::anyhow;
 
     use super::*;
     use crate::control::client::PATIENCE;
     use crate::key_file::read_key;
+    use crate::store::StoreError;
 
     #[test]
     fn address_in_use_is_named_and_exits_69() {
@@ -209,6 +200,56 @@ mod tests {
         let denied = of(io::ErrorKind::PermissionDenied);
         assert!(denied.ends_with("; run this as the relay's user or as root"), "{denied}");
         assert!(of(io::ErrorKind::NotFound).contains("; start one, or name its state folder"));
+    }
+
+    #[test]
+    fn each_end_says_what_to_do_or_has_said_it_before() {
+        let (path, reason) = (|| PathBuf::from("/state/control.sock"), || "gone".to_owned());
+        let exits = [
+            Exit::Usage("no such flag; write another".to_owned()),
+            Exit::Config(config::Error::Setting {
+                place: config::Place::flag("keys"),
+                value: "a".to_owned(),
+                reason: "no path; write one".to_owned(),
+            }),
+            Exit::Bind {
+                setting: "--wss-bind".to_owned(),
+                address: ":1".to_owned(),
+                error: io::ErrorKind::AddrInUse.into(),
+            },
+            Exit::InUse(InUse { folder: path(), process: Some(7) }),
+            Exit::Findings { failed: 1, warnings: 0 },
+            Exit::Degraded,
+            Exit::NotReady,
+            Exit::NoRelay(AskError::NoRelay {
+                path: path(),
+                source: io::ErrorKind::NotFound.into(),
+            }),
+            Exit::NoAnswer(AskError::Silent { path: path(), patience: PATIENCE }),
+            Exit::NoAnswer(AskError::NoAnswer { path: path(), reason: reason() }),
+            Exit::Server("max_payload is 1; set it to 2".to_owned()),
+            Exit::Broken(reason()),
+            Exit::Unreadable(io::Error::from(io::ErrorKind::PermissionDenied).into()),
+            Exit::Failed(StoreError::Locked.into()),
+        ];
+        for exit in exits {
+            // What is judged here for each kind; a new one does not compile until it is.
+            let has_said_it_before = match &exit {
+                Exit::Findings { .. } | Exit::Degraded | Exit::NotReady => true,
+                Exit::Usage(_)
+                | Exit::Config(_)
+                | Exit::Bind { .. }
+                | Exit::InUse(_)
+                | Exit::NoRelay(_)
+                | Exit::NoAnswer(_)
+                | Exit::Server(_)
+                | Exit::Broken(_)
+                | Exit::Unreadable(_)
+                | Exit::Failed(_) => false,
+            };
+            let says_it = exit.to_string().contains("; ");
+            assert!(has_said_it_before || says_it, "{exit}");
+        }
     }
 
     #[test]

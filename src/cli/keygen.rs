@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::SigningKey;
 
 use super::{Exit, output};
+use crate::config::remedy;
 use crate::ids::PublicKey;
 use crate::key_file::create_key;
 
@@ -38,7 +39,7 @@ impl Keygen {
                     "--out = {file:?}: it exists already, and stays; name another file"
                 );
             }
-            anyhow!("--out = {file:?}: the key cannot be written: {error}")
+            anyhow!("--out = {file:?}: the key cannot be written: {error}; {}", remedy(&error))
         })?;
         output::print(&format!("{public}\n"))
     }

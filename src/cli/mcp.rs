@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::serve::{Signals, run_to_end};
+use super::way_out::completed;
 use super::{Exit, logging};
 use crate::client::peerbus::{self, Options};
 use crate::client::{ConnectError, Proxy};
@@ -113,7 +114,8 @@ fn explain(error: &ServeError, url: &str) -> Exit {
             "--url = {url:?}: {reason}; write ws://HOST:PORT or wss://HOST"
         ));
     }
-    Exit::Failed(anyhow::anyhow!("{error}"))
+    let doctor = "`beacon-relay doctor --config FILE`, where the relay runs, looks at its door";
+    Exit::Failed(anyhow::anyhow!("{}", completed(&error.to_string(), doctor)))
 }
 
 fn settings(
@@ -123,7 +125,7 @@ fn settings(
     // An empty variable is one that a host was not told.
     let variable = |name| variable(name).filter(|value| !value.is_empty());
     let missing = |flag: &str, name: &str, what: &str| {
-        Exit::Usage(format!("{flag} or {name} is missing: {what}"))
+        Exit::Usage(format!("{flag} or {name} is missing: {what}; set one of them"))
     };
     let url = args.url.or_else(|| variable(URL));
     let url = url.ok_or_else(|| {
@@ -176,7 +178,8 @@ fn read(key: &str, path: &Path) -> Result<String, Exit> {
 }
 
 fn secret_of(text: &str, place: &str) -> Result<peerbus::Secret, Exit> {
-    peerbus::Secret::new(text).map_err(|error| Exit::Usage(format!("{place}: {error}")))
+    peerbus::Secret::new(text)
+        .map_err(|error| Exit::Usage(format!("{place}: {error}; give it the relay's own")))
 }
 
 #[cfg(test)]

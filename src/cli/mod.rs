@@ -18,6 +18,7 @@ mod mcp;
 mod migrate;
 mod output;
 mod serve;
+mod way_out;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ pub use exit::{CODES, Exit};
 pub use logging::{LogControl, Logs, start as start_logging};
 pub use serve::serve;
 
+use self::way_out::completed;
 use crate::build;
 use crate::config::{Flags, Source, Surroundings, shown};
 use crate::doors::{Plan, plans};
@@ -138,7 +140,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Option<Command
         output::print(&text)?;
         return Ok(None);
     }
-    Err(Exit::Usage(one_line(&text)))
+    Err(Exit::Usage(completed(&one_line(&text), "`--help` lists what it takes")))
 }
 
 /// What clap says over several lines, without its title and its advice to read the help.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::logging::LAST_LINES_TIME;
+use super::way_out::{completed, of_bus, of_identity};
 use super::{Exit, LogControl, Logs, logging};
 use crate::cluster::identity_file;
 use crate::config::{
@@ -27,6 +28,9 @@ use crate::store::{self, bus_folder};
 /// Signals that come so soon after each other are one: supervisors send SIGTERM to the whole group of
 /// processes, and who passes it on as well sends it twice.
 const ONE_SIGNAL: Duration = Duration::from_millis(500);
+
+/// What to do about what cannot be.
+const BUG: &str = "this is a bug of the relay: report it with its log, and start it again";
 
 /// Runs the relay until it is told to stop, with these doors beyond its own.
 ///
@@ -107,11 +111,14 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
         }
         StartError::Directory(OpenError::File(error)) => {
             let (key, path) = keys.map_or(("state_dir", state_dir), |path| ("keys", path));
-            let (place, reason) = (Place::flag(key), error.to_string());
+            let way_out = "write a good file, or restore it from a backup";
+            let (place, reason) = (Place::flag(key), completed(&error.to_string(), way_out));
             Error::File { place, path, reason }.into()
         }
         StartError::Directory(error) => {
-            let (place, reason) = (Place::flag("registry"), error.to_string());
+            let way_out = "write HOST:PORT, and a certificate that it can be believed by";
+            let reason = completed(&error.to_string(), way_out);
+            let place = Place::flag("registry");
             Error::Setting { place, value: registry.unwrap_or_default(), reason }.into()
         }
         StartError::Certificate(UnusablePair { path, reason }) => {
@@ -121,14 +128,18 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
         StartError::InUse(error) => Exit::InUse(error),
         StartError::Identity(error) => {
             let (place, path) = (Place::flag("state_dir"), identity_file(&state_dir));
-            Error::File { place, path, reason: error.to_string() }.into()
+            let reason = completed(&error.to_string(), of_identity(&error));
+            Error::File { place, path, reason }.into()
         }
         StartError::Bus(error) => {
             let (place, path) = (Place::flag("state_dir"), bus_folder(&state_dir));
-            Error::File { place, path, reason: error.to_string() }.into()
+            let reason = completed(&error.to_string(), of_bus(&error));
+            Error::File { place, path, reason }.into()
         }
         StartError::Nats(error) => {
-            let (place, reason) = (Place::flag("cluster_nats"), error.to_string());
+            let way_out = "write servers and credentials as docs/CLUSTER.md has them";
+            let reason = completed(&error.to_string(), way_out);
+            let place = Place::flag("cluster_nats");
             // The URL may hold a password.
             Error::Setting { place, value: "…".to_owned(), reason }.into()
         }
@@ -136,7 +147,9 @@ pub(super) async fn start(host: Host, config: Config) -> Result<Server, Exit> {
             Exit::Server(format!("--bus-nats: {error}"))
         }
         StartError::BusNats(error @ store::OpenError::Settings(_)) => {
-            let (place, reason) = (Place::flag("bus_nats"), error.to_string());
+            let way_out = "write servers and credentials as docs/MESSAGES.md has them";
+            let reason = completed(&error.to_string(), way_out);
+            let place = Place::flag("bus_nats");
             Error::Setting { place, value: "…".to_owned(), reason }.into()
         }
         StartError::BusNats(_)
@@ -160,14 +173,14 @@ async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<()
             told = signals.next() => told,
             Some(order) = orders.recv() => Told::Order(order),
             () = log.writer.failed() => {
-                return Err(anyhow!("the writer of the log has ended by itself").into());
+                return Err(anyhow!("the writer of the log has ended by itself; {BUG}").into());
             }
             Some(Err(error)) = reloads.join_next() => {
-                return Err(anyhow!(error).context("a reload has failed").into());
+                return Err(anyhow!(error).context(format!("a reload has failed; {BUG}")).into());
             }
             () = server.failed() => {
                 error!("a part of the relay has ended by itself: this is a bug of the relay");
-                return Err(anyhow!("a part of the relay has ended by itself").into());
+                return Err(anyhow!("a part of the relay has ended by itself; {BUG}").into());
             }
         };
         match told {

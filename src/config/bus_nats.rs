@@ -72,10 +72,8 @@ impl BusNats {
             };
         };
         if let Some(path) = &bus_nats_credentials {
-            contents(path).map_err(|error| {
-                let reason = format!("cannot be read: {error}");
-                layers.refuse_file("bus_nats_credentials", path, reason)
-            })?;
+            contents(path)
+                .map_err(|reason| layers.refuse_file("bus_nats_credentials", path, reason))?;
         }
         Ok(Some(Self {
             servers,

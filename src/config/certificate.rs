@@ -46,7 +46,7 @@ impl TlsPair {
                 let cert = self.cert.display();
                 of_key(format!("not the key of the certificate in {cert}; name that one"))
             } else if let TlsError::InvalidCertificate(error) = error {
-                of_cert(format!("an unusable certificate: {error}"))
+                of_cert(format!("an unusable certificate: {error}; {CERTIFICATES}"))
             } else {
                 of_key(format!("an unusable key: {error}; write PKCS#8, SEC1 or PKCS#1"))
             }
@@ -54,21 +54,24 @@ impl TlsPair {
     }
 }
 
+/// What to do about a file of certificates that has none.
+pub(super) const CERTIFICATES: &str = "name a PEM file with certificates";
+
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = contents(path)?;
     let chain: Result<Vec<_>, pem::Error> =
         CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    let chain = chain.map_err(|error| format!("not a PEM file: {error}"))?;
-    if chain.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(chain) }
+    let chain = chain.map_err(|error| format!("not a PEM file: {error}; {CERTIFICATES}"))?;
+    if chain.is_empty() { Err(format!("no certificate in it; {CERTIFICATES}")) } else { Ok(chain) }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = contents(path)?;
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
         if matches!(error, pem::Error::NoItemsFound) {
-            "no private key without a password in it".to_owned()
+            "no private key without a password in it; name the key's PEM file".to_owned()
         } else {
-            format!("not a PEM file: {error}")
+            format!("not a PEM file: {error}; name the key's PEM file")
         }
     })
 }

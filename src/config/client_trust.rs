@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 
-use super::certificate::certificates;
+use super::certificate::{CERTIFICATES, certificates};
 use super::small_file::contents;
 use super::{Error, Layers, UnusablePair};
 
@@ -53,7 +53,9 @@ impl ClientTrust {
         let mut roots = RootCertStore::empty();
         for certificate in &certificates {
             let added = roots.add(certificate.clone());
-            added.map_err(|error| of(&self.ca, format!("an unusable certificate: {error}")))?;
+            added.map_err(|error| {
+                of(&self.ca, format!("an unusable certificate: {error}; {CERTIFICATES}"))
+            })?;
         }
         let revoked = match &self.crl {
             Some(crl) => revocations(crl, roots).map_err(|reason| of(crl, reason))?,
@@ -77,20 +79,23 @@ pub struct TrustedAuthorities {
     pub revoked: Vec<CertificateRevocationListDer<'static>>,
 }
 
+/// What to do about a file of revocations that has none.
+const LISTS: &str = "name a PEM file with lists of these authorities";
+
 /// The lists of a file, which has some that can be read.
 fn revocations(
     path: &Path,
     roots: RootCertStore,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = contents(path)?;
     let lists: Result<Vec<_>, _> =
         CertificateRevocationListDer::pem_slice_iter(text.as_bytes()).collect();
-    let lists = lists.map_err(|error| format!("not a PEM file: {error}"))?;
+    let lists = lists.map_err(|error| format!("not a PEM file: {error}; {LISTS}"))?;
     if lists.is_empty() {
-        return Err("no list of revocations (X509 CRL) in it".to_owned());
+        return Err(format!("no list of revocations (X509 CRL) in it; {LISTS}"));
     }
     let provider = aws_lc_rs::default_provider().into();
     let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
     let built = builder.with_crls(lists.iter().cloned()).build();
-    built.map(|_| lists).map_err(|error| format!("an unusable list: {error}"))
+    built.map(|_| lists).map_err(|error| format!("an unusable list: {error}; {LISTS}"))
 }

@@ -122,8 +122,7 @@ impl Cluster {
             (None, Some(servers)) => {
                 let credentials = flags.cluster_nats_credentials;
                 if let Some(path) = &credentials {
-                    contents(path).map_err(|error| {
-                        let reason = format!("cannot be read: {error}");
+                    contents(path).map_err(|reason| {
                         layers.refuse_file("cluster_nats_credentials", path, reason)
                     })?;
                 }

@@ -35,7 +35,10 @@ impl Config {
         let mut refuse = |key: &str, reason: String| mistakes.add(layers.refuse(key, reason));
         if self.max_peers == 0 || self.max_peers > most_peers {
             let limit = "what the descriptor limit (ulimit -n) allows";
-            refuse("max_peers", format!("not from 1 to {most_peers}, which is {limit}"));
+            refuse(
+                "max_peers",
+                format!("not from 1 to {most_peers}, which is {limit}; raise that for more"),
+            );
         }
         if !self.wss_bind.is_local() && !self.public_plaintext && !self.speaks_tls() {
             let danger = "it is open to others than this machine, without TLS";

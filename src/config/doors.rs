@@ -87,7 +87,7 @@ impl Text for &'static DoorKind {
     fn parse(text: &str) -> Result<Self, Invalid> {
         let doors = all();
         let door = doors.iter().find(|door| door.name == text);
-        door.copied().ok_or_else(|| format!("no door; there is {}", names(doors)).into())
+        door.copied().ok_or_else(|| format!("no door; write one of {}", names(doors)).into())
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn door_that_nobody_knows_is_refused_with_those_that_there_are() {
         let Invalid(reason) = <&DoorKind>::parse("pilots").unwrap_err();
-        assert!(reason.starts_with("no door; there is pilot"), "{reason}");
+        assert!(reason.starts_with("no door; write one of pilot"), "{reason}");
     }
 
     #[test]

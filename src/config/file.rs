@@ -67,10 +67,10 @@ pub(super) struct Table {
 /// # Errors
 /// There is nothing to read.
 pub(super) fn read(path: &Path, named_by: Origin, mistakes: &mut Mistakes) -> Result<Said, Error> {
-    let text = contents(path).map_err(|error| Error::File {
+    let text = contents(path).map_err(|reason| Error::File {
         place: Place { key: "config".to_owned(), origin: named_by },
         path: path.to_owned(),
-        reason: format!("cannot be read: {error}"),
+        reason,
     })?;
     parse(&text, path, mistakes)
 }
@@ -80,7 +80,10 @@ fn parse(text: &str, path: &Path, mistakes: &mut Mistakes) -> Result<Said, Error
     let table = DeTable::parse(text).map_err(|error| Error::Syntax {
         path: path.to_owned(),
         line: file.line(error.span().map_or(0, |span| span.start)),
-        reason: error.message().replace('\n', ", "),
+        reason: format!(
+            "{}; write TOML, as in docs/CONFIGURE.md",
+            error.message().replace('\n', ", ")
+        ),
     })?;
 
     let mut said = Said { settings: Vec::new(), listeners: Vec::new() };
@@ -264,7 +267,9 @@ fn lines(table: &DeTable<'_>) -> Result<String, String> {
         };
         let is_one_line = !text.contains('\n');
         let line = format!("{}={text}", key.get_ref());
-        is_one_line.then_some(line).ok_or_else(|| "a text of several lines in it".to_owned())
+        is_one_line
+            .then_some(line)
+            .ok_or_else(|| "a text of several lines in it; write it on one".to_owned())
     });
     Ok(lines.collect::<Result<Vec<_>, _>>()?.join("\n"))
 }
@@ -275,7 +280,7 @@ fn item(value: &DeValue<'_>) -> Result<String, String> {
         DeValue::Boolean(truth) => Ok(truth.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map(|number| number.to_string())
-            .map_err(|error| error.to_string()),
+            .map_err(|error| format!("{error}; write a number of up to 64 bits")),
         DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
             Err(format!(
                 "a {} is the value of no setting; write a text, a whole number, true or a list",

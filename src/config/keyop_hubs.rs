@@ -81,9 +81,11 @@ impl KeyopHub {
         }
         let name = name.ok_or(HOW)?;
         if ServerName::try_from(name.as_str()).is_err() {
-            return Err(
-                format!("`{name}` is no DNS name, which certificates are checked for").into()
+            let reason = format!(
+                "`{name}` is no DNS name, which certificates are checked for; write the one in its \
+                 certificate"
             );
+            return Err(reason.into());
         }
         let address = address.ok_or(HOW)?;
         let has_port =
@@ -144,7 +146,7 @@ fn channels(list: &str) -> Result<BTreeSet<String>, Invalid> {
     match channels.iter().find(|name| !is_name(name) || is_dead_letter(name)) {
         Some(wrong) => {
             let reason = format!(
-                "`{wrong}` is no channel that hubs tell each other of: 1 to 255 of A-Z, a-z, 0-9, ., _ and -"
+                "`{wrong}` is no channel that hubs tell each other of; write 1 to 255 of A-Z, a-z, 0-9, ., _ and -"
             );
             Err(reason.into())
         }

@@ -51,7 +51,7 @@ impl fmt::Debug for Keys {
 impl Keys {
     /// Reads a file, and checks each line.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+        let text = contents(path)?;
         Self::parse(&text)
     }
 
@@ -69,14 +69,18 @@ impl Keys {
             }
             let number = index + 1;
             if key.len() > LONGEST_KEY {
-                return Err(format!("line {number}: its key is longer than {LONGEST_KEY} bytes"));
+                return Err(format!(
+                    "line {number}: its key has more than {LONGEST_KEY} bytes; write a shorter one"
+                ));
             }
             let digest = KeyDigest::of(key.as_bytes());
             if let Some((_, before)) = keys.iter().find(|(known, _)| *known == digest) {
-                return Err(format!("line {number}: its key stands on line {before} already"));
+                return Err(format!(
+                    "line {number}: its key stands on line {before} already; remove one"
+                ));
             }
             if keys.len() == MOST_KEYS {
-                return Err(format!("line {number}: more than {MOST_KEYS} keys"));
+                return Err(format!("line {number}: more than {MOST_KEYS} keys; remove some"));
             }
             keys.push((digest, number));
         }
@@ -133,9 +137,9 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
         }
         let long = "x".repeat(LONGEST_KEY + 1);
-        assert!(Keys::parse(&long).unwrap_err().starts_with("line 1: its key is longer"));
+        assert!(Keys::parse(&long).unwrap_err().starts_with("line 1: its key has more"));
         let many: String = (0..=MOST_KEYS).map(|number| format!("{number}\n")).collect();
-        assert_eq!(Keys::parse(&many).unwrap_err(), "line 1025: more than 1024 keys");
+        assert_eq!(Keys::parse(&many).unwrap_err(), "line 1025: more than 1024 keys; remove some");
         let shown = format!("{:?} {:?}", Keys::parse("hunter2"), KeyDigest::of(b"hunter2"));
         assert_eq!(shown, "Ok(Keys(1)) KeyDigest(…)");
     }

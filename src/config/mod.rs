@@ -40,6 +40,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod unreadable;
 mod value;
 mod warning;
 
@@ -82,6 +83,7 @@ pub(crate) use secret::shown;
 pub use surroundings::{Surroundings, create_state_dir, max_operators, max_waiting};
 use table::{Setting, settings};
 pub use tokens::{LONGEST_TOKEN, NamePattern, Token, Tokens, owner_of_label};
+pub use unreadable::remedy;
 pub use value::{
     AcmeContact, AcmeDirectory, AcmeName, AllowOrigins, AuditPolicy, BusDurability, ClusterName,
     ExposedAddress, Fingerprint, HostName, HostPort, HubName, IpNet, ListenerName, LogFilter,

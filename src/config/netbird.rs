@@ -107,8 +107,7 @@ impl Netbird {
             }
             (Some(path), Some(exposed)) => {
                 let read = || {
-                    let text = contents(&path);
-                    let text = text.map_err(|error| format!("cannot be read: {error}"))?;
+                    let text = contents(&path)?;
                     Secret::lines(&text)
                 };
                 let secrets =

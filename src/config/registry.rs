@@ -6,6 +6,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::certificate::CERTIFICATES;
 use super::small_file::contents;
 use super::table::settings;
 use super::{Error, Fingerprint, HostPort, Layers, Secret};
@@ -93,11 +94,14 @@ impl Registry {
 
 /// Refuses a file without a usable certificate, which would fail only at the first look-up.
 fn check_ca(path: &Path) -> Result<(), String> {
-    let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let text = contents(path)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        let certificate = certificate.map_err(|error| format!("not a PEM file: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("an unusable certificate: {error}"))?;
+        let certificate =
+            certificate.map_err(|error| format!("not a PEM file: {error}; {CERTIFICATES}"))?;
+        roots
+            .add(certificate)
+            .map_err(|error| format!("an unusable certificate: {error}; {CERTIFICATES}"))?;
     }
-    if roots.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(()) }
+    if roots.is_empty() { Err(format!("no certificate in it; {CERTIFICATES}")) } else { Ok(()) }
 }

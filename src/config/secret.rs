@@ -27,9 +27,9 @@ impl Secret {
 
     /// Reads a file that holds nothing else.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {
-        let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+        let text = contents(path)?;
         match text.trim() {
-            "" => Err("the file is empty".to_owned()),
+            "" => Err("the file is empty; write the secret into it".to_owned()),
             text => Ok(Self(text.to_owned())),
         }
     }
@@ -39,7 +39,7 @@ impl Secret {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let secrets: Vec<_> = lines.map(|line| Self(line.to_owned())).collect();
         match secrets.len() {
-            0 => Err("the file is empty".to_owned()),
+            0 => Err("the file is empty; write the secret into it".to_owned()),
             1..=MOST_LINES => Ok(secrets),
             lines => Err(format!("{lines} secrets; write {MOST_LINES} at most")),
         }

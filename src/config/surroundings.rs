@@ -13,7 +13,7 @@ use rustix::process::{Resource, geteuid, getrlimit};
 use super::error::{PREFIX, variable};
 use super::file::nearest;
 use super::secret::shown;
-use super::{Error, Origin, Place, all_settings};
+use super::{Error, Origin, Place, all_settings, remedy};
 
 /// Most peers by default, whatever the machine allows.
 pub(super) const DEFAULT_MAX_PEERS: usize = 50_000;
@@ -72,7 +72,7 @@ impl Surroundings {
             None => Err(Error::Setting {
                 place: Place { key: key.to_owned(), origin: Origin::Environment },
                 value: shown(key, &value.to_string_lossy()).into_owned(),
-                reason: "not UTF-8".to_owned(),
+                reason: "not UTF-8; write it in UTF-8".to_owned(),
             }),
         }
     }
@@ -158,7 +158,7 @@ pub fn create_state_dir(folder: &Path) -> Result<(), Error> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| Error::File {
         place: Place::flag("state_dir"),
         path: folder.to_owned(),
-        reason: format!("the folder cannot be created: {error}"),
+        reason: format!("the folder cannot be created: {error}; {}", remedy(&error)),
     })
 }
 

@@ -97,7 +97,7 @@ impl NamePattern {
 impl Tokens {
     /// Reads a file, and checks each line.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let text = contents(path).map_err(|error| format!("cannot be read: {error}"))?;
+        let text = contents(path)?;
         Self::parse(&text)
     }
 
@@ -114,10 +114,12 @@ impl Tokens {
             let number = index + 1;
             let token = token(line).map_err(|reason| format!("line {number}: {reason}"))?;
             if let Some(before) = lines_of.insert(token.digest.0, number) {
-                return Err(format!("line {number}: its token stands on line {before} already"));
+                return Err(format!(
+                    "line {number}: its token stands on line {before} already; remove one"
+                ));
             }
             if tokens.len() == MOST_TOKENS {
-                return Err(format!("line {number}: more than {MOST_TOKENS} tokens"));
+                return Err(format!("line {number}: more than {MOST_TOKENS} tokens; remove some"));
             }
             tokens.push(token);
         }
@@ -169,7 +171,7 @@ fn token(line: &str) -> Result<Token, String> {
         }
     };
     if token.len() > LONGEST_TOKEN {
-        return Err(format!("its token is longer than {LONGEST_TOKEN} bytes"));
+        return Err(format!("its token has more than {LONGEST_TOKEN} bytes; write a shorter one"));
     }
     let digest = Digest::of(token.as_bytes());
     let Some(who) = who else {
@@ -186,7 +188,9 @@ fn token(line: &str) -> Result<Token, String> {
         );
     }
     if who.len() > LONGEST_WORD {
-        return Err(format!("its label and names are longer than {LONGEST_WORD} bytes"));
+        return Err(format!(
+            "its label and names have more than {LONGEST_WORD} bytes; write shorter ones"
+        ));
     }
     let names = names.map(|names| NamePattern(names.into()));
     Ok(Token { digest, owner: owner_of_label(label), label: Some(label.into()), names })
@@ -272,10 +276,10 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
         }
         let long = "x".repeat(LONGEST_TOKEN + 1);
-        assert!(refused(&long).starts_with("line 1: its token is longer"));
+        assert!(refused(&long).starts_with("line 1: its token has more"));
         assert!(refused(&format!("{} t", &long[..LONGEST_WORD + 1])).contains("label and names"));
         let many: String = (0..=MOST_TOKENS).map(|number| format!("{number}\n")).collect();
-        assert_eq!(refused(&many), "line 4097: more than 4096 tokens");
+        assert_eq!(refused(&many), "line 4097: more than 4096 tokens; remove some");
     }
 
     #[test]

@@ -226,7 +226,8 @@ impl Actions {
             Action::Kick { node, seconds } => self.kick(node, seconds, now),
             Action::Enrolment { node } => {
                 let enrolment = self.parts.door_of(node).and_then(|door| door.enrolment(node));
-                let none = || format!("the door of {node} keeps no list of peers");
+                let none =
+                    || format!("the door of {node} keeps no list of peers; name a peer of another");
                 json(&enrolment.ok_or_else(|| Refused::Failed(none()))?)
             }
             Action::Notify { node } => self.notify(node).await,
@@ -329,7 +330,8 @@ impl Actions {
     pub(super) fn queues(&self) -> Result<&Queues, Refused> {
         let none = || {
             Refused::Failed(
-                "this relay has no message bus: no listener has a door for messages".to_owned(),
+                "this relay has no message bus; give a listener a door that has messages"
+                    .to_owned(),
             )
         };
         self.parts.queues.as_ref().ok_or_else(none)
@@ -339,7 +341,10 @@ impl Actions {
         let switches = &self.parts.switches;
         let Some(switch) = switches.find(name) else {
             let names: Vec<_> = switches.iter().map(|(name, _)| name).collect();
-            return Err(Refused::Failed(format!("`{name}` is none of {}", names.join(", "))));
+            return Err(Refused::Failed(format!(
+                "`{name}` is no switch; write one of {}",
+                names.join(", ")
+            )));
         };
         let was_on = switch.set(on);
         let kind = switch.kind;
@@ -371,7 +376,7 @@ impl Actions {
         if let Some(Foreign { kind, address }) = Peer::of(node, &self.parts, Instant::now()).foreign
         {
             return Refused::Failed(format!(
-                "the {kind} at {address} serves node {node}: ask there"
+                "the {kind} at {address} serves node {node}; ask there"
             ));
         }
         let found = match cluster {
@@ -380,7 +385,7 @@ impl Actions {
         };
         match found {
             Some(Elsewhere { relay, address, .. }) => {
-                Refused::Failed(format!("node {node} is at relay {relay} ({address}): ask there"))
+                Refused::Failed(format!("node {node} is at relay {relay} ({address}); ask there"))
             }
             None => Refused::NotHere(node),
         }

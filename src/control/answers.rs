@@ -116,8 +116,11 @@ pub(super) fn topics(parts: &Parts, limit: usize) -> Result<Topics, Refused> {
         all.topics.extend(more.topics);
         all
     });
-    let refused =
-        || Refused::Failed("this relay has no door with topics: no listener names one".to_owned());
+    let refused = || {
+        Refused::Failed(
+            "this relay has no door with topics; give a listener a door that has topics".to_owned(),
+        )
+    };
     let mut all = all.ok_or_else(refused)?;
     all.topics.truncate(limit);
     Ok(all)

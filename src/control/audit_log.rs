@@ -71,11 +71,16 @@ impl AuditPage {
     pub(super) fn of(parts: &Parts, from: u64, chain: Option<&str>) -> Result<Self, Refused> {
         let Some(store) = &parts.store else {
             return Err(Refused::Failed(
-                "this relay keeps no messages: no listener has a door for them".to_owned(),
+                "this relay keeps no messages; give a listener a door that has messages".to_owned(),
             ));
         };
         let chain = chain.map(str::parse).transpose();
-        let chain = chain.map_err(|_| Refused::Failed("that is no relay's id".to_owned()))?;
+        let chain = chain.map_err(|_| {
+            Refused::Failed(
+                "that is no relay's id; write the 64 digits that `cluster-id` prints there"
+                    .to_owned(),
+            )
+        })?;
         Self::read(&**store, from, chain).map_err(|error| Refused::Failed(error.to_string()))
     }
 

@@ -156,7 +156,7 @@ impl Queues {
                 return Ok(Forgotten { name, peer });
             }
             Err(Refused::Failed(format!(
-                "{peer} has no cursor in {name}, or is subscribed at the moment: end its session first"
+                "{peer} has no cursor in {name}, or is subscribed at the moment; end its session first"
             )))
         })
         .await
@@ -201,7 +201,7 @@ fn find(desk: &Desk<'_>, realm: u8, name: &str) -> Result<ChannelView, Refused> 
 }
 
 fn unknown(name: &str) -> Refused {
-    Refused::Failed(format!("there is no channel {name}: `channels` lists them"))
+    Refused::Failed(format!("there is no channel {name}; `channels` lists them"))
 }
 
 /// Milliseconds in seconds.

@@ -57,11 +57,14 @@ async fn answer(actions: Weak<Actions>, question: Vec<u8>, answered: Answered) {
     let Some(actions) = actions.upgrade() else { return };
     let action = serde_json::from_slice::<Action>(&question).ok();
     let result = match action.filter(Action::is_of_bus) {
-        None => Err(Refused::Failed("the relay that leads is of another version".to_owned())),
+        None => Err(Refused::Failed(
+            "the relay that leads is of another version; ask there, with its own program"
+                .to_owned(),
+        )),
         // It would ask on and on.
-        Some(_) if actions.led_elsewhere().is_some() => {
-            Err(Refused::Unavailable("another relay leads the message bus by now".to_owned()))
-        }
+        Some(_) if actions.led_elsewhere().is_some() => Err(Refused::Unavailable(
+            "another relay leads the message bus by now; ask again".to_owned(),
+        )),
         Some(action) => actions.run(action, "another relay".to_owned()).await,
     };
     answered(write(result));
@@ -89,7 +92,9 @@ fn read(answer: &[u8]) -> Result<String, Refused> {
         Some((&DONE, done)) => Ok(text(done)),
         Some((&FAILED, reason)) => Err(Refused::Failed(text(reason))),
         Some((&UNAVAILABLE, reason)) => Err(Refused::Unavailable(text(reason))),
-        Some(_) | None => Err(Refused::Failed("the relay that leads does not answer".to_owned())),
+        Some(_) | None => Err(Refused::Failed(
+            "the relay that leads does not answer; ask again, or there".to_owned(),
+        )),
     }
 }
 

@@ -64,12 +64,14 @@ impl Orders {
     pub(super) async fn give(&self, task: Task) -> Result<Value, Refused> {
         let (done, result) = oneshot::channel();
         if self.0.try_send(Order { task, done }).is_err() {
-            let reason = "the relay is stopping, or has too much to do";
+            let reason = "the relay is stopping, or has too much to do; try again in a moment";
             return Err(Refused::Unavailable(reason.to_owned()));
         }
         match timeout(PATIENCE, result).await {
             Ok(Ok(result)) => result.map_err(Refused::Failed),
-            Ok(Err(_)) => Err(Refused::Unavailable("the relay is stopping".to_owned())),
+            Ok(Err(_)) => Err(Refused::Unavailable(
+                "the relay is stopping; ask again once it runs".to_owned(),
+            )),
             Err(_) => Err(Refused::Unavailable("it takes too long; see the log".to_owned())),
         }
     }

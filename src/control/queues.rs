@@ -11,7 +11,7 @@ use crate::bus::{Desk, Handle, Outcome};
 use crate::proto::bus::{
     self, Cause, Letter, Level, MailboxId, Millis, Named, Owner, Presence, Stored,
 };
-use crate::store::{DeadLetter, Most, StoreError};
+use crate::store::{DeadLetter, Most};
 use crate::wire::name::Realm;
 
 /// Most messages that one answer shows,
@@ -158,7 +158,7 @@ impl Queues {
         let labels = (self.labels)();
         let Some((_, owner)) = labels.iter().find(|(known, _)| *known == label) else {
             return Err(Refused::Failed(format!(
-                "no token in force has the label {label}: add it to the file of tokens, then reload"
+                "no token in force has the label {label}; add it to the file of tokens, then reload"
             )));
         };
         self.give(name, *owner, label).await
@@ -268,9 +268,9 @@ impl Queues {
         &self,
         work: impl FnOnce(&mut Desk<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {
-        let elsewhere = || Refused::Unavailable(self.bus.health().to_string());
+        let elsewhere = || unavailable(self.bus.health());
         let answer = self.bus.leading().ok_or_else(elsewhere)?.ask(work).await;
-        answer.map_err(|error| Refused::Unavailable(error.to_string()))?
+        answer.map_err(unavailable)?
     }
 }
 
@@ -374,7 +374,7 @@ fn find(desk: &Desk<'_>, text: &str) -> Result<Place, Refused> {
                 format!("{}:{}", Realm(named.realm).door().unwrap_or_default(), named.name)
             });
             let names: Vec<_> = names.collect();
-            Err(Refused::Failed(format!("which of them: {}?", names.join(", "))))
+            Err(Refused::Failed(format!("several may be meant; write one of {}", names.join(", "))))
         }
     }
 }
@@ -402,11 +402,11 @@ fn requeue_piece(desk: &mut Desk<'_>, name: &str) -> Result<Requeued, Refused> {
 
 fn unknown(name: &str) -> Refused {
     Refused::Failed(format!(
-        "nobody has the name {name}, nor is it reserved: `names` lists those that are"
+        "nobody has the name {name}, nor is it reserved; `names` lists those that are"
     ))
 }
 
 #[allow(clippy::needless_pass_by_value)] // for `map_err`
-pub(super) fn unavailable(error: StoreError) -> Refused {
-    Refused::Unavailable(error.to_string())
+pub(super) fn unavailable(reason: impl std::fmt::Display) -> Refused {
+    Refused::Unavailable(format!("{reason}; `beacon-relay doctor` looks at the store of messages"))
 }

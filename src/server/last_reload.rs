@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use prometheus::proto::MetricFamily;
 
-use crate::admin::{Condition, Part, ReloadStatus};
+use crate::admin::{Part, ReloadStatus};
 use crate::config::Difference;
 use crate::control::rfc3339;
 use crate::metrics::family;
@@ -66,10 +66,12 @@ impl LastReload {
     pub(super) fn part(&self) -> Part {
         let state = self.0.lock();
         match &state.error {
-            None => Part::new(Condition::Ok, format!("read at {}", rfc3339(state.at))),
+            None => Part::ok(format!("read at {}", rfc3339(state.at))),
             Some(error) => {
                 let reason = format!("not reloaded, everything is as it was before: {error}");
-                Part::new(Condition::Degraded, reason)
+                let remedy = "correct what it names, then `beacon-relay reload`; \
+                              `beacon-relay check-config` checks a file before";
+                Part::degraded(reason, remedy)
             }
         }
     }
@@ -98,6 +100,7 @@ impl LastReload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Condition;
     use crate::config::Change;
 
     #[test]

@@ -11,6 +11,8 @@ use beacon_relay::store::audit::{Chain, Checkpoints, cut_before};
 use beacon_relay::store::{Commit, Embedded, Handover, Store as _, bus_folder};
 use tempfile::TempDir;
 
+use crate::harness::assert_names_a_way_out;
+
 /// A state folder whose log has so many entries, one a second.
 struct State(TempDir);
 
@@ -101,6 +103,7 @@ fn refused(output: &Output, code: i32) -> String {
     let line = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(code), "{line}");
     assert_eq!(line.lines().count(), 1, "{line}");
+    assert_names_a_way_out(&line);
     line
 }
 

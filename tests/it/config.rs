@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::harness::assert_plain;
+use crate::harness::{assert_names_a_way_out, assert_plain};
 
 const USAGE: i32 = 64;
 const CONFIG: i32 = 78;
@@ -149,6 +149,7 @@ fn refused(command: &mut Command, code: i32) -> String {
     assert_eq!(line.lines().count(), 1, "{command:?}: {line}");
     assert!(!line.contains("panicked"), "{command:?}: {line}");
     assert_plain("a refusal", &line);
+    assert_names_a_way_out(&line);
     assert!(output.stdout.is_empty(), "{command:?}");
     line
 }

@@ -43,6 +43,17 @@ impl Diagnosis {
         (text("verdict").to_owned(), format!("{} -> {}", text("found"), text("remedy")))
     }
 
+    /// Each finding that is worth a look, or worse, says what to do.
+    fn assert_remedies(&self) {
+        let findings = self.report["checks"].as_array().unwrap();
+        let is_wrong =
+            |finding: &&Value| ["warning", "failed"].iter().any(|v| finding["verdict"] == *v);
+        for finding in findings.iter().filter(is_wrong) {
+            let remedy = finding["remedy"].as_str().unwrap_or_default();
+            assert!(remedy.len() > 5, "{finding}");
+        }
+    }
+
     fn verdict(&self, check: &str) -> String {
         self.of(check).0
     }
@@ -82,7 +93,9 @@ pub(crate) fn doctor_by<A: AsRef<OsStr>>(
     assert!(said.lines().count() <= 1 && !said.contains("panicked"), "{said}");
     let report = serde_json::from_slice(&output.stdout);
     let report = report.unwrap_or_else(|error| panic!("{error}: {output:?}"));
-    Diagnosis { code: output.status.code().unwrap(), report }
+    let diagnosis = Diagnosis { code: output.status.code().unwrap(), report };
+    diagnosis.assert_remedies();
+    diagnosis
 }
 
 /// A relay that a node of the vectors may log in to, and what names that node.

@@ -132,6 +132,83 @@ pub(crate) fn assert_plain(what: &str, text: &str) {
     }
 }
 
+/// How a clause begins that tells a person what to do.
+const ORDERS: [&str; 47] = [
+    "`--",
+    "`beacon-relay ",
+    "`channels`",
+    "`names`",
+    "`serve ",
+    "a similar ",
+    "add ",
+    "ask ",
+    "bind ",
+    "choose ",
+    "correct ",
+    "did you mean ",
+    "free ",
+    "give ",
+    "is ",
+    "keep ",
+    "leave ",
+    "let ",
+    "look ",
+    "lower ",
+    "make ",
+    "move ",
+    "name ",
+    "needs ",
+    "neither ",
+    "not from ",
+    "once is enough",
+    "raise ",
+    "remove ",
+    "rename ",
+    "renew ",
+    "repeat ",
+    "report ",
+    "restart ",
+    "restore ",
+    "run ",
+    "see ",
+    "set ",
+    "shorten ",
+    "spread ",
+    "start ",
+    "stop ",
+    "take ",
+    "try ",
+    "use ",
+    "wait",
+    "write ",
+];
+
+/// How else a clause names what would be right.
+const RIGHT: [&str; 8] = [
+    "such as ",
+    " needs --",
+    "as in ",
+    " instead",
+    "needs a",
+    " whole number from ",
+    "chmod ",
+    "--help",
+];
+
+/// Whether a message says what to do: in a clause that orders something, or by what would be right.
+pub(crate) fn names_a_way_out(message: &str) -> bool {
+    let clauses = message.split(['\n', ';', ':', ',', '(', '.', '?', '>']).map(str::trim);
+    let orders = |clause: &str| ORDERS.iter().any(|order| clause.to_lowercase().starts_with(order));
+    clauses.filter(|clause| !clause.is_empty()).any(orders)
+        || RIGHT.iter().any(|right| message.contains(right))
+}
+
+/// Fails where a refusal does not say what to do.
+#[track_caller]
+pub(crate) fn assert_names_a_way_out(message: &str) {
+    assert!(names_a_way_out(message), "no way out in: {message}");
+}
+
 impl Drop for Program {
     fn drop(&mut self) {
         // Both fail only if the program has ended already.

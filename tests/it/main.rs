@@ -69,3 +69,4 @@ mod udp;
 mod unix;
 mod upgrade;
 mod veth;
+mod ways_out;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::Relay;
+use crate::harness::{Relay, assert_names_a_way_out};
 use crate::ports::free_address;
 
 const USAGE: i32 = 64;
@@ -36,6 +36,7 @@ fn refused(arguments: &[&str], code: i32) -> String {
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {line}");
     assert_eq!(line.lines().count(), 1, "{arguments:?}: {line}");
+    assert_names_a_way_out(&line);
     assert!(!line.contains("panicked"), "{arguments:?}: {line}");
     assert!(output.stdout.is_empty(), "{arguments:?}");
     line

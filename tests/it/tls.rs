@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::deploy::nginx::write_certificates;
 use crate::descriptors::Descriptors;
-use crate::harness::{Node, PATIENCE, Relay};
+use crate::harness::{Node, PATIENCE, Relay, assert_names_a_way_out};
 
 /// Connections before counting, so that what is kept for all is not counted for each.
 const WARM_UP: u32 = 50;
@@ -226,7 +226,9 @@ fn refused(arguments: &[String]) -> (Option<i32>, String) {
     command.args(["serve", "--udp-bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"]);
     command.arg("--state-dir").arg(state.path());
     let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
-    (status.code(), String::from_utf8(stderr).unwrap())
+    let line = String::from_utf8(stderr).unwrap();
+    assert_names_a_way_out(&line);
+    (status.code(), line)
 }
 
 #[test]

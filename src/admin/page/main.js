@@ -103,7 +103,7 @@ function showVerdict({ phase, verdict, reasons }) {
   const health = { ready: 'good', degraded: 'warn', starting: 'warn', draining: 'warn' }[state] ?? 'bad';
   document.documentElement.dataset.health = health;
   byId('reasons').hidden = reasons.length === 0;
-  const texts = reasons.map(({ part, reason }) => `${part}: ${reason}`);
+  const texts = reasons.map(({ part, reason, remedy }) => `${part}: ${reason} → ${remedy}`);
   const shown = [...byId('reasons').children].map((item) => item.textContent);
   if (texts.join('\n') === shown.join('\n')) return;
   byId('reasons').replaceChildren(...reasons.map(({ condition }, index) => {
@@ -116,6 +116,7 @@ function showVerdict({ phase, verdict, reasons }) {
 
 function show(snapshot) {
   byId('version').textContent = snapshot.version;
+  byId('build').textContent = `beacon-relay ${snapshot.version}, commit ${snapshot.commit} of ${snapshot.commit_date}, ${snapshot.target}. `;
   showVerdict(snapshot);
   const off = Object.keys(snapshot.switches).filter((name) => snapshot.switches[name] === 'off');
   byId('switches').hidden = off.length === 0;

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use super::Exit;
 use super::issue::Made;
+use crate::config::remedy;
 
 /// A certificate's file and its key's.
 #[derive(Debug)]
@@ -63,12 +64,16 @@ fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 /// Reads a file that an option names.
 pub(super) fn read(option: &str, path: &Path) -> Result<String, Exit> {
     let text = fs::read_to_string(path);
-    Ok(text.map_err(|error| anyhow!("{option} = {path:?}: cannot be read: {error}"))?)
+    Ok(text.map_err(|error| {
+        anyhow!("{option} = {path:?}: cannot be read: {error}; {}", remedy(&error))
+    })?)
 }
 
 /// The first certificate of a file.
 pub(super) fn certificate(option: &str, path: &Path) -> Result<CertificateDer<'static>, Exit> {
     let text = read(option, path)?;
     let der = CertificateDer::from_pem_slice(text.as_bytes());
-    Ok(der.map_err(|error| anyhow!("{option} = {path:?}: no certificate: {error}"))?)
+    Ok(der.map_err(|error| {
+        anyhow!("{option} = {path:?}: no certificate: {error}; name a PEM file with one")
+    })?)
 }

@@ -24,7 +24,9 @@ impl Inspect {
     pub(super) fn run(self) -> Result<(), Exit> {
         let der = files::certificate("FILE", &self.file)?;
         let read = Certificate::parse(&der);
-        let read = read.map_err(|error| anyhow!("FILE = {:?}: {error}", self.file))?;
+        let read = read.map_err(|error| {
+            anyhow!("FILE = {:?}: {error}; name a certificate that X.509 allows", self.file)
+        })?;
         output::print(&shown(&read, &Sha256::digest(&der)))
     }
 }

@@ -52,7 +52,7 @@ pub(in crate::cli) fn instance(
     let key = new_key()?;
     let mut params = params(name, days)?;
     params.subject_alt_names = CertificateParams::new([name.to_owned()])
-        .with_context(|| format!("--name = {name:?}: no name of a host"))?
+        .with_context(|| format!("--name = {name:?}: no name of a host; write a DNS name"))?
         .subject_alt_names;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

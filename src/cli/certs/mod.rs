@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject as _;
 pub(in crate::cli) use self::files::Pair;
 use self::files::read;
 pub(in crate::cli) use self::issue::{authority, instance};
+use super::way_out::completed;
 use super::{Exit, output};
 use crate::wire::certificate::{Certificate, TextKind};
 
@@ -118,12 +119,18 @@ fn issuer(
 ) -> Result<Issuer<'static, KeyPair>, Exit> {
     let text = read("--ca-key", ca_key)?;
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
-    let key = key.map_err(|error| anyhow!("--ca-key = {ca_key:?}: no private key: {error}"))?;
+    let key = key.map_err(|error| {
+        anyhow!("--ca-key = {ca_key:?}: no private key: {error}; name the key's PEM file")
+    })?;
     let key = KeyPair::try_from(&key);
-    let key = key.map_err(|error| anyhow!("--ca-key = {ca_key:?}: of no use: {error}"))?;
+    let key = key.map_err(|error| {
+        anyhow!("--ca-key = {ca_key:?}: of no use: {error}; make a pair with `certs ca`")
+    })?;
 
     let der = files::certificate("--ca", ca)?;
-    let refused = |reason: &str| anyhow!("--ca = {ca:?}: {reason}");
+    let refused = |reason: &str| {
+        anyhow!("{}", completed(&format!("--ca = {ca:?}: {reason}"), "name that of an authority"))
+    };
     let authority = Certificate::parse(&der).map_err(|error| refused(&error.to_string()))?;
     if !authority.is_authority {
         return Err(refused("no authority: it must not sign others").into());

@@ -108,6 +108,7 @@ fn status(answer: &Value) -> String {
     for reason in list(answer, "reasons") {
         let of = |key: &str| at(reason, &[key]);
         let _ = writeln!(out, "         {} {}: {}", of("part"), of("condition"), of("reason"));
+        let _ = writeln!(out, "         -> {}", of("remedy"));
     }
     let reload = match at(answer, &["last_reload", "error"]) {
         error if error.is_empty() => "went well".to_owned(),
@@ -339,11 +340,11 @@ mod tests {
     fn status_says_how_the_relay_is_and_why_before_the_numbers() {
         let answer = json!({
             "phase": "running", "ready": true, "verdict": "degraded", "failed": {}, "wss_peers": 7,
-            "reasons": [{ "part": "keys", "condition": "degraded", "reason": "line 3" }],
+            "reasons": [{ "part": "keys", "condition": "degraded", "reason": "line 3", "remedy": "write it" }],
             "last_reload": { "at": "2026-11-20T12:00:00.000Z", "error": "keys.json: line 3" },
             "needs_restart": ["udp_bind", "stun_bind"],
         });
-        let expected = "relay    ready, but degraded\n         keys degraded: line 3\n\
+        let expected = "relay    ready, but degraded\n         keys degraded: line 3\n         -> write it\n\
                         reload   the last, at 2026-11-20T12:00:00.000Z, failed: keys.json: line 3\n\
                         restart  needed by udp_bind, stun_bind\n\nwss_peers  7\n";
         assert_eq!(show(&Action::Status {}, &answer), expected);

@@ -121,7 +121,11 @@ fn read(args: &Args) -> anyhow::Result<Vec<u8>> {
         Ok(bytes)
     };
     let bytes = read().with_context(|| format!("cannot read --file {}", path.display()))?;
-    ensure!(!bytes.is_empty(), "--file {} is empty: there is nothing to carry", path.display());
+    ensure!(
+        !bytes.is_empty(),
+        "--file {} is empty, there is nothing to carry; name another",
+        path.display()
+    );
     ensure!(
         bytes.len() as u64 <= MAX_BYTES,
         "--file {} is larger than the 64 MiB that the demo carries in its time",

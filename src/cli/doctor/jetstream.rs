@@ -2,9 +2,10 @@
 
 use super::machine::status;
 use super::report::Report;
+use crate::cli::way_out;
 use crate::config::{BusNats, Config};
 use crate::server::jetstream_settings;
-use crate::store::{OpenError, Probe, ProbedAccount, ProbedLog};
+use crate::store::{Probe, ProbedAccount, ProbedLog};
 
 /// The name of the check of NATS.
 const MESSAGES: &str = "messages";
@@ -15,7 +16,7 @@ const STREAMS: usize = 2;
 /// Checks the NATS that has the messages, as a relay sees it.
 pub(super) async fn check(nats: &BusNats, report: &mut Report) {
     match jetstream_settings(nats).probe().await {
-        Err(error) => report.warn(MESSAGES, error.to_string(), remedy(&error)),
+        Err(error) => report.warn(MESSAGES, error.to_string(), way_out::of_nats(&error)),
         Ok(probe) => {
             let findings = findings(&probe, nats.replicas, nats.max_bytes, nats.name.as_str());
             if findings.is_empty() {
@@ -26,24 +27,6 @@ pub(super) async fn check(nats: &BusNats, report: &mut Report) {
             }
         }
     }
-}
-
-/// What helps where NATS cannot be used.
-fn remedy(error: &OpenError) -> String {
-    let remedy = match error {
-        OpenError::Settings(_) => "--bus-nats nats://… or tls://…, --bus-nats-credentials FILE",
-        OpenError::Payload { .. } => "max_payload as in deploy/nats/messages.conf, then reload it",
-        OpenError::NoJetStream(_) => {
-            "`jetstream { store_dir: … }` in nats-server's configuration, and `jetstream: enabled` \
-             of the account; deploy/nats/messages.conf"
-        }
-        OpenError::Unreachable(_) => {
-            "is nats-server up, is its port open to this machine, do the user and the password of \
-             --bus-nats, or --bus-nats-credentials, fit? Until then messages wait"
-        }
-        OpenError::Store(_) | OpenError::Thread(_) => "docs/TROUBLESHOOTING.md",
-    };
-    remedy.to_owned()
 }
 
 /// What is wrong with a NATS that can be used, and what helps.

@@ -91,9 +91,13 @@ pub(super) async fn check(url: &str, args: &Args, report: &mut Report) -> Result
 /// The first secret of a file that has one a line.
 fn read_secret(path: &Path) -> Result<String, Exit> {
     let usage = |why: &str| Exit::Usage(format!("--secret-file: {}: {why}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| usage(&error.to_string()))?;
+    let text = fs::read_to_string(path)
+        .map_err(|error| usage(&format!("{error}; {}", crate::config::remedy(&error))))?;
     let mut secrets = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    secrets.next().map(str::to_owned).ok_or_else(|| usage("it holds no secret"))
+    secrets
+        .next()
+        .map(str::to_owned)
+        .ok_or_else(|| usage("it holds no secret; write it into the first line"))
 }
 
 /// The names of the checks over each carrier.

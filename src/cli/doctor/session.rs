@@ -11,6 +11,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use super::client_address::FORGED;
 use super::report::Report;
 use super::{Args, Exit, PATIENCE};
+use crate::cli::way_out::of_failure;
 use crate::client::{
     Client, ConnectError, LoginError, MAX_PAYLOAD, Options, Proxy, Target, read_key,
 };
@@ -36,7 +37,11 @@ impl Login {
     /// The file has none: nothing can be said of the login.
     pub(super) fn read(args: &Args) -> Result<Option<Self>, Exit> {
         let (Some(node), Some(path)) = (args.node_id, &args.key) else { return Ok(None) };
-        let file = read_key(path).map_err(|error| Exit::Usage(format!("--key: {error:#}")))?;
+        let file = read_key(path).map_err(|error| {
+            let error = anyhow::Error::from(error);
+            let way_out = of_failure(&error).unwrap_or("name another");
+            Exit::Usage(format!("--key: {error}; {way_out}"))
+        })?;
         let trust = args.ca.clone().map_or(Trust::System, Trust::CaFile);
         let relay_name = args.flags.text("relay_name").map(str::to_owned);
         Ok(Some(Self { node, key: file.key, trust, relay_name }))

@@ -106,7 +106,7 @@ fn channels(data: &Path) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::new();
     for name in names(&folder)? {
         if !is_name(&name) {
-            bail!("{}: no name of a channel", folder.join(&name).display());
+            bail!("{}: no name of a channel; move it elsewhere", folder.join(&name).display());
         }
         let segments = numbered(&folder.join(&name))?;
         let peers = peers(&data.join("subscribers").join(&name))?;
@@ -121,7 +121,7 @@ fn names(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in listed {
         let name = entry?.file_name().into_string();
-        names.push(name.map_err(|name| anyhow::anyhow!("{}: no text", name.display()))?);
+        names.push(name.map_err(|name| anyhow::anyhow!("{}: no text; rename it", name.display()))?);
     }
     names.sort();
     Ok(names)
@@ -151,7 +151,8 @@ fn peers(folder: &Path) -> anyhow::Result<Vec<(u64, String)>> {
             File::open(&file).and_then(|file| file.take(MAX_PLACE).read_to_string(&mut text));
         read.with_context(|| file.display().to_string())?;
         let offset = text.trim().parse();
-        let offset = offset.with_context(|| format!("{}: no number", file.display()))?;
+        let offset = offset
+            .with_context(|| format!("{}: no number; correct or remove it", file.display()))?;
         peers.push((offset, peer.to_owned()));
     }
     // Those first who have come least far.
@@ -254,7 +255,10 @@ impl Importing {
         match self.offline.submit(&submission)? {
             Submitted::Stored(_) => self.imported.records += 1,
             Submitted::Duplicate => self.imported.left_out += 1,
-            Submitted::Partly { .. } => bail!("the record {} is taken in part", submission.id),
+            Submitted::Partly { .. } => bail!(
+                "the record {} is taken in part; make room on the disk, then begin anew",
+                submission.id
+            ),
             Submitted::Refused(refused) => {
                 bail!("the record {} is not taken: {}", submission.id, why(refused))
             }

@@ -64,8 +64,9 @@ pub(super) fn import(rows: impl BufRead, state_dir: &Path) -> anyhow::Result<Imp
         if row.is_empty() {
             continue;
         }
-        let row = serde_json::from_str(row)
-            .map_err(|_| anyhow::anyhow!("line {number} is no row of docs/PEERBUS.md's query"))?;
+        let row = serde_json::from_str(row).map_err(|_| {
+            anyhow::anyhow!("line {number} is no row of docs/PEERBUS.md's query; use that")
+        })?;
         importing.take(row).with_context(|| format!("line {number}"))?;
     }
     importing.offline.finish()?;
@@ -112,7 +113,7 @@ impl Importing {
     /// Has a name be nobody's until an operator binds it, where it is not known.
     fn reserve(&mut self, name: &str) -> anyhow::Result<()> {
         if name.is_empty() || name.len() > MAX_NAME {
-            bail!("a name has 1 to {MAX_NAME} bytes");
+            bail!("a name has 1 to {MAX_NAME} bytes; leave that row out");
         }
         let Offline { bus, turn, now, .. } = &mut self.offline;
         if bus.name(REALM.0, name).is_some() {
@@ -131,7 +132,8 @@ impl Importing {
         recipient: &str,
         envelope: &str,
     ) -> anyhow::Result<()> {
-        let bytes = unhex(envelope).context("the envelope is not in hexadecimal")?;
+        let bytes = unhex(envelope)
+            .context("the envelope is not in hexadecimal; use the query of docs/PEERBUS.md")?;
         let envelope = Envelope::parse(&bytes).map(|envelope| envelope.encode());
         let Ok(body) = envelope else {
             self.imported.left_out += 1;
@@ -141,8 +143,12 @@ impl Importing {
             self.imported.left_out += 1;
             return Ok(());
         }
-        let from =
-            self.offline.bus.name(REALM.0, sender).context("its sender is reserved")?.mailbox;
+        let from = self
+            .offline
+            .bus
+            .name(REALM.0, sender)
+            .context("its sender is reserved; leave that row out")?
+            .mailbox;
         let (id, to) = (id.into(), To::Name(recipient.into()));
         let submission = Submission { from, to, id, body: body.into() };
         match self.offline.submit(&submission)? {

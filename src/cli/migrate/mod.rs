@@ -25,8 +25,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 
 use self::sources::{Said, Variables};
+use super::way_out::completed;
 use super::{Exit, output};
-use crate::config::{Layers, Surroundings};
+use crate::config::{Layers, Surroundings, remedy};
 
 /// Longest compose file, in bytes.
 const MAX_FILE: u64 = 1_048_576;
@@ -132,9 +133,9 @@ impl Migrate {
 impl Keyop {
     fn run(self) -> Result<(), Exit> {
         let file = &self.file;
-        let text = read(file).with_context(|| format!("{}", file.display()))?;
+        let text = read(file).with_context(|| file.display().to_string())?;
         let migrated = keyop::migrate(&text);
-        let toml = migrated.map_err(|reason| anyhow!("{}: {reason}", file.display()))?;
+        let toml = migrated.map_err(|reason| refused(&format!("{}: {reason}", file.display())))?;
         let Some(data) = self.data else { return output::print(&toml) };
         let folder = Layers::state_dir_of(self.state_dir, &Surroundings::of_this_process())?;
         let imported = channels::import(&data, &folder)?;
@@ -149,7 +150,7 @@ impl Middleman {
             client_keys: self.client_keys_file.as_deref(),
         };
         let migrated = middleman::migrate(&self.flags, files);
-        let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
+        let migrated = migrated.map_err(|reason| refused(&reason))?;
         if let Some(file) = &self.service_keys_file {
             keep_secret("--service-keys-file", file, &migrated.service_key)?;
         }
@@ -180,7 +181,7 @@ impl Peerbus {
         };
         let environment = std::env::vars().collect();
         let migrated = peerbus::migrate(&environment, &self.flags, files);
-        let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
+        let migrated = migrated.map_err(|reason| refused(&reason))?;
         if let Some(file) = &self.tokens_file {
             keep_secret("--tokens-file", file, &migrated.tokens)?;
         }
@@ -195,7 +196,7 @@ impl Netbird {
     fn run(&self) -> Result<(), Exit> {
         let said = self.said()?;
         let migrated = netbird::migrate(&said, self.secret_file.as_deref());
-        let migrated = migrated.map_err(|reason| Exit::Failed(anyhow!(reason)))?;
+        let migrated = migrated.map_err(|reason| refused(&reason))?;
         if let (Some(file), Some(secret)) = (&self.secret_file, &migrated.secret) {
             keep_secret("--secret-file", file, &format!("{secret}\n"))?;
         }
@@ -205,15 +206,25 @@ impl Netbird {
     fn said(&self) -> Result<Said, Exit> {
         let own: Variables = std::env::vars().collect();
         let Some(file) = &self.compose else {
-            return sources::gather(&own, &self.flags).map_err(Exit::Usage);
+            return sources::gather(&own, &self.flags)
+                .map_err(|reason| Exit::Usage(completed(&reason, CORRECT)));
         };
         let text = read(file).with_context(|| format!("--compose = {file:?}"))?;
         let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let found = compose::service(&text, self.service.as_deref(), folder, &own);
-        let service = found.map_err(|reason| anyhow!("--compose = {file:?}: {reason}"))?;
+        let service =
+            found.map_err(|reason| refused(&format!("--compose = {file:?}: {reason}")))?;
         let flags = [&service.command[..], &self.flags].concat();
-        sources::gather(&service.environment, &flags).map_err(Exit::Usage)
+        sources::gather(&service.environment, &flags)
+            .map_err(|reason| Exit::Usage(completed(&reason, CORRECT)))
     }
+}
+
+/// What to do about settings that are not those of the program that is replaced.
+const CORRECT: &str = "correct it as that program has it, or write the relay's settings by hand";
+
+fn refused(reason: &str) -> anyhow::Error {
+    anyhow!("{}", completed(reason, CORRECT))
 }
 
 /// Reads a file, or stdin, of a bounded size.
@@ -246,7 +257,7 @@ fn keep_secret(flag: &str, file: &Path, text: &str) -> Result<(), Exit> {
     let reason = if error.kind() == ErrorKind::AlreadyExists {
         "it exists already and holds something else; name another file, or remove it".to_owned()
     } else {
-        format!("cannot be written: {error}")
+        format!("cannot be written: {error}; {}", remedy(&error))
     };
     Err(Exit::Failed(anyhow!("{flag} = {file:?}: {reason}")))
 }

@@ -73,14 +73,16 @@ impl Offline {
 /// Why the message bus did not take a message of another program's, for people.
 pub(super) const fn why(refused: Refused) -> &'static str {
     match refused {
-        Refused::UnknownRecipient => "nobody has the recipient's name",
+        Refused::UnknownRecipient => "nobody has the recipient's name; leave it out",
         Refused::Quota => {
-            "the recipient's mailbox is full: raise --bus-quota-messages or --bus-quota-bytes"
+            "the recipient's mailbox is full; raise --bus-quota-messages or --bus-quota-bytes"
         }
-        Refused::StoreFull => "the disk of the state folder is full",
-        Refused::NoRecipients => "it is for all others, and there is nobody else",
-        Refused::RecipientsFull => "the mailboxes of all recipients are full",
-        Refused::TooManyCopies => "it is for too many at a time",
-        Refused::KeyTaken => "its mailbox has no room for its id",
+        Refused::StoreFull => "the disk of the state folder is full; make room",
+        Refused::NoRecipients => "it is for all others, and there is nobody else; leave it out",
+        Refused::RecipientsFull => {
+            "the mailboxes of all recipients are full; raise --bus-quota-messages"
+        }
+        Refused::TooManyCopies => "it is for too many at a time; leave it out",
+        Refused::KeyTaken => "its mailbox has no room for its id; raise --bus-quota-messages",
     }
 }

@@ -108,7 +108,7 @@ fn error_names_the_key_the_value_the_reason_and_the_way_out() {
         ("bind = \":1\"", "1: listener[1].doors = \"\": missing; write what is spoken there"),
         (
             "bind = \":1\"\ndoors = [\"x\"]",
-            "3: listener[1].doors = \"x\": `x` is no door; there is pilot",
+            "3: listener[1].doors = \"x\": `x` is no door; write one of pilot",
         ),
         ("bind = \":1\"\ndoors = []", "3: listener[1].doors = \"\": no door; write one or more"),
         ("name = \"wss\"", "2: listener[1].name = \"wss\": the name of other sockets"),

@@ -109,20 +109,27 @@ impl FromStr for HostPort {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let (host, port) = text.rsplit_once(':').ok_or("not HOST:PORT: the port is missing")?;
+        let (host, port) =
+            text.rsplit_once(':').ok_or("not HOST:PORT: the port is missing; write it")?;
         let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(inner) if inner.parse::<Ipv6Addr>().is_ok() => inner,
-            Some(_) => return Err("not HOST:PORT: no IPv6 address between the brackets".into()),
+            Some(_) => {
+                return Err("not HOST:PORT: no IPv6 address between the brackets; write one".into());
+            }
             None if host.contains(':') => {
                 return Err(
                     "not HOST:PORT: an IPv6 address needs brackets, as in [::1]:9000".into()
                 );
             }
             None if is_host_name(host) => host,
-            None => return Err("not HOST:PORT: no host name or address before the colon".into()),
+            None => {
+                return Err(
+                    "not HOST:PORT: no host name or address before the colon; write one".into()
+                );
+            }
         };
         let port = port.parse().ok().filter(|port| *port != 0);
-        let port = port.ok_or("not HOST:PORT: the port is no number from 1 to 65535")?;
+        let port = port.ok_or("not HOST:PORT: the port is none; write a number from 1 to 65535")?;
         Ok(Self { host: host.to_ascii_lowercase(), port })
     }
 }

@@ -156,7 +156,9 @@ impl FromStr for LogFilter {
         }
         match parse_filter(text) {
             Ok(_) => Ok(Self(text.to_owned())),
-            Err(error) => Err(format!("not a log filter: {error}").into()),
+            Err(error) => {
+                Err(format!("not a log filter: {error}; write a level, or part=level").into())
+            }
         }
     }
 }

@@ -37,7 +37,7 @@ impl FromStr for ClusterName {
         if is_token && (1..=MAX_CLUSTER_NAME).contains(&text.len()) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("not a name of 1 to 64 letters, digits, - and _".into())
+            Err("not a name; write 1 to 64 letters, digits, - and _".into())
         }
     }
 }
@@ -70,7 +70,9 @@ impl FromStr for SharedName {
             _ if !is_host_name(name) => {
                 Err("not NAME or NAME:PORT, such as relays.example.net".into())
             }
-            Some(None) => Err("not NAME:PORT: the port is no number from 1 to 65535".into()),
+            Some(None) => {
+                Err("not NAME:PORT: the port is no number; write one from 1 to 65535".into())
+            }
             port => Ok(Self { name: name.to_ascii_lowercase(), port: port.flatten() }),
         }
     }
@@ -128,7 +130,9 @@ fn nats_url(url: &str) -> Result<String, Invalid> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+%:".contains(&b);
     match user {
         None => Ok(format!("{scheme}://{host}")),
-        Some(HIDDEN) => Err("not with *** in it, which stands for a user and a password".into()),
+        Some(HIDDEN) => {
+            Err("not with *** in it, which stands for a user and a password; write those".into())
+        }
         Some(user) if !user.is_empty() && user.bytes().all(is_plain) => {
             Ok(format!("{scheme}://{user}@{host}"))
         }
@@ -146,7 +150,7 @@ impl Text for RelayId {
             let key = ed25519_dalek::VerifyingKey::from_bytes(&id.0.0);
             key.is_ok_and(|key| !key.is_weak())
         })
-        .ok_or_else(|| "not a relay's id, the 64 hex digits that `cluster-id` prints".into())
+        .ok_or_else(|| "not a relay's id; write the 64 hex digits that `cluster-id` prints".into())
     }
 }
 

@@ -73,7 +73,7 @@ impl<T: Text> Value for T {
         match items {
             [] => Err("has no default on this machine; set it".into()),
             [text] => T::parse(text.trim()),
-            _ => Err("takes one value, not a list".into()),
+            _ => Err("takes one value, not a list; write one".into()),
         }
     }
 }

@@ -178,8 +178,11 @@ impl FromStr for Fingerprint {
             .collect();
         let whole = digits.len() == 64;
         bytes.try_into().ok().filter(|_| whole).map(Self).ok_or_else(|| {
-            format!("not a SHA-256 fingerprint: 64 hex digits, and this has {}", digits.len())
-                .into()
+            format!(
+                "not a SHA-256 fingerprint; write its 64 hex digits, and this has {}",
+                digits.len()
+            )
+            .into()
         })
     }
 }

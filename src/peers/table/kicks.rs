@@ -14,7 +14,7 @@ pub const MOST_KEPT_OUT: usize = 10_000;
 
 /// As many peers are kept out as can be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{MOST_KEPT_OUT} peers are kept out already: take this one's key away instead")]
+#[error("{MOST_KEPT_OUT} peers are kept out already; take this one's key away instead")]
 pub struct TooManyKicks;
 
 /// Peers that are kept out, each until its time.

@@ -24,7 +24,7 @@ use self::authority::{Authority, blocking};
 use self::problem::{Outcome, Problem};
 use self::schedule::{Schedule, too_many};
 use self::store::{Held, Store, Unusable};
-use crate::admin::{AcmeCertificate, Condition, Part};
+use crate::admin::{AcmeCertificate, Part};
 use crate::config::{AcmeName, Config, Listener};
 use crate::control::rfc3339;
 use crate::metrics::{Event, Labelled, Traffic, What, Word as _, family};
@@ -224,7 +224,7 @@ impl Acme {
         // The worst, and of several the first.
         parts
             .reduce(|worst, part| if part.condition > worst.condition { part } else { worst })
-            .unwrap_or_else(|| Part::new(Condition::Ok, "not in use"))
+            .unwrap_or_else(|| Part::ok("not in use"))
     }
 
     /// What operators see of each certificate; nothing where none is got by ACME.
@@ -346,24 +346,24 @@ impl Order {
             || "it is being ordered".to_owned(),
             |problem| format!("{problem}; the next order is in {due} s"),
         );
+        let remedy =
+            state.problem.as_ref().map_or(Outcome::Ok.remedy(), |problem| problem.outcome.remedy());
         match &state.held {
-            None => Part::new(Condition::Failed, format!("no certificate for {names} yet: {why}")),
+            None => Part::failed(format!("no certificate for {names} yet: {why}"), remedy),
             Some(term) if term.not_after <= now => {
                 let reason = format!("the certificate for {names} has expired: {why}");
-                Part::new(Condition::Failed, reason)
+                Part::failed(reason, remedy)
             }
             Some(term) => {
                 let until = shown(term.not_after);
                 let good = format!("a certificate for {names} until {until}");
                 if state.problem.is_some() {
-                    Part::new(Condition::Degraded, format!("{good}, not renewed: {why}"))
+                    Part::degraded(format!("{good}, not renewed: {why}"), remedy)
                 } else if state.unsaved.is_some() {
-                    Part::new(
-                        Condition::Degraded,
-                        format!("{good}, which the state folder does not take"),
-                    )
+                    let reason = format!("{good}, which the state folder does not take");
+                    Part::degraded(reason, Outcome::Storage.remedy())
                 } else {
-                    Part::new(Condition::Ok, good)
+                    Part::ok(good)
                 }
             }
         }

@@ -37,6 +37,33 @@ words! {
     }
 }
 
+impl Outcome {
+    /// What an operator can do about it.
+    pub(super) const fn remedy(self) -> &'static str {
+        match self {
+            Self::Ok => "wait: an order takes some seconds",
+            Self::Unreachable => {
+                "let the relay connect to the authority (--acme-directory), by HTTPS"
+            }
+            Self::RateLimited => {
+                "wait: the authority allows a few orders in a while, and the relay tries again by itself"
+            }
+            Self::Refused => {
+                "read what the authority says: the account, or the name, is not allowed there"
+            }
+            Self::Validation => {
+                "let the name lead to this relay, port 443 open to all; `beacon-relay doctor` checks both"
+            }
+            Self::Invalid => "is --acme-directory the URL of an ACME directory? See the log",
+            Self::Storage => {
+                "let the relay's user write in the state folder, and make room on its disk: what is not \
+                 kept has to be ordered again after a restart"
+            }
+            Self::Clock => "set this machine's clock, by NTP",
+        }
+    }
+}
+
 /// Why there is no certificate.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {

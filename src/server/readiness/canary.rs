@@ -54,6 +54,30 @@ words! {
     }
 }
 
+/// What to do where nothing is heard of a canary.
+const OVERDUE: &str = "the CPU is full, or the relay hangs: look at `top` and the log, and restart it \
+                       if it stays like this";
+
+impl Landing {
+    /// What to do about it.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Ok => "wait for the first flight",
+            Self::Connect => {
+                "let the relay's user connect to its own listener: look at the firewall, and at \
+                 SocketUser= of a socket of systemd"
+            }
+            Self::Login | Self::Session => {
+                "`beacon-relay doctor` and the log say what a peer would see"
+            }
+            Self::Timeout => {
+                "the CPU is full, or a local firewall drops it: look at `top`, give the relay more of \
+                 the CPU, or add a relay"
+            }
+        }
+    }
+}
+
 /// A canary that can be sent off.
 pub(super) trait Flight: Send + Sync {
     /// Why it may go wrong.
@@ -86,6 +110,11 @@ pub(super) trait Failure: fmt::Debug + fmt::Display + Send + 'static {
 
     /// Whether it shows no fault of the relay, so that peers need not go elsewhere.
     fn is_excused(&self) -> bool;
+
+    /// What to do about it.
+    fn remedy(&self) -> &'static str {
+        self.landing().remedy()
+    }
 }
 
 impl Failure for pilot::CanaryError {
@@ -115,6 +144,20 @@ impl Failure for udp::CanaryError {
 
     fn is_excused(&self) -> bool {
         Self::is_excused(self)
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Send(_) | Self::Late(_) => self.landing().remedy(),
+            Self::Crowded { .. } => {
+                "look for a flood (the alert on kernel drops), and raise net.core.rmem_max: see \
+                 docs/INSTALL.md"
+            }
+            Self::AddressNotHere(_) => "give the machine the address, or correct --udp-bind",
+            Self::Elsewhere(_) => {
+                "look whether nodes are served; if so, --canary-interval 0s turns the canary off"
+            }
+        }
     }
 }
 
@@ -258,15 +301,17 @@ impl<E: Failure> Canary<E> {
         let state = self.state.lock();
         let ago = now.saturating_duration_since(state.landed);
         match (&state.error, state.took) {
-            _ if state.interval.is_zero() => Part::new(Condition::Ok, "off"),
+            _ if state.interval.is_zero() => Part::ok("off"),
             _ if state.is_overdue(now) => {
                 let reason = format!("nothing of it for {:.1} s", ago.as_secs_f64());
-                Part::new(Condition::Failed, reason)
+                Part::failed(reason, OVERDUE)
             }
-            (None, None) => Part::new(Condition::Failed, "not back from its first flight yet"),
+            (None, None) => {
+                Part::failed("not back from its first flight yet", Landing::Ok.remedy())
+            }
             (None, Some(took)) => {
                 let (ms, ago) = (took.as_secs_f64() * 1e3, ago.as_secs_f64());
-                Part::new(Condition::Ok, format!("back after {ms:.1} ms, {ago:.1} s ago"))
+                Part::ok(format!("back after {ms:.1} ms, {ago:.1} s ago"))
             }
             (Some(error), took) => {
                 let may_be_accident = state.faults < FAILURES && took.is_some();
@@ -276,7 +321,8 @@ impl<E: Failure> Canary<E> {
                     Condition::Failed
                 };
                 let times = state.failures;
-                Part::new(condition, format!("{error}; failed {times} times in a row"))
+                let reason = format!("{error}; failed {times} times in a row");
+                Part::judged(condition, reason, error.remedy())
             }
         }
     }
@@ -408,7 +454,7 @@ mod tests {
         assert!(canary.is_stuck(later));
 
         canary.state.lock().interval = Duration::ZERO;
-        assert_eq!(canary.part(later), Part::new(Condition::Ok, "off"));
+        assert_eq!(canary.part(later), Part::ok("off"));
         assert!(!canary.is_stuck(later));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::admin::{Condition, Part};
+use crate::admin::Part;
 use crate::control::rfc3339;
 use crate::net::tls::End;
 use crate::server::certificates::OfFiles;
@@ -15,13 +15,17 @@ const SOON: u64 = 14 * 24 * 60 * 60;
 /// One for a shorter time ends soon in the last part of so many.
 const SHARE: u64 = 4;
 
+/// What to do about one that ends.
+const RENEW: &str =
+    "renew its files, which are read within 2 s; look at what should have done that";
+
 /// How the certificates of all listeners are: the worst that there is to say.
 pub(super) fn part(listeners: &[OfFiles], now: SystemTime) -> Part {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let parts = listeners.iter().map(|listener| of_listener(listener, now));
     parts
         .reduce(|worst, part| if part.condition > worst.condition { part } else { worst })
-        .unwrap_or_else(|| Part::new(Condition::Ok, "none from files"))
+        .unwrap_or_else(|| Part::ok("none from files"))
 }
 
 fn of_listener(OfFiles { listener, ends, trouble }: &OfFiles, now: u64) -> Part {
@@ -31,26 +35,24 @@ fn of_listener(OfFiles { listener, ends, trouble }: &OfFiles, now: u64) -> Part 
     match (past.first(), next, trouble) {
         (Some(past), None, _) => {
             let reason = format!("{} has expired at {}", told(past), shown(past.at));
-            Part::new(Condition::Failed, reason)
+            Part::failed(reason, RENEW)
         }
         (_, _, Some(trouble)) => {
             let reason = format!("listener {listener} shows what it had before: {trouble}");
-            Part::new(Condition::Degraded, reason)
+            let remedy = "correct the files, which are read again once they change; \
+                          `beacon-relay doctor` checks them";
+            Part::degraded(reason, remedy)
         }
         (Some(past), Some(_), None) => {
             let reason = format!("{} has expired at {}", told(past), shown(past.at));
-            Part::new(Condition::Degraded, reason)
+            Part::degraded(reason, RENEW)
         }
         (None, Some(next), None) => {
             let until = format!("{} ends at {}", told(next), shown(next.at));
             let is_soon = next.at - now < SOON.min(next.at.saturating_sub(next.since) / SHARE);
-            if is_soon {
-                Part::new(Condition::Degraded, format!("{until}: renew its files"))
-            } else {
-                Part::new(Condition::Ok, until)
-            }
+            if is_soon { Part::degraded(until, RENEW) } else { Part::ok(until) }
         }
-        (None, None, None) => Part::new(Condition::Ok, format!("unknown ends, {listener}")),
+        (None, None, None) => Part::ok(format!("unknown ends, {listener}")),
     }
 }
 
@@ -61,6 +63,7 @@ fn shown(unix: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Condition;
 
     const DAY: u64 = 24 * 60 * 60;
 
@@ -75,7 +78,8 @@ mod tests {
         let ends = days.iter().map(end).collect();
         let trouble = trouble.map(str::to_owned);
         let listener = OfFiles { listener: "wss".to_owned(), ends, trouble };
-        let Part { condition, reason } = part(&[listener], UNIX_EPOCH + Duration::from_secs(now));
+        let Part { condition, reason, .. } =
+            part(&[listener], UNIX_EPOCH + Duration::from_secs(now));
         (condition, reason)
     }
 

@@ -21,6 +21,10 @@ const SLOW: Duration = Duration::from_millis(100);
 /// A lag after which none should be sent here.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// What to do about a lag.
+const REMEDY: &str = "look at `top`, and at a virtual machine's steal time: give the relay more of \
+                      the CPU, or add a relay";
+
 /// The timer itself counts in milliseconds.
 const LAGS: Buckets = &[
     Duration::from_millis(2),
@@ -96,7 +100,7 @@ impl Lag {
             worst if worst >= SLOW => Condition::Degraded,
             _ => Condition::Ok,
         };
-        Part::new(condition, format!("at most {} ms late", worst.as_millis()))
+        Part::judged(condition, format!("at most {} ms late", worst.as_millis()), REMEDY)
     }
 
     pub(super) fn families(&self, families: &mut Vec<MetricFamily>) {

@@ -51,18 +51,22 @@ impl Machine {
 
     pub(super) fn descriptors(&self) -> Part {
         let Share { used, limit } = self.descriptors;
-        self.descriptors.part(format!("{used} of {limit}"))
+        let remedy = "raise LimitNOFILE= (ulimit -n) and restart the relay, or add a relay";
+        self.descriptors.part(format!("{used} of {limit}"), remedy)
     }
 
     pub(super) fn memory(&self) -> Part {
         let mebibytes = |bytes: u64| bytes >> 20;
         let Share { used, limit } = self.memory;
-        self.memory.part(format!("{} MiB of {} MiB", mebibytes(used), mebibytes(limit)))
+        let remedy = "raise the limit of its control group, lower --max-peers or --outbox-bytes, or \
+                      add a relay";
+        let reason = format!("{} MiB of {} MiB", mebibytes(used), mebibytes(limit));
+        self.memory.part(reason, remedy)
     }
 }
 
 impl Share {
-    fn part(self, reason: String) -> Part {
+    fn part(self, reason: String, remedy: &str) -> Part {
         let beyond = |percent: u64| self.used > self.limit / 100 * percent;
         let condition = if beyond(FAILED) {
             Condition::Failed
@@ -71,7 +75,7 @@ impl Share {
         } else {
             Condition::Ok
         };
-        Part::new(condition, reason)
+        Part::judged(condition, reason, remedy)
     }
 }
 
@@ -157,10 +161,10 @@ mod tests {
             (971, Condition::Failed),
         ] {
             let share = Share { used, limit: 1_000 };
-            assert_eq!(share.part(String::new()).condition, condition, "{used}");
+            assert_eq!(share.part(String::new(), "").condition, condition, "{used}");
         }
         let unlimited = Share { used: 1 << 40, limit: u64::MAX };
-        assert_eq!(unlimited.part(String::new()).condition, Condition::Ok);
+        assert_eq!(unlimited.part(String::new(), "").condition, Condition::Ok);
     }
 
     /// A folder of groups, and the line of mountinfo that has it.

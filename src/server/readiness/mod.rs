@@ -30,7 +30,7 @@ use super::core::Core;
 use super::last_reload::LastReload;
 use super::messages::MessageThread;
 use super::tasks::Tasks;
-use crate::admin::{Condition, Part, Phase, Readiness};
+use crate::admin::{Part, Phase, Readiness};
 use crate::config::Config;
 use crate::control::Health;
 use crate::doors::pilot;
@@ -240,12 +240,12 @@ impl Vitals {
 
     fn cluster(&self) -> Part {
         let Some(cluster) = &self.core.cluster else {
-            return Part::new(Condition::Ok, "not part of one");
+            return Part::ok("not part of one");
         };
         let status = cluster.status();
         if status.cloned {
-            let reason = "another relay has this relay's key: remove cluster.key of one";
-            return Part::new(Condition::Degraded, reason);
+            let remedy = "remove cluster.key from the state folder of one of them, and restart it";
+            return Part::degraded("another relay has this relay's key", remedy);
         }
         if let Some(part) = parts::clocks(&status) {
             return part;
@@ -259,7 +259,8 @@ impl Vitals {
         if hung == 0 {
             return self.udp_canary.part(now);
         }
-        Part::new(Condition::Failed, format!("{hung} of its threads do not receive"))
+        let remedy = "look at `top` and the log, restart the relay, and report it with its log";
+        Part::failed(format!("{hung} of its threads do not receive"), remedy)
     }
 
     fn registry(&self) -> Part {
@@ -268,31 +269,36 @@ impl Vitals {
         if held > 0 {
             let reason = format!(
                 "says that the keys of {held} nodes are gone or changed, too many to be believed: \
-                 held back, until it is repeated for an hour or `beacon-relay reload --force`"
+                 held back, until it is repeated for an hour"
             );
-            return Part::new(Condition::Degraded, reason);
+            let remedy = "`beacon-relay reload --force` believes it at once";
+            return Part::degraded(reason, remedy);
         }
         match (directory.registry_is_up(), directory.registry_refuses()) {
-            (None, _) => Part::new(Condition::Ok, "not in use"),
+            (None, _) => Part::ok("not in use"),
             (Some(true), Some(true)) => {
                 let reason = "answers look-ups with an error; what is remembered counts";
-                Part::new(Condition::Degraded, reason)
+                Part::degraded(reason, "look at the registry's log; `beacon-relay doctor` asks it")
             }
-            (Some(true), _) => Part::new(Condition::Ok, "answers"),
+            (Some(true), _) => Part::ok("answers"),
             (Some(false), _) => {
-                Part::new(Condition::Degraded, "cannot be reached; what is remembered counts")
+                let reason = "cannot be reached; what is remembered counts";
+                Part::degraded(
+                    reason,
+                    "start the registry; `beacon-relay doctor` says what is in the way",
+                )
             }
         }
     }
 
     fn drained(&self, now: Instant) -> Part {
         match self.due.get() {
-            None => Part::new(Condition::Ok, "not asked for"),
+            None => Part::ok("not asked for"),
             Some(due) => {
                 let (peers, left) =
                     (self.core.table.session_count(), due.saturating_duration_since(now));
                 let reason = format!("{peers} peers left, {} s to go", left.as_secs());
-                Part::new(Condition::Failed, reason)
+                Part::failed(reason, "wait; a second SIGTERM ends it at once")
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How parts of the relay are that others look after, and the words for it.
 
-use crate::admin::{Condition, Part};
+use crate::admin::Part;
 use crate::bus;
 use crate::cluster::{LostMember, MemberStatus, Status};
 use crate::relay::Switches;
@@ -10,6 +10,10 @@ const SHORT_ID: usize = 12;
 
 /// Relays that one reason names at most.
 const MOST_NAMED: usize = 3;
+
+/// What to do where messages cannot be stored.
+const STORE: &str = "`beacon-relay doctor` checks the store: the disk of the state folder, or NATS and \
+                     the link to the relay that leads";
 
 /// That a clock of the cluster is off, if one is: relays whose clocks are a minute apart do
 /// not believe each other.
@@ -27,7 +31,7 @@ pub(super) fn clocks(cluster: &Status) -> Option<Part> {
         let difference = difference(member.clock_ahead_ms);
         format!("the clock of relay {} is {difference} this one's", member.relay)
     };
-    Some(Part::new(Condition::Degraded, reason))
+    Some(Part::degraded(reason, "run NTP on all relays: those a minute apart do not link"))
 }
 
 /// Whether the other relays are there; those that are not are named.
@@ -45,20 +49,27 @@ pub(super) fn members(Status { members, lost, .. }: &Status) -> Part {
     let count = format!("{} other relays, {up} of them up", members.len() + lost.len());
     if members.is_empty() && lost.is_empty() {
         // The first relay of a cluster has to be ready while it is alone.
-        return Part::new(Condition::Degraded, format!("{count}: this one is alone"));
+        let remedy = "start the others with the same secret, and name one by --cluster-join; \
+                      TROUBLESHOOTING.md, \"The cluster does not come together\"";
+        return Part::degraded(format!("{count}: this one is alone"), remedy);
     }
     if missing.is_empty() {
-        return Part::new(Condition::Ok, count);
+        return Part::ok(count);
     }
     let named = missing.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>();
-    Part::new(Condition::Degraded, format!("{count}: {}", named.join(", ")))
+    let remedy = "start it, or look at the way there (--cluster-bind, over UDP); one that was taken out \
+                  for good is forgotten after an hour";
+    Part::degraded(format!("{count}: {}", named.join(", ")), remedy)
 }
 
 /// Whether what the key file says is in force.
 pub(super) fn believed(trouble: Option<String>) -> Part {
     trouble.map_or_else(
-        || Part::new(Condition::Ok, "as the key file has them, where there is one"),
-        |reason| Part::new(Condition::Degraded, format!("the keys read before stay: {reason}")),
+        || Part::ok("as the key file has them, where there is one"),
+        |reason| {
+            let remedy = "write a good file, which is read automatically";
+            Part::degraded(format!("the keys read before stay: {reason}"), remedy)
+        },
     )
 }
 
@@ -67,33 +78,37 @@ pub(super) fn served(switches: &Switches) -> Part {
     let off = switches.iter().filter(|(_, is_on)| !is_on).map(|(name, _)| name);
     let off: Vec<_> = off.collect();
     if off.is_empty() {
-        return Part::new(Condition::Ok, "all on");
+        return Part::ok("all on");
     }
-    let off = off.join(", ");
-    Part::new(Condition::Degraded, format!("switched off by an operator: {off}"))
+    let remedy = off.iter().map(|name| format!("`beacon-relay switch {name} on`"));
+    let remedy = remedy.collect::<Vec<_>>().join(", ");
+    Part::degraded(format!("switched off by an operator: {}", off.join(", ")), remedy)
 }
 
 /// Whether messages can be kept.
 pub(super) fn kept(bus: &bus::Health, broken: Option<String>) -> Part {
     match bus {
         bus::Health::Serving => broken.map_or_else(
-            || Part::new(Condition::Ok, "takes messages"),
+            || Part::ok("takes messages"),
             |reason| {
                 let reason = format!("its audit log is not what this relay wrote: {reason}");
-                Part::new(Condition::Degraded, reason)
+                let remedy = "copy the state folder, then `beacon-relay audit verify`";
+                Part::degraded(reason, remedy)
             },
         ),
         bus::Health::Damaged(reason) => {
             let reason = format!("some of what is stored cannot be read: {reason}");
-            Part::new(Condition::Degraded, reason)
+            let remedy = "look at the disk (dmesg), and restore a backup where the messages matter";
+            Part::degraded(reason, remedy)
         }
-        bus::Health::Limited(trouble) => Part::new(Condition::Degraded, trouble.to_string()),
+        bus::Health::Limited(trouble) => Part::degraded(trouble.to_string(), STORE),
         bus::Health::Full => {
             let reason = "the disk is full: new messages wait or are refused, the rest goes on";
-            Part::new(Condition::Degraded, reason)
+            let remedy = "make room on the disk; `beacon-relay queues` shows who has most";
+            Part::degraded(reason, remedy)
         }
         bus::Health::Unavailable(trouble) => {
-            Part::new(Condition::Failed, format!("messages cannot be stored: {trouble}"))
+            Part::failed(format!("messages cannot be stored: {trouble}"), STORE)
         }
     }
 }
@@ -101,16 +116,24 @@ pub(super) fn kept(bus: &bus::Health, broken: Option<String>) -> Part {
 /// How the audit log is, by what is wrong with it.
 pub(super) fn written(trouble: Option<String>) -> Part {
     trouble.map_or_else(
-        || Part::new(Condition::Ok, "nothing was lost"),
-        |reason| Part::new(Condition::Degraded, format!("cannot be written: {reason}")),
+        || Part::ok("nothing was lost"),
+        |reason| {
+            let remedy = "make room on the disk of the state folder, and let the relay's user write \
+                          there";
+            Part::degraded(format!("cannot be written: {reason}"), remedy)
+        },
     )
 }
 
 /// How the control socket is, by what is wrong with it.
 pub(super) fn reachable(trouble: Option<String>) -> Part {
     trouble.map_or_else(
-        || Part::new(Condition::Ok, "the socket is there"),
-        |reason| Part::new(Condition::Degraded, format!("no socket: {reason}")),
+        || Part::ok("the socket is there"),
+        |reason| {
+            let remedy =
+                "let the relay's user write in the state folder, which no other relay may use";
+            Part::degraded(format!("no socket: {reason}"), remedy)
+        },
     )
 }
 
@@ -119,6 +142,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::admin::Condition;
     use crate::relay::{RELAY, Switch};
 
     #[test]
@@ -127,7 +151,7 @@ mod tests {
         let trouble = bus::Trouble { reason, since: Instant::now() };
         let unavailable = bus::Health::Unavailable(trouble);
         let of = |health: &bus::Health, broken: Option<&str>| {
-            let Part { condition, reason } = kept(health, broken.map(str::to_owned));
+            let Part { condition, reason, .. } = kept(health, broken.map(str::to_owned));
             (condition, reason)
         };
         let reason = "messages cannot be stored: no space left, for 0 s".to_owned();
@@ -157,7 +181,7 @@ mod tests {
             address: "192.0.2.2:9100".to_owned(),
             seconds: 12,
         };
-        let Part { condition, reason } = members(&cluster(vec![member("up")], vec![lost]));
+        let Part { condition, reason, .. } = members(&cluster(vec![member("up")], vec![lost]));
         assert_eq!(condition, Condition::Degraded);
         let expected =
             "2 other relays, 1 of them up: fedcba987654 at 192.0.2.2:9100 is lost, for 12 s";
@@ -176,6 +200,8 @@ mod tests {
         let switches = Switches(vec![switch.clone()]);
         assert_eq!(served(&switches).condition, Condition::Ok);
         switch.set(false);
-        assert_eq!(served(&switches).reason, "switched off by an operator: relay");
+        let Part { reason, remedy, .. } = served(&switches);
+        assert_eq!(reason, "switched off by an operator: relay");
+        assert_eq!(remedy.as_deref(), Some("`beacon-relay switch relay on`"));
     }
 }

@@ -70,7 +70,9 @@ fn status_exits_0_ready_3_degraded_and_4_not_ready_and_says_why() {
     say(&relay, &["switch", "punch", "off"]);
     let (code, text) = status(&relay, &[]);
     assert!(text.starts_with("relay    ready, but degraded\n"), "{text}");
-    assert!(text.contains("switches degraded: switched off by an operator: punch\n"), "{text}");
+    let why = "         switches degraded: switched off by an operator: punch\n";
+    let remedy = "         -> `beacon-relay switch punch on`\n";
+    assert!(text.contains(&format!("{why}{remedy}")), "{text}");
     let (probed, line) = health(&relay);
     assert_eq!((code, probed), (3, 0));
     assert!(line.starts_with("ready, but degraded; ") && line.contains("punch"), "{line}");
@@ -81,6 +83,7 @@ fn status_exits_0_ready_3_degraded_and_4_not_ready_and_says_why() {
     assert_eq!((&answer["phase"], &answer["verdict"]), (&"running".into(), &"not ready".into()));
     let first = &answer["reasons"][0];
     assert_eq!((&first["part"], &first["condition"]), (&"canary".into(), &"failed".into()));
+    assert!(first["remedy"].as_str().unwrap().starts_with("let the relay's user connect"));
     let (code, text) = status(&relay, &[]);
     assert!(
         text.starts_with("relay    not ready\n         canary failed: cannot connect"),
@@ -240,7 +243,7 @@ fn audit_log_says_who_did_what_and_only_its_owner_reads_it() {
     assert_eq!(of(&lines[1]), ("kick".into(), serde_json::json!({ "node": 7 })));
     assert_eq!(
         lines[1]["result"],
-        "node 7 is neither connected nor known here: `beacon-relay explain 7` says where it is"
+        "node 7 is neither connected nor known here; `beacon-relay explain 7` says where it is"
     );
     assert_eq!(of(&lines[2]), ("log-level".into(), serde_json::json!({ "filter": "debug" })));
     for line in &lines {

@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::harness::{Relay, assert_plain};
+use crate::harness::{Relay, assert_names_a_way_out, assert_plain};
 
 /// Runs `beacon-relay` with these words, for the relay of a state folder.
 fn run(state_dir: &Path, words: &[&str]) -> Output {
@@ -44,7 +44,9 @@ pub(crate) fn ask(relay: &Relay, words: &[&str]) -> Value {
 pub(crate) fn fail(state_dir: &Path, words: &[&str]) -> (i32, String) {
     let output = run(state_dir, words);
     assert!(output.stdout.is_empty(), "{words:?}");
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_names_a_way_out(&line);
+    (output.status.code().unwrap(), line)
 }
 
 /// The lines of the audit log.

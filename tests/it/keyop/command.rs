@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::harness::assert_names_a_way_out;
+
 fn certs(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beacon-relay"));
     command.current_dir(folder).arg("certs").args(arguments).output().unwrap()
@@ -18,7 +20,9 @@ fn made(folder: &Path, arguments: &[&str]) -> String {
 fn refused(folder: &Path, arguments: &[&str]) -> String {
     let output = certs(folder, arguments);
     assert!(!output.status.success());
-    String::from_utf8(output.stderr).unwrap()
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_names_a_way_out(&line);
+    line
 }
 
 /// What another program says of the files; nothing where the machine does not have it.

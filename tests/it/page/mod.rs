@@ -119,6 +119,7 @@ fn page_shows_what_the_metrics_say_in_a_real_browser() {
     browser.open(&format!("http://{}/", relay.admin));
     browser.wait_for(LIVE);
     assert_history(&mut browser);
+    assert_build(&relay, &mut browser);
     let rate =
         "[...document.querySelectorAll('[data-rate]')].map((e) => parseFloat(e.textContent))[0]";
     browser.wait_for(&format!("{rate} > 600 && {rate} < 1000"));
@@ -162,6 +163,18 @@ fn page_shows_what_the_metrics_say_in_a_real_browser() {
     browser.value("document.body.setAttribute('style', 'color: red')");
     browser.wait_for("violations.length === 1");
     assert_ne!(browser.complaints(), [] as [String; 0]);
+}
+
+/// The page says of which commit the relay is.
+fn assert_build(relay: &Relay, browser: &mut Browser) {
+    let status: Value = serde_json::from_str(&http_get(relay.admin, "/status").1).unwrap();
+    let of = |key: &str| status[key].as_str().unwrap().to_owned();
+    let [version, commit, date, target] = ["version", "commit", "commit_date", "target"].map(of);
+
+    let foot = browser.value("document.querySelector('footer').textContent");
+
+    let expected = format!("beacon-relay {version}, commit {commit} of {date}, {target}. ");
+    assert!(foot.as_str().unwrap().starts_with(&expected), "{foot}");
 }
 
 /// Waits until the relay has kept so many points of its charts, which nobody has seen.
@@ -220,7 +233,8 @@ fn page_of_a_relay_that_is_not_ready_says_why() {
     std::fs::rename(&socket, &away).unwrap();
     browser.wait_for(
         "document.getElementById('verdict').textContent === 'not ready' && \
-         document.getElementById('reasons').textContent.startsWith('canary: cannot connect')",
+         document.getElementById('reasons').textContent.startsWith('canary: cannot connect') && \
+         document.getElementById('reasons').textContent.includes(' → let the relay')",
     );
     assert_ne!(browser.value(colour), good);
     std::fs::rename(&away, &socket).unwrap();

@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 
+use crate::config::remedy;
 use crate::ids::{NodeId, PublicKey};
 use crate::wire::mark::MARK;
 
@@ -183,7 +184,7 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Text<T> {
 #[non_exhaustive]
 pub enum FileError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), remedy(source))]
     Read {
         /// The key file.
         path: PathBuf,
@@ -191,7 +192,10 @@ pub enum FileError {
         source: io::Error,
     },
     /// The file is not one JSON object of node id to key.
-    #[error("{}, line {line}, column {column}: {reason}", path.display())]
+    #[error(
+        "{}, line {line}, column {column}: {reason}; write a node id and its key, as in \"7\": \"BASE64\"",
+        path.display()
+    )]
     Invalid {
         /// The key file.
         path: PathBuf,

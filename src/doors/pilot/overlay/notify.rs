@@ -30,16 +30,18 @@ pub(super) struct Notices(Mutex<HashMap<NodeId, Instant>>);
 #[non_exhaustive]
 pub enum NotNotified {
     /// It has neither a session nor an endpoint here.
-    #[error("it is not here")]
+    #[error("it is not here; ask where `beacon-relay explain` says that it is")]
     NotHere,
     /// It was notified within the last minute.
-    #[error("it was notified {0} s ago, which may be done once a minute")]
+    #[error("it was notified {0} s ago, which may be done once a minute; try again then")]
     TooSoon(u64),
     /// As many other nodes were notified within the last minute as may be.
-    #[error("{MOST_NODES} other nodes were notified within a minute")]
+    #[error("{MOST_NODES} other nodes were notified within a minute; try again later")]
     TooMany,
     /// Its endpoint is silent, and has had what such an endpoint gets in a second.
-    #[error("its UDP address has been silent for two minutes, and gets no more for now")]
+    #[error(
+        "its UDP address has been silent for two minutes, and gets no more for now; wait until it is heard of"
+    )]
     Quiet,
 }
 
