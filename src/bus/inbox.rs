@@ -27,6 +27,12 @@ const BATCH_BYTES: usize = 8 << 20;
 /// cost as much as one for a message.
 const NAP: Duration = Duration::from_millis(1);
 
+/// The same where messages come all the time, after so many turns in a row that one began. A timer that
+/// ends before the kernel's next tick (4 ms) is set for each wait, which takes longer than the wait's
+/// other system calls where the machine is a virtual one.
+const LONG_NAP: Duration = Duration::from_millis(5);
+const BRISK: u32 = 16;
+
 /// Items that wait no longer for others.
 const ENOUGH: usize = 64;
 
@@ -146,6 +152,8 @@ struct State {
     speakers: HashMap<u64, Speaker>,
     /// Something is here that does not wait for others.
     is_urgent: bool,
+    /// Turns in a row that something urgent began.
+    brisk: u32,
     /// The bus's thread waits for anything, so that nothing has to wait.
     is_idle: bool,
     is_closed: bool,
@@ -160,6 +168,16 @@ impl State {
             self.is_urgent = true;
         }
         self.is_urgent
+    }
+
+    /// How long acknowledgements wait for company.
+    const fn nap(&self) -> Duration {
+        if self.brisk < BRISK { NAP } else { LONG_NAP }
+    }
+
+    /// Notes what a turn begins with.
+    const fn note_turn(&mut self) {
+        self.brisk = if self.is_urgent { self.brisk.saturating_add(1) } else { 0 };
     }
 }
 
@@ -248,13 +266,14 @@ impl Inbox {
     pub(super) fn take(&self, until: Instant, spare: VecDeque<Item>) -> Batch {
         let mut state = self.state.lock();
         if !state.is_urgent {
-            let nap = until.min(Instant::now() + NAP);
+            let nap = until.min(Instant::now() + state.nap());
             while !state.is_urgent && !state.is_closed {
                 if self.came.wait_until(&mut state, nap).timed_out() {
                     break;
                 }
             }
         }
+        state.note_turn();
         state.is_idle = true;
         while state.items.is_empty() && !state.is_closed {
             if self.came.wait_until(&mut state, until).timed_out() {
@@ -298,5 +317,21 @@ impl Inbox {
 
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().is_closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acknowledgements_wait_longer_only_while_messages_come_all_the_time() {
+        let mut state = State { is_urgent: true, ..State::default() };
+        assert_eq!(state.nap(), NAP);
+        (0..BRISK).for_each(|_| state.note_turn());
+        assert_eq!(state.nap(), LONG_NAP);
+        state.is_urgent = false;
+        state.note_turn();
+        assert_eq!(state.nap(), NAP);
     }
 }

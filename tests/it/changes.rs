@@ -178,6 +178,8 @@ fn level_of_the_log_is_changed_by_a_reload() {
     fs::write(&file, "log_level = \"info\"").unwrap();
     let relay = Relay::with_nodes(&[&node], &["--config", file.to_str().unwrap()]);
     drop(Peer::log_in(relay.wss, &node));
+    // The relay logs a peer after it has answered it.
+    relay.wait_for_metric("beacon_relay_sessions{door=\"pilot\"}", 0.0);
     fs::write(&file, "log_level = \"debug\"").unwrap();
     relay.signal("HUP");
     relay.wait_for_line("reloaded");

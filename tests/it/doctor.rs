@@ -25,7 +25,7 @@ use crate::registry::{Answer, Registry};
 
 /// What a run of the doctor came to.
 pub(crate) struct Diagnosis {
-    pub(crate) code: i32,
+    code: i32,
     report: Value,
 }
 
@@ -56,6 +56,11 @@ impl Diagnosis {
 
     fn verdict(&self, check: &str) -> String {
         self.of(check).0
+    }
+
+    /// Asserts what the doctor ended with.
+    pub(crate) fn assert_code(&self, code: i32) {
+        assert_eq!(self.code, code, "{:#}", self.report);
     }
 
     /// Asserts that a check ended so, and says this.
@@ -157,7 +162,7 @@ fn doctor_finds_no_fault_in_the_whole_chain_behind_caddy() {
     assert_eq!(known.relay.metric("pilot_beacon_udp_nodes"), 0.0, "it made a node known");
     diagnosis.assert("client-address", "ok", "127.0.0.1");
     diagnosis.assert("proxy-reload", "ok", "86400 s");
-    assert_eq!(diagnosis.code, 0);
+    diagnosis.assert_code(0);
 }
 
 #[test]
@@ -166,10 +171,10 @@ fn doctor_that_finds_nothing_exits_0() {
     let nginx = Nginx::with(known.relay.wss, &["localhost".to_owned()], 90, ("", ""));
     let mut arguments = vec![nginx.url(), "--ca".to_owned(), text(&nginx.ca())];
     // What the arguments do not let it check is no fault.
-    assert_eq!(doctor(&arguments).code, 0);
+    doctor(&arguments).assert_code(0);
     arguments.extend(known.login(&Node::of_the_vectors()));
     let diagnosis = doctor(&arguments);
-    assert_eq!(diagnosis.code, 0, "{:#}", diagnosis.report);
+    diagnosis.assert_code(0);
     diagnosis.assert("tls", "ok", "days");
     diagnosis.assert("udp", "skipped", "--udp");
     diagnosis.assert("registry", "skipped", "--registry");
@@ -182,7 +187,7 @@ fn key_that_the_relay_does_not_know_fails_the_login() {
     let stranger = Node { id: 4242, ..Node::new(7) };
     let url = format!("ws://{}", known.relay.wss);
     let diagnosis = doctor(std::iter::once(url.clone()).chain(known.login(&stranger)));
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
     diagnosis.assert("upgrade", "ok", "pilot.v1");
     diagnosis.assert("login", "failed", "beacon-relay enroll 4242 ");
 
@@ -190,7 +195,7 @@ fn key_that_the_relay_does_not_know_fails_the_login() {
     let diagnosis = doctor(std::iter::once(url).chain(known.login(&Node::of_the_vectors())));
     diagnosis.assert("client-address", "ok", "the relay itself");
     diagnosis.assert("relay-name", "warning", "--relay-name 127.0.0.1");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 }
 
 #[test]
@@ -210,7 +215,7 @@ fn certificate_that_a_peer_would_refuse_fails_and_nobody_logs_in() {
             arguments.extend(["--ca".to_owned(), text(&nginx.ca())]);
         }
         let diagnosis = doctor(&arguments);
-        assert_eq!(diagnosis.code, 2, "{part}");
+        diagnosis.assert_code(2);
         diagnosis.assert("tls", "failed", part);
         // One run finds all: the rest of the way is good.
         diagnosis.assert("challenge", "ok", "");
@@ -232,7 +237,7 @@ fn way_that_leads_nowhere_fails_at_its_step() {
         (format!("ws://{}", relay.admin), "upgrade", "404"),
     ] {
         let diagnosis = doctor([&url]);
-        assert_eq!(diagnosis.code, 2, "{url}: {:#}", diagnosis.report);
+        diagnosis.assert_code(2);
         diagnosis.assert(check, "failed", part);
     }
 }
@@ -244,7 +249,7 @@ fn proxy_without_its_relay_is_told_from_a_dead_one() {
     let diagnosis = doctor([nginx.url(), "--ca".to_owned(), text(&nginx.ca())]);
     diagnosis.assert("upgrade", "failed", "502 Bad Gateway by nginx");
     diagnosis.assert("upgrade", "failed", "is its --wss-bind the proxy's upstream?");
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
 }
 
 /// Upgrades one connection after another, and sends a challenge.
@@ -277,7 +282,7 @@ fn pretend(subprotocol: Option<&'static str>, skew: i64, name: Option<&str>) -> 
 fn server_that_does_not_name_the_subprotocol_fails() {
     let diagnosis = doctor([pretend(None, 0, None)]);
     diagnosis.assert("subprotocol", "failed", "Sec-WebSocket-Protocol");
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
 }
 
 #[test]
@@ -285,7 +290,7 @@ fn clock_that_differs_is_a_warning() {
     for (skew, part) in [(-600, "behind"), (3_600, "ahead of")] {
         let diagnosis = doctor([pretend(Some("pilot.v1"), skew, Some("127.0.0.1"))]);
         diagnosis.assert("clock", "warning", part);
-        assert_eq!(diagnosis.code, 1);
+        diagnosis.assert_code(1);
     }
 }
 
@@ -294,10 +299,10 @@ fn relay_of_another_name_fails_unless_that_name_is_given() {
     let url = pretend(Some("pilot.v1"), 0, Some("other.example.net"));
     let diagnosis = doctor([&url]);
     diagnosis.assert("relay-name", "failed", "--relay-name 127.0.0.1");
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
     let diagnosis = doctor([&url, "--relay-name", "other.example.net"]);
     diagnosis.assert("relay-name", "ok", "other.example.net");
-    assert_eq!(diagnosis.code, 0);
+    diagnosis.assert_code(0);
 }
 
 #[test]
@@ -309,7 +314,7 @@ fn proxy_that_passes_on_what_a_client_claims_is_a_warning() {
     arguments.extend(known.login(&Node::of_the_vectors()));
     let diagnosis = doctor(&arguments);
     diagnosis.assert("client-address", "warning", "replace X-Forwarded-For");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 }
 
 #[test]
@@ -334,7 +339,7 @@ fn what_a_reload_of_the_proxy_does_is_told() {
     ] {
         let diagnosis = doctor([&url, "--proxy-config", &source]);
         diagnosis.assert("proxy-reload", verdict, part);
-        assert_eq!(diagnosis.code, i32::from(verdict == "warning"), "{source}");
+        diagnosis.assert_code(i32::from(verdict == "warning"));
     }
     let file = text(&deploy("Caddyfile"));
     let debians = doctor_in(&std::env::var("PATH").unwrap(), [&url, "--proxy-config", &file]);
@@ -354,7 +359,7 @@ fn silent_udp_and_registry_are_warnings() {
     diagnosis.assert("udp", "warning", "UDP is blocked");
     diagnosis.assert("udp", "warning", "upgrade it");
     diagnosis.assert("registry", "warning", "(connect)");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 }
 
 #[test]
@@ -375,10 +380,10 @@ fn relay_of_this_machine_is_looked_at_without_a_url() {
     drop(relay);
     let diagnosis = doctor(["--admin-bind", &admin, "--state-dir", &state]);
     diagnosis.assert("relay", "warning", "start it");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
     let diagnosis = doctor(["--max-peers", "0"]);
     diagnosis.assert("settings", "failed", "--max-peers");
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
 }
 
 #[test]

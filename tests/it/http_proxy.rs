@@ -118,9 +118,9 @@ fn doctor_checks_the_whole_chain_through_a_proxy() {
         diagnosis.assert(check, "ok", "");
     }
     diagnosis.assert("client-address", "ok", "depends on the HTTP proxy");
-    assert_eq!(diagnosis.code, 0);
+    diagnosis.assert_code(0);
 
     let diagnosis = doctor(&proxy.url("wrong"));
     diagnosis.assert("http-proxy", "failed", "another user or password");
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
 }

@@ -146,5 +146,5 @@ fn doctor_blames_the_dead_address_and_nothing_else() {
     for check in ["upgrade", "challenge", "relay-name", "login", "largest-frame"] {
         diagnosis.assert(check, "ok", "");
     }
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 }

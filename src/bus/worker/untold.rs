@@ -66,8 +66,7 @@ impl Worker {
             self.untold.push_back(Untold { number, commit, bytes, replies, effects });
             return;
         }
-        self.reply(replies);
-        self.carry_out(&mut turn.effects);
+        self.tell(replies, &mut turn.effects);
         commit.changes.clear();
         commit.audit.clear();
         self.commit = commit;
@@ -90,12 +89,17 @@ impl Worker {
         true
     }
 
+    /// Tells recipients first: of sender and recipient, the one that has more to do begins earlier.
+    fn tell(&self, replies: Replies, effects: &mut Vec<Effect>) {
+        self.carry_out(effects);
+        self.reply(replies);
+    }
+
     fn tell_first(&mut self) {
         let Some(untold) = self.untold.pop_front() else { return };
         let Untold { bytes, replies, mut effects, .. } = untold;
         self.untold_bytes -= bytes;
-        self.reply(replies);
-        self.carry_out(&mut effects);
+        self.tell(replies, &mut effects);
     }
 
     fn is_much_untold(&self) -> bool {

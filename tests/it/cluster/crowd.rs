@@ -13,7 +13,7 @@ on_both_fabrics!(ten_thousand_nodes_reach_their_neighbours);
 const NODES: u32 = 10_000;
 
 /// Nodes that send at once, each to somebody who has to be looked up.
-const WAVE: usize = 500;
+const WAVE: usize = 100;
 
 fn ten_thousand_nodes_reach_their_neighbours(fabric: Fabric) {
     // A connection's other end is in a relay, which inherits the limit.

@@ -51,7 +51,7 @@ fn doctor_goes_the_way_of_a_client_over_websocket_and_quic() {
     }
     // The tests' relays say that they are elsewhere.
     diagnosis.assert("instance", "warning", "--netbird-exposed-address");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn doctor_without_the_secret_finds_a_relay_and_with_a_wrong_one_says_so() {
     let diagnosis = site.doctor(&url, None, &site.folder.path().join("none"));
     diagnosis.assert("login", "ok", "--secret-file");
     diagnosis.assert("quic", "skipped", "no TLS");
-    assert_eq!(diagnosis.code, 0);
+    diagnosis.assert_code(0);
 
     let diagnosis = site.doctor(&url, Some("guessed"), &site.folder.path().join("none"));
     diagnosis.assert("login", "failed", "--netbird-auth-secret-file");
-    assert_eq!(diagnosis.code, 2);
+    diagnosis.assert_code(2);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn way_that_leads_to_no_relay_fails_at_its_step() {
     ] {
         let diagnosis = site.doctor(&url, None, &site.ca());
         diagnosis.assert(check, "failed", part);
-        assert_eq!(diagnosis.code, 2, "{url}");
+        diagnosis.assert_code(2);
     }
 }
 
@@ -98,13 +98,13 @@ async fn proxy_without_quic_is_told_from_one_with_another_protocol() {
     let diagnosis = tokio::task::block_in_place(examine);
     diagnosis.assert("packet", "ok", "8782");
     diagnosis.assert("quic", "warning", "open UDP");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 
     let ca = nginx.ca();
     let _other = http3(nginx.address, ca.parent().unwrap());
     let diagnosis = tokio::task::block_in_place(examine);
     diagnosis.assert("quic", "warning", "nb-quic");
-    assert_eq!(diagnosis.code, 1);
+    diagnosis.assert_code(1);
 }
 
 /// A server of another protocol at this address, with the certificate of a folder.
