@@ -156,7 +156,8 @@ impl Queues {
                 return Ok(Forgotten { name, peer });
             }
             Err(Refused::Failed(format!(
-                "{peer} has no cursor in {name}, or is subscribed at the moment; end its session first"
+                "{peer} has no cursor in {name}, or is connected; stop that client, or give the name of \
+                 another: `beacon-relay channel {name}` shows them"
             )))
         })
         .await
