@@ -128,7 +128,28 @@ async fn lead(log: &JetStream) -> Result<u64, Exit> {
 /// Keeps the folder of messages that have moved, where no relay takes it for its store.
 fn set_aside(folder: &Path) -> Result<String, Exit> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let aside = folder.with_extension(format!("moved-{}", since_epoch.as_secs()));
+    // Another move may have ended in the same second.
+    let mut names = (since_epoch.as_secs()..).map(|second| format!("moved-{second}"));
+    let aside = names
+        .find_map(|name| Some(folder.with_extension(name)).filter(|aside| !aside.exists()))
+        .expect("one of so many is free");
     fs::rename(folder, &aside).context("the messages have moved, and their folder is left")?;
     Ok(format!("what they were is in {}", aside.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_moves_in_one_second_are_all_kept() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = state.path().join("bus");
+        for number in 0..3 {
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("messages"), [number]).unwrap();
+            set_aside(&folder).unwrap();
+        }
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 3);
+    }
 }

@@ -100,12 +100,23 @@ fn is_slow(error: &io::Error) -> bool {
 struct Stage<'a> {
     addresses: &'a RwLock<Vec<SocketAddr>>,
     is_over: AtomicBool,
+    has_failed: AtomicBool,
     receipted: AtomicUsize,
+}
+
+/// Has all end who go on trying, or a test that fails would wait for them.
+struct Failing<'a>(&'a AtomicBool);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        self.0.store(thread::panicking(), Ordering::Relaxed);
+    }
 }
 
 impl Stage<'_> {
     /// Registers at a relay: at the next one with each attempt.
     fn register(&self, name: &str, attempt: &mut usize) -> Option<Wire> {
+        assert!(!self.has_failed.load(Ordering::Relaxed), "{name} has nobody to talk to");
         let address = {
             let addresses = self.addresses.read();
             addresses[*attempt % addresses.len()]
@@ -213,13 +224,15 @@ pub(super) fn under(
 ) -> usize {
     let mut random = Random(seed ^ 1);
     let (is_over, receipted) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let stage = Stage { addresses, is_over, receipted };
+    let has_failed = AtomicBool::new(false);
+    let stage = Stage { addresses, is_over, has_failed, receipted };
     // Recipients have to be known before they are sent to.
     for pair in 0..PAIRS {
         let address = addresses.read()[0];
         Wire::register(address, &format!("recipient-{pair}")).unwrap();
     }
     thread::scope(|scope| {
+        let _failing = Failing(&stage.has_failed);
         let pairs: Vec<_> = (0..PAIRS)
             .map(|pair| {
                 let stage = &stage;
