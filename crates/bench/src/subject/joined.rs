@@ -1,9 +1,10 @@
 //! Two servers with one path between them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -155,9 +156,22 @@ impl Servers {
     }
 }
 
+/// Where the ports of [`free_port`] begin: below those that the kernel gives to whoever asks for any,
+/// who might get one before its server does, and beside those of the tests.
+const FIRST_PORT: u16 = 10_000;
+
 /// A port of TCP that was free a moment ago.
 pub(super) fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Others may measure on this machine.
+    let own = FIRST_PORT + u16::try_from(std::process::id() % 90)? * 100;
+    loop {
+        let port = own + NEXT.fetch_add(1, Ordering::Relaxed) % 1_000;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return Ok(bound?.local_addr()?),
+        }
+    }
 }
 
 fn wait_for_links(relays: &[Subject]) -> anyhow::Result<()> {

@@ -4,6 +4,8 @@
 mod failures;
 mod joining;
 mod lanes;
+#[path = "../../../../tests/it/ports.rs"]
+mod ports;
 mod settling;
 mod strangers;
 mod tcp;
@@ -161,8 +163,7 @@ fn settings(bind: SocketAddr, key: &SigningKey, join: &[SocketAddr], trust: Trus
 
 /// Addresses that were free a moment ago, for relays that have to know each other's.
 fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let sockets = [(); N].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
-    sockets.map(|socket| socket.local_addr().unwrap())
+    [(); N].map(|()| ports::free_address())
 }
 
 /// An end of links that a test moves by hand. It trusts everybody.
