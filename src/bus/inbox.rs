@@ -27,9 +27,9 @@ const BATCH_BYTES: usize = 8 << 20;
 /// cost as much as one for a message.
 const NAP: Duration = Duration::from_millis(1);
 
-/// The same where messages come all the time, after so many turns in a row that one began. A timer that
-/// ends before the kernel's next tick (4 ms) is set for each wait, which takes longer than the wait's
-/// other system calls where the machine is a virtual one.
+/// The same where messages come all the time: after [`BRISK`] turns in a row that one began. It is
+/// longer than the kernel's tick (4 ms), since a timer that ends before the next tick has to be
+/// programmed for each wait, which is an exit of a virtual machine.
 const LONG_NAP: Duration = Duration::from_millis(5);
 const BRISK: u32 = 16;
 

@@ -173,14 +173,14 @@ async fn run(mut server: Server, signals: &mut Signals, log: &Logs) -> Result<()
             told = signals.next() => told,
             Some(order) = orders.recv() => Told::Order(order),
             () = log.writer.failed() => {
-                return Err(anyhow!("the writer of the log has ended by itself; {BUG}").into());
+                return Err(anyhow!("the log writer has stopped unexpectedly; {BUG}").into());
             }
             Some(Err(error)) = reloads.join_next() => {
                 return Err(anyhow!(error).context(format!("a reload has failed; {BUG}")).into());
             }
             () = server.failed() => {
-                error!("a part of the relay has ended by itself: this is a bug of the relay");
-                return Err(anyhow!("a part of the relay has ended by itself; {BUG}").into());
+                error!("a task of the relay has stopped unexpectedly: this is a bug of the relay");
+                return Err(anyhow!("a task of the relay has stopped unexpectedly; {BUG}").into());
             }
         };
         match told {

@@ -37,7 +37,7 @@ impl Tasks {
         };
         self.has_failed = true;
         let name = self.names.iter().find(|(handle, _)| handle.id() == id).map(|(_, name)| *name);
-        error!(part = name, reason, "a part of the relay has ended by itself");
+        error!(part = name, reason, "a task of the relay has stopped unexpectedly");
     }
 
     /// Ends them all.

@@ -182,6 +182,7 @@ mod tests {
         assert_eq!(standing.reach(), Reach::Refused);
         assert!(standing.trouble().unwrap().contains("token"));
     }
+
     #[tokio::test(start_paused = true)]
     async fn client_that_ends_before_its_refusal_is_known_is_waited_for() {
         let (states, state) = watch::channel(State::Connecting);

@@ -46,7 +46,7 @@ impl Outcome {
                 "let the relay connect to the authority (--acme-directory), by HTTPS"
             }
             Self::RateLimited => {
-                "wait: the authority allows a few orders in a while, and the relay tries again by itself"
+                "wait: the authority allows a few orders in a while, and the relay retries automatically"
             }
             Self::Refused => {
                 "read what the authority says: the account, or the name, is not allowed there"

@@ -156,8 +156,8 @@ impl Servers {
     }
 }
 
-/// Where the ports of [`free_port`] begin: below those that the kernel gives to whoever asks for any,
-/// who might get one before its server does, and beside those of the tests.
+/// Where the ports of [`free_port`] begin: below the ephemeral ports, of which another program might get
+/// one before its server does, and beside those of the tests.
 const FIRST_PORT: u16 = 10_000;
 
 /// A port of TCP that was free a moment ago.
