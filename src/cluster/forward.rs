@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::locations::Way;
 use super::{Cluster, Forward, Member, Reject};
 use crate::metrics::{Drop, Transport, Whose};
-use crate::wire::cluster::{Run, Standing};
+use crate::wire::cluster::{Ownership, Run};
 use crate::wire::name::Name;
 
 /// Questions that wait for their turn; those of packets that wait are asked first come.
@@ -55,7 +55,7 @@ impl Cluster {
                 if asks {
                     self.ask_for(dest, now);
                 }
-                if from_foreign && remote.standing == Standing::Gateway {
+                if from_foreign && remote.ownership == Ownership::Gateway {
                     result(Forward::Loop, count);
                     return Err(Circular);
                 }

@@ -17,7 +17,7 @@ use crate::wire::name::Name;
 
 /// What a fabric tells the cluster.
 impl Cluster {
-    /// A link to a relay stands, and the relay is who it says: it is a member from here on.
+    /// A link to a relay is up, and the relay is who it says: it is a member from here on.
     /// One that was a member before has to have left.
     pub fn joined(&self, relay: RelayId, address: String) -> Arc<Member> {
         let now = self.now();

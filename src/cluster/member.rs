@@ -1,4 +1,4 @@
-//! Another relay of the cluster, while a link to it stands.
+//! Another relay of the cluster, while a link to it is up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ pub struct Member {
     pub relay: RelayId,
     /// Where the link leads, for people to read.
     pub address: String,
-    /// Since when the link stands.
+    /// Since when the link is up.
     pub since: Instant,
     /// What waits for it.
     pub outbox: Arc<Outbox>,

@@ -1,12 +1,12 @@
 //! Many relays that serve as one: which relay has which peer, and packets between relays.
 //!
-//! A packet for a peer that is not here goes through [`Cluster::forward`]: its place is known
+//! A packet for a peer that is not here goes through [`Cluster::forward`]: its location is known
 //! (`locations`), or the peer's home is asked and the packet waits. It leaves in a batch of
 //! the outbox (`outbox`) towards a [`Member`], carried by a [`Fabric`]: the QUIC `mesh`, or
 //! `nats`. At its relay, [`Cluster::receive`] hands it to [`Local::deliver`].
 //!
 //! Who has which peer is decided by [`Presence`], without IO. Locks are taken in this order:
-//! presence, then places or members, then an outbox; nobody waits for another relay.
+//! presence, then locations or members, then an outbox; nobody waits for another relay.
 
 mod channel;
 mod clock;
@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ids::RelayId;
 use crate::metrics::Traffic;
 use crate::proto::presence::{Event, Here, MAX_ENTRIES, Now, Presence};
-use crate::wire::cluster::{About, Frame, Packets, Place, Run, Standing};
+use crate::wire::cluster::{About, Frame, Location, Ownership, Packets, Run};
 use crate::wire::name::Name;
 
 pub use channel::ChannelOwner;
@@ -233,13 +233,13 @@ impl Cluster {
 
     fn apply(&self, event: Event<Name>, presence: &Presence<Name>, now: Now) {
         match event {
-            Event::Located { id, place, asked } => {
+            Event::Located { id, location, asked } => {
                 self.note_lookup(LookupResult::Found, asked, now);
                 if presence.is_here(id) {
                     // It has come in the meantime.
                     self.is_here(id, now.at);
                 } else {
-                    self.located(id, &place, asked, now);
+                    self.located(id, &location, asked, now);
                 }
             }
             Event::Missing { id, asked } => {
@@ -255,21 +255,21 @@ impl Cluster {
             Event::Watched { id: peer, number, is_elsewhere } => {
                 self.watching.tell(Change { peer, number, is_elsewhere });
             }
-            Event::Superseded { id, serial, place, was_granted } => {
+            Event::Superseded { id, serial, location, was_granted } => {
                 if let Some(local) = self.local.get().and_then(Weak::upgrade) {
                     local.superseded(id, serial, was_granted, now.at);
                 }
-                if let Some(place) = place {
-                    self.located(id, &place, None, now);
+                if let Some(location) = location {
+                    self.located(id, &location, None, now);
                 }
             }
         }
     }
 
-    fn located(&self, id: Name, place: &Place, asked: Option<Instant>, now: Now) {
-        let member = self.members.lock().get(&place.owner).cloned();
+    fn located(&self, id: Name, location: &Location, asked: Option<Instant>, now: Now) {
+        let member = self.members.lock().get(&location.owner).cloned();
         match member {
-            Some(member) => self.locations.located(id, &member, place, asked, now.at),
+            Some(member) => self.locations.located(id, &member, location, asked, now.at),
             // It has just left: as if nobody had the peer.
             None => self.missing(id, now),
         }
@@ -348,7 +348,7 @@ impl Cluster {
     #[must_use]
     pub fn has_session_elsewhere(&self, peer: Name, except: Option<RelayId>, now: Instant) -> bool {
         self.locations.known(peer).is_some_and(|remote| {
-            remote.standing == Standing::Session
+            remote.ownership == Ownership::Session
                 && Some(remote.member.relay) != except
                 && remote.is_believed(now)
         })
@@ -357,6 +357,6 @@ impl Cluster {
     /// Whether a peer is known to be at another relay itself, and not behind a foreign server.
     #[must_use]
     pub fn is_known_elsewhere(&self, peer: Name) -> bool {
-        self.locations.known(peer).is_some_and(|remote| remote.standing > Standing::Gateway)
+        self.locations.known(peer).is_some_and(|remote| remote.ownership > Ownership::Gateway)
     }
 }

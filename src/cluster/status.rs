@@ -26,8 +26,8 @@ pub struct Status {
     pub nodes: usize,
     /// Peers that this relay is home to.
     pub homed: usize,
-    /// Peers elsewhere whose place is known.
-    pub places: usize,
+    /// Peers elsewhere whose location is known.
+    pub locations: usize,
     /// Peers that are looked up.
     pub looked_up: usize,
     /// Peers whose coming and going at other relays this relay watches.
@@ -129,7 +129,7 @@ impl Cluster {
             lost: self.lost.at(now),
             nodes: stats.locals,
             homed: stats.entries,
-            places: self.locations.places(),
+            locations: self.locations.count(),
             looked_up: self.locations.waiting(),
             watched: stats.watched,
             watchers: stats.watchers,
@@ -212,7 +212,7 @@ impl Cluster {
                 &[
                     ("here", number(status.nodes)),
                     ("homed", number(status.homed)),
-                    ("place", number(status.places)),
+                    ("location", number(status.locations)),
                     ("looked_up", number(status.looked_up)),
                     ("watched", number(status.watched)),
                     ("watcher", number(status.watchers)),

@@ -41,8 +41,8 @@ impl Setup {
 }
 
 fn session(serial: u64) -> Here {
-    let (standing, takeover) = (Standing::Session, crate::wire::cluster::Takeover::Always);
-    Here { serial, standing, takeover, credential: 7, since: None }
+    let (ownership, takeover) = (Ownership::Session, crate::wire::cluster::Takeover::Always);
+    Here { serial, ownership, takeover, credential: 7, since: None }
 }
 
 #[test]
@@ -155,7 +155,7 @@ impl Other {
     /// Waits until it is told to watch a peer; returns the nonce.
     async fn hears_watch(&self, peer: Name) -> u32 {
         loop {
-            let batch = self.member.outbox.next_words().await.expect("the link stands");
+            let batch = self.member.outbox.next_words().await.expect("the link is up");
             let mut frames = Frames::<Name>::new(&batch.bytes).flatten();
             let nonce = frames.find_map(|frame| {
                 let Frame::Watch { id, nonce, is_on: true } = frame else { return None };
@@ -178,10 +178,11 @@ async fn door_learns_of_a_peer_once_as_it_is_now_and_by_the_number_of_its_watch(
     assert_eq!(cluster.presence.lock().stats().watched, 0, "it waits for nobody");
     cluster.ask();
     let nonce = other.hears_watch(peer).await;
-    let (owner, standing) = (other.relay, Standing::Session);
-    let place = Place { owner, epoch: 5, standing };
+    let (owner, ownership) = (other.relay, Ownership::Session);
+    let location = Location { owner, epoch: 5, ownership };
 
-    for (version, sight) in [(1, Sight::At(place)), (2, Sight::Over(place)), (3, Sight::At(place))]
+    for (version, sight) in
+        [(1, Sight::At(location)), (2, Sight::Over(location)), (3, Sight::At(location))]
     {
         other.say(&cluster, &Frame::Locate { id: peer, nonce, version, serial: version, sight });
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::locations::{Remote, Way};
 use super::{Cluster, TICK};
 use crate::ids::RelayId;
-use crate::wire::cluster::Standing;
+use crate::wire::cluster::Ownership;
 use crate::wire::name::Name;
 
 /// Longest wait for the homes of a peer to answer: several times what packets wait.
@@ -20,10 +20,10 @@ pub struct Elsewhere {
     /// Where the link to it leads.
     pub address: String,
     /// How the peer is there: over a `session`, an `endpoint` or a `gateway`.
-    pub standing: &'static str,
+    pub ownership: &'static str,
     /// The epoch of its claim.
     pub epoch: u64,
-    /// Whether the place was known, so that packets went there at once.
+    /// Whether the location was known, so that packets went there at once.
     pub was_known: bool,
     /// For how long nothing was heard of the relay, where a sign of life is overdue.
     pub silence: Option<Duration>,
@@ -82,10 +82,10 @@ impl Cluster {
         Elsewhere {
             relay: member.relay,
             address: member.address.clone(),
-            standing: match remote.standing {
-                Standing::Session => "session",
-                Standing::Endpoint => "endpoint",
-                Standing::Gateway => "gateway",
+            ownership: match remote.ownership {
+                Ownership::Session => "session",
+                Ownership::Endpoint => "endpoint",
+                Ownership::Gateway => "gateway",
             },
             epoch: remote.epoch,
             was_known,

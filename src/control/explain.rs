@@ -65,7 +65,7 @@ struct Remote {
     relay: String,
     address: String,
     /// How it is there: `session`, `endpoint` or `gateway`.
-    standing: &'static str,
+    ownership: &'static str,
     epoch: u64,
     /// Whether this relay knew, or had to ask.
     was_known: bool,
@@ -167,7 +167,7 @@ fn path(
         return ("udp", format!("over UDP, to {}{quiet}", endpoint.address));
     }
     // A gateway elsewhere is a foreign server as well: our own goes before it.
-    let is_peer = |remote: &&Remote| here.foreign.is_none() || remote.standing != "gateway";
+    let is_peer = |remote: &&Remote| here.foreign.is_none() || remote.ownership != "gateway";
     if let Some(remote) = elsewhere.filter(is_peer) {
         let silence = remote.silence.map_or(String::new(), |silence| {
             format!(", of which nothing was heard for {silence:.1} s")
@@ -194,9 +194,9 @@ fn path(
 
 impl From<Elsewhere> for Remote {
     fn from(elsewhere: Elsewhere) -> Self {
-        let Elsewhere { relay, address, standing, epoch, was_known, silence } = elsewhere;
+        let Elsewhere { relay, address, ownership, epoch, was_known, silence } = elsewhere;
         let silence = silence.map(seconds);
-        Self { relay: relay.to_string(), address, standing, epoch, was_known, silence }
+        Self { relay: relay.to_string(), address, ownership, epoch, was_known, silence }
     }
 }
 

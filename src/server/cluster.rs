@@ -19,7 +19,7 @@ use crate::config::{self, ClusterFabric, Config, HostPort};
 use crate::metrics::Traffic;
 use crate::peers::{self, Credential, Kind, Table, Takeover};
 use crate::proto::presence::Here;
-use crate::wire::cluster::Standing;
+use crate::wire::cluster::Ownership;
 
 /// Time for the other relays to hear that this one leaves.
 const LEAVE_TIME: Duration = Duration::from_millis(500);
@@ -154,15 +154,17 @@ fn withdraw(table: &Table, cluster: &Cluster) {
 
 fn presence(here: peers::Here) -> Here {
     let peers::Here { serial, kind, accepted } = here;
-    let (standing, proved) = match kind {
-        Kind::Session { credential, takeover } => (Standing::Session, Some((credential, takeover))),
-        Kind::Endpoint => (Standing::Endpoint, None),
-        Kind::Foreign => (Standing::Gateway, None),
+    let (ownership, proved) = match kind {
+        Kind::Session { credential, takeover } => {
+            (Ownership::Session, Some((credential, takeover)))
+        }
+        Kind::Endpoint => (Ownership::Endpoint, None),
+        Kind::Foreign => (Ownership::Gateway, None),
     };
     // What proved nothing takes over by other rules, whatever this one says.
     let (credential, takeover) =
         proved.map_or((0, Takeover::Always), |(proved, takeover)| (credential(proved), takeover));
-    Here { serial, standing, takeover, credential, since: accepted }
+    Here { serial, ownership, takeover, credential, since: accepted }
 }
 
 /// What others are told of what a peer proved to have: enough to see that it is the same.
@@ -191,16 +193,16 @@ mod tests {
         let proved = Credential([7; 32]);
         for takeover in [Takeover::Always, Takeover::SameCredential, Takeover::Refuse] {
             let here = of(Kind::Session { credential: proved, takeover });
-            assert_eq!((here.standing, here.takeover), (Standing::Session, takeover));
+            assert_eq!((here.ownership, here.takeover), (Ownership::Session, takeover));
             assert_eq!(here.credential, credential(proved));
         }
         assert_eq!(
-            (of(Kind::Endpoint).standing, of(Kind::Endpoint).credential),
-            (Standing::Endpoint, 0)
+            (of(Kind::Endpoint).ownership, of(Kind::Endpoint).credential),
+            (Ownership::Endpoint, 0)
         );
         assert_eq!(
-            (of(Kind::Foreign).standing, of(Kind::Foreign).credential),
-            (Standing::Gateway, 0)
+            (of(Kind::Foreign).ownership, of(Kind::Foreign).credential),
+            (Ownership::Gateway, 0)
         );
     }
 

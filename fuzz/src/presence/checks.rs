@@ -1,9 +1,9 @@
 //! What holds at any time, and what holds at rest.
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 
 use super::world::World;
-use super::{NODES, name, relay_id, usual_standing};
+use super::{NODES, name, relay_id, usual_ownership};
 
 impl World {
     /// No table grows beyond its bound.
@@ -36,7 +36,7 @@ impl World {
         }
         for node in 1..=NODES {
             let owners = self.owners(name(node));
-            let proved = usual_standing(node) != Standing::Gateway;
+            let proved = usual_ownership(node) != Ownership::Gateway;
             assert!(!proved || owners.len() <= 1, "node {node} is at {owners:?}");
             let homes = self.relays[0].presence.homes(name(node));
             for relay in &self.relays {
@@ -53,7 +53,7 @@ impl World {
         for (index, relay) in self.relays.iter().enumerate() {
             let watched =
                 (1..=NODES).filter_map(|node| Some((node, relay.watched.get(&name(node))?)));
-            for (node, told) in watched.filter(|(n, _)| usual_standing(*n) != Standing::Gateway) {
+            for (node, told) in watched.filter(|(n, _)| usual_ownership(*n) != Ownership::Gateway) {
                 let owners = self.owners(name(node));
                 let is_elsewhere = owners.iter().any(|owner| *owner != relay_id(index));
                 assert_eq!(*told, is_elsewhere, "relay {index} of node {node}, at {owners:?}");
@@ -63,7 +63,7 @@ impl World {
 
     /// Every relay finds every node, the second time at the latest.
     fn check_found(&mut self) {
-        let nodes = (1..=NODES).filter(|node| usual_standing(*node) != Standing::Gateway);
+        let nodes = (1..=NODES).filter(|node| usual_ownership(*node) != Ownership::Gateway);
         let count = self.relays.len();
         let mut open: Vec<_> =
             nodes.flat_map(|node| (0..count).map(move |at| (at, node))).collect();

@@ -10,7 +10,7 @@ mod checks;
 mod relay;
 mod world;
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 use beacon_wire::ids::{NodeId, PublicKey, RelayId};
 use beacon_wire::name::Name;
 use world::World;
@@ -58,10 +58,10 @@ fn relay_id(index: usize) -> RelayId {
 }
 
 /// What a node is by its number: most prove who they are.
-const fn usual_standing(node: usize) -> Standing {
+const fn usual_ownership(node: usize) -> Ownership {
     match node % 6 {
-        0 => Standing::Gateway,
-        1 | 2 => Standing::Endpoint,
-        _ => Standing::Session,
+        0 => Ownership::Gateway,
+        1 | 2 => Ownership::Endpoint,
+        _ => Ownership::Session,
     }
 }

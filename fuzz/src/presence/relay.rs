@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use beacon_proto::presence::{Event, Here, Now, Presence};
-use beacon_wire::cluster::{Frame, Standing, Takeover};
+use beacon_wire::cluster::{Frame, Ownership, Takeover};
 use beacon_wire::ids::RelayId;
 use beacon_wire::name::Name;
 
@@ -17,7 +17,7 @@ pub(super) type Said = (RelayId, Frame<'static, Name>);
 pub(super) struct Relay {
     pub(super) presence: Presence<Name>,
     /// Who is here, and under which serial.
-    pub(super) table: BTreeMap<Name, (u64, Standing)>,
+    pub(super) table: BTreeMap<Name, (u64, Ownership)>,
     /// Where the last look-up of a node found it.
     pub(super) answers: BTreeMap<Name, Option<RelayId>>,
     /// Whom it watches, and whether another relay has each, as it was told.
@@ -55,10 +55,10 @@ impl Relay {
     }
 
     /// A node is here under this serial.
-    pub(super) fn arrive(&mut self, id: Name, serial: u64, standing: Standing, ms: u64) {
-        self.table.insert(id, (serial, standing));
+    pub(super) fn arrive(&mut self, id: Name, serial: u64, ownership: Ownership, ms: u64) {
+        self.table.insert(id, (serial, ownership));
         let takeover = Takeover::Always;
-        let here = Here { serial, standing, takeover, credential: 0, since: None };
+        let here = Here { serial, ownership, takeover, credential: 0, since: None };
         self.presence.arrived(id, here, self.now(ms));
     }
 
@@ -66,8 +66,8 @@ impl Relay {
     pub(super) fn drain(&mut self) -> Vec<Said> {
         while let Some(event) = self.presence.poll_event() {
             match event {
-                Event::Located { id, place, asked: Some(_) } => {
-                    self.answers.insert(id, Some(place.owner));
+                Event::Located { id, location, asked: Some(_) } => {
+                    self.answers.insert(id, Some(location.owner));
                 }
                 Event::Missing { id, .. } => {
                     self.answers.insert(id, None);

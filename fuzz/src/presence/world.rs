@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use beacon_wire::cluster::{Frame, Frames, Standing};
+use beacon_wire::cluster::{Frame, Frames, Ownership};
 use beacon_wire::ids::RelayId;
 use beacon_wire::name::Name;
 
 use super::relay::Relay;
-use super::{NODES, name, relay_id, usual_standing};
+use super::{NODES, name, relay_id, usual_ownership};
 
 /// How long a message is under way at most, in milliseconds.
 const LATEST: u64 = 3_000;
@@ -100,7 +100,7 @@ impl World {
         let relay = &mut self.relays[at];
         if !relay.drains {
             relay.serials += 1;
-            relay.arrive(name(node), relay.serials, usual_standing(node), self.now);
+            relay.arrive(name(node), relay.serials, usual_ownership(node), self.now);
             self.collect(at);
         }
     }
@@ -117,14 +117,14 @@ impl World {
         self.collect(at);
     }
 
-    /// A node whose standing varies has another one, under the same serial.
+    /// A node whose ownership kind varies has another one, under the same serial.
     fn change(&mut self, node: usize, at: usize) {
         let relay = &mut self.relays[at];
-        let Some((serial, standing)) = relay.table.get(&name(node)).copied() else { return };
-        if usual_standing(node) == Standing::Endpoint {
-            let other = match standing {
-                Standing::Endpoint => Standing::Session,
-                Standing::Session | Standing::Gateway => Standing::Endpoint,
+        let Some((serial, ownership)) = relay.table.get(&name(node)).copied() else { return };
+        if usual_ownership(node) == Ownership::Endpoint {
+            let other = match ownership {
+                Ownership::Endpoint => Ownership::Session,
+                Ownership::Session | Ownership::Gateway => Ownership::Endpoint,
             };
             relay.arrive(name(node), serial, other, self.now);
             self.collect(at);
@@ -190,7 +190,7 @@ impl World {
         self.collect(to);
     }
 
-    /// Loses a message, but not the one that is said once: a link that stands keeps that.
+    /// Loses a message, but not the one that is said once: a link that is up keeps that.
     fn lose(&mut self, at: usize) {
         let Some(message) = self.flight.remove(at) else { return };
         if message.frame == Frame::Draining {

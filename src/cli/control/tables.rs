@@ -261,7 +261,7 @@ fn explanation(answer: &Value) -> String {
                 "cluster    relay {} at {} has it, as {}, epoch {}; {}",
                 of("relay"),
                 of("address"),
-                of("standing"),
+                of("ownership"),
                 of("epoch"),
                 if known == Some(true) { "known here" } else { "asked for now" },
             );

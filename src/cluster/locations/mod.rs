@@ -2,7 +2,7 @@
 //! wait for an answer.
 //!
 //! Both are one entry under one lock, which keeps the order of a flow: what waits enters the
-//! outbox of the peer's relay before the place is shown to anybody. Bounded in places,
+//! outbox of the peer's relay before the location is shown to anybody. Bounded in locations,
 //! in peers that are looked up, in packets for each and in bytes.
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use parking_lot::{Mutex, RwLock};
 use super::Member;
 use crate::ids::RelayId;
 use crate::metrics::{Drop, Traffic, Whose};
-use crate::wire::cluster::{Place, Run, Standing};
+use crate::wire::cluster::{Location, Ownership, Run};
 use crate::wire::name::Name;
 
 /// Longest time that a packet waits for the answer of a look-up.
@@ -29,14 +29,14 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// which a peer that has just come has to be found.
 const NOWHERE_TIME: Duration = Duration::from_millis(40);
 
-/// A place that is used is asked for again after this time: news of it may have been lost.
+/// A location that is used is looked up again after this time: news of it may have been lost.
 const REFRESH_AFTER: Duration = Duration::from_secs(45);
 
 /// How long a question is thought to be on its way: twice what a look-up takes at most. After
 /// that it is asked again by the next packet, or forgotten with its peer.
 const QUESTION_TIME: Duration = Duration::from_secs(2);
 
-/// How long a place that nobody has confirmed is held against others: twice the time after
+/// How long a location that nobody has confirmed is held against others: twice the time after
 /// which one that is used is asked for again.
 const BELIEVED_FOR: Duration = Duration::from_secs(90);
 
@@ -49,18 +49,18 @@ const MAX_WAITING: usize = 16_384;
 /// Bytes of packets that wait at most.
 const MAX_PARKED_BYTES: usize = 16 << 20;
 
-/// Places that are kept at most.
-const MAX_PLACES: usize = 1 << 20;
+/// Most locations that are cached.
+const MAX_LOCATIONS: usize = 1 << 20;
 
 /// More than any machine has cores, so that two of them rarely want the same lock.
 const SHARDS: usize = 64;
 
-/// A peer's place, with the way there.
+/// A peer's location, and the member with the outbox that leads there.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) member: Arc<Member>,
     pub(super) epoch: u64,
-    pub(super) standing: Standing,
+    pub(super) ownership: Ownership,
     /// When a home, or the owner, last said so.
     confirmed: Instant,
     /// When it is to be asked for again.
@@ -75,17 +75,18 @@ impl Remote {
         now < self.confirmed + BELIEVED_FOR
     }
 
-    /// Whether the place that is known gives way to this one. `asked` is when this one was asked
+    /// Whether this location replaces the known one. `asked` is when this one was asked
     /// for: what a home answers goes before what was last confirmed before that, or a lie of a
     /// high epoch would last. It was asked for after a time in which any honest word arrives.
-    fn gives_way_to(&self, place: &Place, asked: Option<Instant>) -> bool {
+    fn is_replaced_by(&self, location: &Location, asked: Option<Instant>) -> bool {
         let is_answer = self.in_question && asked.is_some_and(|asked| self.confirmed < asked);
-        is_answer || (self.epoch, self.member.relay) <= (place.epoch, place.owner)
+        is_answer || (self.epoch, self.member.relay) <= (location.epoch, location.owner)
     }
 }
 
+/// What is known of a peer that is not here.
 #[derive(Debug)]
-enum Location {
+enum State {
     At(Remote),
     /// Nobody had it, a moment ago.
     Nowhere {
@@ -123,9 +124,9 @@ pub(super) enum Way {
     Parked { packets: u64, bytes: u64, refused: u64, asks: bool },
 }
 
-type Shard = RwLock<HashMap<Name, Location, RandomState>>;
+type Shard = RwLock<HashMap<Name, State, RandomState>>;
 
-/// All places that are known.
+/// All cached locations, and look-ups.
 #[derive(Debug)]
 pub(super) struct Locations {
     shards: Box<[Shard]>,
@@ -135,7 +136,7 @@ pub(super) struct Locations {
     due: Mutex<VecDeque<(Instant, Name)>>,
     waiting: AtomicUsize,
     parked_bytes: AtomicUsize,
-    places: AtomicUsize,
+    count: AtomicUsize,
 }
 
 impl Locations {
@@ -147,7 +148,7 @@ impl Locations {
             due: Mutex::default(),
             waiting: AtomicUsize::new(0),
             parked_bytes: AtomicUsize::new(0),
-            places: AtomicUsize::new(0),
+            count: AtomicUsize::new(0),
         }
     }
 
@@ -156,9 +157,9 @@ impl Locations {
         &self.shards[(self.hasher.hash_one(id) >> 32) as usize % SHARDS]
     }
 
-    /// How many places are known.
-    pub(super) fn places(&self) -> usize {
-        self.places.load(Ordering::Relaxed)
+    /// How many locations are cached.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// How many peers are looked up.
@@ -166,11 +167,11 @@ impl Locations {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The place of a peer, if it is known.
+    /// The location of a peer, if it is known.
     pub(super) fn known(&self, id: Name) -> Option<Remote> {
         match self.shard(id).read().get(&id) {
-            Some(Location::At(remote)) => Some(remote.clone()),
-            Some(Location::Nowhere { .. } | Location::Waiting(_)) | None => None,
+            Some(State::At(remote)) => Some(remote.clone()),
+            Some(State::Nowhere { .. } | State::Waiting(_)) | None => None,
         }
     }
 
@@ -187,7 +188,7 @@ impl Locations {
         }
         let mut shard = self.shard(id).write();
         let (parked, asks) = match shard.get_mut(&id) {
-            Some(Location::At(remote)) => {
+            Some(State::At(remote)) => {
                 let asks = now >= remote.refresh;
                 if asks {
                     remote.refresh = now + REFRESH_AFTER;
@@ -195,15 +196,15 @@ impl Locations {
                 }
                 return Way::To { remote: remote.clone(), asks };
             }
-            Some(Location::Nowhere { until }) if now < *until => return Way::Nowhere,
-            Some(Location::Waiting(waiting)) => {
+            Some(State::Nowhere { until }) if now < *until => return Way::Nowhere,
+            Some(State::Waiting(waiting)) => {
                 let asks = now >= waiting.ask_again;
                 if asks {
                     waiting.ask_again = now + QUESTION_TIME;
                 }
                 (&mut waiting.parked, asks)
             }
-            Some(Location::Nowhere { .. }) | None => {
+            Some(State::Nowhere { .. }) | None => {
                 let room = |count| (count < MAX_WAITING).then_some(count + 1);
                 if self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
                     return Way::Parked {
@@ -214,9 +215,9 @@ impl Locations {
                     };
                 }
                 let waiting = Waiting { parked: VecDeque::new(), ask_again: now + QUESTION_TIME };
-                let location = shard.entry(id).insert(Location::Waiting(waiting));
+                let entry = shard.entry(id).insert(State::Waiting(waiting));
                 self.due.lock().push_back((now + PATIENCE, id));
-                let Location::Waiting(waiting) = location.into_mut() else {
+                let State::Waiting(waiting) = entry.into_mut() else {
                     return Way::Nowhere;
                 };
                 (&mut waiting.parked, true)
@@ -244,42 +245,42 @@ impl Locations {
         &self,
         id: Name,
         member: &Arc<Member>,
-        place: &Place,
+        location: &Location,
         asked: Option<Instant>,
         now: Instant,
     ) {
         let mut shard = self.shard(id).write();
         let remote = Remote {
             member: Arc::clone(member),
-            epoch: place.epoch,
-            standing: place.standing,
+            epoch: location.epoch,
+            ownership: location.ownership,
             confirmed: now,
             refresh: now + REFRESH_AFTER,
             in_question: false,
         };
         match shard.get_mut(&id) {
-            Some(Location::At(known)) => {
-                if known.gives_way_to(place, asked) {
+            Some(State::At(known)) => {
+                if known.is_replaced_by(location, asked) {
                     *known = remote;
                 }
                 return;
             }
-            Some(Location::Waiting(waiting)) => {
+            Some(State::Waiting(waiting)) => {
                 let parked = std::mem::take(&mut waiting.parked);
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.send(id, parked, &remote, now);
             }
-            Some(Location::Nowhere { .. }) | None => {}
+            Some(State::Nowhere { .. }) | None => {}
         }
-        if self.places() >= MAX_PLACES
-            && let Some(any) = shard.extract_if(|_, l| matches!(l, Location::At(_))).next()
+        if self.count() >= MAX_LOCATIONS
+            && let Some(any) = shard.extract_if(|_, s| matches!(s, State::At(_))).next()
         {
-            // Any place gives way: a peer that is asked for is looked up again.
-            self.places.fetch_sub(1, Ordering::Relaxed);
+            // Any location is evicted: a peer that is asked for is looked up again.
+            self.count.fetch_sub(1, Ordering::Relaxed);
             drop(any);
         }
-        self.places.fetch_add(1, Ordering::Relaxed);
-        shard.insert(id, Location::At(remote));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        shard.insert(id, State::At(remote));
     }
 
     fn send(&self, id: Name, parked: VecDeque<Parked>, remote: &Remote, now: Instant) {
@@ -301,10 +302,10 @@ impl Locations {
     /// Notes that nobody has a peer; returns how many packets were dropped for it.
     pub(super) fn missing(&self, id: Name, now: Instant) -> u64 {
         let mut shard = self.shard(id).write();
-        let Some(Location::Waiting(waiting)) = shard.get_mut(&id) else { return 0 };
+        let Some(State::Waiting(waiting)) = shard.get_mut(&id) else { return 0 };
         let parked = std::mem::take(&mut waiting.parked);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
-        shard.insert(id, Location::Nowhere { until: now + NOWHERE_TIME });
+        shard.insert(id, State::Nowhere { until: now + NOWHERE_TIME });
         drop(shard);
         // For this entry to be taken away in the end.
         self.due.lock().push_back((now + PATIENCE, id));
@@ -329,15 +330,15 @@ impl Locations {
         count
     }
 
-    /// Forgets a place: the owner no longer has the peer under this epoch, or an older one.
+    /// Forgets a location: the owner no longer has the peer under this epoch, or an older one.
     pub(super) fn gone(&self, id: Name, owner: RelayId, epoch: u64) {
         if let Entry::Occupied(entry) = self.shard(id).write().entry(id)
-            && let Location::At(remote) = entry.get()
+            && let State::At(remote) = entry.get()
             && remote.member.relay == owner
             && remote.epoch <= epoch
         {
             entry.remove();
-            self.places.fetch_sub(1, Ordering::Relaxed);
+            self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -345,9 +346,9 @@ impl Locations {
     /// packet asks it.
     pub(super) fn not_asked(&self, id: Name, now: Instant) {
         match self.shard(id).write().get_mut(&id) {
-            Some(Location::At(remote)) => remote.refresh = now,
-            Some(Location::Waiting(waiting)) => waiting.ask_again = now,
-            Some(Location::Nowhere { .. }) | None => {}
+            Some(State::At(remote)) => remote.refresh = now,
+            Some(State::Waiting(waiting)) => waiting.ask_again = now,
+            Some(State::Nowhere { .. }) | None => {}
         }
     }
 
@@ -356,32 +357,32 @@ impl Locations {
     /// many.
     pub(super) fn arrived(&self, id: Name, now: Instant) -> u64 {
         match self.shard(id).write().remove(&id) {
-            Some(Location::At(_)) => {
-                self.places.fetch_sub(1, Ordering::Relaxed);
+            Some(State::At(_)) => {
+                self.count.fetch_sub(1, Ordering::Relaxed);
                 0
             }
-            Some(Location::Waiting(waiting)) => {
+            Some(State::Waiting(waiting)) => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.give_up(id, waiting.parked, Drop::OVERTAKEN, now)
             }
-            Some(Location::Nowhere { .. }) | None => 0,
+            Some(State::Nowhere { .. }) | None => 0,
         }
     }
 
-    /// Forgets all places at a relay.
+    /// Forgets all locations at a relay.
     pub(super) fn relay_gone(&self, relay: RelayId) {
         for shard in &self.shards {
             let at_relay =
-                |l: &Location| matches!(l, Location::At(remote) if remote.member.relay == relay);
-            let before = shard.read().values().filter(|location| at_relay(location)).count();
+                |s: &State| matches!(s, State::At(remote) if remote.member.relay == relay);
+            let before = shard.read().values().filter(|state| at_relay(state)).count();
             if before > 0 {
                 let mut removed = 0;
-                shard.write().retain(|_, location| {
-                    let goes = at_relay(location);
+                shard.write().retain(|_, state| {
+                    let goes = at_relay(state);
                     removed += usize::from(goes);
                     !goes
                 });
-                self.places.fetch_sub(removed, Ordering::Relaxed);
+                self.count.fetch_sub(removed, Ordering::Relaxed);
             }
         }
     }
@@ -396,7 +397,7 @@ impl Locations {
             drop(due);
             let mut shard = self.shard(id).write();
             match shard.get_mut(&id) {
-                Some(Location::Waiting(Waiting { parked, ask_again })) => {
+                Some(State::Waiting(Waiting { parked, ask_again })) => {
                     let old = |packet: &Parked| now >= packet.arrived + PATIENCE;
                     let count = parked.iter().take_while(|packet| old(packet)).count();
                     let old: Vec<_> = parked.drain(..count).collect();
@@ -415,10 +416,10 @@ impl Locations {
                     let at = due.partition_point(|(at, _)| *at <= next);
                     due.insert(at, (next, id));
                 }
-                Some(Location::Nowhere { until }) if *until <= now => {
+                Some(State::Nowhere { until }) if *until <= now => {
                     shard.remove(&id);
                 }
-                Some(Location::Nowhere { .. } | Location::At(_)) | None => {}
+                Some(State::Nowhere { .. } | State::At(_)) | None => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Places, their age, and packets that wait for them.
+//! Locations, their age, and packets that wait for them.
 
 use super::*;
 use crate::cluster::Outbox;
@@ -10,8 +10,8 @@ fn relay(byte: u8) -> RelayId {
     RelayId(PublicKey([byte; 32]))
 }
 
-fn place(owner: u8, epoch: u64) -> Place {
-    Place { owner: relay(owner), epoch, standing: Standing::Session }
+fn location(owner: u8, epoch: u64) -> Location {
+    Location { owner: relay(owner), epoch, ownership: Ownership::Session }
 }
 
 struct Setup {
@@ -57,29 +57,29 @@ async fn packets_wait_for_the_answer_and_keep_their_order() {
     let setup = setup();
     assert!(matches!(setup.send(1, &[b"a"]), Way::Parked { packets: 1, asks: true, .. }));
     assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: false, .. }));
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, setup.now);
     assert!(matches!(setup.send(1, &[b"c"]), Way::To { remote, asks: false } if remote.epoch == 5));
     assert_eq!(packets(&setup.a).await, [(5, b"a".to_vec()), (5, b"b".to_vec())]);
     assert_eq!(setup.traffic.packets_queued(), 0);
-    assert_eq!((setup.locations.waiting(), setup.locations.places()), (0, 1));
+    assert_eq!((setup.locations.waiting(), setup.locations.count()), (0, 1));
 }
 
 #[test]
 fn newest_word_wins_and_a_late_one_changes_nothing() {
     let setup = setup();
     let at = || setup.locations.known(name(1)).map(|r| (r.member.relay, r.epoch));
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, setup.now);
-    setup.locations.located(name(1), &setup.b, &place(2, 4), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.b, &location(2, 4), None, setup.now);
     assert_eq!(at(), Some((relay(1), 5)));
     // Of two with one epoch the larger id stays, whichever came first.
-    setup.locations.located(name(1), &setup.b, &place(2, 5), None, setup.now);
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.b, &location(2, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, setup.now);
     assert_eq!(at(), Some((relay(2), 5)));
     setup.locations.gone(name(1), relay(2), 4);
     setup.locations.gone(name(1), relay(1), 9);
     assert_eq!(at(), Some((relay(2), 5)));
     setup.locations.gone(name(1), relay(2), 5);
-    assert_eq!((at(), setup.locations.places()), (None, 0));
+    assert_eq!((at(), setup.locations.count()), (None, 0));
 }
 
 #[test]
@@ -111,9 +111,9 @@ fn waiting_is_bounded_in_packets_in_peers_and_in_time() {
 }
 
 #[test]
-fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_while() {
+fn location_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_while() {
     let mut setup = setup();
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, setup.now);
     let began = setup.now;
     setup.now += REFRESH_AFTER;
     assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
@@ -121,7 +121,7 @@ fn place_that_is_used_is_asked_for_again_and_one_that_is_not_is_believed_for_a_w
     let known = setup.locations.known(name(1)).unwrap();
     assert!(known.is_believed(began + BELIEVED_FOR / 2));
     assert!(!known.is_believed(began + BELIEVED_FOR));
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, began + REFRESH_AFTER);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, began + REFRESH_AFTER);
     assert!(setup.locations.known(name(1)).unwrap().is_believed(began + BELIEVED_FOR));
     assert_eq!(setup.locations.arrived(name(1), setup.now), 0);
     assert!(setup.locations.known(name(1)).is_none());
@@ -134,9 +134,9 @@ fn lie_of_a_high_epoch_ends_with_the_next_answer_that_was_asked_for() {
     let second = Duration::from_secs(1);
     let answer = |setup: &Setup, epoch, asked| {
         let now = setup.now + second;
-        setup.locations.located(name(1), &setup.b, &place(2, epoch), asked, now);
+        setup.locations.located(name(1), &setup.b, &location(2, epoch), asked, now);
     };
-    setup.locations.located(name(1), &setup.a, &place(1, 59_000), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 59_000), None, setup.now);
     setup.now += second;
     answer(&setup, 5, Some(setup.now));
     assert_eq!(at(&setup), Some((relay(1), 59_000)), "it was not due: the answer may be older");
@@ -149,26 +149,26 @@ fn lie_of_a_high_epoch_ends_with_the_next_answer_that_was_asked_for() {
 }
 
 #[test]
-fn peer_that_moves_while_its_place_is_asked_for_stays_where_it_moved() {
+fn peer_that_moves_while_its_location_is_asked_for_stays_where_it_moved() {
     let mut setup = setup();
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, setup.now);
     setup.now += REFRESH_AFTER;
     assert!(matches!(setup.send(1, &[b"x"]), Way::To { asks: true, .. }));
     let asked = Some(setup.now);
     setup.now += PATIENCE;
-    setup.locations.located(name(1), &setup.b, &place(2, 6), None, setup.now);
-    setup.locations.located(name(1), &setup.a, &place(1, 5), asked, setup.now);
+    setup.locations.located(name(1), &setup.b, &location(2, 6), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), asked, setup.now);
     assert_eq!(setup.locations.known(name(1)).map(|r| r.epoch), Some(6));
 }
 
 #[test]
-fn places_at_a_lost_relay_are_forgotten() {
+fn locations_at_a_lost_relay_are_forgotten() {
     let setup = setup();
-    setup.locations.located(name(1), &setup.a, &place(1, 5), None, setup.now);
-    setup.locations.located(name(2), &setup.b, &place(2, 5), None, setup.now);
+    setup.locations.located(name(1), &setup.a, &location(1, 5), None, setup.now);
+    setup.locations.located(name(2), &setup.b, &location(2, 5), None, setup.now);
     setup.locations.relay_gone(relay(1));
     assert!(setup.locations.known(name(1)).is_none() && setup.locations.known(name(2)).is_some());
-    assert_eq!(setup.locations.places(), 1);
+    assert_eq!(setup.locations.count(), 1);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn peer_whose_question_had_no_room_is_asked_for_by_the_next_packet() {
     assert!(matches!(setup.send(1, &[b"b"]), Way::Parked { packets: 1, asks: true, .. }));
     assert!(matches!(setup.send(1, &[b"c"]), Way::Parked { packets: 1, asks: false, .. }));
 
-    setup.locations.located(name(2), &setup.a, &place(1, 5), None, setup.now);
+    setup.locations.located(name(2), &setup.a, &location(1, 5), None, setup.now);
     let later = setup.now + REFRESH_AFTER;
     let refresh = || setup.locations.find_or_park(name(2), name(99), std::iter::empty(), later);
     assert!(matches!(refresh(), Way::To { asks: true, .. }));

@@ -14,7 +14,7 @@ words! {
         Dropped => "dropped",
         /// The relay stops.
         Stopping => "stopping",
-        /// Another link between the same two relays stands.
+        /// Another link between the same two relays is up.
         Duplicate => "duplicate",
         /// A newer link has taken this one's place.
         Replaced => "replaced",
@@ -89,8 +89,8 @@ pub(super) enum Failure {
     /// The hello's stream broke.
     #[error("the hello broke off")]
     Broken,
-    /// Another link with the same run of the same relay stands.
-    #[error("another link stands")]
+    /// Another link with the same run of the same relay is up.
+    #[error("another link is up")]
     Duplicate,
 }
 

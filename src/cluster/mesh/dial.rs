@@ -1,5 +1,5 @@
 //! Keeps a link to whatever relay answers at one address: dials whenever no link to that
-//! relay stands, with back-off and jitter, and never stops trying.
+//! relay is up, with back-off and jitter, and never stops trying.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,14 +19,14 @@ const FLOOR: Duration = Duration::from_millis(250);
 /// Longest pause between two attempts, before its jitter.
 const CEILING: Duration = Duration::from_secs(5);
 
-/// After a link that stood so long, the next pause is the shortest again.
+/// After a link that was up so long, the next pause is the shortest again.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// An address that was out of reach for so long is worth a warning.
 const WORRYING: Duration = Duration::from_secs(30);
 
 /// After so long an address is asked again who is there, though it led to this relay itself
-/// or to one whose link stands: addresses change hands.
+/// or to one whose link is up: addresses change hands.
 const RECHECK: Duration = Duration::from_secs(600);
 
 /// Dials `address` until `given_up`; a link that was made here is left to its own end.
@@ -79,10 +79,10 @@ pub(super) async fn keep(hub: Arc<Hub>, address: SocketAddr, given_up: Cancellat
     }
 }
 
-/// The number of the next attempt after a link that stood so long. It is never 0: both sides
+/// The number of the next attempt after a link that was up so long. It is never 0: both sides
 /// see a link end at once, and their redials should not meet.
-fn after(stood: Duration, attempt: u32) -> u32 {
-    if stood >= SETTLED { 1 } else { attempt.saturating_add(1) }
+fn after(up_for: Duration, attempt: u32) -> u32 {
+    if up_for >= SETTLED { 1 } else { attempt.saturating_add(1) }
 }
 
 /// The wait before an attempt: none before the first, then 250 ms doubling to 5 s, and

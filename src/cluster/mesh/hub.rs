@@ -43,7 +43,7 @@ pub(super) struct Hub {
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) member: Arc<Member>,
-    /// A stream of the other side that opened before the link stood.
+    /// A stream of the other side that opened before the link was up.
     pub(super) first: Option<RecvStream>,
     /// Which side of it we are.
     pub(super) role: Role,
@@ -218,7 +218,7 @@ impl Hub {
             remote_addr = %member.address,
             bound_to = peer.address,
             dialled = role == Role::Dial,
-            "a link stands"
+            "a link is up"
         );
         Ok(Link { connection: connection.clone(), member, first: lane, role, tcp })
     }

@@ -3,7 +3,7 @@
 //!
 //! Words and packets have a stream of their own in each direction, which opens with the
 //! lane's byte. A batch is its length, u32 big-endian, and its bytes. The streams last as
-//! long as the link. Packets go over TCP instead where a lane stands there ([`tcp`]); an empty
+//! long as the link. Packets go over TCP instead where a lane is up there ([`tcp`]); an empty
 //! batch marks each change.
 
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
-//! Which links stand, and which of two links between the same two relays stays.
+//! Which links are up, and which of two links between the same two relays stays.
 //!
 //! One side decides, so that both always agree: the relay with the smaller key. It keeps the
-//! link that stands, unless the other relay has started anew; while it dials a relay itself,
+//! link that is up, unless the other relay has started anew; while it dials a relay itself,
 //! it takes no link from there. It shows its decision by opening its lanes, and the other
 //! side joins only then, on whatever link that is.
 
@@ -31,7 +31,7 @@ pub(super) struct Peer {
     pub(super) address: String,
 }
 
-/// The links that stand.
+/// The links that are up.
 #[derive(Debug)]
 pub(super) struct Links {
     cluster: Arc<Cluster>,
@@ -40,13 +40,13 @@ pub(super) struct Links {
 
 #[derive(Debug, Default)]
 struct Table {
-    standing: HashMap<RelayId, Standing>,
+    up: HashMap<RelayId, Established>,
     /// Whom we dial at this moment and know by the key; bounded by the addresses dialled.
     dialled: Vec<RelayId>,
 }
 
 #[derive(Debug)]
-struct Standing {
+struct Established {
     boot: Boot,
     connection: Connection,
     member: Arc<Member>,
@@ -71,21 +71,21 @@ impl Links {
     ) -> Option<Arc<Member>> {
         let mut table = self.table.lock();
         if !decided {
-            let stands = table.standing.get(&peer.relay).is_some_and(|link| link.boot == peer.boot);
-            if stands || tcp.role() == Role::Accept && table.dialled.contains(&peer.relay) {
+            let is_up = table.up.get(&peer.relay).is_some_and(|link| link.boot == peer.boot);
+            if is_up || tcp.role() == Role::Accept && table.dialled.contains(&peer.relay) {
                 return None;
             }
         }
-        if let Some(old) = table.standing.remove(&peer.relay) {
+        if let Some(old) = table.up.remove(&peer.relay) {
             old.connection.close(Close::Replaced.code(), &[]);
             old.over.cancel();
             self.cluster.left(&old.member, Close::Replaced.word());
         }
         let address = canonical(connection.remote_address());
         let member = self.cluster.joined(peer.relay, address.to_string());
-        table.standing.insert(
+        table.up.insert(
             peer.relay,
-            Standing {
+            Established {
                 boot: peer.boot,
                 connection: connection.clone(),
                 member: Arc::clone(&member),
@@ -99,9 +99,9 @@ impl Links {
     /// The link of a member has ended; nothing if another has taken its place before.
     pub(super) fn end(&self, member: &Arc<Member>, reason: &'static str) {
         let mut table = self.table.lock();
-        let stands = table.standing.get(&member.relay);
-        if stands.is_some_and(|link| Arc::ptr_eq(&link.member, member)) {
-            if let Some(link) = table.standing.remove(&member.relay) {
+        let up = table.up.get(&member.relay);
+        if up.is_some_and(|link| Arc::ptr_eq(&link.member, member)) {
+            if let Some(link) = table.up.remove(&member.relay) {
                 link.over.cancel();
             }
             self.cluster.left(member, reason);
@@ -110,14 +110,14 @@ impl Links {
 
     /// Ends with the link to a relay; `None` where there is none.
     pub(super) fn over(&self, relay: RelayId) -> Option<CancellationToken> {
-        self.table.lock().standing.get(&relay).map(|link| link.over.clone())
+        self.table.lock().up.get(&relay).map(|link| link.over.clone())
     }
 
     /// The lanes over TCP of the link that a relay has dialled; `None` where there is none.
     pub(super) fn lanes_of(&self, relay: RelayId) -> Option<Arc<tcp::Lanes>> {
         let table = self.table.lock();
-        let standing = table.standing.get(&relay)?;
-        (standing.tcp.role() == Role::Accept).then(|| Arc::clone(&standing.tcp))
+        let link = table.up.get(&relay)?;
+        (link.tcp.role() == Role::Accept).then(|| Arc::clone(&link.tcp))
     }
 
     /// Notes, while the guard lives, that we dial this relay.

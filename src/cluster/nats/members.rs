@@ -28,7 +28,7 @@ pub(super) struct Members {
     pub(super) cluster: Arc<Cluster>,
     pub(super) subjects: Subjects,
     pub(super) refusals: Refusals,
-    /// The connection, while one stands.
+    /// The connection, while one is up.
     pub(super) client: watch::Sender<Option<Client>>,
     table: Mutex<Table>,
     tasks: TaskTracker,

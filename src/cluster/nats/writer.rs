@@ -2,7 +2,7 @@
 //!
 //! The lanes wait until the member has told its terms: what they carry belongs to the
 //! membership that those name, and should the member forget it, we get to know. While no
-//! connection stands, batches stay in the outbox, which knows their age.
+//! connection is up, batches stay in the outbox, which knows their age.
 
 use std::sync::Arc;
 

@@ -104,7 +104,7 @@ fn cut_link_heals_and_others_notice_nothing() {
     wait_until("packets cross again", || across.received() > received + 100);
     assert_eq!(relays[0].metric("pilot_beacon_cluster_lost_total"), 0.0);
 
-    // Longer: the link is given up, and dialled again until it stands.
+    // Longer: the link is given up, and dialled again until it is up.
     let cut = Instant::now();
     network.cut(0, 1);
     wait_for_members(&relays[0], 2);

@@ -78,7 +78,7 @@ fn node_that_leaves_and_comes_back_elsewhere_is_found(fabric: Fabric) {
     assert_eq!(there.delivery(), (11, b"two".to_vec()));
     drop((b, there));
     // Its relay tells all others that it is gone.
-    relays[0].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"place\"}", 0.0);
+    relays[0].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"location\"}", 0.0);
     // Asked for while it is nowhere: nobody remembers for long that it was not there.
     a.relay(11, 12, b"into the void");
     relays[0].wait_for_dropped("unknown_destination", 1);
@@ -190,7 +190,7 @@ fn node_that_says_bye_at_one_relay_is_a_udp_node_of_another_at_once(fabric: Fabr
     assert_eq!(b.read_close(), (1000, "bye".to_owned()));
     // Its homes know that it has left, and its place is forgotten.
     wait_until_claimed(&relays[1], 0);
-    relays[2].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"place\"}", 0.0);
+    relays[2].wait_for_metric("pilot_beacon_cluster_presence_entries{kind=\"location\"}", 0.0);
     let udp = UdpNode::register(relays[2].udp, 12);
     wait_until_found(&relays[0], 12, &relays[2]);
     a.relay(11, 12, b"over UDP by now");

@@ -132,7 +132,7 @@ fn node_of_another_relay_is_found_and_so_is_why_a_packet_was_lost() {
     assert_eq!(answer["place"], "cluster", "{answer}");
     let elsewhere = &answer["cluster"]["elsewhere"];
     assert_eq!(
-        (&elsewhere["standing"], &elsewhere["was_known"]),
+        (&elsewhere["ownership"], &elsewhere["was_known"]),
         (&"session".into(), &false.into())
     );
     assert_eq!(elsewhere["relay"].as_str().unwrap().len(), 64);

@@ -86,7 +86,7 @@ fn say_until_granted(speaker: &mut Speaker, message: &str) {
     });
 }
 
-/// A relay that reads nothing for a while, though its link stands: what is for it is more than may
+/// A relay that reads nothing for a while, though its link is up: what is for it is more than may
 /// wait, so that the channel of the doors ends, and another begins.
 #[test]
 fn channel_that_overflows_fails_its_requests_and_begins_anew() {

@@ -7,7 +7,7 @@ use beacon_wire::name::Name;
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Place {
+pub(super) enum Location {
     /// It dials, or waits to.
     Away,
     /// It has this connection of a relay, since that millisecond.
@@ -16,7 +16,7 @@ pub(super) enum Place {
 
 /// All nodes, by their number from 0 on.
 pub(super) struct Nodes {
-    places: Vec<Place>,
+    locations: Vec<Location>,
     /// Which nodes dial at which millisecond.
     dials: BTreeMap<u64, Vec<u32>>,
 }
@@ -24,7 +24,8 @@ pub(super) struct Nodes {
 impl Nodes {
     /// So many nodes, which log in evenly over this time.
     pub(super) fn new(count: u32, over_ms: u64) -> Self {
-        let mut nodes = Self { places: vec![Place::Away; count as usize], dials: BTreeMap::new() };
+        let mut nodes =
+            Self { locations: vec![Location::Away; count as usize], dials: BTreeMap::new() };
         for node in 0..count {
             nodes.dial_at(node, u64::from(node) * over_ms / u64::from(count));
         }
@@ -32,20 +33,20 @@ impl Nodes {
     }
 
     pub(super) fn count(&self) -> u64 {
-        self.places.len() as u64
+        self.locations.len() as u64
     }
 
-    pub(super) fn place(&self, node: u32) -> Place {
-        self.places[node as usize]
+    pub(super) fn location(&self, node: u32) -> Location {
+        self.locations[node as usize]
     }
 
     pub(super) fn connect(&mut self, node: u32, relay: usize, serial: u64, now: u64) {
-        self.places[node as usize] = Place::At { relay, serial, since: now };
+        self.locations[node as usize] = Location::At { relay, serial, since: now };
     }
 
     /// The node loses its connection, and dials again at that millisecond.
     pub(super) fn leave(&mut self, node: u32, dials_at: u64) {
-        self.places[node as usize] = Place::Away;
+        self.locations[node as usize] = Location::Away;
         self.dial_at(node, dials_at);
     }
 
@@ -61,10 +62,10 @@ impl Nodes {
 
     /// The nodes that are connected to a relay, with the serials of their connections.
     pub(super) fn of(&self, relay: usize) -> Vec<(u32, u64)> {
-        let all = (0..).zip(&self.places);
-        let here = all.filter_map(|(node, place)| match *place {
-            Place::At { relay: at, serial, .. } if at == relay => Some((node, serial)),
-            Place::At { .. } | Place::Away => None,
+        let all = (0..).zip(&self.locations);
+        let here = all.filter_map(|(node, location)| match *location {
+            Location::At { relay: at, serial, .. } if at == relay => Some((node, serial)),
+            Location::At { .. } | Location::Away => None,
         });
         here.collect()
     }

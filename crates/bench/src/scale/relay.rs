@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use beacon_proto::presence::{Here, MAX_ENTRIES, Now, Presence};
-use beacon_wire::cluster::{Standing, Takeover};
+use beacon_wire::cluster::{Ownership, Takeover};
 use beacon_wire::ids::{PublicKey, RelayId};
 use beacon_wire::name::Name;
 
@@ -30,7 +30,7 @@ impl Relay {
         self.serial += 1;
         let here = Here {
             serial: self.serial,
-            standing: Standing::Session,
+            ownership: Ownership::Session,
             takeover: Takeover::Always,
             credential: 0,
             since: None,

@@ -8,7 +8,7 @@ use beacon_wire::cluster::Frame;
 use beacon_wire::name::Name;
 
 use super::meters::{Figures, Meters};
-use super::nodes::{Nodes, Place, name, number};
+use super::nodes::{Location, Nodes, name, number};
 use super::relay::{Relay, at, id, index, mixed};
 use super::{Cluster, Phase};
 
@@ -226,7 +226,7 @@ impl World {
         while self.moves >= 1_000 {
             self.moves -= 1_000;
             let node = self.any_node();
-            if let Place::At { relay, serial, .. } = self.nodes.place(node) {
+            if let Location::At { relay, serial, .. } = self.nodes.location(node) {
                 self.disconnect(node, relay, serial);
             }
         }
@@ -283,9 +283,9 @@ impl World {
                     self.meters.found(u64::try_from(ms.as_millis()).unwrap_or(u64::MAX));
                 }
                 Event::Missing { id, .. } => {
-                    let is_connected = match self.nodes.place(number(id)) {
-                        Place::At { since, .. } => since + 1_000 < self.now,
-                        Place::Away => false,
+                    let is_connected = match self.nodes.location(number(id)) {
+                        Location::At { since, .. } => since + 1_000 < self.now,
+                        Location::Away => false,
                     };
                     self.meters.missing(is_connected);
                 }
@@ -306,7 +306,7 @@ impl World {
             });
         }
         for (node, serial) in ended {
-            if let Place::At { relay, serial: has, .. } = self.nodes.place(node)
+            if let Location::At { relay, serial: has, .. } = self.nodes.location(node)
                 && relay == at
                 && has <= serial
             {

@@ -82,7 +82,7 @@ impl<I: Name> Walk<I> {
 }
 
 impl<I: Name> Presence<I> {
-    /// The link to a relay stands: it is a member.
+    /// The link to a relay is up: it is a member.
     pub fn joined(&mut self, relay: RelayId, now: Now) {
         if !self.members.add(relay) {
             return;

@@ -1,6 +1,6 @@
 //! This relay as a home: it hears claims and leaves, and answers who has a peer.
 
-use beacon_wire::cluster::{Claim, Frame, Place, Refusal, Standing};
+use beacon_wire::cluster::{Claim, Frame, Location, Ownership, Refusal};
 
 use super::members::Slot;
 use super::registry::{Claimant, Record, Verdict};
@@ -11,11 +11,11 @@ use super::{Denied, Event, Name, Now, Presence};
 impl<I: Name> Presence<I> {
     pub(super) fn on_claim(&mut self, from: Slot, claim: &Claim<I>, now: Now) {
         let Some(relay) = self.members.relay(from) else { return };
-        let Claim { id, serial, nonce, standing, .. } = *claim;
+        let Claim { id, serial, nonce, ownership, .. } = *claim;
         let by = Claimant { slot: from, relay };
         let mut verdict = self.decide(by, claim, now);
         if verdict == Verdict::Denied(Denied::Full)
-            && standing == Standing::Session
+            && ownership == Ownership::Session
             && let Some(other) = self.registry.unproved()
         {
             // What proved nothing makes room.
@@ -33,8 +33,8 @@ impl<I: Name> Presence<I> {
                 return;
             }
             Verdict::Outranked => {
-                if let Some(place) = self.place(id) {
-                    self.send(from, Frame::Moved { id, place, ends: serial });
+                if let Some(location) = self.location(id) {
+                    self.send(from, Frame::Moved { id, location, ends: serial });
                 }
                 return;
             }
@@ -50,8 +50,8 @@ impl<I: Name> Presence<I> {
             }
             Verdict::Held => {
                 self.deny(Denied::Held);
-                let Some(place) = self.place(id) else { return };
-                Refusal::Held(place)
+                let Some(location) = self.location(id) else { return };
+                Refusal::Held(location)
             }
             Verdict::Denied(reason) => {
                 self.deny(reason);
@@ -68,7 +68,7 @@ impl<I: Name> Presence<I> {
                 }
             }
         };
-        let rests = claim.epoch == 0 && standing == Standing::Gateway;
+        let rests = claim.epoch == 0 && ownership == Ownership::Gateway;
         if rests || refusal == Refusal::Full {
             // It knows that it has lost what it had. The request of a session may be a late
             // repeat, from before it had what it does not know to be lost.
@@ -84,7 +84,7 @@ impl<I: Name> Presence<I> {
         let relay_of = |slot| members.relay(slot);
         // Our own peers have come to us.
         let may_take_over = |from| {
-            let what = Taking { by: claim.standing, from };
+            let what = Taking { by: claim.ownership, from };
             by.slot == Slot::ME || takeovers.take(by.relay, what, now.at)
         };
         self.registry.claim(by, claim, relay_of, may_take_over, now, tick)
@@ -93,9 +93,9 @@ impl<I: Name> Presence<I> {
     /// Tells the owner that was replaced until it answers, and all others once.
     fn replace(&mut self, id: I, by: Slot, owner: Slot, ends: u64, now: Now) {
         self.repeat(owner, id, Kind::Moved(ends), now);
-        let Some(place) = self.place(id) else { return };
+        let Some(location) = self.location(id) else { return };
         for to in self.members.slots().filter(|to| *to != by && *to != owner) {
-            self.send(to, Frame::Moved { id, place, ends: 0 });
+            self.send(to, Frame::Moved { id, location, ends: 0 });
         }
     }
 
@@ -127,16 +127,16 @@ impl<I: Name> Presence<I> {
 
     pub(super) fn on_find(&mut self, from: Slot, id: I) {
         let found = self.registry.find(id).map(|record| record.serial);
-        let answer = match found.zip(self.place(id)) {
-            Some((serial, place)) => Frame::Found { id, place, serial },
+        let answer = match found.zip(self.location(id)) {
+            Some((serial, location)) => Frame::Found { id, location, serial },
             None => Frame::Missing { id },
         };
         self.send(from, answer);
     }
 
     /// Where a peer is, or was last, by what this home knows.
-    pub(super) fn place(&self, id: I) -> Option<Place> {
-        let Record { owner, epoch, standing, .. } = self.registry.known(id)?;
-        Some(Place { owner: self.members.relay(owner)?, epoch, standing })
+    pub(super) fn location(&self, id: I) -> Option<Location> {
+        let Record { owner, epoch, ownership, .. } = self.registry.known(id)?;
+        Some(Location { owner: self.members.relay(owner)?, epoch, ownership })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use beacon_wire::cluster::{Frame, Place};
+use beacon_wire::cluster::{Frame, Location};
 use hashbrown::HashMap;
 
 use super::members::{Homes, Slot};
@@ -96,20 +96,27 @@ impl<I: Name> Presence<I> {
         self.settle(now);
     }
 
-    pub(super) fn on_found(&mut self, from: Slot, id: I, place: Place, serial: u64, now: Now) {
+    pub(super) fn on_found(
+        &mut self,
+        from: Slot,
+        id: I,
+        location: Location,
+        serial: u64,
+        now: Now,
+    ) {
         let open = self.lookups.open.get(&id);
         let was_asked = open.is_some_and(|lookup| lookup.waits_for.contains(&from));
         if open.is_some() && !was_asked {
             // An answer of before is too late, and a lie must not come before the answer.
             self.deny(Denied::NoSay);
         }
-        if place.owner == self.me && !self.locals.contains_key(&id) {
+        if location.owner == self.me && !self.locals.contains_key(&id) {
             self.send(from, Frame::Leave { id, serial });
             self.on_missing(from, id, now);
-        } else if self.members.slot(place.owner).is_none() {
+        } else if self.members.slot(location.owner).is_none() {
             self.on_missing(from, id, now);
         } else if was_asked && let Some(lookup) = self.lookups.end(id) {
-            self.events.push_back(Event::Located { id, place, asked: Some(lookup.asked) });
+            self.events.push_back(Event::Located { id, location, asked: Some(lookup.asked) });
         }
     }
 

@@ -15,7 +15,7 @@ use beacon_wire::cluster::{MAX_ID, Name};
 use beacon_wire::ids::RelayId;
 use sha2::{Digest as _, Sha256};
 
-/// A member for as long as its link stands: one that comes back has another slot, so that
+/// A member for as long as its link is up: one that comes back has another slot, so that
 /// nothing said before is taken for said since.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Slot(u16);

@@ -11,12 +11,12 @@
 //! Sans-IO: after every input the caller drains [`Presence::poll_transmit`] and
 //! [`Presence::poll_event`], and calls [`Presence::timeout`] at [`Presence::poll_timeout`].
 //! Frames may be lost, late and out of order; only [`Frame::Draining`] is said once, so the
-//! caller loses nothing of a link that stands, and hears nothing of one before `joined`.
+//! caller loses nothing of a link that is up, and hears nothing of one before `joined`.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use beacon_wire::cluster::{Frame, Name, Place, Refusal, Sight, Standing, Takeover};
+use beacon_wire::cluster::{Frame, Location, Name, Ownership, Refusal, Sight, Takeover};
 use beacon_wire::ids::RelayId;
 
 mod accounts;
@@ -79,7 +79,7 @@ pub struct Here {
     /// Which of this relay's connections it is: later ones have higher numbers, from 1 on.
     pub serial: u64,
     /// How well that is known.
-    pub standing: Standing,
+    pub ownership: Ownership,
     /// What happens to an owner elsewhere.
     pub takeover: Takeover,
     /// Hash of what the peer proved to have; 0 where it proved nothing.
@@ -98,7 +98,7 @@ pub enum Event<I> {
         /// The peer.
         id: I,
         /// Where it is.
-        place: Place,
+        location: Location,
         /// When it was asked for; `None` for news.
         asked: Option<Instant>,
     },
@@ -109,7 +109,7 @@ pub enum Event<I> {
         /// When it was asked for.
         asked: Instant,
     },
-    /// A peer is no longer there: forget a place of this owner of this epoch or older.
+    /// A peer is no longer there: forget a location of this owner of this epoch or older.
     Gone {
         /// The peer.
         id: I,
@@ -118,7 +118,7 @@ pub enum Event<I> {
         /// The epoch that ended.
         epoch: u64,
     },
-    /// A relay left: forget every place that is there.
+    /// A relay left: forget every location that is there.
     RelayGone {
         /// The relay.
         relay: RelayId,
@@ -141,7 +141,7 @@ pub enum Event<I> {
         serial: u64,
         /// Where the peer is instead; `None` if the claim came too soon, or a home keeps to
         /// it that this serial is over.
-        place: Option<Place>,
+        location: Option<Location>,
         /// Whether a home had granted it: else nothing was taken over.
         was_granted: bool,
     },
@@ -239,10 +239,10 @@ impl<I: Name> Presence<I> {
             Frame::Refused { id, nonce, refusal } => {
                 self.on_refused(from, id, nonce, refusal, now);
             }
-            Frame::Moved { id, place, ends } => self.on_moved(from, id, place, ends, now),
+            Frame::Moved { id, location, ends } => self.on_moved(from, id, location, ends, now),
             Frame::Left { id, serial } => self.on_left(from, id, serial, now),
             Frame::Noted { id, serial } => self.statements.end_moved(from, id, serial),
-            Frame::Found { id, place, serial } => self.on_found(from, id, place, serial, now),
+            Frame::Found { id, location, serial } => self.on_found(from, id, location, serial, now),
             Frame::Missing { id } => self.on_missing(from, id, now),
             Frame::Watch { id, nonce, is_on } => self.on_watch(from, id, nonce, is_on, now),
             Frame::Locate { id, nonce, version, serial, sight } => {
@@ -395,10 +395,10 @@ impl<I: Name> Presence<I> {
 const fn epoch_told<I>(frame: &Frame<'_, I>) -> Option<u64> {
     match *frame {
         Frame::Granted { epoch, .. } => Some(epoch),
-        Frame::Locate { sight: Sight::At(place) | Sight::Over(place), .. }
-        | Frame::Moved { place, .. }
-        | Frame::Found { place, .. }
-        | Frame::Refused { refusal: Refusal::Held(place), .. } => Some(place.epoch),
+        Frame::Locate { sight: Sight::At(location) | Sight::Over(location), .. }
+        | Frame::Moved { location, .. }
+        | Frame::Found { location, .. }
+        | Frame::Refused { refusal: Refusal::Held(location), .. } => Some(location.epoch),
         Frame::Refused {
             refusal: Refusal::TooSoon | Refusal::EpochAhead | Refusal::Full, ..
         }

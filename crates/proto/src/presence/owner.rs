@@ -4,14 +4,14 @@
 //! answer soon. The newest epoch that is granted counts, and whichever of the two has not
 //! granted it is told.
 //!
-//! An owner gives way when all of its homes name a place of a higher rank. If one keeps to
+//! An owner gives the peer up when all of its homes name a location of a higher rank. If one keeps to
 //! that which the other does not know of, it counts after a second: until then the owner
 //! that the one names may hear of the rank that the other has granted here, and give way.
 //! Else both might, each to the other.
 
 use std::time::{Duration, Instant};
 
-use beacon_wire::cluster::{Claim, Frame, Place, Refusal, Standing, Takeover};
+use beacon_wire::cluster::{Claim, Frame, Location, Ownership, Refusal, Takeover};
 
 use super::members::{Homes, Slot};
 use super::statements::{Due, Kind, LAST_REPEAT};
@@ -38,7 +38,7 @@ pub(super) struct Local {
     came: Came,
     /// The homes that have granted this epoch.
     told: Homes,
-    standing: Standing,
+    ownership: Ownership,
     takeover: Takeover,
 }
 
@@ -67,13 +67,13 @@ impl Came {
 }
 
 impl<I: Name> Presence<I> {
-    /// A peer is here; the same serial with another standing is news of the same one.
+    /// A peer is here; the same serial with another ownership kind is news of the same one.
     pub fn arrived(&mut self, id: I, here: Here, now: Now) {
-        let Here { serial, standing, takeover, credential, since } = here;
+        let Here { serial, ownership, takeover, credential, since } = here;
         let local = match self.locals.get(&id).copied() {
             Some(local) if local.serial > serial => return,
             Some(local) if local.serial == serial => {
-                Local { standing, takeover, credential, told: UNTOLD, ..local }
+                Local { ownership, takeover, credential, told: UNTOLD, ..local }
             }
             _ => Local {
                 epoch: 0,
@@ -81,7 +81,7 @@ impl<I: Name> Presence<I> {
                 credential,
                 came: Came::at(self.start, since.unwrap_or(now.at)),
                 told: UNTOLD,
-                standing,
+                ownership,
                 takeover,
             },
         };
@@ -107,8 +107,8 @@ impl<I: Name> Presence<I> {
     /// has to wait.
     pub fn released(&mut self, id: I, serial: u64, now: Now) {
         let local = self.locals.get_mut(&id).filter(|local| local.serial <= serial);
-        if let Some(local) = local.filter(|local| local.standing == Standing::Session) {
-            local.standing = Standing::Endpoint;
+        if let Some(local) = local.filter(|local| local.ownership == Ownership::Session) {
+            local.ownership = Ownership::Endpoint;
             let told = local.told;
             let homes = self.members.homes(&id);
             let others = told.into_iter().filter(|slot| !homes.contains(slot));
@@ -181,14 +181,14 @@ impl<I: Name> Presence<I> {
                     self.statements.end_moved(to, id, ends);
                     return;
                 }
-                // Whoever took over may be lost: then the place says that it is the
+                // Whoever took over may be lost: then the location says that it is the
                 // receiver who should claim the peer again.
                 let again = self.members.relay(to).map(|owner| {
-                    let standing = Standing::Gateway;
-                    Place { owner, epoch: 0, standing }
+                    let ownership = Ownership::Gateway;
+                    Location { owner, epoch: 0, ownership }
                 });
-                let Some(place) = self.place(id).or(again) else { return };
-                Frame::Moved { id, place, ends }
+                let Some(location) = self.location(id).or(again) else { return };
+                Frame::Moved { id, location, ends }
             }
         };
         self.send(to, frame);
@@ -196,7 +196,7 @@ impl<I: Name> Presence<I> {
 
     /// What a local claims; without its epoch if that was refused.
     fn claim_frame(&self, id: I, nonce: u32, afresh: bool, now: Now) -> Option<Frame<'static, I>> {
-        let Local { epoch, serial, credential, came, standing, takeover, .. } =
+        let Local { epoch, serial, credential, came, ownership, takeover, .. } =
             *self.locals.get(&id)?;
         let age_ms = came.age_ms(self.start, now.at);
         let epoch = if afresh { 0 } else { epoch };
@@ -205,7 +205,7 @@ impl<I: Name> Presence<I> {
             epoch,
             serial,
             nonce,
-            standing,
+            ownership,
             takeover,
             credential,
             age_ms,
@@ -256,8 +256,8 @@ impl<I: Name> Presence<I> {
             // The latest claim, or whatever made this one void, has an answer of its own.
             return;
         }
-        let place = match refusal {
-            Refusal::Held(place) => Some(place),
+        let location = match refusal {
+            Refusal::Held(location) => Some(location),
             Refusal::TooSoon => None,
             Refusal::EpochAhead => {
                 self.statements.ask_afresh(from, id);
@@ -276,10 +276,10 @@ impl<I: Name> Presence<I> {
         } else if open || !self.may_end(from, id, now) {
             self.statements.park(from, id, now.at + LAST_REPEAT);
         } else {
-            if let Some(place) = place {
-                self.follow(from, id, place, now);
+            if let Some(location) = location {
+                self.follow(from, id, location, now);
             }
-            self.give_way(id, place, now);
+            self.give_way(id, location, now);
         }
     }
 
@@ -294,20 +294,20 @@ impl<I: Name> Presence<I> {
         if !self.statements.is_old_claim(from, id) {
             return;
         }
-        if local.standing == Standing::Gateway {
+        if local.ownership == Ownership::Gateway {
             self.statements.park(from, id, now.at + REST);
         } else if self.may_end(from, id, now) {
             self.give_way(id, None, now);
         }
     }
 
-    pub(super) fn on_moved(&mut self, from: Slot, id: I, place: Place, ends: u64, now: Now) {
+    pub(super) fn on_moved(&mut self, from: Slot, id: I, location: Location, ends: u64, now: Now) {
         let Some(local) = self.locals.get_mut(&id) else {
             if ends > 0 {
                 self.send(from, Frame::Leave { id, serial: ends });
             }
             if self.members.homes(&id).contains(&from) {
-                self.tell_place(id, place);
+                self.tell_location(id, location);
             } else {
                 // A home of before, or one that others see as a home, may be right: who asks
                 // a home, or is answered by a NACK, learns the same.
@@ -328,15 +328,16 @@ impl<I: Name> Presence<I> {
             self.claim(id, now);
             return;
         }
-        let rank = (local.standing, local.epoch, self.me);
-        let lost = place.owner != self.me && (place.standing, place.epoch, place.owner) > rank;
+        let rank = (local.ownership, local.epoch, self.me);
+        let lost = location.owner != self.me
+            && (location.ownership, location.epoch, location.owner) > rank;
         let (homes, told) = (self.members.homes(&id), local.told);
         let is_home = homes.contains(&from);
         if local.epoch == 0 || !lost {
             self.claim(id, now);
             if self.statements.awaits_claim(from, id) {
                 // The claim is the answer.
-            } else if place.owner == self.me && !is_home {
+            } else if location.owner == self.me && !is_home {
                 self.send(from, Frame::Noted { id, serial: ends });
             } else {
                 self.claim_by_the_way(from, id, now);
@@ -363,12 +364,12 @@ impl<I: Name> Presence<I> {
         } else if waits {
             // Said again, by the home as well, once there is an answer.
             self.claim(id, now);
-        } else if local.standing == Standing::Gateway {
+        } else if local.ownership == Ownership::Gateway {
             self.rest(id, from, now);
         } else if self.may_end(from, id, now) {
             self.repeat(from, id, Kind::Leave(local.serial), now);
-            self.follow(from, id, place, now);
-            self.give_way(id, Some(place), now);
+            self.follow(from, id, location, now);
+            self.give_way(id, Some(location), now);
         }
     }
 
@@ -396,15 +397,15 @@ impl<I: Name> Presence<I> {
     /// Whether a local may be ended at the word of a home. What is held back is not answered,
     /// so that the home says it again.
     fn may_end(&mut self, home: Slot, id: I, now: Now) -> bool {
-        let Some(Local { standing, epoch, .. }) = self.locals.get(&id).copied() else {
+        let Some(Local { ownership, epoch, .. }) = self.locals.get(&id).copied() else {
             return true;
         };
         // What proved nothing, and was never granted, takes nothing along when it is refused.
-        let counts = standing == Standing::Session || epoch > 0;
+        let counts = ownership == Ownership::Session || epoch > 0;
         let Some(relay) = self.members.relay(home).filter(|_| counts && home != Slot::ME) else {
             return true;
         };
-        let what = Taking { by: standing, from: standing };
+        let what = Taking { by: ownership, from: ownership };
         let may = self.takeovers.take(relay, what, now.at);
         if !may {
             self.deny(Denied::TakeoverLimited);
@@ -413,13 +414,13 @@ impl<I: Name> Presence<I> {
     }
 
     /// A local is lost to another relay.
-    fn give_way(&mut self, id: I, place: Option<Place>, now: Now) {
+    fn give_way(&mut self, id: I, location: Option<Location>, now: Now) {
         let Some(&Local { serial, epoch, .. }) = self.locals.get(&id) else { return };
         self.drop_local(id, serial, now);
         let was_granted = epoch > 0;
-        self.events.push_back(Event::Superseded { id, serial, place, was_granted });
-        if let Some(place) = place {
-            self.tell_place(id, place);
+        self.events.push_back(Event::Superseded { id, serial, location, was_granted });
+        if let Some(location) = location {
+            self.tell_location(id, location);
         }
     }
 
@@ -444,7 +445,7 @@ impl<I: Name> Presence<I> {
     }
 
     fn is_gateway(&self, id: I) -> bool {
-        self.locals.get(&id).is_some_and(|local| local.standing == Standing::Gateway)
+        self.locals.get(&id).is_some_and(|local| local.ownership == Ownership::Gateway)
     }
 
     fn void_claims(&mut self, id: I) {
@@ -454,9 +455,9 @@ impl<I: Name> Presence<I> {
     }
 
     /// Tells the caller where a peer is, if that can be reached.
-    fn tell_place(&mut self, id: I, place: Place) {
-        if place.owner != self.me && self.members.slot(place.owner).is_some() {
-            self.events.push_back(Event::Located { id, place, asked: None });
+    fn tell_location(&mut self, id: I, location: Location) {
+        if location.owner != self.me && self.members.slot(location.owner).is_some() {
+            self.events.push_back(Event::Located { id, location, asked: None });
         }
     }
 }

@@ -115,7 +115,7 @@ impl<I: Name> Statements<I> {
         self.put((to, id, Sort::Claim), Kind::Claim, due, false, false);
     }
 
-    /// Says what is over from `now` on until it is answered, in place of one of its sort.
+    /// Says what is over from `now` on until it is answered, instead of one of its sort.
     /// False where too much waits already: one member that never answers must not fill the
     /// memory. What ends the same serial, or a later one, is being said.
     pub(super) fn say(&mut self, to: Slot, id: I, kind: Kind, now: Instant) -> bool {

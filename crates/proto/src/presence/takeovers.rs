@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 use beacon_wire::ids::RelayId;
 
 use crate::limit::{Bucket, Rate};
@@ -42,9 +42,9 @@ pub(super) struct Rates {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taking {
     /// As what it is claimed.
-    pub(super) by: Standing,
+    pub(super) by: Ownership,
     /// As what another relay has it.
-    pub(super) from: Standing,
+    pub(super) from: Ownership,
 }
 
 /// What a relay has taken over.
@@ -89,7 +89,7 @@ impl Takeovers {
 
     /// Whether a relay may take over one more peer.
     pub(super) fn take(&mut self, relay: RelayId, what: Taking, now: Instant) -> bool {
-        let sort = usize::from(what.by == Standing::Session);
+        let sort = usize::from(what.by == Ownership::Session);
         self.make_room(relay, now);
         let has_room = self.accounts.len() < MAX_ACCOUNTS;
         let mut overflow = Account::default();
@@ -130,11 +130,11 @@ impl Takeovers {
 }
 
 impl Taken {
-    const fn note(&mut self, passes: bool, from: Standing) {
+    const fn note(&mut self, passes: bool, from: Ownership) {
         match from {
             _ if !passes => self.held_back += 1,
-            Standing::Session => self.sessions += 1,
-            Standing::Endpoint | Standing::Gateway => self.unproved += 1,
+            Ownership::Session => self.sessions += 1,
+            Ownership::Endpoint | Ownership::Gateway => self.unproved += 1,
         }
     }
 }
@@ -153,7 +153,7 @@ mod tests {
         RelayId(PublicKey(key))
     }
 
-    const SESSION: Taking = Taking { by: Standing::Session, from: Standing::Session };
+    const SESSION: Taking = Taking { by: Ownership::Session, from: Ownership::Session };
 
     fn taken(takeovers: &mut Takeovers, by: u32, tries: u32, now: Instant) -> u32 {
         (0..tries).map(|_| u32::from(takeovers.take(relay(by), SESSION, now))).sum()

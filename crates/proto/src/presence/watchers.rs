@@ -186,10 +186,10 @@ impl<I: Name> Presence<I> {
 
     /// What this home knows of a peer, with the owner's serial.
     pub(super) fn sight(&self, id: I) -> (u64, Sight) {
-        match self.registry.known(id).zip(self.place(id)) {
-            Some((record, place)) if record.live() => (record.serial, Sight::At(place)),
+        match self.registry.known(id).zip(self.location(id)) {
+            Some((record, location)) if record.live() => (record.serial, Sight::At(location)),
             // That of an owner that was lost says nothing of those that it has when it is back.
-            Some((record, place)) => (record.left().unwrap_or(0), Sight::Over(place)),
+            Some((record, location)) => (record.left().unwrap_or(0), Sight::Over(location)),
             None => (0, Sight::Unknown),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use beacon_wire::cluster::{Frame, Name, Place, Sight};
+use beacon_wire::cluster::{Frame, Location, Name, Sight};
 use beacon_wire::ids::RelayId;
 
 use super::changes::MAX_CLAIMS;
@@ -81,8 +81,8 @@ struct Known {
 }
 
 impl Known {
-    const fn of(place: &Place) -> Self {
-        Self { epoch: place.epoch, owner: place.owner }
+    const fn of(location: &Location) -> Self {
+        Self { epoch: location.epoch, owner: location.owner }
     }
 }
 
@@ -227,8 +227,8 @@ impl<I: Name> Presence<I> {
                 return;
             }
             Sight::Unknown => Said::Unknown,
-            Sight::At(place) => Said::At(Known::of(&place), serial),
-            Sight::Over(place) => Said::Over(Known::of(&place), serial),
+            Sight::At(location) => Said::At(Known::of(&location), serial),
+            Sight::Over(location) => Said::Over(Known::of(&location), serial),
         };
         let is_news = version > report.version;
         if is_news {
@@ -244,10 +244,10 @@ impl<I: Name> Presence<I> {
 
     /// A home has taken a peer from this relay, which may watch it: until the home has told
     /// what it knows since, it is where the home said.
-    pub(super) fn follow(&mut self, from: Slot, id: I, place: Place, now: Now) {
+    pub(super) fn follow(&mut self, from: Slot, id: I, location: Location, now: Now) {
         let Some(report) = self.watches.report(id, from) else { return };
         // Of a serial that is not known, and is not over.
-        report.said = Said::At(Known::of(&place), u64::MAX);
+        report.said = Said::At(Known::of(&location), u64::MAX);
         report.nonce = self.statements.watch(from, id, now.at, false);
         self.judge(id, now);
     }

@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use super::{
-    About, Channel, ChannelRealms, ChannelWord, Claim, DecodeError, Frame, Name, Packets, Place,
+    About, Channel, ChannelRealms, ChannelWord, Claim, DecodeError, Frame, Location, Name, Packets,
     Reading, Refusal, Run, Sight, kind,
 };
 use crate::ids::{PublicKey, RelayId};
@@ -101,7 +101,7 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             epoch: body.u64()?,
             serial: body.u64()?,
             nonce: body.u32()?,
-            standing: body.standing()?,
+            ownership: body.ownership()?,
             takeover: body.takeover()?,
             credential: body.u64()?,
             age_ms: body.u32()?,
@@ -110,13 +110,13 @@ fn decode<'a, I: Name>(kind: u8, body: &mut Reader<'a>) -> Result<Frame<'a, I>, 
             Frame::Granted { id, epoch: body.u64()?, serial: body.u64()?, nonce: body.u32()? }
         }
         kind::REFUSED => Frame::Refused { id, nonce: body.u32()?, refusal: refusal(body)? },
-        kind::MOVED => Frame::Moved { id, place: place(body)?, ends: body.u64()? },
+        kind::MOVED => Frame::Moved { id, location: location(body)?, ends: body.u64()? },
         kind::LEAVE => Frame::Leave { id, serial: body.u64()? },
         kind::LEFT => Frame::Left { id, serial: body.u64()? },
         kind::NOTED => Frame::Noted { id, serial: body.u64()? },
         kind::GONE => Frame::Gone { id, epoch: body.u64()? },
         kind::FIND => Frame::Find { id },
-        kind::FOUND => Frame::Found { id, place: place(body)?, serial: body.u64()? },
+        kind::FOUND => Frame::Found { id, location: location(body)?, serial: body.u64()? },
         kind::MISSING => Frame::Missing { id },
         kind::WATCH => Frame::Watch { id, nonce: body.u32()?, is_on: body.flag()? },
         kind::LOCATE => {
@@ -134,16 +134,16 @@ fn channels(rest: &[u8]) -> Option<ChannelRealms> {
     Some(realms.iter().copied().collect())
 }
 
-fn place(body: &mut Reader<'_>) -> Result<Place, DecodeError> {
+fn location(body: &mut Reader<'_>) -> Result<Location, DecodeError> {
     let owner = RelayId(PublicKey(body.array()?));
-    Ok(Place { owner, epoch: body.u64()?, standing: body.standing()? })
+    Ok(Location { owner, epoch: body.u64()?, ownership: body.ownership()? })
 }
 
 fn sight(body: &mut Reader<'_>) -> Result<Sight, DecodeError> {
     match body.u8()? {
         0 => Ok(Sight::Unknown),
-        1 => Ok(Sight::At(place(body)?)),
-        2 => Ok(Sight::Over(place(body)?)),
+        1 => Ok(Sight::At(location(body)?)),
+        2 => Ok(Sight::Over(location(body)?)),
         3 => Ok(Sight::Full),
         4 => Ok(Sight::Ended),
         _ => Err(DecodeError::BadField { kind: body.kind }),
@@ -152,7 +152,7 @@ fn sight(body: &mut Reader<'_>) -> Result<Sight, DecodeError> {
 
 fn refusal(body: &mut Reader<'_>) -> Result<Refusal, DecodeError> {
     match body.u8()? {
-        0 => Ok(Refusal::Held(place(body)?)),
+        0 => Ok(Refusal::Held(location(body)?)),
         1 => Ok(Refusal::TooSoon),
         2 => Ok(Refusal::EpochAhead),
         3 => Ok(Refusal::Full),

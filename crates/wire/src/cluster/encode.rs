@@ -1,7 +1,7 @@
 //! Writes frames into a batch.
 
 use super::packets::{add_packet, begin_packets};
-use super::writer::{number, put, put_place, set_length};
+use super::writer::{number, put, put_location, set_length};
 use super::{About, Channel, ChannelWord, Frame, Name, Reading, Refusal, Sight, kind};
 
 /// Appends a frame to a batch; [`Frame::Unknown`] is nothing to send, and appends nothing.
@@ -18,7 +18,7 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
             number(claim.epoch, body);
             number(claim.serial, body);
             body.extend(claim.nonce.to_be_bytes());
-            body.extend([claim.standing as u8, claim.takeover as u8]);
+            body.extend([claim.ownership as u8, claim.takeover as u8]);
             number(claim.credential, body);
             body.extend(claim.age_ms.to_be_bytes());
         }),
@@ -30,17 +30,17 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
         Frame::Refused { id, nonce, refusal } => put(kind::REFUSED, &id, batch, |body| {
             body.extend(nonce.to_be_bytes());
             match refusal {
-                Refusal::Held(place) => {
+                Refusal::Held(location) => {
                     body.push(0);
-                    put_place(&place, body);
+                    put_location(&location, body);
                 }
                 Refusal::TooSoon => body.push(1),
                 Refusal::EpochAhead => body.push(2),
                 Refusal::Full => body.push(3),
             }
         }),
-        Frame::Moved { id, place, ends } => put(kind::MOVED, &id, batch, |body| {
-            put_place(&place, body);
+        Frame::Moved { id, location, ends } => put(kind::MOVED, &id, batch, |body| {
+            put_location(&location, body);
             number(ends, body);
         }),
         Frame::Leave { id, serial } => put(kind::LEAVE, &id, batch, |body| number(serial, body)),
@@ -48,8 +48,8 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
         Frame::Noted { id, serial } => put(kind::NOTED, &id, batch, |body| number(serial, body)),
         Frame::Gone { id, epoch } => put(kind::GONE, &id, batch, |body| number(epoch, body)),
         Frame::Find { id } => put(kind::FIND, &id, batch, |_| {}),
-        Frame::Found { id, place, serial } => put(kind::FOUND, &id, batch, |body| {
-            put_place(&place, body);
+        Frame::Found { id, location, serial } => put(kind::FOUND, &id, batch, |body| {
+            put_location(&location, body);
             number(serial, body);
         }),
         Frame::Missing { id } => put(kind::MISSING, &id, batch, |_| {}),
@@ -64,13 +64,13 @@ pub fn encode<I: Name>(frame: &Frame<'_, I>, batch: &mut Vec<u8>) {
                 number(serial, body);
                 match sight {
                     Sight::Unknown => body.push(0),
-                    Sight::At(place) => {
+                    Sight::At(location) => {
                         body.push(1);
-                        put_place(&place, body);
+                        put_location(&location, body);
                     }
-                    Sight::Over(place) => {
+                    Sight::Over(location) => {
                         body.push(2);
-                        put_place(&place, body);
+                        put_location(&location, body);
                     }
                     Sight::Full => body.push(3),
                     Sight::Ended => body.push(4),

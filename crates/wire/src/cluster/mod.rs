@@ -59,10 +59,10 @@ pub trait Name: Copy + Debug + Display + Eq + Hash + Ord + Send + Sync + 'static
 #[error("the bytes are no id of their realm")]
 pub struct InvalidId;
 
-/// How well a relay knows that it has a peer.
+/// The ownership kind: how well a relay knows that it has a peer.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[repr(u8)]
-pub enum Standing {
+pub enum Ownership {
     /// A server of a door's own network, which is no relay, serves the peer, and this relay
     /// reaches that server.
     Gateway = 0,
@@ -97,7 +97,7 @@ pub struct Claim<I> {
     /// What the answer repeats, so that it is not taken for one to a later claim; from 1 on.
     pub nonce: u32,
     /// How well the relay knows it.
-    pub standing: Standing,
+    pub ownership: Ownership,
     /// What happens to an owner elsewhere.
     pub takeover: Takeover,
     /// Hash of what the peer proved to have; 0 where it proved nothing.
@@ -146,7 +146,7 @@ pub enum Frame<'a, I> {
         /// The peer.
         id: I,
         /// Where it is.
-        place: Place,
+        location: Location,
         /// The receiver's serial that this ends, repeated until the receiver answers; 0
         /// where this is only news.
         ends: u64,
@@ -189,7 +189,7 @@ pub enum Frame<'a, I> {
         /// The peer.
         id: I,
         /// Where it is.
-        place: Place,
+        location: Location,
         /// The owner's serial, for an owner that knows better.
         serial: u64,
     },
@@ -254,15 +254,15 @@ pub struct Reading {
     pub held_ms: u32,
 }
 
-/// Who has a peer, since when, and how well that is known.
+/// Where a peer is: its owner, since when, and how well the owner knows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Place {
+pub struct Location {
     /// The relay.
     pub owner: RelayId,
     /// The epoch of its ownership.
     pub epoch: u64,
     /// How well the owner knows it.
-    pub standing: Standing,
+    pub ownership: Ownership,
 }
 
 /// What a home knows of a peer that somebody watches.
@@ -271,9 +271,9 @@ pub enum Sight {
     /// Nobody has said that it has the peer.
     Unknown,
     /// A relay has it.
-    At(Place),
+    At(Location),
     /// This relay had it last, and has it no more.
-    Over(Place),
+    Over(Location),
     /// The home has no room for another watch, and does not watch it.
     Full,
     /// The home no longer watches it for the receiver.
@@ -305,7 +305,7 @@ impl About {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refusal {
     /// This relay has the peer, and the claim is no reason to take it away.
-    Held(Place),
+    Held(Location),
     /// The peer had a session elsewhere a moment ago, or moved a moment ago.
     TooSoon,
     /// The epoch is too far ahead of the home's clock: ask for another.

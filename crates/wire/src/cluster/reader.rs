@@ -1,6 +1,6 @@
 //! Reads the fields of a frame, one after the other.
 
-use super::{DecodeError, InvalidId, MAX_ID, Name, Standing, Takeover};
+use super::{DecodeError, InvalidId, MAX_ID, Name, Ownership, Takeover};
 
 /// The bytes that are left of a frame, or of a batch.
 #[derive(Clone, Debug)]
@@ -77,11 +77,11 @@ impl<'a> Reader<'a> {
         I::read(realm, bytes).map_err(|InvalidId| self.bad_field())
     }
 
-    pub(super) fn standing(&mut self) -> Result<Standing, DecodeError> {
+    pub(super) fn ownership(&mut self) -> Result<Ownership, DecodeError> {
         match self.u8()? {
-            0 => Ok(Standing::Gateway),
-            1 => Ok(Standing::Endpoint),
-            2 => Ok(Standing::Session),
+            0 => Ok(Ownership::Gateway),
+            1 => Ok(Ownership::Endpoint),
+            2 => Ok(Ownership::Session),
             _ => Err(self.bad_field()),
         }
     }

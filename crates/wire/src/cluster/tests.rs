@@ -8,13 +8,13 @@ fn node(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-fn place() -> impl Strategy<Value = Place> {
-    let standing =
-        prop_oneof![Just(Standing::Gateway), Just(Standing::Endpoint), Just(Standing::Session)];
-    (any::<[u8; 32]>(), any::<u64>(), standing).prop_map(|(owner, epoch, standing)| Place {
+fn location() -> impl Strategy<Value = Location> {
+    let ownership =
+        prop_oneof![Just(Ownership::Gateway), Just(Ownership::Endpoint), Just(Ownership::Session)];
+    (any::<[u8; 32]>(), any::<u64>(), ownership).prop_map(|(owner, epoch, ownership)| Location {
         owner: RelayId(PublicKey(owner)),
         epoch,
-        standing,
+        ownership,
     })
 }
 
@@ -22,8 +22,8 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
     let id = (1..u32::MAX).prop_map(node);
     let takeover =
         prop_oneof![Just(Takeover::Always), Just(Takeover::SameCredential), Just(Takeover::Refuse)];
-    (id, any::<u64>(), any::<u64>(), any::<u32>(), place(), takeover).prop_flat_map(
-        |(id, epoch, serial, nonce, place, takeover)| {
+    (id, any::<u64>(), any::<u64>(), any::<u32>(), location(), takeover).prop_flat_map(
+        |(id, epoch, serial, nonce, location, takeover)| {
             prop_oneof![
                 Just(Frame::Nack { id, epoch }),
                 Just(Frame::Claim(Claim {
@@ -31,29 +31,29 @@ fn frame() -> impl Strategy<Value = Frame<'static, NodeId>> {
                     epoch,
                     serial,
                     nonce,
-                    standing: place.standing,
+                    ownership: location.ownership,
                     takeover,
                     credential: epoch ^ serial,
                     age_ms: 1_000,
                 })),
                 Just(Frame::Granted { id, epoch, serial, nonce }),
-                Just(Frame::Refused { id, nonce, refusal: Refusal::Held(place) }),
+                Just(Frame::Refused { id, nonce, refusal: Refusal::Held(location) }),
                 Just(Frame::Refused { id, nonce, refusal: Refusal::TooSoon }),
                 Just(Frame::Refused { id, nonce, refusal: Refusal::EpochAhead }),
                 Just(Frame::Refused { id, nonce, refusal: Refusal::Full }),
-                Just(Frame::Moved { id, place, ends: serial }),
+                Just(Frame::Moved { id, location, ends: serial }),
                 Just(Frame::Leave { id, serial }),
                 Just(Frame::Left { id, serial }),
                 Just(Frame::Noted { id, serial }),
                 Just(Frame::Gone { id, epoch }),
                 Just(Frame::Find { id }),
-                Just(Frame::Found { id, place, serial }),
+                Just(Frame::Found { id, location, serial }),
                 Just(Frame::Missing { id }),
                 any::<bool>().prop_map(move |is_on| Frame::Watch { id, nonce, is_on }),
                 prop_oneof![
                     Just(Sight::Unknown),
-                    Just(Sight::At(place)),
-                    Just(Sight::Over(place)),
+                    Just(Sight::At(location)),
+                    Just(Sight::Over(location)),
                     Just(Sight::Full),
                     Just(Sight::Ended),
                 ]
@@ -144,7 +144,7 @@ fn published_bytes() {
         epoch: 0,
         serial: 1,
         nonce: 9,
-        standing: Standing::Session,
+        ownership: Ownership::Session,
         takeover: Takeover::Always,
         credential: 7,
         age_ms: 0,

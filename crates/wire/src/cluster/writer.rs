@@ -1,6 +1,6 @@
 //! Writes the fields of a frame, one after the other.
 
-use super::{FRAME_HEADER, Name, Place};
+use super::{FRAME_HEADER, Location, Name};
 
 /// Appends a frame about an id, and fills in its length.
 pub(super) fn put<I: Name>(
@@ -21,8 +21,8 @@ pub(super) fn put_id<I: Name>(id: &I, body: &mut Vec<u8>) {
     let at = body.len();
     id.write(body);
     let length = u8::try_from(body.len() - at).expect("an id has 64 bytes at most");
-    if let Some(place) = body.get_mut(at - 1) {
-        *place = length;
+    if let Some(slot) = body.get_mut(at - 1) {
+        *slot = length;
     }
 }
 
@@ -30,8 +30,8 @@ pub(super) fn put_id<I: Name>(id: &I, body: &mut Vec<u8>) {
 #[inline]
 pub(super) fn set_length(at: usize, batch: &mut [u8]) {
     let length = u32::try_from(batch.len() - at - FRAME_HEADER).expect("far below 4 GiB");
-    if let Some(place) = batch.get_mut(at + 1..at + FRAME_HEADER) {
-        place.copy_from_slice(&length.to_be_bytes());
+    if let Some(slot) = batch.get_mut(at + 1..at + FRAME_HEADER) {
+        slot.copy_from_slice(&length.to_be_bytes());
     }
 }
 
@@ -40,8 +40,8 @@ pub(super) fn number(number: u64, body: &mut Vec<u8>) {
     body.extend_from_slice(&number.to_be_bytes());
 }
 
-pub(super) fn put_place(place: &Place, body: &mut Vec<u8>) {
-    body.extend_from_slice(&place.owner.0.0);
-    number(place.epoch, body);
-    body.push(place.standing as u8);
+pub(super) fn put_location(location: &Location, body: &mut Vec<u8>) {
+    body.extend_from_slice(&location.owner.0.0);
+    number(location.epoch, body);
+    body.push(location.ownership as u8);
 }

@@ -66,7 +66,7 @@ pub(in crate::cluster::mesh) enum Failure {
     /// It is another relay than that of the link.
     #[error("another relay answers there")]
     OtherRelay,
-    /// No link to the relay stands that it has dialled.
+    /// No link to the relay that it has dialled is up.
     #[error("there is no link that it has dialled")]
     NoLink,
     /// What it says first.

@@ -1,4 +1,4 @@
-//! Dials the lanes of a link that we have dialled, one for each direction, as long as it stands.
+//! Dials the lanes of a link that we have dialled, one for each direction, as long as it is up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const FLOOR: Duration = Duration::from_millis(250);
 /// used soon, and one that never will costs two packets in so long.
 const CEILING: Duration = Duration::from_secs(15);
 
-/// After a lane that stood so long, the next pause is the shortest again.
+/// After a lane that was up so long, the next pause is the shortest again.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// Keeps the lane that goes this way to the relay behind an address; for ever.
@@ -38,7 +38,7 @@ pub(in crate::cluster::mesh) async fn keep(
         let dialled = timeout(HELLO_WITHIN, dial(way, address, relay, &configs, &lanes));
         match dialled.await.unwrap_or(Err(Failure::Timeout)) {
             Ok(connection) => {
-                tracing::debug!(%relay, ?way, "a lane over TCP stands");
+                tracing::debug!(%relay, ?way, "a lane over TCP is up");
                 let (since, over) = (Instant::now(), CancellationToken::new());
                 let guard = Some(over.clone().drop_guard());
                 lanes.attach(way, Lane { connection, over: guard });

@@ -49,7 +49,7 @@ pub(in crate::cluster::mesh) enum HelloError {
     #[error("not the hello of a lane")]
     Malformed,
     /// Made for another link.
-    #[error("not made for the link that stands")]
+    #[error("not made for the link that is up")]
     WrongMac,
 }
 

@@ -1,5 +1,5 @@
 //! Takes lanes that other relays dial: a bounded number at a time is looked at, under a deadline,
-//! and what does not belong to a link that stands is refused and counted.
+//! and what does not belong to a link that is up is refused and counted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -113,7 +113,7 @@ async fn welcome(stream: TcpStream, configs: Configs, hub: &Hub) -> Result<(), F
     let lanes = hub.links.lanes_of(relay).ok_or(Failure::NoLink)?;
     let way = decode(&hello, &lanes.secret)?;
     connection.say(&[TAKEN]).await?;
-    tracing::debug!(%relay, ?way, "a lane over TCP stands");
+    tracing::debug!(%relay, ?way, "a lane over TCP is up");
     lanes.attach(way, Lane { connection, over: None });
     Ok(())
 }

@@ -229,7 +229,7 @@ async fn lane_that_nobody_reads_is_given_up_for_quic() {
 }
 
 #[tokio::test]
-async fn newer_lane_takes_the_place_of_one_that_its_relay_has_lost() {
+async fn newer_lane_replaces_one_that_its_relay_has_lost() {
     let (relay, link, _lanes, keys) = linked().await;
     let [_words, _packets] = accept_lanes(&link).await;
     let mut first = lane(&relay, &link, &keys[1], Direction::Back).await;

@@ -2,12 +2,12 @@
 //!
 //! Ranks order what homes know: what was proved goes before what was not, then the newer
 //! epoch, then the higher relay id. Where a claim wins though its epoch is not the newest
-//! that was seen, it is granted a newer one: of two places of a peer the one of the newer
+//! that was seen, it is granted a newer one: of two locations of a peer the one of the newer
 //! epoch is right, and nobody else has to know why.
 
 use std::time::Duration;
 
-use beacon_wire::cluster::{Claim, Name, Standing, Takeover};
+use beacon_wire::cluster::{Claim, Name, Ownership, Takeover};
 use beacon_wire::ids::RelayId;
 
 use super::Registry;
@@ -46,14 +46,14 @@ pub(in crate::presence) struct Claimant {
 
 impl<I: Name> Registry<I> {
     /// Decides about a claim, and notes it if it holds; `relay_of` names the relays of slots,
-    /// and `may_take_over` is asked, with the standing there, before a peer is taken away from
+    /// and `may_take_over` is asked, with the ownership kind there, before a peer is taken away from
     /// another relay that has it.
     pub(in crate::presence) fn claim(
         &mut self,
         by: Claimant,
         claim: &Claim<I>,
         relay_of: impl Fn(Slot) -> Option<RelayId>,
-        may_take_over: impl FnOnce(Standing) -> bool,
+        may_take_over: impl FnOnce(Ownership) -> bool,
         now: Now,
         tick: Tick,
     ) -> Verdict {
@@ -94,9 +94,9 @@ impl<I: Name> Registry<I> {
         let age = tick.since(record.since);
         if !record.live() {
             let newer = claim.epoch > record.epoch;
-            let shadowed = record.standing == Standing::Session && age < SESSION_SHADOW;
+            let shadowed = record.ownership == Ownership::Session && age < SESSION_SHADOW;
             // Under an epoch another home has granted it, and knows as much as this one.
-            if claim.epoch == 0 && claim.standing == Standing::Endpoint && shadowed {
+            if claim.epoch == 0 && claim.ownership == Ownership::Endpoint && shadowed {
                 return Verdict::Denied(Denied::TooSoon);
             }
             self.remember(claim.id, record.owner, record.serial, now.at, tick);
@@ -109,8 +109,8 @@ impl<I: Name> Registry<I> {
             };
             return self.grant(by, claim, epoch, None, tick);
         }
-        let rank = (claim.standing, claim.epoch, Some(by.relay));
-        let newest = rank > (record.standing, record.epoch, relay_of(record.owner));
+        let rank = (claim.ownership, claim.epoch, Some(by.relay));
+        let newest = rank > (record.ownership, record.epoch, relay_of(record.owner));
         if claim.epoch > 0 && !newest {
             return Verdict::Outranked;
         }
@@ -124,7 +124,7 @@ impl<I: Name> Registry<I> {
                 return refused;
             }
         }
-        if !may_take_over(record.standing) {
+        if !may_take_over(record.ownership) {
             return Verdict::HeldBack;
         }
         self.remember_replaced(claim.id, record.owner, record.serial, now.at, tick);
@@ -141,7 +141,7 @@ impl<I: Name> Registry<I> {
         replaced: Option<(Slot, u64)>,
         tick: Tick,
     ) -> Verdict {
-        let Claim { id, serial, credential, standing, .. } = *claim;
+        let Claim { id, serial, credential, ownership, .. } = *claim;
         let known = self.records.get(&id).copied();
         let live = known.filter(Record::live);
         let stays = live.filter(|record| record.owner == by.slot && record.serial == serial);
@@ -151,7 +151,7 @@ impl<I: Name> Registry<I> {
             Some(Life::Revived | Life::Over) => Life::Revived,
         };
         let owner = by.slot;
-        let record = Record { epoch, serial, credential, since, owner, standing, life };
+        let record = Record { epoch, serial, credential, since, owner, ownership, life };
         self.live += usize::from(live.is_none());
         match record.sort() {
             Sort::Unproved => self.unproved.insert(id, ()),
@@ -169,10 +169,10 @@ fn may_replace<I>(
     born: u64,
     age: Duration,
 ) -> Result<(), Verdict> {
-    if claim.standing < record.standing || claim.standing == Standing::Gateway {
+    if claim.ownership < record.ownership || claim.ownership == Ownership::Gateway {
         return Err(Verdict::Held);
     }
-    if claim.standing > record.standing {
+    if claim.ownership > record.ownership {
         return Ok(());
     }
     // What came after the owner was granted is newer, whatever two clocks say of their epochs.
@@ -181,7 +181,7 @@ fn may_replace<I>(
     if came_before && record.epoch > born {
         return Err(Verdict::Held);
     }
-    if claim.standing == Standing::Endpoint {
+    if claim.ownership == Ownership::Endpoint {
         let stays = age < ENDPOINT_STAY;
         return if stays { Err(Verdict::Denied(Denied::TooSoon)) } else { Ok(()) };
     }

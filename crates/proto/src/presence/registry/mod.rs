@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use beacon_wire::cluster::{Name, Standing};
+use beacon_wire::cluster::{Name, Ownership};
 
 use super::members::Slot;
 use super::shards::{SHARDS, Shards};
@@ -104,9 +104,9 @@ impl<I: Name> Registry<I> {
             Some(_) => self.remember(id, by, serial, now, tick),
             // The claim may still be on its way.
             None if self.records.len() < self.room => {
-                let (epoch, credential, standing) = (0, 0, Standing::Gateway);
+                let (epoch, credential, ownership) = (0, 0, Ownership::Gateway);
                 let (since, owner, life) = (tick, by, Life::Over);
-                let record = Record { epoch, serial, credential, since, owner, standing, life };
+                let record = Record { epoch, serial, credential, since, owner, ownership, life };
                 self.records.insert(id, record);
                 self.dig(id, Sort::Unproved, now, tick);
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 
 use crate::presence::members::Slot;
 
@@ -42,7 +42,7 @@ pub(in crate::presence) struct Record {
     /// When it was granted, or when it ended.
     pub(super) since: Tick,
     pub(in crate::presence) owner: Slot,
-    pub(in crate::presence) standing: Standing,
+    pub(in crate::presence) ownership: Ownership,
     pub(super) life: Life,
 }
 
@@ -68,17 +68,17 @@ impl Record {
 
     /// How long a tombstone of it stays.
     pub(super) const fn memory(&self) -> Duration {
-        match self.standing {
-            Standing::Session => SESSION_SHADOW,
-            Standing::Endpoint | Standing::Gateway => MEMORY,
+        match self.ownership {
+            Ownership::Session => SESSION_SHADOW,
+            Ownership::Endpoint | Ownership::Gateway => MEMORY,
         }
     }
 
     /// Which of the graves are for it.
     pub(super) const fn sort(&self) -> Sort {
-        match self.standing {
-            Standing::Session => Sort::Proved,
-            Standing::Endpoint | Standing::Gateway => Sort::Unproved,
+        match self.ownership {
+            Ownership::Session => Sort::Proved,
+            Ownership::Endpoint | Ownership::Gateway => Sort::Unproved,
         }
     }
 }

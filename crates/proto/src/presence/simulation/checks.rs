@@ -1,10 +1,10 @@
 //! What holds when a simulation has come to rest.
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 
 use super::relay::Relay;
 use super::world::World;
-use super::{NODES, node, relay_id, usual_standing};
+use super::{NODES, node, relay_id, usual_ownership};
 use crate::presence::members::Slot;
 
 /// Logins that are closer to each other than this may change places on their way, in
@@ -24,19 +24,19 @@ impl World {
             }
         }
         self.relays.iter().for_each(|relay| relay.assert_quiet());
-        for number in (1..=NODES).filter(|number| usual_standing(*number) != Standing::Gateway) {
+        for number in (1..=NODES).filter(|number| usual_ownership(*number) != Ownership::Gateway) {
             let owners = self.owners(node(number));
             assert!(owners.len() <= 1, "node {number} is at {owners:?}");
             self.check_newest(number);
             self.check_kept(number);
         }
         self.check_found();
-        // Nor does it need what anybody remembers: a place that only one home still believes
+        // Nor does it need what anybody remembers: a location that only one home still believes
         // in, while all caches have a better one, is mended by the first who asks there.
         self.relays.iter_mut().for_each(|relay| relay.cache.clear());
         self.check_found();
         (1..=NODES).for_each(|number| self.check_homes(number));
-        let proved = |number: &usize| usual_standing(*number) != Standing::Gateway;
+        let proved = |number: &usize| usual_ownership(*number) != Ownership::Gateway;
         (1..=NODES).filter(proved).for_each(|number| self.check_watches(number));
         self.relays.iter().for_each(|relay| self.check_watchers(relay));
     }
@@ -46,7 +46,7 @@ impl World {
         let logins = &self.logins[number];
         let Some((newest, before)) = logins.split_last() else { return };
         let clear = before.last().is_none_or(|last| last.at + CLOSE <= newest.at);
-        let proved = usual_standing(number) == Standing::Session;
+        let proved = usual_ownership(number) == Ownership::Session;
         if self.agreed && !self.slows && clear && proved && !newest.over {
             let here = self.relays[newest.relay].table.get(&node(number));
             let serial = here.map(|(serial, _)| *serial);
@@ -60,7 +60,7 @@ impl World {
         let logins = &self.logins[number];
         let joined = logins.first().is_some_and(|first| first.at > JOINED);
         let kept = logins.iter().all(|login| !login.over);
-        let proved = usual_standing(number) == Standing::Session;
+        let proved = usual_ownership(number) == Ownership::Session;
         if self.calm && !self.slows && joined && kept && proved {
             assert_eq!(self.owners(node(number)).len(), 1, "node {number} lost of {logins:?}");
         }
@@ -119,7 +119,7 @@ impl World {
         }
         for (from, to) in open {
             let owners = self.owners(node(to));
-            let proved = usual_standing(to) != Standing::Gateway;
+            let proved = usual_ownership(to) != Ownership::Gateway;
             assert!(!proved || owners.is_empty(), "relay {from} misses node {to}, at {owners:?}");
         }
     }
@@ -133,21 +133,22 @@ impl World {
             if !presence.members.homes(&id).contains(&Slot::ME) {
                 continue;
             }
-            let place = presence.registry.find(id).and_then(|_| presence.place(id));
-            if usual_standing(number) == Standing::Gateway {
+            let location = presence.registry.find(id).and_then(|_| presence.location(id));
+            if usual_ownership(number) == Ownership::Gateway {
                 // Of several gateways the homes may know different ones.
                 if presence.members.homes(&id)[0] != Slot::ME {
                     continue;
                 }
-                let known = place
-                    .is_none_or(|place| owners.iter().any(|owner| relay_id(*owner) == place.owner));
-                assert!(known, "relay {} has {place:?} of {number}", relay.index);
+                let known = location.is_none_or(|location| {
+                    owners.iter().any(|owner| relay_id(*owner) == location.owner)
+                });
+                assert!(known, "relay {} has {location:?} of {number}", relay.index);
                 continue;
             }
             let there = owners
                 .first()
                 .map(|owner| (relay_id(*owner), self.relays[*owner].presence.epoch(id).unwrap()));
-            let known = place.map(|place| (place.owner, place.epoch));
+            let known = location.map(|location| (location.owner, location.epoch));
             assert_eq!(known, there, "relay {} as a home of node {number}", relay.index);
         }
     }

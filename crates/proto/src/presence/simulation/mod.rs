@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 use beacon_wire::ids::{NodeId, PublicKey, RelayId};
 
 use super::{Denied, Presence};
@@ -32,11 +32,11 @@ fn relay_id(index: usize) -> RelayId {
 }
 
 /// What a peer is by its number: most prove who they are.
-fn usual_standing(id: usize) -> Standing {
+fn usual_ownership(id: usize) -> Ownership {
     match id % 6 {
-        0 => Standing::Gateway,
-        1 | 2 => Standing::Endpoint,
-        _ => Standing::Session,
+        0 => Ownership::Gateway,
+        1 | 2 => Ownership::Endpoint,
+        _ => Ownership::Session,
     }
 }
 

@@ -24,9 +24,9 @@ pub(super) enum Message {
 /// What happens at a moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Happening {
-    /// A message arrives, if its link still stands.
+    /// A message arrives, if its link is still up.
     Message { from: usize, to: usize, generation: u32, message: Message },
-    /// One side of a link learns that it stands, or is down.
+    /// One side of a link learns that it is up, or is down.
     Link { at: usize, peer: usize, generation: u32, up: bool },
     /// Relays look at their links.
     Mesh,
@@ -45,7 +45,7 @@ pub(super) struct Link {
     pub(super) generation: u32,
     /// Since when nothing passes.
     pub(super) cut: Option<u64>,
-    /// Whether a connection is being made, or stands.
+    /// Whether a connection is being made, or is up.
     pub(super) connected: bool,
     /// Which runs of the two relays the connection is between.
     pub(super) boots: (u32, u32),
@@ -110,13 +110,13 @@ impl Network {
         self.schedule(delay, Happening::Message { from, to, generation, message });
     }
 
-    /// Whether a message of this connection arrives; `stands` for the receiver's side.
-    pub(super) fn passes(&mut self, happening: Happening, stands: bool) -> bool {
+    /// Whether a message of this connection arrives; `is_up` for the receiver's side.
+    pub(super) fn passes(&mut self, happening: Happening, is_up: bool) -> bool {
         let Happening::Message { from, to, generation, message } = happening else { return false };
         let link = *self.link(from, to);
         let same = link.generation == generation;
         let once = matches!(message, Message::Frame(Frame::Draining | Frame::About(_)));
-        if same && once && (link.cut.is_some() || !stands) {
+        if same && once && (link.cut.is_some() || !is_up) {
             self.schedule(200_000, happening);
         }
         same && link.cut.is_none()

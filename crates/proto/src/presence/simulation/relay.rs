@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use beacon_wire::cluster::{About, Frame, Place, Standing, Takeover};
+use beacon_wire::cluster::{About, Frame, Location, Ownership, Takeover};
 use beacon_wire::ids::{NodeId, RelayId};
 
 use super::network::{Message, Network};
@@ -32,8 +32,8 @@ pub(super) struct Relay {
     /// How many sessions a relay may take over, if that is few.
     rates: Option<Rates>,
     /// Who is here, and under which serial.
-    pub(super) table: BTreeMap<NodeId, (u64, Standing)>,
-    pub(super) cache: BTreeMap<NodeId, Place>,
+    pub(super) table: BTreeMap<NodeId, (u64, Ownership)>,
+    pub(super) cache: BTreeMap<NodeId, Location>,
     waiting: BTreeMap<NodeId, Vec<(usize, u64)>>,
     serials: u64,
     /// Whether it knows no watches.
@@ -94,18 +94,18 @@ impl Relay {
     }
 
     /// A peer comes; returns its serial.
-    pub(super) fn arrive(&mut self, id: NodeId, how: Standing, network: &Network) -> u64 {
+    pub(super) fn arrive(&mut self, id: NodeId, how: Ownership, network: &Network) -> u64 {
         self.serials += 1;
         self.set(id, self.serials, how, network);
         self.serials
     }
 
-    /// The peer of this serial has this standing from here on.
-    pub(super) fn set(&mut self, id: NodeId, serial: u64, how: Standing, network: &Network) {
+    /// The peer of this serial has this ownership kind from here on.
+    pub(super) fn set(&mut self, id: NodeId, serial: u64, how: Ownership, network: &Network) {
         self.table.insert(id, (serial, how));
         self.cache.remove(&id);
         let takeover = Takeover::Always;
-        let here = Here { serial, standing: how, takeover, credential: 0, since: None };
+        let here = Here { serial, ownership: how, takeover, credential: 0, since: None };
         self.presence.arrived(id, here, self.now(network.now));
     }
 
@@ -151,9 +151,9 @@ impl Relay {
     ) {
         if self.table.contains_key(&dest) {
             self.deliver(number, delivered);
-        } else if let Some(place) = self.cache.get(&dest) {
-            let to = index(place.owner);
-            network.send(self.index, to, Message::Packet { number, dest, epoch: place.epoch });
+        } else if let Some(location) = self.cache.get(&dest) {
+            let to = index(location.owner);
+            network.send(self.index, to, Message::Packet { number, dest, epoch: location.epoch });
         } else {
             let waiting = self.waiting.entry(dest).or_default();
             waiting.retain(|(_, until)| *until >= network.now);
@@ -203,8 +203,8 @@ impl Relay {
     }
 
     fn forget(&mut self, id: NodeId, owner: RelayId, epoch: u64) {
-        let place = self.cache.get(&id);
-        if place.is_some_and(|place| place.owner == owner && place.epoch <= epoch) {
+        let location = self.cache.get(&id);
+        if location.is_some_and(|location| location.owner == owner && location.epoch <= epoch) {
             self.cache.remove(&id);
         }
     }
@@ -222,12 +222,14 @@ impl Relay {
         }
         while let Some(event) = self.presence.poll_event() {
             match event {
-                Event::Located { id, place, .. } => self.locate(id, place, network),
+                Event::Located { id, location, .. } => self.locate(id, location, network),
                 Event::Missing { id, .. } => {
                     self.waiting.remove(&id);
                 }
                 Event::Gone { id, owner, epoch } => self.forget(id, owner, epoch),
-                Event::RelayGone { relay } => self.cache.retain(|_, place| place.owner != relay),
+                Event::RelayGone { relay } => {
+                    self.cache.retain(|_, location| location.owner != relay)
+                }
                 Event::Watched { id, number, is_elsewhere } => {
                     let known = self.watched.get_mut(&id).expect("it is watched");
                     assert_eq!((number, !is_elsewhere), *known, "told twice of {id}");
@@ -242,19 +244,19 @@ impl Relay {
         }
     }
 
-    fn locate(&mut self, id: NodeId, place: Place, network: &mut Network) {
-        if self.table.contains_key(&id) || index(place.owner) == self.index {
+    fn locate(&mut self, id: NodeId, location: Location, network: &mut Network) {
+        if self.table.contains_key(&id) || index(location.owner) == self.index {
             // It has come in the meantime.
             self.waiting.remove(&id);
             return;
         }
         let known = self.cache.get(&id);
-        if known.is_none_or(|known| (known.epoch, known.owner) < (place.epoch, place.owner)) {
-            self.cache.insert(id, place);
+        if known.is_none_or(|known| (known.epoch, known.owner) < (location.epoch, location.owner)) {
+            self.cache.insert(id, location);
         }
         for (number, until) in self.waiting.remove(&id).unwrap_or_default() {
             if until >= network.now {
-                let (to, epoch) = (index(place.owner), place.epoch);
+                let (to, epoch) = (index(location.owner), location.epoch);
                 network.send(self.index, to, Message::Packet { number, dest: id, epoch });
             }
         }

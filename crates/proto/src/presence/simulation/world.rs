@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use beacon_wire::cluster::Standing;
+use beacon_wire::cluster::Ownership;
 use beacon_wire::ids::NodeId;
 
 use super::network::{DEAD_AFTER, Happening, Network};
 use super::relay::{Delivered, Relay};
-use super::{NODES, node, relay_id, usual_standing};
+use super::{NODES, node, relay_id, usual_ownership};
 use crate::limit::Rate;
 use crate::presence::takeovers::Rates;
 use crate::simulated::Random;
@@ -129,8 +129,8 @@ impl World {
         }
         match self.network.pop().unwrap() {
             happening @ Happening::Message { from, to, message, .. } => {
-                let stands = self.relays[to].presence.members.slot(relay_id(from)).is_some();
-                if self.network.passes(happening, stands) && self.relays[to].alive {
+                let is_up = self.relays[to].presence.members.slot(relay_id(from)).is_some();
+                if self.network.passes(happening, is_up) && self.relays[to].alive {
                     let relay = &mut self.relays[to];
                     relay.receive(from, message, &mut self.network, &mut self.delivered);
                     self.drain(to);
@@ -138,8 +138,8 @@ impl World {
             }
             Happening::Link { at, peer, generation, up } => {
                 // A connection that broke while it was made was never there.
-                let stands = self.network.link(at, peer).generation == generation;
-                if (stands || !up) && self.relays[at].alive {
+                let is_up = self.network.link(at, peer).generation == generation;
+                if (is_up || !up) && self.relays[at].alive {
                     self.relays[at].link(relay_id(peer), up, &mut self.network);
                     self.drain(at);
                 }
@@ -251,7 +251,7 @@ impl World {
         if !relay.alive || relay.draining {
             return;
         }
-        let serial = relay.arrive(node(number), usual_standing(number), &self.network);
+        let serial = relay.arrive(node(number), usual_ownership(number), &self.network);
         let (now, boot) = (self.network.now, relay.boot);
         let login = Login { at: now, relay: at, boot, serial, over: false };
         self.logins[number].push(login);
@@ -286,13 +286,13 @@ impl World {
         self.drain(at);
     }
 
-    /// A peer whose standing varies has another one, under the same serial.
+    /// A peer whose ownership kind varies has another one, under the same serial.
     fn change(&mut self, number: usize, at: usize) {
         let relay = &mut self.relays[at];
-        let Some((serial, standing)) = relay.table.get(&node(number)).copied() else { return };
-        let other = match (usual_standing(number), standing) {
-            (Standing::Endpoint, Standing::Endpoint) => Standing::Session,
-            (Standing::Endpoint, _) => Standing::Endpoint,
+        let Some((serial, ownership)) = relay.table.get(&node(number)).copied() else { return };
+        let other = match (usual_ownership(number), ownership) {
+            (Ownership::Endpoint, Ownership::Endpoint) => Ownership::Session,
+            (Ownership::Endpoint, _) => Ownership::Endpoint,
             _ => return,
         };
         relay.set(node(number), serial, other, &self.network);

@@ -25,9 +25,9 @@ fn late_repeat_of_a_claim_took_the_node_back_from_who_had_taken_it_over() {
     relay.claim(2, claim(id, 0, 7, SESSION));
     relay.claim(3, claim(id, 0, 1, SESSION));
     relay.wait(1_000);
-    let held = Refusal::Held(place(3, CLOCK + 1, SESSION));
+    let held = Refusal::Held(location(3, CLOCK + 1, SESSION));
     assert_eq!(relay.claim(2, claim(id, 0, 7, SESSION)), refused(id, held));
-    let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 7 };
+    let moved = Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 7 };
     let said_again = relay.wait(1_000);
     assert!(said_again.contains(&(super::relay(2), moved)), "it is no answer: {said_again:?}");
     assert_eq!(
@@ -42,7 +42,7 @@ fn owner_that_is_replaced_is_told_until_it_answers() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 7, SESSION));
     let sent = relay.hear(3, Frame::Claim(claim(id, 0, 1, SESSION)));
-    let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 7 };
+    let moved = Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 7 };
     let two = super::relay(2);
     assert!(sent.contains(&(two, moved)));
     for wait in [250, 500, 1_000, 2_000, 4_000, 4_000] {
@@ -61,7 +61,7 @@ fn owner_that_is_replaced_is_told_until_it_answers() {
 fn newer_epoch_wins_and_an_older_one_is_told_where_the_node_is() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, CLOCK + 5, 1, SESSION));
-    let moved = Frame::Moved { id, place: place(2, CLOCK + 5, SESSION), ends: 1 };
+    let moved = Frame::Moved { id, location: location(2, CLOCK + 5, SESSION), ends: 1 };
     assert_eq!(relay.claim(3, claim(id, CLOCK + 4, 1, SESSION)), moved);
     assert_eq!(
         relay.claim(3, claim(id, CLOCK + 5, 1, SESSION)),
@@ -90,11 +90,11 @@ fn endpoint_takes_nothing_from_a_session_and_an_endpoint_stays_for_30_seconds() 
     relay.wait(100);
     assert_eq!(relay.claim(3, claim(id, 0, 1, ENDPOINT)), granted(id, CLOCK + 30_000, 1));
     relay.claim(2, claim(id, 0, 2, SESSION));
-    let held = Refusal::Held(place(2, CLOCK + 30_001, SESSION));
+    let held = Refusal::Held(location(2, CLOCK + 30_001, SESSION));
     assert_eq!(relay.claim(3, claim(id, 0, 2, ENDPOINT)), refused(id, held));
     // Nor does one that was granted a newer epoch where the session was not known.
     let elsewhere = claim(id, CLOCK + 40_000, 3, ENDPOINT);
-    let moved = Frame::Moved { id, place: place(2, CLOCK + 30_001, SESSION), ends: 3 };
+    let moved = Frame::Moved { id, location: location(2, CLOCK + 30_001, SESSION), ends: 3 };
     assert_eq!(relay.claim(3, elsewhere), moved);
 }
 
@@ -115,7 +115,7 @@ fn endpoint_follows_a_session_elsewhere_after_90_seconds() {
 fn gateway_supersedes_nobody_and_gives_way_to_all() {
     let (mut relay, id) = home();
     relay.claim(2, claim(id, 0, 1, GATEWAY));
-    let held = Refusal::Held(place(2, CLOCK, GATEWAY));
+    let held = Refusal::Held(location(2, CLOCK, GATEWAY));
     assert_eq!(relay.claim(3, claim(id, 0, 1, GATEWAY)), refused(id, held));
     assert_eq!(relay.claim(2, claim(id, 0, 2, GATEWAY)), granted(id, CLOCK + 1, 2));
     assert_eq!(relay.claim(3, claim(id, 0, 2, ENDPOINT)), granted(id, CLOCK + 2, 2));
@@ -133,7 +133,7 @@ fn session_passes_as_its_takeover_says() {
         let (mut relay, id) = home();
         relay.claim(2, Claim { credential: 5, ..claim(id, 0, 1, SESSION) });
         let answer = relay.claim(3, Claim { takeover, credential, ..claim(id, 0, 1, SESSION) });
-        let held = Refusal::Held(place(2, CLOCK, SESSION));
+        let held = Refusal::Held(location(2, CLOCK, SESSION));
         let no = refused(id, held);
         let yes = granted(id, CLOCK + 1, 1);
         assert_eq!(answer, if passes { yes } else { no }, "{takeover:?} {credential}");
@@ -148,7 +148,7 @@ fn late_word_of_what_is_over_changes_nothing() {
     assert_eq!(relay.claim(2, claim(id, 0, 4, SESSION)), Frame::Left { id, serial: 4 });
     relay.claim(3, claim(id, 0, 1, SESSION));
     assert_eq!(relay.claim(2, claim(id, CLOCK + 9, 4, SESSION)), Frame::Left { id, serial: 4 });
-    let found = Frame::Found { id, place: place(3, CLOCK, SESSION), serial: 1 };
+    let found = Frame::Found { id, location: location(3, CLOCK, SESSION), serial: 1 };
     assert_eq!(relay.hear(2, Frame::Find { id }), [(super::relay(2), found)]);
     // Of a relay that was replaced, all logins before that one are over.
     relay.claim(2, claim(id, 0, 9, SESSION));
@@ -162,7 +162,7 @@ fn request_that_comes_late_is_no_newer_than_what_came_before() {
     relay.wait(1_000);
     relay.claim(2, claim(id, 0, 1, SESSION));
     let late = Claim { age_ms: 500, ..claim(id, 0, 1, SESSION) };
-    let held = Refusal::Held(place(2, CLOCK + 1_000, SESSION));
+    let held = Refusal::Held(location(2, CLOCK + 1_000, SESSION));
     assert_eq!(relay.claim(3, late), refused(id, held));
     relay.wait(1_000);
     assert_eq!(relay.claim(3, late), granted(id, CLOCK + 1_500, 1));
@@ -207,10 +207,10 @@ fn former_home_answers_for_a_minute_and_tells_the_owner_that_it_forgets() {
     relay.presence.left(three, relay.now());
     relay.claim(2, claim(id, 0, 1, SESSION));
     relay.presence.joined(three, relay.now());
-    let found = Frame::Found { id, place: place(2, CLOCK, SESSION), serial: 1 };
+    let found = Frame::Found { id, location: location(2, CLOCK, SESSION), serial: 1 };
     relay.wait(59_000);
     assert_eq!(relay.hear(3, Frame::Find { id }), [(three, found)]);
-    let yours = Frame::Moved { id, place: place(2, 0, GATEWAY), ends: 1 };
+    let yours = Frame::Moved { id, location: location(2, 0, GATEWAY), ends: 1 };
     assert!(relay.wait(2_000).contains(&(super::relay(2), yours)));
     assert_eq!(relay.hear(3, Frame::Find { id }), [(three, Frame::Missing { id })]);
     relay.hear(2, Frame::Noted { id, serial: 1 });

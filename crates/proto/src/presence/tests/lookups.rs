@@ -15,9 +15,9 @@ fn look_up_asks_the_home_once_and_tells_when_it_was_asked() {
     relay.presence.look_up(id, relay.now());
     relay.presence.look_up(id, relay.now());
     assert_eq!(relay.sent(), [(super::relay(2), Frame::Find { id })]);
-    let place = place(4, CLOCK, SESSION);
-    relay.hear(2, Frame::Found { id, place, serial: 1 });
-    assert_eq!(relay.events(), [Event::Located { id, place, asked: Some(asked) }]);
+    let location = location(4, CLOCK, SESSION);
+    relay.hear(2, Frame::Found { id, location, serial: 1 });
+    assert_eq!(relay.events(), [Event::Located { id, location, asked: Some(asked) }]);
     assert_eq!((relay.presence.stats().lookups, relay.wait(5_000)), (0, vec![]));
 }
 
@@ -26,12 +26,12 @@ fn member_that_was_not_asked_diverts_nobodys_packets() {
     let (mut relay, id) = asker();
     let asked = relay.now().at;
     relay.presence.look_up(id, relay.now());
-    let lie = Frame::Found { id, place: place(4, CLOCK + 59_000, SESSION), serial: 1 };
+    let lie = Frame::Found { id, location: location(4, CLOCK + 59_000, SESSION), serial: 1 };
     relay.hear(4, lie);
     assert_eq!((relay.events(), relay.denied(Denied::NoSay)), (vec![], 1));
-    let place = place(3, CLOCK, SESSION);
-    relay.hear(2, Frame::Found { id, place, serial: 1 });
-    assert_eq!(relay.events(), [Event::Located { id, place, asked: Some(asked) }]);
+    let location = location(3, CLOCK, SESSION);
+    relay.hear(2, Frame::Found { id, location, serial: 1 });
+    assert_eq!(relay.events(), [Event::Located { id, location, asked: Some(asked) }]);
     relay.hear(4, lie);
     assert_eq!(relay.events(), [], "nor afterwards");
 }
@@ -81,9 +81,9 @@ fn home_answers_itself_and_asks_the_spare_for_what_it_does_not_know() {
     assert_eq!(relay.sent(), [(super::relay(2), Frame::Find { id: mine })]);
     relay.claim(2, claim(known, 0, 1, SESSION));
     relay.presence.look_up(known, relay.now());
-    let place = place(2, CLOCK, SESSION);
+    let location = location(2, CLOCK, SESSION);
     let asked = Some(relay.now().at);
-    assert_eq!(relay.events(), [Event::Located { id: known, place, asked }]);
+    assert_eq!(relay.events(), [Event::Located { id: known, location, asked }]);
     assert_eq!(relay.sent(), []);
 }
 
@@ -92,10 +92,11 @@ fn home_that_names_the_asker_itself_is_set_right() {
     let (mut relay, id) = asker();
     relay.presence.look_up(id, relay.now());
     relay.sent();
-    let sent = relay.hear(2, Frame::Found { id, place: place(ME, CLOCK, SESSION), serial: 6 });
+    let sent =
+        relay.hear(2, Frame::Found { id, location: location(ME, CLOCK, SESSION), serial: 6 });
     assert!(sent.contains(&(super::relay(2), Frame::Leave { id, serial: 6 })));
     assert!(sent.contains(&(super::relay(3), Frame::Find { id })));
-    assert_eq!(relay.presence.stats().outstanding, 0, "who makes up places is told once");
+    assert_eq!(relay.presence.stats().outstanding, 0, "who makes up locations is told once");
 }
 
 #[test]

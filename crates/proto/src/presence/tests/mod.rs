@@ -24,9 +24,9 @@ const ME: u8 = 1;
 /// The nonce of every claim that a test looks at; of an answer, that of the latest claim.
 const ANY: u32 = 0;
 
-const SESSION: Standing = Standing::Session;
-const ENDPOINT: Standing = Standing::Endpoint;
-const GATEWAY: Standing = Standing::Gateway;
+const SESSION: Ownership = Ownership::Session;
+const ENDPOINT: Ownership = Ownership::Endpoint;
+const GATEWAY: Ownership = Ownership::Gateway;
 
 fn relay(byte: u8) -> RelayId {
     RelayId(PublicKey([byte; 32]))
@@ -36,17 +36,17 @@ fn node(number: u32) -> NodeId {
     NodeId::new(number).unwrap()
 }
 
-fn here(serial: u64, standing: Standing) -> Here {
-    Here { serial, standing, takeover: Takeover::Always, credential: 0, since: None }
+fn here(serial: u64, ownership: Ownership) -> Here {
+    Here { serial, ownership, takeover: Takeover::Always, credential: 0, since: None }
 }
 
-fn claim(id: NodeId, epoch: u64, serial: u64, standing: Standing) -> Claim<NodeId> {
+fn claim(id: NodeId, epoch: u64, serial: u64, ownership: Ownership) -> Claim<NodeId> {
     let (takeover, credential) = (Takeover::Always, 0);
-    Claim { id, epoch, serial, nonce: ANY, standing, takeover, credential, age_ms: 0 }
+    Claim { id, epoch, serial, nonce: ANY, ownership, takeover, credential, age_ms: 0 }
 }
 
-fn place(owner: u8, epoch: u64, standing: Standing) -> Place {
-    Place { owner: relay(owner), epoch, standing }
+fn location(owner: u8, epoch: u64, ownership: Ownership) -> Location {
+    Location { owner: relay(owner), epoch, ownership }
 }
 
 /// A relay, its time, and what it has said and decided.

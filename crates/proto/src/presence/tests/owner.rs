@@ -10,9 +10,9 @@ fn owner() -> (Relay, NodeId) {
 }
 
 /// An owner with a session that both homes have granted under the epoch [`CLOCK`].
-fn settled(standing: Standing) -> (Relay, NodeId) {
+fn settled(ownership: Ownership) -> (Relay, NodeId) {
     let (mut relay, id) = owner();
-    relay.presence.arrived(id, here(1, standing), relay.now());
+    relay.presence.arrived(id, here(1, ownership), relay.now());
     relay.hear(2, granted(id, CLOCK, 1));
     relay.hear(3, granted(id, CLOCK, 1));
     assert_eq!(relay.presence.stats().outstanding, 0);
@@ -56,10 +56,10 @@ fn session_is_claimed_by_the_rule_of_its_door_and_goes_where_the_first_one_stays
     let request = Claim { takeover, credential, ..claim(id, 0, 1, SESSION) };
     assert_eq!(relay.sent(), [(super::relay(2), Frame::Claim(request))]);
 
-    let first = place(3, CLOCK, SESSION);
+    let first = location(3, CLOCK, SESSION);
     relay.hear(2, refused(id, Refusal::Held(first)));
 
-    let goes = Event::Superseded { id, serial: 1, place: Some(first), was_granted: false };
+    let goes = Event::Superseded { id, serial: 1, location: Some(first), was_granted: false };
     assert!(relay.events().contains(&goes));
     assert_eq!(relay.presence.stats().locals, 0);
 }
@@ -75,7 +75,7 @@ fn of_several_grants_the_newest_counts_and_the_other_home_is_told() {
 }
 
 #[test]
-fn standing_that_changes_is_claimed_under_the_same_epoch() {
+fn ownership_kind_that_changes_is_claimed_under_the_same_epoch() {
     let (mut relay, id) = settled(ENDPOINT);
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     let frame = Frame::Claim(claim(id, CLOCK, 1, SESSION));
@@ -117,32 +117,32 @@ fn node_that_leaves_is_forgotten_by_caches_and_homes() {
 }
 
 #[test]
-fn older_place_is_set_right() {
+fn older_location_is_set_right() {
     let (mut relay, id) = settled(SESSION);
-    let older = Frame::Moved { id, place: place(3, CLOCK - 1, SESSION), ends: 1 };
+    let older = Frame::Moved { id, location: location(3, CLOCK - 1, SESSION), ends: 1 };
     let again = Frame::Claim(claim(id, CLOCK, 1, SESSION));
     assert_eq!(relay.hear(2, older), [(super::relay(2), again)]);
 }
 
 #[test]
-fn newer_place_that_both_homes_name_supersedes() {
+fn newer_location_that_both_homes_name_supersedes() {
     let (mut relay, id) = settled(SESSION);
-    let newer = place(3, CLOCK + 1, SESSION);
-    let moved = Frame::Moved { id, place: newer, ends: 1 };
+    let newer = location(3, CLOCK + 1, SESSION);
+    let moved = Frame::Moved { id, location: newer, ends: 1 };
     assert_eq!((relay.hear(2, moved), relay.events()), (vec![], vec![]));
     let sent = relay.hear(3, moved);
     let (leave, gone) = (Frame::Leave { id, serial: 1 }, Frame::Gone { id, epoch: CLOCK });
     let (two, three) = (super::relay(2), super::relay(3));
     assert_eq!(sent, [(two, gone), (three, gone), (two, leave), (three, leave)]);
-    let superseded = Event::Superseded { id, serial: 1, place: Some(newer), was_granted: true };
-    assert_eq!(relay.events(), [superseded, Event::Located { id, place: newer, asked: None }]);
+    let superseded = Event::Superseded { id, serial: 1, location: Some(newer), was_granted: true };
+    assert_eq!(relay.events(), [superseded, Event::Located { id, location: newer, asked: None }]);
 }
 
 #[test]
-fn newer_place_that_one_home_keeps_to_supersedes_after_a_second() {
+fn newer_location_that_one_home_keeps_to_supersedes_after_a_second() {
     for stays in [false, true] {
         let (mut relay, id) = settled(SESSION);
-        let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 };
+        let moved = Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 1 };
         relay.hear(2, moved);
         relay.wait(999);
         assert_eq!((relay.hear(2, moved), relay.events()), (vec![], vec![]), "it repeats itself");
@@ -162,7 +162,7 @@ fn owner_gave_way_before_the_home_that_had_granted_it_the_best_epoch_could_say_s
             true
         },
         |relay, id| {
-            relay.hear(3, Frame::Moved { id, place: place(2, CLOCK + 1, SESSION), ends: 1 });
+            relay.hear(3, Frame::Moved { id, location: location(2, CLOCK + 1, SESSION), ends: 1 });
             false
         },
         |relay, _| {
@@ -175,7 +175,7 @@ fn owner_gave_way_before_the_home_that_had_granted_it_the_best_epoch_could_say_s
         relay.presence.arrived(id, here(1, SESSION), relay.now());
         // The grant of the other home is lost, and its own claim there is not answered yet.
         relay.hear(2, granted(id, CLOCK, 1));
-        let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 };
+        let moved = Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 1 };
         relay.hear(2, moved);
         relay.wait(10_000);
         relay.hear(2, moved);
@@ -196,21 +196,21 @@ fn refusal_whose_way_crossed_that_of_moved_was_void_again_and_again() {
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     relay.sent();
     let nonce = relay.nonce(2, id);
-    let newer = place(3, CLOCK + 1, SESSION);
+    let newer = location(3, CLOCK + 1, SESSION);
 
-    relay.hear(2, Frame::Moved { id, place: newer, ends: 1 });
+    relay.hear(2, Frame::Moved { id, location: newer, ends: 1 });
     relay.hear(2, Frame::Refused { id, nonce, refusal: Refusal::Held(newer) });
 
     assert_eq!(relay.presence.stats().locals, 0);
 }
 
 #[test]
-fn grant_of_before_a_newer_place_does_not_hold_after_it() {
+fn grant_of_before_a_newer_location_does_not_hold_after_it() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     relay.wait(100);
     let late = Frame::Granted { id, epoch: CLOCK, serial: 1, nonce: relay.nonce(2, id) };
-    relay.hear(2, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
+    relay.hear(2, Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 1 });
     let claims = relay.hear(2, late);
     let under = Frame::Claim(Claim { age_ms: 100, ..claim(id, CLOCK, 1, SESSION) });
     assert_eq!(claims, [(super::relay(2), under), (super::relay(3), under)]);
@@ -219,11 +219,11 @@ fn grant_of_before_a_newer_place_does_not_hold_after_it() {
 }
 
 #[test]
-fn newer_place_of_a_former_home_is_noted() {
+fn newer_location_of_a_former_home_is_noted() {
     let (mut relay, id) = settled(SESSION);
     relay.presence.joined(super::relay(4), relay.now());
     relay.sent();
-    let moved = Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 };
+    let moved = Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 1 };
     let former = [2, 3, 4].into_iter().find(|byte| {
         let slot = relay.presence.members.slot(super::relay(*byte)).unwrap();
         !relay.presence.members.homes(&id).contains(&slot)
@@ -238,7 +238,7 @@ fn owner_waits_for_both_homes_before_it_gives_way() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     relay.hear(3, granted(id, CLOCK, 1));
-    relay.hear(3, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
+    relay.hear(3, Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 1 });
     assert_eq!(relay.events(), [], "the home may have granted a newer epoch");
     let told = relay.hear(2, granted(id, CLOCK + 2, 1));
     assert_eq!(told, [(super::relay(3), Frame::Claim(claim(id, CLOCK + 2, 1, SESSION)))]);
@@ -247,21 +247,21 @@ fn owner_waits_for_both_homes_before_it_gives_way() {
 #[test]
 fn notice_that_ends_what_is_not_here_is_answered_and_news_is_not() {
     let (mut relay, id) = owner();
-    let place = place(3, CLOCK, SESSION);
-    assert_eq!(relay.hear(2, Frame::Moved { id, place, ends: 0 }), []);
-    assert_eq!(relay.events(), [Event::Located { id, place, asked: None }]);
+    let location = location(3, CLOCK, SESSION);
+    assert_eq!(relay.hear(2, Frame::Moved { id, location, ends: 0 }), []);
+    assert_eq!(relay.events(), [Event::Located { id, location, asked: None }]);
     let leave = (super::relay(2), Frame::Leave { id, serial: 8 });
-    assert_eq!(relay.hear(2, Frame::Moved { id, place, ends: 8 }), [leave]);
+    assert_eq!(relay.hear(2, Frame::Moved { id, location, ends: 8 }), [leave]);
 }
 
 #[test]
 fn member_that_is_no_home_diverts_nobodys_packets() {
     let mut relay = Relay::with(&[2, 3, 4]);
     let id = relay.id(2, 3);
-    let lie = place(4, CLOCK + 59_000, SESSION);
-    assert_eq!(relay.hear(4, Frame::Moved { id, place: lie, ends: 0 }), []);
+    let lie = location(4, CLOCK + 59_000, SESSION);
+    assert_eq!(relay.hear(4, Frame::Moved { id, location: lie, ends: 0 }), []);
     let leave = (super::relay(4), Frame::Leave { id, serial: 8 });
-    assert_eq!(relay.hear(4, Frame::Moved { id, place: lie, ends: 8 }), [leave]);
+    assert_eq!(relay.hear(4, Frame::Moved { id, location: lie, ends: 8 }), [leave]);
     assert_eq!((relay.events(), relay.denied(Denied::NoSay)), (vec![], 2));
 }
 
@@ -291,8 +291,8 @@ fn member_that_is_no_home_ends_nothing_while_the_homes_change() {
         let is_home = |id: &&NodeId| homes(&relay, id).contains(&slot(&relay, liar));
         let others: Vec<_> = ids.iter().copied().filter(|id| !is_home(&id)).collect();
         for id in others {
-            let place = place(liar, CLOCK + 59_000, SESSION);
-            relay.hear(liar, Frame::Moved { id, place, ends: 1 });
+            let location = location(liar, CLOCK + 59_000, SESSION);
+            relay.hear(liar, Frame::Moved { id, location, ends: 1 });
             lies += 1;
         }
     }
@@ -307,7 +307,7 @@ fn refused_session_or_endpoint_has_to_go() {
     relay.hear(2, refused(id, Refusal::TooSoon));
     assert_eq!(
         relay.events(),
-        [Event::Superseded { id, serial: 1, place: None, was_granted: false }]
+        [Event::Superseded { id, serial: 1, location: None, was_granted: false }]
     );
     assert_eq!(relay.presence.stats().locals, 0);
 }
@@ -316,7 +316,7 @@ fn refused_session_or_endpoint_has_to_go() {
 fn refused_gateway_stays_and_asks_again_after_30_seconds() {
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, GATEWAY), relay.now());
-    let held = Refusal::Held(place(3, CLOCK, SESSION));
+    let held = Refusal::Held(location(3, CLOCK, SESSION));
     relay.hear(2, refused(id, held));
     relay.wait(100);
     relay.hear(3, refused(id, held));
@@ -364,7 +364,7 @@ fn home_that_names_another_owner_is_claimed_again_when_the_other_home_is_gone() 
     let (mut relay, id) = owner();
     relay.presence.arrived(id, here(1, SESSION), relay.now());
     relay.hear(2, granted(id, CLOCK, 1));
-    relay.hear(2, Frame::Moved { id, place: place(3, CLOCK + 1, SESSION), ends: 1 });
+    relay.hear(2, Frame::Moved { id, location: location(3, CLOCK + 1, SESSION), ends: 1 });
     assert_eq!(relay.events(), [], "the spare has not answered");
     relay.presence.left(super::relay(3), relay.now());
     let again = Claim { age_ms: 1_000, ..claim(id, CLOCK, 1, SESSION) };
@@ -380,15 +380,15 @@ fn word_of_another_serial_is_no_answer_to_the_claim() {
         relay.wait(100);
         relay.hear(3, granted(id, CLOCK, 2));
         // The home may have granted a newer epoch, and its answer may be lost.
-        let place = place(3, CLOCK + 5, SESSION);
-        let sent = relay.hear(2, Frame::Moved { id, place, ends });
+        let location = location(3, CLOCK + 5, SESSION);
+        let sent = relay.hear(2, Frame::Moved { id, location, ends });
         let leave = (two, Frame::Leave { id, serial: ends });
         assert_eq!(sent.iter().filter(|sent| **sent == leave).count(), leaves);
         assert_eq!((relay.events(), relay.presence.stats().locals), (vec![], 1));
         let again = Claim { age_ms: 350, ..claim(id, CLOCK, 2, SESSION) };
         assert_eq!(relay.wait(250), [(two, Frame::Claim(again))]);
         for home in [2, 3] {
-            relay.hear(home, Frame::Moved { id, place, ends: 2 });
+            relay.hear(home, Frame::Moved { id, location, ends: 2 });
         }
         assert_eq!(relay.presence.stats().locals, 0, "it has lost");
     }
@@ -397,24 +397,24 @@ fn word_of_another_serial_is_no_answer_to_the_claim() {
 #[test]
 fn word_of_another_serial_makes_a_home_be_told_again() {
     let (mut relay, id) = settled(SESSION);
-    let place = place(3, CLOCK + 5, SESSION);
+    let location = location(3, CLOCK + 5, SESSION);
     let again = (super::relay(2), Frame::Claim(claim(id, CLOCK, 1, SESSION)));
-    assert_eq!(relay.hear(2, Frame::Moved { id, place, ends: 0 }), [again]);
+    assert_eq!(relay.hear(2, Frame::Moved { id, location, ends: 0 }), [again]);
     assert_eq!(relay.events(), []);
 }
 
 #[test]
 fn refusal_of_a_request_is_void_when_another_home_has_granted() {
-    for standing in [SESSION, ENDPOINT, GATEWAY] {
-        for refusal in [Refusal::Held(place(3, CLOCK, SESSION)), Refusal::TooSoon] {
+    for ownership in [SESSION, ENDPOINT, GATEWAY] {
+        for refusal in [Refusal::Held(location(3, CLOCK, SESSION)), Refusal::TooSoon] {
             let (mut relay, id) = owner();
-            relay.presence.arrived(id, here(1, standing), relay.now());
+            relay.presence.arrived(id, here(1, ownership), relay.now());
             relay.wait(100);
             let late = Frame::Refused { id, nonce: relay.nonce(2, id), refusal };
             relay.hear(3, granted(id, CLOCK + 1, 1));
             assert_eq!(relay.hear(2, late), []);
             assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(CLOCK + 1)));
-            let again = Claim { age_ms: 350, ..claim(id, CLOCK + 1, 1, standing) };
+            let again = Claim { age_ms: 350, ..claim(id, CLOCK + 1, 1, ownership) };
             assert_eq!(relay.wait(250), [(super::relay(2), Frame::Claim(again))]);
         }
     }
@@ -423,7 +423,7 @@ fn refusal_of_a_request_is_void_when_another_home_has_granted() {
 #[test]
 fn epoch_far_ahead_is_not_believed() {
     let ahead = CLOCK + 60_001;
-    let elsewhere = place(3, ahead, SESSION);
+    let elsewhere = location(3, ahead, SESSION);
     let (mut relay, id) = owner();
     let other = relay.id(3, 2);
     relay.presence.arrived(id, here(1, SESSION), relay.now());
@@ -433,21 +433,21 @@ fn epoch_far_ahead_is_not_believed() {
     relay.hear(2, refused(id, Refusal::Held(elsewhere)));
     relay.hear(2, granted(id, ahead - 1, 1));
     relay.hear(3, granted(id, ahead - 1, 1));
-    relay.hear(2, Frame::Moved { id, place: elsewhere, ends: 1 });
-    relay.hear(2, Frame::Moved { id: other, place: elsewhere, ends: 0 });
+    relay.hear(2, Frame::Moved { id, location: elsewhere, ends: 1 });
+    relay.hear(2, Frame::Moved { id: other, location: elsewhere, ends: 0 });
     assert_eq!((relay.events(), relay.presence.epoch(id)), (vec![], Some(ahead - 1)));
     relay.presence.look_up(other, relay.now());
     relay.sent();
-    let sent = relay.hear(3, Frame::Found { id: other, place: elsewhere, serial: 1 });
+    let sent = relay.hear(3, Frame::Found { id: other, location: elsewhere, serial: 1 });
     assert_eq!(sent, [(super::relay(2), Frame::Find { id: other })], "as if nobody was known");
     assert_eq!((relay.events(), relay.denied(Denied::EpochAhead)), (vec![], 5));
 }
 
 #[test]
 fn session_that_a_home_keeps_calling_over_needs_a_new_serial() {
-    for (standing, stays) in [(SESSION, false), (ENDPOINT, false), (GATEWAY, true)] {
+    for (ownership, stays) in [(SESSION, false), (ENDPOINT, false), (GATEWAY, true)] {
         let (mut relay, id) = owner();
-        relay.presence.arrived(id, here(4, standing), relay.now());
+        relay.presence.arrived(id, here(4, ownership), relay.now());
         relay.hear(2, Frame::Left { id, serial: 4 });
         relay.wait(100);
         relay.hear(3, granted(id, CLOCK, 4));
@@ -458,7 +458,7 @@ fn session_that_a_home_keeps_calling_over_needs_a_new_serial() {
         relay.hear(2, Frame::Left { id, serial: 3 });
         assert_eq!(relay.presence.stats().outstanding, 1, "of a serial before");
         relay.hear(2, Frame::Left { id, serial: 4 });
-        let superseded = Event::Superseded { id, serial: 4, place: None, was_granted: true };
+        let superseded = Event::Superseded { id, serial: 4, location: None, was_granted: true };
         assert_eq!(relay.events(), if stays { vec![] } else { vec![superseded] });
         assert_eq!(relay.presence.stats().locals, usize::from(stays));
     }
@@ -466,7 +466,7 @@ fn session_that_a_home_keeps_calling_over_needs_a_new_serial() {
 
 #[test]
 fn session_that_one_home_refuses_waits_for_the_other_that_was_asked() {
-    let held = Refusal::Held(place(3, CLOCK, SESSION));
+    let held = Refusal::Held(location(3, CLOCK, SESSION));
     for grants in [true, false] {
         let (mut relay, id) = owner();
         relay.presence.arrived(id, here(1, SESSION), relay.now());

@@ -8,15 +8,15 @@ fn home(room: usize) -> Relay {
     Relay::of_room(&[2], room)
 }
 
-fn fill(relay: &mut Relay, count: u32, standing: Standing) {
+fn fill(relay: &mut Relay, count: u32, ownership: Ownership) {
     for number in 1..=count {
-        relay.claim(2, claim(node(number), 0, u64::from(number), standing));
+        relay.claim(2, claim(node(number), 0, u64::from(number), ownership));
     }
 }
 
 #[test]
 fn endpoints_that_came_and_left_keep_nobody_out() {
-    for standing in [ENDPOINT, SESSION] {
+    for ownership in [ENDPOINT, SESSION] {
         let mut relay = home(80);
         fill(&mut relay, 80, ENDPOINT);
         for number in 1..=80 {
@@ -27,7 +27,7 @@ fn endpoints_that_came_and_left_keep_nobody_out() {
         let over = Frame::Left { id: node(80), serial: 80 };
         assert_eq!(relay.claim(2, claim(node(80), 0, 80, ENDPOINT)), over, "the last are kept");
         for number in 101..=180 {
-            let claim = claim(node(number), 0, 1_000, standing);
+            let claim = claim(node(number), 0, 1_000, ownership);
             assert_eq!(relay.claim(2, claim), granted(node(number), CLOCK, 1_000));
         }
         let Stats { entries, tombstones, .. } = relay.presence.stats();
@@ -54,10 +54,10 @@ fn session_takes_the_room_of_what_proved_nothing() {
         let sent = relay.hear(2, Frame::Claim(claim(node(number), 0, 9, SESSION)));
         assert!(sent.contains(&(super::relay(2), granted(node(number), CLOCK, 9))));
         // Who has to go is told that the peer is its own to claim, until it answers.
-        let yours = place(2, 0, GATEWAY);
+        let yours = location(2, 0, GATEWAY);
         let told = |(_, frame): &(_, Frame<'_, NodeId>)| {
-            let Frame::Moved { id, place, ends } = *frame else { return None };
-            (place == yours).then_some((id, ends))
+            let Frame::Moved { id, location, ends } = *frame else { return None };
+            (location == yours).then_some((id, ends))
         };
         let (id, ends) = sent.iter().find_map(told).unwrap();
         assert!([(node(3), 3), (node(4), 4)].contains(&(id, ends)));

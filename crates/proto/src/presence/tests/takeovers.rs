@@ -52,11 +52,14 @@ fn one_member_does_not_take_every_session_away() {
 
 #[test]
 fn one_member_does_not_take_every_endpoint_or_peer_of_a_foreign_server_away() {
-    for standing in [ENDPOINT, GATEWAY] {
+    for ownership in [ENDPOINT, GATEWAY] {
         let mut relay = limited();
         let ids = ids(&relay, 20);
         for id in &ids {
-            assert!(takes(&mut relay, 2, claim(*id, 0, 1, standing)), "what is new is no takeover");
+            assert!(
+                takes(&mut relay, 2, claim(*id, 0, 1, ownership)),
+                "what is new is no takeover"
+            );
         }
         relay.wait(30_000);
         let (half, rest) = ids.split_at(10);
@@ -81,8 +84,8 @@ fn who_forges_the_address_of_endpoints_keeps_no_session_from_its_turn() {
     forged.iter().for_each(|id| assert!(takes(&mut relay, 2, claim(*id, 0, 1, ENDPOINT))));
     moves.iter().for_each(|id| assert!(takes(&mut relay, 2, claim(*id, 0, 1, SESSION))));
     relay.wait(30_000);
-    let by = |relay: &mut Relay, ids: &[NodeId], standing| {
-        ids.iter().filter(|id| takes(relay, 3, claim(**id, 0, 1, standing))).count()
+    let by = |relay: &mut Relay, ids: &[NodeId], ownership| {
+        ids.iter().filter(|id| takes(relay, 3, claim(**id, 0, 1, ownership))).count()
     };
     assert_eq!(by(&mut relay, forged, ENDPOINT), 2);
     assert_eq!(by(&mut relay, moves, SESSION), 2);
@@ -151,20 +154,20 @@ fn home_that_lies_does_not_end_every_endpoint() {
 }
 
 /// What a home has ended that names another owner of all that it is a home of.
-fn ended_by_lies(standing: Standing) -> Taken {
+fn ended_by_lies(ownership: Ownership) -> Taken {
     let mut relay = limited();
     let homes = [3, ME].map(|byte| relay.presence.members.slot(super::relay(byte)).unwrap());
     let all = (1..10_000).map(node);
     let ids: Vec<_> = all.filter(|id| relay.presence.members.homes(id) == homes).take(10).collect();
     for id in &ids {
-        relay.presence.arrived(*id, here(1, standing), relay.now());
+        relay.presence.arrived(*id, here(1, ownership), relay.now());
     }
     relay.wait(200);
 
     let left = |relay: &mut Relay| {
         for id in &ids {
-            let place = place(2, CLOCK + 50_000, SESSION);
-            relay.hear(3, Frame::Moved { id: *id, place, ends: 1 });
+            let location = location(2, CLOCK + 50_000, SESSION);
+            relay.hear(3, Frame::Moved { id: *id, location, ends: 1 });
         }
         ids.iter().filter(|id| relay.presence.is_here(**id)).count()
     };

@@ -82,19 +82,19 @@ fn watch_asks_each_home_once_until_it_answers_and_tells_what_is_elsewhere() {
         [super::relay(2), super::relay(3)]
     );
     assert_eq!(relay.told(), [], "it seems to be nowhere");
-    relay.hear_of(2, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
+    relay.hear_of(2, id, &asked, 1, Sight::At(location(4, CLOCK, SESSION)));
     assert_eq!(relay.told(), [(7, true)]);
 
     relay.wait(260);
     let again = relay.watches(true);
     assert_eq!(again, [], "said in the time that was waited for");
-    relay.hear_of(3, id, &asked, 5, Sight::At(place(4, CLOCK, SESSION)));
+    relay.hear_of(3, id, &asked, 5, Sight::At(location(4, CLOCK, SESSION)));
     assert_eq!((relay.told(), relay.wait(60_000)), (vec![], vec![]));
 
-    relay.hear_of(3, id, &asked, 6, Sight::Over(place(4, CLOCK, SESSION)));
+    relay.hear_of(3, id, &asked, 6, Sight::Over(location(4, CLOCK, SESSION)));
     assert_eq!(relay.told(), [(7, false)], "one home that knows that it is over is enough");
-    relay.hear_of(2, id, &asked, 2, Sight::Over(place(4, CLOCK, SESSION)));
-    relay.hear_of(2, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
+    relay.hear_of(2, id, &asked, 2, Sight::Over(location(4, CLOCK, SESSION)));
+    relay.hear_of(2, id, &asked, 1, Sight::At(location(4, CLOCK, SESSION)));
     assert_eq!(relay.told(), [], "a late statement is no news");
 
     relay.presence.unwatch(id, 6, relay.now());
@@ -115,11 +115,11 @@ fn peer_that_moves_between_relays_is_never_nowhere() {
     let (mut relay, id) = watcher();
     let asked = relay.watch(id, 1);
     for home in [2, 3] {
-        relay.hear_of(home, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
+        relay.hear_of(home, id, &asked, 1, Sight::At(location(4, CLOCK, SESSION)));
     }
-    relay.hear_of(2, id, &asked, 2, Sight::At(place(3, CLOCK + 9, SESSION)));
-    relay.hear_of(3, id, &asked, 2, Sight::Over(place(4, CLOCK, SESSION)));
-    relay.hear_of(3, id, &asked, 3, Sight::At(place(3, CLOCK + 9, SESSION)));
+    relay.hear_of(2, id, &asked, 2, Sight::At(location(3, CLOCK + 9, SESSION)));
+    relay.hear_of(3, id, &asked, 2, Sight::Over(location(4, CLOCK, SESSION)));
+    relay.hear_of(3, id, &asked, 3, Sight::At(location(3, CLOCK + 9, SESSION)));
     assert_eq!(relay.told(), [(1, true)]);
 }
 
@@ -128,10 +128,10 @@ fn session_that_is_over_is_not_there_under_the_later_epoch_of_another_home() {
     let (mut relay, id) = watcher();
     let asked = relay.watch(id, 1);
     relay.hear_of(3, id, &asked, 1, Sight::Unknown);
-    relay.hear_of(2, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
-    relay.hear_of(2, id, &asked, 2, Sight::Over(place(4, CLOCK, SESSION)));
-    relay.hear_of(3, id, &asked, 2, Sight::At(place(4, CLOCK + 9, SESSION)));
-    relay.hear_of(3, id, &asked, 3, Sight::Over(place(4, CLOCK + 9, SESSION)));
+    relay.hear_of(2, id, &asked, 1, Sight::At(location(4, CLOCK, SESSION)));
+    relay.hear_of(2, id, &asked, 2, Sight::Over(location(4, CLOCK, SESSION)));
+    relay.hear_of(3, id, &asked, 2, Sight::At(location(4, CLOCK + 9, SESSION)));
+    relay.hear_of(3, id, &asked, 3, Sight::Over(location(4, CLOCK + 9, SESSION)));
     assert_eq!(relay.told(), [(1, true), (1, false)]);
 }
 
@@ -143,14 +143,14 @@ fn owner_that_loses_a_peer_knows_first_where_it_is() {
     relay.hear(2, granted(id, CLOCK, 1));
     relay.hear(3, granted(id, CLOCK, 1));
     for home in [2, 3] {
-        relay.hear_of(home, id, &asked, 1, Sight::At(place(ME, CLOCK, SESSION)));
+        relay.hear_of(home, id, &asked, 1, Sight::At(location(ME, CLOCK, SESSION)));
     }
     assert_eq!(relay.told(), []);
 
-    let there = place(4, CLOCK + 9, SESSION);
+    let there = location(4, CLOCK + 9, SESSION);
     for _ in 0..2 {
-        relay.hear(2, Frame::Moved { id, place: there, ends: 1 });
-        relay.hear(3, Frame::Moved { id, place: there, ends: 1 });
+        relay.hear(2, Frame::Moved { id, location: there, ends: 1 });
+        relay.hear(3, Frame::Moved { id, location: there, ends: 1 });
     }
     let events = relay.events();
     let at = |wanted: fn(&Event<NodeId>) -> bool| events.iter().position(wanted).unwrap();
@@ -163,7 +163,7 @@ fn peers_of_a_relay_that_is_lost_are_nowhere_at_once() {
     let (mut relay, id) = watcher();
     let asked = relay.watch(id, 1);
     for home in [2, 3] {
-        relay.hear_of(home, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
+        relay.hear_of(home, id, &asked, 1, Sight::At(location(4, CLOCK, SESSION)));
     }
     relay.presence.left(super::relay(4), relay.now());
     assert_eq!(relay.told(), [(1, true), (1, false)]);
@@ -174,7 +174,7 @@ fn home_that_is_new_and_knows_nothing_yet_ends_nothing() {
     let (mut relay, id) = watcher();
     let asked = relay.watch(id, 1);
     for home in [2, 3] {
-        relay.hear_of(home, id, &asked, 1, Sight::At(place(4, CLOCK, SESSION)));
+        relay.hear_of(home, id, &asked, 1, Sight::At(location(4, CLOCK, SESSION)));
     }
     assert_eq!(relay.told(), [(1, true)]);
     relay.presence.left(super::relay(2), relay.now());
@@ -185,7 +185,7 @@ fn home_that_is_new_and_knows_nothing_yet_ends_nothing() {
     relay.hear_of(4, id, &asked, 1, Sight::Unknown);
     assert_eq!(relay.told(), []);
     relay.wait(1_900);
-    relay.hear_of(4, id, &asked, 2, Sight::At(place(4, CLOCK, SESSION)));
+    relay.hear_of(4, id, &asked, 2, Sight::At(location(4, CLOCK, SESSION)));
     relay.wait(10_000);
     assert_eq!(relay.told(), [], "its owner has claimed it there in time");
     relay.hear_of(4, id, &asked, 3, Sight::Unknown);
@@ -201,7 +201,7 @@ fn members_of_an_earlier_version_are_not_asked_and_nobody_waits_for_them() {
     relay.presence.answers_watches(super::relay(3), relay.now());
     let asked = relay.watches(true);
     assert_eq!(asked.iter().map(|(to, _)| *to).collect::<Vec<_>>(), [super::relay(3)]);
-    relay.hear_of(3, id, &asked, 1, Sight::At(place(2, CLOCK, SESSION)));
+    relay.hear_of(3, id, &asked, 1, Sight::At(location(2, CLOCK, SESSION)));
     assert_eq!(relay.told(), [(1, true)]);
 }
 
@@ -287,7 +287,7 @@ fn who_is_told_of_what_it_does_not_watch_says_so_once_for_each() {
     // Nor is an epoch of another time believed.
     let asked = relay.watch(id, 1);
     let (to, nonce) = asked[0];
-    let sight = Sight::At(place(4, CLOCK + 61_000, SESSION));
+    let sight = Sight::At(location(4, CLOCK + 61_000, SESSION));
     relay.presence.receive(
         to,
         &Frame::Locate { id, nonce, version: 1, serial: 1, sight },

@@ -5,7 +5,7 @@ use crate::cluster::{Identity, Member};
 use crate::ids::{PublicKey, RelayId};
 use crate::metrics::Transport;
 use crate::wire::cluster::{
-    Frame, Frames, Place, Run as Flow, Standing, Takeover, add_packet, begin_packets, encode,
+    Frame, Frames, Location, Ownership, Run as Flow, Takeover, add_packet, begin_packets, encode,
 };
 use crate::wire::name::Name;
 
@@ -46,17 +46,17 @@ impl Siblings {
     }
 
     /// Has a home of a node say which relay has it.
-    fn hears(&self, number: u32, owner: u8, standing: Standing) {
+    fn hears(&self, number: u32, owner: u8, ownership: Ownership) {
         let homes = self.cluster.homes(node(number));
         let home = [&self.b, &self.c].into_iter().find(|member| homes.contains(&member.relay));
-        self.hears_of(home.unwrap(), number, owner, standing);
+        self.hears_of(home.unwrap(), number, owner, ownership);
     }
 
     /// Has a relay say which one has a node.
-    fn hears_of(&self, from: &Arc<Member>, number: u32, owner: u8, standing: Standing) {
-        let place = Place { owner: relay(owner), epoch: 9, standing };
+    fn hears_of(&self, from: &Arc<Member>, number: u32, owner: u8, ownership: Ownership) {
+        let location = Location { owner: relay(owner), epoch: 9, ownership };
         let mut batch = Vec::new();
-        encode(&Frame::Moved { id: node(number), place, ends: 0 }, &mut batch);
+        encode(&Frame::Moved { id: node(number), location, ends: 0 }, &mut batch);
         self.cluster.receive(from, &batch, Instant::now()).unwrap();
     }
 
@@ -96,8 +96,8 @@ fn packet_of_another_relay_is_delivered_here() {
 #[tokio::test]
 async fn packet_for_a_node_that_is_not_here_is_answered_and_never_forwarded_again() {
     let siblings = Siblings::new();
-    // Its place is known: even so, the packet goes nowhere.
-    siblings.hears(22, 3, Standing::Session);
+    // Its location is known: even so, the packet goes nowhere.
+    siblings.hears(22, 3, Ownership::Session);
     siblings.packet(&siblings.b, 12, 22);
     assert_eq!(siblings.fixture.dropped(Drop::NOT_HERE), 1);
     assert_eq!(nacks(&siblings.b).await, [(node(22), 5)]);
@@ -111,7 +111,7 @@ fn relay_speaks_for_no_node_that_is_known_to_be_somebody_elses() {
     let mut siblings = Siblings::new();
     siblings.register(21);
     // 12 has its session at relay 3, as far as is known.
-    siblings.hears(12, 3, Standing::Session);
+    siblings.hears(12, 3, Ownership::Session);
     siblings.packet(&siblings.b, 12, 21);
     assert_eq!(siblings.fixture.dropped(Drop::SENDER_ELSEWHERE), 1);
     siblings.packet(&siblings.c, 12, 21);
@@ -128,8 +128,8 @@ fn relay_that_says_it_has_a_node_of_other_homes_does_not_silence_it() {
     siblings.register(21);
     let not_home = |number: &u32| !siblings.cluster.homes(node(*number)).contains(&relay(3));
     let number = (100..).find(not_home).unwrap();
-    siblings.hears_of(&siblings.c, number, 3, Standing::Session);
-    assert_eq!(siblings.cluster.status().places, 0);
+    siblings.hears_of(&siblings.c, number, 3, Ownership::Session);
+    assert_eq!(siblings.cluster.status().locations, 0);
     siblings.packet(&siblings.b, number, 21);
     assert_eq!(siblings.sent().len(), 1);
 }
@@ -147,7 +147,7 @@ fn relay_speaks_for_no_node_with_a_session_here() {
 #[test]
 fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
     let mut siblings = Siblings::new();
-    siblings.hears(12, 3, Standing::Session);
+    siblings.hears(12, 3, Ownership::Session);
     let discover = [&[0x01][..], &12u32.to_be_bytes()].concat();
     assert_eq!(siblings.fixture.one(at(8), &discover, Instant::now()).len(), 1);
     assert_eq!(siblings.fixture.relay.table.endpoint_count(), 0);
@@ -162,7 +162,7 @@ fn node_with_a_session_elsewhere_is_not_believed_over_udp() {
 #[test]
 fn packet_from_a_beacon_does_not_go_to_a_beacon_behind_another_relay() {
     let mut siblings = Siblings::new();
-    siblings.hears(77, 3, Standing::Gateway);
+    siblings.hears(77, 3, Ownership::Gateway);
     siblings.fixture.relay.beacons().list([at(9)]);
     let packet = [&[0x05][..], &12u32.to_be_bytes(), &77u32.to_be_bytes()].concat();
     siblings.fixture.one(at(9), &packet, Instant::now());
@@ -190,10 +190,10 @@ fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
     let mut siblings = Siblings::new();
     siblings.register(21);
     // 12 was at relay 2, then here, and is at relay 3 now, of which nobody told us.
-    siblings.hears(12, 2, Standing::Session);
-    let (standing, takeover) = (Standing::Session, Takeover::Always);
+    siblings.hears(12, 2, Ownership::Session);
+    let (ownership, takeover) = (Ownership::Session, Takeover::Always);
     let here =
-        crate::proto::presence::Here { serial: 1, standing, takeover, credential: 7, since: None };
+        crate::proto::presence::Here { serial: 1, ownership, takeover, credential: 7, since: None };
     siblings.cluster.arrived(node(12), here);
     siblings.cluster.departed(node(12), 1);
     siblings.packet(&siblings.c, 12, 21);
@@ -203,7 +203,7 @@ fn node_that_was_here_and_moved_on_is_not_denied_for_where_it_was_before() {
 #[test]
 fn what_the_canary_sent_went_to_the_cluster_where_its_session_was_gone() {
     let siblings = Siblings::new();
-    siblings.hears(22, 3, Standing::Session);
+    siblings.hears(22, 3, Ownership::Session);
     let relay = &siblings.fixture.relay;
     let (now, shard) = (Instant::now(), relay.traffic.shard());
 
