@@ -18,7 +18,9 @@ mod inbox;
 mod keeper;
 mod meters;
 mod parked;
+mod party;
 mod reader;
+mod settings;
 mod syncing;
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::proto::bus::{self, Limits, MailboxId, Millis, NotClaimed, Owner, Refused, Turn};
+use crate::proto::bus::{self, MailboxId, Millis, NotClaimed, Owner, Turn};
 use crate::store::{Store, StoreError};
 use crate::wire::name::Realm;
 
@@ -53,6 +55,8 @@ pub use alone::Alone;
 pub use handle::{Address, Handle};
 pub use health::{Health, Trouble};
 pub use meters::Lag;
+pub use party::{Batch, Outcome, Outgoing, Party, Published, Receipt};
+pub use settings::{Durable, Settings};
 
 /// How often who waits for an answer looks whether the store can be used,
 const LOOK: Duration = Duration::from_millis(500);
@@ -62,144 +66,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Most questions that wait for a store which cannot be used; others are answered at once.
 const MOST_ASKED: usize = 1_024;
-
-/// A connected peer, as the bus sees it. Nothing here may wait: it is the bus's thread that calls.
-pub trait Party: Send + Sync + 'static {
-    /// Tells this connection from all others of the process; that of a later one is higher.
-    fn generation(&self) -> u64;
-
-    /// Queues messages in this order and sends what the kernel takes; returns how many were queued.
-    fn deliver(&self, messages: &[Outgoing], now: Instant) -> usize;
-
-    /// Queues a batch of records of channels, all of it or nothing, and sends what the kernel takes.
-    /// The next one comes once it was acknowledged ([`Handle::acknowledge_records`]), or the same
-    /// again. A peer without subscriptions gets none.
-    fn records(&self, _batch: &Batch, _now: Instant) {}
-
-    /// Tells what became of messages that the peer has sent.
-    fn receipts(&self, receipts: &[Receipt], now: Instant);
-
-    /// Whether it is told what becomes of each message, also of one without a receipt.
-    fn is_answered(&self) -> bool {
-        false
-    }
-
-    /// Has nothing more be read from the peer, or goes on.
-    fn hold(&self, held: bool);
-
-    /// Ends the connection: its name belongs to another owner.
-    fn withdraw(&self);
-
-    /// Ends the connection: a younger one at another relay has its name.
-    fn replace(&self);
-}
-
-/// A message on its way to a peer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Outgoing {
-    /// What the peer acknowledges it by.
-    pub key: Arc<str>,
-    /// What its door made of it.
-    pub body: Arc<[u8]>,
-}
-
-/// A record that a peer publishes.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Published {
-    /// A channel, or nobody.
-    pub to: To,
-    /// Its id.
-    pub id: Arc<str>,
-    /// What subscribers get.
-    pub body: Arc<[u8]>,
-}
-
-/// Records of channels on their way to a peer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Batch {
-    /// What it is acknowledged by; the same where it comes again, and no other has it in the same
-    /// session.
-    pub number: u64,
-    /// The records, each with its id: of each channel in order.
-    pub records: Vec<Outgoing>,
-}
-
-/// What became of a message.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Receipt {
-    /// Its sender's id.
-    pub id: Arc<str>,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// What became of a message, in the end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
-    /// It waits for its recipient, as safely as the durability says.
-    Stored,
-    /// A broadcast of which some recipients get no copy: their mailbox is full.
-    Partly {
-        /// Copies that wait.
-        stored: usize,
-        /// Recipients.
-        of: usize,
-    },
-    /// It was stored before.
-    Duplicate,
-    /// It is not stored.
-    Refused(Refused),
-}
-
-impl From<bus::Submitted> for Outcome {
-    fn from(submitted: bus::Submitted) -> Self {
-        match submitted {
-            bus::Submitted::Stored(_) => Self::Stored,
-            bus::Submitted::Partly { stored, of } => Self::Partly { stored, of },
-            bus::Submitted::Duplicate => Self::Duplicate,
-            bus::Submitted::Refused(reason) => Self::Refused(reason),
-        }
-    }
-}
-
-/// What a bus is told.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Settings {
-    /// The bounds of names and mailboxes.
-    pub limits: Limits,
-    /// When the disk has what was committed. Only a start changes it.
-    pub durable: Durable,
-    /// How long entries of the audit log are kept.
-    pub audit_retention: Duration,
-    /// What they may take, in bytes.
-    pub audit_max_bytes: u64,
-    /// How long a message waits for room that its sender cannot be told about.
-    pub patience: Duration,
-}
-
-/// When the disk has what was committed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Durable {
-    /// Before anybody is told of it. Acknowledgements, of which nobody is told, wait for the next
-    /// message or name, or for 200 ms.
-    Each,
-    /// So long after it was committed, at most.
-    Every(Duration),
-    /// When the kernel or the store likes.
-    Never,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            durable: Durable::Every(Duration::from_millis(200)),
-            audit_retention: Duration::from_secs(90 * 24 * 60 * 60),
-            audit_max_bytes: 1 << 30,
-            patience: Duration::from_secs(10),
-        }
-    }
-}
 
 /// What a bus is made of.
 pub struct Parts {

@@ -4,6 +4,7 @@
 //! What is decided is in [`crate::proto::front`]. Sessions talk to the leader over a channel to its
 //! relay, or where that is this one, over a queue: both keep the order, and end nobody's wait.
 
+mod actions;
 mod channels;
 mod lead;
 mod links;
@@ -30,10 +31,7 @@ use self::lead::Lead;
 use self::links::{Ear, LOOP, Links};
 use self::meters::Meters;
 use self::status::{Led, Waiting};
-use super::{
-    Batch, Bus, ClaimError, NotClaimed, Outgoing, PATIENCE, Party, Published, Receipt, Settings,
-    Unanswered,
-};
+use super::{Bus, ClaimError, NotClaimed, PATIENCE, Party, Published, Settings, Unanswered};
 use crate::ids::RelayId;
 use crate::proto::bus::{Owner, Subscription, To};
 use crate::proto::front::{self as proto, Action, Claim, Limits, LinkId};
@@ -395,84 +393,6 @@ impl Front {
         self.carry(Ear::Leader);
     }
 
-    /// Decides, and does what that comes to.
-    fn decide(
-        &self,
-        state: &mut State,
-        decide: impl FnOnce(&mut proto::Front, Instant, &mut Vec<Action>),
-    ) {
-        let now = Instant::now();
-        let mut actions = Vec::new();
-        decide(&mut state.front, now, &mut actions);
-        self.act(state, actions, now);
-    }
-
-    fn act(&self, state: &mut State, actions: Vec<Action>, now: Instant) {
-        let mut receipts: Vec<(u64, Receipt)> = Vec::new();
-        for action in actions {
-            match action {
-                Action::Say { link, message } => self.links.say(link, Ear::Leader, &message, now),
-                Action::Deliver { session, letters } => {
-                    self.meters.delivered.add(letters.len() as u64);
-                    if let Some(party) = state.parties.get(&session) {
-                        let letters = letters.into_iter();
-                        let outgoing = letters.map(|(key, body)| Outgoing { key, body });
-                        party.deliver(&outgoing.collect::<Vec<_>>(), now);
-                    }
-                }
-                Action::Records { session, batch, records } => {
-                    self.meters.delivered.add(records.len() as u64);
-                    if let Some(party) = state.parties.get(&session) {
-                        let records = records.into_iter();
-                        let records = records.map(|(key, body)| Outgoing { key, body }).collect();
-                        party.records(&Batch { number: batch, records }, now);
-                    }
-                }
-                Action::Receipt { session, id, outcome } => {
-                    receipts.push((session, Receipt { id, outcome: outcome.into() }));
-                }
-                Action::Hold { session, is_held } => {
-                    if let Some(party) = state.parties.get(&session) {
-                        party.hold(is_held);
-                    }
-                }
-                Action::Withdraw { session } => {
-                    if let Some(party) = state.parties.get(&session) {
-                        party.withdraw();
-                    }
-                }
-                Action::Replace { session } => {
-                    self.meters.replaced.increment();
-                    if let Some(party) = state.parties.get(&session) {
-                        party.replace();
-                    }
-                }
-                Action::Claimed { request, outcome } => {
-                    if let Some(claim) = state.claims.remove(&request) {
-                        // Who claims it may have gone away.
-                        let _ = claim.send(outcome);
-                    }
-                }
-                Action::Answered { request, answer } => {
-                    if let Some(asked) = state.asked.remove(&request) {
-                        let _ = asked.send(answer);
-                    }
-                }
-                Action::Name { is_here, realm, name } => {
-                    let names = state.names.get(&realm).and_then(Weak::upgrade);
-                    match names {
-                        Some(names) if is_here => names.came(&name),
-                        Some(names) => names.went(&name),
-                        None => {}
-                    }
-                }
-            }
-        }
-        tell(&state.parties, receipts, now);
-        state.led.note(state.front.epoch(), now);
-        state.waiting.note(state.front.bytes(), now);
-    }
-
     /// Takes what came over a link; false where it breaks the rules.
     fn hear(&self, link: LinkId, bytes: &[u8], now: Instant) -> bool {
         let Ok(message) = Message::parse(bytes) else { return false };
@@ -485,21 +405,5 @@ impl Front {
             result = front.heard(link, &message, bytes.len(), now, actions);
         });
         result.is_ok()
-    }
-}
-
-/// Tells receipts, those of one session that follow each other together.
-fn tell(parties: &BTreeMap<u64, Arc<dyn Party>>, receipts: Vec<(u64, Receipt)>, now: Instant) {
-    let mut of_one: Vec<Receipt> = Vec::new();
-    let mut receipts = receipts.into_iter().peekable();
-    while let Some((session, receipt)) = receipts.next() {
-        of_one.push(receipt);
-        if receipts.peek().is_some_and(|(next, _)| *next == session) {
-            continue;
-        }
-        if let Some(party) = parties.get(&session) {
-            party.receipts(&of_one, now);
-        }
-        of_one.clear();
     }
 }

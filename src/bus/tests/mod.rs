@@ -10,6 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::proto::bus::{Limits, Refused};
 use crate::store::{Embedded, Handover};
 
 const REALM: Realm = Realm(201);

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::*;
-use crate::bus::{Address, Handle, Health, Outcome};
+use crate::bus::{Address, Batch, Handle, Health, Outcome, Outgoing, Receipt};
 use crate::cluster::ChannelOwner;
 use crate::cluster::testing::{Web, relay_id};
 use crate::store::Outage;
