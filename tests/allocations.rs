@@ -23,6 +23,9 @@ mod last_words;
 #[path = "it/peer.rs"]
 #[allow(dead_code)]
 mod peer;
+#[path = "it/wording.rs"]
+#[allow(dead_code)]
+mod wording;
 
 use harness::Node;
 use peer::{Peer, UdpNode, frame, relay};

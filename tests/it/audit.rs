@@ -11,7 +11,7 @@ use beacon_relay::store::audit::{Chain, Checkpoints, cut_before};
 use beacon_relay::store::{Commit, Embedded, Handover, Store as _, bus_folder};
 use tempfile::TempDir;
 
-use crate::harness::assert_names_a_way_out;
+use crate::wording::assert_names_a_way_out;
 
 /// A state folder whose log has so many entries, one a second.
 struct State(TempDir);

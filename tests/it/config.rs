@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::harness::{assert_names_a_way_out, assert_plain};
+use crate::wording::{assert_names_a_way_out, assert_plain};
 
 const USAGE: i32 = 64;
 const CONFIG: i32 = 78;

@@ -19,6 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
 use crate::last_words::show_log;
+use crate::wording::assert_plain;
 
 /// Longest wait for anything that a test expects.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -120,93 +121,6 @@ impl Program {
         let found = stream.wait(end, |bytes| find(&String::from_utf8_lossy(bytes)));
         found.unwrap_or_else(|_| panic!("{} never said {what:?}:\n{}", self.name, self.log()))
     }
-}
-
-/// Fails where a text for people has what Rust shows to programmers.
-pub(crate) fn assert_plain(what: &str, text: &str) {
-    for debug in ["Some(", "Err(", "Ok(", "Other(", "OtherError("] {
-        // What libraries say at that level is for their programmers.
-        let is_ours = |line: &&str| !line.contains(" DEBUG ") || line.contains(" beacon_");
-        let line = text.lines().filter(is_ours).find(|line| line.contains(debug));
-        assert!(line.is_none(), "{what} says {line:?}");
-    }
-}
-
-/// How a clause begins that tells a person what to do.
-const ORDERS: [&str; 47] = [
-    "`--",
-    "`beacon-relay ",
-    "`channels`",
-    "`names`",
-    "`serve ",
-    "a similar ",
-    "add ",
-    "ask ",
-    "bind ",
-    "choose ",
-    "correct ",
-    "did you mean ",
-    "free ",
-    "give ",
-    "is ",
-    "keep ",
-    "leave ",
-    "let ",
-    "look ",
-    "lower ",
-    "make ",
-    "move ",
-    "name ",
-    "needs ",
-    "neither ",
-    "not from ",
-    "once is enough",
-    "raise ",
-    "remove ",
-    "rename ",
-    "renew ",
-    "repeat ",
-    "report ",
-    "restart ",
-    "restore ",
-    "run ",
-    "see ",
-    "set ",
-    "shorten ",
-    "spread ",
-    "start ",
-    "stop ",
-    "take ",
-    "try ",
-    "use ",
-    "wait",
-    "write ",
-];
-
-/// How else a clause names what would be right.
-const RIGHT: [&str; 8] = [
-    "such as ",
-    " needs --",
-    "as in ",
-    " instead",
-    "needs a",
-    " whole number from ",
-    "chmod ",
-    "--help",
-];
-
-/// Whether a message says what to do: in a clause that orders something, or by what would be right.
-pub(crate) fn names_a_way_out(message: &str) -> bool {
-    let clauses = message.split(['\n', ';', ':', ',', '(', '.', '?', '>']).map(str::trim);
-    let orders = |clause: &str| ORDERS.iter().any(|order| clause.to_lowercase().starts_with(order));
-    clauses.filter(|clause| !clause.is_empty()).any(orders)
-        || RIGHT.iter().any(|right| message.contains(right))
-}
-
-/// Fails where a refusal does not say what to do.
-#[track_caller]
-pub(crate) fn assert_names_a_way_out(message: &str) {
-    assert!(names_a_way_out(message), "no way out in: {message}");
 }
 
 impl Drop for Program {

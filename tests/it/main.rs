@@ -70,3 +70,4 @@ mod unix;
 mod upgrade;
 mod veth;
 mod ways_out;
+mod wording;

@@ -9,8 +9,9 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::{Relay, assert_names_a_way_out};
+use crate::harness::Relay;
 use crate::ports::free_address;
+use crate::wording::assert_names_a_way_out;
 
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use crate::deploy::nginx::write_certificates;
 use crate::descriptors::Descriptors;
-use crate::harness::{Node, PATIENCE, Relay, assert_names_a_way_out};
+use crate::harness::{Node, PATIENCE, Relay};
+use crate::wording::assert_names_a_way_out;
 
 /// Connections before counting, so that what is kept for all is not counted for each.
 const WARM_UP: u32 = 50;

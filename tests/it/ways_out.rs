@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{assert_names_a_way_out, assert_plain};
+use crate::wording::{assert_names_a_way_out, assert_plain};
 
 /// Arguments with which a command fails, and its exit code; `@` stands for a folder in which there
 /// are `empty`, `garbage` and `token`, addresses that are free in `free.toml`, and the state folder

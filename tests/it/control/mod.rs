@@ -15,7 +15,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::harness::{Relay, assert_names_a_way_out, assert_plain};
+use crate::harness::Relay;
+use crate::wording::{assert_names_a_way_out, assert_plain};
 
 /// Runs `beacon-relay` with these words, for the relay of a state folder.
 fn run(state_dir: &Path, words: &[&str]) -> Output {
