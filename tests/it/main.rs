@@ -60,6 +60,7 @@ mod rogue;
 mod sessions;
 mod soak;
 mod start;
+mod stopping;
 mod stranger;
 mod stuck;
 mod stun;

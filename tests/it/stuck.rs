@@ -11,6 +11,7 @@ use crate::cells::assert_balance;
 use crate::harness::{Node, PATIENCE, Relay, look_until};
 use crate::over::{Over, over_plain_and_tls};
 use crate::peer::{Peer, discover, frame, relay as relay_packet};
+use crate::stopping::Stopping;
 
 over_plain_and_tls!(
     spec_5_5_reader_that_takes_nothing_for_the_write_timeout_is_ended_and_its_queue_is_lost,
@@ -94,8 +95,9 @@ impl Shared {
         Self { target: target.into(), ..Self::default() }
     }
 
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Floods and exchanges end when this is dropped.
+    pub(crate) fn stopping(&self) -> Stopping<'_> {
+        Stopping(&self.stop)
     }
 
     fn goes_on(&self) -> bool {
@@ -196,6 +198,7 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else() {
 
     let _alone = alone();
     let (share, beside_stuck, beside_absent) = thread::scope(|scope| {
+        let _stopping = shared.stopping();
         for id in FLOODERS {
             let shared = &shared;
             let peer = Peer::log_in(relay.wss, node(id));
@@ -208,9 +211,7 @@ fn spec_5_5_stuck_readers_cost_themselves_and_nobody_else() {
             let ways = [way(a, b, b"there"), way(b, a, b"back")];
             scope.spawn(move || shared.exchange(peers, ways));
         }
-        let compared = compare(&shared);
-        shared.stop();
-        compared
+        compare(&shared)
     });
 
     let (memory, tcp) = (relay.anonymous_memory(), tcp_memory().saturating_sub(tcp_before));

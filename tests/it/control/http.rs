@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::audit;
 use crate::harness::{Node, PATIENCE, Relay, http_get, look_until, read_response};
 use crate::peer::Peer;
+use crate::stopping::Stopping;
 
 const TOKEN: &str = "a token that only a test may have";
 
@@ -175,6 +176,7 @@ fn wrong_tokens_were_answered_by_the_thousand_and_left_no_trace() {
     let (stop, answered) = (AtomicBool::new(false), AtomicU32::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
+        let _stopping = Stopping(&stop);
         for _ in 0..GUESSERS {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -189,7 +191,6 @@ fn wrong_tokens_were_answered_by_the_thousand_and_left_no_trace() {
         for _ in 0..3 {
             assert_eq!(with_token(&relay, "status", "").0, 200);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let answered = f64::from(answered.load(Ordering::Relaxed));
     // One a second, and ten a second that give way to others; and those that all wait at last.

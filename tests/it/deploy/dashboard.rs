@@ -18,6 +18,7 @@ use crate::over::Over;
 use crate::peer::{Peer, UdpNode};
 use crate::peerbus::jetstream::Engine;
 use crate::prometheus::Prometheus;
+use crate::stopping::Stopping;
 
 /// Between two rounds of the load.
 const PACE: Duration = Duration::from_millis(20);
@@ -92,6 +93,7 @@ fn assert_data(certified: &Relay) {
 
     let stop = Arc::new(AtomicBool::new(false));
     thread::scope(|scope| {
+        let stopping = Stopping(&stop);
         let loading = scope.spawn(|| load(&cluster, &stop));
         let carrying = scope.spawn(|| messages.carry(&stop, PACE));
         let talking = scope.spawn(|| {
@@ -106,7 +108,7 @@ fn assert_data(certified: &Relay) {
             missing.retain(|(_, query)| !has_data(&prometheus, query));
             (missing.is_empty() || loading.is_finished()).then_some(())
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         loading.join().unwrap();
         carrying.join().unwrap();
         talking.join().unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use crate::cluster::{Cluster, Fabric, wait_for_members};
 use crate::harness::{Node, Relay, look_until};
 use crate::middleman;
 use crate::peerbus::jetstream::Engine;
+use crate::stopping::Stopping;
 
 /// Families that the dashboard does not show, and why.
 const NOT_SHOWN: [(&str, &str); 13] = [
@@ -188,11 +189,12 @@ fn every_metric_moves_in_some_test() {
 
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let stopping = Stopping(&stop);
         let loading = scope.spawn(|| dashboard::load(&cluster, &stop));
         look_until(Instant::now() + LOAD_TIME, || {
             look(&cluster).or_else(|| loading.is_finished().then_some(()))
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         loading.join().unwrap();
     });
     // A sibling that goes and comes back.

@@ -12,6 +12,7 @@ use crate::cells::assert_balance;
 use crate::harness::{PATIENCE, look_until};
 use crate::peer::{Peer, frame};
 use crate::random::Random;
+use crate::stopping::Stopping;
 use crate::stuck::packet;
 
 /// Resident memory that nothing here may make the relay exceed, in bytes.
@@ -62,9 +63,10 @@ fn exchange(site: &Site, stop: &AtomicBool) -> u32 {
 fn beside_a_pair(site: &Site, attack: impl FnOnce()) {
     let stop = AtomicBool::new(false);
     let exchanged = thread::scope(|scope| {
+        let stopping = Stopping(&stop);
         let pair = scope.spawn(|| exchange(site, &stop));
         attack();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         pair.join().expect("every packet of the pair arrives")
     });
     assert!(exchanged > 0);

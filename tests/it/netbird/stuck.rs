@@ -25,6 +25,7 @@ fn stuck_clients_cost_themselves_and_nobody_else() {
 
     let (share, beside_stuck, beside_absent) = thread::scope(|scope| {
         let shared = &shared;
+        let _stopping = shared.stopping();
         for name in ["flooder", "another flooder"] {
             let peer = site.log_in(name);
             scope.spawn(move || {
@@ -42,9 +43,7 @@ fn stuck_clients_cost_themselves_and_nobody_else() {
             let ways = [way(left, right, b"there"), way(right, left, b"back")];
             scope.spawn(move || shared.exchange(peers, ways));
         }
-        let compared = compare(shared);
-        shared.stop();
-        compared
+        compare(shared)
     });
 
     let memory = site.relay.anonymous_memory();

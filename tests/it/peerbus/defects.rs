@@ -11,6 +11,7 @@ use sha2::Sha256;
 
 use super::{Adapter, Site, envelope, register, write_secret};
 use crate::harness::{PATIENCE, look_until};
+use crate::stopping::Stopping;
 
 /// What its clients take, and send.
 const LONGEST: usize = 1_048_576;
@@ -63,6 +64,7 @@ fn peers_is_the_first_frame_however_much_is_on_its_way() {
     let (mut bob, _) = site.register("bob");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stopping = Stopping(&stop);
         scope.spawn(|| {
             for number in 0..MESSAGES {
                 bob.say(&envelope(&format!("m{number}"), "bob", "busy", number));
@@ -81,7 +83,6 @@ fn peers_is_the_first_frame_however_much_is_on_its_way() {
             busy.acknowledge(&key);
             busy.leave();
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::{Adapter, Site, envelope, register};
 use crate::control::ask;
+use crate::stopping::Stopping;
 
 /// What a relay of a few dozen peers may have in memory, in bytes, whatever they do: in the debug
 /// build 50 MB before anybody comes.
@@ -58,6 +59,7 @@ fn beside_so_many(site: &Site, messages: usize, mut hostile: impl FnMut(usize) +
     let mut pair = Pair::of(site);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stopping = Stopping(&stop);
         scope.spawn(|| {
             for number in 0.. {
                 if stop.load(Ordering::Relaxed) {
@@ -67,7 +69,6 @@ fn beside_so_many(site: &Site, messages: usize, mut hostile: impl FnMut(usize) +
             }
         });
         pair.exchange(messages);
-        stop.store(true, Ordering::Relaxed);
     });
     assert_harmless(site);
     pair.exchange(10);
