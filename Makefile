@@ -81,7 +81,7 @@ bench: setup beacon-bench ## Measure relay, floor and public peers in one run; w
 	scripts/performance $(TARGET_DIR)/bench.jsonl $(TARGET_DIR)/bench-peers.jsonl
 
 bench-peers: beacon-bench ## Public relays compared with ours (installs coturn); JSON=1 for machines, ARGS for options
-	@scripts/setup turnserver=coturn setpriv=util-linux
+	@scripts/setup turnserver=coturn
 	@# Its lock file follows what the relay's own crates need, which it builds as well.
 	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
 	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-bench $(BENCH) $(if $(JSON),--json) $(ARGS)

@@ -2,8 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_beacon-bench");
@@ -176,6 +179,71 @@ fn messages_that_wait_arrive_in_order_after_a_restart_and_idle_peers_are_measure
         assert!(waiting[figure].as_f64().unwrap() > 0.0, "{waiting}");
     }
     assert_eq!(limits.len(), 4, "{limits:?}");
+}
+
+/// A benchmark that goes on until somebody ends it.
+struct Going(Child);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        // Both fail only where it has ended before.
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Looks again and again until something is there, for 20 s at most.
+fn look_until<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    None
+}
+
+/// A field of what proc(5) says of a process; `None` where there is no such process.
+fn status(id: &str, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    status.lines().find_map(|line| Some(line.strip_prefix(field)?.trim().to_owned()))
+}
+
+/// The relay that a process has started.
+fn relay_of(parent: u32) -> Option<String> {
+    let ids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let parent = parent.to_string();
+    let mut relays = ids.filter(|id| status(id, "Name:").as_deref() == Some("beacon-relay"));
+    relays.find(|id| status(id, "PPid:").as_ref() == Some(&parent))
+}
+
+#[test]
+fn servers_end_with_a_benchmark_that_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    for signal in [Signal::KILL, Signal::TERM] {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--scenario=throughput", "--cell=wss-wss", "--size=64", "--pairs=1"]);
+        command.args(["--runs=1", "--seconds=60"]).stdout(Stdio::null());
+        // What it leaves behind goes with this folder.
+        let mut bench = Going(command.env("TMPDIR", folder.path()).spawn().unwrap());
+        let relay = look_until(|| relay_of(bench.0.id()));
+        let relay = relay.expect("it starts a relay; `cargo build` makes one");
+
+        kill_process(Pid::from_child(&bench.0), signal).unwrap();
+        assert!(!bench.0.wait().unwrap().success());
+
+        let ended = look_until(|| {
+            let state = status(&relay, "State:");
+            state.is_none_or(|state| state.starts_with('Z')).then_some(())
+        });
+        if ended.is_none() {
+            kill_process(Pid::from_raw(relay.parse().unwrap()).unwrap(), Signal::KILL).unwrap();
+        }
+        assert!(ended.is_some(), "the relay goes on after {signal:?}");
+    }
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Broker {
                 (command, "Ready to accept connections")
             }
         };
-        let (program, _) = Program::start(command, ready)
+        let (program, _) = Program::start(&command, ready)
             .context("`make setup` installs nats-server and redis-server")?;
         Ok(Self { address, program, _state: state })
     }
@@ -92,6 +92,6 @@ impl Servers {
         programs.into_iter().try_for_each(Program::stop)?;
         let mut command = self.relay(state.path(), &[], Kind::Peerbus.protocol())?;
         command.args(further);
-        Subject::run(command, state, protocol)
+        Subject::run(&command, state, protocol)
     }
 }

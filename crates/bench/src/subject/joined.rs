@@ -141,7 +141,7 @@ impl Servers {
         let address = free_port()?;
         let port = address.port().to_string();
         command.args(["--addr", &address.ip().to_string(), "--port", &port]);
-        let (server, _) = Program::start(command, "Server is ready")?;
+        let (server, _) = Program::start(&command, "Server is ready")?;
         let url = format!("nats://{address}");
         let relay = |_| self.start(kind, nodes, &["--cluster-nats", &url]);
         Ok(((0..count).map(relay).collect::<anyhow::Result<_>>()?, Some(server)))

@@ -190,7 +190,7 @@ impl Servers {
                 command
             }
         };
-        let mut subject = Subject::run(command, state, kind.protocol())?;
+        let mut subject = Subject::run(&command, state, kind.protocol())?;
         if kind == Kind::Caddy {
             self.put_caddy_before(&mut subject)?;
         }
@@ -282,7 +282,7 @@ impl Servers {
         let mut command = Command::new("caddy");
         command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&file).envs(variables);
         command.env("XDG_DATA_HOME", folder).env("XDG_CONFIG_HOME", folder);
-        let (caddy, _) = Program::start(command, "serving initial configuration")
+        let (caddy, _) = Program::start(&command, "serving initial configuration")
             .context("Caddy is in Debian's package caddy, which `make setup` installs")?;
         relay.programs.push(caddy);
         relay.wss = address;
@@ -312,7 +312,7 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    fn run(command: Command, state: TempDir, protocol: Protocol) -> anyhow::Result<Self> {
+    fn run(command: &Command, state: TempDir, protocol: Protocol) -> anyhow::Result<Self> {
         let (program, listening) = Program::start(command, "listening ")?;
         let address = |field: &str| {
             let words = listening.split_whitespace();

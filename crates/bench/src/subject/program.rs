@@ -9,20 +9,21 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::Usage;
 
-/// A running program; it ends when this is dropped.
+/// A running program; it ends when this is dropped, and when the main thread of this process is over,
+/// however that ends.
 pub(super) struct Program(Child);
 
 impl Program {
     /// Starts it, and waits for the line of its log that contains `word`.
-    pub(super) fn start(mut command: Command, word: &str) -> anyhow::Result<(Self, String)> {
+    pub(super) fn start(command: &Command, word: &str) -> anyhow::Result<(Self, String)> {
         let name = command.get_program().display().to_string();
-        let child = command
+        let child = ending_with_us(command)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .env("NO_COLOR", "1")
             .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
+            .with_context(|| format!("cannot start {name} by setpriv"))?;
         let mut program = Self(child);
         let stderr = program.0.stderr.take().context("stderr was piped")?;
         let mut lines = BufReader::new(stderr).lines();
@@ -58,6 +59,16 @@ impl Program {
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
         Usage::of(self.0.id()).context("the server has ended")
     }
+}
+
+/// The same command by setpriv(1), which becomes the program: the id is that of the program itself.
+///
+/// The kernel kills it when the thread that starts it ends; servers are started on the main thread.
+fn ending_with_us(command: &Command) -> Command {
+    let mut by = Command::new("setpriv");
+    by.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    by.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    by
 }
 
 /// What a server says as it goes on; Caddy and nats-server talk of each step, in their own forms.
