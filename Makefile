@@ -86,8 +86,9 @@ bench-peers: beacon-bench ## Public relays compared with ours (installs coturn);
 	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
 	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-bench $(BENCH) $(if $(JSON),--json) $(ARGS)
 
-scale: setup beacon-bench ## Clusters of real and of simulated relays, the figures of docs/SCALE.md (20 min); ARGS for options
-	$(BENCH) --scenario scale $(ARGS)
+scale: setup beacon-bench ## Clusters of real and of simulated relays (20 min); writes docs/SCALE.md unless ARGS has options
+	$(BENCH) --scenario scale $(or $(ARGS),--rows $(TARGET_DIR)/scale.jsonl)
+	$(if $(ARGS),,scripts/scale $(TARGET_DIR)/scale.jsonl)
 
 lint: ## Formatting and clippy, warnings denied; whether the fuzz targets compile
 	$(CARGO) fmt --all --check

@@ -10,6 +10,9 @@ use crate::subject::Joined;
 /// How many relays are started, and told of each other.
 const STARTED: [usize; 4] = [2, 8, 16, 32];
 
+/// The table of simulated clusters; scripts/scale knows it by this name.
+const MESSAGES: &str = "what relays tell each other";
+
 impl Scenarios<'_> {
     pub(super) fn scale(&mut self) -> anyhow::Result<()> {
         for joined in [Joined::Mesh, Joined::Nats] {
@@ -20,7 +23,7 @@ impl Scenarios<'_> {
             progress(&format!("simulating {relays} relays"));
             let report = &mut self.report;
             scale::run(cluster, |row| {
-                report.row("what relays tell each other", &messages(cluster, &row))?;
+                report.row(MESSAGES, &messages(cluster, &row))?;
                 Ok(())
             })?;
         }
@@ -79,4 +82,44 @@ fn messages(cluster: Cluster, row: &Row) -> Vec<(&'static str, Value)> {
         ("µs/message", Value::Number(*cpu_us_per_message, 2)),
         ("MB of each", Value::Number(*memory_mb, 1)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+    use crate::report::Report;
+    use crate::scale::Phase;
+
+    const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+    #[test]
+    fn rows_replace_the_table_of_the_document() -> anyhow::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (rows, document) = (folder.path().join("rows"), folder.path().join("SCALE.md"));
+        fs::copy(format!("{ROOT}/docs/SCALE.md"), &document)?;
+        let mut report = Report::new(fs::File::create(&rows)?, true, 0);
+        let cluster = Cluster { relays: 3, nodes: 200 };
+        scale::run(cluster, |row| Ok(report.row(MESSAGES, &messages(cluster, &row))?))?;
+
+        let script =
+            Command::new(format!("{ROOT}/scripts/scale")).args([&rows, &document]).output()?;
+
+        assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
+        let text = fs::read_to_string(document)?;
+        let table = text.split("<!-- clusters begin -->\n").nth(1);
+        let table = table.and_then(|table| table.split("<!-- clusters end -->").next());
+        let lines: Vec<_> = table.into_iter().flat_map(str::lines).collect();
+        assert!(lines[0].ends_with(" | not found | lost at end | MB of each |"), "{lines:?}");
+        let phases = Phase::ALL.map(|phase| format!("| 3 | {} | ", phase.word()));
+        assert_eq!(lines.len(), 2 + phases.len(), "{lines:?}");
+        for (line, phase) in lines[2..].iter().zip(&phases) {
+            assert!(line.starts_with(phase), "{line}");
+        }
+        // The other table is kept.
+        assert!(text.contains("| mesh | 32 |"), "{text}");
+        Ok(())
+    }
 }
