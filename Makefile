@@ -18,7 +18,13 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 # What `--version` says that the program was built from; `cargo build` alone says that it is unknown.
 # From the sources of a commit comes the same program: its date is that of the commit.
 export BUILD_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+# Sources without a repository have no date. C compilers end at one that is empty.
+ifeq ($(SOURCE_DATE_EPOCH),)
+unexport SOURCE_DATE_EPOCH
+else
+export SOURCE_DATE_EPOCH
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build run test counts fuzz screenshots soak sanitize beacon-bench bench bench-peers scale lint docs book static conformance wasm deny package archives newcomer test-units man clean

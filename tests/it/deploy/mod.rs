@@ -7,6 +7,7 @@ mod dashboard;
 mod docker;
 mod documents;
 mod kubernetes;
+mod makefile;
 mod metrics;
 mod netbird;
 pub(crate) mod nginx;
