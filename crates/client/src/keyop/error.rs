@@ -84,6 +84,7 @@ impl<T: Into<Interruption>> From<T> for Over {
     }
 }
 
+#[cfg(feature = "grpc")]
 impl Over {
     /// What a status comes to.
     pub(super) fn of_status(code: Code, message: String) -> Self {
