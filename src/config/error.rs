@@ -162,7 +162,7 @@ impl fmt::Display for Place {
         let Self { key, origin } = self;
         match origin {
             Origin::Default | Origin::Flag => write!(f, "--{}", key.replace('_', "-")),
-            Origin::Environment => f.write_str(&variable(key)),
+            Origin::Environment => write!(f, "{}", OneLine(variable(key))),
             Origin::File { path, line } => {
                 write!(f, "{}: line {line}: {}", OneLine(path.display()), OneLine(key))
             }
