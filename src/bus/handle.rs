@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use prometheus::proto::MetricFamily;
 
 use super::front::{Front, Names, Status};
-use super::{Alone, Bus, ClaimError, Health, Party, Published, Settings};
+use super::{Alone, Bus, ClaimError, Health, Party, Published, Settings, Turns};
 use crate::proto::bus::{MailboxId, Owner, Submission, Subscription, To};
 use crate::store::Store;
 use crate::wire::name::Realm;
@@ -63,6 +63,16 @@ impl Handle {
                 Reached::Bus(alone.bus().expect("the bus of a name that was claimed has begun"))
             }
             Self::Cluster(front) => Reached::Front(front),
+        }
+    }
+
+    /// For a thread of sessions that takes turns of the bus, where that writes to a disk of this relay.
+    #[must_use]
+    pub fn turns(&self) -> Option<Arc<Turns>> {
+        match self {
+            Self::Local(bus) => Some(bus.turns()),
+            // Each turn waits for NATS.
+            Self::Alone(_) | Self::Cluster(_) => None,
         }
     }
 

@@ -24,6 +24,7 @@ mod settings;
 mod syncing;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod worker;
 
 use std::io;
@@ -57,6 +58,7 @@ pub use health::{Health, Trouble};
 pub use meters::Lag;
 pub use party::{Batch, Outcome, Outgoing, Party, Published, Receipt};
 pub use settings::{Durable, Settings};
+pub use turns::Turns;
 
 /// How often who waits for an answer looks whether the store can be used,
 const LOOK: Duration = Duration::from_millis(500);
@@ -85,7 +87,7 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-/// What the bus's thread works with, for who has it do something ([`Bus::ask`]).
+/// What a turn works with, for who has it do something ([`Bus::ask`]).
 pub struct Desk<'a> {
     /// Names and mailboxes.
     pub bus: &'a mut bus::Bus,
@@ -139,6 +141,7 @@ pub enum StartError {
 /// The bus of a relay.
 pub struct Bus {
     shared: Arc<Shared>,
+    turns: Arc<Turns>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ended: CancellationToken,
 }
@@ -150,13 +153,13 @@ pub(super) struct Shared {
     meters: Meters,
     clock: Clock,
     store: Arc<dyn Store>,
-    /// Questions that wait for the bus's thread.
+    /// Questions that wait for a turn.
     asked: AtomicUsize,
     /// Peers that can be reached: each gets a copy of a broadcast.
     open: AtomicUsize,
 }
 
-/// A question, as long as it waits for the bus's thread.
+/// A question, as long as it waits for a turn.
 struct Asking(Arc<Shared>);
 
 impl Asking {
@@ -202,16 +205,23 @@ impl Bus {
             keeper::start(Arc::clone(&shared), &settings, key, checkpoint_file, ended.clone())?;
         let mut threads = syncing::start(&shared, settings.durable, &ended)?;
         let worker = Worker::new(Arc::clone(&shared), recovered, settings, readings, kept)?;
-        let ending = ended.clone();
+        let turns = Turns::new(Arc::clone(&shared), worker);
+        let (ending, taken) = (ended.clone(), Arc::clone(&turns));
         let thread = std::thread::Builder::new().name("bus".to_owned()).spawn(move || {
             let _ending = ending.drop_guard();
-            worker.run();
+            taken.run();
         })?;
         threads.extend([thread, reader, keeper]);
-        Ok(Arc::new(Self { shared, threads: Mutex::new(threads), ended }))
+        Ok(Arc::new(Self { shared, turns, threads: Mutex::new(threads), ended }))
     }
 
-    /// Has the bus's thread do something; the answer comes when what it changes is committed.
+    /// For a thread of sessions that takes turns.
+    #[must_use]
+    pub fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
+    }
+
+    /// Has a turn do something; the answer comes when what it changes is committed.
     ///
     /// # Errors
     /// The bus has stopped, or its store cannot be used: that is said within 3 s. What has not
@@ -253,8 +263,8 @@ impl Bus {
         }
     }
 
-    /// Has the bus's thread do something, and then something else with what that came to, when what
-    /// it changes is committed. Neither is done where the bus stops.
+    /// Has a turn do something, and then something else with what that came to, when what it changes
+    /// is committed. Neither is done where the bus stops.
     fn order<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Desk<'_>) -> T + Send + 'static,
@@ -327,8 +337,7 @@ impl Bus {
         self.shared.inbox.say(from, Item::Submit(submitted));
     }
 
-    /// Takes records of a peer for channels, each of which is answered. The bus's thread finds all of
-    /// them at once.
+    /// Takes records of a peer for channels, each of which is answered. One turn finds all of them.
     pub fn publish(&self, from: &Arc<dyn Party>, mailbox: MailboxId, records: Vec<Published>) {
         let items = records.into_iter().map(|Published { to, id, body }| {
             let submission = Submission { from: mailbox, to, id, body };

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::proto::bus::{Refused, Submitted, To};
 
-/// A connected peer, as the bus sees it. Nothing here may wait: it is the bus's thread that calls.
+/// A connected peer, as the bus sees it. Nothing here may wait: it is a turn of the bus that calls.
 pub trait Party: Send + Sync + 'static {
     /// Tells this connection from all others of the process; that of a later one is higher.
     fn generation(&self) -> u64;

@@ -67,6 +67,16 @@ words! {
     }
 }
 
+words! {
+    /// The thread that has taken a turn.
+    pub(super) enum Thread {
+        /// The bus's.
+        Bus => "bus",
+        /// That of the sessions.
+        Sessions => "sessions",
+    }
+}
+
 impl From<Outcome> for Result {
     fn from(outcome: Outcome) -> Self {
         match outcome {
@@ -96,6 +106,7 @@ impl Outcome {
 #[derive(Debug)]
 pub(super) struct Meters {
     results: Labelled<Result>,
+    taken: Labelled<Thread>,
     delivered: Counter,
     undelivered: Counter,
     unknown_acks: Counter,
@@ -105,7 +116,7 @@ pub(super) struct Meters {
     commits: Histogram,
     audit_bytes: AtomicU64,
     seen: Mutex<Seen>,
-    /// The bus's thread.
+    /// The thread that has a turn.
     pub(super) turns: Watch,
     /// The thread that reads backlogs.
     pub(super) readings: Watch,
@@ -113,7 +124,7 @@ pub(super) struct Meters {
     pub(super) syncs: [Watch; syncing::MOST],
 }
 
-/// What the bus's thread saw when it last looked.
+/// What the bus saw when it last looked.
 #[derive(Debug, Default)]
 struct Seen {
     totals: Totals,
@@ -148,6 +159,7 @@ impl Meters {
     pub(super) fn new() -> Self {
         Self {
             results: Labelled::default(),
+            taken: Labelled::default(),
             delivered: Counter::default(),
             undelivered: Counter::default(),
             unknown_acks: Counter::default(),
@@ -165,6 +177,16 @@ impl Meters {
 
     pub(super) fn submitted(&self, outcome: Outcome) {
         self.results.of(outcome.into()).increment();
+    }
+
+    /// A thread has taken a turn.
+    pub(super) fn taken(&self, by: Thread) {
+        self.taken.of(by).increment();
+    }
+
+    #[cfg(test)]
+    pub(super) fn taken_by(&self, by: Thread) -> u64 {
+        self.taken.of(by).value()
     }
 
     pub(super) fn given_up(&self, messages: u64) {
@@ -283,6 +305,12 @@ impl Meters {
             "Messages that peers have sent, by what became of them.",
             "result",
             &self.results,
+        ));
+        families.push(family::labelled(
+            "beacon_relay_bus_turns_total",
+            "Turns of the bus, by the thread that took them.",
+            "thread",
+            &self.taken,
         ));
         let counters = [
             ("delivered_total", "Messages handed to connected peers.", &self.delivered),

@@ -11,7 +11,7 @@ const ALWAYS: usize = usize::MAX;
 
 /// How often the next calls of a kind fail.
 #[derive(Default)]
-struct Failures {
+pub(super) struct Failures {
     left: AtomicUsize,
     /// As damaged, and not as unavailable.
     damaged: AtomicBool,
@@ -38,20 +38,24 @@ impl Failures {
 }
 
 /// A store that fails as it is told.
-struct Faulty {
+pub(super) struct Faulty {
     inner: Embedded,
     commits: Failures,
     syncs: Failures,
     reads: Failures,
     finds: Failures,
-    /// Whether commits hang.
-    is_hung: AtomicBool,
+    /// Whether commits hang,
+    pub(super) is_hung: AtomicBool,
+    /// and the thread of the one that does.
+    pub(super) hangs_on: Mutex<Option<String>>,
+    /// Whether commits panic.
+    pub(super) panics: AtomicBool,
     /// Whether syncs do.
     syncs_hang: AtomicBool,
 }
 
 impl Faulty {
-    fn open(folder: &TempDir) -> Arc<Self> {
+    pub(super) fn open(folder: &TempDir) -> Arc<Self> {
         Arc::new(Self {
             inner: Embedded::open(&folder.path().join("bus"), Handover::Kernel).unwrap(),
             commits: Failures::default(),
@@ -59,11 +63,13 @@ impl Faulty {
             reads: Failures::default(),
             finds: Failures::default(),
             is_hung: AtomicBool::new(false),
+            hangs_on: Mutex::default(),
+            panics: AtomicBool::new(false),
             syncs_hang: AtomicBool::new(false),
         })
     }
 
-    fn start(self: &Arc<Self>, settings: Settings) -> Arc<Bus> {
+    pub(super) fn start(self: &Arc<Self>, settings: Settings) -> Arc<Bus> {
         let store = Arc::clone(self) as Arc<dyn Store>;
         let key = SigningKey::from_bytes(&[7; 32]);
         Bus::start(Parts { store, settings, key, checkpoint_file: None }).unwrap()
@@ -77,8 +83,12 @@ impl Store for Faulty {
 
     fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
         while self.is_hung.load(Ordering::SeqCst) {
+            let name = std::thread::current().name().map(ToOwned::to_owned);
+            *self.hangs_on.lock() = name;
             std::thread::sleep(Duration::from_millis(5));
         }
+        *self.hangs_on.lock() = None;
+        assert!(!self.panics.load(Ordering::SeqCst), "broken on purpose");
         self.commits.fail()?;
         self.inner.commit(commit)
     }
@@ -166,8 +176,8 @@ fn is_unavailable(health: &Health) -> bool {
 }
 
 /// A bus with two peers that are connected.
-struct Pair {
-    bus: Arc<Bus>,
+pub(super) struct Pair {
+    pub(super) bus: Arc<Bus>,
     alice: MailboxId,
     bob: MailboxId,
     to_alice: Arc<dyn Party>,
@@ -177,7 +187,7 @@ struct Pair {
 }
 
 impl Pair {
-    async fn connect(bus: Arc<Bus>) -> Self {
+    pub(super) async fn connect(bus: Arc<Bus>) -> Self {
         let alice = bus.claim(REALM, "alice", ALICE).await.unwrap();
         let bob = bus.claim(REALM, "bob", BOB).await.unwrap();
         let (to_alice, at_alice) = Peer::connect(1);
@@ -187,19 +197,19 @@ impl Pair {
         Self { bus, alice, bob, to_alice, to_bob, at_alice, at_bob }
     }
 
-    fn send(&self, number: usize, length: usize) {
+    pub(super) fn send(&self, number: usize, length: usize) {
         let body: Arc<[u8]> = vec![b'x'; length].into();
         let id = format!("m{number}").into();
         let submission = Submission { from: self.bob, to: To::Name("alice".into()), id, body };
         self.bus.submit(&self.to_bob, submission, true);
     }
 
-    async fn stored(&mut self, number: usize) {
+    pub(super) async fn stored(&mut self, number: usize) {
         let receipt = Heard::Receipt(format!("m{number}"), Outcome::Stored);
         assert_eq!(told(&mut self.at_bob).await, receipt);
     }
 
-    async fn delivered(&mut self, number: usize) {
+    pub(super) async fn delivered(&mut self, number: usize) {
         let key = format!("m{number}");
         assert_eq!(told(&mut self.at_alice).await, Heard::Message(key.clone()));
         self.bus.acknowledge(&self.to_alice, self.alice, &key);

@@ -3,6 +3,7 @@
 mod channels;
 mod faults;
 mod soak;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

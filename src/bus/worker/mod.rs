@@ -80,6 +80,19 @@ pub(super) struct Worker {
     next_retry: Instant,
     /// When the last turn began.
     turned: Instant,
+    /// No turn has failed for good.
+    is_whole: bool,
+}
+
+/// What comes after a turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum After {
+    /// The next when something has come, or then.
+    Wait(Instant),
+    /// The next at once: it has left something.
+    Rest,
+    /// The end of the bus.
+    End,
 }
 
 impl Worker {
@@ -124,30 +137,49 @@ impl Worker {
             next_tick: now,
             next_retry: now,
             turned: now,
+            is_whole: true,
         })
     }
 
-    pub(super) fn run(mut self) {
-        let is_whole = loop {
-            let batch = if self.rest.is_empty() {
-                let spare = std::mem::take(&mut self.rest);
-                self.shared.inbox.take(self.next_deadline(), spare)
-            } else {
-                Items::default()
-            };
-            let is_last = batch.is_last;
-            if !(self.tell_durable() && self.wait_for_disk() && self.turn(batch)) {
-                // Nothing may follow what the store has not taken.
-                break false;
+    /// Has a turn with what is taken into an empty queue, unless the turn before left something of
+    /// its own; none where that is given back.
+    pub(super) fn take_turn(
+        &mut self,
+        take: impl FnOnce(VecDeque<Item>) -> Result<Items, VecDeque<Item>>,
+    ) -> After {
+        let batch = if self.rest.is_empty() {
+            match take(std::mem::take(&mut self.rest)) {
+                Ok(batch) => batch,
+                Err(spare) => {
+                    self.rest = spare;
+                    return After::Wait(self.next_deadline());
+                }
             }
-            self.want_sync_if_due(Instant::now());
-            self.shared.meters.turns.end();
-            if is_last && self.rest.is_empty() {
-                break true;
-            }
+        } else {
+            Items::default()
         };
-        self.finish(is_whole);
-        info!("the message bus is closed");
+        let is_last = batch.is_last;
+        self.is_whole = self.tell_durable() && self.wait_for_disk() && self.turn(batch);
+        if !self.is_whole {
+            // Nothing may follow what the store has not taken.
+            return After::End;
+        }
+        self.want_sync_if_due(Instant::now());
+        self.shared.meters.turns.end();
+        if !self.rest.is_empty() {
+            return After::Rest;
+        }
+        if is_last { After::End } else { After::Wait(self.next_deadline()) }
+    }
+
+    /// Whether the turn before left something of its own.
+    pub(super) fn has_rest(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
+    /// Whether no turn has failed for good.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// When there is something to do although nothing comes.

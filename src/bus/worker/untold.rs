@@ -102,7 +102,8 @@ impl Worker {
         self.tell(replies, &mut effects);
     }
 
-    fn is_much_untold(&self) -> bool {
+    /// Whether the next turn waits for the disk.
+    pub(in crate::bus) fn is_much_untold(&self) -> bool {
         self.untold.len() >= UNTOLD || self.untold_bytes >= UNTOLD_BYTES
     }
 
@@ -146,7 +147,7 @@ impl Worker {
     }
 
     /// Has the disk take the rest, and tells it where the store has all of it.
-    pub(super) fn finish(&mut self, is_whole: bool) {
+    pub(in crate::bus) fn finish(&mut self) {
         self.shared.syncing.close();
         let synced = self.store.sync();
         if let Err(error) = &synced {
@@ -155,7 +156,7 @@ impl Worker {
         }
         // After a failure nobody knows what the disk has, whatever it says since.
         let has_failed = self.shared.syncing.progress().failures != self.failures;
-        if is_whole && synced.is_ok() && !has_failed {
+        if self.is_whole && synced.is_ok() && !has_failed {
             while !self.untold.is_empty() {
                 self.tell_first();
             }

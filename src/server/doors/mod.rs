@@ -11,6 +11,7 @@ use super::messages::MessageThread;
 use super::readiness::{Canaries, Visits};
 use super::settings;
 use super::sockets::{PublicListener, PublicSockets};
+use crate::bus::Handle;
 use crate::config::{self, Config, DoorKind};
 use crate::doors::pilot::{self, Login, Pilot};
 use crate::doors::{self, Plan};
@@ -97,11 +98,15 @@ impl Doors {
                 doors.push((plan.make)(doors::Parts { router: &core.router, config, bus }));
             }
         }
-        let messages = core.bus.as_ref().map(|_| MessageThread::start()).transpose()?;
         // The sessions of one listener share a runtime.
+        let has_messages =
+            |said: &config::Listener| said.doors.iter().all(|door| with_messages.contains(door));
+        // A thread without sessions takes no turns.
+        let turns = |bus: &Handle| bus.turns().filter(|_| listeners.iter().any(has_messages));
+        let start = |bus: &Handle| MessageThread::start(turns(bus));
+        let messages = core.bus.as_ref().map(start).transpose()?;
         let runtime = |said: &config::Listener| {
-            let has_messages = said.doors.iter().all(|door| with_messages.contains(door));
-            messages.as_ref().filter(|_| has_messages).map(|thread| thread.runtime().clone())
+            messages.as_ref().filter(|_| has_messages(said)).map(|thread| thread.runtime().clone())
         };
         let of_each = settings::listeners(config, &listeners).into_iter().zip(&listeners);
         let specs = streams.into_iter().zip(of_each);

@@ -15,7 +15,8 @@ use crate::peerbus::jetstream::Engine;
 use crate::stopping::Stopping;
 
 /// Families that the dashboard does not show, and why.
-const NOT_SHOWN: [(&str, &str); 13] = [
+const NOT_SHOWN: [(&str, &str); 14] = [
+    ("beacon_relay_bus_turns_total", "says which thread works, not how well"),
     ("beacon_relay_logins_total", "as pilot_beacon_wss_connections_total, for each door"),
     ("beacon_relay_sessions", "as pilot_beacon_wss_sessions, for each door"),
     (

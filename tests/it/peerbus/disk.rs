@@ -319,6 +319,14 @@ fn hung_disk_holds_messages_and_nothing_else_and_they_go_on_when_it_answers() {
         assert_eq!(receipt(&mut bob, &format!("m{number}")).0, "stored");
         assert_eq!(alice.delivery().1, Value::from(number));
     }
+    // So many that it may be the thread of sessions whose commit hangs.
+    for number in 0..400 {
+        let id = format!("brisk{number}");
+        bob.say(&envelope(&id, "bob", "alice", number));
+        assert_eq!(receipt(&mut bob, &id).0, "stored");
+        let (key, _) = alice.delivery();
+        alice.acknowledge(&key);
+    }
 
     disk.freeze();
     for number in 5..15 {
