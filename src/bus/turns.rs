@@ -29,8 +29,10 @@ use super::worker::{After, Worker};
 /// A turn on the thread of sessions that takes longer keeps them waiting.
 const LATE: Duration = Duration::from_millis(20);
 
-/// After one that takes so long, on either thread, sessions are served apart from turns for a while.
+/// After one that takes so long, on either thread, sessions are served apart from turns for ten times
+/// as long: what they wait for a slow disk is a small share of the time.
 const LONG: Duration = Duration::from_millis(10);
+const APART: u32 = 10;
 
 /// How long the thread of sessions waits for a turn of the bus's thread: most are shorter.
 const SHORT: Duration = Duration::from_micros(200);
@@ -86,8 +88,9 @@ impl Turns {
                 self.shared.meters.taken(Thread::Bus);
                 after = worker.take_turn(|spare| Ok(self.shared.inbox.take(spare)));
             }
-            if began.elapsed() >= LONG {
-                self.shared.inbox.share();
+            let took = began.elapsed();
+            if took >= LONG {
+                self.shared.inbox.share(took * APART);
             }
             if !worker.is_whole() || after == After::End {
                 drop(slot);
@@ -177,8 +180,12 @@ impl Turns {
         };
         *slot = Some(worker);
         drop(slot);
+        let took = began.elapsed();
         match after {
-            _ if began.elapsed() >= LONG => inbox.share(),
+            _ if took >= LONG => {
+                inbox.share(took * APART);
+                inbox.hand_over();
+            }
             After::Wait(until) => inbox.note_due(until),
             After::Rest | After::End => inbox.hand_over(),
         }

@@ -51,7 +51,7 @@ const ENOUGH_BYTES: usize = 256 << 10;
 /// Turns in a row that were small enough for it, before it takes the next ones.
 const SMALL: u32 = 16;
 
-/// How long both threads share the work once it was too much for one, or the disk was slow.
+/// How long both threads share the work once it was too much for one.
 const SHARED: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
@@ -151,8 +151,8 @@ impl State {
     }
 
     /// Each thread does its own work for a while.
-    fn share(&mut self) {
-        self.shared_until = Some(Instant::now() + SHARED);
+    fn share(&mut self, time: Duration) {
+        self.shared_until = Some(Instant::now() + time);
         self.hand_over();
     }
 
@@ -289,7 +289,7 @@ impl Inbox {
             if std::mem::take(&mut state.taken) > 0 {
                 calm = 0;
                 if is_busy && state.has_cores {
-                    state.share();
+                    state.share(SHARED);
                 }
             } else if is_over {
                 // Nothing comes, or a turn does not end. Acknowledgements have waited enough.
@@ -372,10 +372,9 @@ impl Inbox {
         self.came.notify_one();
     }
 
-    /// Has each thread do its own work for a while, after a turn that took long.
-    pub(super) fn share(&self) {
-        self.state.lock().share();
-        self.hand_over();
+    /// Has each thread do its own work for this time.
+    pub(super) fn share(&self, time: Duration) {
+        self.state.lock().share(time);
     }
 
     /// Waits for a small turn.
