@@ -281,17 +281,17 @@ impl Inbox {
         let mut calm = 0;
         while state.taker == Taker::Sessions && !state.is_closed && calm < CALM {
             let is_over = self.came.wait_for(state, LONG_NAP).timed_out();
-            if is_over && state.due.is_some_and(|due| Instant::now() >= due) {
-                state.due = None;
-                return;
-            }
-            let is_busy = is_over && !self.has_rested.swap(false, Ordering::Relaxed);
+            let has_rested = !is_over || self.has_rested.swap(false, Ordering::Relaxed);
             if std::mem::take(&mut state.taken) > 0 {
                 calm = 0;
-                if is_busy && state.has_cores {
+                if !has_rested && state.has_cores {
                     state.share(SHARED);
                 }
             } else if is_over {
+                if state.due.is_some_and(|due| Instant::now() >= due) {
+                    state.due = None;
+                    return;
+                }
                 // Nothing comes, or a turn does not end. Acknowledgements have waited enough.
                 calm = if state.items.is_empty() { calm + 1 } else { CALM };
             }
@@ -467,6 +467,18 @@ mod tests {
         inbox.put(Item::Acknowledge { mailbox: MailboxId(1), generation: 1, key });
         inbox.wait(Instant::now() + Duration::from_secs(60));
         assert_eq!(inbox.state.lock().taker, Taker::Bus);
+    }
+
+    #[test]
+    fn bus_takes_one_turn_where_something_is_due_that_no_turn_has_seen_to() {
+        let inbox = inbox_of_sessions();
+        inbox.note_due(Instant::now());
+        inbox.state.lock().taken = 1;
+        let began = Instant::now();
+        inbox.wait(began + Duration::from_secs(60));
+        assert!(began.elapsed() >= LONG_NAP * 2, "a turn has seen to it in the first nap");
+        let state = inbox.state.lock();
+        assert_eq!((state.taker, state.due), (Taker::Sessions, None));
     }
 
     #[test]
