@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::{put_in, run};
 use crate::harness::{Node, PATIENCE, Program, Relay, look_until, read_response};
+use crate::ports::free_address;
 use crate::proxy::{self, CLIENT, FORGED, Tls, UPGRADE, read_head, recorder};
 
 const DAY: u64 = 24 * 60 * 60;
@@ -41,8 +42,7 @@ impl Nginx {
         let end = Instant::now() + PATIENCE;
         // As Caddy, nginx cannot say which port the system chose for it.
         let started = look_until(end, || {
-            let address =
-                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+            let address = free_address();
             let config = folder.path().join("nginx.conf");
             let text = configuration(folder.path(), address, upstream);
             assert!(text.contains(part.0), "{text}");
