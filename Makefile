@@ -92,9 +92,11 @@ bench-peers: beacon-bench ## Public relays compared with ours (installs coturn);
 	$(CARGO) build --release --manifest-path crates/bench/peers/Cargo.toml --target-dir $(TARGET_DIR)/peers
 	@$(TARGET_DIR)/peers/release/beacon-relay-peers --beacon-bench $(BENCH) $(if $(JSON),--json) $(ARGS)
 
-scale: setup beacon-bench ## Clusters of real and of simulated relays (20 min); writes docs/SCALE.md unless ARGS has options
-	$(BENCH) --scenario scale $(or $(ARGS),--rows $(TARGET_DIR)/scale.jsonl)
-	$(if $(ARGS),,scripts/scale $(TARGET_DIR)/scale.jsonl)
+scale: CLUSTERS := 16 64 128
+scale: setup beacon-bench ## Real relays without peers, and simulated clusters (20 min); writes docs/SCALE.md
+	$(BENCH) --scenario links --rows $(TARGET_DIR)/links.jsonl
+	for relays in $(CLUSTERS); do $(BENCH) --scenario scale --relays $$relays --rows $(TARGET_DIR)/scale-$$relays.jsonl || exit; done
+	scripts/scale docs/SCALE.md $(TARGET_DIR)/links.jsonl $(CLUSTERS:%=$(TARGET_DIR)/scale-%.jsonl)
 
 lint: ## Formatting and clippy, warnings denied; whether the fuzz targets compile
 	$(CARGO) fmt --all --check

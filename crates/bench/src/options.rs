@@ -154,16 +154,10 @@ pub struct Args {
     /// Most UDP nodes of `growth`
     #[arg(long, value_parser = count, value_name = "N", default_value_t = 500_000)]
     pub(crate) nodes: u32,
-    /// Relays of the clusters of `scale`
-    #[arg(
-        long,
-        value_parser = relays,
-        value_delimiter = ',',
-        value_name = "N",
-        default_value = "16,64,128"
-    )]
-    pub(crate) relays: Vec<u32>,
-    /// Nodes of the clusters of `scale`
+    /// Relays of the cluster of `scale`
+    #[arg(long, value_parser = relays, value_name = "N", default_value_t = 64)]
+    pub(crate) relays: u32,
+    /// Nodes of the cluster of `scale`
     #[arg(long, value_parser = cluster_nodes, value_name = "N", default_value_t = 1_000_000)]
     pub(crate) cluster_nodes: u32,
     /// Logins of each measurement
@@ -271,7 +265,10 @@ pub(crate) enum Scenario {
     KeyopIdle,
     /// Many records through one publisher and one subscriber, all in their order
     KeyopOrder,
-    /// Simulated clusters of --relays and --cluster-nodes: control messages, memory, time to find
+    /// More and more relays without peers, joined by the mesh and by NATS: memory and CPU time of
+    /// their links; only where it is named
+    Links,
+    /// A simulated cluster of --relays and --cluster-nodes: control messages, memory, time to find
     /// a node; only where it is named
     Scale,
 }

@@ -83,6 +83,7 @@ impl Scenarios<'_> {
             Scenario::Keyop => self.keyop(),
             Scenario::KeyopIdle => self.keyop_idle(),
             Scenario::KeyopOrder => self.keyop_order(),
+            Scenario::Links => self.links(),
             Scenario::Scale => self.scale(),
         }
     }

@@ -1,4 +1,4 @@
-//! Clusters of more and more relays: real ones without peers, and simulated ones with many nodes.
+//! Clusters: more and more real relays without peers, and a simulated one with many nodes.
 
 use std::thread;
 
@@ -14,20 +14,25 @@ const STARTED: [usize; 4] = [2, 8, 16, 32];
 const MESSAGES: &str = "what relays tell each other";
 
 impl Scenarios<'_> {
-    pub(super) fn scale(&mut self) -> anyhow::Result<()> {
+    /// What links between relays cost.
+    pub(super) fn links(&mut self) -> anyhow::Result<()> {
         for joined in [Joined::Mesh, Joined::Nats] {
             STARTED.into_iter().try_for_each(|count| self.idle_cluster(joined, count))?;
         }
-        for relays in &self.args.relays {
-            let cluster = Cluster { relays: *relays as usize, nodes: self.args.cluster_nodes };
-            progress(&format!("simulating {relays} relays"));
-            let report = &mut self.report;
-            scale::run(cluster, |row| {
-                report.row(MESSAGES, &messages(cluster, &row))?;
-                Ok(())
-            })?;
-        }
         Ok(())
+    }
+
+    /// What relays tell each other. One cluster in a process: a second one would find the memory that
+    /// the first has freed.
+    pub(super) fn scale(&mut self) -> anyhow::Result<()> {
+        let (relays, nodes) = (self.args.relays, self.args.cluster_nodes);
+        let cluster = Cluster { relays: relays as usize, nodes };
+        progress(&format!("simulating {relays} relays"));
+        let report = &mut self.report;
+        scale::run(cluster, |row| {
+            report.row(MESSAGES, &messages(cluster, &row))?;
+            Ok(())
+        })
     }
 
     /// What relays without peers cost: their links.
@@ -105,7 +110,7 @@ mod tests {
         scale::run(cluster, |row| Ok(report.row(MESSAGES, &messages(cluster, &row))?))?;
 
         let script =
-            Command::new(format!("{ROOT}/scripts/scale")).args([&rows, &document]).output()?;
+            Command::new(format!("{ROOT}/scripts/scale")).args([&document, &rows]).output()?;
 
         assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stderr));
         let text = fs::read_to_string(document)?;
