@@ -19,7 +19,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 # From the sources of a commit comes the same program: its date is that of the commit.
 export BUILD_COMMIT ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
-# Sources without a repository have no date. C compilers end at one that is empty.
+# Sources without a repository have no date. C compilers refuse an empty one.
 ifeq ($(SOURCE_DATE_EPOCH),)
 unexport SOURCE_DATE_EPOCH
 else

@@ -81,8 +81,8 @@ mod tests {
 
     #[test]
     fn files_of_tables_are_relative_to_it_too() {
-        let item = "name=a.test\ncert=tls/a.pem\nkey=/root/a.key";
-        let expected = "name=a.test\ncert=/etc/relay/tls/a.pem\nkey=/root/a.key";
+        let item = "name=a.test\ncert=tls/a.pem\nkey=/srv/a.key";
+        let expected = "name=a.test\ncert=/etc/relay/tls/a.pem\nkey=/srv/a.key";
         assert_eq!(table(item, &in_file("/etc/relay/relay.toml")), expected);
     }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::Turns;
 
-/// How long a stop waits for the thread: it may be in a turn whose disk does not answer.
+/// How long a shutdown waits for the thread: it may be in a turn whose disk does not answer.
 const STOP_TIME: Duration = Duration::from_secs(1);
 
 /// The thread, until it is stopped.

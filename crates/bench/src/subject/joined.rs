@@ -157,7 +157,7 @@ impl Servers {
 }
 
 /// Where the ports of [`free_port`] begin: below the ephemeral ports, of which another program might get
-/// one before its server does, and beside those of the tests.
+/// one before its server does, and not among those of the tests.
 const FIRST_PORT: u16 = 10_000;
 
 /// A port of TCP that was free a moment ago.
